@@ -1,0 +1,74 @@
+# Everything a developer or CI runs. Needs python >= 3.11 with venv, and nothing else.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.setup-done
+CODE := $(wildcard tq_admin tq_client tq_cluster tq_worker demo benchmarks scripts tests hatch_build.py)
+# The first interpreter that is new enough; PYTHON=... overrides the choice.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: help setup protos demo test bench lint format types imports proto-check lock lock-check check clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: protos ## Create .venv, install the locked dependencies and the project (a second call is instant)
+
+protos: $(STAMP) ## Generate the package tq from proto/
+	@$(PY) scripts/generate_protos.py
+
+demo: setup ## Three brokers, two workers, a real trace, three killed leaders, then the proof
+	$(PY) -m demo
+
+test: setup ## Run the tests (ARGS='-m "not cluster"' skips those that start brokers)
+	$(PY) -m pytest $(ARGS)
+
+bench: setup ## Measure the figures that the README gives
+	$(PY) -m benchmarks
+
+lint: setup ## Ruff: rules and formatting
+	$(PY) -m ruff check $(CODE)
+	$(PY) -m ruff format --check $(CODE)
+
+format: setup ## Let ruff format the code and fix what it can
+	$(PY) -m ruff check --fix $(CODE)
+	$(PY) -m ruff format $(CODE)
+
+types: setup ## Mypy, strict
+	$(PY) -m mypy $(CODE)
+
+imports: setup ## Who may import whom
+	$(VENV)/bin/lint-imports
+
+proto-check: setup ## Lint the protos and look for breaking changes
+	$(PY) scripts/check_protos.py
+
+lock: setup ## Resolve the dependencies anew into requirements-dev.lock
+	$(PY) scripts/lock.py
+
+lock-check: setup ## The lock file belongs to the dependencies in pyproject.toml
+	$(PY) scripts/lock.py --check
+
+check: lint types imports proto-check lock-check ## All that CI runs but the tests
+
+clean: ## Remove what make created
+	rm -rf $(VENV) tq dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+$(STAMP): requirements-dev.lock pyproject.toml hatch_build.py
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "tq needs python >= 3.11; found: $$(python3 --version 2>&1 || true)." >&2; \
+		echo "Install one, or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; fi
+	@if ! $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+			echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: apt-get install python3-venv" >&2; \
+			exit 1; }; \
+		echo "creating $(VENV) with $$($(PYTHON) --version)"; \
+		$(PYTHON) -m venv --clear $(VENV) || exit 1; fi
+	@echo "installing the locked dependencies"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

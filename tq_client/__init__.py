@@ -1,0 +1,1 @@
+"""The client library: finds the leader, retries safely, coalesces submits."""

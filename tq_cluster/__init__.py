@@ -1,0 +1,1 @@
+"""The broker: a replicated task queue behind gRPC."""

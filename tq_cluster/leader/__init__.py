@@ -1,0 +1,1 @@
+"""What only a leader does: group commit, due times, leases, long polls."""

@@ -1,0 +1,1 @@
+"""The replicated log: proposals, leadership, the journal, peers, snapshots."""

@@ -1,0 +1,1 @@
+"""RPC in, RPC out: requests, replies, errors, forwarding, health."""

@@ -1,0 +1,1 @@
+"""The worker: claims tasks and runs handlers under their leases."""
