@@ -1,0 +1,67 @@
+"""What a checkout must be able to build."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = (".gitignore", "hatch_build.py", "proto", "pyproject.toml", "README.md", "scripts")
+PACKAGES = ("tq_admin", "tq_client", "tq_cluster", "tq_worker")
+
+
+def bare_checkout(folder: Path) -> Path:
+    """Copy what git has, and nothing that was generated."""
+    folder.mkdir()
+    for name in (*SOURCES, *PACKAGES):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif source.is_file():
+            shutil.copy(source, folder / name)
+    return folder
+
+
+def test_a_wheel_of_a_bare_checkout_carries_the_generated_package(tmp_path: Path) -> None:
+    checkout = bare_checkout(tmp_path / "checkout")
+    build = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation"]
+
+    subprocess.run([*build, f"--wheel-dir={tmp_path}", str(checkout)], check=True)
+
+    [wheel] = tmp_path.glob("tq-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    protos = [path.relative_to(ROOT / "proto") for path in (ROOT / "proto").rglob("*.proto")]
+    generated = {str(path.with_name(f"{path.stem}_pb2.py")) for path in protos}
+    assert generated
+    assert generated <= names
+    assert {f"{package}/__init__.py" for package in ("tq", *PACKAGES)} <= names
+    assert not [name for name in names if name.startswith(("tests/", "proto/"))]
+
+
+def test_generating_twice_rewrites_nothing(tmp_path: Path) -> None:
+    checkout = bare_checkout(tmp_path / "checkout")
+    generate = [sys.executable, str(checkout / "scripts" / "generate_protos.py")]
+    subprocess.run(generate, check=True)
+    first = {path: path.stat().st_mtime_ns for path in (checkout / "tq").rglob("*.py*")}
+
+    subprocess.run([*generate, "--force"], check=True)
+
+    assert {path: path.stat().st_mtime_ns for path in (checkout / "tq").rglob("*.py*")} == first
+
+
+def test_a_proto_that_is_gone_takes_its_module_along(tmp_path: Path) -> None:
+    checkout = bare_checkout(tmp_path / "checkout")
+    extra = checkout / "proto" / "tq" / "extra" / "v1" / "extra.proto"
+    extra.parent.mkdir(parents=True)
+    extra.write_text('syntax = "proto3";\npackage tq.extra.v1;\nmessage Extra {}\n')
+    generate = [sys.executable, str(checkout / "scripts" / "generate_protos.py")]
+    subprocess.run(generate, check=True)
+    assert (checkout / "tq" / "extra" / "v1" / "extra_pb2.py").is_file()
+
+    shutil.rmtree(checkout / "proto" / "tq" / "extra")
+    subprocess.run(generate, check=True)
+
+    assert not (checkout / "tq" / "extra").exists()
