@@ -1,0 +1,199 @@
+"""What can be asked of the queue, and what can be answered.
+
+An operation is one caller's call, or one slice of the leader's own housekeeping. The public messages travel
+inside as they came: core checks them, nothing below it looks into them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from google.protobuf.message import Message
+
+from tq.v1 import errors_pb2, queue_service_pb2, task_service_pb2, worker_service_pb2
+from tq_cluster.core.types import DurationMs, FencingToken, Principal, TaskId, TaskNumber
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """On whose behalf an operation is decided."""
+
+    principal: Principal = Principal("")
+    namespace: int = 0
+    traceparent: str = ""
+
+
+ANONYMOUS = Caller()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submit:
+    """Create tasks."""
+
+    order: ClassVar[int] = 3
+    request: task_service_pb2.SubmitRequest
+    id_seed: str
+    """What the ids of unnamed tasks are derived from: the request id, or a random one where there is none."""
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """Cancel one task, or mark it where it runs."""
+
+    order: ClassVar[int] = 1
+    request: task_service_pb2.CancelTaskRequest
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Lease ready tasks to a worker."""
+
+    order: ClassVar[int] = 4
+    request: worker_service_pb2.ClaimRequest
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Record how attempts ended."""
+
+    order: ClassVar[int] = 0
+    request: worker_service_pb2.ReportRequest
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigureQueue:
+    """Set how a queue behaves."""
+
+    order: ClassVar[int] = 1
+    request: queue_service_pb2.ConfigureQueueRequest
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redrive:
+    """Make dead letters pending again."""
+
+    order: ClassVar[int] = 1
+    request: queue_service_pb2.RedriveRequest
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A live lease, as the leader's memory holds it."""
+
+    token: FencingToken
+    number: TaskNumber
+    task_id: TaskId
+    length_ms: DurationMs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpireLeases:
+    """End leases whose workers were silent for too long. A lease that has ended meanwhile is passed over."""
+
+    order: ClassVar[int] = 2
+    leases: Sequence[Lease]
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeDue:
+    """Make scheduled and retrying tasks pending whose time has come, and fail those past their expire_at."""
+
+    order: ClassVar[int] = 2
+    tasks_max: int = 200
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveRetired:
+    """Remove tasks past their retention and request ids past their window."""
+
+    order: ClassVar[int] = 5
+    rows_max: int = 200
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormCluster:
+    """Write down, once, who the members are: the first entry of a new cluster."""
+
+    order: ClassVar[int] = 0
+    cluster_id: str
+    members: Mapping[str, str]
+    """Node id to incarnation."""
+    caller: Caller = ANONYMOUS
+
+
+Operation = (
+    Submit
+    | Cancel
+    | Claim
+    | Report
+    | ConfigureQueue
+    | Redrive
+    | ExpireLeases
+    | MakeDue
+    | RemoveRetired
+    | FormCluster
+)
+"""``order`` is the place of its kind within a batch: reports and releases, cancels, expiries, submits, claims."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replied:
+    """The operation was decided; this is what its caller is told."""
+
+    reply: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A slice of housekeeping was decided."""
+
+    more: bool
+    """Whether another slice has work now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The operation was decided: no. It changed nothing."""
+
+    reason: errors_pb2.ErrorReason
+    message: str
+    field: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    retry_after_ms: DurationMs | None = None
+
+
+Outcome = Replied | Done | Refused
+
+
+@dataclass(slots=True)
+class Wakeups:
+    """What the leader's memory learns once a decision has been applied."""
+
+    ready_queues: set[str] = field(default_factory=set)
+    """Queues in which tasks became ready."""
+    finished: set[TaskId] = field(default_factory=set)
+    """Tasks that became terminal."""
+    granted: list[Lease] = field(default_factory=list)
+    ended: list[FencingToken] = field(default_factory=list)
+    due_at_ms: int | None = None
+    """The earliest instant at which something that was written becomes due."""
+
+
+@dataclass(slots=True)
+class Decision:
+    """What a batch led to; the changes themselves are in the workspace it was decided in."""
+
+    outcomes: list[Outcome]
+    """One an operation, in their order."""
+    wakeups: Wakeups

@@ -1,0 +1,35 @@
+"""What can go wrong between a call and its answer, by what happened to the caller's request."""
+
+from __future__ import annotations
+
+
+class TqError(Exception):
+    """The root of what this package raises on purpose."""
+
+
+class NotLeaderError(TqError):
+    """This node does not lead; nothing was proposed. ``leader_id`` is who does, where it is known."""
+
+    def __init__(self, leader_id: str | None = None) -> None:
+        super().__init__(f"not the leader (leader: {leader_id or 'unknown'})")
+        self.leader_id = leader_id
+
+
+class NotAppliedError(TqError):
+    """The entry was committed where it was not decided for: it changed nothing and never will."""
+
+
+class OutcomeUnknownError(TqError):
+    """Leadership ended before the entry was known to be committed: it may yet be applied, or never."""
+
+
+class OverloadedError(TqError):
+    """More calls wait than this node takes; nothing was proposed."""
+
+
+class FatalError(TqError):
+    """The process must stop: going on would risk the log."""
+
+
+class StartError(TqError):
+    """The node refuses to start; the message says what is wrong and what would be right."""
