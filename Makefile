@@ -59,8 +59,8 @@ clean: ## Remove what make created
 	rm -rf $(VENV) tq dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(STAMP): requirements-dev.lock pyproject.toml hatch_build.py
-	@if [ -z "$(PYTHON)" ]; then \
-		echo "tq needs python >= 3.11; found: $$(python3 --version 2>&1 || true)." >&2; \
+	@if ! $(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		echo "tq needs python >= 3.11; found: $$($(or $(PYTHON),python3) --version 2>&1)." >&2; \
 		echo "Install one, or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; fi
 	@if ! $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
