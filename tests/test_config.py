@@ -1,0 +1,182 @@
+"""A node's file, its overrides, and what is said of mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tq_cluster import config
+from tq_cluster.config import ConfigError, Mistake
+
+ROOT = Path(__file__).resolve().parents[1]
+GOOD = """
+node_id: n1
+data_dir: data/n1
+members:
+  n1: {raft: "127.0.0.1:7101", api: "127.0.0.1:7001"}
+  n2: {raft: "127.0.0.1:7102", api: "127.0.0.1:7002"}
+  n3: {raft: "127.0.0.1:7103", api: "127.0.0.1:7003"}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "node.yaml"
+    path.write_text(text)
+    return path
+
+
+def mistakes_in(path: Path | None, **environment: str) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        config.load(path, environment, {})
+    return {mistake.field: mistake.problem for mistake in caught.value.mistakes}
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_shipped_files_are_right_and_name_the_same_three_members(number: int) -> None:
+    loaded = config.load(ROOT / f"cluster-configs/node{number}.yaml", {}, {})
+
+    assert loaded.node_id == f"n{number}"
+    assert loaded.listen_api == f"127.0.0.1:700{number}"
+    assert loaded.listen_raft == f"127.0.0.1:710{number}"
+    assert set(loaded.members) == {"n1", "n2", "n3"}
+    assert loaded.metrics_listen is None
+
+
+def test_the_environment_overrides_the_file_and_flags_override_both(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD + "log: {level: debug}\n")
+    environment = {"TQ_NODE_ID": "n2", "TQ_DATA_DIR": "elsewhere", "TQ_LISTEN_API": "0.0.0.0:9001"}
+    flags = {("node_id",): "n3", ("log", "format"): "json"}
+
+    loaded = config.load(path, environment, flags)
+
+    assert loaded.node_id == "n3"
+    assert loaded.data_dir == Path("elsewhere")
+    assert loaded.listen_api == "0.0.0.0:9001"
+    assert (loaded.log.format, loaded.log.level) == ("json", "debug")
+
+
+def test_a_node_needs_no_file_where_the_environment_says_everything() -> None:
+    environment = {
+        "TQ_NODE_ID": "a",
+        "TQ_DATA_DIR": "/var/lib/tq",
+        "TQ_MEMBERS": "a=10.0.0.1:7101/10.0.0.1:7001, b=10.0.0.2:7101/10.0.0.2:7001",
+        "TQ_CALLS_MAX": "12",
+    }
+
+    loaded = config.load(None, environment, {})
+
+    assert loaded.members["b"].api == "10.0.0.2:7001"
+    assert loaded.limits.calls_max == 12
+
+
+def test_every_mistake_is_reported_together_with_its_field(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+node_id: n9
+data_dir: ""
+colour: red
+members:
+  n1: {raft: "127.0.0.1:7101", api: "127.0.0.1"}
+  n2: {raft: "127.0.0.1:7101", api: "127.0.0.1:99999"}
+  "n 3": {raft: "127.0.0.1:7103"}
+limits: {calls_max: 0}
+log: {level: loud}
+""",
+    )
+
+    found = mistakes_in(path, TQ_METRICS_LISTEN="nowhere")
+
+    assert found == {
+        "node_id": "'n9' is not among the members (n 3, n1, n2)",
+        "data_dir": "is empty; right is a path such as /var/lib/tq/n1",
+        "colour": "is not a field that is known here",
+        "members.n1.api": "must be host:port, such as 127.0.0.1:7001; is '127.0.0.1'",
+        "members.n2.raft": "127.0.0.1:7101 is already that of members.n1.raft",
+        "members.n2.api": "port 99999 is out of range; right is 1 to 65535; is '127.0.0.1:99999'",
+        "members.n 3": (
+            "'n 3' must be 1 to 64 of A-Z a-z 0-9 . _ - and start with a letter or digit"
+        ),
+        "members.n 3.api": "is missing; it is required",
+        "limits.calls_max": "Input should be greater than or equal to 1; is 0",
+        "log.level": "is 'loud'; right is one of 'debug', 'info', 'warning' or 'error'",
+        "metrics_listen": "must be host:port, such as 127.0.0.1:7001; is 'nowhere'",
+    }
+
+
+def test_a_mistake_names_where_its_value_came_from(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+
+    with pytest.raises(ConfigError) as caught:
+        config.load(path, {"TQ_LOG_LEVEL": "loud"}, {("listen", "api"): "7001"})
+
+    assert [(mistake.field, mistake.source) for mistake in caught.value.mistakes] == [
+        ("listen.api", "--listen-api"),
+        ("log.level", "TQ_LOG_LEVEL"),
+    ]
+
+
+def test_what_is_missing_is_said_field_by_field() -> None:
+    assert mistakes_in(None) == {
+        "node_id": "is missing; it is required",
+        "data_dir": "is missing; it is required",
+        "members": "is missing; it is required",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("node_id: [n1", "line 1, column 13: not YAML"),
+        (GOOD + "node_id: n2\n", "the key 'node_id' stands twice"),
+        ("- a\n- b\n", "must be a mapping of fields"),
+        ("node_id: \x00", "not YAML"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_said_to_be_none(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=r".*") as caught:
+        config.load(write(tmp_path, text), {}, {})
+
+    assert said in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_a_mistake_and_no_traceback(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load(tmp_path / "missing.yaml", {}, {})
+
+    assert "missing.yaml: cannot be read: No such file or directory" in str(caught.value)
+
+
+def test_a_number_where_text_belongs_is_told_to_stand_in_quotes(tmp_path: Path) -> None:
+    found = mistakes_in(write(tmp_path, GOOD.replace("node_id: n1", "node_id: 1")))
+
+    assert found == {"node_id": "must be text, is 1; write it in quotes"}
+
+
+def test_members_of_the_environment_are_checked_one_by_one() -> None:
+    found = mistakes_in(
+        None, TQ_NODE_ID="a", TQ_DATA_DIR="d", TQ_MEMBERS="a=1.2.3.4:1/1.2.3.4:2,b:3"
+    )
+
+    assert found == {
+        "members": (
+            "'b:3' is no member; right is n1=RAFT_HOST:PORT/API_HOST:PORT, members apart by commas"
+        )
+    }
+
+
+@pytest.mark.parametrize("address", ["::1:7001", "host", ":7001", "host:", "host:0", "host:x"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match=r"port|host:port|brackets"):
+        config.split_address(address)
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    assert config.split_address("[::1]:7001") == ("::1", 7001)
+
+
+def test_a_mistake_reads_as_field_source_and_problem() -> None:
+    assert str(Mistake("node_id", "TQ_NODE_ID", "is wrong")) == "node_id (TQ_NODE_ID): is wrong"

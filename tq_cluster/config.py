@@ -1,0 +1,313 @@
+"""A node's file: who it is, where it listens, what it may use.
+
+How queues behave is replicated state and not written here. The file is overridden by the environment,
+the environment by flags, and every mistake is reported at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+
+from tq_cluster.errors import StartError
+
+MEMBERS_MAX = 7
+PORT_MAX = 65_535
+
+ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
+    "TQ_NODE_ID": ("node_id",),
+    "TQ_DATA_DIR": ("data_dir",),
+    "TQ_MEMBERS": ("members",),
+    "TQ_LISTEN_RAFT": ("listen", "raft"),
+    "TQ_LISTEN_API": ("listen", "api"),
+    "TQ_CALLS_MAX": ("limits", "calls_max"),
+    "TQ_LOG_FORMAT": ("log", "format"),
+    "TQ_LOG_LEVEL": ("log", "level"),
+    "TQ_METRICS_LISTEN": ("metrics_listen",),
+}
+"""Environment variables, and the field that each overrides."""
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split ``host:port`` or ``[ipv6]:port``; ValueError says what would be right."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit():
+        raise ValueError("must be host:port, such as 127.0.0.1:7001")
+    if not 0 < int(port) <= PORT_MAX:
+        raise ValueError(f"port {port} is out of range; right is 1 to {PORT_MAX}")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError("an IPv6 address stands in brackets, such as [::1]:7001")
+    return host.strip("[]"), int(port)
+
+
+def _address(value: str) -> str:
+    split_address(value)
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+NodeId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Member(_Section):
+    """Where one member is reached: its raft port by the nodes, its API by clients and nodes."""
+
+    raft: Address
+    api: Address
+
+
+class Listen(_Section):
+    """Where this node binds, where that is not its own addresses in ``members``."""
+
+    raft: Address | None = None
+    api: Address | None = None
+
+
+class Limits(_Section):
+    """What this process may use."""
+
+    calls_max: int = Field(default=20_000, ge=1, le=1_000_000)
+    """Calls held at once, long polls included; one more is answered OVERLOADED."""
+
+
+class Log(_Section):
+    """What is written to standard error, and how."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class NodeConfig(_Section):
+    """All that one node is told."""
+
+    node_id: NodeId
+    data_dir: Path
+    members: dict[NodeId, Member] = Field(min_length=1, max_length=MEMBERS_MAX)
+    listen: Listen = Listen()
+    limits: Limits = Limits()
+    log: Log = Log()
+    metrics_listen: Address | None = None
+    """Where metrics are served over HTTP. Absent: nowhere."""
+
+    @property
+    def listen_raft(self) -> str:
+        """Where the raft port binds."""
+        return self.listen.raft or self.members[self.node_id].raft
+
+    @property
+    def listen_api(self) -> str:
+        """Where the API binds."""
+        return self.listen.api or self.members[self.node_id].api
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing that is wrong: the field, where its value came from, and what would be right."""
+
+    field: str
+    source: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.field} ({self.source}): {self.problem}" if self.field else self.problem
+
+
+class ConfigError(StartError):
+    """Every mistake of a configuration together."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        lines = "\n".join(f"  {mistake}" for mistake in mistakes)
+        noun = "mistake" if len(mistakes) == 1 else "mistakes"
+        super().__init__(f"the configuration has {len(mistakes)} {noun}:\n{lines}")
+        self.mistakes = mistakes
+
+
+def load(
+    path: Path | None, environment: Mapping[str, str], flags: Mapping[tuple[str, ...], str]
+) -> NodeConfig:
+    """Read a node's file under its overrides; ConfigError lists every mistake.
+
+    ``flags`` maps a field's path to what the command line gave for it, such as
+    ``("listen", "api"): "0.0.0.0:7001"``.
+    """
+    mistakes: list[Mistake] = []
+    values = _read_file(path, mistakes) if path is not None else {}
+    file_name = str(path) if path is not None else "no file given"
+    sources: dict[str, str] = {}
+    for name, field in ENVIRONMENT.items():
+        if (text := environment.get(name)) is not None:
+            _override(values, sources, field, text, name, mistakes)
+    for field, text in flags.items():
+        _override(values, sources, field, text, f"--{'-'.join(field).replace('_', '-')}", mistakes)
+
+    config: NodeConfig | None = None
+    try:
+        config = NodeConfig.model_validate(values)
+    except ValidationError as error:
+        for detail in error.errors():
+            field_name = ".".join(str(part) for part in detail["loc"] if part != "[key]")
+            mistakes.append(
+                Mistake(
+                    field_name,
+                    _source(sources, field_name, file_name),
+                    _say(detail["type"], detail["msg"], detail.get("ctx", {}), detail["input"]),
+                )
+            )
+    for field_name, problem in _contradictions(values):
+        mistakes.append(Mistake(field_name, _source(sources, field_name, file_name), problem))
+    if mistakes or config is None:
+        raise ConfigError(mistakes)
+    return config
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a mapping that names a key twice; stock YAML quietly keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _read_file(path: Path, mistakes: list[Mistake]) -> dict[str, Any]:
+    try:
+        loaded = yaml.load(path.read_bytes(), Loader=_UniqueKeyLoader)  # noqa: S506  # a SafeLoader
+    except OSError as error:
+        mistakes.append(Mistake("", "", f"{path}: cannot be read: {error.strerror}"))
+        return {}
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        mistakes.append(Mistake("", "", f"{path}{where}: not YAML: {error.problem}"))
+        return {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mistakes.append(Mistake("", "", f"{path}: not YAML: {error}"))
+        return {}
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        mistakes.append(
+            Mistake("", "", f"{path}: must be a mapping of fields, such as node_id: n1")
+        )
+        return {}
+    return loaded
+
+
+def _override(
+    values: dict[str, Any],
+    sources: dict[str, str],
+    field: tuple[str, ...],
+    text: str,
+    source: str,
+    mistakes: list[Mistake],
+) -> None:
+    target = values
+    for part in field[:-1]:
+        section = target.get(part)
+        # A section that is no mapping is reported by the model; the override starts a fresh one.
+        target[part] = target = dict(section) if isinstance(section, dict) else {}
+    value: Any = text
+    if field == ("members",):
+        value = _parse_members(text, source, mistakes)
+    elif field == ("limits", "calls_max") and re.fullmatch(r"[0-9]+", text):
+        value = int(text)
+    target[field[-1]] = value
+    sources[".".join(field)] = source
+
+
+def _parse_members(text: str, source: str, mistakes: list[Mistake]) -> dict[str, Any]:
+    """Parse ``n1=host:raft/host:api,n2=...``."""
+    members: dict[str, Any] = {}
+    for item in filter(None, (item.strip() for item in text.split(","))):
+        match = re.fullmatch(r"([^=/]+)=([^=/]+)/([^=/]+)", item)
+        if match is None:
+            right = "right is n1=RAFT_HOST:PORT/API_HOST:PORT, members apart by commas"
+            mistakes.append(Mistake("members", source, f"{item!r} is no member; {right}"))
+            continue
+        name, raft, api = match.groups()
+        if name in members:
+            mistakes.append(Mistake(f"members.{name}", source, "stands twice"))
+        members[name] = {"raft": raft, "api": api}
+    return members
+
+
+def _source(sources: Mapping[str, str], field: str, file_name: str) -> str:
+    for known, source in sources.items():
+        if field == known or field.startswith(known + "."):
+            return source
+    return file_name
+
+
+def _say(kind: str, message: str, context: Mapping[str, Any], value: object) -> str:
+    """What is wrong and what would be right, for people."""
+    match kind:
+        case "missing":
+            return "is missing; it is required"
+        case "extra_forbidden":
+            return "is not a field that is known here"
+        case "string_type":
+            return f"must be text, is {value!r}; write it in quotes"
+        case "string_pattern_mismatch":
+            return (
+                f"{value!r} must be 1 to 64 of A-Z a-z 0-9 . _ - and start with a letter or digit"
+            )
+        case "literal_error":
+            return f"is {value!r}; right is one of {context['expected']}"
+        case "value_error":
+            return f"{context['error']}; is {value!r}"
+        case "too_short" | "too_long":
+            return f"must name 1 to {MEMBERS_MAX} members"
+        case "dict_type" | "model_type":
+            return f"must be a mapping, is {value!r}"
+        case "path_type":
+            return f"must be a path, is {value!r}"
+        case _:
+            return f"{message}; is {value!r}"
+
+
+def _contradictions(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Fields that are each well formed and cannot all be true; shapes are the model's business."""
+    node_id, members = values.get("node_id"), values.get("members")
+    if values.get("data_dir") == "":
+        yield "data_dir", "is empty; right is a path such as /var/lib/tq/n1"
+    if not isinstance(members, dict) or not members:
+        return
+    if isinstance(node_id, str) and node_id not in members:
+        names = ", ".join(sorted(map(str, members)))
+        yield "node_id", f"{node_id!r} is not among the members ({names})"
+    holders: dict[str, str] = {}
+    for name, member in members.items():
+        if not isinstance(member, dict):
+            continue
+        for kind in ("raft", "api"):
+            address = member.get(kind)
+            if not isinstance(address, str):
+                continue
+            field = f"members.{name}.{kind}"
+            if address in holders:
+                yield field, f"{address} is already that of {holders[address]}"
+            else:
+                holders[address] = field
