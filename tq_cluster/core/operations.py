@@ -1,11 +1,12 @@
 """What can be asked of the queue, and what can be answered.
 
-An operation is one caller's call, or one slice of the leader's own housekeeping. The public messages travel
-inside as they came: core checks them, nothing below it looks into them.
+An operation is one caller's call, or one slice of the leader's own housekeeping. The public
+messages travel inside as they came: core checks them, nothing below it looks into them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -15,12 +16,14 @@ from google.protobuf.message import Message
 from tq.v1 import errors_pb2, queue_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core.types import DurationMs, FencingToken, Principal, TaskId, TaskNumber
 
+NOBODY = Principal("")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """On whose behalf an operation is decided."""
 
-    principal: Principal = Principal("")
+    principal: Principal = NOBODY
     namespace: int = 0
     traceparent: str = ""
 
@@ -35,7 +38,9 @@ class Submit:
     order: ClassVar[int] = 3
     request: task_service_pb2.SubmitRequest
     id_seed: str
-    """What the ids of unnamed tasks are derived from: the request id, or a random one where there is none."""
+    """What the ids of unnamed tasks are derived from: the request id, or a random one where there
+    is none.
+    """
     caller: Caller = ANONYMOUS
 
 
@@ -96,7 +101,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpireLeases:
-    """End leases whose workers were silent for too long. A lease that has ended meanwhile is passed over."""
+    """End leases whose workers were silent for too long; one that has ended is passed over."""
 
     order: ClassVar[int] = 2
     leases: Sequence[Lease]
@@ -105,7 +110,7 @@ class ExpireLeases:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakeDue:
-    """Make scheduled and retrying tasks pending whose time has come, and fail those past their expire_at."""
+    """Make tasks pending whose time has come, and fail those past their expire_at."""
 
     order: ClassVar[int] = 2
     tasks_max: int = 200
@@ -144,7 +149,9 @@ Operation = (
     | RemoveRetired
     | FormCluster
 )
-"""``order`` is the place of its kind within a batch: reports and releases, cancels, expiries, submits, claims."""
+"""``order`` is the place of its kind within a batch: reports and releases, cancels, expiries,
+submits, claims.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +176,7 @@ class Refused:
     reason: errors_pb2.ErrorReason
     message: str
     field: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
     retry_after_ms: DurationMs | None = None
 
 

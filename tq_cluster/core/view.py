@@ -24,7 +24,8 @@ class View(Protocol):
 class Workspace(View, Protocol):
     """A view that remembers what is written to it, and shows it to later reads.
 
-    Nothing written here reaches the state: the changes travel through the log and are applied from there.
+    Nothing written here reaches the state: the changes travel through the log and are applied from
+    there.
     """
 
     def put(self, table: int, key: bytes, value: bytes) -> None:

@@ -1,0 +1,1 @@
+"""The leader's side: group commit, leases, long polls, log time."""

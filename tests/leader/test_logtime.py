@@ -1,0 +1,97 @@
+"""Log time under one leader."""
+
+from __future__ import annotations
+
+from tq_cluster.core.types import TimestampMs
+from tq_cluster.leader.logtime import LogTime
+
+NOON_MS = 1_800_000_000_000
+
+
+class Clocks:
+    """A machine's two clocks, moved together or apart."""
+
+    def __init__(self) -> None:
+        self.monotonic = 10.0
+        self.wall = NOON_MS
+
+    def monotonic_s(self) -> float:
+        return self.monotonic
+
+    def wall_ms(self) -> int:
+        return self.wall
+
+    def pass_ms(self, length_ms: int) -> None:
+        self.monotonic += length_ms / 1000
+        self.wall += length_ms
+
+
+def log_time(clocks: Clocks, offsets_ms: list[int], last_ms: int = 0) -> LogTime:
+    made = LogTime(clocks, lambda: offsets_ms, members=3)
+    made.begin(TimestampMs(last_ms))
+    return made
+
+
+def run_for(time: LogTime, clocks: Clocks, length_ms: int) -> int:
+    for _ in range(length_ms // 100):
+        clocks.pass_ms(100)
+        now_ms = time.now_ms()
+    return now_ms
+
+
+def test_a_new_cluster_starts_at_the_median_of_its_members_wall_clocks() -> None:
+    clocks = Clocks()
+    assert log_time(clocks, [-3_000, 4_000]).now_ms() == NOON_MS
+
+
+def test_a_leader_whose_wall_clock_is_ahead_does_not_pull_log_time_along() -> None:
+    clocks = Clocks()
+    clocks.wall += 3_600_000
+    time = log_time(clocks, [-3_600_000, -3_600_000], last_ms=NOON_MS - 5)
+
+    assert run_for(time, clocks, 60_000) - (NOON_MS + 60_000) in range(-10, 10)
+
+
+def test_log_time_never_goes_back_when_a_wall_clock_does() -> None:
+    clocks = Clocks()
+    time = log_time(clocks, [0, 0])
+    before_ms = time.now_ms()
+    clocks.wall -= 7_200_000
+
+    clocks.pass_ms(100)
+    assert before_ms < time.now_ms() <= before_ms + 100
+
+
+def test_a_new_leader_goes_on_from_the_last_decided_instant_and_never_stops() -> None:
+    clocks = Clocks()
+    time = log_time(clocks, [0, 0], last_ms=NOON_MS + 30_000)
+
+    first_ms = time.now_ms()
+    clocks.pass_ms(1_000)
+    assert first_ms >= NOON_MS + 30_000
+    assert 890 <= time.now_ms() - first_ms <= 1_000
+
+
+def test_a_small_difference_is_slewed_by_at_most_a_tenth() -> None:
+    clocks = Clocks()
+    time = log_time(clocks, [0, 0])
+    clocks.wall += 20_000
+
+    before_ms = time.now_ms()
+    assert run_for(time, clocks, 10_000) - before_ms <= 11_001
+
+
+def test_after_a_long_outage_log_time_steps_forward_by_agreement_of_a_majority() -> None:
+    clocks = Clocks()
+    time = log_time(clocks, [100, -100], last_ms=NOON_MS - 3_600_000)
+    clocks.pass_ms(10)
+
+    assert time.now_ms() >= NOON_MS
+
+
+def test_one_clock_alone_is_not_believed_for_a_long_step() -> None:
+    clocks = Clocks()
+    time = log_time(clocks, [], last_ms=NOON_MS - 3_600_000)
+    clocks.pass_ms(1_000)
+
+    assert time.now_ms() < NOON_MS - 3_590_000

@@ -1,0 +1,30 @@
+"""Long polls."""
+
+from __future__ import annotations
+
+from tq_cluster.leader.waiters import Waiters
+
+
+def test_the_first_to_wait_is_the_first_to_be_woken() -> None:
+    waiters: Waiters[str] = Waiters()
+    with waiters.join(["mail"]) as first, waiters.join(["mail"]) as second:
+        waiters.wake("mail", 1)
+        assert (first.woken, second.woken) == (True, False)
+        waiters.wake("mail", 1)
+        assert second.woken
+
+
+async def test_what_happens_between_the_look_and_the_wait_is_not_missed() -> None:
+    waiters: Waiters[str] = Waiters()
+    with waiters.join(["mail", "video"]) as waiter:
+        waiters.wake("video", 1)
+        assert await waiter.wait(0.001)
+        assert not await waiter.wait(0.001)
+
+
+def test_nothing_is_left_behind_by_those_who_stop_waiting() -> None:
+    waiters: Waiters[str] = Waiters()
+    with waiters.join(["mail", "mail", "video"]):
+        assert len(waiters) == 1
+    assert len(waiters) == 0
+    waiters.wake("mail", 1)

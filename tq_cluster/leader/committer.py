@@ -1,0 +1,320 @@
+"""Group commit: the operations that arrive while one entry is in flight are decided as the next.
+
+One entry is in flight at a time, because a decision is sound only over a state that holds every
+entry of the leader's own log (docs/architecture.md, "one in flight"). Batches grow by themselves:
+what costs a round trip is shared by everybody who waited for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from tq.internal.v1 import log_pb2
+from tq_cluster.core.decide import Draw, decide
+from tq_cluster.core.operations import (
+    Claim,
+    Decision,
+    Operation,
+    Outcome,
+    Report,
+    Submit,
+    Wakeups,
+)
+from tq_cluster.core.types import AppliedAt, FencingToken, TimestampMs
+from tq_cluster.core.view import Workspace
+from tq_cluster.errors import NotLeaderError, OverloadedError
+from tq_cluster.leader.giveback import release_of
+from tq_cluster.raft.door import Log, Role
+
+_logger = logging.getLogger(__name__)
+
+ENTRY_FORMAT = 1
+DECIDE_S = 0.010
+"""How long one batch may hold the event loop while it is decided."""
+BATCH_BYTES_MAX = 1 << 20
+"""How much payload one batch gathers; a single larger operation goes alone."""
+GATHER_S = 0.005
+WAITING_MAX = 20_000
+
+
+class DraftWorkspace(Workspace, Protocol):
+    """A workspace that can say what was written to it."""
+
+    def tables(self) -> Sequence[log_pb2.TableChanges]:
+        """The changes, in columns by table; empty when nothing was written."""
+
+
+class Decisions(Protocol):
+    """Where decisions are made: the applied state, with room for drafts."""
+
+    def workspace(self) -> AbstractContextManager[DraftWorkspace]:
+        """A draft over the applied state, thrown away at the end of the context."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    operation: Operation
+    outcome: asyncio.Future[Outcome]
+    items: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitHooks:
+    """What is told how long each part took, in seconds."""
+
+    decide: Callable[[float], None] = lambda _seconds: None
+    commit: Callable[[float], None] = lambda _seconds: None
+
+
+class Committer:
+    """Takes operations while this node leads and answers each once its entry is applied here."""
+
+    def __init__(
+        self,
+        *,
+        log: Log,
+        state: Decisions,
+        now_ms: Callable[[], TimestampMs],
+        draw: Draw,
+        housekeeping: Callable[[], Iterable[Operation]],
+        applied: Callable[[Wakeups], None],
+        hooks: CommitHooks,
+    ) -> None:
+        """Wire the parts together.
+
+        ``housekeeping`` is asked for the leader's own operations as each batch is put together, and
+        ``applied`` told what every applied decision woke, before its callers are answered.
+        """
+        self._log = log
+        self._state = state
+        self._now_ms = now_ms
+        self._draw = draw
+        self._housekeeping = housekeeping
+        self._applied = applied
+        self._hooks = hooks
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[_Waiting] = deque()
+        self._in_flight: asyncio.Future[None] | None = None
+        self._ending: frozenset[FencingToken] = frozenset()
+        self._scheduled: asyncio.Handle | None = None
+        self._last_batch = 1
+        self._singly = 0
+        self._item_s = 50e-6
+
+    def submit(self, operation: Operation) -> asyncio.Future[Outcome]:
+        """Have ``operation`` decided; the future is answered once the outcome may be told.
+
+        Fails with NotLeaderError or NotAppliedError (changed nothing), OutcomeUnknownError (may
+        have), or whatever deciding it raised. Cancelled before it is decided, it is dropped;
+        cancelled after, the tasks that a claim was granted are given back.
+        """
+        status = self._log.status()
+        if status.role is not Role.LEADER:
+            raise NotLeaderError(status.leader_id)
+        if len(self._waiting) >= WAITING_MAX:
+            raise OverloadedError(f"{WAITING_MAX} operations wait already")
+        outcome: asyncio.Future[Outcome] = self._loop.create_future()
+        items, payload_bytes = _weigh(operation)
+        self._waiting.append(_Waiting(operation, outcome, items, payload_bytes))
+        self._arrange()
+        return outcome
+
+    def ending(self, tokens: Iterable[FencingToken]) -> asyncio.Future[None] | None:
+        """The entry in flight, if it ends one of these leases: what a heartbeat has to wait for."""
+        if self._in_flight is not None and not self._ending.isdisjoint(tokens):
+            return self._in_flight
+        return None
+
+    def wake(self) -> None:
+        """Look again: the log came free, or housekeeping is due."""
+        if self._scheduled is None and self._in_flight is None:
+            self._scheduled = self._loop.call_soon(self._decide)
+
+    def abandon(self, error: Exception) -> None:
+        """Answer everything that was not yet proposed with ``error``: this reign is over."""
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+            self._scheduled = None
+        self._singly = 0
+        self._last_batch = 1
+        waiting, self._waiting = self._waiting, deque()
+        for each in waiting:
+            _fail(each.outcome, error)
+
+    def _arrange(self) -> None:
+        """Decide at once for a lone caller; under load wait for about as many as last time."""
+        if self._in_flight is not None:
+            return
+        full = len(self._waiting) >= self._last_batch
+        if self._scheduled is None:
+            if full:
+                self._scheduled = self._loop.call_soon(self._decide)
+            else:
+                self._scheduled = self._loop.call_later(GATHER_S, self._decide)
+        elif full and isinstance(self._scheduled, asyncio.TimerHandle):
+            self._scheduled.cancel()
+            self._scheduled = self._loop.call_soon(self._decide)
+
+    def _decide(self) -> None:
+        self._scheduled = None
+        if self._in_flight is not None:
+            return
+        base = self._log.decidable()
+        if base is None:
+            return  # on_decidable wakes us
+        batch = self._take_batch()
+        if not batch:
+            return
+        started = self._loop.time()
+        now_ms = self._now_ms()
+        try:
+            with self._state.workspace() as workspace:
+                decision = decide([each.operation for each in batch], now_ms, workspace, self._draw)
+                tables = workspace.tables()
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not cost the batch
+            self._isolate(batch, error)
+            return
+        self._hooks.decide(spent := self._loop.time() - started)
+        items = sum(each.items for each in batch)
+        self._item_s += 0.1 * (spent / items - self._item_s)
+        self._last_batch = len(batch)
+        if tables:
+            self._propose(batch, decision, tables, base, now_ms)
+        else:
+            self._answer_after_confirm(batch, decision)
+        if self._waiting:
+            self._arrange()
+
+    def _take_batch(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        items = payload_bytes = 0
+        items_max = int(DECIDE_S / self._item_s)
+        if not self._singly:
+            for operation in self._housekeeping():
+                count, _ = _weigh(operation)
+                batch.append(_Waiting(operation, self._loop.create_future(), count, 0))
+                items += count
+        while self._waiting:
+            each = self._waiting[0]
+            if each.outcome.done():  # its caller has given up
+                self._waiting.popleft()
+                continue
+            items += each.items
+            payload_bytes += each.payload_bytes
+            if batch and (items > items_max or payload_bytes > BATCH_BYTES_MAX):
+                break
+            batch.append(self._waiting.popleft())
+            if self._singly:
+                self._singly -= 1
+                break
+        return batch
+
+    def _isolate(self, batch: list[_Waiting], error: Exception) -> None:
+        """Find the operation that cannot be decided, so that it fails alone.
+
+        Otherwise its client's retries would fail leader after leader.
+        """
+        if len(batch) == 1:
+            _logger.critical("operation cannot be decided", exc_info=error)
+            _fail(batch[0].outcome, error)
+        else:
+            self._waiting.extendleft(reversed(batch))
+            self._singly = len(batch)
+        if self._waiting:
+            self.wake()
+
+    def _propose(
+        self,
+        batch: list[_Waiting],
+        decision: Decision,
+        tables: Sequence[log_pb2.TableChanges],
+        base: AppliedAt,
+        now_ms: TimestampMs,
+    ) -> None:
+        entry = log_pb2.Entry(
+            format=ENTRY_FORMAT,
+            decided_term=base.term,
+            base_index=base.index,
+            now_ms=now_ms,
+            tables=tables,
+        )
+        try:
+            flight = self._log.propose(entry.SerializeToString(), base)
+        except NotLeaderError as error:
+            for each in batch:
+                _fail(each.outcome, error)
+            return
+        self._in_flight = flight
+        self._ending = frozenset(decision.wakeups.ended)
+        proposed = self._loop.time()
+
+        def landed(flight: asyncio.Future[None]) -> None:
+            self._in_flight = None
+            self._ending = frozenset()
+            error = flight.exception()
+            if error is not None:
+                for each in batch:
+                    _fail(each.outcome, error)
+            else:
+                self._hooks.commit(self._loop.time() - proposed)
+                self._applied(decision.wakeups)
+                self._answer(batch, decision)
+            if self._waiting:
+                self._arrange()
+
+        flight.add_done_callback(landed)
+
+    def _answer_after_confirm(self, batch: list[_Waiting], decision: Decision) -> None:
+        """Tell what no entry carries only once this node is known to have led when it was found."""
+
+        def confirmed(round_: asyncio.Future[AppliedAt]) -> None:
+            error = round_.exception()
+            if error is None:
+                self._answer(batch, decision)
+                return
+            for each in batch:
+                _fail(each.outcome, error)
+
+        try:
+            self._log.confirm().add_done_callback(confirmed)
+        except NotLeaderError as error:
+            for each in batch:
+                _fail(each.outcome, error)
+
+    def _answer(self, batch: list[_Waiting], decision: Decision) -> None:
+        for each, outcome in zip(batch, decision.outcomes, strict=True):
+            if not each.outcome.done():
+                each.outcome.set_result(outcome)
+            elif isinstance(each.operation, Claim):
+                self._give_back(each.operation, outcome)
+
+    def _give_back(self, claim: Claim, outcome: Outcome) -> None:
+        """Release what a claim was granted whose caller had gone before it could be told."""
+        release = release_of(claim, outcome)
+        if release is not None and self._log.status().role is Role.LEADER:
+            self.submit(release)
+
+
+def _weigh(operation: Operation) -> tuple[int, int]:
+    """How many items an operation holds and how many bytes of payload it brings."""
+    if isinstance(operation, Submit):
+        tasks = operation.request.tasks
+        return 1 + len(tasks), operation.request.ByteSize()
+    if isinstance(operation, Claim):
+        return 1 + operation.request.max_tasks, 0
+    if isinstance(operation, Report):
+        return 1 + len(operation.request.reports), operation.request.ByteSize()
+    return 1, 0
+
+
+def _fail(outcome: asyncio.Future[Outcome], error: BaseException) -> None:
+    if not outcome.done():
+        outcome.set_exception(error)
+        outcome.exception()  # housekeeping has nobody who would look at it

@@ -1,0 +1,285 @@
+"""What only a leader does, behind one set of coroutines: the service asks here and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from tq.v1 import task_service_pb2, worker_service_pb2
+from tq_cluster.clock import Clock
+from tq_cluster.core import queries
+from tq_cluster.core.decide import Draw
+from tq_cluster.core.operations import (
+    Claim,
+    FormCluster,
+    Operation,
+    Outcome,
+    Refused,
+    Replied,
+    Wakeups,
+)
+from tq_cluster.core.types import FencingToken, TaskId
+from tq_cluster.core.view import View
+from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
+from tq_cluster.leader.committer import CommitHooks, Committer, DraftWorkspace
+from tq_cluster.leader.leases import LeaseTable
+from tq_cluster.leader.logtime import LogTime
+from tq_cluster.leader.ticker import Ticker
+from tq_cluster.leader.waiters import WAKE_AGAIN, Waiters
+from tq_cluster.raft.door import Log, LogStatus, Role
+
+_logger = logging.getLogger(__name__)
+
+LEASES_SLICE = 500
+
+Answer = TypeVar("Answer")
+
+
+class State(Protocol):
+    """The applied state: to be read, and to be drafted over."""
+
+    def view(self) -> View:
+        """Everything applied so far."""
+
+    def workspace(self) -> AbstractContextManager[DraftWorkspace]:
+        """A draft over it, thrown away at the end of the context."""
+
+
+@dataclass(frozen=True, slots=True)
+class Formation:
+    """Who forms a new cluster: the first leader writes it down."""
+
+    cluster_id: str
+    members: Mapping[str, str]
+    """Node id to incarnation."""
+
+
+class Leader:
+    """Serves while this node leads; every method raises NotLeaderError while it does not."""
+
+    def __init__(
+        self,
+        *,
+        log: Log,
+        state: State,
+        clock: Clock,
+        draw: Draw,
+        members: int,
+        formation: Callable[[], Formation | None],
+        hooks: CommitHooks | None = None,
+        confirm_hook: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        """Wire the parts together.
+
+        ``members`` is how many nodes the cluster has; ``formation`` is asked where the state
+        names none.
+        """
+        self._log = log
+        self._state = state
+        self._formation = formation
+        self._confirm_hook = confirm_hook
+        self._loop = asyncio.get_running_loop()
+        self._log_time = LogTime(clock, self._peer_offsets_ms, members)
+        self._leases = LeaseTable(self._loop.time)
+        self._claimants: Waiters[str] = Waiters()
+        self._watchers: Waiters[TaskId] = Waiters()
+        self._ticker = Ticker(leases=self._leases, view=state.view, now_ms=self._log_time.now_ms)
+        self._committer = Committer(
+            log=log,
+            state=state,
+            now_ms=self._log_time.now_ms,
+            draw=draw,
+            housekeeping=self._ticker.operations,
+            applied=self._applied,
+            hooks=hooks or CommitHooks(),
+        )
+        self._reign: int | None = None
+        """The term this node serves in, or None while it does not."""
+        self._taking_over: asyncio.Task[None] | None = None
+        log.on_role_change(self._role_changed)
+        log.on_decidable(self._decidable)
+
+    # ---------------------------------------------------------------- what the service asks
+
+    def serving(self) -> bool:
+        """Whether this node leads and has begun to decide."""
+        return self._reign is not None
+
+    async def submit(self, operation: Operation) -> Outcome:
+        """Have one operation decided, committed and applied; raises what Committer.submit does."""
+        return await self._committer.submit(operation)
+
+    async def read(self, query: Callable[[View], Answer]) -> Answer:
+        """Answer ``query`` from a state that holds every write acknowledged before this call."""
+        started_s = self._loop.time()
+        await self._log.confirm()
+        self._confirm_hook(self._loop.time() - started_s)
+        return query(self._state.view())
+
+    async def get_task(self, request: task_service_pb2.GetTaskRequest) -> Replied | Refused:
+        """Read one task."""
+        return await self.read(
+            lambda view: queries.get_task(view, request, self._log_time.now_ms())
+        )
+
+    async def heartbeat(self, request: worker_service_pb2.HeartbeatRequest) -> Replied:
+        """Renew the leases listed, as far as they are live, from the moment of this call."""
+        received_s = self._leases.now_s()
+        tokens = [FencingToken(lease.token) for lease in request.leases]
+        await self._log.confirm()
+        while (flight := self._committer.ending(tokens)) is not None:
+            # An entry on its way ends one of these leases: told "renewed", its worker would go on
+            # beside the next.
+            await asyncio.wait([flight])
+        reply, live = queries.heartbeat(self._state.view(), request)
+        self._leases.renew(live, received_s)
+        return reply
+
+    async def claim(self, operation: Claim, wait_s: float, received_s: float) -> Outcome:
+        """Lease ready tasks, waiting up to ``wait_s`` for some.
+
+        ``received_s`` is when the call came, by the event loop's clock.
+        """
+        give_up_s = self._loop.time() + wait_s
+        queues = list(operation.request.queues)
+        with self._claimants.join(queues) as waiter:
+            while True:
+                outcome = await self._claim_once(operation, received_s, queues)
+                if outcome is not None:
+                    return outcome
+                if not await waiter.wait(give_up_s - self._loop.time()):
+                    return Replied(reply=worker_service_pb2.ClaimResponse())
+                self._check_reign()
+
+    async def wait_task(
+        self, request: task_service_pb2.WaitTaskRequest, wait_s: float
+    ) -> Replied | Refused:
+        """Answer with the task once it is terminal, or as it is after ``wait_s``."""
+        give_up_s = self._loop.time() + wait_s
+        get = task_service_pb2.GetTaskRequest(
+            task_id=request.task_id, omit_payload=request.omit_payload
+        )
+        with self._watchers.join([TaskId(request.task_id)]) as waiter:
+            while True:
+                found = await self.get_task(get)
+                if isinstance(found, Refused):
+                    return found
+                answer = _waited_reply(found)
+                if answer.finished or not await waiter.wait(give_up_s - self._loop.time()):
+                    return Replied(reply=answer)
+                self._check_reign()
+
+    # ---------------------------------------------------------------- reigns
+
+    def stop(self) -> None:
+        """End this reign, if there is one; callers hear NotLeaderError."""
+        self._end_reign(None)
+
+    def _decidable(self) -> None:
+        status = self._log.status()
+        if self._reign is None and status.role is Role.LEADER and self._log.decidable() is not None:
+            self._begin_reign(status.term)
+        self._committer.wake()
+
+    def _role_changed(self, status: LogStatus) -> None:
+        if status.role is not Role.LEADER or (
+            self._reign is not None and status.term != self._reign
+        ):
+            self._end_reign(status.leader_id)
+
+    def _begin_reign(self, term: int) -> None:
+        self._reign = term
+        view = self._state.view()
+        self._log_time.begin(queries.log_time(view))
+        self._ticker.start(wake=self._committer.wake)
+        self._taking_over = self._loop.create_task(self._take_over(), name="take-over")
+        _logger.info("leadership begins", extra={"term": term})
+
+    def _end_reign(self, leader_id: str | None) -> None:
+        if self._reign is not None:
+            _logger.info("leadership ends", extra={"term": self._reign, "leader_id": leader_id})
+        self._reign = None
+        self._ticker.stop()
+        if self._taking_over is not None:
+            self._taking_over.cancel()
+            self._taking_over = None
+        self._leases.clear()
+        self._committer.abandon(NotLeaderError(leader_id))
+        self._claimants.wake_all()
+        self._watchers.wake_all()
+
+    async def _take_over(self) -> None:
+        """Write the membership down if nobody has, and start every running lease afresh."""
+        formed = self._formation() if queries.membership(self._state.view()) is None else None
+        if formed is not None:
+            try:
+                await self._committer.submit(
+                    FormCluster(cluster_id=formed.cluster_id, members=formed.members)
+                )
+            except (NotLeaderError, OutcomeUnknownError):
+                return  # the next leader sees whether it is written
+        after: bytes | None = b""
+        while after is not None:
+            leases, after = queries.running_leases(self._state.view(), after, LEASES_SLICE)
+            for lease in leases:
+                self._leases.grant(lease)
+            await asyncio.sleep(0)
+
+    def _check_reign(self) -> None:
+        if self._log.status().role is not Role.LEADER:
+            raise NotLeaderError(self._log.status().leader_id)
+
+    # ---------------------------------------------------------------- what decisions wake
+
+    def _applied(self, wakeups: Wakeups) -> None:
+        for lease in wakeups.granted:
+            self._leases.grant(lease)
+        for token in wakeups.ended:
+            self._leases.end(token)
+        for queue in wakeups.ready_queues:
+            self._claimants.wake(queue, WAKE_AGAIN)
+        for task_id in wakeups.finished:
+            self._watchers.wake_all(task_id)
+
+    async def _claim_once(
+        self, operation: Claim, received_s: float, queues: list[str]
+    ) -> Outcome | None:
+        """One look for ready tasks; None when there are none."""
+        # The grant comes later than this, so the worker believes in a deadline that is never after
+        # ours.
+        waited_ms = int((self._loop.time() - received_s) * 1000)
+        outcome: Outcome | None = None
+        try:
+            outcome = await self._committer.submit(operation)
+        finally:
+            if outcome is None:  # cancelled or failed: whatever woke this caller is the next one's
+                self._pass_on(queues, 1)
+        if not isinstance(outcome, Replied):
+            return outcome
+        reply = outcome.reply
+        assert isinstance(reply, worker_service_pb2.ClaimResponse)
+        if not reply.tasks:
+            return outcome if reply.lost_task_ids else None
+        for task in reply.tasks:
+            task.waited.FromMilliseconds(waited_ms)
+        self._pass_on(queues, WAKE_AGAIN)
+        return outcome
+
+    def _pass_on(self, queues: list[str], most: int) -> None:
+        for queue in queues:
+            self._claimants.wake(queue, most)
+
+    def _peer_offsets_ms(self) -> list[int]:
+        peers = self._log.status().peers.values()
+        return [each.wall_offset_ms for each in peers if each.wall_offset_ms is not None]
+
+
+def _waited_reply(found: Replied) -> task_service_pb2.WaitTaskResponse:
+    reply = found.reply
+    assert isinstance(reply, task_service_pb2.GetTaskResponse)
+    finished = reply.task.state in queries.TERMINAL_STATES
+    return task_service_pb2.WaitTaskResponse(task=reply.task, finished=finished)

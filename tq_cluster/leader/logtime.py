@@ -1,0 +1,70 @@
+"""Log time: the clock that due times and retention go by.
+
+It is the cluster's own: it runs on the leader's monotonic clock, is drawn towards the median of
+the members' wall clocks by at most a tenth of its speed, and never stops or goes back, whatever
+any wall clock does. Leases do not use it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+
+from tq_cluster.clock import Clock
+from tq_cluster.core.types import TimestampMs
+
+SLEW_MAX = 0.10
+STEP_MS = 60_000
+"""A difference larger than this is not slewed away but stepped, and only forwards, by agreement of
+a majority.
+"""
+SLEW_HORIZON_MS = 1_000
+"""A difference is drawn in over about this long, where SLEW_MAX allows."""
+
+
+class LogTime:
+    """Log time under one leader."""
+
+    def __init__(
+        self, clock: Clock, peer_offsets_ms: Callable[[], Sequence[int]], members: int
+    ) -> None:
+        """``peer_offsets_ms`` gives, for each peer that has said it, its wall clock less ours."""
+        self._clock = clock
+        self._peer_offsets_ms = peer_offsets_ms
+        self._majority = members // 2 + 1
+        self._read_at_s = clock.monotonic_s()
+        self._now_ms = 0.0
+
+    def begin(self, last_decided_ms: TimestampMs) -> None:
+        """Start a reign: go on from the last instant that any leader decided at."""
+        self._read_at_s = self._clock.monotonic_s()
+        self._now_ms = float(max(self._now_ms, last_decided_ms))
+        ahead_ms = self._median_ms() - self._now_ms
+        if last_decided_ms == 0 or 0 < ahead_ms <= STEP_MS:
+            self._now_ms += max(0.0, ahead_ms)
+
+    def now_ms(self) -> TimestampMs:
+        """Read the clock; never below what it returned before."""
+        at_s = self._clock.monotonic_s()
+        elapsed_ms = (at_s - self._read_at_s) * 1000
+        self._read_at_s = at_s
+        apart_ms = self._median_ms() - self._now_ms - elapsed_ms
+        if apart_ms > STEP_MS and self._majority_agrees():
+            self._now_ms += elapsed_ms + apart_ms
+        else:
+            speed = max(-SLEW_MAX, min(SLEW_MAX, apart_ms / SLEW_HORIZON_MS))
+            self._now_ms += elapsed_ms * (1 + speed)
+        return TimestampMs(int(self._now_ms))
+
+    def _offsets_ms(self) -> list[int]:
+        return [0, *self._peer_offsets_ms()]
+
+    def _median_ms(self) -> float:
+        # Of an even number the lower of the middle two: one clock that runs ahead must not pull
+        # the cluster along.
+        return self._clock.wall_ms() + statistics.median_low(self._offsets_ms())
+
+    def _majority_agrees(self) -> bool:
+        offsets_ms = self._offsets_ms()
+        median_ms = statistics.median_low(offsets_ms)
+        return sum(abs(each - median_ms) <= STEP_MS for each in offsets_ms) >= self._majority
