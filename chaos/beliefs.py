@@ -1,0 +1,71 @@
+"""From when until when a worker that honours its deadlines took itself for a task's holder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chaos.facts import LeaseFacts
+from chaos.ledger import ClaimCall, Grant, HeartbeatCall, Renewal, ReportCall
+
+CLOCK_MARGIN = 0.01
+"""A worker stops this part of the lease's length early: clocks may differ by 1 % in rate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Belief:
+    """``worker_id`` acted as holder from ``from_s`` on, and had stopped by ``until_s``."""
+
+    token: int
+    worker_id: str
+    from_s: float
+    until_s: float
+
+    def overlaps(self, other: Belief) -> bool:
+        """Whether there was an instant at which both acted as holders."""
+        return max(self.from_s, other.from_s) < min(self.until_s, other.until_s)
+
+
+def belief(lease: LeaseFacts) -> Belief | None:
+    """Follow one lease as its holder did; None when no claim's answer ever named it.
+
+    A renewal that arrives after the deadline comes too late: the worker has stopped by then.
+    """
+    events: list[tuple[float, ClaimCall | HeartbeatCall | ReportCall, Grant | Renewal | None]] = [
+        *((claim.known_by_s, claim, grant) for claim, grant in lease.granted),
+        *((beat.known_by_s, beat, renewal) for beat, renewal in lease.renewals),
+        *((report.began_s, report, None) for report in lease.reports),
+    ]
+    held: Belief | None = None
+    for at_s, call, detail in sorted(events, key=lambda event: event[0]):
+        if isinstance(detail, Grant):
+            until_s = call.began_s + detail.waited_s + detail.lease_s * (1 - CLOCK_MARGIN)
+            if held is None:
+                held = Belief(token=lease.token, worker_id=call.actor, from_s=at_s, until_s=until_s)
+            elif call.actor == held.worker_id:
+                held = _moved(held, at_s, until_s)
+        elif held is None or call.actor != held.worker_id:
+            continue
+        elif isinstance(detail, Renewal):
+            if detail.renewed:
+                until_s = call.began_s + detail.lease_s * (1 - CLOCK_MARGIN)
+                held = _moved(held, at_s, until_s)
+            else:
+                return _stopped(held, at_s)
+        else:
+            return _stopped(held, at_s)
+    return held
+
+
+def _moved(held: Belief, at_s: float, until_s: float) -> Belief:
+    if at_s > held.until_s or until_s <= held.until_s:
+        return held
+    return Belief(token=held.token, worker_id=held.worker_id, from_s=held.from_s, until_s=until_s)
+
+
+def _stopped(held: Belief, at_s: float) -> Belief:
+    return Belief(
+        token=held.token,
+        worker_id=held.worker_id,
+        from_s=held.from_s,
+        until_s=min(held.until_s, at_s),
+    )

@@ -1,0 +1,135 @@
+"""Histories written by hand, to test the checker that judges the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from chaos.ledger import LEDGER_LABEL, Ending, Ledger, ledger_label
+from tq.v1 import task_pb2, worker_service_pb2
+
+Report = worker_service_pb2.ReportResult
+Heartbeat = worker_service_pb2.HeartbeatResult
+RECORDED = Report.STATUS_RECORDED
+ALREADY_RECORDED = Report.STATUS_ALREADY_RECORDED
+LEASE_LOST = Report.STATUS_LEASE_LOST
+PENDING = task_pb2.TASK_STATE_PENDING
+RUNNING = task_pb2.TASK_STATE_RUNNING
+COMPLETED = task_pb2.TASK_STATE_COMPLETED
+
+Span = tuple[float, float | None]
+"""When a call began and was answered, in seconds; None: never answered."""
+
+
+class Story:
+    """A ledger filled call by call, at instants of the writer's choice."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self.ledger = Ledger(now_s=lambda: self._now_s)
+
+    def submit(self, at: Span, *ids: str, request: str = "r", tasks: int = 1) -> None:
+        self._now_s = at[0]
+        call = self.ledger.submit("client", request, len(ids) or tasks)
+        if self._answered(at):
+            self.ledger.submitted(call, ids)
+
+    def refuse_submit(self, at: Span, request: str = "r") -> None:
+        self._now_s = at[0]
+        call = self.ledger.submit("client", request, 1)
+        if self._answered(at):
+            self.ledger.refused(call, "NO_LEADER")
+
+    def claim(
+        self, at: Span, worker: str, token: int, *, task: str = "t", lease_s: int = 10
+    ) -> None:
+        self._now_s = at[0]
+        call = self.ledger.claim(worker, f"claim-{token}")
+        if self._answered(at):
+            granted = worker_service_pb2.ClaimedTask(
+                spec=task_pb2.TaskSpec(task_id=task),
+                token=token,
+                attempt=1,
+                lease=timedelta(seconds=lease_s),
+            )
+            self.ledger.claimed(call, worker_service_pb2.ClaimResponse(tasks=[granted]))
+
+    def heartbeat(
+        self,
+        at: Span,
+        worker: str,
+        token: int,
+        status: Heartbeat.Status.ValueType = Heartbeat.STATUS_RENEWED,
+        *,
+        lease_s: int = 10,
+    ) -> None:
+        self._now_s = at[0]
+        call = self.ledger.heartbeat(worker)
+        held = worker_service_pb2.HeldLease(task_id="t", token=token)
+        result = Heartbeat(task_id="t", status=status, lease=timedelta(seconds=lease_s))
+        if self._answered(at):
+            self.ledger.renewed(
+                call,
+                worker_service_pb2.HeartbeatRequest(worker_id=worker, leases=[held]),
+                worker_service_pb2.HeartbeatResponse(results=[result]),
+            )
+
+    def report(
+        self,
+        at: Span,
+        worker: str,
+        token: int,
+        status: Report.Status.ValueType = RECORDED,
+        *,
+        ending: Ending = Ending.COMPLETE,
+        result: bytes = b"done",
+        state: task_pb2.TaskState.ValueType = COMPLETED,
+    ) -> None:
+        self._now_s = at[0]
+        call = self.ledger.report(worker, "t", token, ending, result)
+        if self._answered(at):
+            self.ledger.reported(call, Report(task_id="t", status=status, state=state))
+
+    def read(
+        self,
+        at: Span,
+        state: task_pb2.TaskState.ValueType | None,
+        attempts: Mapping[int, task_pb2.Attempt.End.ValueType] | None = None,
+        *,
+        result: bytes = b"done",
+    ) -> None:
+        """Read task t; ``state`` None: not found."""
+        self._now_s = at[0]
+        call = self.ledger.read("reader", "t")
+        task = None
+        if state is not None:
+            task = task_pb2.Task(spec=task_pb2.TaskSpec(task_id="t"), state=state, result=result)
+            for token, end in (attempts or {}).items():
+                task.attempts.add(token=token, end=end)
+        if self._answered(at):
+            self.ledger.found(call, task)
+
+    def listed(self, *labels_of_ids: tuple[str, str]) -> None:
+        """End with a listing of (task id, request id/item)."""
+        self.ledger.listed(
+            task_pb2.Task(spec=task_pb2.TaskSpec(task_id=task_id, labels={LEDGER_LABEL: label}))
+            for task_id, label in labels_of_ids
+        )
+
+    def _answered(self, at: Span) -> bool:
+        if at[1] is None:
+            return False
+        self._now_s = at[1]
+        return True
+
+
+def one_task_done() -> Story:
+    """Tell of one task that is submitted, claimed, completed and read, all as it should be."""
+    story = Story()
+    story.submit((0, 1), "t")
+    story.claim((1, 2), "w1", 7)
+    story.heartbeat((3, 4), "w1", 7)
+    story.report((5, 6), "w1", 7)
+    story.read((8, 9), COMPLETED, {7: task_pb2.Attempt.END_COMPLETED})
+    story.listed(("t", ledger_label("r", 0)))
+    return story
