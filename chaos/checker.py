@@ -49,9 +49,8 @@ class Violation:
     history: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join(
-            [f"{self.invariant}: {self.message}", *(f"    {line}" for line in self.history)]
-        )
+        lines = [f"{self.invariant}: {self.message}", *self.history]
+        return "\n    ".join(lines)
 
 
 def check(ledger: Ledger, *, all_finished: bool = True) -> list[Violation]:
@@ -221,7 +220,7 @@ _END_OF = {
 
 
 def _recorded_as_told(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
-    """I5: what workers were told stands in the record, and the record holds nothing that nobody reported."""
+    """I5: what workers were told is on record, and the record holds nothing nobody reported."""
     read = task.last_read()
     if read is None or read.task is None:
         return

@@ -1,7 +1,7 @@
 """What every client and worker saw, written down as it happened.
 
-A call is written down when it starts, and again when its answer is there. A call without an answer stays
-*unknown*: it may have been applied, may yet be, or never. The checker takes it as "maybe".
+A call is written down when it starts, and again when its answer is there. A call without an answer
+stays *unknown*: it may have been applied, may yet be, or never. The checker takes it as "maybe".
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ ReportStatus = worker_service_pb2.ReportResult.Status
 
 @dataclass(slots=True, kw_only=True)
 class ReportCall(Call):
-    """One attempt's end, reported alone. ``status`` and ``state`` mean something once it is answered."""
+    """One attempt's end, reported alone. ``status`` and ``state`` count once it is answered."""
 
     task_id: str
     token: int
@@ -138,7 +138,7 @@ class ReportCall(Call):
 
 @dataclass(slots=True, kw_only=True)
 class ReadCall(Call):
-    """A linearizable GetTask. ``task`` is None for NOT_FOUND; the answer is there when ``ended_s`` is."""
+    """A linearizable GetTask. ``task`` counts once it is answered: None is NOT_FOUND."""
 
     task_id: str
     task: task_pb2.Task | None = None
@@ -154,7 +154,7 @@ class Ledger:
     now_s: Callable[[], float] = time.monotonic
     calls: list[Call] = field(default_factory=list)
     listing: dict[str, str] | None = None
-    """The ledger label of every task that the cluster lists at the end; None when it was not asked."""
+    """The ledger label of every task that the cluster lists at the end; None: it was not asked."""
     started_s: float = 0.0
 
     def __post_init__(self) -> None:

@@ -1,9 +1,9 @@
 """A task's calls in the order that its tokens give them, held against real time.
 
 A task's history is a chain: created, then for each lease in token order granted, held, ended. Every
-call belongs to one phase of that chain and took effect at some instant between its start and its answer.
-Instants that respect the chain exist exactly when no call was answered before a call of an earlier phase
-had even begun.
+call belongs to one phase of that chain and took effect at some instant between its start and its
+answer. Instants that respect the chain exist exactly when no call was answered before a call of an
+earlier phase had even begun.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Step(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Effect:
-    """Something that took effect between ``began_s`` and ``known_by_s``, at ``phase`` of the chain."""
+    """What took effect between ``began_s`` and ``known_by_s``, at ``phase`` of the chain."""
 
     phase: tuple[int, int]
     began_s: float
@@ -92,7 +92,7 @@ def _lease_effects(lease: LeaseFacts) -> Iterator[_Effect]:
 
 
 def _gone(token: int, known_by_s: float) -> _Effect:
-    """A "lease lost" can be said at any time after the lease has ended: only how early it is said counts."""
+    """A "lease lost" can be said at any time after the lease ended: only how early counts."""
     what = f'the "lease lost" for token {token}'
     return _Effect((token, Step.AFTER), float("-inf"), known_by_s, what)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
 
 from chaos.ledger import LEDGER_LABEL, Ending, Ledger, ledger_label
 from tq.v1 import task_pb2, worker_service_pb2
@@ -50,7 +51,7 @@ class Story:
                 spec=task_pb2.TaskSpec(task_id=task),
                 token=token,
                 attempt=1,
-                lease=timedelta(seconds=lease_s),
+                lease=Duration(seconds=lease_s),
             )
             self.ledger.claimed(call, worker_service_pb2.ClaimResponse(tasks=[granted]))
 
@@ -66,7 +67,7 @@ class Story:
         self._now_s = at[0]
         call = self.ledger.heartbeat(worker)
         held = worker_service_pb2.HeldLease(task_id="t", token=token)
-        result = Heartbeat(task_id="t", status=status, lease=timedelta(seconds=lease_s))
+        result = Heartbeat(task_id="t", status=status, lease=Duration(seconds=lease_s))
         if self._answered(at):
             self.ledger.renewed(
                 call,
