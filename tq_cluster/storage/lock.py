@@ -1,0 +1,35 @@
+"""A lock on a directory that ends with the process that holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from tq_cluster.errors import StartError
+
+
+class DirectoryLock:
+    """Held from construction until ``release`` or the end of the process, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock on the file ``path``; StartError when somebody else has it."""
+        self._path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._fd, 64, 0).decode("ascii", "replace").strip()
+            os.close(self._fd)
+            raise StartError(
+                f"{path.parent} is in use by process {holder or '(unknown)'}: stop it first, or"
+                " give this node a data directory of its own"
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+
+    def release(self) -> None:
+        """Let another take it. A second call does nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

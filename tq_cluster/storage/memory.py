@@ -1,0 +1,204 @@
+"""The same store without a disk, for tests and simulations."""
+
+from __future__ import annotations
+
+import copy
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tq.internal.v1 import log_pb2
+from tq_cluster.core.types import AppliedAt
+from tq_cluster.errors import FatalError
+from tq_cluster.storage.apply import Written, changes_of
+from tq_cluster.storage.rows import check_place, unseal
+from tq_cluster.storage.store import COMMIT_BYTES, COMMIT_SECONDS, EMPTY
+
+
+class _Table:
+    """Sealed rows by key, in order."""
+
+    def __init__(self) -> None:
+        self._rows: dict[bytes, bytes] = {}
+        self._keys: list[bytes] = []
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._rows.get(key)
+
+    def put(self, key: bytes, sealed: bytes) -> None:
+        if key not in self._rows:
+            insort(self._keys, key)
+        self._rows[key] = sealed
+
+    def delete(self, key: bytes) -> None:
+        if self._rows.pop(key, None) is not None:
+            del self._keys[bisect_left(self._keys, key)]
+
+    def between(self, start: bytes, stop: bytes, limit: int, *, reverse: bool) -> list[bytes]:
+        keys = self._keys[bisect_left(self._keys, start) : bisect_left(self._keys, stop)]
+        return keys[::-1][:limit] if reverse else keys[:limit]
+
+    def copy(self) -> _Table:
+        other = _Table()
+        other._rows = self._rows.copy()
+        other._keys = self._keys.copy()
+        return other
+
+
+@dataclass
+class Image:
+    """A whole state. The one given to a MemoryStore holds what it committed, and outlives it."""
+
+    applied: AppliedAt = EMPTY
+    tables: dict[int, _Table] = field(default_factory=dict)
+
+    def copy(self) -> Image:
+        return Image(self.applied, {number: table.copy() for number, table in self.tables.items()})
+
+    def table(self, number: int) -> _Table:
+        return self.tables.setdefault(number, _Table())
+
+
+class MemoryView:
+    """The state as an image shows it."""
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+        self.applied = image.applied
+        """What the view holds."""
+
+    def get(self, table: int, key: bytes) -> bytes | None:
+        sealed = self._image.table(table).get(key)
+        return None if sealed is None else unseal(table, key, sealed)
+
+    def scan(
+        self, table: int, start: bytes, stop: bytes, *, limit: int, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        rows = self._image.table(table)
+        for key in rows.between(start, stop, limit, reverse=reverse):
+            sealed = rows.get(key)
+            if sealed is not None:
+                yield key, unseal(table, key, sealed)
+
+
+class MemoryWorkspace(MemoryView):
+    """Writes to the image itself, remembers what stood there, and puts it back at the end."""
+
+    def __init__(self, image: Image) -> None:
+        super().__init__(image)
+        self._before: dict[tuple[int, bytes], bytes | None] = {}
+        self._written = Written()
+
+    def put(self, table: int, key: bytes, value: bytes) -> None:
+        sealed = self._written.put(table, key, value)
+        self._remember(table, key)
+        self._image.table(table).put(key, sealed)
+
+    def delete(self, table: int, key: bytes) -> None:
+        self._written.delete(table, key)
+        self._remember(table, key)
+        self._image.table(table).delete(key)
+
+    def tables(self) -> list[log_pb2.TableChanges]:
+        """Return all that was written, as an entry carries it."""
+        return self._written.tables()
+
+    def undo(self) -> None:
+        """Put back what stood in the image."""
+        for (table, key), sealed in self._before.items():
+            if sealed is None:
+                self._image.table(table).delete(key)
+            else:
+                self._image.table(table).put(key, sealed)
+
+    def _remember(self, table: int, key: bytes) -> None:
+        self._before.setdefault((table, key), self._image.table(table).get(key))
+
+
+class MemoryStore:
+    """The applied state in memory; committed means copied to the ``disk`` it was given."""
+
+    def __init__(self, disk: Image | None = None) -> None:
+        self._disk = Image() if disk is None else disk
+        self._image = self._disk.copy()
+        self._workspace_open = False
+        self._changed: set[int] = set()
+        self._pending_bytes = 0
+        self._pending_since_s: float | None = None
+
+    @property
+    def applied(self) -> AppliedAt:
+        return self._image.applied
+
+    @property
+    def durable(self) -> AppliedAt:
+        return self._disk.applied
+
+    def apply(self, index: int, term: int, entry: bytes) -> bool:
+        self._require_no_workspace()
+        changes = changes_of(entry, index, term, self.applied)
+        for table in changes or ():
+            self._changed.add(table.table)
+            rows = self._image.table(table.table)
+            for key, sealed in zip(table.put_keys, table.put_values, strict=True):
+                _check(table.table, key)
+                rows.put(key, sealed)
+            for key in table.deleted_keys:
+                _check(table.table, key)
+                rows.delete(key)
+        self._image.applied = AppliedAt(index, term)
+        self._pending_bytes += len(entry)
+        return changes is not None
+
+    def view(self) -> MemoryView:
+        self._require_no_workspace()
+        return MemoryView(self._image)
+
+    @contextmanager
+    def committed_view(self) -> Iterator[MemoryView]:
+        yield MemoryView(copy.copy(self._disk))
+
+    @contextmanager
+    def workspace(self) -> Iterator[MemoryWorkspace]:
+        self._require_no_workspace()
+        workspace = MemoryWorkspace(self._image)
+        self._workspace_open = True
+        try:
+            yield workspace
+        finally:
+            workspace.undo()
+            self._workspace_open = False
+
+    def commit_due(self, now_s: float) -> bool:
+        if self.applied == self.durable:
+            return False
+        if self._pending_since_s is None:
+            self._pending_since_s = now_s
+        return (
+            self._pending_bytes >= COMMIT_BYTES or now_s - self._pending_since_s >= COMMIT_SECONDS
+        )
+
+    def commit(self) -> None:
+        self._require_no_workspace()
+        self._disk.tables = self._disk.tables | {
+            number: self._image.table(number).copy() for number in self._changed
+        }
+        self._disk.applied = self.applied
+        self._changed.clear()
+        self._pending_bytes = 0
+        self._pending_since_s = None
+
+    def close(self) -> None:
+        self._require_no_workspace()
+
+    def _require_no_workspace(self) -> None:
+        if self._workspace_open:
+            raise FatalError("the state was used while a decision is being made over it")
+
+
+def _check(table: int, key: bytes) -> None:
+    try:
+        check_place(table, key)
+    except ValueError as error:
+        raise FatalError(f"an entry cannot be applied: {error}") from error

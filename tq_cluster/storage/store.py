@@ -1,0 +1,211 @@
+"""The state on disk: LMDB behind one write transaction that stays open.
+
+Applied changes go into it and are committed, with fsync, a few times a second; a crash loses
+nothing, since the journal has the rest. It is begun, used and committed on the event loop's thread
+only: a commit from another thread would seem to succeed and leave the writer's lock held for ever.
+Other threads read through ``committed_view``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import lmdb
+
+from tq_cluster.core.types import AppliedAt
+from tq_cluster.errors import FatalError, StartError
+from tq_cluster.storage.apply import changes_of
+from tq_cluster.storage.lock import DirectoryLock
+from tq_cluster.storage.rows import TABLE_COUNT, CorruptRowError, seal, unseal
+from tq_cluster.storage.views import LmdbView, LmdbWorkspace
+
+EMPTY: Final = AppliedAt(1, 0)
+"""What an empty state has applied: PySyncObj's log starts with an entry at index 1 of term 0."""
+
+STATE_FORMAT: Final = 1
+
+CLUSTER_VERSION: Final = 1
+"""The newest cluster version that this code can take part in."""
+
+CLUSTER_VERSION_TABLE: Final = 0
+CLUSTER_VERSION_KEY: Final = b"cluster_version"
+"""Where entries put the version that the cluster decides by: a big-endian u32. Absent: 1."""
+
+COMMIT_SECONDS: Final = 0.2
+COMMIT_BYTES: Final = 16 * 2**20
+
+# Addresses, not bytes: reserved once, so that it need not grow while readers are about.
+_MAP_BYTES = 2**40
+_META = TABLE_COUNT
+_APPLIED_KEY = b"applied"
+_APPLIED = struct.Struct(">QQH")
+
+
+class Store:
+    """The applied state in a directory of its own."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the state in ``path``, made where it is missing.
+
+        StartError when it is in use, damaged, or written by newer software.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._lock = DirectoryLock(path / "store.lock")
+        self._workspace_open = False
+        self._pending_bytes = 0
+        self._pending_since_s: float | None = None
+        try:
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self) -> None:
+        try:
+            self._env = lmdb.open(
+                str(self.path),
+                map_size=_MAP_BYTES,
+                max_dbs=TABLE_COUNT + 1,
+                readahead=False,
+                meminit=False,
+            )
+            self._txn = self._env.begin(write=True)
+            # All at once: a table first opened inside a decision would vanish with it.
+            self._tables = [
+                self._env.open_db(b"%d" % number, txn=self._txn)
+                for number in range(TABLE_COUNT + 1)
+            ]
+        except lmdb.Error as error:
+            raise StartError(f"the state in {self.path} cannot be opened: {error}") from error
+        try:
+            self._applied = _read_applied(self._txn, self._tables[_META])
+            self._check_version()
+        except BaseException:
+            self._txn.abort()
+            self._env.close()
+            raise
+        self._durable = self._applied
+        self.commit()
+
+    def _check_version(self) -> None:
+        stored = self.view().get(CLUSTER_VERSION_TABLE, CLUSTER_VERSION_KEY)
+        version = 1 if stored is None else int.from_bytes(stored, "big")
+        if version > CLUSTER_VERSION:
+            raise StartError(
+                f"the state in {self.path} is of cluster version {version}, this software knows"
+                f" {CLUSTER_VERSION}: start a newer tq-cluster on it"
+            )
+
+    @property
+    def applied(self) -> AppliedAt:
+        """The last entry applied, durable or not."""
+        return self._applied
+
+    @property
+    def durable(self) -> AppliedAt:
+        """The last entry applied in a commit that is known to be on disk."""
+        return self._durable
+
+    def apply(self, index: int, term: int, entry: bytes) -> bool:
+        """Apply the entry at ``index``; False when its header forbids it: only ``applied`` moves.
+
+        Anything it raises means that the process must end.
+        """
+        self._require_no_workspace()
+        changes = changes_of(entry, index, term, self._applied)
+        try:
+            for table in changes or ():
+                database = self._tables[table.table]
+                if table.put_keys:
+                    with self._txn.cursor(database) as cursor:
+                        cursor.putmulti(zip(table.put_keys, table.put_values, strict=True))
+                for key in table.deleted_keys:
+                    self._txn.delete(key, db=database)
+        except (lmdb.Error, IndexError) as error:
+            raise FatalError(f"entry {index} of term {term} cannot be applied: {error}") from error
+        self._applied = AppliedAt(index, term)
+        self._pending_bytes += len(entry)
+        return changes is not None
+
+    def view(self) -> LmdbView:
+        """Return the applied state, committed or not; good until the next commit."""
+        self._require_no_workspace()
+        return LmdbView(self._txn, self._tables, self._applied)
+
+    @contextmanager
+    def committed_view(self) -> Iterator[LmdbView]:
+        """The state of the last commit, in any thread.
+
+        Be brief: while it is open, no page that it shows is used again, and the file grows.
+        """
+        with self._env.begin() as txn:
+            yield LmdbView(txn, self._tables, _read_applied(txn, self._tables[_META]))
+
+    @contextmanager
+    def workspace(self) -> Iterator[LmdbWorkspace]:
+        """Room to decide in, over the applied state; what is written to it is gone at the end."""
+        self._require_no_workspace()
+        txn = self._env.begin(write=True, parent=self._txn)
+        self._workspace_open = True
+        try:
+            yield LmdbWorkspace(txn, self._tables, self._applied)
+        finally:
+            txn.abort()
+            self._workspace_open = False
+
+    def commit_due(self, now_s: float) -> bool:
+        """Whether 200 ms have passed since there is something to commit, or 16 MiB wait."""
+        if self._applied == self._durable:
+            return False
+        if self._pending_since_s is None:
+            self._pending_since_s = now_s
+        return (
+            self._pending_bytes >= COMMIT_BYTES or now_s - self._pending_since_s >= COMMIT_SECONDS
+        )
+
+    def commit(self) -> None:
+        """Make everything applied durable. A failure is final: the process must end."""
+        self._require_no_workspace()
+        row = _APPLIED.pack(self._applied.index, self._applied.term, STATE_FORMAT)
+        try:
+            self._txn.put(_APPLIED_KEY, seal(_META, _APPLIED_KEY, row), db=self._tables[_META])
+            self._txn.commit()
+            self._txn = self._env.begin(write=True)
+        except lmdb.Error as error:
+            raise FatalError(f"the state in {self.path} cannot be committed: {error}") from error
+        self._durable = self._applied
+        self._pending_bytes = 0
+        self._pending_since_s = None
+
+    def close(self) -> None:
+        """Let go of the directory. What was not committed is not kept: call ``commit`` first."""
+        self._require_no_workspace()
+        self._txn.abort()
+        self._env.close()
+        self._lock.release()
+
+    def _require_no_workspace(self) -> None:
+        # LMDB locks a transaction while one is nested in it, and says so with a bare EINVAL.
+        if self._workspace_open:
+            raise FatalError("the state was used while a decision is being made over it")
+
+
+def _read_applied(txn: lmdb.Transaction[bytes], meta: lmdb._Database) -> AppliedAt:
+    sealed = txn.get(_APPLIED_KEY, db=meta)
+    if sealed is None:
+        return EMPTY
+    try:
+        index, term, state_format = _APPLIED.unpack(unseal(_META, _APPLIED_KEY, sealed))
+    except (CorruptRowError, struct.error) as error:
+        raise StartError(f"the state's own record is damaged: {error}") from error
+    if state_format > STATE_FORMAT:
+        raise StartError(
+            f"the state has format {state_format}, this software knows {STATE_FORMAT}: start a"
+            " newer tq-cluster on it"
+        )
+    return AppliedAt(index, term)
