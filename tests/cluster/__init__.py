@@ -1,0 +1,1 @@
+"""Clusters of broker processes for tests; `chaos.processes` does the work."""
