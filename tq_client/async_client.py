@@ -1,0 +1,387 @@
+"""The client for asyncio programs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+
+from google.protobuf.message import Message
+
+from tq.v1.cluster_service_pb2 import (
+    GetClusterStatusRequest,
+    GetClusterStatusResponse,
+    TransferLeadershipRequest,
+)
+from tq.v1.queue_service_pb2 import (
+    ConfigureQueueRequest,
+    GetQueueStatsRequest,
+    ListDeadLettersRequest,
+    ListQueuesRequest,
+    QueueSettings,
+    QueueStats,
+    RedriveRequest,
+    RedriveResponse,
+)
+from tq.v1.task_pb2 import Task, TaskSpec, TaskState
+from tq.v1.task_service_pb2 import (
+    CancelTaskRequest,
+    CancelTaskResponse,
+    GetTaskRequest,
+    ListTasksRequest,
+    ReadLevel,
+    SubmitRequest,
+    SubmitResponse,
+    WaitTaskRequest,
+)
+from tq.v1.worker_service_pb2 import (
+    ClaimRequest,
+    ClaimResponse,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    ReportRequest,
+    ReportResponse,
+)
+from tq_client import errors, methods
+from tq_client.calls import Answer, Caller
+from tq_client.coalescer import BATCH_BYTES_MAX, TASKS_MAX, Coalescer
+from tq_client.connections import Connections
+from tq_client.specs import SpecFields, task_spec
+
+DEFAULT_ADDRESSES = "127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003"
+TIMEOUT_S = 30.0
+WAIT_SLICE_S = 30.0
+"""How long one WaitTask call is held: a longer wait is made of several."""
+
+_Message = TypeVar("_Message", bound=Message)
+
+
+class AsyncClient:
+    """A queue's brokers, as one object.
+
+    Every method makes its call until it is answered or ``timeout_s`` has passed, and repeats it
+    only where that is safe. Made and used on one event loop. ``async with`` closes it.
+    """
+
+    def __init__(
+        self,
+        addresses: str | Iterable[str] | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        draw: random.Random | None = None,
+    ) -> None:
+        """Connect on the first call.
+
+        Args:
+            addresses: brokers as host:port, as a list or separated by commas. One is enough, more
+            are asked in
+                turn while one is down. Default: the environment's TQ_ADDRESS, else the ports of
+                `tq-cluster dev`.
+            timeout_s: how long a call may take that names no other time.
+            draw: the source of jitter.
+        """
+        if addresses is None:
+            addresses = os.environ.get("TQ_ADDRESS") or DEFAULT_ADDRESSES
+        if isinstance(addresses, str):
+            addresses = addresses.split(",")
+        draw = draw or random.Random()
+        self._timeout_s = timeout_s
+        loop = asyncio.get_running_loop()
+        self._caller = Caller(Connections(addresses, loop.time, draw), draw)
+        self._coalescer = Coalescer(self._submit)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End every call in flight, telling each caller whether it may have been applied."""
+        await self._caller.close()
+        await self._coalescer.close()
+
+    # --- tasks ---
+
+    async def submit(
+        self,
+        queue: str,
+        task_type: str,
+        payload: bytes = b"",
+        *,
+        timeout_s: float | None = None,
+        **fields: Unpack[SpecFields],
+    ) -> str:
+        """Submit one task and return its id, once it is on the disks of a majority.
+
+        Concurrent calls share one RPC. To submit the same task once across restarts of your
+        program, name it: ``task_id=...`` fails with ConflictError the second time.
+        """
+        spec = task_spec(queue, task_type, payload, **fields)
+        return (await self._coalescer.submit(spec, self._within(timeout_s))).task_id
+
+    async def submit_many(
+        self, specs: Iterable[TaskSpec], *, timeout_s: float | None = None
+    ) -> list[str | errors.TqError]:
+        """Submit many tasks; return, in their order, the id of each or why it was not created.
+
+        They go in calls of up to 1,000 tasks, one after the other; one task's refusal does not
+        touch the rest.
+        """
+        deadline_s = asyncio.get_running_loop().time() + self._within(timeout_s)
+        outcomes: list[str | errors.TqError] = []
+        for batch in _batches(specs):
+            left_s = deadline_s - asyncio.get_running_loop().time()
+            try:
+                response = await self._submit(SubmitRequest(tasks=batch), left_s)
+            except errors.TqError as error:
+                outcomes.extend([error] * len(batch))
+                continue
+            outcomes.extend(
+                errors.of_item(result.error) if result.HasField("error") else result.task.task_id
+                for result in response.results
+            )
+        return outcomes
+
+    async def get(
+        self,
+        task_id: str,
+        *,
+        omit_payload: bool = False,
+        read_level: ReadLevel.ValueType = ReadLevel.READ_LEVEL_LINEARIZABLE,
+        timeout_s: float | None = None,
+    ) -> Task:
+        """Look one task up; NotFoundError where there is none."""
+        request = GetTaskRequest(task_id=task_id, omit_payload=omit_payload, read_level=read_level)
+        answer = await self._caller.call(
+            methods.GET_TASK, request, timeout_s=self._within(timeout_s)
+        )
+        return answer.reply.task
+
+    async def wait(
+        self, task_id: str, *, omit_payload: bool = False, timeout_s: float | None = None
+    ) -> Task:
+        """Wait until a task is COMPLETED, FAILED or CANCELLED and return it.
+
+        TimeoutError where it is not within ``timeout_s``; the task goes on.
+        """
+        loop = asyncio.get_running_loop()
+        within_s = self._within(timeout_s)
+        deadline_s = loop.time() + within_s
+        while True:
+            left_s = deadline_s - loop.time()
+            hold_s = max(0.0, min(WAIT_SLICE_S, left_s))
+            request = WaitTaskRequest(task_id=task_id, omit_payload=omit_payload)
+            request.wait.FromMicroseconds(int(hold_s * 1e6))
+            # A little longer than the broker holds it: its answer at the end of the wait is the
+            # one to report.
+            answer = await self._caller.call(
+                methods.WAIT_TASK, request, timeout_s=max(left_s, hold_s) + 1.0, hold_s=hold_s
+            )
+            if answer.reply.finished:
+                return answer.reply.task
+            if loop.time() >= deadline_s:
+                state = TaskState.Name(answer.reply.task.state)
+                raise TimeoutError(f"task {task_id} is {state} after {within_s:g} s")
+
+    async def cancel(self, task_id: str, *, timeout_s: float | None = None) -> CancelTaskResponse:
+        """Cancel a task. A running one is marked: its worker is told and may still finish it."""
+        answer = await self._caller.call(
+            methods.CANCEL_TASK,
+            CancelTaskRequest(task_id=task_id),
+            timeout_s=self._within(timeout_s),
+        )
+        return answer.reply
+
+    async def list_tasks(
+        self,
+        *,
+        queue: str = "",
+        states: Sequence[TaskState.ValueType] = (),
+        task_type: str = "",
+        labels: Mapping[str, str] | None = None,
+        page_size: int = 0,
+        read_level: ReadLevel.ValueType = ReadLevel.READ_LEVEL_LINEARIZABLE,
+    ) -> AsyncIterator[Task]:
+        """Go through the tasks that match, newest first; each without payload and result."""
+        request = ListTasksRequest(
+            queue=queue, states=states, type=task_type, page_size=page_size, read_level=read_level
+        )
+        request.labels.update(labels or {})
+        while True:
+            answer = await self._caller.call(
+                methods.LIST_TASKS, _copy(request), timeout_s=self._timeout_s
+            )
+            for task in answer.reply.tasks:
+                yield task
+            request.page_token = answer.reply.next_page_token
+            if not request.page_token:
+                return
+
+    # --- queues ---
+
+    async def queue_stats(
+        self,
+        queue: str,
+        *,
+        read_level: ReadLevel.ValueType = ReadLevel.READ_LEVEL_LINEARIZABLE,
+        timeout_s: float | None = None,
+    ) -> QueueStats:
+        """Count a queue's tasks by state; NotFoundError where no task ever named it."""
+        request = GetQueueStatsRequest(queue=queue, read_level=read_level)
+        answer = await self._caller.call(
+            methods.GET_QUEUE_STATS, request, timeout_s=self._within(timeout_s)
+        )
+        return answer.reply.stats
+
+    async def list_queues(
+        self, *, read_level: ReadLevel.ValueType = ReadLevel.READ_LEVEL_LINEARIZABLE
+    ) -> AsyncIterator[QueueStats]:
+        """Go through all queues by name, a page a call."""
+        request = ListQueuesRequest(read_level=read_level)
+        while True:
+            answer = await self._caller.call(
+                methods.LIST_QUEUES, _copy(request), timeout_s=self._timeout_s
+            )
+            for stats in answer.reply.queues:
+                yield stats
+            request.page_token = answer.reply.next_page_token
+            if not request.page_token:
+                return
+
+    async def configure_queue(
+        self, queue: str, settings: QueueSettings, *, timeout_s: float | None = None
+    ) -> QueueSettings:
+        """Replace a queue's settings; OutcomeUnknownError where the first answer was lost."""
+        answer = await self._caller.call(
+            methods.CONFIGURE_QUEUE,
+            ConfigureQueueRequest(queue=queue, settings=settings),
+            timeout_s=self._within(timeout_s),
+        )
+        return answer.reply.settings
+
+    async def dead_letters(
+        self,
+        *,
+        queue: str = "",
+        page_size: int = 0,
+        read_level: ReadLevel.ValueType = ReadLevel.READ_LEVEL_LINEARIZABLE,
+    ) -> AsyncIterator[Task]:
+        """Go through the FAILED tasks, newest first, with the history of their attempts."""
+        request = ListDeadLettersRequest(queue=queue, page_size=page_size, read_level=read_level)
+        while True:
+            answer = await self._caller.call(
+                methods.LIST_DEAD_LETTERS, _copy(request), timeout_s=self._timeout_s
+            )
+            for task in answer.reply.tasks:
+                yield task
+            request.page_token = answer.reply.next_page_token
+            if not request.page_token:
+                return
+
+    async def redrive(
+        self,
+        task_ids: Sequence[str] = (),
+        *,
+        queue: str = "",
+        max_tasks: int = 0,
+        timeout_s: float | None = None,
+    ) -> RedriveResponse:
+        """Make dead letters pending again: those named, or the oldest of ``queue``."""
+        request = RedriveRequest(task_ids=task_ids, queue=queue, max_tasks=max_tasks)
+        answer = await self._caller.call(
+            methods.REDRIVE, request, timeout_s=self._within(timeout_s)
+        )
+        return answer.reply
+
+    # --- the cluster ---
+
+    async def cluster_status(self, *, timeout_s: float | None = None) -> GetClusterStatusResponse:
+        """Ask a broker how every broker is; needs no leader."""
+        answer = await self._caller.call(
+            methods.GET_CLUSTER_STATUS,
+            GetClusterStatusRequest(),
+            timeout_s=self._within(timeout_s),
+        )
+        return answer.reply
+
+    async def transfer_leadership(
+        self, target_node_id: str = "", *, timeout_s: float | None = None
+    ) -> str:
+        """Have the leader hand over, and return the new leader's node id."""
+        answer = await self._caller.call(
+            methods.TRANSFER_LEADERSHIP,
+            TransferLeadershipRequest(target_node_id=target_node_id),
+            timeout_s=self._within(timeout_s),
+        )
+        return answer.reply.leader_id
+
+    # --- for workers: the messages themselves, see proto/tq/v1/worker_service.proto ---
+
+    async def claim(
+        self, request: ClaimRequest, *, timeout_s: float | None = None
+    ) -> Answer[ClaimResponse]:
+        """Claim tasks. A lease's deadline counts from the answer's ``sent_at_s``.
+
+        Repeated under one request_id, so that tasks granted in an answer that was lost are
+        granted again. ``timeout_s`` is on top of ``request.wait``.
+        """
+        hold_s = request.wait.ToTimedelta() / timedelta(seconds=1)
+        return await self._caller.call(
+            methods.CLAIM,
+            _copy(request),
+            timeout_s=hold_s + self._within(timeout_s),
+            hold_s=hold_s,
+        )
+
+    async def heartbeat(
+        self, request: HeartbeatRequest, *, timeout_s: float | None = None
+    ) -> Answer[HeartbeatResponse]:
+        """Renew leases, each to its full length from the answer's ``sent_at_s``."""
+        return await self._caller.call(
+            methods.HEARTBEAT, request, timeout_s=self._within(timeout_s)
+        )
+
+    async def report(
+        self, request: ReportRequest, *, timeout_s: float | None = None
+    ) -> ReportResponse:
+        """Report how attempts ended; a repeated report returns the recorded outcome."""
+        answer = await self._caller.call(methods.REPORT, request, timeout_s=self._within(timeout_s))
+        return answer.reply
+
+    async def _submit(self, request: SubmitRequest, timeout_s: float) -> SubmitResponse:
+        return (await self._caller.call(methods.SUBMIT, request, timeout_s=timeout_s)).reply
+
+    def _within(self, timeout_s: float | None) -> float:
+        return self._timeout_s if timeout_s is None else timeout_s
+
+
+def _copy(message: _Message) -> _Message:
+    """Copy a request that outlives its call: a call writes request_id and retry_age into it."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
+
+
+def _batches(specs: Iterable[TaskSpec]) -> Iterable[list[TaskSpec]]:
+    """Cut into what one call may carry: at least one task, however large."""
+    batch: list[TaskSpec] = []
+    batch_bytes = 0
+    for spec in specs:
+        spec_bytes = spec.ByteSize()
+        if batch and (len(batch) == TASKS_MAX or batch_bytes + spec_bytes > BATCH_BYTES_MAX):
+            yield batch
+            batch, batch_bytes = [], 0
+        batch.append(spec)
+        batch_bytes += spec_bytes
+    if batch:
+        yield batch

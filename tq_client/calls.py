@@ -1,0 +1,248 @@
+"""One call from its first attempt to its answer: attempts, pauses, the deadline.
+
+A call that carries a request_id is repeated byte for byte but for its retry_age, which says how
+long ago it was first sent: within the brokers' window they recognise it, past it they refuse it
+rather than repeat it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+from grpc import aio
+
+from tq_client import errors
+from tq_client.connections import CONNECT_TIMEOUT_S, Connection, Connections
+from tq_client.errors import Reason, TqError
+
+Request = TypeVar("Request", bound=Message)
+Reply = TypeVar("Reply", bound=Message)
+
+PAUSE_FIRST_S = 0.02
+PAUSE_MAX_S = 1.0
+ATTEMPT_FIRST_S = 1.0
+CLIENT_NAME = f"tq/{version('tq')}/python"
+
+
+class Repeat(enum.Enum):
+    """When a call may be made again after an attempt whose outcome is unknown."""
+
+    READ = enum.auto()
+    """Always: it changes nothing."""
+    IDEMPOTENT = enum.auto()
+    """Always: made twice it does what it does once."""
+    BY_REQUEST_ID = enum.auto()
+    """Always, because it carries a request_id; it is given one where the caller chose none."""
+    NEVER = enum.auto()
+    """Never: only after an attempt that is known not to have been applied."""
+
+
+# No slots in generic dataclasses: Python 3.11 cannot then make `Method[...](...)` when frozen.
+@dataclass(frozen=True)
+class Method(Generic[Request, Reply]):
+    """A method of the API and how it may be repeated."""
+
+    stub: Callable[[Connection], aio.UnaryUnaryMultiCallable[Request, Reply]]
+    repeat: Repeat
+
+
+@dataclass(frozen=True)
+class Answer(Generic[Reply]):
+    """A reply, and when the attempt that it answers was sent."""
+
+    reply: Reply
+    sent_at_s: float
+    """On `boottime_s`, the clock by which a lease is kept: it runs on while the machine sleeps."""
+
+
+def boottime_s() -> float:
+    """Read the clock that leases are kept by."""
+    return time.clock_gettime(_LEASE_CLOCK)
+
+
+_LEASE_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_MAY_SUCCEED_ELSEWHERE = frozenset({Reason.NOT_LEADER, Reason.NO_LEADER, Reason.OUTCOME_UNKNOWN})
+
+
+class Caller:
+    """Makes calls, each to whichever broker is worth asking, until one answers or time is up."""
+
+    def __init__(self, connections: Connections, draw: random.Random) -> None:
+        self._connections = connections
+        self._draw = draw
+        self._closed = asyncio.Event()
+
+    async def call(
+        self,
+        method: Method[Request, Reply],
+        request: Request,
+        *,
+        timeout_s: float,
+        hold_s: float = 0.0,
+    ) -> Answer[Reply]:
+        """Make one call, which owns ``request`` and writes request_id and retry_age into it.
+
+        ``hold_s`` is how long the broker may hold the call on purpose (a long poll).
+        """
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + timeout_s
+        attempt_s = ATTEMPT_FIRST_S + hold_s
+        pause_s = PAUSE_FIRST_S
+        first_sent_s: float | None = None
+        maybe_applied = False
+        if method.repeat is Repeat.BY_REQUEST_ID and not getattr(request, "request_id", ""):
+            _set(request, request_id=uuid.uuid4().hex)
+        while True:
+            self._check_open(method, request, maybe_applied=maybe_applied)
+            now_s = loop.time()
+            connection = self._connections.pick()
+            if not connection.open() and not await connection.connect(
+                min(CONNECT_TIMEOUT_S, deadline_s - now_s)
+            ):
+                error = errors.of_reason(
+                    Reason.NO_LEADER, f"{connection.address} cannot be connected to"
+                )
+            else:
+                now_s = loop.time()
+                if first_sent_s is None:
+                    first_sent_s = now_s
+                elif method.repeat is Repeat.BY_REQUEST_ID:
+                    _set_retry_age(request, now_s - first_sent_s)
+                left_s = deadline_s - now_s
+                sent_at_s = boottime_s()
+                try:
+                    reply = await self._attempt(
+                        method,
+                        connection,
+                        request,
+                        left_s if method.repeat is Repeat.NEVER else min(left_s, attempt_s),
+                    )
+                    return Answer(reply, sent_at_s)
+                except aio.AioRpcError as rpc_error:
+                    error = errors.of_rpc(rpc_error)
+                    self._learn(rpc_error.trailing_metadata() or ())
+                    self._connections.learn(
+                        error.metadata.get("leader", ""), self._connections.term
+                    )
+                attempt_s *= 2
+            maybe_applied |= error.reason is Reason.OUTCOME_UNKNOWN
+            if not _worth_repeating(error, method.repeat, maybe_applied=maybe_applied):
+                raise error
+            if error.reason in _MAY_SUCCEED_ELSEWHERE:
+                self._connections.failed(connection)
+            # Full jitter (M. Brooker, "Exponential Backoff And Jitter", 2015), on top of what the
+            # broker asks for.
+            wait_s = (error.retry_after_s or 0.0) + self._draw.uniform(0.0, pause_s)
+            pause_s = min(PAUSE_MAX_S, pause_s * 2)
+            if loop.time() + wait_s >= deadline_s:
+                raise _given_up(error, method, request, timeout_s, maybe_applied=maybe_applied)
+            await self._pause(wait_s)
+
+    async def close(self) -> None:
+        """End every call at once; each is told whether it may have been applied."""
+        self._closed.set()
+        await self._connections.close()
+
+    async def _attempt(
+        self,
+        method: Method[Request, Reply],
+        connection: Connection,
+        request: Request,
+        timeout_s: float,
+    ) -> Reply:
+        metadata = [("tq-client", CLIENT_NAME)]
+        if self._connections.term:
+            metadata.append(("tq-min-term", str(self._connections.term)))
+        call = method.stub(connection)(request, timeout=timeout_s, metadata=metadata)
+        try:
+            reply: Reply = await call
+        except asyncio.CancelledError:
+            # Closing the channel cancels its calls; their callers were not cancelled and must not
+            # be told so.
+            task = asyncio.current_task()
+            if self._closed.is_set() and task is not None and not task.cancelling():
+                self._check_open(method, request, maybe_applied=True)
+            raise
+        self._connections.succeeded(connection)
+        self._learn(await call.trailing_metadata())
+        return reply
+
+    def _learn(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        leader, term = "", 0
+        for key, value in metadata:
+            if key == "tq-leader" and isinstance(value, str):
+                leader = value
+            elif key == "tq-term" and isinstance(value, str) and value.isdecimal():
+                term = int(value)
+        self._connections.learn(leader, term)
+
+    async def _pause(self, wait_s: float) -> None:
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._closed.wait()
+        except TimeoutError:
+            return
+
+    def _check_open(
+        self, method: Method[Any, Any], request: Message, *, maybe_applied: bool
+    ) -> None:
+        if not self._closed.is_set():
+            return
+        if maybe_applied and method.repeat is not Repeat.READ:
+            raise errors.OutcomeUnknownError(
+                "the client was closed before an answer was had",
+                reason=Reason.OUTCOME_UNKNOWN,
+                metadata=_naming(request),
+            )
+        raise errors.UnavailableError("the client is closed")
+
+
+def _worth_repeating(error: TqError, repeat: Repeat, *, maybe_applied: bool) -> bool:
+    if maybe_applied and repeat is Repeat.NEVER:
+        return False
+    if error.reason in _MAY_SUCCEED_ELSEWHERE:
+        return True
+    return isinstance(error, errors.BusyError) and error.retry_after_s is not None
+
+
+def _given_up(
+    last: TqError,
+    method: Method[Any, Any],
+    request: Message,
+    timeout_s: float,
+    *,
+    maybe_applied: bool,
+) -> TqError:
+    if maybe_applied and method.repeat is Repeat.READ:
+        return errors.UnavailableError(
+            f"no answer within {timeout_s:g} s; at last: {last}", reason=Reason.NO_LEADER
+        )
+    if maybe_applied:
+        return errors.OutcomeUnknownError(
+            f"no answer within {timeout_s:g} s; at last: {last}",
+            reason=Reason.OUTCOME_UNKNOWN,
+            metadata=_naming(request),
+        )
+    return last
+
+
+def _naming(request: Message) -> dict[str, str]:
+    request_id = getattr(request, "request_id", "")
+    return {"request_id": request_id} if request_id else {}
+
+
+def _set(request: Message, *, request_id: str) -> None:
+    request.request_id = request_id  # type: ignore[attr-defined]  # BY_REQUEST_ID requests have it
+
+
+def _set_retry_age(request: Message, age_s: float) -> None:
+    request.retry_age.FromMicroseconds(int(age_s * 1e6))  # type: ignore[attr-defined]  # as above

@@ -1,0 +1,161 @@
+"""Many concurrent submits, few calls: a call costs the brokers as much as a hundred tasks in it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import uuid
+from collections import deque
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from tq.v1.task_pb2 import TaskSpec
+from tq.v1.task_service_pb2 import SubmitRequest, SubmitResponse, SubmittedTask
+from tq_client import errors
+from tq_client.errors import Reason
+
+TASKS_MAX = 1_000
+BATCH_BYTES_MAX = 1 << 20
+CALLS_MAX = 4
+"""Full calls in flight at once; a call that is not full goes only when none is in flight."""
+
+
+class Send(Protocol):
+    """Makes one Submit call, repeating it as need be for at most ``timeout_s``."""
+
+    def __call__(
+        self, request: SubmitRequest, timeout_s: float
+    ) -> Coroutine[Any, Any, SubmitResponse]: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """One submit that waits for its answer."""
+
+    spec: TaskSpec
+    spec_bytes: int
+    deadline_s: float
+    answer: asyncio.Future[SubmittedTask]
+    request_id: str = ""
+    """Of the call that carries it; empty until that call is made."""
+
+
+class Coalescer:
+    """Gathers submits while a call is in flight and sends them as one.
+
+    A call's tasks and request_id are fixed when it is first sent, so that a repeated call is the
+    same call.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._waiting: deque[_Waiting] = deque()
+        self._waiting_bytes = 0
+        self._calls: set[asyncio.Task[SubmitResponse]] = set()
+        self._flush_due = False
+        self._closed = False
+
+    async def submit(self, spec: TaskSpec, timeout_s: float) -> SubmittedTask:
+        """Submit one task with whatever else is being submitted."""
+        if self._closed:
+            raise errors.UnavailableError("the client is closed")
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(spec, spec.ByteSize(), loop.time() + timeout_s, loop.create_future())
+        self._waiting.append(waiting)
+        self._waiting_bytes += waiting.spec_bytes
+        if not self._flush_due:
+            # Not at once: submits that other tasks make in this turn of the loop ride along.
+            self._flush_due = True
+            loop.call_soon(self._flush)
+        try:
+            async with asyncio.timeout_at(waiting.deadline_s):
+                return await waiting.answer
+        except TimeoutError:
+            # The call goes on for those whose deadline is later.
+            if waiting.request_id:
+                raise errors.of_reason(
+                    Reason.OUTCOME_UNKNOWN,
+                    f"no answer within {timeout_s:g} s",
+                    metadata={"request_id": waiting.request_id},
+                ) from None
+            raise errors.of_reason(Reason.NO_LEADER, f"not sent within {timeout_s:g} s") from None
+
+    async def close(self) -> None:
+        """End the submits not sent yet; wait for the calls in flight, which the owner has ended."""
+        self._closed = True
+        for waiting in self._waiting:
+            _fail(
+                waiting, errors.UnavailableError("the client was closed before the task was sent")
+            )
+        self._waiting.clear()
+        if self._calls:
+            await asyncio.wait(self._calls)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        while self._waiting and (
+            not self._calls or (len(self._calls) < CALLS_MAX and self._is_full())
+        ):
+            batch = self._take()
+            if batch:
+                self._start(batch)
+
+    def _is_full(self) -> bool:
+        return len(self._waiting) >= TASKS_MAX or self._waiting_bytes >= BATCH_BYTES_MAX
+
+    def _take(self) -> list[_Waiting]:
+        """Take what one call may carry: at least one task, however large."""
+        batch: list[_Waiting] = []
+        batch_bytes = 0
+        while self._waiting and len(batch) < TASKS_MAX:
+            waiting = self._waiting[0]
+            if batch and batch_bytes + waiting.spec_bytes > BATCH_BYTES_MAX:
+                break
+            self._waiting.popleft()
+            self._waiting_bytes -= waiting.spec_bytes
+            # Given up while it waited: cancelled, or out of time.
+            if not waiting.answer.done():
+                batch.append(waiting)
+                batch_bytes += waiting.spec_bytes
+        return batch
+
+    def _start(self, batch: list[_Waiting]) -> None:
+        request_id = uuid.uuid4().hex
+        for waiting in batch:
+            waiting.request_id = request_id
+        request = SubmitRequest(request_id=request_id, tasks=[waiting.spec for waiting in batch])
+        deadline_s = max(waiting.deadline_s for waiting in batch)
+        timeout_s = deadline_s - asyncio.get_running_loop().time()
+        call = asyncio.create_task(self._send(request, timeout_s), name="tq-submit")
+        self._calls.add(call)
+        call.add_done_callback(partial(self._answer, batch))
+
+    def _answer(self, batch: list[_Waiting], call: asyncio.Task[SubmitResponse]) -> None:
+        self._calls.discard(call)
+        self._flush()
+        failure: BaseException | None
+        if call.cancelled():
+            failure = errors.of_reason(Reason.OUTCOME_UNKNOWN, "the call was cancelled")
+        else:
+            failure = call.exception()
+        if failure is None and len(call.result().results) != len(batch):
+            failure = errors.of_reason(
+                Reason.INTERNAL, f"{len(call.result().results)} results for {len(batch)} tasks"
+            )
+        if failure is not None:
+            for waiting in batch:
+                # One each: an exception that is raised twice gathers both tracebacks.
+                _fail(waiting, copy.copy(failure))
+            return
+        for waiting, result in zip(batch, call.result().results, strict=True):
+            if result.WhichOneof("result") == "error":
+                _fail(waiting, errors.of_item(result.error))
+            elif not waiting.answer.done():
+                waiting.answer.set_result(result.task)
+
+
+def _fail(waiting: _Waiting, error: BaseException) -> None:
+    if not waiting.answer.done():
+        waiting.answer.set_exception(error)

@@ -1,0 +1,166 @@
+"""Where calls go: one channel a broker, and who leads."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc import aio
+
+from tq.v1 import (
+    cluster_service_pb2_grpc,
+    queue_service_pb2_grpc,
+    task_service_pb2_grpc,
+    worker_service_pb2_grpc,
+)
+
+if TYPE_CHECKING:
+    from tq.v1.cluster_service_pb2_grpc import ClusterServiceAsyncStub
+    from tq.v1.queue_service_pb2_grpc import QueueServiceAsyncStub
+    from tq.v1.task_service_pb2_grpc import TaskServiceAsyncStub
+    from tq.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
+
+CONNECT_TIMEOUT_S = 1.0
+QUIET_FIRST_S = 0.05
+QUIET_MAX_S = 2.0
+
+CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
+    # Limits are the broker's to set; it answers with a reason where gRPC would only cut the call
+    # off.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A connection whose other end is gone is noticed within 15 s even where no call is due.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # After a failover the old leader may be back within a second; gRPC's own backoff starts at
+    # one and ends at 120.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Despite its name also the least time that one attempt to connect is given.
+    ("grpc.min_reconnect_backoff_ms", 100),
+    # Else a second client in this process would share the first one's connection, and its backoff.
+    ("grpc.use_local_subchannel_pool", 1),
+    # Retries are made here: they carry a growing retry_age and may go to another broker.
+    ("grpc.enable_retries", 0),
+)
+
+
+class Connection:
+    """One broker: its channel, its stubs, and whether it is worth asking."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.failures = 0
+        self.quiet_until_s = 0.0
+        """By the loop's clock: asked again before then only if no other is left."""
+        self._channel = aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self.tasks: TaskServiceAsyncStub = task_service_pb2_grpc.TaskServiceStub(self._channel)
+        self.queues: QueueServiceAsyncStub = queue_service_pb2_grpc.QueueServiceStub(self._channel)
+        self.workers: WorkerServiceAsyncStub = worker_service_pb2_grpc.WorkerServiceStub(
+            self._channel
+        )
+        self.cluster: ClusterServiceAsyncStub = cluster_service_pb2_grpc.ClusterServiceStub(
+            self._channel
+        )
+
+    def open(self) -> bool:
+        """Whether a call would go out now. Where not, connecting has begun."""
+        return self._channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
+
+    async def connect(self, timeout_s: float) -> bool:
+        """Wait until a call would go out, or until it is clear that none will within ``timeout_s``.
+
+        A call made only then is known to be sent or unsent: a bare UNAVAILABLE of gRPC could mean
+        either.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    state = self._channel.get_state(try_to_connect=True)
+                    if state is grpc.ChannelConnectivity.READY:
+                        return True
+                    if state in {
+                        grpc.ChannelConnectivity.TRANSIENT_FAILURE,
+                        grpc.ChannelConnectivity.SHUTDOWN,
+                    }:
+                        return False
+                    await self._channel.wait_for_state_change(state)
+        except TimeoutError:
+            return False
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+class Connections:
+    """The brokers a client knows: those it was given and those it was told of.
+
+    Calls go to the leader where one is known and reachable, else to the next broker in turn,
+    which forwards them.
+    """
+
+    def __init__(
+        self, addresses: Iterable[str], now_s: Callable[[], float], draw: random.Random
+    ) -> None:
+        self._all: dict[str, Connection] = {}
+        self._now_s = now_s
+        ring = [address.strip() for address in addresses if address.strip()]
+        if not ring:
+            raise ValueError("addresses: name at least one broker as host:port")
+        draw.shuffle(ring)
+        for address in ring:
+            self._connection(address)
+        self.leader: str = ""
+        self.term = 0
+
+    def pick(self) -> Connection:
+        """Choose whom to ask next."""
+        now_s = self._now_s()
+        leader = self._all.get(self.leader)
+        worth_asking = [each for each in self._all.values() if each.quiet_until_s <= now_s]
+        if leader in worth_asking and leader.open():
+            return leader
+        # A leader that cannot be connected to must not hold up a call that another broker would
+        # forward.
+        for connection in worth_asking:
+            if connection.failures == 0 and connection is not leader and connection.open():
+                return connection
+        if leader in worth_asking:
+            return leader
+        if worth_asking:
+            return min(worth_asking, key=lambda each: each.failures)
+        return min(self._all.values(), key=lambda each: each.quiet_until_s)
+
+    def succeeded(self, connection: Connection) -> None:
+        connection.failures = 0
+        connection.quiet_until_s = 0.0
+
+    def failed(self, connection: Connection) -> None:
+        """Ask others first for a while, the longer the more often it failed in a row."""
+        quiet_s = min(QUIET_MAX_S, QUIET_FIRST_S * 2**connection.failures)
+        connection.failures = min(connection.failures + 1, 16)
+        connection.quiet_until_s = self._now_s() + quiet_s
+        if self.leader == connection.address:
+            self.leader = ""
+
+    def learn(self, leader: str, term: int) -> None:
+        """Take notice of who leads in which term; older news is ignored."""
+        if term < self.term:
+            return
+        self.term = term
+        if leader and leader != self.leader:
+            self.leader = leader
+            self._connection(leader)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(connection.close() for connection in self._all.values()))
+
+    def _connection(self, address: str) -> Connection:
+        if address not in self._all:
+            self._all[address] = Connection(address)
+        return self._all[address]
