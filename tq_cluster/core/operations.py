@@ -173,7 +173,7 @@ class Done:
 class Refused:
     """The operation was decided: no. It changed nothing."""
 
-    reason: errors_pb2.ErrorReason
+    reason: errors_pb2.ErrorReason.ValueType
     message: str
     field: str = ""
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
