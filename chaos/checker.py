@@ -16,7 +16,7 @@ A call without an answer is a "maybe": it may explain what is seen, and it never
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from chaos.beliefs import belief
@@ -42,15 +42,11 @@ ATTEMPTS_KEPT = 50
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One broken promise and the calls that show it."""
+    """One broken promise, and the task at which it shows; None when it is about a request."""
 
     invariant: str
     message: str
-    history: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        lines = [f"{self.invariant}: {self.message}", *self.history]
-        return "\n    ".join(lines)
+    task_id: str | None = None
 
 
 def check(ledger: Ledger, *, all_finished: bool = True) -> list[Violation]:
@@ -60,33 +56,32 @@ def check(ledger: Ledger, *, all_finished: bool = True) -> list[Violation]:
     """
     facts = Facts(ledger)
     found = [*_requests(facts)]
-    checks: list[Callable[[Facts, TaskFacts], Iterator[Violation]]] = [
-        _not_lost,
-        _leases,
-        _one_outcome,
-        _recorded_as_told,
-        _real_time,
-    ]
-    if all_finished:
-        checks.append(_finished)
     for task in facts.tasks.values():
-        for one in checks:
-            found += one(facts, task)
+        found += _not_lost(facts, task)
+        found += _leases(facts, task)
+        found += _one_outcome(task)
+        found += _recorded_as_told(task)
+        found += _real_time(facts, task)
+        if all_finished:
+            found += _finished(facts, task)
     found += _tokens_name_one_lease(facts)
     return found
 
 
-def report(violations: list[Violation], *, at_most: int = 5) -> str:
-    """Put violations into words, the first ones in full."""
-    lines = [str(violation) for violation in violations[:at_most]]
+def report(ledger: Ledger, violations: list[Violation], *, at_most: int = 5) -> str:
+    """Put violations into words, the first ones with the calls that led to them."""
+    lines = []
+    for violation in violations[:at_most]:
+        lines.append(f"{violation.invariant}: {violation.message}")
+        if violation.task_id is not None:
+            lines += [f"    {line}" for line in ledger.history(violation.task_id)]
     if len(violations) > at_most:
         lines.append(f"... and {len(violations) - at_most} more")
     return "\n".join(lines)
 
 
-def _violation(facts: Facts, invariant: str, task: TaskFacts, message: str) -> Violation:
-    history = tuple(facts.ledger.history(task.task_id))
-    return Violation(invariant, f"task {task.task_id}: {message}", history)
+def _violation(invariant: str, task: TaskFacts, message: str) -> Violation:
+    return Violation(invariant, f"task {task.task_id}: {message}", task.task_id)
 
 
 def _not_lost(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
@@ -95,13 +90,13 @@ def _not_lost(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
         return
     for read in task.reads:
         if read.task is None and read.began_s > task.acknowledged_by_s:
-            yield _violation(facts, "I1", task, "was acknowledged and is not found")
+            yield _violation("I1", task, "was acknowledged and is not found")
             return
     if facts.ledger.listing is not None and task.task_id not in facts.ledger.listing:
-        yield _violation(facts, "I1", task, "was acknowledged and is not listed")
+        yield _violation("I1", task, "was acknowledged and is not listed")
     for lease in task.leases.values():
         if any(call.status == ReportStatus.STATUS_NOT_FOUND for call in lease.reports):
-            yield _violation(facts, "I1", task, "was claimed and its report found no such task")
+            yield _violation("I1", task, "was claimed and its report found no such task")
 
 
 def _requests(facts: Facts) -> Iterator[Violation]:
@@ -114,7 +109,7 @@ def _requests(facts: Facts) -> Iterator[Violation]:
     for task in facts.acknowledged():
         if len(task.request_ids) > 1:
             ids = ", ".join(sorted(task.request_ids))
-            yield _violation(facts, "I2", task, f"was created by several requests: {ids}")
+            yield _violation("I2", task, f"was created by several requests: {ids}")
     if facts.ledger.listing is not None:
         yield from _listed_requests(facts, facts.ledger.listing)
 
@@ -155,7 +150,7 @@ def _leases(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
         workers = {claim.actor for claim, _ in lease.granted}
         if len(workers) > 1:
             names = ", ".join(sorted(workers))
-            yield _violation(facts, "I3", task, f"token {lease.token} was given to {names}")
+            yield _violation("I3", task, f"token {lease.token} was given to {names}")
         believed = belief(lease)
         if believed is not None:
             held.append(believed)
@@ -164,7 +159,6 @@ def _leases(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
         for earlier in held[:index]:
             if earlier.overlaps(later):
                 yield _violation(
-                    facts,
                     "I3",
                     task,
                     f"two holders at once: {earlier.worker_id} (token {earlier.token}) until"
@@ -183,11 +177,11 @@ def _tokens_name_one_lease(facts: Facts) -> Iterator[Violation]:
             other = owners.setdefault(lease.token, task)
             if other is not task:
                 yield _violation(
-                    facts, "I3", task, f"shares token {lease.token} with task {other.task_id}"
+                    "I3", task, f"shares token {lease.token} with task {other.task_id}"
                 )
 
 
-def _one_outcome(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
+def _one_outcome(task: TaskFacts) -> Iterator[Violation]:
     """I4: one accepted completion a task, one RECORDED a token."""
     completed = []
     for lease in task.in_token_order():
@@ -195,21 +189,19 @@ def _one_outcome(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
         endings = {call.ending for call in accepted}
         if len(endings) > 1:
             names = " and ".join(sorted(ending.value for ending in endings))
-            yield _violation(facts, "I4", task, f"token {lease.token} was accepted as {names}")
+            yield _violation("I4", task, f"token {lease.token} was accepted as {names}")
         recorded = [call for call in accepted if call.status == ReportStatus.STATUS_RECORDED]
         if len(recorded) > 1:
-            yield _violation(
-                facts, "I4", task, f"token {lease.token} was recorded {len(recorded)} times"
-            )
+            yield _violation("I4", task, f"token {lease.token} was recorded {len(recorded)} times")
         if Ending.COMPLETE in endings:
             completed.append(lease.token)
     if len(completed) > 1:
-        yield _violation(facts, "I4", task, f"was completed {len(completed)} times: {completed}")
+        yield _violation("I4", task, f"was completed {len(completed)} times: {completed}")
     for read in task.reads:
         if read.task is not None:
             ends = [a.token for a in read.task.attempts if a.end == task_pb2.Attempt.END_COMPLETED]
             if len(ends) > 1:
-                yield _violation(facts, "I4", task, f"its history holds completions {ends}")
+                yield _violation("I4", task, f"its history holds completions {ends}")
 
 
 _END_OF = {
@@ -219,7 +211,7 @@ _END_OF = {
 }
 
 
-def _recorded_as_told(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
+def _recorded_as_told(task: TaskFacts) -> Iterator[Violation]:
     """I5: what workers were told is on record, and the record holds nothing nobody reported."""
     read = task.last_read()
     if read is None or read.task is None:
@@ -229,7 +221,7 @@ def _recorded_as_told(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
         attempt = attempts.get(lease.token)
         for call in lease.accepted():
             if call.known_by_s < read.began_s:
-                yield from _as_told(facts, task, call, read, attempt)
+                yield from _as_told(task, call, read, attempt)
         if attempt is not None and attempt.end == task_pb2.Attempt.END_COMPLETED:
             denied = [
                 call
@@ -238,17 +230,15 @@ def _recorded_as_told(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
             ]
             if denied:
                 yield _violation(
-                    facts,
                     "I5",
                     task,
                     f"is recorded as completed with token {lease.token}, whose holder was told"
                     " that its lease was lost",
                 )
-    yield from _out_of_nowhere(facts, task, read.task)
+    yield from _out_of_nowhere(task, read.task)
 
 
 def _as_told(
-    facts: Facts,
     task: TaskFacts,
     call: ReportCall,
     read: ReadCall,
@@ -258,19 +248,19 @@ def _as_told(
     told = f"{call.ending.value} with token {call.token} was acknowledged to {call.actor}, "
     if attempt is None:
         if len(read.task.attempts) < ATTEMPTS_KEPT:
-            yield _violation(facts, "I5", task, f"{told}and its history has no such attempt")
+            yield _violation("I5", task, f"{told}and its history has no such attempt")
     elif attempt.end != _END_OF[call.ending]:
         end = task_pb2.Attempt.End.Name(attempt.end)
-        yield _violation(facts, "I5", task, f"{told}and its history says {end}")
+        yield _violation("I5", task, f"{told}and its history says {end}")
     if call.ending is Ending.COMPLETE:
         if read.task.state != task_pb2.TASK_STATE_COMPLETED:
             state = task_pb2.TaskState.Name(read.task.state)
-            yield _violation(facts, "I5", task, f"{told}and it is {state}")
+            yield _violation("I5", task, f"{told}and it is {state}")
         elif read.task.result != call.result:
-            yield _violation(facts, "I5", task, f"{told}and its result is another one")
+            yield _violation("I5", task, f"{told}and its result is another one")
 
 
-def _out_of_nowhere(facts: Facts, task: TaskFacts, final: task_pb2.Task) -> Iterator[Violation]:
+def _out_of_nowhere(task: TaskFacts, final: task_pb2.Task) -> Iterator[Violation]:
     for attempt in final.attempts:
         if attempt.end != task_pb2.Attempt.END_COMPLETED:
             continue
@@ -279,16 +269,16 @@ def _out_of_nowhere(facts: Facts, task: TaskFacts, final: task_pb2.Task) -> Iter
         results = [call.result for call in calls if call.ending is Ending.COMPLETE]
         if not results:
             yield _violation(
-                facts, "I5", task, f"is completed with token {attempt.token}, which nobody reported"
+                "I5", task, f"is completed with token {attempt.token}, which nobody reported"
             )
         elif final.state == task_pb2.TASK_STATE_COMPLETED and final.result not in results:
-            yield _violation(facts, "I5", task, "its result is none that was ever reported")
+            yield _violation("I5", task, "its result is none that was ever reported")
 
 
 def _real_time(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
     """I6: token order and real time agree."""
     for message in contradictions(facts, task):
-        yield _violation(facts, "I6", task, message)
+        yield _violation("I6", task, message)
 
 
 def _finished(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
@@ -298,7 +288,7 @@ def _finished(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
     if not exists:
         return
     if read is None:
-        yield _violation(facts, "I8", task, "exists and nobody looked what became of it")
+        yield _violation("I8", task, "exists and nobody looked what became of it")
     elif read.task is not None and read.task.state not in TERMINAL:
         state = task_pb2.TaskState.Name(read.task.state)
-        yield _violation(facts, "I8", task, f"is still {state}")
+        yield _violation("I8", task, f"is still {state}")

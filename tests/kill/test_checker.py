@@ -123,11 +123,15 @@ def a_failure_retried_by_the_next_lease() -> Story:
     ],
 )
 def test_a_history_that_keeps_the_contract_passes(tell: Callable[[], Story]) -> None:
-    assert report(check(tell().ledger, all_finished=False)) == ""
+    ledger = tell().ledger
+
+    assert report(ledger, check(ledger, all_finished=False)) == ""
 
 
 def test_a_history_whose_tasks_all_finished_passes_in_full() -> None:
-    assert report(check(one_task_done().ledger)) == ""
+    ledger = one_task_done().ledger
+
+    assert report(ledger, check(ledger)) == ""
 
 
 def an_acknowledged_task_that_is_not_found() -> Story:
@@ -442,12 +446,15 @@ def test_a_history_that_breaks_a_promise_is_caught(
 ) -> None:
     violations = check(tell().ledger, all_finished=invariant == "I8")
 
-    assert message in report([v for v in violations if v.invariant == invariant], at_most=99)
+    messages = [v.message for v in violations if v.invariant == invariant]
+    assert any(message in one for one in messages), violations
 
 
 def test_a_violation_shows_the_calls_that_led_to_it() -> None:
-    [violation] = check(a_completion_that_nobody_reported().ledger, all_finished=False)
+    ledger = a_completion_that_nobody_reported().ledger
 
-    assert "0.000 to    1.000  client: submit r: applied" in str(violation)
-    assert "w1: claim claim-7: token 7" in str(violation)
-    assert "read: TASK_STATE_COMPLETED, token 7 END_COMPLETED" in str(violation)
+    told = report(ledger, check(ledger, all_finished=False))
+
+    assert "0.000 to    1.000  client: submit r: applied" in told
+    assert "w1: claim claim-7: token 7" in told
+    assert "read: TASK_STATE_COMPLETED, token 7 END_COMPLETED" in told
