@@ -1,0 +1,216 @@
+"""A broker that answers as it is told to: the public API over a dictionary, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from typing import NoReturn
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from tq.v1 import cluster_service_pb2 as cluster_pb
+from tq.v1 import cluster_service_pb2_grpc as cluster_grpc
+from tq.v1 import errors_pb2, task_pb2
+from tq.v1 import queue_service_pb2 as queue_pb
+from tq.v1 import queue_service_pb2_grpc as queue_grpc
+from tq.v1 import task_service_pb2 as task_service_pb
+from tq.v1 import task_service_pb2_grpc as task_grpc
+
+PRIORITY_MAX = 255
+
+
+def refuse(
+    context: grpc.ServicerContext, status: grpc.StatusCode, reason: str, message: str, **facts: str
+) -> NoReturn:
+    """End the call as a broker does: a status with ErrorInfo."""
+    info = any_pb2.Any()
+    info.Pack(error_details_pb2.ErrorInfo(domain="tq", reason=reason, metadata=facts))
+    proto = status_pb2.Status(code=status.value[0], message=message, details=[info])
+    context.abort_with_status(rpc_status.to_status(proto))
+    raise AssertionError("abort raises")
+
+
+class FakeBroker(
+    task_grpc.TaskServiceServicer,
+    queue_grpc.QueueServiceServicer,
+    cluster_grpc.ClusterServiceServicer,
+):
+    """One node; `before` may refuse any call before it is looked at."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, task_pb2.Task] = {}
+        self.settings: dict[str, queue_pb.QueueSettings] = {}
+        self.submits: list[task_service_pb.SubmitRequest] = []
+        self.waits_until_finished = 1
+        self.cluster = cluster_pb.GetClusterStatusResponse()
+        self.before: Callable[[grpc.ServicerContext], None] = lambda context: None
+
+    def Submit(
+        self, request: task_service_pb.SubmitRequest, context: grpc.ServicerContext
+    ) -> task_service_pb.SubmitResponse:
+        kept = task_service_pb.SubmitRequest()
+        kept.CopyFrom(request)
+        self.submits.append(kept)
+        self.before(context)
+        response = task_service_pb.SubmitResponse()
+        for spec in request.tasks:
+            result = response.results.add()
+            if spec.task_id in self.tasks:
+                result.error.reason = errors_pb2.ERROR_REASON_TASK_EXISTS
+                result.error.message = f"a task {spec.task_id} exists"
+                result.error.field = "task_id"
+                continue
+            task_id = spec.task_id or f"{request.request_id}.0"
+            task = task_pb2.Task(spec=spec, state=task_pb2.TASK_STATE_PENDING)
+            task.spec.task_id = task_id
+            task.submitted_at.GetCurrentTime()
+            self.tasks[task_id] = task
+            result.task.task_id = task_id
+            result.task.state = task.state
+        return response
+
+    def GetTask(
+        self, request: task_service_pb.GetTaskRequest, context: grpc.ServicerContext
+    ) -> task_service_pb.GetTaskResponse:
+        self.before(context)
+        return task_service_pb.GetTaskResponse(task=self._task(request.task_id, context))
+
+    def ListTasks(
+        self, request: task_service_pb.ListTasksRequest, context: grpc.ServicerContext
+    ) -> task_service_pb.ListTasksResponse:
+        """Answer in pages of two, every second one empty, as a scan with a budget may."""
+        self.before(context)
+        matching = [
+            task
+            for task in reversed(self.tasks.values())
+            if (not request.queue or task.spec.queue == request.queue)
+            and (not request.states or task.state in request.states)
+            and all(task.spec.labels[key] == value for key, value in request.labels.items())
+        ]
+        token = request.page_token or "0"
+        if not token.endswith("+"):
+            return task_service_pb.ListTasksResponse(next_page_token=f"{token}+")
+        start = int(token.removesuffix("+"))
+        page = matching[start : start + min(2, request.page_size)]
+        token = str(start + len(page)) if start + len(page) < len(matching) else ""
+        return task_service_pb.ListTasksResponse(tasks=page, next_page_token=token)
+
+    def WaitTask(
+        self, request: task_service_pb.WaitTaskRequest, context: grpc.ServicerContext
+    ) -> task_service_pb.WaitTaskResponse:
+        task = self._task(request.task_id, context)
+        self.waits_until_finished -= 1
+        if self.waits_until_finished > 0:
+            return task_service_pb.WaitTaskResponse(task=task)
+        if task.spec.type == "fail":
+            task.state, task.last_error = task_pb2.TASK_STATE_FAILED, "no such image"
+        else:
+            task.state, task.result = task_pb2.TASK_STATE_COMPLETED, task.spec.payload
+        return task_service_pb.WaitTaskResponse(task=task, finished=True)
+
+    def CancelTask(
+        self, request: task_service_pb.CancelTaskRequest, context: grpc.ServicerContext
+    ) -> task_service_pb.CancelTaskResponse:
+        self.before(context)
+        task = self._task(request.task_id, context)
+        if task.state == task_pb2.TASK_STATE_PENDING:
+            task.state = task_pb2.TASK_STATE_CANCELLED
+        return task_service_pb.CancelTaskResponse(state=task.state)
+
+    def GetQueueStats(
+        self, request: queue_pb.GetQueueStatsRequest, context: grpc.ServicerContext
+    ) -> queue_pb.GetQueueStatsResponse:
+        self.before(context)
+        if request.queue not in self._queues():
+            refuse(context, grpc.StatusCode.NOT_FOUND, "NOT_FOUND", f"no queue {request.queue}")
+        return queue_pb.GetQueueStatsResponse(stats=self._stats(request.queue))
+
+    def ListQueues(
+        self, request: queue_pb.ListQueuesRequest, context: grpc.ServicerContext
+    ) -> queue_pb.ListQueuesResponse:
+        self.before(context)
+        return queue_pb.ListQueuesResponse(queues=[self._stats(name) for name in self._queues()])
+
+    def ConfigureQueue(
+        self, request: queue_pb.ConfigureQueueRequest, context: grpc.ServicerContext
+    ) -> queue_pb.ConfigureQueueResponse:
+        self.before(context)
+        self.settings[request.queue] = request.settings
+        return queue_pb.ConfigureQueueResponse(settings=request.settings)
+
+    def ListDeadLetters(
+        self, request: queue_pb.ListDeadLettersRequest, context: grpc.ServicerContext
+    ) -> queue_pb.ListDeadLettersResponse:
+        self.before(context)
+        return queue_pb.ListDeadLettersResponse(tasks=self._dead(request.queue))
+
+    def Redrive(
+        self, request: queue_pb.RedriveRequest, context: grpc.ServicerContext
+    ) -> queue_pb.RedriveResponse:
+        self.before(context)
+        dead = {task.spec.task_id: task for task in self._dead(request.queue)}
+        chosen = list(request.task_ids) or list(dead)[: request.max_tasks]
+        for task_id in set(chosen) & set(dead):
+            dead[task_id].state = task_pb2.TASK_STATE_PENDING
+        return queue_pb.RedriveResponse(
+            redriven=len(set(chosen) & set(dead)),
+            skipped_task_ids=[task_id for task_id in chosen if task_id not in dead],
+        )
+
+    def GetClusterStatus(
+        self, request: cluster_pb.GetClusterStatusRequest, context: grpc.ServicerContext
+    ) -> cluster_pb.GetClusterStatusResponse:
+        return self.cluster
+
+    def GetNodeStatus(
+        self, request: cluster_pb.GetNodeStatusRequest, context: grpc.ServicerContext
+    ) -> cluster_pb.GetNodeStatusResponse:
+        return cluster_pb.GetNodeStatusResponse(node=self.cluster.nodes[0])
+
+    def TransferLeadership(
+        self, request: cluster_pb.TransferLeadershipRequest, context: grpc.ServicerContext
+    ) -> cluster_pb.TransferLeadershipResponse:
+        return cluster_pb.TransferLeadershipResponse(leader_id=request.target_node_id or "n2")
+
+    def _task(self, task_id: str, context: grpc.ServicerContext) -> task_pb2.Task:
+        if task_id not in self.tasks:
+            refuse(context, grpc.StatusCode.NOT_FOUND, "NOT_FOUND", f"no task {task_id}")
+        return self.tasks[task_id]
+
+    def _dead(self, queue: str) -> list[task_pb2.Task]:
+        return [
+            task
+            for task in self.tasks.values()
+            if task.state == task_pb2.TASK_STATE_FAILED and queue in {"", task.spec.queue}
+        ]
+
+    def _queues(self) -> list[str]:
+        return sorted({task.spec.queue for task in self.tasks.values()} | set(self.settings))
+
+    def _stats(self, queue: str) -> queue_pb.QueueStats:
+        states = [task.state for task in self.tasks.values() if task.spec.queue == queue]
+        return queue_pb.QueueStats(
+            queue=queue,
+            pending=states.count(task_pb2.TASK_STATE_PENDING),
+            failed=states.count(task_pb2.TASK_STATE_FAILED),
+            settings=self.settings.get(queue),
+        )
+
+
+@contextmanager
+def serving(broker: FakeBroker) -> Iterator[str]:
+    """Serve the broker on loopback; yields its address."""
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
+    task_grpc.add_TaskServiceServicer_to_server(broker, server)
+    queue_grpc.add_QueueServiceServicer_to_server(broker, server)
+    cluster_grpc.add_ClusterServiceServicer_to_server(broker, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(grace=None).wait()

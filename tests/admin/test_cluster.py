@@ -1,0 +1,171 @@
+"""The cluster as an operator sees it: whole, hurt, leaderless, gone."""
+
+from __future__ import annotations
+
+import socket
+
+import grpc
+import pytest
+
+from tests.admin.conftest import Admin
+from tests.admin.fake_broker import FakeBroker, refuse, serving
+from tq.v1.cluster_service_pb2 import GetClusterStatusResponse, NodeStatus
+
+
+def cluster(*, leader: str, down: tuple[str, ...] = (), term: int = 4) -> GetClusterStatusResponse:
+    """Three nodes as one of them sees them."""
+    response = GetClusterStatusResponse(cluster_id="c1", leader_id=leader, term=term)
+    for node_id in ("n1", "n2", "n3"):
+        node = response.nodes.add(node_id=node_id, address=f"{node_id}.example:7001")
+        if node_id in down:
+            node.unreachable_reason = "connection refused"
+            continue
+        node.reachable = True
+        node.role = NodeStatus.ROLE_LEADER if node_id == leader else NodeStatus.ROLE_FOLLOWER
+        node.term, node.commit_index, node.applied_index = term, 1_207, 1_205
+    return response
+
+
+def test_the_table_shows_every_node(admin: Admin, broker: FakeBroker) -> None:
+    broker.cluster = cluster(leader="n2")
+
+    ran = admin("cluster-status")
+
+    assert (ran.code, ran.stderr) == (0, "")
+    [row] = [line for line in ran.stdout.splitlines() if line.strip().startswith("n2")]
+    assert row.split() == ["n2", "n2.example:7001", "LEADER", "4", "1207", "1205", "0", "yes", "-"]
+
+
+def test_a_node_that_is_down_is_shown_with_the_reason(admin: Admin, broker: FakeBroker) -> None:
+    broker.cluster = cluster(leader="n2", down=("n3",))
+
+    ran = admin("cluster-status")
+
+    assert ran.code == 0
+    [row] = [line for line in ran.stdout.splitlines() if line.strip().startswith("n3")]
+    assert row.split()[-3:] == ["NO", "connection", "refused"]
+    node = admin("cluster-status", "-o", "json").json["nodes"][2]
+    assert (node["reachable"], node["role"]) == (False, "UNSPECIFIED")
+
+
+def test_without_a_leader_the_nodes_are_shown_and_the_exit_code_is_3(
+    admin: Admin, broker: FakeBroker
+) -> None:
+    broker.cluster = cluster(leader="", down=("n1", "n3"))
+
+    ran = admin("cluster-status")
+
+    assert ran.code == 3
+    assert "n2.example" in ran.stdout
+    assert "the cluster has no leader: 1 of 3 nodes are reachable" in ran.stderr
+
+
+def test_a_node_that_still_believes_in_a_dead_leader_is_not_believed(
+    admin: Admin, broker: FakeBroker
+) -> None:
+    broker.cluster = cluster(leader="n1", down=("n1",))
+
+    assert admin("cluster-status").code == 3
+
+
+def test_the_first_address_that_knows_a_leader_is_believed(
+    admin: Admin, broker: FakeBroker, address: str, nowhere: str
+) -> None:
+    broker.cluster = cluster(leader="n2")
+    cut_off = FakeBroker()
+    cut_off.cluster = cluster(leader="", down=("n2", "n3"), term=3)
+    with serving(cut_off) as lonely:
+        ran = admin("cluster-status", "-o", "json", to=f"{nowhere},{lonely},{address}")
+
+    assert ran.code == 0
+    assert (ran.json["asked"], ran.json["leader_id"]) == (address, "n2")
+
+
+def test_an_address_that_accepts_and_says_nothing_does_not_hold_up_the_next(
+    admin: Admin, address: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host, port = silent.getsockname()
+
+        ran = admin("submit", "q", "t", to=f"{host}:{port},{address}")
+
+    assert ran.code == 0
+
+
+@pytest.mark.parametrize(
+    "command", [["cluster-status"], ["list"], ["submit", "q", "t"], ["queues", "list"]]
+)
+def test_where_nobody_answers_every_command_says_so_and_exits_with_3(
+    admin: Admin, nowhere: str, command: list[str]
+) -> None:
+    ran = admin(*command, to=nowhere)
+
+    assert (ran.code, ran.stdout) == (3, "")
+    first, second = ran.stderr.splitlines()
+    assert f"no broker answered ({nowhere}: Connection refused)" in first
+    assert "--address" in second
+
+
+def test_a_cluster_without_a_leader_is_named_as_the_cause(admin: Admin, broker: FakeBroker) -> None:
+    broker.before = lambda context: refuse(
+        context, grpc.StatusCode.UNAVAILABLE, "NO_LEADER", "no leader was found in time"
+    )
+
+    ran = admin("list", "--timeout", "600ms")
+
+    assert ran.code == 3
+    assert ran.stderr.splitlines() == [
+        "tq-admin: cannot list tasks: NO_LEADER: no leader was found in time",
+        "See who is missing with: tq-admin cluster-status",
+    ]
+
+
+def test_an_outcome_that_stays_unknown_is_told_apart_from_a_no(
+    admin: Admin, broker: FakeBroker
+) -> None:
+    broker.before = lambda context: refuse(
+        context, grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN", "the leader was lost"
+    )
+
+    ran = admin("submit", "q", "t", "--timeout", "600ms")
+
+    assert ran.code == 3
+    assert "OUTCOME_UNKNOWN" in ran.stderr
+    assert "It may have been done" in ran.stderr
+
+
+def test_a_fault_of_the_tool_is_one_line_and_no_traceback(
+    admin: Admin, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tq_admin.cluster.plain", lambda message: 1 / 0)
+
+    ran = admin("cluster-status")
+
+    assert ran.code == 1
+    assert "ZeroDivisionError" in ran.stderr
+    assert "TQ_DEBUG=1" in ran.stderr
+
+
+def test_the_option_after_the_command_wins_over_the_one_before_and_over_the_environment(
+    admin: Admin, broker: FakeBroker, address: str, nowhere: str
+) -> None:
+    broker.cluster = cluster(leader="n2")
+
+    assert admin("-a", address, "cluster-status", to=nowhere).code == 0
+    assert admin("-a", nowhere, "cluster-status", "-a", address, to=nowhere).code == 0
+
+
+@pytest.mark.parametrize("address", ["localhost", "127.0.0.1:", ":7001", "h:0", "h:70000", ","])
+def test_an_address_that_is_none_is_wrong_usage(admin: Admin, address: str) -> None:
+    ran = admin("list", "--address", address)
+
+    assert ran.code == 2
+    assert "host:port" in ran.stderr
+
+
+def test_the_help_names_the_exit_codes(admin: Admin) -> None:
+    assert "Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3" in admin("--help").stdout
+
+
+def test_leadership_is_handed_to_whom_it_says(admin: Admin) -> None:
+    assert admin("transfer-leadership", "n3", "-o", "json").json == {"leader_id": "n3"}

@@ -1,0 +1,62 @@
+"""`tq-admin`: the operator's command line."""
+
+from __future__ import annotations
+
+import typer
+
+from tq_admin import cluster, dead_letters, queues, submit, tasks
+from tq_admin.command import AddressOption, Globals, OutputOption, TimeoutOption, command
+
+EPILOG = (
+    "Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 no broker answered, or the cluster "
+    "has no leader."
+)
+
+app = typer.Typer(
+    name="tq-admin",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+@app.callback()
+def remember_globals(
+    ctx: typer.Context,
+    address: AddressOption = None,
+    output: OutputOption = None,
+    timeout: TimeoutOption = None,
+) -> None:
+    """Submit tasks to a tq cluster, look after them and after the cluster."""
+    ctx.obj = Globals(address=address, output=output, timeout=timeout)
+
+
+command(app, "submit")(submit.submit)
+command(app, "status")(tasks.status)
+command(app, "list")(tasks.list_tasks)
+command(app, "cancel")(tasks.cancel)
+command(app, "cluster-status")(cluster.cluster_status)
+command(app, "transfer-leadership")(cluster.transfer_leadership)
+
+queues_app = typer.Typer(no_args_is_help=True, help="What queues hold and how they behave.")
+app.add_typer(queues_app, name="queues")
+command(queues_app, "list")(queues.list_queues)
+command(queues_app, "show")(queues.show)
+command(queues_app, "configure")(queues.configure)
+command(queues_app, "pause")(queues.pause)
+command(queues_app, "resume")(queues.resume)
+
+dead_letters_app = typer.Typer(no_args_is_help=True, help="Tasks that were given up.")
+app.add_typer(dead_letters_app, name="dead-letters")
+command(dead_letters_app, "list")(dead_letters.list_dead_letters)
+command(dead_letters_app, "redrive")(dead_letters.redrive)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

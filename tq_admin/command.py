@@ -1,0 +1,149 @@
+"""How every command is wired: the global options, one cluster, one output, no tracebacks."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from tq_admin import values
+from tq_admin.connection import Cluster
+from tq_admin.failures import ExitCode, Failure
+from tq_admin.output import Format, Output
+
+ADDRESS_VARIABLE = "TQ_ADDRESS"
+DEFAULT_ADDRESS = "127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003"
+DEFAULT_TIMEOUT = "10s"
+PANEL = "Global options (before or after the command)"
+
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        "-a",
+        metavar="HOST:PORT[,...]",
+        help="Brokers to ask, in turn until one answers. "
+        f"Default: ${ADDRESS_VARIABLE}, else {DEFAULT_ADDRESS}.",
+        rich_help_panel=PANEL,
+    ),
+]
+OutputOption = Annotated[
+    Format | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="A table for people, JSON or YAML for programs. Default: table.",
+        rich_help_panel=PANEL,
+    ),
+]
+TimeoutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--timeout",
+        metavar="SPAN",
+        help=f"How long to try each call, over all addresses. Default: {DEFAULT_TIMEOUT}.",
+        rich_help_panel=PANEL,
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Globals:
+    """The global options as given in one place; None where they were not."""
+
+    address: str | None = None
+    output: Format | None = None
+    timeout: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What a command works with."""
+
+    cluster: Cluster
+    output: Output
+
+
+Function = TypeVar("Function", bound=Callable[..., None])
+
+
+def command(app: typer.Typer, name: str) -> Callable[[Function], Function]:
+    """Register a function (session, *its own options) as a command of the app."""
+
+    def register(function: Function) -> Function:
+        def run(
+            ctx: typer.Context,
+            address: AddressOption = None,
+            output: OutputOption = None,
+            timeout: TimeoutOption = None,
+            **own: Any,  # noqa: ANN401 - the function's own options, as typer parsed them
+        ) -> None:
+            here = Globals(address=address, output=output, timeout=timeout)
+            _run(function, here, ctx.obj, own)
+
+        _, *own_parameters = inspect.signature(function, eval_str=True).parameters.values()
+        context, *global_parameters, _ = inspect.signature(run, eval_str=True).parameters.values()
+        parameters = [context, *own_parameters, *global_parameters]
+        keyword_only = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters
+        ]
+        run.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined] # typer reads it
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(name, help=function.__doc__)(run)
+        return function
+
+    return register
+
+
+def _run(
+    function: Callable[..., None], here: Globals, before: Globals, own: dict[str, Any]
+) -> None:
+    try:
+        session = _open(here, before)
+        try:
+            function(session, **own)
+        finally:
+            session.cluster.close()
+    except Failure as failure:
+        typer.echo(f"tq-admin: {failure.message}", err=True)
+        if failure.advice:
+            typer.echo(failure.advice, err=True)
+        raise typer.Exit(failure.code) from None
+    except (typer.Exit, typer.Abort, typer.BadParameter):
+        raise
+    except BrokenPipeError:
+        # Whoever reads has seen enough (`| head`); the flush at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise typer.Exit(ExitCode.OK) from None
+    except Exception as error:
+        if os.environ.get("TQ_DEBUG"):
+            traceback.print_exc()
+        fault = f"{type(error).__name__}: {error}"
+        typer.echo(f"tq-admin: a fault of tq-admin itself: {fault}", err=True)
+        typer.echo("Run it again with TQ_DEBUG=1 in the environment to see where.", err=True)
+        raise typer.Exit(ExitCode.FAILED) from error
+
+
+def _open(here: Globals, before: Globals) -> Session:
+    """The session that the options ask for; those after the command win."""
+    given = here.address or before.address
+    try:
+        addresses = values.addresses(
+            given or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS,
+        )
+    except ValueError as error:
+        hint = "--address" if given else ADDRESS_VARIABLE
+        raise typer.BadParameter(str(error), param_hint=hint) from None
+    try:
+        timeout = values.duration(here.timeout or before.timeout or DEFAULT_TIMEOUT)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--timeout") from None
+    return Session(
+        cluster=Cluster(addresses, timeout_s=timeout.total_seconds()),
+        output=Output(here.output or before.output or Format.TABLE),
+    )

@@ -1,0 +1,179 @@
+"""`tq-admin queues`: list, show, configure, pause, resume."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+
+from tq.v1.queue_service_pb2 import (
+    ConfigureQueueRequest,
+    ConfigureQueueResponse,
+    GetQueueStatsRequest,
+    GetQueueStatsResponse,
+    ListQueuesRequest,
+    ListQueuesResponse,
+    QueueSettings,
+    QueueStats,
+)
+from tq.v1.queue_service_pb2_grpc import QueueServiceStub
+from tq_admin import values
+from tq_admin.command import Session
+from tq_admin.failures import Failure
+from tq_admin.output import details, grid, instant
+from tq_admin.plain import Plain, plain
+from tq_admin.tasks import pages
+
+COUNTS = (
+    "blocked",
+    "scheduled",
+    "pending",
+    "running",
+    "retrying",
+    "completed",
+    "failed",
+    "cancelled",
+)
+QueueArgument = Annotated[str, typer.Argument()]
+
+
+class Ordering(enum.StrEnum):
+    """How priorities order a queue's ready tasks."""
+
+    STRICT = enum.auto()
+    AGING = enum.auto()
+
+
+def list_queues(
+    session: Session,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 100,
+) -> None:
+    """List the queues with how many tasks are in each state."""
+
+    def page(token: str, size: int) -> tuple[list[QueueStats], str]:
+        response: ListQueuesResponse = session.cluster.call(
+            "cannot list queues",
+            lambda channel: QueueServiceStub(channel).ListQueues,
+            ListQueuesRequest(page_token=token, page_size=size),
+        )
+        return list(response.queues), response.next_page_token
+
+    found, more = pages(page, limit)
+    data = [plain(stats) for stats in found]
+    session.output.show(data, lambda: _table(data))
+    if more:
+        session.output.remark(f"There are more: these are the first {limit} by name; see --limit.")
+
+
+def show(session: Session, queue: QueueArgument) -> None:
+    """Show one queue's counts and settings."""
+    data = plain(_stats(session, queue))
+    session.output.show(data, lambda: _details(data))
+
+
+def configure(
+    session: Session,
+    queue: QueueArgument,
+    ordering: Annotated[
+        Ordering | None,
+        typer.Option(help="strict: the higher priority first; aging: waiting counts as well."),
+    ] = None,
+    aging: Annotated[
+        str | None, typer.Option(metavar="SPAN", help="Waiting worth one step of priority: 1s")
+    ] = None,
+) -> None:
+    """Set how a queue orders its tasks; a queue that does not exist is created.
+
+    What is not given stays as it is.
+    """
+    settings = _settings(session, queue)
+    if ordering is not None:
+        settings.ordering = QueueSettings.Ordering.Value(f"ORDERING_{ordering.name}")
+    if aging is not None:
+        try:
+            settings.aging.FromTimedelta(values.duration(aging))
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--aging") from None
+    _configure(session, queue, settings)
+
+
+def pause(session: Session, queue: QueueArgument) -> None:
+    """Hand out nothing more of this queue; submits and running tasks go on."""
+    settings = _settings(session, queue)
+    settings.paused = True
+    _configure(session, queue, settings)
+
+
+def resume(session: Session, queue: QueueArgument) -> None:
+    """Hand out a paused queue's tasks again."""
+    settings = _settings(session, queue)
+    settings.paused = False
+    _configure(session, queue, settings)
+
+
+def _stats(session: Session, queue: str) -> QueueStats:
+    response: GetQueueStatsResponse = session.cluster.call(
+        f"cannot show queue {queue}",
+        lambda channel: QueueServiceStub(channel).GetQueueStats,
+        GetQueueStatsRequest(queue=queue),
+    )
+    return response.stats
+
+
+def _settings(session: Session, queue: str) -> QueueSettings:
+    """The present settings, to be changed in part; the defaults for a queue that has none yet."""
+    try:
+        return _stats(session, queue).settings
+    except Failure as failure:
+        if failure.reason == "NOT_FOUND":
+            return QueueSettings()
+        raise
+
+
+def _configure(session: Session, queue: str, settings: QueueSettings) -> None:
+    response: ConfigureQueueResponse = session.cluster.call(
+        f"cannot configure queue {queue}",
+        lambda channel: QueueServiceStub(channel).ConfigureQueue,
+        ConfigureQueueRequest(queue=queue, settings=settings),
+    )
+    data = {"queue": queue, **plain(response)}
+    session.output.show(data, lambda: details([("queue", queue), *_settings_pairs(data)]))
+
+
+def _table(data: list[Plain]) -> RenderableType:
+    columns = ("QUEUE", *(count.upper() for count in COUNTS), "OLDEST PENDING", "PAUSED")
+    return grid(
+        columns,
+        [
+            (
+                stats["queue"],
+                *(stats[count] for count in COUNTS),
+                instant(stats["oldest_pending_at"]),
+                "paused" if (stats["settings"] or {}).get("paused") else "",
+            )
+            for stats in data
+        ],
+    )
+
+
+def _details(data: Plain) -> RenderableType:
+    return details(
+        [
+            ("queue", data["queue"]),
+            *((count, data[count]) for count in COUNTS),
+            ("oldest pending", instant(data["oldest_pending_at"])),
+            *_settings_pairs(data),
+        ]
+    )
+
+
+def _settings_pairs(data: Plain) -> list[tuple[str, object]]:
+    settings = data["settings"] or {}
+    ordering = settings.get("ordering", "UNSPECIFIED")
+    return [
+        ("ordering", "STRICT (default)" if ordering == "UNSPECIFIED" else ordering),
+        ("aging", settings.get("aging")),
+        ("paused", "paused" if settings.get("paused") else "no"),
+    ]

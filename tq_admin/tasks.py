@@ -1,0 +1,232 @@
+"""`tq-admin status`, `list` and `cancel`."""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import typer
+from rich.console import Group, RenderableType
+
+from tq.v1.task_pb2 import Task, TaskState
+from tq.v1.task_service_pb2 import (
+    CancelTaskRequest,
+    CancelTaskResponse,
+    GetTaskRequest,
+    GetTaskResponse,
+    ListTasksRequest,
+    ListTasksResponse,
+)
+from tq.v1.task_service_pb2_grpc import TaskServiceStub
+from tq_admin import values
+from tq_admin.command import Session
+from tq_admin.failures import Failure
+from tq_admin.output import details, grid, instant
+from tq_admin.plain import Plain, enum_name, plain
+
+# What a table shows of a payload or a result; JSON and YAML show all of it.
+PREVIEW_CHARACTERS = 400
+PAGE_SIZE_MAX = 1_000
+
+
+class State(enum.StrEnum):
+    """The states a task can be filtered by."""
+
+    BLOCKED = enum.auto()
+    SCHEDULED = enum.auto()
+    PENDING = enum.auto()
+    RUNNING = enum.auto()
+    RETRYING = enum.auto()
+    COMPLETED = enum.auto()
+    FAILED = enum.auto()
+    CANCELLED = enum.auto()
+
+
+def status(
+    session: Session,
+    task_id: Annotated[str, typer.Argument()],
+    payload: Annotated[bool, typer.Option(help="Fetch payload and result, too.")] = True,
+) -> None:
+    """Show one task with its attempts and its result."""
+    response: GetTaskResponse = session.cluster.call(
+        f"cannot show task {task_id}",
+        lambda channel: TaskServiceStub(channel).GetTask,
+        GetTaskRequest(task_id=task_id, omit_payload=not payload),
+    )
+    show_task(session, response.task)
+
+
+def list_tasks(
+    session: Session,
+    queue: Annotated[str, typer.Option(help="Only this queue's.")] = "",
+    state: Annotated[
+        list[State] | None, typer.Option(help="Only in this state; may be repeated.")
+    ] = None,
+    type_: Annotated[str, typer.Option("--type", help="Only of this type.")] = "",
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only with all of these labels.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 50,
+) -> None:
+    """List tasks, the newest first."""
+    try:
+        labels = dict(values.label(text) for text in label or ())
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--label") from None
+    request = ListTasksRequest(
+        queue=queue,
+        states=[TaskState.Value(f"TASK_STATE_{one.name}") for one in state or ()],
+        type=type_,
+        labels=labels,
+    )
+
+    def page(token: str, size: int) -> tuple[list[Task], str]:
+        request.page_token, request.page_size = token, size
+        response: ListTasksResponse = session.cluster.call(
+            "cannot list tasks", lambda channel: TaskServiceStub(channel).ListTasks, request
+        )
+        return list(response.tasks), response.next_page_token
+
+    found, more = pages(page, limit)
+    session.output.show([plain(task) for task in found], lambda: _table(found))
+    if more:
+        session.output.remark(f"There are more: these are the newest {limit}; see --limit.")
+
+
+def cancel(
+    session: Session, task_ids: Annotated[list[str], typer.Argument(metavar="TASK_ID...")]
+) -> None:
+    """Cancel tasks; a running one is marked and its worker told."""
+    cancelled: list[Plain] = []
+    failures: list[Failure] = []
+    for task_id in task_ids:
+        try:
+            response: CancelTaskResponse = session.cluster.call(
+                f"cannot cancel task {task_id}",
+                lambda channel: TaskServiceStub(channel).CancelTask,
+                CancelTaskRequest(task_id=task_id, request_id=str(uuid.uuid4())),
+            )
+        except Failure as failure:
+            failures.append(failure)
+            continue
+        cancelled.append({"task_id": task_id, **plain(response)})
+    if cancelled:
+        session.output.show(cancelled, lambda: _cancelled_table(cancelled))
+    for earlier in failures[:-1]:
+        session.output.remark(f"tq-admin: {earlier.message}")
+    if failures:
+        raise failures[-1]
+
+
+Item = TypeVar("Item")
+
+
+def pages(
+    page: Callable[[str, int], tuple[list[Item], str]], limit: int
+) -> tuple[list[Item], bool]:
+    """Up to `limit` items, and whether there are more; pages may be short or empty on the way."""
+    found: list[Item] = []
+    token = ""
+    while len(found) < limit:
+        items, token = page(token, min(limit - len(found), PAGE_SIZE_MAX))
+        found += items
+        if not token:
+            break
+    return found, bool(token)
+
+
+def show_task(session: Session, task: Task) -> None:
+    """Print one task in full."""
+    data = plain(task)
+    session.output.show(data, lambda: _details(task, data))
+
+
+def state_name(state: TaskState.ValueType) -> str:
+    """PENDING for TASK_STATE_PENDING."""
+    return enum_name(TaskState.DESCRIPTOR, state)
+
+
+def _table(found: list[Task]) -> RenderableType:
+    columns = ("TASK", "QUEUE", "TYPE", "STATE", "PRIORITY", "ATTEMPTS", "SUBMITTED", "LAST ERROR")
+    return grid(
+        columns,
+        [
+            (
+                task.spec.task_id,
+                task.spec.queue,
+                task.spec.type,
+                state_name(task.state),
+                task.spec.priority,
+                task.attempts_made,
+                instant(task.submitted_at.ToJsonString()),
+                _preview(task.last_error.partition("\n")[0], 60),
+            )
+            for task in found
+        ],
+    )
+
+
+def _cancelled_table(cancelled: list[Plain]) -> RenderableType:
+    meanings = {
+        "CANCELLED": "cancelled",
+        "RUNNING": "marked; its worker is told on its next heartbeat",
+    }
+    rows = [
+        (one["task_id"], one["state"], meanings.get(one["state"], "had already ended"))
+        for one in cancelled
+    ]
+    return grid(("TASK", "STATE", ""), rows)
+
+
+def _details(task: Task, data: Plain) -> RenderableType:
+    spec = data["spec"] or {}
+    pairs: list[tuple[str, object]] = [
+        ("task", spec.get("task_id")),
+        ("queue", spec.get("queue")),
+        ("type", spec.get("type")),
+        ("state", data["state"]),
+        ("priority", spec.get("priority")),
+        ("attempts", f"{task.attempts_made} of {task.spec.max_attempts or 'the default'}"),
+        ("submitted", instant(data["submitted_at"])),
+        ("due", instant(data["due_at"])),
+        ("finished", instant(data["finished_at"])),
+        ("labels", spec.get("labels")),
+        ("failure", data["failure_reason"] if task.failure_reason else None),
+        ("last error", data["last_error"]),
+        ("cancel", "requested" if task.cancel_requested else None),
+        ("redrives", task.redrives or None),
+        ("payload", _content(task.spec.payload)),
+        ("result", _content(task.result)),
+    ]
+    shown = [(name, value) for name, value in pairs if value not in (None, "", {})]
+    if not task.attempts:
+        return details(shown)
+    columns = ("ATTEMPT", "END", "WORKER", "TOKEN", "STARTED", "ENDED", "ERROR")
+    attempts = [
+        (
+            attempt["number"],
+            attempt["end"],
+            attempt["worker_id"],
+            attempt["token"],
+            instant(attempt["started_at"]),
+            instant(attempt["ended_at"]),
+            _preview(attempt["error"], PREVIEW_CHARACTERS),
+        )
+        for attempt in data["attempts"]
+    ]
+    return Group(details(shown), grid(columns, attempts))
+
+
+def _content(content: bytes) -> str:
+    if not content:
+        return ""
+    try:
+        return _preview(content.decode(), PREVIEW_CHARACTERS)
+    except UnicodeDecodeError:
+        return f"{len(content):,} bytes"
+
+
+def _preview(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}... ({len(text):,} characters)"
