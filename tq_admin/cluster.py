@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, cast
 
 import grpc
 import typer
@@ -12,18 +13,22 @@ from tq.v1.cluster_service_pb2 import (
     GetClusterStatusRequest,
     GetClusterStatusResponse,
     NodeStatus,
-    TransferLeadershipRequest,
-    TransferLeadershipResponse,
 )
 from tq.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from tq_admin.command import Session
-from tq_admin.connection import Cluster
-from tq_admin.failures import ExitCode, Failure, Refusal, nobody
+from tq_admin.failures import ExitCode, Failure, doing, nobody
 from tq_admin.output import details, grid
 from tq_admin.plain import Plain, plain
 
 # The asked node asks its peers meanwhile; one that says nothing for so long is as good as down.
 STATUS_S = 3.0
+# Despite its name also the time to connect: a stopped node accepts and says nothing.
+CHANNEL_OPTIONS = (("grpc.min_reconnect_backoff_ms", 1_000), ("grpc.enable_retries", 0))
+# How gRPC begins what it says of a connection that it could not make; the cause follows.
+CONNECTING = re.compile(
+    r"^failed to connect to all addresses; last error: \w+: \S+: "
+    r"(Failed to connect to remote host: )?"
+)
 COLUMNS = ("NODE", "ADDRESS", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "REACHABLE", "MESSAGE")
 
 
@@ -32,7 +37,7 @@ def cluster_status(session: Session) -> None:
 
     Works with nodes down and without a leader; exits with 3 when no leader is known.
     """
-    asked, response = _ask_in_turn(session.cluster)
+    asked, response = _ask_in_turn(session.addresses, min(STATUS_S, session.timeout_s))
     data = {"asked": asked, **plain(response)}
     session.output.show(data, lambda: _render(data))
     if _leader(response) is None:
@@ -51,39 +56,38 @@ def transfer_leadership(
     ] = "",
 ) -> None:
     """Have the leader hand over to a follower; no write is lost."""
-    response: TransferLeadershipResponse = session.cluster.call(
-        "cannot transfer the leadership" + (f" to {node}" if node else ""),
-        lambda channel: ClusterServiceStub(channel).TransferLeadership,
-        TransferLeadershipRequest(target_node_id=node),
-    )
-    session.output.show(plain(response), lambda: details([("leader", response.leader_id)]))
+    with doing("cannot transfer the leadership" + (f" to {node}" if node else "")):
+        leader_id = session.client.transfer_leadership(node)
+    session.output.show({"leader_id": leader_id}, lambda: details([("leader", leader_id)]))
 
 
-def _ask_in_turn(cluster: Cluster) -> tuple[str, GetClusterStatusResponse]:
-    """The first answer that knows a leader; failing that, the one of the latest term."""
+def _ask_in_turn(
+    addresses: tuple[str, ...], timeout_s: float
+) -> tuple[str, GetClusterStatusResponse]:
+    """The first answer that knows a leader; failing that, the one of the latest term.
+
+    The client would ask whichever node it likes; here each is to speak for itself.
+    """
     answers: dict[str, GetClusterStatusResponse] = {}
-    refusals: dict[str, Refusal] = {}
-    for address in cluster.addresses:
-        answer = cluster.ask(
-            address,
-            lambda channel: ClusterServiceStub(channel).GetClusterStatus,
-            GetClusterStatusRequest(),
-            timeout_s=min(STATUS_S, cluster.timeout_s),
-        )
-        if isinstance(answer, Refusal):
-            refusals[address] = answer
-            continue
-        answers[address] = answer
-        if _leader(answer) is not None:
-            return address, answer
+    causes: dict[str, str] = {}
+    for address in addresses:
+        try:
+            answers[address] = _ask(address, timeout_s)
+        except grpc.RpcError as error:
+            call = cast("grpc.Call", error)  # a unary call's error is the call itself
+            causes[address] = CONNECTING.sub("", call.details() or call.code().name)
+        else:
+            if _leader(answers[address]) is not None:
+                return address, answers[address]
     if not answers:
-        if all(said.status is grpc.StatusCode.UNIMPLEMENTED for said in refusals.values()):
-            raise Failure(
-                f"none of {', '.join(refusals)} is a tq broker: they know no GetClusterStatus",
-                "Name the brokers: --address HOST:PORT",
-            )
-        raise nobody("cannot show the cluster", refusals)
+        raise nobody(causes)
     return max(answers.items(), key=lambda item: item[1].term)
+
+
+def _ask(address: str, timeout_s: float) -> GetClusterStatusResponse:
+    with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+        stub = ClusterServiceStub(channel)
+        return stub.GetClusterStatus(GetClusterStatusRequest(), timeout=timeout_s)
 
 
 def _leader(response: GetClusterStatusResponse) -> NodeStatus | None:

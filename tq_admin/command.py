@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import socket
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from tq_admin import values
-from tq_admin.connection import Cluster
-from tq_admin.failures import ExitCode, Failure
+from tq_admin.failures import ExitCode, Failure, nobody
 from tq_admin.output import Format, Output
+from tq_client import Client
 
 ADDRESS_VARIABLE = "TQ_ADDRESS"
 DEFAULT_ADDRESS = "127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003"
 DEFAULT_TIMEOUT = "10s"
+CONNECT_S = 1.0
 PANEL = "Global options (before or after the command)"
 
 AddressOption = Annotated[
@@ -65,7 +67,9 @@ class Globals:
 class Session:
     """What a command works with."""
 
-    cluster: Cluster
+    client: Client
+    addresses: tuple[str, ...]
+    timeout_s: float
     output: Output
 
 
@@ -105,10 +109,8 @@ def _run(
 ) -> None:
     try:
         session = _open(here, before)
-        try:
+        with session.client:
             function(session, **own)
-        finally:
-            session.cluster.close()
     except Failure as failure:
         typer.echo(f"tq-admin: {failure.message}", err=True)
         if failure.advice:
@@ -143,7 +145,25 @@ def _open(here: Globals, before: Globals) -> Session:
         timeout = values.duration(here.timeout or before.timeout or DEFAULT_TIMEOUT)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--timeout") from None
+    timeout_s = timeout.total_seconds()
+    _refuse_if_nobody_listens(addresses)
     return Session(
-        cluster=Cluster(addresses, timeout_s=timeout.total_seconds()),
+        client=Client(addresses, timeout_s=timeout_s),
+        addresses=addresses,
+        timeout_s=timeout_s,
         output=Output(here.output or before.output or Format.TABLE),
     )
+
+
+def _refuse_if_nobody_listens(addresses: tuple[str, ...]) -> None:
+    """Say at once that the cluster is not there; the client would look for it until the timeout."""
+    causes = {}
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+        except OSError as error:
+            causes[address] = error.strerror or str(error)
+        else:
+            return
+    raise nobody(causes)

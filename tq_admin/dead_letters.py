@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Annotated
 
 import typer
 from rich.console import RenderableType
 
-from tq.v1.queue_service_pb2 import (
-    ListDeadLettersRequest,
-    ListDeadLettersResponse,
-    RedriveRequest,
-    RedriveResponse,
-)
-from tq.v1.queue_service_pb2_grpc import QueueServiceStub
-from tq.v1.task_pb2 import Task
 from tq_admin.command import Session
-from tq_admin.failures import Failure
+from tq_admin.failures import Failure, doing
 from tq_admin.output import details, grid, instant
 from tq_admin.plain import Plain, plain
-from tq_admin.tasks import pages
+from tq_admin.tasks import first, page_size
 
 REDRIVE_MAX = 1_000
 
@@ -31,16 +22,9 @@ def list_dead_letters(
     limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 50,
 ) -> None:
     """List tasks that were given up, the newest first."""
-
-    def page(token: str, size: int) -> tuple[list[Task], str]:
-        response: ListDeadLettersResponse = session.cluster.call(
-            "cannot list dead letters",
-            lambda channel: QueueServiceStub(channel).ListDeadLetters,
-            ListDeadLettersRequest(queue=queue, page_token=token, page_size=size),
-        )
-        return list(response.tasks), response.next_page_token
-
-    found, more = pages(page, limit)
+    with doing("cannot list dead letters"):
+        letters = session.client.dead_letters(queue=queue, page_size=page_size(limit))
+        found, more = first(letters, limit)
     data = [plain(task) for task in found]
     session.output.show(data, lambda: _table(data))
     if more:
@@ -78,8 +62,8 @@ def _redrive_tasks(session: Session, task_ids: list[str]) -> tuple[int, list[str
     redriven = 0
     skipped: list[str] = []
     for start in range(0, len(task_ids), REDRIVE_MAX):
-        request = RedriveRequest(task_ids=task_ids[start : start + REDRIVE_MAX])
-        response = _call(session, request, redriven)
+        with doing(_what(redriven)):
+            response = session.client.redrive(task_ids[start : start + REDRIVE_MAX])
         redriven += response.redriven
         skipped += response.skipped_task_ids
     return redriven, skipped
@@ -88,22 +72,18 @@ def _redrive_tasks(session: Session, task_ids: list[str]) -> tuple[int, list[str
 def _redrive_queue(session: Session, queue: str, limit: int) -> int:
     redriven = 0
     while redriven < limit:
-        size = min(limit - redriven, REDRIVE_MAX)
-        response = _call(session, RedriveRequest(queue=queue, max_tasks=size), redriven)
+        with doing(_what(redriven)):
+            response = session.client.redrive(
+                queue=queue, max_tasks=min(limit - redriven, REDRIVE_MAX)
+            )
         redriven += response.redriven
         if response.redriven == 0:
             break
     return redriven
 
 
-def _call(session: Session, request: RedriveRequest, before: int) -> RedriveResponse:
-    request.request_id = str(uuid.uuid4())
-    so_far = f" ({before} were redriven before)" if before else ""
-    return session.cluster.call(
-        f"cannot redrive{so_far}",
-        lambda channel: QueueServiceStub(channel).Redrive,
-        request,
-    )
+def _what(before: int) -> str:
+    return f"cannot redrive more than the {before} already redriven" if before else "cannot redrive"
 
 
 def _table(data: list[Plain]) -> RenderableType:

@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 import enum
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import cast
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-import grpc
-from google.rpc.error_details_pb2 import ErrorInfo
-from grpc_status import rpc_status
-
-# How gRPC begins what it says of a connection that it could not make; the cause follows.
-NEVER_CONNECTED = re.compile(
-    r"failed to connect to all addresses; last error: \w+: \S+: "
-    r"(Failed to connect to remote host: )?"
-)
+from tq_client.errors import OutcomeUnknownError, Reason, TqError, UnavailableError
 
 
 class ExitCode(enum.IntEnum):
@@ -31,95 +21,61 @@ class ExitCode(enum.IntEnum):
 class Failure(Exception):  # noqa: N818 - not a fault of the program: what a person is told
     """Ends a command: what failed, what to try next, and the process's exit code."""
 
-    def __init__(
-        self,
-        message: str,
-        advice: str = "",
-        code: ExitCode = ExitCode.FAILED,
-        *,
-        reason: str = "",
-    ) -> None:
+    def __init__(self, message: str, advice: str = "", code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(message)
         self.message = message
         self.advice = advice
         self.code = code
-        # ErrorInfo.reason, where a broker gave one.
-        self.reason = reason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """A failed call as the broker describes it (proto/tq/v1/errors.proto)."""
-
-    status: grpc.StatusCode
-    message: str
-    # Empty where no broker answered: then the status comes from the connection.
-    reason: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    # False when the connection was never made, and so the call never sent.
-    sent: bool = True
-
-    @property
-    def unanswered(self) -> bool:
-        """True when another address, or the same one later, may answer."""
-        if self.reason:
-            return self.reason in {"NO_LEADER", "NOT_LEADER", "OUTCOME_UNKNOWN"}
-        return self.status in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
 ADVICE = {
-    "DISK_PRESSURE": "Free space in the brokers' data directories; completions are still taken.",
-    "INTERNAL": "Nothing was changed. The leader's log names the cause.",
-    "NO_LEADER": "See who is missing with: tq-admin cluster-status",
-    "NOT_LEADER": "See who leads with: tq-admin cluster-status",
-    "OUTCOME_UNKNOWN": "It may have been done. Look before you repeat it: tq-admin status or list",
-    "OVERLOADED": "Nothing was changed. Try again shortly.",
-    "PERMISSION_DENIED": "Ask the cluster's operator for the right to do this.",
-    "QUEUE_PAUSED": "Resume the queue with: tq-admin queues resume QUEUE",
-    "QUOTA_EXCEEDED": "Wait for the queue to drain, or have its limit raised.",
-    "REQUEST_ID_EXPIRED": "Too long ago to repeat safely: look the tasks up with tq-admin status",
-    "REQUEST_IDS_EXHAUSTED": "Nothing was changed. Try again in a minute.",
-    "TASK_EXISTS": "Look at it with tq-admin status, or choose another --id.",
-    "UNAUTHENTICATED": "The cluster wants credentials that this command has not sent.",
+    Reason.DISK_PRESSURE: "Free disk space on the brokers; completions are still taken.",
+    Reason.INTERNAL: "Nothing was changed. The leader's log names the cause.",
+    Reason.NO_LEADER: "See who is missing with: tq-admin cluster-status",
+    Reason.NOT_LEADER: "See who leads with: tq-admin cluster-status",
+    Reason.OUTCOME_UNKNOWN: "It may have been done: look before you repeat it (status, list).",
+    Reason.OVERLOADED: "Nothing was changed. Try again shortly.",
+    Reason.PERMISSION_DENIED: "Ask the cluster's operator for the right to do this.",
+    Reason.QUEUE_PAUSED: "Resume the queue with: tq-admin queues resume QUEUE",
+    Reason.QUOTA_EXCEEDED: "Wait for the queue to drain, or have its limit raised.",
+    Reason.REQUEST_IDS_EXHAUSTED: "Nothing was changed. Try again in a minute.",
+    Reason.TASK_EXISTS: "Look at it with tq-admin status, or choose another --id.",
+    Reason.UNAUTHENTICATED: "The cluster wants credentials that this command has not sent.",
 }
+OTHER_VERSION = "The broker is of another version; compare with: tq-admin cluster-status"
 
 
-def read_error(error: grpc.RpcError) -> Refusal:
-    """What a failed call says, whoever said it."""
-    call = cast("grpc.Call", error)  # a unary call's error is the call itself
-    status = rpc_status.from_call(call)
-    info = ErrorInfo()
-    for detail in status.details if status is not None else ():
-        if detail.Is(ErrorInfo.DESCRIPTOR):
-            detail.Unpack(info)
-    message = call.details() or call.code().name.lower().replace("_", " ")
-    unconnected = NEVER_CONNECTED.match(message)
-    return Refusal(
-        status=call.code(),
-        message=message[unconnected.end() :] if unconnected else message,
-        reason=info.reason,
-        metadata=dict(info.metadata),
-        sent=unconnected is None,
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Turn the client's errors into failures that begin with what was being done."""
+    try:
+        yield
+    except TqError as error:
+        raise refused(what, error) from error
+
+
+def refused(what: str, error: TqError) -> Failure:
+    """What a person is told of an error of the client."""
+    named = {"field": error.field} if error.field else {}
+    facts = ", ".join(
+        f"{key} {value}" for key, value in sorted({**error.metadata, **named}.items())
     )
+    message = f"{what}: {error}" + (f" ({facts})" if facts else "")
+    if error.message.startswith("UNIMPLEMENTED"):
+        return Failure(message, OTHER_VERSION)
+    unanswered = isinstance(error, OutcomeUnknownError | UnavailableError)
+    code = ExitCode.UNREACHABLE if unanswered else ExitCode.FAILED
+    return Failure(message, ADVICE.get(error.reason, ""), code)
 
 
-def nobody(what: str, refusals: Mapping[str, Refusal], advice: str = "") -> Failure:
-    """The failure of a call that no address answered."""
+def nobody(causes: Mapping[str, str]) -> Failure:
+    """No address answered; `causes` says why of each."""
     addresses: dict[str, list[str]] = {}
-    for address, refusal in refusals.items():
-        addresses.setdefault(refusal.message, []).append(address)
-    causes = "; ".join(f"{', '.join(those)}: {cause}" for cause, those in addresses.items())
-    advice = advice or "Start the brokers (tq-cluster dev), or name theirs: --address HOST:PORT"
-    return Failure(f"{what}: no broker answered ({causes})", advice, ExitCode.UNREACHABLE)
-
-
-def refused(what: str, refusal: Refusal) -> Failure:
-    """The failure of a call that some broker answered, if only to say that there is no leader."""
-    reason = refusal.reason or refusal.status.name
-    facts = ", ".join(f"{key} {value}" for key, value in sorted(refusal.metadata.items()))
-    message = f"{what}: {reason}: {refusal.message}" + (f" ({facts})" if facts else "")
-    advice = ADVICE.get(reason, "")
-    if refusal.status is grpc.StatusCode.UNIMPLEMENTED:
-        advice = "This broker is of another version; compare with: tq-admin cluster-status"
-    code = ExitCode.UNREACHABLE if refusal.unanswered else ExitCode.FAILED
-    return Failure(message, advice, code, reason=refusal.reason)
+    for address, cause in causes.items():
+        addresses.setdefault(cause, []).append(address)
+    reasons = "; ".join(f"{', '.join(those)}: {cause}" for cause, those in addresses.items())
+    return Failure(
+        f"no broker answered ({reasons})",
+        "Start the brokers (tq-cluster dev), or name theirs: --address HOST:PORT",
+        ExitCode.UNREACHABLE,
+    )

@@ -8,23 +8,14 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 
-from tq.v1.queue_service_pb2 import (
-    ConfigureQueueRequest,
-    ConfigureQueueResponse,
-    GetQueueStatsRequest,
-    GetQueueStatsResponse,
-    ListQueuesRequest,
-    ListQueuesResponse,
-    QueueSettings,
-    QueueStats,
-)
-from tq.v1.queue_service_pb2_grpc import QueueServiceStub
+from tq.v1.queue_service_pb2 import QueueSettings
 from tq_admin import values
 from tq_admin.command import Session
-from tq_admin.failures import Failure
+from tq_admin.failures import doing
 from tq_admin.output import details, grid, instant
 from tq_admin.plain import Plain, plain
-from tq_admin.tasks import pages
+from tq_admin.tasks import first
+from tq_client.errors import NotFoundError
 
 COUNTS = (
     "blocked",
@@ -51,16 +42,8 @@ def list_queues(
     limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 100,
 ) -> None:
     """List the queues with how many tasks are in each state."""
-
-    def page(token: str, size: int) -> tuple[list[QueueStats], str]:
-        response: ListQueuesResponse = session.cluster.call(
-            "cannot list queues",
-            lambda channel: QueueServiceStub(channel).ListQueues,
-            ListQueuesRequest(page_token=token, page_size=size),
-        )
-        return list(response.queues), response.next_page_token
-
-    found, more = pages(page, limit)
+    with doing("cannot list queues"):
+        found, more = first(session.client.list_queues(), limit)
     data = [plain(stats) for stats in found]
     session.output.show(data, lambda: _table(data))
     if more:
@@ -69,7 +52,8 @@ def list_queues(
 
 def show(session: Session, queue: QueueArgument) -> None:
     """Show one queue's counts and settings."""
-    data = plain(_stats(session, queue))
+    with doing(f"cannot show queue {queue}"):
+        data = plain(session.client.queue_stats(queue))
     session.output.show(data, lambda: _details(data))
 
 
@@ -113,32 +97,19 @@ def resume(session: Session, queue: QueueArgument) -> None:
     _configure(session, queue, settings)
 
 
-def _stats(session: Session, queue: str) -> QueueStats:
-    response: GetQueueStatsResponse = session.cluster.call(
-        f"cannot show queue {queue}",
-        lambda channel: QueueServiceStub(channel).GetQueueStats,
-        GetQueueStatsRequest(queue=queue),
-    )
-    return response.stats
-
-
 def _settings(session: Session, queue: str) -> QueueSettings:
     """The present settings, to be changed in part; the defaults for a queue that has none yet."""
-    try:
-        return _stats(session, queue).settings
-    except Failure as failure:
-        if failure.reason == "NOT_FOUND":
+    with doing(f"cannot read the settings of queue {queue}"):
+        try:
+            return session.client.queue_stats(queue).settings
+        except NotFoundError:
             return QueueSettings()
-        raise
 
 
 def _configure(session: Session, queue: str, settings: QueueSettings) -> None:
-    response: ConfigureQueueResponse = session.cluster.call(
-        f"cannot configure queue {queue}",
-        lambda channel: QueueServiceStub(channel).ConfigureQueue,
-        ConfigureQueueRequest(queue=queue, settings=settings),
-    )
-    data = {"queue": queue, **plain(response)}
+    with doing(f"cannot configure queue {queue}"):
+        configured = session.client.configure_queue(queue, settings)
+    data = {"queue": queue, "settings": plain(configured)}
     session.output.show(data, lambda: details([("queue", queue), *_settings_pairs(data)]))
 
 

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import sys
-import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import grpc
 import typer
 
-from tq.v1.errors_pb2 import ErrorReason
 from tq.v1.task_pb2 import Task, TaskSpec, TaskState
-from tq.v1.task_service_pb2 import SubmitRequest, SubmitResponse, WaitTaskRequest, WaitTaskResponse
-from tq.v1.task_service_pb2_grpc import TaskServiceStub
 from tq_admin import values
 from tq_admin.command import Session
-from tq_admin.failures import Failure, Refusal, refused
+from tq_admin.failures import Failure, doing
 from tq_admin.output import details
-from tq_admin.plain import enum_name, plain
 from tq_admin.tasks import show_task, state_name
+from tq_client import TqError
 
-WAIT_S = 20
+# How long one wait is; it is repeated until the task ends.
+WAIT_S = 60.0
 PRIORITY_MAX = 255
 
 
@@ -69,30 +66,14 @@ def submit(
         spec.labels.update(values.label(text) for text in label or ())
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--label") from None
-    response: SubmitResponse = session.cluster.call(
-        f"cannot submit to queue {queue}",
-        lambda channel: TaskServiceStub(channel).Submit,
-        SubmitRequest(request_id=str(uuid.uuid4()), tasks=[spec]),
-    )
-    [result] = response.results
-    if result.HasField("error"):
-        raise refused(
-            f"cannot submit to queue {queue}",
-            Refusal(
-                status=grpc.StatusCode.INVALID_ARGUMENT,
-                message=result.error.message,
-                reason=enum_name(ErrorReason.DESCRIPTOR, result.error.reason),
-                metadata=dict(result.error.metadata)
-                | ({"field": result.error.field} if result.error.field else {}),
-            ),
-        )
+    with doing(f"cannot submit to queue {queue}"):
+        [outcome] = session.client.submit_many([spec])
+        if isinstance(outcome, TqError):
+            raise outcome
     if wait:
-        _wait(session, result.task.task_id)
+        _wait(session, outcome)
     else:
-        data = plain(result.task)
-        session.output.show(
-            data, lambda: details([("task", data["task_id"]), ("state", data["state"])])
-        )
+        session.output.show({"task_id": outcome}, lambda: details([("task", outcome)]))
 
 
 def _payload(text: str | None, file: str | None) -> bytes:
@@ -129,20 +110,16 @@ def _set_times(
 
 def _wait(session: Session, task_id: str) -> None:
     """Wait through long polls and failovers; Ctrl-C leaves the task as it is."""
-    request = WaitTaskRequest(task_id=task_id)
-    request.wait.FromSeconds(WAIT_S)
-    while True:
-        response: WaitTaskResponse = session.cluster.call(
-            f"task {task_id} is submitted, but waiting for it failed",
-            lambda channel: TaskServiceStub(channel).WaitTask,
-            request,
-            timeout_s=(WAIT_S + session.cluster.timeout_s) * len(session.cluster.addresses),
-        )
-        if response.finished:
-            break
-    show_task(session, response.task)
-    if response.task.state != TaskState.TASK_STATE_COMPLETED:
-        raise Failure(_ending(response.task), f"Its attempts: tq-admin status {task_id}")
+    task = None
+    while task is None:
+        with (
+            doing(f"task {task_id} is submitted, but waiting for it failed"),
+            suppress(TimeoutError),
+        ):
+            task = session.client.wait(task_id, timeout_s=max(WAIT_S, session.timeout_s))
+    show_task(session, task)
+    if task.state != TaskState.TASK_STATE_COMPLETED:
+        raise Failure(_ending(task), f"Its attempts: tq-admin status {task_id}")
 
 
 def _ending(task: Task) -> str:

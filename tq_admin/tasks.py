@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import enum
-import uuid
-from collections.abc import Callable
+from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Group, RenderableType
 
 from tq.v1.task_pb2 import Task, TaskState
-from tq.v1.task_service_pb2 import (
-    CancelTaskRequest,
-    CancelTaskResponse,
-    GetTaskRequest,
-    GetTaskResponse,
-    ListTasksRequest,
-    ListTasksResponse,
-)
-from tq.v1.task_service_pb2_grpc import TaskServiceStub
 from tq_admin import values
 from tq_admin.command import Session
-from tq_admin.failures import Failure
+from tq_admin.failures import Failure, doing
 from tq_admin.output import details, grid, instant
 from tq_admin.plain import Plain, enum_name, plain
 
@@ -50,12 +41,9 @@ def status(
     payload: Annotated[bool, typer.Option(help="Fetch payload and result, too.")] = True,
 ) -> None:
     """Show one task with its attempts and its result."""
-    response: GetTaskResponse = session.cluster.call(
-        f"cannot show task {task_id}",
-        lambda channel: TaskServiceStub(channel).GetTask,
-        GetTaskRequest(task_id=task_id, omit_payload=not payload),
-    )
-    show_task(session, response.task)
+    with doing(f"cannot show task {task_id}"):
+        task = session.client.get(task_id, omit_payload=not payload)
+    show_task(session, task)
 
 
 def list_tasks(
@@ -75,21 +63,17 @@ def list_tasks(
         labels = dict(values.label(text) for text in label or ())
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--label") from None
-    request = ListTasksRequest(
-        queue=queue,
-        states=[TaskState.Value(f"TASK_STATE_{one.name}") for one in state or ()],
-        type=type_,
-        labels=labels,
-    )
-
-    def page(token: str, size: int) -> tuple[list[Task], str]:
-        request.page_token, request.page_size = token, size
-        response: ListTasksResponse = session.cluster.call(
-            "cannot list tasks", lambda channel: TaskServiceStub(channel).ListTasks, request
+    with doing("cannot list tasks"):
+        found, more = first(
+            session.client.list_tasks(
+                queue=queue,
+                states=[TaskState.Value(f"TASK_STATE_{one.name}") for one in state or ()],
+                task_type=type_,
+                labels=labels,
+                page_size=page_size(limit),
+            ),
+            limit,
         )
-        return list(response.tasks), response.next_page_token
-
-    found, more = pages(page, limit)
     session.output.show([plain(task) for task in found], lambda: _table(found))
     if more:
         session.output.remark(f"There are more: these are the newest {limit}; see --limit.")
@@ -103,15 +87,12 @@ def cancel(
     failures: list[Failure] = []
     for task_id in task_ids:
         try:
-            response: CancelTaskResponse = session.cluster.call(
-                f"cannot cancel task {task_id}",
-                lambda channel: TaskServiceStub(channel).CancelTask,
-                CancelTaskRequest(task_id=task_id, request_id=str(uuid.uuid4())),
-            )
+            with doing(f"cannot cancel task {task_id}"):
+                response = session.client.cancel(task_id)
         except Failure as failure:
             failures.append(failure)
-            continue
-        cancelled.append({"task_id": task_id, **plain(response)})
+        else:
+            cancelled.append({"task_id": task_id, **plain(response)})
     if cancelled:
         session.output.show(cancelled, lambda: _cancelled_table(cancelled))
     for earlier in failures[:-1]:
@@ -123,18 +104,15 @@ def cancel(
 Item = TypeVar("Item")
 
 
-def pages(
-    page: Callable[[str, int], tuple[list[Item], str]], limit: int
-) -> tuple[list[Item], bool]:
-    """Up to `limit` items, and whether there are more; pages may be short or empty on the way."""
-    found: list[Item] = []
-    token = ""
-    while len(found) < limit:
-        items, token = page(token, min(limit - len(found), PAGE_SIZE_MAX))
-        found += items
-        if not token:
-            break
-    return found, bool(token)
+def first(items: Iterator[Item], limit: int) -> tuple[list[Item], bool]:
+    """The first of a listing, and whether there are more."""
+    found = list(islice(items, limit + 1))
+    return found[:limit], len(found) > limit
+
+
+def page_size(limit: int) -> int:
+    """The page to ask for: what `first` takes, in one call where that is allowed."""
+    return min(limit + 1, PAGE_SIZE_MAX)
 
 
 def show_task(session: Session, task: Task) -> None:
