@@ -10,6 +10,7 @@ import enum
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TypeVar
 
 from tq.v1 import task_pb2, worker_service_pb2
@@ -254,6 +255,10 @@ class Ledger:
     def listed(self, tasks: Iterable[task_pb2.Task]) -> None:
         """Write down which tasks the cluster lists, once nothing is submitted any more."""
         self.listing = {task.spec.task_id: task.spec.labels.get(LEDGER_LABEL, "") for task in tasks}
+
+    def calls_since(self, since_s: float) -> Iterator[Call]:
+        """The calls that began then or later, the newest first."""
+        return takewhile(lambda call: call.began_s >= since_s, reversed(self.calls))
 
     def unknown(self) -> int:
         """How many calls were never answered."""

@@ -22,6 +22,7 @@ from grpc import aio
 
 from chaos.broker import TQ_CLUSTER, BrokerProcess
 from chaos.ports import free_addresses
+from chaos.stubs import CHANNEL_OPTIONS
 from tq.v1 import cluster_service_pb2, cluster_service_pb2_grpc
 
 NodeStatus = cluster_service_pb2.NodeStatus
@@ -29,14 +30,6 @@ FactT = TypeVar("FactT")
 
 POLL_S = 0.02
 ASK_S = 1.0
-CHANNEL_OPTIONS = (
-    # A restarted broker is to be found again at once, not after a back-off of seconds.
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 200),
-    ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.max_send_message_length", 64 << 20),
-)
 
 
 class FactMissingError(AssertionError):

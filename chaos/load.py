@@ -1,0 +1,220 @@
+"""A steady load on a cluster, every call of it in a ledger, and the end at which all is judged."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from chaos.checker import TERMINAL, Violation, check
+from chaos.ledger import Answer, Ending, Ledger, ReadCall, SubmitCall
+from chaos.outages import first_acknowledged_s
+from chaos.processes import ProcessCluster
+from chaos.stub_client import StubClient
+from chaos.stub_worker import Plan, StubWorker, work_result
+from tq.v1 import task_pb2, task_service_pb2
+
+QUEUE = "load"
+WORKERS = ("w1", "w2", "w3")
+SUBMIT_EVERY_S = 0.02
+READ_EVERY_S = 0.05
+NEWEST = 20
+
+
+@dataclass(slots=True)
+class Load:
+    """Submits at a steady pace, works the tasks off with three workers, reads some of them.
+
+    The pace does not wait for answers, so that the ledger also tells how long writes were out.
+    """
+
+    cluster: ProcessCluster
+    lease_s: float = 2.0
+    seed: int = 1
+    ledger: Ledger = field(default_factory=Ledger)
+    client: StubClient = field(init=False)
+    workers: list[StubWorker] = field(init=False)
+    _draw: random.Random = field(init=False)
+    _ids: list[str] = field(init=False, default_factory=list)
+    _submitting: asyncio.Task[None] | None = field(init=False, default=None)
+    _running: list[asyncio.Task[None]] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._draw = random.Random(self.seed)
+        addresses = self.cluster.addresses
+        self.client = StubClient(addresses, self.ledger, "client")
+        self.workers = [
+            StubWorker(addresses, self.ledger, worker_id, QUEUE, lease_s=self.lease_s)
+            for worker_id in WORKERS
+        ]
+
+    async def __aenter__(self) -> Self:
+        self._submitting = asyncio.create_task(self._submit_steadily())
+        self._running = [asyncio.create_task(worker.run()) for worker in self.workers]
+        self._running.append(asyncio.create_task(self._read_steadily()))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await _cancel([self._submitting, *self._running])
+        for caller in (self.client, *self.workers):
+            await caller.close()
+
+    async def await_acknowledgement(self, within_s: float, *, since_s: float | None = None) -> None:
+        """Wait until a submit that was sent since then, or from now on, has been acknowledged."""
+        from_s = self.ledger.now_s() if since_s is None else since_s
+
+        async def acknowledged() -> bool | None:
+            return first_acknowledged_s(self.ledger, from_s) is not None or None
+
+        await self._await("a new write to be acknowledged", acknowledged, within_s)
+
+    async def await_silence(self, within_s: float, *, since_s: float) -> None:
+        """Wait until running brokers could not take a submit that was sent since then."""
+
+        async def silent() -> bool | None:
+            return (
+                any(
+                    call.detail in {"UNAVAILABLE NO_LEADER", "DEADLINE_EXCEEDED"}
+                    for call in self.ledger.calls_since(since_s)
+                    if isinstance(call, SubmitCall)
+                )
+                or None
+            )
+
+        await self._await("a write that finds no leader", silent, within_s)
+
+    async def finish(self, within_s: float = 60) -> list[Violation]:
+        """Submit no more, let every task finish, read all of them and judge the whole history."""
+        await _cancel([self._submitting])
+
+        async def finished() -> bool | None:
+            tasks = await self.client.list_all()
+            return all(task.state in TERMINAL for task in tasks) or None
+
+        await self._await("every task to finish", finished, within_s)
+        await _cancel(self._running)
+        self._running.clear()
+        await self._await("every node to hold the same tasks", self._same_everywhere, within_s)
+        await self.read_all()
+        return check(self.ledger)
+
+    async def read_all(self) -> None:
+        """List every task and read each of them, also those whose submit was never answered."""
+        listing = await self.client.list_all()
+        self.ledger.listed(listing)
+        known = {task.spec.task_id for task in listing} | set(self._ids)
+        waiting = iter(sorted(known))
+
+        async def reader() -> None:
+            for task_id in waiting:
+                await self.client.read(task_id)
+
+        await asyncio.gather(*(reader() for _ in range(16)))
+
+    def describe(self) -> str:
+        """Count what happened."""
+        acknowledged = sum(
+            1
+            for call in self.ledger.calls
+            if isinstance(call, SubmitCall) and call.answer is Answer.APPLIED
+        )
+        return (
+            f"{len(self.ledger.calls)} calls, {self.ledger.unknown()} of them never answered;"
+            f" {acknowledged} submits acknowledged, {len(self._ids)} tasks,"
+            f" {sum(worker.done for worker in self.workers)} completions acknowledged,"
+            f" {sum(worker.stale for worker in self.workers)} stale reports refused"
+        )
+
+    async def _await(
+        self, what: str, probe: Callable[[], Awaitable[bool | None]], within_s: float
+    ) -> None:
+        async def watched() -> bool | None:
+            for task in self._running:
+                if task.done():
+                    await task  # a worker that fell over says why
+            return await probe()
+
+        await self.cluster.await_fact(what, watched, within_s)
+
+    async def _same_everywhere(self) -> bool | None:
+        """Whether the nodes' own disks, which may lag, hold the same tasks in the same states."""
+        listings = [
+            [
+                (task.spec.task_id, task.state)
+                for task in await self.client.list_all(
+                    task_service_pb2.READ_LEVEL_LOCAL, broker=broker
+                )
+            ]
+            for broker in self.client.brokers
+        ]
+        return all(listing == listings[0] for listing in listings) or None
+
+    async def _submit_steadily(self) -> None:
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        async with asyncio.TaskGroup() as group:
+            for number in itertools.count():
+                group.create_task(self._submit_one(number))
+                due_s = started_s + (number + 1) * SUBMIT_EVERY_S
+                await asyncio.sleep(max(0.0, due_s - loop.time()))
+
+    async def _submit_one(self, number: int) -> None:
+        specs = [self._spec(f"{number}.{item}") for item in range(self._draw.choice((1, 1, 2)))]
+        self._ids += [task_id for task_id in await self.client.submit(specs) if task_id]
+
+    def _spec(self, salt: str) -> task_pb2.TaskSpec:
+        """Most tasks are quick; some take longer than a lease, some fail or go back once."""
+        plans = {
+            Plan(): 60,
+            Plan(work_s=self._draw.uniform(0.0, 0.05)): 25,
+            Plan(work_s=1.5 * self.lease_s): 2,
+            Plan(first_attempt_ends=Ending.FAIL): 8,
+            Plan(first_attempt_ends=Ending.RELEASE): 5,
+        }
+        [plan] = self._draw.choices(list(plans), weights=list(plans.values()))
+        return task_pb2.TaskSpec(
+            queue=QUEUE,
+            type="planned",
+            payload=plan.payload(f"{self.seed}.{salt}"),
+            priority=self._draw.choice((0, 0, 0, 9)),
+            max_attempts=50,
+        )
+
+    async def _read_steadily(self) -> None:
+        while True:
+            await asyncio.sleep(READ_EVERY_S)
+            if self._ids:
+                # Half of the reads go where things change: to the newest tasks.
+                choices = self._draw.choice((self._ids, self._ids[-NEWEST:]))
+                await self.client.read(self._draw.choice(choices))
+
+
+def wrong_results(ledger: Ledger) -> set[str]:
+    """Return the completed tasks whose result, as it was read, is not what their payload gives."""
+    return {
+        call.task_id
+        for call in ledger.calls
+        if isinstance(call, ReadCall)
+        and call.task is not None
+        and call.task.state == task_pb2.TASK_STATE_COMPLETED
+        and call.task.result != work_result(call.task.spec)
+    }
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None] | None]) -> None:
+    """Cancel, and let anything but the cancellation surface."""
+    running = [task for task in tasks if task is not None]
+    for task in running:
+        task.cancel()
+    for result in await asyncio.gather(*running, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result

@@ -1,0 +1,48 @@
+"""How long writes were out, from a ledger."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chaos.ledger import Answer, Ledger, SubmitCall
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """From a fault to the first acknowledgement of a write that was sent after it."""
+
+    fault_s: float
+    over_s: float
+
+    @property
+    def length_s(self) -> float:
+        """Its length; no shorter than the pace at which writes are sent allows to see."""
+        return self.over_s - self.fault_s
+
+
+def first_acknowledged_s(ledger: Ledger, since_s: float) -> float | None:
+    """When the first write that was sent at ``since_s`` or later was acknowledged."""
+    answered = [
+        call.known_by_s
+        for call in ledger.calls_since(since_s)
+        if isinstance(call, SubmitCall) and call.answer is Answer.APPLIED
+    ]
+    return min(answered, default=None)
+
+
+def outage(ledger: Ledger, fault_s: float) -> Outage | None:
+    """The outage that a fault at ``fault_s`` caused; None while it lasts."""
+    over_s = first_acknowledged_s(ledger, fault_s)
+    return None if over_s is None else Outage(fault_s, over_s)
+
+
+def summary(outages: Sequence[Outage]) -> str:
+    """Put their lengths into one line."""
+    lengths = [one.length_s for one in outages]
+    return (
+        f"{len(lengths)} write outages: median {statistics.median(lengths) * 1e3:.0f} ms,"
+        f" worst {max(lengths) * 1e3:.0f} ms"
+        f" ({', '.join(f'{length * 1e3:.0f}' for length in lengths)})"
+    )

@@ -1,0 +1,88 @@
+"""A client made from generated stubs alone."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from grpc import aio
+
+from chaos.ledger import LEDGER_LABEL, ReadCall, SubmitCall, ledger_label
+from chaos.stubs import Broker, StubCaller
+from tq.v1 import task_pb2, task_service_pb2
+
+SEND_S = 1.0
+"""How long one sending may take before another broker is asked."""
+
+
+class StubClient(StubCaller):
+    """Submits and reads, and writes all of it into the ledger."""
+
+    async def submit(
+        self, specs: Sequence[task_pb2.TaskSpec], *, within_s: float = 30
+    ) -> list[str | None]:
+        """Create tasks, each labelled for the ledger; None stands for an item that was refused."""
+        request_id = str(uuid.uuid4())
+        for item, spec in enumerate(specs):
+            spec.labels[LEDGER_LABEL] = ledger_label(request_id, item)
+
+        async def send(broker: Broker, age: Duration, call: SubmitCall) -> list[str | None]:
+            request = task_service_pb2.SubmitRequest(
+                request_id=request_id, retry_age=age, tasks=specs
+            )
+            reply = await broker.tasks.Submit(request, timeout=SEND_S)
+            ids = [result.task.task_id or None for result in reply.results]
+            self.ledger.submitted(call, ids)
+            return ids
+
+        return await self.until_answered(
+            lambda: self.ledger.submit(self.actor, request_id, len(specs)),
+            send,
+            within_s=within_s,
+        )
+
+    async def read(self, task_id: str, *, within_s: float = 30) -> task_pb2.Task | None:
+        """Read one task, linearizably; None when there is none."""
+        return await self.until_answered(
+            lambda: self.ledger.read(self.actor, task_id),
+            lambda broker, _, call: self.read_through(broker, call),
+            within_s=within_s,
+        )
+
+    async def read_through(self, broker: Broker, call: ReadCall) -> task_pb2.Task | None:
+        """Send one read to this very broker."""
+        request = task_service_pb2.GetTaskRequest(task_id=call.task_id)
+        try:
+            reply = await broker.tasks.GetTask(request, timeout=SEND_S)
+        except aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                self.ledger.found(call, None)
+                return None
+            raise
+        self.ledger.found(call, reply.task)
+        return reply.task
+
+    async def list_all(
+        self,
+        read_level: task_service_pb2.ReadLevel.ValueType = (
+            task_service_pb2.READ_LEVEL_LINEARIZABLE
+        ),
+        *,
+        broker: Broker | None = None,
+    ) -> list[task_pb2.Task]:
+        """Page through every task of the cluster; the asked broker must be up or come up."""
+        tasks: list[task_pb2.Task] = []
+        page_token = ""
+        while True:
+            request = task_service_pb2.ListTasksRequest(
+                page_size=1_000, page_token=page_token, read_level=read_level
+            )
+            page = await (broker or self.brokers[0]).tasks.ListTasks(
+                request, timeout=10, wait_for_ready=True
+            )
+            tasks += page.tasks
+            page_token = page.next_page_token
+            if not page_token:
+                return tasks

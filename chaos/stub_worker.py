@@ -1,0 +1,233 @@
+"""A worker made from generated stubs alone, which honours its deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from google.protobuf.duration_pb2 import Duration
+
+from chaos.beliefs import CLOCK_MARGIN
+from chaos.ledger import (
+    ClaimCall,
+    Ending,
+    HeartbeatCall,
+    HeartbeatStatus,
+    Ledger,
+    ReportCall,
+    ReportStatus,
+)
+from chaos.stubs import Broker, StubCaller, UnansweredError, seconds
+from tq.v1 import task_pb2, worker_service_pb2
+
+CLAIM_WAIT_S = 1.0
+SEND_S = 1.0
+
+
+def work_result(spec: task_pb2.TaskSpec) -> bytes:
+    """What a task's handler returns here: anyone can tell whether a result is right."""
+    return hashlib.sha256(spec.payload).digest()
+
+
+@dataclass(slots=True)
+class Held:
+    """A lease in this worker's hands."""
+
+    task: worker_service_pb2.ClaimedTask
+    deadline_s: float
+    lost: asyncio.Event
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a task asks of the worker, written in its payload by whoever submits it."""
+
+    work_s: float = 0.0
+    first_attempt_ends: Ending = Ending.COMPLETE
+
+    def payload(self, salt: str) -> bytes:
+        """Encode, with something that makes it one of a kind."""
+        return f"{self.work_s} {self.first_attempt_ends.value} {salt}".encode()
+
+    @classmethod
+    def of(cls, payload: bytes) -> Plan:
+        """Decode."""
+        work_s, ending, _ = payload.decode().split(" ", 2)
+        return cls(float(work_s), Ending(ending))
+
+
+class StubWorker(StubCaller):
+    """Runs until cancelled; ``done`` counts the completions that were acknowledged to it."""
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        ledger: Ledger,
+        worker_id: str,
+        queue: str,
+        *,
+        lease_s: float = 2.0,
+        tasks_max: int = 8,
+    ) -> None:
+        super().__init__(addresses, ledger, worker_id)
+        self._queue = queue
+        self._lease_s = lease_s
+        self._tasks_max = tasks_max
+        self._held: dict[int, Held] = {}
+        self._room = asyncio.Event()
+        self.done = 0
+        self.stale = 0
+
+    async def run(self) -> None:
+        """Claim, hold and report until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._renew_all())
+            while True:
+                room = self._tasks_max - len(self._held)
+                for claimed, deadline_s in await self.claim(max_tasks=max(1, room)):
+                    if time.monotonic() < deadline_s:
+                        held = Held(claimed, deadline_s, asyncio.Event())
+                        self._held[claimed.token] = held
+                        group.create_task(self._work(held))
+                while len(self._held) >= self._tasks_max:
+                    self._room.clear()
+                    await self._room.wait()
+
+    async def claim(
+        self, *, max_tasks: int = 1, wait_s: float = CLAIM_WAIT_S
+    ) -> list[tuple[worker_service_pb2.ClaimedTask, float]]:
+        """Claim once, repeated until it is answered; each task with the deadline to stop by."""
+        request_id = str(uuid.uuid4())
+
+        async def send(
+            broker: Broker, age: Duration, call: ClaimCall
+        ) -> list[tuple[worker_service_pb2.ClaimedTask, float]]:
+            request = worker_service_pb2.ClaimRequest(
+                worker_id=self.actor,
+                queues=[self._queue],
+                max_tasks=max_tasks,
+                lease=seconds(self._lease_s),
+                wait=seconds(wait_s),
+                request_id=request_id,
+                retry_age=age,
+            )
+            reply = await broker.workers.Claim(request, timeout=wait_s + SEND_S)
+            self.ledger.claimed(call, reply)
+            return [
+                (
+                    task,
+                    call.began_s
+                    + task.waited.ToNanoseconds() / 1e9
+                    + task.lease.ToNanoseconds() / 1e9 * (1 - CLOCK_MARGIN),
+                )
+                for task in reply.tasks
+            ]
+
+        return await self.until_answered(
+            lambda: self.ledger.claim(self.actor, request_id), send, within_s=60
+        )
+
+    async def report(
+        self, task_id: str, token: int, ending: Ending, result: bytes = b""
+    ) -> worker_service_pb2.ReportResult:
+        """Report how an attempt ended, repeated until it is answered."""
+        report = worker_service_pb2.TaskReport(task_id=task_id, token=token)
+        if ending is Ending.COMPLETE:
+            report.complete.result = result
+        elif ending is Ending.FAIL:
+            report.fail.error = "failed on purpose"
+            report.fail.retry_after.FromMilliseconds(20)
+        else:
+            report.release.reason = "released on purpose"
+        request = worker_service_pb2.ReportRequest(worker_id=self.actor, reports=[report])
+
+        async def send(
+            broker: Broker, _: Duration, call: ReportCall
+        ) -> worker_service_pb2.ReportResult:
+            reply = await broker.workers.Report(request, timeout=SEND_S)
+            self.ledger.reported(call, reply.results[0])
+            return reply.results[0]
+
+        return await self.until_answered(
+            lambda: self.ledger.report(self.actor, task_id, token, ending, result),
+            send,
+            within_s=60,
+        )
+
+    async def heartbeat(self, leases: Sequence[worker_service_pb2.ClaimedTask]) -> None:
+        """Renew once; without an answer the deadlines stay as they are."""
+        request = worker_service_pb2.HeartbeatRequest(worker_id=self.actor)
+        for task in leases:
+            request.leases.add(task_id=task.spec.task_id, token=task.token)
+
+        async def send(
+            broker: Broker, _: Duration, call: HeartbeatCall
+        ) -> worker_service_pb2.HeartbeatResponse:
+            reply = await broker.workers.Heartbeat(request, timeout=SEND_S)
+            self.ledger.renewed(call, request, reply)
+            self._take(call.began_s, request, reply)
+            return reply
+
+        await self.until_answered(
+            lambda: self.ledger.heartbeat(self.actor), send, within_s=self._lease_s
+        )
+
+    def _take(
+        self,
+        sent_s: float,
+        request: worker_service_pb2.HeartbeatRequest,
+        reply: worker_service_pb2.HeartbeatResponse,
+    ) -> None:
+        for lease, result in zip(request.leases, reply.results, strict=True):
+            held = self._held.get(lease.token)
+            if held is None or time.monotonic() > held.deadline_s:
+                continue
+            if result.status == HeartbeatStatus.STATUS_LEASE_LOST:
+                held.lost.set()
+            else:
+                length_s = result.lease.ToNanoseconds() / 1e9
+                deadline_s = sent_s + length_s * (1 - CLOCK_MARGIN)
+                held.deadline_s = max(held.deadline_s, deadline_s)
+
+    async def _renew_all(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / 4)
+            if self._held:
+                try:
+                    await self.heartbeat([held.task for held in self._held.values()])
+                except UnansweredError:
+                    continue  # the deadlines stand, and the leases run out by them
+
+    async def _work(self, held: Held) -> None:
+        task = held.task
+        plan = Plan.of(task.spec.payload)
+        try:
+            if not await self._busy(held, plan.work_s):
+                return
+            ending = plan.first_attempt_ends if task.attempt == 1 else Ending.COMPLETE
+        finally:
+            del self._held[task.token]
+            self._room.set()
+        result = work_result(task.spec) if ending is Ending.COMPLETE else b""
+        answer = await self.report(task.spec.task_id, task.token, ending, result)
+        if answer.status == ReportStatus.STATUS_LEASE_LOST:
+            self.stale += 1
+        elif ending is Ending.COMPLETE:
+            self.done += 1
+
+    async def _busy(self, held: Held, work_s: float) -> bool:
+        """Work for a while; False when the lease was lost or its deadline passed before the end."""
+        done_s = time.monotonic() + work_s
+        while time.monotonic() < done_s:
+            left_s = min(done_s, held.deadline_s) - time.monotonic()
+            if held.lost.is_set() or left_s <= 0:
+                return False
+            try:
+                await asyncio.wait_for(held.lost.wait(), min(left_s, 0.1))
+            except TimeoutError:
+                continue
+        return not held.lost.is_set() and time.monotonic() < held.deadline_s
