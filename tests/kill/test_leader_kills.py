@@ -36,7 +36,7 @@ async def judged(load: Load) -> str:
 def tell(capsys: pytest.CaptureFixture[str], text: str) -> None:
     """Print what was measured, also when the test passes."""
     with capsys.disabled():
-        print(f"\n{text}")
+        print(f"\n{text}")  # noqa: T201  # figures for whoever runs the tests
 
 
 async def kill_leader(load: Load) -> tuple[str, Outage]:
