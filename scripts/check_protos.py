@@ -32,14 +32,15 @@ def main() -> None:
         return
     _buf("lint")
     print("protos: lint passed")
-    baseline = against or _release_tag() or _last_change_on_main()
+    release = _release_tag()
+    baseline = against or release or _last_change_on_main()
     if baseline is None:
         print("protos: no earlier version in this clone's history to compare with")
         return
-    _compare(baseline)
+    _compare(baseline, excuse=None if release else _declared_break(baseline))
 
 
-def _compare(baseline: str) -> None:
+def _compare(baseline: str, *, excuse: str | None) -> None:
     name = _git("log", "-1", "--format=%h (%s)", baseline)
     with tempfile.TemporaryDirectory() as folder:
         archive = subprocess.run(
@@ -48,17 +49,16 @@ def _compare(baseline: str) -> None:
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
             tar.extractall(folder, filter="data")
         shutil.copy(ROOT / "buf.yaml", folder)
-        reason = _declared_break(baseline)
-        _buf("breaking", "--against", folder, allowed=reason)
-    print(f"protos: compared with {name}: " + (f"{TRAILER} {reason}" if reason else "compatible"))
+        _buf("breaking", "--against", folder, excuse=excuse)
+    print(f"protos: compared with {name}: " + (f"{TRAILER} {excuse}" if excuse else "compatible"))
 
 
-def _buf(*arguments: str, allowed: str | None = None) -> None:
+def _buf(*arguments: str, excuse: str | None = None) -> None:
     buf = shutil.which("buf", path=str(Path(sys.executable).parent)) or shutil.which("buf")
     if buf is None:
         sys.exit("protos: buf is not installed; it comes with the dev dependencies: make setup")
-    if subprocess.run([buf, *arguments], cwd=ROOT, check=False).returncode and allowed is None:
-        sys.exit(f"protos: buf {arguments[0]} refused proto/, see above")
+    if subprocess.run([buf, *arguments], cwd=ROOT, check=False).returncode and excuse is None:
+        sys.exit(f"protos: buf {arguments[0]} refused proto/, see above and CONTRIBUTING.md")
 
 
 def _release_tag() -> str | None:
