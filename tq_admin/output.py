@@ -65,7 +65,8 @@ def grid(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str
     """A table whose numbers stand to the right."""
     table = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
     for position, column in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[position], int) for row in rows)
+        kinds = {type(row[position]) for row in rows if row[position] != "-"}
+        numeric = kinds == {int}
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(cell(value) for value in row))
