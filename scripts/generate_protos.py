@@ -53,17 +53,14 @@ def _digest(inputs: list[Path]) -> str:
 
 
 def _compile(inputs: list[Path], staging: Path, *, plugins_dir: Path) -> None:
-    import google.rpc.status_pb2  # noqa: PLC0415 - generators exist only in dev and build environments
-    import grpc_tools  # noqa: PLC0415
-    from grpc_tools import protoc  # noqa: PLC0415
+    import grpc_tools  # noqa: PLC0415 - generators exist only in dev and build environments
+    from grpc_tools import protoc  # noqa: PLC0415 - as above
 
     well_known = Path(grpc_tools.__file__).parent / "_proto"
-    common = Path(google.rpc.status_pb2.__file__).parents[2]
     arguments = [
         "protoc",
         f"--proto_path={PROTO_DIR}",
         f"--proto_path={well_known}",
-        f"--proto_path={common}",
         f"--plugin=protoc-gen-mypy={_plugin(plugins_dir, 'main')}",
         f"--plugin=protoc-gen-mypy_grpc={_plugin(plugins_dir, 'grpc')}",
         f"--python_out={staging}",
