@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from google.protobuf.message import Message
 
@@ -89,8 +89,7 @@ class Redrive:
     caller: Caller = ANONYMOUS
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """A live lease, as the leader's memory holds it."""
 
     token: FencingToken

@@ -1,0 +1,211 @@
+"""What one batch of decisions reads once and writes once: counters, queues, what it wakes."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from tq.internal.v1 import state_pb2
+from tq.v1 import queue_service_pb2
+from tq_cluster.core import rows, states, tables
+from tq_cluster.core.limits import Limits
+from tq_cluster.core.operations import Wakeups
+from tq_cluster.core.types import FencingToken, TaskNumber, TimestampMs
+from tq_cluster.core.view import View, Workspace
+
+CLUSTER_VERSION: Final = 1
+"""The rules that this code decides by."""
+AGING_MS_DEFAULT: Final = 1_000
+_TOKENS_A_SECOND: Final = 1 << 20
+TOKEN_MAX: Final = (1 << 53) - 1
+"""Beyond it a token would not survive JSON or a float."""
+
+
+class Draw(Protocol):
+    """Where jitter comes from: ``random.Random``, for one."""
+
+    def random(self) -> float:
+        """Return a number from 0 up to, not including, 1."""
+
+
+class Queue:
+    """A queue as the batch has it so far."""
+
+    __slots__ = ("aging_ms", "changed", "counts", "name", "ordering", "paused", "queue_id")
+
+    def __init__(self, queue_id: int, row: state_pb2.QueueRow) -> None:
+        self.queue_id = queue_id
+        self.name = row.name
+        self.ordering = row.ordering
+        self.aging_ms = row.aging_ms
+        self.paused = row.paused
+        self.counts = list(row.tasks_by_state)
+        self.changed = False
+
+    def row(self) -> state_pb2.QueueRow:
+        """Return what is stored of it."""
+        return state_pb2.QueueRow(
+            name=self.name,
+            ordering=self.ordering,
+            aging_ms=self.aging_ms,
+            paused=self.paused,
+            tasks_by_state=self.counts,
+        )
+
+
+def new_queue_row(name: str) -> state_pb2.QueueRow:
+    """Return a queue without tasks and with the default settings."""
+    return state_pb2.QueueRow(
+        name=name,
+        ordering=queue_service_pb2.QueueSettings.ORDERING_STRICT,
+        aging_ms=AGING_MS_DEFAULT,
+        tasks_by_state=[0] * len(states.ALL),
+    )
+
+
+def read_queue(view: View, prefix: bytes, queue_id: int) -> Queue:
+    """Return the queue that a name or a task's row leads to."""
+    row = view.get(tables.QUEUES, tables.queue_key(prefix, queue_id))
+    assert row is not None, f"queue {queue_id} has no row"
+    return Queue(queue_id, state_pb2.QueueRow.FromString(row))
+
+
+class Batch:
+    """The batch as a whole: its instant, its counters, what it wakes."""
+
+    def __init__(
+        self, workspace: Workspace, now_ms: TimestampMs, draw: Draw, limits: Limits
+    ) -> None:
+        """Go on from where the last batch ended; time must not have gone back since."""
+        self.workspace = workspace
+        self.now_ms = now_ms
+        self.draw = draw
+        self.limits = limits
+        self.wakeups = Wakeups()
+        self.changed = False
+        """Whether anything was written: only then is there anything to write at the end."""
+        row = workspace.get(tables.META, tables.COUNTERS_KEY)
+        self.counters = state_pb2.CountersRow.FromString(row or b"")
+        assert now_ms >= self.counters.now_ms, (
+            f"log time went back from {self.counters.now_ms} to {now_ms}"
+        )
+        self._spaces: dict[int, Space] = {}
+
+    def space(self, namespace: int) -> Space:
+        """Return one namespace's part of the batch."""
+        space = self._spaces.get(namespace)
+        if space is None:
+            space = self._spaces[namespace] = Space(self, namespace)
+        return space
+
+    def finish(self) -> None:
+        """Write what was gathered, if anything changed at all."""
+        if not self.changed:
+            return
+        for space in self._spaces.values():
+            space.finish()
+        self.counters.now_ms = self.now_ms
+        self.workspace.put(
+            tables.META, tables.COUNTERS_KEY, self.counters.SerializeToString(deterministic=True)
+        )
+
+
+class Space:
+    """One namespace's part of the state, as a batch is changing it."""
+
+    __slots__ = (
+        "_by_id",
+        "_by_name",
+        "batch",
+        "counters",
+        "limits",
+        "now_ms",
+        "prefix",
+        "wakeups",
+        "workspace",
+    )
+
+    def __init__(self, batch: Batch, namespace: int) -> None:
+        self.batch = batch
+        self.workspace = batch.workspace
+        self.now_ms = batch.now_ms
+        self.limits = batch.limits
+        self.wakeups = batch.wakeups
+        self.counters = batch.counters
+        self.prefix = tables.prefix_of(namespace)
+        self._by_name: dict[str, Queue | None] = {}
+        self._by_id: dict[int, Queue] = {}
+
+    def queue(self, queue_id: int) -> Queue:
+        """Return the queue of a task."""
+        queue = self._by_id.get(queue_id)
+        if queue is None:
+            queue = read_queue(self.workspace, self.prefix, queue_id)
+            self._by_id[queue_id] = self._by_name[queue.name] = queue
+        return queue
+
+    def find_queue(self, name: str) -> Queue | None:
+        """Return the queue of this name, if there is one."""
+        try:
+            return self._by_name[name]
+        except KeyError:
+            queue_id = rows.read_queue_id(self.workspace, self.prefix, name)
+        if queue_id is None:
+            self._by_name[name] = None
+            return None
+        return self.queue(queue_id)
+
+    def queue_or_new(self, name: str) -> Queue:
+        """Return the queue of this valid name, created where need be."""
+        queue = self.find_queue(name)
+        if queue is None:
+            self.counters.queue_id += 1
+            queue = Queue(self.counters.queue_id, new_queue_row(name))
+            queue.changed = self.batch.changed = True
+            self._by_name[name] = self._by_id[queue.queue_id] = queue
+            self.workspace.put(
+                tables.QUEUE_IDS,
+                tables.name_key(self.prefix, name),
+                queue.queue_id.to_bytes(4, "big"),
+            )
+        return queue
+
+    def next_task_number(self) -> TaskNumber:
+        """Return the number of the next task in the order of submission."""
+        number = self.counters.task_number + 1
+        self.counters.task_number = number
+        return TaskNumber(number)
+
+    def next_token(self) -> FencingToken:
+        """Return a token above all that this group ever granted.
+
+        It is also above any that it granted up to this second as far as a state restored from an
+        old backup does not remember them.
+        """
+        by_time = self.now_ms // 1000 * _TOKENS_A_SECOND
+        token = max(self.counters.token + 1, by_time)
+        assert token <= TOKEN_MAX, "fencing tokens are used up: is the clock centuries ahead?"
+        self.counters.token = token
+        return FencingToken(token)
+
+    def put_task(self, number: int, row: state_pb2.TaskRow) -> None:
+        """Store a task's row."""
+        self.workspace.put(
+            tables.TASKS, tables.number_key(self.prefix, number), row.SerializeToString()
+        )
+        self.batch.changed = True
+
+    def wake_at(self, at_ms: int) -> None:
+        """Let the leader know that something becomes due at this instant."""
+        due_at_ms = self.wakeups.due_at_ms
+        if due_at_ms is None or at_ms < due_at_ms:
+            self.wakeups.due_at_ms = at_ms
+
+    def finish(self) -> None:
+        """Write the queues that changed."""
+        for queue in self._by_id.values():
+            if queue.changed:
+                self.workspace.put(
+                    tables.QUEUES,
+                    tables.queue_key(self.prefix, queue.queue_id),
+                    queue.row().SerializeToString(deterministic=True),
+                )

@@ -1,0 +1,89 @@
+"""The one door to decisions: a batch of operations in, changes and outcomes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from tq_cluster.core.batch import Batch, Draw
+from tq_cluster.core.cancels import decide_cancel
+from tq_cluster.core.claims import decide_claim
+from tq_cluster.core.due import decide_due
+from tq_cluster.core.expiries import decide_expiries
+from tq_cluster.core.formation import decide_formation
+from tq_cluster.core.limits import DEFAULT_LIMITS, Limits
+from tq_cluster.core.operations import (
+    Cancel,
+    Claim,
+    ConfigureQueue,
+    Decision,
+    ExpireLeases,
+    FormCluster,
+    MakeDue,
+    Operation,
+    Outcome,
+    Redrive,
+    RemoveRetired,
+    Report,
+    Submit,
+)
+from tq_cluster.core.queues import decide_configure
+from tq_cluster.core.redrives import decide_redrive
+from tq_cluster.core.reports import decide_report
+from tq_cluster.core.retention import decide_retired
+from tq_cluster.core.submits import decide_submit
+from tq_cluster.core.types import TimestampMs
+from tq_cluster.core.view import Workspace
+
+__all__ = ["Draw", "decide"]
+
+
+def decide(
+    operations: Sequence[Operation],
+    now_ms: TimestampMs,
+    workspace: Workspace,
+    draw: Draw,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Decision:
+    """Decide a batch on the leader: what changes, and what each caller is told.
+
+    Total: an operation that cannot be honoured gets a `Refused`, never an exception, and leaves no
+    change behind. ``now_ms`` is log time, never below the last decided one. ``workspace`` must
+    already hold every entry of the leader's log; it takes the changes, none of them if all that was
+    asked for leaves everything as it is. ``draw`` is where jitter comes from.
+
+    Kinds are decided in the order of ``Operation.order``, within a kind as given.
+    """
+    batch = Batch(workspace, now_ms, draw, limits)
+    outcomes: dict[int, Outcome] = {}
+    for place in sorted(range(len(operations)), key=lambda place: operations[place].order):
+        outcomes[place] = _decide_one(batch, operations[place])
+    batch.finish()
+    return Decision([outcomes[place] for place in range(len(operations))], batch.wakeups)
+
+
+def _decide_one(batch: Batch, operation: Operation) -> Outcome:
+    space = batch.space(operation.caller.namespace)
+    match operation:
+        case Submit():
+            return decide_submit(space, operation)
+        case Claim():
+            return decide_claim(space, operation)
+        case Report():
+            return decide_report(space, operation)
+        case Cancel():
+            return decide_cancel(space, operation)
+        case ConfigureQueue():
+            return decide_configure(space, operation)
+        case Redrive():
+            return decide_redrive(space, operation)
+        case ExpireLeases():
+            return decide_expiries(space, operation)
+        case MakeDue():
+            return decide_due(space, operation)
+        case RemoveRetired():
+            return decide_retired(space, operation)
+        case FormCluster():
+            return decide_formation(space, operation)
+        case _:
+            assert_never(operation)

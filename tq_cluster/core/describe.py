@@ -1,0 +1,93 @@
+"""A task as callers see it, put together from its rows."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tq.internal.v1 import state_pb2
+from tq.v1 import task_pb2
+from tq_cluster.core import rows, states, tables
+from tq_cluster.core.limits import DEFAULT_LIMITS
+from tq_cluster.core.spans import put_ms
+from tq_cluster.core.view import View
+
+_LAST_ERROR_SEARCH: Final = DEFAULT_LIMITS.attempts_kept
+
+
+def whole_task(
+    view: View, prefix: bytes, number: int, row: state_pb2.TaskRow, *, omit_payload: bool
+) -> task_pb2.Task:
+    """Return everything known of a task, its payload and result left out where asked."""
+    chunks = 0 if omit_payload else row.payload_chunks
+    task = brief_task(row, rows.read_spec(view, prefix, number, chunks))
+    if omit_payload:
+        task.spec.payload = b""
+    add_history(view, prefix, number, row, task)
+    if row.has_result:
+        result = rows.read_result(view, prefix, number)
+        task.result_content_type = result.content_type
+        if not omit_payload:
+            task.result = result.result or rows.read_chunks(
+                view, tables.RESULT_CHUNKS, prefix, number, result.chunks
+            )
+    return task
+
+
+def brief_task(row: state_pb2.TaskRow, spec: task_pb2.TaskSpec) -> task_pb2.Task:
+    """Return what a task's row says, over its spec."""
+    task = task_pb2.Task(
+        spec=spec,
+        state=row.state,
+        failure_reason=row.failure_reason,
+        attempts_made=row.attempts_made,
+        cancel_requested=row.cancel_requested,
+        redrives=row.redrives,
+    )
+    put_ms(task.submitted_at, row.submitted_at_ms)
+    if row.state in states.WAITING:
+        put_ms(task.due_at, row.due_at_ms)
+    if row.state in states.TERMINAL:
+        put_ms(task.finished_at, row.finished_at_ms)
+    return task
+
+
+def add_history(
+    view: View, prefix: bytes, number: int, row: state_pb2.TaskRow, task: task_pb2.Task
+) -> None:
+    """Add the newest attempts, the live or successful one included, and the last error."""
+    kept = DEFAULT_LIMITS.attempts_kept
+    history = rows.read_history(view, prefix, number, row, kept)
+    current = row.state in (states.RUNNING, states.COMPLETED)
+    task.last_error = _last_error(history)
+    for ended in reversed(history[: kept - current]):
+        attempt = task.attempts.add(
+            number=ended.number,
+            token=ended.token,
+            worker_id=ended.worker_id,
+            end=ended.end,
+            error=ended.error,
+        )
+        put_ms(attempt.started_at, ended.started_at_ms)
+        put_ms(attempt.ended_at, ended.ended_at_ms)
+    if current:
+        attempt = task.attempts.add(
+            number=row.attempts_made, token=row.token, worker_id=row.worker_id
+        )
+        put_ms(attempt.started_at, row.started_at_ms)
+        if row.state == states.RUNNING:
+            attempt.end = task_pb2.Attempt.END_RUNNING
+        else:
+            attempt.end = task_pb2.Attempt.END_COMPLETED
+            put_ms(attempt.ended_at, row.finished_at_ms)
+
+
+def last_error(view: View, prefix: bytes, number: int, row: state_pb2.TaskRow) -> str:
+    """Return the error of the last failed attempt among those kept."""
+    return _last_error(rows.read_history(view, prefix, number, row, _LAST_ERROR_SEARCH))
+
+
+def _last_error(newest_first: list[state_pb2.AttemptRow]) -> str:
+    for attempt in newest_first:
+        if attempt.end == task_pb2.Attempt.END_FAILED:
+            return attempt.error
+    return ""

@@ -1,0 +1,34 @@
+"""What time alone does to waiting tasks: they become ready, or are not worth starting any more."""
+
+from __future__ import annotations
+
+from tq.v1 import task_pb2
+from tq_cluster.core import rows, tables, tasks
+from tq_cluster.core.batch import Space
+from tq_cluster.core.operations import Done, MakeDue
+
+
+def decide_due(space: Space, operation: MakeDue) -> Done:
+    """Fail the tasks past their expire_at, then make those pending whose time has come."""
+    expired = _reached(space, tables.EXPIRING, operation.tasks_max)
+    for number in expired:
+        row = rows.read_task(space.workspace, space.prefix, number)
+        spec = rows.read_spec(space.workspace, space.prefix, number)
+        queue = space.queue(row.queue_id)
+        tasks.fail(space, queue, number, row, spec.task_id, task_pb2.FAILURE_REASON_EXPIRED)
+        space.put_task(number, row)
+    # Read only now: a task that has just expired is due no more.
+    due = _reached(space, tables.DUE, operation.tasks_max - len(expired))
+    for number in due:
+        row = rows.read_task(space.workspace, space.prefix, number)
+        tasks.make_pending(space, space.queue(row.queue_id), number, row)
+        space.put_task(number, row)
+    return Done(more=len(expired) + len(due) >= operation.tasks_max)
+
+
+def _reached(space: Space, table: int, limit: int) -> list[int]:
+    """Return up to ``limit`` numbers of tasks whose instant in ``table`` has been reached."""
+    start = tables.at_key(space.prefix, 0, 0)
+    stop = tables.at_key(space.prefix, space.now_ms + 1, 0)
+    found = space.workspace.scan(table, start, stop, limit=limit)
+    return [tables.split_number(key) for key, _ in found]

@@ -1,0 +1,177 @@
+"""What can be read: answers from a view, changing nothing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tq.internal.v1 import state_pb2
+from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
+from tq_cluster.core import describe, ordering, requests, rows, states, tables
+from tq_cluster.core.batch import Queue, read_queue
+from tq_cluster.core.cancels import no_such_task
+from tq_cluster.core.limits import DEFAULT_LIMITS, Limits
+from tq_cluster.core.operations import Lease, Refused, Replied
+from tq_cluster.core.queues import no_such_queue, settings_of
+from tq_cluster.core.spans import put_ms
+from tq_cluster.core.types import DurationMs, FencingToken, TaskId, TaskNumber, TimestampMs
+from tq_cluster.core.validation import check_count
+from tq_cluster.core.view import View
+
+TERMINAL_STATES: Final = states.TERMINAL
+
+
+def get_task(
+    view: View,
+    request: task_service_pb2.GetTaskRequest,
+    now_ms: TimestampMs,  # noqa: ARG001 - the interface of every query about tasks
+    namespace: int = 0,
+) -> Replied | Refused:
+    """Return one task with its whole history."""
+    prefix = tables.prefix_of(namespace)
+    found = rows.find_task(view, prefix, request.task_id)
+    if found is None:
+        return no_such_task(request.task_id)
+    task = describe.whole_task(view, prefix, *found, omit_payload=request.omit_payload)
+    return Replied(reply=task_service_pb2.GetTaskResponse(task=task))
+
+
+def is_finished(view: View, task_id: TaskId, namespace: int = 0) -> bool:
+    """Whether a task is terminal, or gone."""
+    found = rows.find_task(view, tables.prefix_of(namespace), task_id)
+    return found is None or found[1].state in states.TERMINAL
+
+
+def queue_stats(
+    view: View, request: queue_service_pb2.GetQueueStatsRequest, namespace: int = 0
+) -> Replied | Refused:
+    """Return the counts of one queue."""
+    prefix = tables.prefix_of(namespace)
+    queue_id = rows.read_queue_id(view, prefix, request.queue)
+    if queue_id is None:
+        return no_such_queue(request.queue)
+    stats = stats_of(view, prefix, read_queue(view, prefix, queue_id))
+    return Replied(reply=queue_service_pb2.GetQueueStatsResponse(stats=stats))
+
+
+def stats_of(view: View, prefix: bytes, queue: Queue) -> queue_service_pb2.QueueStats:
+    """Return a queue's counts as callers see them."""
+    counts = queue.counts
+    stats = queue_service_pb2.QueueStats(
+        queue=queue.name,
+        scheduled=counts[states.SCHEDULED],
+        pending=counts[states.PENDING],
+        running=counts[states.RUNNING],
+        retrying=counts[states.RETRYING],
+        completed=counts[states.COMPLETED],
+        failed=counts[states.FAILED],
+        cancelled=counts[states.CANCELLED],
+        blocked=counts[task_pb2.TASK_STATE_BLOCKED],
+        settings=settings_of(queue),
+    )
+    for _, _, _, _, due_at_ms in ordering.in_order(view, prefix, [queue], 1):
+        put_ms(stats.oldest_pending_at, due_at_ms)
+    return stats
+
+
+def heartbeat(
+    view: View,
+    request: worker_service_pb2.HeartbeatRequest,
+    namespace: int = 0,
+    limits: Limits = DEFAULT_LIMITS,
+) -> tuple[Replied | Refused, list[FencingToken]]:
+    """Return the answer to a heartbeat, and the tokens of its leases that are live in the view."""
+    if request.leases:
+        fault = check_count("leases", len(request.leases), limits.heartbeat_leases_max)
+        if fault is not None:
+            return fault, []
+    prefix = tables.prefix_of(namespace)
+    live: list[FencingToken] = []
+    reply = worker_service_pb2.HeartbeatResponse()
+    for held in request.leases:
+        result = reply.results.add(task_id=held.task_id)
+        found = rows.find_task(view, prefix, held.task_id)
+        if found is None or found[1].state != states.RUNNING or found[1].token != held.token:
+            result.status = worker_service_pb2.HeartbeatResult.STATUS_LEASE_LOST
+            continue
+        row = found[1]
+        if row.cancel_requested:
+            result.status = worker_service_pb2.HeartbeatResult.STATUS_CANCEL_REQUESTED
+        else:
+            result.status = worker_service_pb2.HeartbeatResult.STATUS_RENEWED
+        put_ms(result.lease, row.lease_ms)
+        live.append(FencingToken(held.token))
+    return Replied(reply=reply), live
+
+
+def running_leases(
+    view: View, after: bytes, limit: int, namespace: int = 0
+) -> tuple[list[Lease], bytes | None]:
+    """Return a slice of the live leases, and where the next one begins, None at the end.
+
+    The first slice begins at ``after`` empty.
+    """
+    prefix = tables.prefix_of(namespace)
+    start = after or tables.by_state_key(prefix, states.RUNNING, 0, 0)
+    stop = tables.by_state_key(prefix, states.RUNNING + 1, 0, 0)
+    leases: list[Lease] = []
+    last = b""
+    for key, value in view.scan(tables.BY_STATE, start, stop, limit=limit):
+        row = state_pb2.LeaseRow.FromString(value)
+        leases.append(
+            Lease(
+                FencingToken(row.token),
+                TaskNumber(tables.split_number(key)),
+                TaskId(row.task_id),
+                DurationMs(row.lease_ms),
+            )
+        )
+        last = key
+    return leases, last + b"\x00" if len(leases) == limit else None
+
+
+def next_due_ms(view: View, namespace: int = 0) -> int | None:
+    """Return when the next waiting task becomes ready or expires, None without any."""
+    prefix = tables.prefix_of(namespace)
+    due = [
+        at_ms
+        for table in (tables.DUE, tables.EXPIRING)
+        if (at_ms := _first_at(view, table, prefix)) is not None
+    ]
+    return min(due, default=None)
+
+
+def next_retired_ms(view: View, namespace: int = 0, limits: Limits = DEFAULT_LIMITS) -> int | None:
+    """Return when the next task or request id is to be removed, None without any."""
+    prefix = tables.prefix_of(namespace)
+    first = next(view.scan(tables.REQUESTS, prefix, tables.end_of(prefix), limit=1), None)
+    retired_ms = _first_at(view, tables.RETIRED, prefix)
+    if first is None:
+        return retired_ms
+    forgotten_ms = requests.forgotten_at_ms(first[0], limits)
+    return forgotten_ms if retired_ms is None else min(retired_ms, forgotten_ms)
+
+
+def membership(view: View) -> tuple[str, dict[str, str]] | None:
+    """Return the cluster's id and its members' incarnations, None before it is formed."""
+    row = view.get(tables.META, tables.CLUSTER_KEY)
+    if row is None:
+        return None
+    cluster = state_pb2.ClusterRow.FromString(row)
+    return cluster.cluster_id, {each.node_id: each.incarnation for each in cluster.members}
+
+
+def cluster_version(view: View) -> int:
+    """Return the rules that leaders decide by; 0 before the cluster is formed."""
+    row = view.get(tables.META, tables.CLUSTER_KEY)
+    return 0 if row is None else state_pb2.ClusterRow.FromString(row).cluster_version
+
+
+def log_time(view: View) -> TimestampMs:
+    """Return the instant of the last decision that changed anything; 0 before any."""
+    row = view.get(tables.META, tables.COUNTERS_KEY)
+    return TimestampMs(state_pb2.CountersRow.FromString(row or b"").now_ms)
+
+
+def _first_at(view: View, table: int, prefix: bytes) -> int | None:
+    first = next(view.scan(table, prefix, tables.end_of(prefix), limit=1), None)
+    return None if first is None else tables.split_at(first[0])[0]

@@ -1,0 +1,206 @@
+"""Reporting: how attempts ended.
+
+Whether a report counts is a matter of its token alone. The lease's deadline is not looked at: until
+the expiry is itself decided the worker still owns the task, and refusing a late completion would
+only make a second worker repeat finished work.
+"""
+
+from __future__ import annotations
+
+from tq.internal.v1 import state_pb2
+from tq.v1 import task_pb2, worker_service_pb2
+from tq_cluster.core import retries, rows, states, submits, tables, tasks
+from tq_cluster.core.batch import Queue, Space
+from tq_cluster.core.ids import child_seed, derived_id
+from tq_cluster.core.operations import Outcome, Replied, Report
+from tq_cluster.core.spans import put_ms, to_ms
+from tq_cluster.core.types import FencingToken, TaskId, TaskNumber
+from tq_cluster.core.validation import check_count, check_outcome, item_error
+
+_Result = worker_service_pb2.ReportResult
+
+
+def decide_report(space: Space, operation: Report) -> Outcome:
+    """Record each report for itself, in their order."""
+    request = operation.request
+    fault = check_count("reports", len(request.reports), space.limits.reports_max)
+    if fault is not None:
+        return fault
+    reply = worker_service_pb2.ReportResponse()
+    for report in request.reports:
+        result = reply.results.add()
+        result.task_id = report.task_id
+        found = rows.find_task(space.workspace, space.prefix, report.task_id)
+        if found is None:
+            result.status = _Result.STATUS_NOT_FOUND
+            continue
+        number, row = found
+        if row.state == states.RUNNING and row.token == report.token:
+            _record(space, report, number, row, result)
+        else:
+            _recognise(space, report, number, row, result)
+    return Replied(reply=reply)
+
+
+def _record(
+    space: Space,
+    report: worker_service_pb2.TaskReport,
+    number: TaskNumber,
+    row: state_pb2.TaskRow,
+    result: _Result,
+) -> None:
+    """Take the report of the worker that holds the task."""
+    fault = check_outcome(report, space.limits)
+    children: list[TaskId] = []
+    if fault is None and report.HasField("complete") and report.complete.submit:
+        seed = child_seed(report.task_id, report.token)
+        children = [
+            TaskId(spec.task_id) or derived_id(seed, item)
+            for item, spec in enumerate(report.complete.submit)
+        ]
+        fault = submits.check_together(space, report.complete.submit, children, "complete.submit")
+    if fault is not None:
+        result.status = _Result.STATUS_REFUSED
+        result.state = row.state
+        result.error.CopyFrom(item_error(fault))
+        return
+    queue = space.queue(row.queue_id)
+    result.status = _Result.STATUS_RECORDED
+    if report.HasField("complete"):
+        _complete(space, report, queue, number, row, children)
+        result.submitted_task_ids.extend(children)
+    elif row.cancel_requested:
+        error = report.fail.error if report.HasField("fail") else report.release.reason
+        _end_cancelled(space, queue, number, row, report.task_id, error)
+        result.status = _Result.STATUS_CANCELLED
+    elif report.HasField("fail"):
+        _fail(space, report, queue, number, row)
+    else:
+        _release(space, report, queue, number, row)
+    space.put_task(number, row)
+    result.state = row.state
+    if row.state == states.RETRYING:
+        put_ms(result.due_at, row.due_at_ms)
+
+
+def _recognise(
+    space: Space,
+    report: worker_service_pb2.TaskReport,
+    number: TaskNumber,
+    row: state_pb2.TaskRow,
+    result: _Result,
+) -> None:
+    """Answer a report whose token is not the task's live lease, changing nothing."""
+    result.state = row.state
+    if row.state == states.COMPLETED and row.token == report.token:
+        result.status = _Result.STATUS_ALREADY_RECORDED
+        if row.has_result:
+            recorded = rows.read_result(space.workspace, space.prefix, number)
+            result.submitted_task_ids.extend(recorded.submitted_task_ids)
+        return
+    kept = space.limits.attempts_kept
+    for attempt in rows.read_history(space.workspace, space.prefix, number, row, kept):
+        if attempt.token == report.token and attempt.reported_state:
+            result.status = _Result.STATUS_ALREADY_RECORDED
+            result.state = attempt.reported_state
+            if attempt.due_at_ms:
+                put_ms(result.due_at, attempt.due_at_ms)
+            return
+    result.status = _Result.STATUS_LEASE_LOST
+
+
+def _complete(
+    space: Space,
+    report: worker_service_pb2.TaskReport,
+    queue: Queue,
+    number: TaskNumber,
+    row: state_pb2.TaskRow,
+    children: list[TaskId],
+) -> None:
+    """Record success. It counts even where a cancel was asked for: the worker was first."""
+    completion = report.complete
+    space.wakeups.ended.append(FencingToken(row.token))
+    tasks.finish(space, queue, number, row, report.task_id, states.COMPLETED)
+    if completion.result or completion.content_type or children:
+        row.has_result = True
+        _put_result(space, number, completion, children)
+    for spec, task_id in zip(completion.submit, children, strict=True):
+        submits.create(space, spec, task_id)
+
+
+def _put_result(
+    space: Space,
+    number: TaskNumber,
+    completion: worker_service_pb2.Completion,
+    children: list[TaskId],
+) -> None:
+    stored = state_pb2.ResultRow(content_type=completion.content_type, submitted_task_ids=children)
+    if len(completion.result) > tables.INLINE_BYTES_MAX:
+        stored.chunks = rows.put_chunks(
+            space.workspace, tables.RESULT_CHUNKS, space.prefix, number, completion.result
+        )
+    else:
+        stored.result = completion.result
+    key = tables.number_key(space.prefix, number)
+    space.workspace.put(tables.RESULTS, key, stored.SerializeToString(deterministic=True))
+
+
+def _fail(
+    space: Space,
+    report: worker_service_pb2.TaskReport,
+    queue: Queue,
+    number: TaskNumber,
+    row: state_pb2.TaskRow,
+) -> None:
+    failure = report.fail
+    error = _cut(failure.error, space.limits.error_bytes_max)
+    attempt = tasks.end_attempt(space, row, task_pb2.Attempt.END_FAILED, error)
+    if failure.permanent:
+        reason = task_pb2.FAILURE_REASON_PERMANENT_ERROR
+        tasks.fail(space, queue, number, row, report.task_id, reason)
+    else:
+        after_ms = to_ms(failure.retry_after) if failure.HasField("retry_after") else None
+        retries.retry_or_fail(space, queue, number, row, report.task_id, after_ms)
+    attempt.reported_state = row.state
+    if row.state == states.RETRYING:
+        attempt.due_at_ms = row.due_at_ms
+    tasks.put_attempt(space, number, row, attempt)
+
+
+def _release(
+    space: Space,
+    report: worker_service_pb2.TaskReport,
+    queue: Queue,
+    number: TaskNumber,
+    row: state_pb2.TaskRow,
+) -> None:
+    """Return the task to its old place in the order, as if this attempt had not been."""
+    reason = _cut(report.release.reason, space.limits.error_bytes_max)
+    attempt = tasks.end_attempt(space, row, task_pb2.Attempt.END_RELEASED, reason)
+    row.attempts_made -= 1
+    tasks.make_pending(space, queue, number, row)
+    attempt.reported_state = row.state
+    tasks.put_attempt(space, number, row, attempt)
+
+
+def _end_cancelled(
+    space: Space,
+    queue: Queue,
+    number: TaskNumber,
+    row: state_pb2.TaskRow,
+    task_id: str,
+    error: str,
+) -> None:
+    """Take a failure or a release as the end of a task that a caller asked to cancel."""
+    kept = _cut(error, space.limits.error_bytes_max)
+    attempt = tasks.end_attempt(space, row, task_pb2.Attempt.END_CANCELLED, kept)
+    tasks.finish(space, queue, number, row, task_id, states.CANCELLED)
+    attempt.reported_state = row.state
+    tasks.put_attempt(space, number, row, attempt)
+
+
+def _cut(text: str, bytes_max: int) -> str:
+    """Return as much of a text as fits, whole characters only."""
+    if len(text) <= bytes_max and text.isascii():
+        return text
+    return text.encode()[:bytes_max].decode(errors="ignore")

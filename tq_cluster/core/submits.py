@@ -1,0 +1,129 @@
+"""Submitting: from specs to tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tq.internal.v1 import state_pb2
+from tq.v1 import errors_pb2, task_pb2, task_service_pb2
+from tq_cluster.core import requests, rows, tables, tasks
+from tq_cluster.core.batch import Space
+from tq_cluster.core.ids import derived_id
+from tq_cluster.core.operations import Outcome, Refused, Replied, Submit
+from tq_cluster.core.spans import to_ms, to_ms_up
+from tq_cluster.core.types import TaskId
+from tq_cluster.core.validation import (
+    MAX_ATTEMPTS_DEFAULT,
+    check_count,
+    check_spec,
+    item_error,
+)
+
+
+def decide_submit(space: Space, operation: Submit) -> Outcome:
+    """Create the tasks of a call, each accepted or refused for itself."""
+    request = operation.request
+    fault = check_count("tasks", len(request.tasks), space.limits.submit_tasks_max)
+    if fault is not None:
+        return fault
+    method = state_pb2.RequestRow.METHOD_SUBMIT
+    recalled = requests.recall(space, operation.caller, method, request)
+    if isinstance(recalled, Refused):
+        return recalled
+    if isinstance(recalled, state_pb2.RequestRow):
+        return _replay(space, operation, recalled)
+    reply = task_service_pb2.SubmitResponse()
+    refused: list[state_pb2.RefusedItem] = []
+    for item, spec in enumerate(request.tasks):
+        task_id = TaskId(spec.task_id) or derived_id(operation.id_seed, item)
+        fault = check_spec(spec, space.limits, space.now_ms) or find_taken(space, task_id)
+        if fault is None:
+            created = reply.results.add().task
+            created.task_id = task_id
+            created.state = create(space, spec, task_id).state
+        else:
+            error = item_error(fault)
+            reply.results.add().error.CopyFrom(error)
+            refused.append(state_pb2.RefusedItem(item=item, error=error))
+    if len(refused) < len(request.tasks):
+        requests.remember(space, recalled, state_pb2.RequestRow(refused=refused))
+    return Replied(reply=reply)
+
+
+def find_taken(space: Space, task_id: TaskId) -> Refused | None:
+    """Refuse an id that a task has already."""
+    if space.workspace.get(tables.TASK_IDS, tables.name_key(space.prefix, task_id)) is None:
+        return None
+    return Refused(
+        reason=errors_pb2.ERROR_REASON_TASK_EXISTS,
+        message=f"another request has created a task of the id {task_id}",
+        field="task_id",
+        metadata={"field": "task_id", "task_id": task_id},
+    )
+
+
+def create(space: Space, spec: task_pb2.TaskSpec, task_id: TaskId) -> state_pb2.TaskRow:
+    """Create the task of a spec that was checked, under an id that is free."""
+    queue = space.queue_or_new(spec.queue)
+    number = space.next_task_number()
+    now_ms = space.now_ms
+    row = state_pb2.TaskRow()
+    row.queue_id = queue.queue_id
+    row.priority = spec.priority
+    row.max_attempts = spec.max_attempts or MAX_ATTEMPTS_DEFAULT
+    row.submitted_at_ms = now_ms
+    row.due_at_ms = max(now_ms, to_ms_up(spec.run_at)) if spec.HasField("run_at") else now_ms
+    if spec.HasField("expire_at"):
+        row.expire_at_ms = max(1, to_ms(spec.expire_at))
+    if spec.HasField("retention"):
+        row.retention_ms = to_ms(spec.retention)
+    row.payload_chunks = rows.put_spec(space.workspace, space.prefix, number, spec, task_id)
+    id_key = tables.name_key(space.prefix, task_id)
+    space.workspace.put(tables.TASK_IDS, id_key, number.to_bytes(8, "big"))
+    tasks.arrive(space, queue, number, row)
+    space.put_task(number, row)
+    return row
+
+
+def check_together(
+    space: Space, specs: Sequence[task_pb2.TaskSpec], task_ids: Sequence[TaskId], field: str
+) -> Refused | None:
+    """Check tasks of which all or none are to be created; a fault names the item in ``field``."""
+    seen: set[TaskId] = set()
+    for item, (spec, task_id) in enumerate(zip(specs, task_ids, strict=True)):
+        fault = check_spec(spec, space.limits, space.now_ms) or find_taken(space, task_id)
+        if fault is None and task_id in seen:
+            fault = Refused(
+                reason=errors_pb2.ERROR_REASON_TASK_EXISTS,
+                message=f"two tasks of this report have the id {task_id}",
+                field="task_id",
+                metadata={"task_id": task_id},
+            )
+        if fault is not None:
+            where = f"{field}[{item}].{fault.field}"
+            return Refused(
+                reason=fault.reason,
+                message=f"{field}[{item}]: {fault.message}",
+                field=where,
+                metadata={**fault.metadata, "field": where},
+            )
+        seen.add(task_id)
+    return None
+
+
+def _replay(space: Space, operation: Submit, row: state_pb2.RequestRow) -> Replied:
+    """Answer a repeated call: the same ids and refusals, the states as they are now."""
+    reply = task_service_pb2.SubmitResponse()
+    refused = {each.item: each.error for each in row.refused}
+    for item, spec in enumerate(operation.request.tasks):
+        result = reply.results.add()
+        error = refused.get(item)
+        if error is not None:
+            result.error.CopyFrom(error)
+            continue
+        task_id = TaskId(spec.task_id) or derived_id(operation.id_seed, item)
+        result.task.task_id = task_id
+        found = rows.find_task(space.workspace, space.prefix, task_id)
+        if found is not None:  # else past its retention already
+            result.task.state = found[1].state
+    return Replied(reply=reply)
