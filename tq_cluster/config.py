@@ -1,7 +1,7 @@
 """A node's file: who it is, where it listens, what it may use.
 
-How queues behave is replicated state and not written here. The file is overridden by the environment,
-the environment by flags, and every mistake is reported at once.
+How queues behave is replicated state and not written here. The file is overridden by the
+environment, the environment by flags, and every mistake is reported at once.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The edge: calls in, answers and failures out."""

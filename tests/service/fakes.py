@@ -1,0 +1,310 @@
+"""A log and a leader that do what a test says, and nodes that listen on a free port."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from tq.v1 import (
+    cluster_service_pb2_grpc,
+    queue_service_pb2_grpc,
+    task_pb2,
+    task_service_pb2,
+    task_service_pb2_grpc,
+    worker_service_pb2,
+    worker_service_pb2_grpc,
+)
+from tq_cluster.clock import SystemClock
+from tq_cluster.core.operations import Claim, Operation, Outcome, Refused, Replied
+from tq_cluster.core.types import AppliedAt, TimestampMs
+from tq_cluster.core.view import View
+from tq_cluster.errors import NotLeaderError
+from tq_cluster.raft.door import LogStatus, PeerProgress, Role
+from tq_cluster.service.proof import Membership
+from tq_cluster.service.service import Parts, Service
+from tq_cluster.service.status import ClusterFacts, Vitals
+from tq_cluster.storage.memory import MemoryStore
+
+Answer = TypeVar("Answer")
+
+
+async def until(fact: Callable[[], bool], what: str, within_s: float = 10) -> None:
+    """Wait for a fact; AssertionError says which one did not come."""
+    try:
+        async with asyncio.timeout(within_s):
+            while not fact():  # noqa: ASYNC110  # any fact, not one event
+                await asyncio.sleep(0.001)
+    except TimeoutError:
+        raise AssertionError(f"not within {within_s} s: {what}") from None
+
+
+class FakeLog:
+    """Says what the test says of who leads."""
+
+    def __init__(self, node_id: str, members: list[str]) -> None:
+        self.node_id = node_id
+        self.members = members
+        self.role = Role.FOLLOWER
+        self.term = 1
+        self.leader_id: str | None = None
+        self.commit_index = 10
+        self.applied_index = 10
+        self.disconnected: set[str] = set()
+        self.transferred: list[str | None] = []
+        self.transfer_to: str | None = None
+        self._listeners: list[Callable[[LogStatus], None]] = []
+
+    def status(self) -> LogStatus:
+        return LogStatus(
+            role=self.role,
+            term=self.term,
+            leader_id=self.leader_id,
+            last_index=self.commit_index,
+            commit_index=self.commit_index,
+            applied_index=self.applied_index,
+            journal_bytes=4096,
+            peers={
+                each: PeerProgress(
+                    connected=each not in self.disconnected, match_index=0, wall_offset_ms=None
+                )
+                for each in self.members
+                if each != self.node_id
+            },
+        )
+
+    def hear_of(self, leader_id: str | None, term: int) -> None:
+        """The node learns who leads."""
+        self.leader_id, self.term = leader_id, term
+        self.role = Role.LEADER if leader_id == self.node_id else Role.FOLLOWER
+        for listener in self._listeners:
+            listener(self.status())
+
+    def decidable(self) -> AppliedAt | None:
+        return None
+
+    def propose(self, entry: bytes, base: AppliedAt) -> asyncio.Future[None]:
+        raise NotImplementedError
+
+    def confirm(self) -> asyncio.Future[AppliedAt]:
+        raise NotImplementedError
+
+    def on_role_change(self, listener: Callable[[LogStatus], None]) -> None:
+        self._listeners.append(listener)
+
+    def on_decidable(self, listener: Callable[[], None]) -> None:
+        raise NotImplementedError
+
+    async def transfer_leadership(self, target_id: str | None, within_s: float) -> str:
+        self.transferred.append(target_id)
+        if self.transfer_to is None:
+            raise TimeoutError
+        return self.transfer_to
+
+    async def start(self) -> None:
+        raise NotImplementedError
+
+    async def stop(self) -> None:
+        raise NotImplementedError
+
+
+class FakeLeader:
+    """Answers what the test says, remembers what it was asked."""
+
+    def __init__(self, log: FakeLog, store: MemoryStore) -> None:
+        self._log = log
+        self._store = store
+        self.asked: list[Any] = []
+        self.arrived = asyncio.Event()
+        """Set when something is asked."""
+        self.answer: Callable[[], Awaitable[Outcome]] | None = None
+        """Answers instead of the defaults."""
+        self.cancelled = 0
+        self.waits_s: list[float] = []
+        self.received_s: list[float] = []
+
+    def serving(self) -> bool:
+        return self._log.role is Role.LEADER
+
+    def now_ms(self) -> TimestampMs:
+        return TimestampMs(1_000_000)
+
+    async def submit(self, operation: Operation) -> Outcome:
+        reply: Message = task_service_pb2.SubmitResponse()
+        if isinstance(operation, Claim):
+            reply = worker_service_pb2.ClaimResponse()
+        return await self._answer(operation, Replied(reply=reply))
+
+    async def read(self, query: Callable[[View], Answer]) -> Answer:
+        if not self.serving():
+            raise NotLeaderError(self._log.leader_id)
+        return query(self._store.view())
+
+    async def heartbeat(self, request: worker_service_pb2.HeartbeatRequest) -> Replied:
+        answer = await self._answer(request, Replied(reply=worker_service_pb2.HeartbeatResponse()))
+        assert isinstance(answer, Replied)
+        return answer
+
+    async def claim(self, operation: Claim, wait_s: float, received_s: float) -> Outcome:
+        self.waits_s.append(wait_s)
+        self.received_s.append(received_s)
+        return await self._answer(operation, Replied(reply=worker_service_pb2.ClaimResponse()))
+
+    async def wait_task(
+        self, request: task_service_pb2.WaitTaskRequest, wait_s: float
+    ) -> Replied | Refused:
+        self.waits_s.append(wait_s)
+        task = task_pb2.Task(state=task_pb2.TASK_STATE_PENDING)
+        reply = task_service_pb2.WaitTaskResponse(task=task)
+        answer = await self._answer(request, Replied(reply=reply))
+        assert isinstance(answer, Replied | Refused)
+        return answer
+
+    async def _answer(self, asked: object, default: Outcome) -> Outcome:
+        if not self.serving():
+            raise NotLeaderError(self._log.leader_id)
+        self.asked.append(asked)
+        self.arrived.set()
+        if self.answer is None:
+            return default
+        try:
+            return await self.answer()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+
+class Node:
+    """A service that listens, over a fake log and a fake leader."""
+
+    def __init__(self, node_id: str, apis: dict[str, str], members: list[str]) -> None:
+        self.node_id = node_id
+        self.log = FakeLog(node_id, members)
+        self.store = MemoryStore()
+        self.leader = FakeLeader(self.log, self.store)
+        self.membership: Membership | None = ("c1", {name: f"inc-{name}" for name in members})
+        self.errors: list[BaseException] = []
+        self.parts = Parts(
+            node_id=node_id,
+            apis=apis,
+            log=self.log,
+            leading=self.leader,
+            committed=self.store,
+            clock=SystemClock(),
+            vitals=lambda: Vitals(
+                version="1",
+                started_at_ms=1,
+                state_bytes=2,
+                disk_free_bytes=3,
+                fsync_p50_s=0.001,
+                fsync_p99_s=0.002,
+                loop_hold_max_s=0.003,
+            ),
+            facts=lambda: ClusterFacts("c1", 1),
+            membership=lambda: self.membership,
+            state_written_ms=SystemClock().wall_ms(),
+            calls_max=50,
+            jitter=random.Random(1),
+            fatal=self.errors.append,
+        )
+        self.service = Service(self.parts)
+        self.address = f"127.0.0.1:{self.service.bind('127.0.0.1:0')}"
+        apis[node_id] = self.address
+
+
+class Cluster:
+    """Service nodes that know one another."""
+
+    def __init__(self, nodes: dict[str, Node]) -> None:
+        self.nodes = nodes
+
+    def __getitem__(self, node_id: str) -> Node:
+        return self.nodes[node_id]
+
+    def elect(self, leader_id: str | None, term: int) -> None:
+        """Everybody learns who leads."""
+        for node in self.nodes.values():
+            node.log.hear_of(leader_id, term)
+
+
+@asynccontextmanager
+async def cluster_of(*node_ids: str, absent: tuple[str, ...] = ()) -> AsyncIterator[Cluster]:
+    """Nodes that listen; ``absent`` ones are members at whose address nothing listens."""
+    apis: dict[str, str] = {}
+    members = [*node_ids, *absent]
+    nodes = {node_id: Node(node_id, apis, members) for node_id in node_ids}
+    for node_id in absent:
+        apis[node_id] = "127.0.0.1:1"
+    for node in nodes.values():
+        await node.service.start()
+    try:
+        yield Cluster(nodes)
+    finally:
+        for node in nodes.values():
+            await node.service.stop()
+        assert [node.errors for node in nodes.values()] == [[] for _ in nodes]
+
+
+class Stubs:
+    """The generated stubs for one address."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.tasks = task_service_pb2_grpc.TaskServiceStub(channel)
+        self.worker = worker_service_pb2_grpc.WorkerServiceStub(channel)
+        self.queues = queue_service_pb2_grpc.QueueServiceStub(channel)
+        self.cluster = cluster_service_pb2_grpc.ClusterServiceStub(channel)
+
+
+@asynccontextmanager
+async def stubs_of(node: Node) -> AsyncIterator[Stubs]:
+    """Stubs that call ``node``."""
+    async with grpc.aio.insecure_channel(node.address) as channel:
+        yield Stubs(channel)
+
+
+class Failure:
+    """A failed call, as its caller sees it."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str
+    metadata: dict[str, str]
+    retry_after_ms: int | None
+    trailing: dict[str, str | bytes]
+
+
+@contextmanager
+def fails() -> Iterator[Failure]:
+    """Expect the call inside to fail, and take the failure apart."""
+    failure = Failure()
+    try:
+        yield failure
+    except grpc.aio.AioRpcError as error:
+        failure.code = error.code()
+        failure.message = error.details() or ""
+        failure.trailing = dict(error.trailing_metadata() or ())
+        read_details(failure, failure.trailing.get("grpc-status-details-bin"))
+    else:
+        raise AssertionError("the call was answered")
+
+
+def read_details(failure: Failure, raw: str | bytes | None) -> None:
+    """Take ErrorInfo and RetryInfo out of a serialized google.rpc.Status."""
+    failure.reason, failure.metadata, failure.retry_after_ms = "", {}, None
+    if not isinstance(raw, bytes):
+        return
+    for detail in status_pb2.Status.FromString(raw).details:
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            assert info.domain == "tq"
+            failure.reason, failure.metadata = info.reason, dict(info.metadata)
+        elif detail.Unpack(retry):
+            failure.retry_after_ms = retry.retry_delay.ToMilliseconds()

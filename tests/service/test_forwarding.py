@@ -1,0 +1,304 @@
+"""Any node takes any call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+
+from tests.service.fakes import Cluster, Stubs, cluster_of, fails, stubs_of, until
+from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
+from tq_cluster.core.operations import Caller, Claim, ConfigureQueue, Outcome, Replied, Submit
+from tq_cluster.core.types import Principal
+from tq_cluster.errors import OutcomeUnknownError
+from tq_cluster.service import call
+
+SUBMIT = task_service_pb2.SubmitRequest(request_id="r1")
+UNNAMED = task_service_pb2.SubmitRequest()
+
+
+def submitted(task_id: str) -> Replied:
+    reply = task_service_pb2.SubmitResponse()
+    reply.results.add().task.task_id = task_id
+    return Replied(reply=reply)
+
+
+async def test_a_follower_answers_with_what_the_leader_decided_and_says_who_leads() -> None:
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 7)
+
+        async def decide() -> Outcome:
+            return submitted("t1")
+
+        cluster["n1"].leader.answer = decide
+        calling = stubs.tasks.Submit(
+            SUBMIT, timeout=5, metadata=(("x-request-id", "call-1"), ("traceparent", "00-ab"))
+        )
+        reply = await calling
+        trailing = dict(await calling.trailing_metadata())
+
+    assert reply.results[0].task.task_id == "t1"
+    assert trailing["tq-leader"] == cluster["n1"].address
+    assert trailing["tq-term"] == "7"
+    assert trailing["x-request-id"] == "call-1"
+    [operation] = cluster["n1"].leader.asked
+    assert operation == Submit(request=SUBMIT, id_seed="r1", caller=Caller(traceparent="00-ab"))
+    assert cluster["n2"].leader.asked == []
+
+
+async def test_a_call_without_a_leader_waits_for_one_and_is_then_answered() -> None:
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
+        calling = stubs.tasks.Submit(SUBMIT, timeout=10)
+        await until(lambda: cluster["n2"].service.calls == 1, "the call arrives")
+        cluster["n2"].log.hear_of("n1", 2)  # which does not know it yet, and says so
+        cluster["n1"].log.hear_of("n1", 2)
+
+        await calling
+
+    assert len(cluster["n1"].leader.asked) == 1
+
+
+async def test_no_leader_within_the_deadline_is_said_before_the_deadline() -> None:
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        with fails() as failure:
+            await stubs.tasks.Submit(SUBMIT, timeout=0.5)
+
+    assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "NO_LEADER")
+    assert failure.trailing["tq-term"] == "1"
+    assert "tq-leader" not in failure.trailing
+
+
+async def test_a_leader_that_cannot_be_reached_was_certainly_not_asked() -> None:
+    async with cluster_of("n1", absent=("n2",)) as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster.elect("n2", 2)
+
+        with fails() as failure:
+            await stubs.tasks.Submit(UNNAMED, timeout=0.5)
+
+    assert failure.reason == "NO_LEADER"
+
+
+@pytest.mark.parametrize("leader_id", ["n1", None])
+async def test_a_caller_that_wants_no_forwarding_is_told_who_leads(leader_id: str | None) -> None:
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect(leader_id, 2)
+
+        with fails() as failure:
+            await stubs.tasks.Submit(SUBMIT, timeout=5, metadata=(("tq-no-forward", "1"),))
+
+    assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NOT_LEADER")
+    assert failure.metadata == {"leader": cluster["n1"].address if leader_id else ""}
+
+
+async def test_a_forwarded_call_is_never_forwarded_again() -> None:
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster["n1"].log.hear_of("n2", 2)
+        cluster["n2"].log.hear_of("n1", 2)
+
+        with fails() as failure:
+            await stubs.tasks.Submit(SUBMIT, timeout=0.5)
+
+    assert failure.reason == "NO_LEADER"
+    assert cluster["n1"].leader.asked == cluster["n2"].leader.asked == []
+
+
+async def test_a_caller_that_knows_of_a_later_term_is_not_sent_to_the_leader_of_an_earlier() -> (
+    None
+):
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 3)
+        metadata = (("tq-min-term", "4"),)
+
+        with fails() as failure:
+            await stubs.tasks.Submit(SUBMIT, timeout=0.3, metadata=metadata)
+        cluster.elect("n2", 4)
+        await stubs.tasks.Submit(SUBMIT, timeout=5, metadata=metadata)
+
+    assert failure.reason == "NO_LEADER"
+    assert cluster["n1"].leader.asked == []
+    assert len(cluster["n2"].leader.asked) == 1
+
+
+async def lose_leader_while_it_decides(cluster: Cluster) -> None:
+    """The leader dies with a call that has reached it, and n3 follows it."""
+    leader = cluster["n1"].leader
+    leader.answer = asyncio.Event().wait  # type: ignore[assignment]  # never answers
+    await leader.arrived.wait()
+    await cluster["n1"].service._server.stop(None)
+    for node_id in ("n2", "n3"):
+        cluster[node_id].log.hear_of("n3", 3)
+
+
+async def test_a_named_submit_is_repeated_at_the_next_leader_when_the_link_breaks() -> None:
+    async with cluster_of("n1", "n2", "n3") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 2)
+        calling = stubs.tasks.Submit(SUBMIT, timeout=10)
+        await lose_leader_while_it_decides(cluster)
+
+        await calling
+
+    assert [operation.id_seed for operation in cluster["n3"].leader.asked] == ["r1"]
+
+
+async def test_an_unnamed_submit_whose_link_broke_is_unknown_and_not_repeated() -> None:
+    async with cluster_of("n1", "n2", "n3") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 2)
+        calling = stubs.tasks.Submit(UNNAMED, timeout=10)
+        await lose_leader_while_it_decides(cluster)
+
+        with fails() as failure:
+            await calling
+
+    assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN")
+    assert cluster["n3"].leader.asked == []
+
+
+async def test_a_queue_is_not_configured_twice_when_the_link_breaks() -> None:
+    async with cluster_of("n1", "n2", "n3") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 2)
+        calling = stubs.queues.ConfigureQueue(
+            queue_service_pb2.ConfigureQueueRequest(queue="q"), timeout=10
+        )
+        await lose_leader_while_it_decides(cluster)
+
+        with fails() as failure:
+            await calling
+
+    assert failure.reason == "OUTCOME_UNKNOWN"
+    [operation] = cluster["n1"].leader.asked
+    assert isinstance(operation, ConfigureQueue)
+    assert cluster["n3"].leader.asked == []
+
+
+async def test_a_leader_that_falls_silent_is_given_up_once_another_leads() -> None:
+    async with cluster_of("n1", "n2", "n3") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 2)
+        leader = cluster["n1"].leader
+        leader.answer = asyncio.Event().wait  # type: ignore[assignment]  # never answers
+        calling = stubs.tasks.Submit(SUBMIT, timeout=10)
+        await leader.arrived.wait()
+        for node_id in ("n2", "n3"):
+            cluster[node_id].log.hear_of("n3", 3)
+
+        await calling
+
+    assert len(cluster["n3"].leader.asked) == 1
+    assert leader.cancelled == 1
+
+
+async def test_an_outcome_unknown_to_the_leader_itself_is_learned_by_asking_again() -> None:
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster.elect("n1", 1)
+        leader = cluster["n1"].leader
+
+        async def lose_it() -> Outcome:
+            leader.answer = None
+            raise OutcomeUnknownError("leadership ended")
+
+        leader.answer = lose_it
+        await stubs.tasks.Submit(SUBMIT, timeout=5)
+        assert len(leader.asked) == 2
+
+        leader.answer = lose_it
+        with fails() as failure:
+            await stubs.tasks.Submit(UNNAMED, timeout=5)
+
+    assert failure.reason == "OUTCOME_UNKNOWN"
+    assert len(leader.asked) == 3
+
+
+async def test_a_call_that_may_have_been_applied_is_unknown_when_no_leader_is_found_after_it() -> (
+    None
+):
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster.elect("n1", 1)
+
+        async def lose_it() -> Outcome:
+            cluster.elect(None, 2)
+            raise OutcomeUnknownError("leadership ended")
+
+        cluster["n1"].leader.answer = lose_it
+        with fails() as failure:
+            await stubs.tasks.Submit(SUBMIT, timeout=0.5)
+
+    assert failure.reason == "OUTCOME_UNKNOWN"
+
+
+async def test_a_long_poll_is_held_by_the_next_leader_after_a_failover() -> None:
+    request = worker_service_pb2.ClaimRequest(
+        worker_id="w", queues=["q"], max_tasks=1, request_id="c1"
+    )
+    request.wait.FromSeconds(30)
+    async with cluster_of("n1", "n2", "n3") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 2)
+        claiming = stubs.worker.Claim(request, timeout=20)
+        await lose_leader_while_it_decides(cluster)
+        lost_s = asyncio.get_running_loop().time()
+
+        await claiming
+
+    first, second = cluster["n1"].leader.asked[0], cluster["n3"].leader.asked[0]
+    assert isinstance(first, Claim)
+    assert first.request == second.request == request
+    # What it waited at the first leader counts: the worker measures its lease from its own sending.
+    assert cluster["n3"].leader.received_s[0] < lost_s
+
+
+async def test_a_retry_that_waited_here_is_sent_on_with_a_greater_age(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = task_service_pb2.SubmitRequest(request_id="r1")
+    request.retry_age.FromSeconds(5)
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 2)
+
+        await stubs.tasks.Submit(request, timeout=5)
+        monkeypatch.setattr(call, "AGED_AFTER_S", 0.0)  # as if it had waited long
+        await stubs.tasks.Submit(request, timeout=5)
+
+    young, old = (operation.request.retry_age for operation in cluster["n1"].leader.asked)
+    assert young.ToMilliseconds() == 5_000
+    assert old.ToMicroseconds() > 5_000_000
+
+
+async def test_a_forwarded_call_carries_its_caller() -> None:
+    async with cluster_of("n1", "n2") as cluster, as_alice(cluster) as stubs:
+        await stubs.tasks.Submit(SUBMIT, timeout=5, metadata=(("x-request-id", "call-1"),))
+
+    [operation] = cluster["n1"].leader.asked
+    assert operation.caller.principal == "alice"
+
+
+async def test_a_client_cannot_pass_for_a_node_that_says_whose_call_it_is() -> None:
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster.elect("n1", 1)
+        metadata = (("tq-hop", "n2"), ("tq-principal", "alice"), ("tq-peer-proof", "guess"))
+
+        with fails() as failure:
+            await stubs.tasks.Submit(SUBMIT, timeout=5, metadata=metadata)
+
+    assert (failure.code, failure.reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+    assert cluster["n1"].leader.asked == []
+
+
+async def test_a_node_of_another_cluster_is_not_believed() -> None:
+    async with cluster_of("n1", "n2") as cluster, as_alice(cluster) as stubs:
+        cluster["n2"].membership = ("c2", {"n1": "inc-n1", "n2": "inc-n2"})
+
+        with fails() as failure:
+            await stubs.tasks.Submit(SUBMIT, timeout=5)
+
+    assert failure.reason == "UNAUTHENTICATED"
+
+
+@asynccontextmanager
+async def as_alice(cluster: Cluster) -> AsyncIterator[Stubs]:
+    """Call a follower n2 that takes its caller for alice; n1 leads."""
+    node = cluster["n2"]
+    node.service._router._authenticate = lambda _metadata: Principal("alice")
+    cluster.elect("n1", 2)
+    async with stubs_of(node) as stubs:
+        yield stubs

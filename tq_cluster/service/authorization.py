@@ -1,0 +1,36 @@
+"""The one place that says who calls and what they may do. Today: anybody, everything."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+
+from tq_cluster.core.types import Principal
+
+
+class Verb(enum.Enum):
+    """What a caller asks to do."""
+
+    SUBMIT = "submit"
+    READ = "read"
+    CANCEL = "cancel"
+    WORK = "work"
+    CONFIGURE = "configure"
+    REDRIVE = "redrive"
+    OPERATE = "operate"
+
+
+Authenticate = Callable[[Mapping[str, str]], Principal]
+"""Takes a call's metadata, says whose it is; raises CallError for credentials that are wrong."""
+
+Authorize = Callable[[Principal, Verb, int, str], None]
+"""Takes principal, verb, namespace and queue ("" for none or all); raises CallError to refuse."""
+
+
+def authenticate(_metadata: Mapping[str, str]) -> Principal:
+    """Take everybody for anonymous."""
+    return Principal("")
+
+
+def authorize(_principal: Principal, _verb: Verb, _namespace: int, _queue: str) -> None:
+    """Let everybody do everything."""

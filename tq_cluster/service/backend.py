@@ -1,0 +1,61 @@
+"""What the service needs of the rest of the node, as it sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar
+
+from tq.v1 import task_service_pb2, worker_service_pb2
+from tq_cluster.core.operations import Claim, Operation, Outcome, Refused, Replied
+from tq_cluster.core.types import AppliedAt, TimestampMs
+from tq_cluster.core.view import View
+
+Answer = TypeVar("Answer")
+
+
+class Leading(Protocol):
+    """What only a leader does; all of it raises NotLeaderError while this node does not lead."""
+
+    def serving(self) -> bool:
+        """Whether this node leads and has begun to decide."""
+
+    def now_ms(self) -> TimestampMs:
+        """Log time now."""
+
+    async def submit(self, operation: Operation) -> Outcome:
+        """Have ``operation`` decided, committed and applied."""
+
+    async def read(self, query: Callable[[View], Answer]) -> Answer:
+        """Answer ``query`` from a state that holds every write acknowledged before the call."""
+
+    async def heartbeat(
+        self, request: worker_service_pb2.HeartbeatRequest
+    ) -> Replied | Refused:
+        """Renew the leases listed."""
+
+    async def claim(self, operation: Claim, wait_s: float, received_s: float) -> Outcome:
+        """Lease ready tasks, waiting up to ``wait_s`` for some.
+
+        ``received_s`` is when the call arrived, by the event loop's clock.
+        """
+
+    async def wait_task(
+        self, request: task_service_pb2.WaitTaskRequest, wait_s: float
+    ) -> Replied | Refused:
+        """Answer with the task once it is terminal, or as it is after ``wait_s``."""
+
+
+class CommittedView(View, Protocol):
+    """What this node has on its disk."""
+
+    @property
+    def applied(self) -> AppliedAt:
+        """The last entry it holds."""
+
+
+class Committed(Protocol):
+    """The state on this node's disk, readable without a leader."""
+
+    def committed_view(self) -> AbstractContextManager[CommittedView]:
+        """Open it for one read."""

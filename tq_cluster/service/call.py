@@ -1,0 +1,140 @@
+"""One call: who makes it, until when, and what its metadata asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from tq.v1 import task_service_pb2
+from tq_cluster.core.operations import Caller
+
+MARGIN_SHARE = 0.1
+MARGIN_S = 0.2
+AGED_AFTER_S = 1.0
+"""A call sent on later than this after it arrived has its ``retry_age`` raised by the time it spent
+here. Below it the margin of the window (30 s) covers the difference."""
+
+
+class Header:
+    """Metadata keys. Those under tq-hop are believed from nodes and harmless from others."""
+
+    CLIENT = "tq-client"
+    NO_FORWARD = "tq-no-forward"
+    MIN_TERM = "tq-min-term"
+    REQUEST_ID = "x-request-id"
+    TRACEPARENT = "traceparent"
+    HOP = "tq-hop"
+    """The node that forwards: the next node does not forward again."""
+    ELAPSED_MS = "tq-elapsed-ms"
+    """How long the call has been inside the cluster."""
+    PRINCIPAL = "tq-principal"
+    PEER_PROOF = "tq-peer-proof"
+    LEADER = "tq-leader"
+    TERM = "tq-term"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What is known of a call besides its request. Instants are on the event loop's clock."""
+
+    path: str
+    caller: Caller
+    received_s: float
+    """When it arrived at the first node it came to."""
+    arrived_s: float
+    """When it arrived at this node."""
+    answer_by_s: float
+    """Waiting ends here, so that an answer still reaches the caller before its deadline."""
+    cut_s: float
+    """Work ends here, so that at least an error does."""
+    hop: str = ""
+    no_forward: bool = False
+    min_term: int = 0
+    request_id: str = ""
+    client: str = ""
+
+    def wait_s(self, wait: Duration | None, longest_s: float) -> float:
+        """How long from now a long poll may wait that asks for ``wait`` (None: all it may)."""
+        asked_s = longest_s if wait is None else min(wait.ToMilliseconds() / 1000, longest_s)
+        now_s = asyncio.get_running_loop().time()
+        return max(0.0, min(self.received_s + asked_s, self.answer_by_s) - now_s)
+
+
+def margin_s(remaining_s: float) -> float:
+    """How long before its deadline a call is answered."""
+    return min(MARGIN_SHARE * remaining_s, MARGIN_S)
+
+
+def number_in(metadata: Mapping[str, str], key: str) -> int:
+    """A count that a header carries; anything else counts as zero."""
+    text = metadata.get(key, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else 0  # noqa: PLR2004  # below 2**63
+
+
+class Place(enum.Enum):
+    """Which node answers a method."""
+
+    LEADER = "leader"
+    ASKED = "asked"
+    BY_READ_LEVEL = "by read level"
+    """The asked node where the request's read_level is LOCAL, else the leader."""
+
+
+class Repeat(enum.Enum):
+    """Whether a call that may have been applied can be sent again."""
+
+    READ = "read"
+    """Always: it changes nothing."""
+    SAFE = "safe"
+    """Always: the second time changes nothing more."""
+    BY_REQUEST_ID = "by request id"
+    """Where it carries a request_id."""
+    NEVER = "never"
+
+
+Handler = Callable[[Any, Call], Awaitable[Message]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """One method of the API and how it is answered."""
+
+    name: str
+    request: type[Message]
+    handle: Handler
+    repeat: Repeat
+    place: Place = Place.LEADER
+    default_deadline_s: float = 30.0
+    """For a caller that gives none."""
+
+    def answered_here(self, raw: bytes) -> bool:
+        """Whether the asked node answers this very call, leader or not."""
+        if self.place is Place.BY_READ_LEVEL:
+            return self._level(raw) == task_service_pb2.READ_LEVEL_LOCAL
+        return self.place is Place.ASKED
+
+    def repeatable(self, raw: bytes) -> bool:
+        """Whether this very call may be sent again although it may have been applied."""
+        if self.repeat is Repeat.BY_REQUEST_ID:
+            request: Any = self.request.FromString(raw)
+            return bool(request.request_id)
+        return self.repeat is not Repeat.NEVER
+
+    def aged(self, raw: bytes, elapsed_s: float) -> bytes:
+        """The request with the time it spent here added to its ``retry_age``."""
+        if elapsed_s < AGED_AFTER_S or "retry_age" not in self.request.DESCRIPTOR.fields_by_name:
+            return raw
+        request: Any = self.request.FromString(raw)
+        age = request.retry_age
+        age.FromMicroseconds(age.ToMicroseconds() + int(elapsed_s * 1e6))
+        return bytes(request.SerializeToString())
+
+    def _level(self, raw: bytes) -> int:
+        request: Any = self.request.FromString(raw)
+        return int(request.read_level)

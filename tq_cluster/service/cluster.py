@@ -1,0 +1,87 @@
+"""tq.v1.ClusterService."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tq.v1 import cluster_service_pb2 as pb
+from tq.v1 import errors_pb2
+from tq_cluster.core.operations import Refused
+from tq_cluster.errors import OutcomeUnknownError
+from tq_cluster.raft.door import Log
+from tq_cluster.service.authorization import Authorize, Verb
+from tq_cluster.service.call import Call, Method, Place, Repeat
+from tq_cluster.service.errors import refusal
+from tq_cluster.service.status import StatusBoard
+
+TRANSFER_S = 5.0
+
+
+class ClusterServicer:
+    """Who leads, how far each node is, what limits hold."""
+
+    name = "tq.v1.ClusterService"
+
+    def __init__(
+        self, *, log: Log, board: StatusBoard, members: Sequence[str], authorize: Authorize
+    ) -> None:
+        self._log = log
+        self._board = board
+        self._members = members
+        self._authorize = authorize
+
+    def methods(self) -> Sequence[Method]:
+        """What this service answers."""
+        return (
+            Method(
+                name="GetClusterStatus",
+                request=pb.GetClusterStatusRequest,
+                handle=self.get_cluster_status,
+                repeat=Repeat.READ,
+                place=Place.ASKED,
+            ),
+            Method(
+                name="GetNodeStatus",
+                request=pb.GetNodeStatusRequest,
+                handle=self.get_node_status,
+                repeat=Repeat.READ,
+                place=Place.ASKED,
+            ),
+            Method(
+                name="TransferLeadership",
+                request=pb.TransferLeadershipRequest,
+                handle=self.transfer_leadership,
+                repeat=Repeat.NEVER,
+            ),
+        )
+
+    async def get_cluster_status(
+        self, _request: pb.GetClusterStatusRequest, call: Call
+    ) -> pb.GetClusterStatusResponse:
+        self._authorize(call.caller.principal, Verb.READ, call.caller.namespace, "")
+        return await self._board.cluster()
+
+    async def get_node_status(
+        self, _request: pb.GetNodeStatusRequest, call: Call
+    ) -> pb.GetNodeStatusResponse:
+        self._authorize(call.caller.principal, Verb.READ, call.caller.namespace, "")
+        return pb.GetNodeStatusResponse(node=self._board.node())
+
+    async def transfer_leadership(
+        self, request: pb.TransferLeadershipRequest, call: Call
+    ) -> pb.TransferLeadershipResponse:
+        self._authorize(call.caller.principal, Verb.OPERATE, call.caller.namespace, "")
+        target = request.target_node_id or None
+        if target is not None and target not in self._members:
+            raise refusal(
+                Refused(
+                    reason=errors_pb2.ERROR_REASON_INVALID_ARGUMENT,
+                    message=f"{target!r} is no member; right is {', '.join(self._members)}",
+                    field="target_node_id",
+                )
+            )
+        try:
+            leader_id = await self._log.transfer_leadership(target, TRANSFER_S)
+        except TimeoutError as error:
+            raise OutcomeUnknownError(f"nobody took over within {TRANSFER_S:g} s") from error
+        return pb.TransferLeadershipResponse(leader_id=leader_id)

@@ -1,0 +1,192 @@
+"""The one table that says what a caller is told when a call fails.
+
+A failed call is a gRPC status with ``google.rpc.ErrorInfo`` (domain "tq") and, where a retry helps,
+``google.rpc.RetryInfo``. What each reason means to a caller stands in errors.proto.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from tq.v1 import errors_pb2
+from tq_cluster.core.operations import Refused
+from tq_cluster.errors import (
+    NotAppliedError,
+    NotLeaderError,
+    OutcomeUnknownError,
+    OverloadedError,
+    TqError,
+)
+
+ErrorReason: TypeAlias = errors_pb2.ErrorReason.ValueType
+
+DOMAIN = "tq"
+DETAILS_KEY = "grpc-status-details-bin"
+_PREFIX = "ERROR_REASON_"
+
+
+class Row(NamedTuple):
+    """How one reason leaves: its status, and when a retry makes sense unless the refusal says."""
+
+    code: grpc.StatusCode
+    retry_after_ms: int | None = None
+
+
+_C = grpc.StatusCode
+TABLE: Mapping[ErrorReason, Row] = {
+    errors_pb2.ERROR_REASON_INVALID_ARGUMENT: Row(_C.INVALID_ARGUMENT),
+    errors_pb2.ERROR_REASON_PAYLOAD_TOO_LARGE: Row(_C.INVALID_ARGUMENT),
+    errors_pb2.ERROR_REASON_NOT_FOUND: Row(_C.NOT_FOUND),
+    errors_pb2.ERROR_REASON_TASK_EXISTS: Row(_C.ALREADY_EXISTS),
+    errors_pb2.ERROR_REASON_REQUEST_ID_REUSED: Row(_C.FAILED_PRECONDITION),
+    errors_pb2.ERROR_REASON_REQUEST_ID_EXPIRED: Row(_C.FAILED_PRECONDITION),
+    errors_pb2.ERROR_REASON_LEASE_LOST: Row(_C.FAILED_PRECONDITION),
+    errors_pb2.ERROR_REASON_PERMISSION_DENIED: Row(_C.PERMISSION_DENIED),
+    errors_pb2.ERROR_REASON_UNAUTHENTICATED: Row(_C.UNAUTHENTICATED),
+    errors_pb2.ERROR_REASON_NOT_LEADER: Row(_C.FAILED_PRECONDITION, 50),
+    errors_pb2.ERROR_REASON_NO_LEADER: Row(_C.UNAVAILABLE, 100),
+    errors_pb2.ERROR_REASON_REQUEST_IDS_EXHAUSTED: Row(_C.RESOURCE_EXHAUSTED, 5_000),
+    errors_pb2.ERROR_REASON_DISK_PRESSURE: Row(_C.RESOURCE_EXHAUSTED, 10_000),
+    errors_pb2.ERROR_REASON_QUOTA_EXCEEDED: Row(_C.RESOURCE_EXHAUSTED, 1_000),
+    errors_pb2.ERROR_REASON_QUEUE_PAUSED: Row(_C.FAILED_PRECONDITION, 5_000),
+    errors_pb2.ERROR_REASON_OVERLOADED: Row(_C.RESOURCE_EXHAUSTED, 100),
+    errors_pb2.ERROR_REASON_OUTCOME_UNKNOWN: Row(_C.UNAVAILABLE, 50),
+    errors_pb2.ERROR_REASON_INTERNAL: Row(_C.INTERNAL),
+}
+
+
+class CallError(TqError):
+    """A call's failure as it stands on the wire: made here, or passed on from the leader."""
+
+    def __init__(self, code: grpc.StatusCode, message: str, details: bytes) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details = details
+        """A serialized google.rpc.Status."""
+
+    @property
+    def reason(self) -> ErrorReason:
+        """The reason in its ErrorInfo; UNSPECIFIED where there is none of ours."""
+        for detail in status_pb2.Status.FromString(self.details).details:
+            info = error_details_pb2.ErrorInfo()
+            if detail.Unpack(info) and info.domain == DOMAIN:
+                name = _PREFIX + info.reason
+                if name in errors_pb2.ErrorReason.keys():  # noqa: SIM118  # no mapping
+                    return errors_pb2.ErrorReason.Value(name)
+        return errors_pb2.ERROR_REASON_UNSPECIFIED
+
+
+def refusal(refused: Refused) -> CallError:
+    """Put a refusal on the wire."""
+    row = TABLE[refused.reason]
+    metadata = dict(refused.metadata)
+    if refused.field:
+        metadata["field"] = refused.field
+    name = errors_pb2.ErrorReason.Name(refused.reason).removeprefix(_PREFIX)
+    status = status_pb2.Status(code=row.code.value[0], message=refused.message)
+    _pack(status, error_details_pb2.ErrorInfo(reason=name, domain=DOMAIN, metadata=metadata))
+    after_ms = refused.retry_after_ms if refused.retry_after_ms is not None else row.retry_after_ms
+    if after_ms is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(after_ms)
+        _pack(status, retry)
+    return CallError(row.code, refused.message, status.SerializeToString())
+
+
+def failure(error: Exception) -> CallError | None:
+    """What the caller is told of ``error``; None for one that should not have happened."""
+    if isinstance(error, CallError):
+        return error
+    refused = _refused(error)
+    return refusal(refused) if refused is not None else None
+
+
+def not_leader(leader: str) -> CallError:
+    """This node does not lead and was asked not to forward; ``leader`` is its API, if known."""
+    return refusal(
+        Refused(
+            reason=errors_pb2.ERROR_REASON_NOT_LEADER,
+            message=f"this node does not lead; the leader is {leader or 'not known'}",
+            metadata={"leader": leader},
+        )
+    )
+
+
+def no_leader(message: str) -> CallError:
+    """No leader was found in time; nothing was applied."""
+    return refusal(Refused(reason=errors_pb2.ERROR_REASON_NO_LEADER, message=message))
+
+
+def outcome_unknown(message: str) -> CallError:
+    """The call may have been applied."""
+    return refusal(Refused(reason=errors_pb2.ERROR_REASON_OUTCOME_UNKNOWN, message=message))
+
+
+def overloaded(limit: int) -> CallError:
+    """This node holds as many calls as it takes."""
+    return refusal(
+        Refused(
+            reason=errors_pb2.ERROR_REASON_OVERLOADED,
+            message=f"this node holds {limit} calls, which is all it takes",
+            metadata={"limit": str(limit)},
+        )
+    )
+
+
+def internal(request_id: str) -> CallError:
+    """A fault of ours; the log line of the same id says which."""
+    return refusal(
+        Refused(
+            reason=errors_pb2.ERROR_REASON_INTERNAL,
+            message=f"a fault of tq; this node's log has it under call {request_id}",
+            metadata={"call": request_id},
+        )
+    )
+
+
+def permission_denied(principal: str, verb: str, queue: str) -> CallError:
+    """The authorize hook said no."""
+    return refusal(
+        Refused(
+            reason=errors_pb2.ERROR_REASON_PERMISSION_DENIED,
+            message=f"{principal or 'anonymous'} may not {verb} {queue or 'here'}",
+        )
+    )
+
+
+def unauthenticated(message: str) -> CallError:
+    """The caller claims to be somebody it cannot prove to be."""
+    return refusal(Refused(reason=errors_pb2.ERROR_REASON_UNAUTHENTICATED, message=message))
+
+
+def _refused(error: Exception) -> Refused | None:
+    match error:
+        case NotLeaderError() | NotAppliedError():
+            return Refused(reason=errors_pb2.ERROR_REASON_NOT_LEADER, message=str(error))
+        case OutcomeUnknownError():
+            return Refused(
+                reason=errors_pb2.ERROR_REASON_OUTCOME_UNKNOWN,
+                message="leadership ended before the call was known to be applied",
+            )
+        case OverloadedError():
+            return Refused(reason=errors_pb2.ERROR_REASON_OVERLOADED, message=str(error))
+        case DecodeError():
+            return Refused(
+                reason=errors_pb2.ERROR_REASON_INVALID_ARGUMENT,
+                message="the request is no message of this method's type",
+            )
+        case _:
+            return None
+
+
+def _pack(status: status_pb2.Status, detail: error_details_pb2.ErrorInfo) -> None:
+    packed = Any()
+    packed.Pack(detail)
+    status.details.append(packed)

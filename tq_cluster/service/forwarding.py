@@ -1,0 +1,128 @@
+"""Sending a call on to the leader, as the bytes it came in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+
+from tq.v1 import errors_pb2
+from tq_cluster.service.call import Call, Header
+from tq_cluster.service.errors import DETAILS_KEY, CallError
+from tq_cluster.service.links import Links
+from tq_cluster.service.proof import PeerProof
+from tq_cluster.service.roles import KnownLeader, Roles
+
+CONNECT_S = 0.1
+"""How long one attempt waits for a connection before it looks again who leads."""
+DEPOSED_GRACE_S = 0.2
+"""How long a call waits on for the answer of a node that another has succeeded as leader."""
+
+_NOT_TAKEN = (errors_pb2.ERROR_REASON_NOT_LEADER, errors_pb2.ERROR_REASON_NO_LEADER)
+
+
+class NotTakenError(Exception):
+    """The call did not reach a leader: it was certainly not applied."""
+
+
+class BrokenError(Exception):
+    """The call may have reached the leader, and no answer came."""
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    leader: KnownLeader
+    sent: grpc.aio.UnaryUnaryCall[bytes, bytes]
+    abandoned: bool = False
+
+
+class Forwarder:
+    """Sends calls to the leader, and gives up on one that was deposed without a word."""
+
+    def __init__(self, *, node_id: str, links: Links, roles: Roles, proof: PeerProof) -> None:
+        self._node_id = node_id
+        self._links = links
+        self._proof = proof
+        self._loop = asyncio.get_running_loop()
+        self._flights: set[_Flight] = set()
+        roles.on_leader(self._leader_changed)
+
+    async def send(self, leader: KnownLeader, raw: bytes, call: Call) -> bytes:
+        """Return the leader's reply.
+
+        Raises NotTakenError, BrokenError, or the CallError that the leader answered with.
+        """
+        within_s = min(CONNECT_S, call.answer_by_s - self._loop.time())
+        if not await self._links.connected(leader.address, within_s):
+            raise NotTakenError(f"no connection to {leader.node_id} at {leader.address}")
+        now_s = self._loop.time()
+        sent = self._links.method(leader.address, call.path)(
+            raw, timeout=max(call.cut_s - now_s, 0.0), metadata=self._metadata(call, now_s)
+        )
+        flight = _Flight(leader, sent)
+        self._flights.add(flight)
+        try:
+            return await sent
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if flight.abandoned and not (task is not None and task.cancelling()):
+                raise BrokenError(f"{leader.node_id} did not answer in time") from None
+            raise
+        except grpc.aio.AioRpcError as error:
+            raise _read_failure(error, leader) from None
+        finally:
+            self._flights.discard(flight)
+
+    def abandon_all(self) -> None:
+        """Wait for no answer any more."""
+        self._abandon(list(self._flights))
+
+    def _metadata(self, call: Call, now_s: float) -> list[tuple[str, str]]:
+        metadata = [
+            (Header.HOP, self._node_id),
+            (Header.ELAPSED_MS, str(int((now_s - call.received_s) * 1000))),
+        ]
+        optional: Mapping[str, str] = {
+            Header.REQUEST_ID: call.request_id,
+            Header.TRACEPARENT: call.caller.traceparent,
+            Header.CLIENT: call.client,
+            Header.MIN_TERM: str(call.min_term) if call.min_term else "",
+            Header.PRINCIPAL: call.caller.principal,
+        }
+        metadata += [(key, value) for key, value in optional.items() if value]
+        principal = call.caller.principal
+        # Anonymous needs no proof: there is nothing in it to claim.
+        proof = principal and self._proof.sign(principal, call.path, call.request_id)
+        if proof:
+            metadata.append((Header.PEER_PROOF, proof))
+        return metadata
+
+    def _leader_changed(self, leader: KnownLeader | None) -> None:
+        if leader is None:
+            return  # the old one may yet answer
+        deposed = [each for each in self._flights if each.leader.node_id != leader.node_id]
+        if deposed:
+            self._loop.call_later(DEPOSED_GRACE_S, self._abandon, deposed)
+
+    def _abandon(self, flights: list[_Flight]) -> None:
+        for flight in flights:
+            if flight in self._flights:
+                flight.abandoned = True
+                flight.sent.cancel()
+
+
+def _read_failure(error: grpc.aio.AioRpcError, leader: KnownLeader) -> Exception:
+    """Tell what the leader said from what happened to the connection."""
+    trailing = error.trailing_metadata()
+    details = dict(trailing or ()).get(DETAILS_KEY)
+    if isinstance(details, bytes):
+        said = CallError(error.code(), error.details() or "", details)
+        if said.reason in _NOT_TAKEN:
+            return NotTakenError(f"{leader.node_id}: {said.message}")
+        if said.reason == errors_pb2.ERROR_REASON_OUTCOME_UNKNOWN:
+            return BrokenError(f"{leader.node_id}: {said.message}")
+        return said
+    return BrokenError(f"the link to {leader.node_id}: {error.code().name}: {error.details()}")

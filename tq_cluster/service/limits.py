@@ -1,0 +1,48 @@
+"""How large messages may be and how connections are kept, the same on both of their sides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tq_cluster.core.limits import DEFAULT_LIMITS
+
+MESSAGE_BYTES_MAX = DEFAULT_LIMITS.message_bytes_max
+CONNECTION_AGE_MS = 300_000
+"""After this a client's connection is closed gently, so that load moves after a failover."""
+CONNECTION_AGE_GRACE_MS = 90_000
+"""Above the longest long poll."""
+KEEPALIVE_MS = 10_000
+KEEPALIVE_TIMEOUT_MS = 5_000
+PING_INTERVAL_MIN_MS = 5_000
+"""What a client may ping at most; oftener is answered with GOAWAY (too_many_pings)."""
+
+_Options = list[tuple[str, Any]]
+
+_COMMON: _Options = [
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+SERVER_OPTIONS: _Options = [
+    *_COMMON,
+    # Two nodes on one port must be an error and not share it.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
+    ("grpc.max_connection_age_grace_ms", CONNECTION_AGE_GRACE_MS),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
+]
+
+CHANNEL_OPTIONS: _Options = [
+    *_COMMON,
+    # A node that was restarted is found again at once.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    # Each node has connections of its own; sharing between in-process nodes would entangle them.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+]

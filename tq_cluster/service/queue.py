@@ -1,0 +1,102 @@
+"""tq.v1.QueueService."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tq.v1 import queue_service_pb2 as pb
+from tq_cluster.core import queries
+from tq_cluster.core.operations import ConfigureQueue, Redrive
+from tq_cluster.service.authorization import Authorize, Verb
+from tq_cluster.service.backend import Leading
+from tq_cluster.service.call import Call, Method, Place, Repeat
+from tq_cluster.service.reads import Reads, reply_of
+
+
+class QueueServicer:
+    """Queues and the dead letters."""
+
+    name = "tq.v1.QueueService"
+
+    def __init__(self, *, leading: Leading, reads: Reads, authorize: Authorize) -> None:
+        self._leading = leading
+        self._reads = reads
+        self._authorize = authorize
+
+    def methods(self) -> Sequence[Method]:
+        """What this service answers."""
+        return (
+            Method(
+                name="GetQueueStats",
+                request=pb.GetQueueStatsRequest,
+                handle=self.get_queue_stats,
+                repeat=Repeat.READ,
+                place=Place.BY_READ_LEVEL,
+            ),
+            Method(
+                name="ListQueues",
+                request=pb.ListQueuesRequest,
+                handle=self.list_queues,
+                repeat=Repeat.READ,
+                place=Place.BY_READ_LEVEL,
+            ),
+            Method(
+                name="ConfigureQueue",
+                request=pb.ConfigureQueueRequest,
+                handle=self.configure_queue,
+                # A second time it could undo what somebody else set in between.
+                repeat=Repeat.NEVER,
+            ),
+            Method(
+                name="ListDeadLetters",
+                request=pb.ListDeadLettersRequest,
+                handle=self.list_dead_letters,
+                repeat=Repeat.READ,
+                place=Place.BY_READ_LEVEL,
+            ),
+            Method(
+                name="Redrive",
+                request=pb.RedriveRequest,
+                handle=self.redrive,
+                repeat=Repeat.BY_REQUEST_ID,
+            ),
+        )
+
+    async def get_queue_stats(
+        self, request: pb.GetQueueStatsRequest, call: Call
+    ) -> pb.GetQueueStatsResponse:
+        self._may(Verb.READ, call, request.queue)
+        reply: pb.GetQueueStatsResponse = await self._reads.answer(queries.queue_stats, request)
+        return reply
+
+    async def list_queues(self, request: pb.ListQueuesRequest, call: Call) -> pb.ListQueuesResponse:
+        self._may(Verb.READ, call)
+        reply: pb.ListQueuesResponse = await self._reads.answer(queries.list_queues, request)
+        return reply
+
+    async def configure_queue(
+        self, request: pb.ConfigureQueueRequest, call: Call
+    ) -> pb.ConfigureQueueResponse:
+        self._may(Verb.CONFIGURE, call, request.queue)
+        operation = ConfigureQueue(request=request, caller=call.caller)
+        reply: pb.ConfigureQueueResponse = reply_of(await self._leading.submit(operation))
+        return reply
+
+    async def list_dead_letters(
+        self, request: pb.ListDeadLettersRequest, call: Call
+    ) -> pb.ListDeadLettersResponse:
+        self._may(Verb.READ, call, request.queue)
+        reply: pb.ListDeadLettersResponse = await self._reads.answer(
+            queries.list_dead_letters, request
+        )
+        return reply
+
+    async def redrive(self, request: pb.RedriveRequest, call: Call) -> pb.RedriveResponse:
+        self._may(Verb.REDRIVE, call, request.queue)
+        operation = Redrive(request=request, caller=call.caller)
+        reply: pb.RedriveResponse = reply_of(await self._leading.submit(operation))
+        return reply
+
+    def _may(self, verb: Verb, call: Call, queue: str = "") -> None:
+        caller = call.caller
+        self._authorize(caller.principal, verb, caller.namespace, queue)

@@ -1,0 +1,66 @@
+"""The gRPC server of a node: every service behind one router."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from tq_cluster.errors import StartError
+from tq_cluster.service.call import Method
+from tq_cluster.service.health import Health
+from tq_cluster.service.limits import SERVER_OPTIONS
+from tq_cluster.service.routing import Context, Router
+
+
+class Servicer(Protocol):
+    """One service of the API."""
+
+    name: str
+
+    def methods(self) -> Sequence[Method]:
+        """What it answers."""
+
+
+def build_server(
+    servicers: Sequence[Servicer], router: Router, health_of: Health
+) -> grpc.aio.Server:
+    """Put a server together; it listens once bound and started."""
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    for servicer in servicers:
+        handlers = {
+            method.name: _raw_handler(router, method, f"/{servicer.name}/{method.name}")
+            for method in servicer.methods()
+        }
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(servicer.name, handlers),)
+        )
+    health_pb2_grpc.add_HealthServicer_to_server(health_of.servicer, server)
+    names = [servicer.name for servicer in servicers]
+    reflection.enable_server_reflection(
+        (*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+    )
+    return server
+
+
+def bind(server: grpc.aio.Server, address: str) -> int:
+    """Listen at ``address``; return the port. StartError where that cannot be."""
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StartError(
+            f"the API cannot listen at {address}: in use, or not an address of this machine"
+        ) from error
+
+
+def _raw_handler(router: Router, method: Method, path: str) -> grpc.RpcMethodHandler[bytes, bytes]:
+    async def answer(raw: bytes, context: Context) -> bytes:
+        return await router.answer(method, path, raw, context)
+
+    handler: Callable[[bytes, Context], Awaitable[bytes]] = answer
+    # No deserializer: bytes in, bytes out.
+    return grpc.unary_unary_rpc_method_handler(handler)

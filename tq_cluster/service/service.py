@@ -1,0 +1,164 @@
+"""The service of one node, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tq_cluster.clock import Clock
+from tq_cluster.raft.door import Log
+from tq_cluster.service.authorization import (
+    Authenticate,
+    Authorize,
+    authenticate,
+    authorize,
+)
+from tq_cluster.service.backend import Committed, Leading
+from tq_cluster.service.cluster import ClusterServicer
+from tq_cluster.service.forwarding import Forwarder
+from tq_cluster.service.health import Health
+from tq_cluster.service.links import Links
+from tq_cluster.service.proof import Membership, PeerProof
+from tq_cluster.service.queue import QueueServicer
+from tq_cluster.service.reads import Reads
+from tq_cluster.service.roles import KnownLeader, Roles
+from tq_cluster.service.routing import Router
+from tq_cluster.service.server import bind, build_server
+from tq_cluster.service.staleness import Staleness
+from tq_cluster.service.status import ClusterFacts, StatusBoard, Vitals
+from tq_cluster.service.tasks import TaskServicer
+from tq_cluster.service.worker import WorkerServicer
+
+TICK_S = 0.2
+DRAIN_S = 1.0
+"""How long calls that need another node's answer may still take while this one stops."""
+GRACE_S = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the service is put together from."""
+
+    node_id: str
+    apis: Mapping[str, str]
+    """Every member's API address by node id."""
+    log: Log
+    leading: Leading
+    committed: Committed
+    clock: Clock
+    vitals: Callable[[], Vitals]
+    facts: Callable[[], ClusterFacts]
+    membership: Callable[[], Membership | None]
+    state_written_ms: int
+    """When the state was last written before this start, by the wall clock."""
+    calls_max: int
+    jitter: random.Random
+    fatal: Callable[[BaseException], None]
+    """Told of what should never happen; ends the process."""
+    authenticate: Authenticate = authenticate
+    authorize: Authorize = authorize
+
+
+class Service:
+    """Everything that listens at a node's API address."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._fatal = parts.fatal
+        self._links = Links()
+        roles = Roles(parts.log, parts.node_id, parts.apis)
+        proof = PeerProof(parts.membership)
+        forwarder = Forwarder(node_id=parts.node_id, links=self._links, roles=roles, proof=proof)
+        self._router = Router(
+            roles=roles,
+            forwarder=forwarder,
+            proof=proof,
+            calls_max=parts.calls_max,
+            authenticate=parts.authenticate,
+            jitter=parts.jitter,
+        )
+        self._staleness = Staleness(
+            clock=parts.clock, log=parts.log, written_ms=parts.state_written_ms
+        )
+        reads = Reads(
+            leading=parts.leading,
+            committed=parts.committed,
+            staleness=self._staleness,
+            clock=parts.clock,
+        )
+        board = StatusBoard(
+            node_id=parts.node_id,
+            apis=parts.apis,
+            log=parts.log,
+            links=self._links,
+            vitals=parts.vitals,
+            facts=parts.facts,
+        )
+        led = (
+            TaskServicer(leading=parts.leading, reads=reads, authorize=parts.authorize),
+            WorkerServicer(leading=parts.leading, authorize=parts.authorize),
+            QueueServicer(leading=parts.leading, reads=reads, authorize=parts.authorize),
+        )
+        cluster = ClusterServicer(
+            log=parts.log, board=board, members=sorted(parts.apis), authorize=parts.authorize
+        )
+        self._health = Health(
+            log=parts.log,
+            roles=roles,
+            led=[servicer.name for servicer in led],
+            always=[cluster.name],
+        )
+        self._server = build_server((*led, cluster), self._router, self._health)
+        self._refresh = asyncio.Event()
+        self._ticking: asyncio.Task[None] | None = None
+        roles.on_leader(self._leader_changed)
+
+    @property
+    def calls(self) -> int:
+        """Calls held now."""
+        return self._router.calls
+
+    def bind(self, address: str) -> int:
+        """Take the port at ``address`` and return it; StartError where that cannot be."""
+        return bind(self._server, address)
+
+    async def start(self) -> None:
+        """Answer calls."""
+        await self._health.refresh()
+        await self._server.start()
+        self._ticking = asyncio.create_task(self._tick(), name="service tick")
+        self._ticking.add_done_callback(self._ticking_ended)
+
+    async def show_stopping(self) -> None:
+        """Say NOT_SERVING, so that balanced clients go elsewhere; calls are still answered."""
+        await self._health.stop()
+
+    async def stop(self) -> None:
+        """Take no more calls, let those that are here end, and close."""
+        drain = asyncio.get_running_loop().call_later(DRAIN_S, self._router.drain)
+        try:
+            await self._server.stop(GRACE_S)
+        finally:
+            drain.cancel()
+        if self._ticking is not None:
+            self._ticking.cancel()
+        await self._links.close()
+
+    def _leader_changed(self, _leader: KnownLeader | None) -> None:
+        self._refresh.set()
+
+    def _ticking_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fatal(error)
+
+    async def _tick(self) -> None:
+        while True:
+            self._refresh.clear()
+            self._staleness.sample()
+            await self._health.refresh()
+            try:
+                async with asyncio.timeout(TICK_S):
+                    await self._refresh.wait()
+            except TimeoutError:
+                continue

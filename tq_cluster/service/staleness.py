@@ -1,0 +1,52 @@
+"""How old what this node has on its disk may be."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from tq_cluster.clock import Clock
+from tq_cluster.raft.door import Log, LogStatus, Role
+
+HEARTBEAT_MS = 150
+"""A follower hears of the leader's commit index at most this much later."""
+SAMPLES_MAX = 3_000
+
+
+class Staleness:
+    """Remembers which entry was the newest committed one at which time.
+
+    A state that holds entry i is at most as old as the newest sample whose commit index is not
+    above i. No samples are taken while this node hears from no leader, so its answers grow older.
+    """
+
+    def __init__(self, *, clock: Clock, log: Log, written_ms: int) -> None:
+        """``written_ms`` is when the state was last written before this start, by the wall clock.
+
+        It stands in until the first sample: it is the last moment at which this node is known to
+        have followed.
+        """
+        self._clock = clock
+        self._log = log
+        self._samples: deque[tuple[float, int]] = deque(maxlen=SAMPLES_MAX)
+        self._fresh_at_s = clock.monotonic_s() - max(0, clock.wall_ms() - written_ms) / 1000
+
+    def sample(self) -> None:
+        """Note how far the cluster is, if this node hears of it; called every 200 ms."""
+        status = self._log.status()
+        if _hears(status):
+            self._samples.append((self._clock.monotonic_s(), status.commit_index))
+
+    def of(self, applied_index: int) -> int:
+        """How old a state that holds entries up to ``applied_index`` may be, in milliseconds."""
+        while self._samples and self._samples[0][1] <= applied_index:
+            self._fresh_at_s, _ = self._samples.popleft()
+        return int((self._clock.monotonic_s() - self._fresh_at_s) * 1000) + HEARTBEAT_MS
+
+
+def _hears(status: LogStatus) -> bool:
+    if status.role is Role.LEADER:
+        return True
+    if status.role is not Role.FOLLOWER or status.leader_id is None:
+        return False
+    leader = status.peers.get(status.leader_id)
+    return leader is not None and leader.connected

@@ -1,0 +1,148 @@
+"""How this node is doing, and how the others say they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+
+from tq.v1 import cluster_service_pb2 as pb
+from tq_cluster.core.limits import DEFAULT_LIMITS
+from tq_cluster.raft.door import Log, LogStatus, Role
+from tq_cluster.service.links import Links
+
+PEER_DEADLINE_S = 0.5
+NODE_STATUS_PATH = "/tq.v1.ClusterService/GetNodeStatus"
+
+ROLES: Mapping[Role, pb.NodeStatus.Role.ValueType] = {
+    Role.FOLLOWER: pb.NodeStatus.ROLE_FOLLOWER,
+    Role.CANDIDATE: pb.NodeStatus.ROLE_CANDIDATE,
+    Role.LEADER: pb.NodeStatus.ROLE_LEADER,
+    Role.STRANGER: pb.NodeStatus.ROLE_STRANGER,
+    Role.FORMING: pb.NodeStatus.ROLE_FORMING,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vitals:
+    """What a node knows of its own process and disk."""
+
+    version: str
+    started_at_ms: int
+    state_bytes: int
+    disk_free_bytes: int
+    fsync_p50_s: float
+    fsync_p99_s: float
+    loop_hold_max_s: float
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """What the replicated state says of the cluster."""
+
+    cluster_id: str
+    cluster_version: int
+
+
+class StatusBoard:
+    """Puts node and cluster status together."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        apis: Mapping[str, str],
+        log: Log,
+        links: Links,
+        vitals: Callable[[], Vitals],
+        facts: Callable[[], ClusterFacts],
+    ) -> None:
+        self._node_id = node_id
+        self._apis = apis
+        self._log = log
+        self._links = links
+        self._vitals = vitals
+        self._facts = facts
+
+    def node(self) -> pb.NodeStatus:
+        """This node's own part."""
+        status, vitals = self._log.status(), self._vitals()
+        node = pb.NodeStatus(
+            node_id=self._node_id,
+            address=self._apis[self._node_id],
+            role=ROLES[status.role],
+            term=status.term,
+            leader_id=status.leader_id or "",
+            last_index=status.last_index,
+            commit_index=status.commit_index,
+            applied_index=status.applied_index,
+            reachable=True,
+            version=vitals.version,
+            journal_bytes=status.journal_bytes,
+            state_bytes=vitals.state_bytes,
+            disk_free_bytes=vitals.disk_free_bytes,
+            message="; ".join(filter(None, (status.message, vitals.message))),
+            peers=_peers(status),
+        )
+        node.started_at.FromMilliseconds(vitals.started_at_ms)
+        node.fsync_p50.FromMicroseconds(int(vitals.fsync_p50_s * 1e6))
+        node.fsync_p99.FromMicroseconds(int(vitals.fsync_p99_s * 1e6))
+        node.loop_hold_max.FromMicroseconds(int(vitals.loop_hold_max_s * 1e6))
+        return node
+
+    async def cluster(self) -> pb.GetClusterStatusResponse:
+        """Ask every other member; those that do not answer in time are shown as unreachable."""
+        others = sorted(set(self._apis) - {self._node_id})
+        asked = await asyncio.gather(*(self._ask(node_id) for node_id in others))
+        nodes = sorted([self.node(), *asked], key=lambda node: node.node_id)
+        commit_index = max(node.commit_index for node in nodes)
+        for node in nodes:
+            if node.reachable:
+                node.lag_entries = max(0, commit_index - node.applied_index)
+        status, facts = self._log.status(), self._facts()
+        limits = pb.ClusterLimits(
+            payload_bytes_max=DEFAULT_LIMITS.payload_bytes_max,
+            message_bytes_max=DEFAULT_LIMITS.message_bytes_max,
+            reply_bytes_max=DEFAULT_LIMITS.reply_bytes_max,
+            submit_tasks_max=DEFAULT_LIMITS.submit_tasks_max,
+        )
+        limits.request_id_window.FromMilliseconds(DEFAULT_LIMITS.request_window_ms)
+        return pb.GetClusterStatusResponse(
+            cluster_id=facts.cluster_id,
+            leader_id=status.leader_id or "",
+            term=status.term,
+            nodes=nodes,
+            limits=limits,
+            cluster_version=facts.cluster_version,
+        )
+
+    async def _ask(self, node_id: str) -> pb.NodeStatus:
+        address = self._apis[node_id]
+        reason = "no connection"
+        started_s = asyncio.get_running_loop().time()
+        if await self._links.connected(address, PEER_DEADLINE_S):
+            left_s = started_s + PEER_DEADLINE_S - asyncio.get_running_loop().time()
+            request = pb.GetNodeStatusRequest().SerializeToString()
+            try:
+                raw = await self._links.method(address, NODE_STATUS_PATH)(
+                    request, timeout=max(left_s, 0.0)
+                )
+                node = pb.GetNodeStatusResponse.FromString(raw).node
+            except grpc.aio.AioRpcError as error:
+                reason = f"{error.code().name}: {error.details()}"
+            else:
+                if node.node_id == node_id:
+                    return node
+                reason = f"{node.node_id or 'something else'} answers at its address"
+        return pb.NodeStatus(
+            node_id=node_id, address=address, reachable=False, unreachable_reason=reason
+        )
+
+
+def _peers(status: LogStatus) -> Iterable[pb.PeerStatus]:
+    for node_id, peer in sorted(status.peers.items()):
+        yield pb.PeerStatus(node_id=node_id, connected=peer.connected, match_index=peer.match_index)

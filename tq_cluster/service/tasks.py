@@ -1,0 +1,102 @@
+"""tq.v1.TaskService."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from tq.v1 import task_service_pb2 as pb
+from tq_cluster.core import queries
+from tq_cluster.core.operations import Cancel, Submit
+from tq_cluster.service.authorization import Authorize, Verb
+from tq_cluster.service.backend import Leading
+from tq_cluster.service.call import Call, Method, Place, Repeat
+from tq_cluster.service.reads import Reads, reply_of
+
+WAIT_MAX_S = 60.0
+
+
+class TaskServicer:
+    """Submitting tasks and asking after them."""
+
+    name = "tq.v1.TaskService"
+
+    def __init__(self, *, leading: Leading, reads: Reads, authorize: Authorize) -> None:
+        self._leading = leading
+        self._reads = reads
+        self._authorize = authorize
+
+    def methods(self) -> Sequence[Method]:
+        """What this service answers."""
+        return (
+            Method(
+                name="Submit",
+                request=pb.SubmitRequest,
+                handle=self.submit,
+                repeat=Repeat.BY_REQUEST_ID,
+            ),
+            Method(
+                name="GetTask",
+                request=pb.GetTaskRequest,
+                handle=self.get_task,
+                repeat=Repeat.READ,
+                place=Place.BY_READ_LEVEL,
+            ),
+            Method(
+                name="ListTasks",
+                request=pb.ListTasksRequest,
+                handle=self.list_tasks,
+                repeat=Repeat.READ,
+                place=Place.BY_READ_LEVEL,
+            ),
+            Method(
+                name="WaitTask",
+                request=pb.WaitTaskRequest,
+                handle=self.wait_task,
+                repeat=Repeat.READ,
+                default_deadline_s=WAIT_MAX_S + 5,
+            ),
+            Method(
+                name="CancelTask",
+                request=pb.CancelTaskRequest,
+                handle=self.cancel_task,
+                repeat=Repeat.SAFE,
+            ),
+        )
+
+    async def submit(self, request: pb.SubmitRequest, call: Call) -> pb.SubmitResponse:
+        caller = call.caller
+        for queue in {task.queue for task in request.tasks}:
+            self._authorize(caller.principal, Verb.SUBMIT, caller.namespace, queue)
+        # Without a request id nobody could name the seed again, so any will do.
+        seed = request.request_id or uuid.uuid4().hex
+        operation = Submit(request=request, id_seed=seed, caller=caller)
+        reply: pb.SubmitResponse = reply_of(await self._leading.submit(operation))
+        return reply
+
+    async def get_task(self, request: pb.GetTaskRequest, call: Call) -> pb.GetTaskResponse:
+        self._may_read(call)
+        reply: pb.GetTaskResponse = await self._reads.answer(queries.get_task, request)
+        return reply
+
+    async def list_tasks(self, request: pb.ListTasksRequest, call: Call) -> pb.ListTasksResponse:
+        self._may_read(call, request.queue)
+        reply: pb.ListTasksResponse = await self._reads.answer(queries.list_tasks, request)
+        return reply
+
+    async def wait_task(self, request: pb.WaitTaskRequest, call: Call) -> pb.WaitTaskResponse:
+        self._may_read(call)
+        wait_s = call.wait_s(request.wait if request.HasField("wait") else None, WAIT_MAX_S)
+        reply: pb.WaitTaskResponse = reply_of(await self._leading.wait_task(request, wait_s))
+        return reply
+
+    async def cancel_task(self, request: pb.CancelTaskRequest, call: Call) -> pb.CancelTaskResponse:
+        caller = call.caller
+        self._authorize(caller.principal, Verb.CANCEL, caller.namespace, "")
+        operation = Cancel(request=request, caller=caller)
+        reply: pb.CancelTaskResponse = reply_of(await self._leading.submit(operation))
+        return reply
+
+    def _may_read(self, call: Call, queue: str = "") -> None:
+        caller = call.caller
+        self._authorize(caller.principal, Verb.READ, caller.namespace, queue)

@@ -1,0 +1,73 @@
+"""tq.v1.WorkerService."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tq.v1 import worker_service_pb2 as pb
+from tq_cluster.core.operations import Claim, Report
+from tq_cluster.service.authorization import Authorize, Verb
+from tq_cluster.service.backend import Leading
+from tq_cluster.service.call import Call, Method, Repeat
+from tq_cluster.service.reads import reply_of
+
+WAIT_MAX_S = 60.0
+
+
+class WorkerServicer:
+    """Claiming tasks, holding them, reporting what became of them."""
+
+    name = "tq.v1.WorkerService"
+
+    def __init__(self, *, leading: Leading, authorize: Authorize) -> None:
+        self._leading = leading
+        self._authorize = authorize
+
+    def methods(self) -> Sequence[Method]:
+        """What this service answers."""
+        return (
+            Method(
+                name="Claim",
+                request=pb.ClaimRequest,
+                handle=self.claim,
+                repeat=Repeat.BY_REQUEST_ID,
+                default_deadline_s=WAIT_MAX_S + 5,
+            ),
+            Method(
+                name="Heartbeat",
+                request=pb.HeartbeatRequest,
+                handle=self.heartbeat,
+                repeat=Repeat.SAFE,
+            ),
+            Method(
+                name="Report",
+                request=pb.ReportRequest,
+                handle=self.report,
+                repeat=Repeat.SAFE,
+            ),
+        )
+
+    async def claim(self, request: pb.ClaimRequest, call: Call) -> pb.ClaimResponse:
+        for queue in request.queues:
+            self._may_work(call, queue)
+        # An absent wait is zero: answer at once.
+        wait_s = call.wait_s(request.wait, WAIT_MAX_S)
+        operation = Claim(request=request, caller=call.caller)
+        outcome = await self._leading.claim(operation, wait_s, call.received_s)
+        reply: pb.ClaimResponse = reply_of(outcome)
+        return reply
+
+    async def heartbeat(self, request: pb.HeartbeatRequest, call: Call) -> pb.HeartbeatResponse:
+        self._may_work(call)
+        reply: pb.HeartbeatResponse = reply_of(await self._leading.heartbeat(request))
+        return reply
+
+    async def report(self, request: pb.ReportRequest, call: Call) -> pb.ReportResponse:
+        self._may_work(call)
+        operation = Report(request=request, caller=call.caller)
+        reply: pb.ReportResponse = reply_of(await self._leading.submit(operation))
+        return reply
+
+    def _may_work(self, call: Call, queue: str = "") -> None:
+        caller = call.caller
+        self._authorize(caller.principal, Verb.WORK, caller.namespace, queue)

@@ -1,0 +1,84 @@
+"""Log lines: an event and its keys, as text for people or as JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+_RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def keys_of(record: logging.LogRecord) -> dict[str, Any]:
+    """What was given as ``extra``."""
+    return {key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS}
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-01-02T03:04:05.678Z info    lease expired task_id=t1 attempt=3``."""
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__()
+        self._node_id = node_id
+
+    def format(self, record: logging.LogRecord) -> str:
+        keys = "".join(f" {key}={_plain(value)}" for key, value in keys_of(record).items())
+        level = record.levelname.lower()
+        line = f"{_timestamp(record)} {self._node_id} {level:<8} {record.getMessage()}{keys}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line: time, node, level, logger, event, and the keys beside them."""
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__()
+        self._node_id = node_id
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": _timestamp(record),
+            "node": self._node_id,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+            **keys_of(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def set_up(
+    *,
+    node_id: str,
+    style: Literal["text", "json"],
+    level: str,
+    stream: TextIO | None = None,
+) -> None:
+    """Send every logger's lines to standard error, or to ``stream``."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter(node_id) if style == "json" else TextFormatter(node_id))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # Says at debug level what every selector does.
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def flush() -> None:
+    """Have every line written, before the process ends without ceremony."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
+def _plain(value: object) -> str:
+    text = str(value)
+    return json.dumps(text) if not text or any(char in ' "=\n' for char in text) else text

@@ -1,0 +1,100 @@
+"""What a node measures of itself, each metric with its unit in its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram, start_http_server
+
+from tq_cluster.telemetry.samples import Samples
+
+_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Metrics:
+    """The metrics of one node in a registry of its own, so that tests can have several."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.fsyncs = Samples()
+        self._decide = self._histogram("tq_decide_seconds", "Deciding one batch on the leader.")
+        self._commit = self._histogram(
+            "tq_commit_seconds", "From proposing an entry to having applied it, on the leader."
+        )
+        self._confirm = self._histogram(
+            "tq_confirm_seconds", "Confirming leadership for answers that no entry carries."
+        )
+        self._fsync = self._histogram("tq_journal_fsync_seconds", "One fsync of the journal.")
+        self._apply = self._histogram("tq_apply_seconds", "Applying one entry to the state.")
+        self._state_commit = self._histogram(
+            "tq_state_commit_seconds", "One commit of the state, with its fsync."
+        )
+        self._loop_hold = self._histogram(
+            "tq_loop_hold_seconds", "How late the event loop ran a timer."
+        )
+        self._leads = self._gauge("tq_leads", "1 while this node leads.")
+        self._term = self._gauge("tq_term", "The term this node is in.")
+        self._commit_index = self._gauge("tq_commit_index", "The last entry known committed.")
+        self._applied_index = self._gauge("tq_applied_index", "The last entry applied.")
+        self._calls = self._gauge("tq_calls", "Calls held now, long polls included.")
+        self._journal_bytes = self._gauge("tq_journal_bytes", "Size of the journal on disk.")
+        self._state_bytes = self._gauge("tq_state_bytes", "Size of the state on disk.")
+
+    def decided(self, seconds: float) -> None:
+        """One batch was decided."""
+        self._decide.observe(seconds)
+
+    def committed(self, seconds: float) -> None:
+        """One entry was committed and applied."""
+        self._commit.observe(seconds)
+
+    def confirmed(self, seconds: float) -> None:
+        """Leadership was confirmed."""
+        self._confirm.observe(seconds)
+
+    def fsynced(self, seconds: float) -> None:
+        """The journal was fsynced."""
+        self.fsyncs.add(seconds)
+        self._fsync.observe(seconds)
+
+    def applied(self, seconds: float) -> None:
+        """One entry was applied."""
+        self._apply.observe(seconds)
+
+    def state_committed(self, seconds: float) -> None:
+        """The state was committed."""
+        self._state_commit.observe(seconds)
+
+    def loop_held(self, seconds: float) -> None:
+        """The loop was late by this much."""
+        self._loop_hold.observe(seconds)
+
+    def stands(self, *, leads: bool, term: int, commit_index: int, applied_index: int) -> None:
+        """Where the log stands, told from time to time: gauges are read by another thread."""
+        self._leads.set(leads)
+        self._term.set(term)
+        self._commit_index.set(commit_index)
+        self._applied_index.set(applied_index)
+
+    def holds(self, *, calls: int, journal_bytes: int, state_bytes: int) -> None:
+        """What the node holds, told from time to time."""
+        self._calls.set(calls)
+        self._journal_bytes.set(journal_bytes)
+        self._state_bytes.set(state_bytes)
+
+    def serve(self, host: str, port: int) -> Callable[[], None]:
+        """Serve the metrics over HTTP from a thread; the result stops it. OSError: port in use."""
+        server, thread = start_http_server(port, host, registry=self.registry)
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        return stop
+
+    def _histogram(self, name: str, help_: str) -> Histogram:
+        return Histogram(name, help_, buckets=_SECONDS, registry=self.registry)
+
+    def _gauge(self, name: str, help_: str) -> Gauge:
+        return Gauge(name, help_, registry=self.registry)
