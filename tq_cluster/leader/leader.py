@@ -126,7 +126,7 @@ class Leader:
             lambda view: queries.get_task(view, request, self._log_time.now_ms())
         )
 
-    async def heartbeat(self, request: worker_service_pb2.HeartbeatRequest) -> Replied:
+    async def heartbeat(self, request: worker_service_pb2.HeartbeatRequest) -> Replied | Refused:
         """Renew the leases listed, as far as they are live, from the moment of this call."""
         received_s = self._leases.now_s()
         tokens = [FencingToken(lease.token) for lease in request.leases]
