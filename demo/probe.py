@@ -1,0 +1,65 @@
+"""A steady writer through generated stubs, by whose acknowledgements write outages are measured."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from chaos.ledger import Answer, Ledger, SubmitCall
+from chaos.outages import Outage, outage
+from chaos.stub_client import StubClient
+from chaos.stubs import UnansweredError
+from tq.v1 import task_pb2
+
+QUEUE = "probe"
+WRITE_EVERY_S = 0.01
+ANSWER_WITHIN_S = 60.0
+
+
+class Probe:
+    """Submits one small task every 10 ms, whether or not the last ones were answered."""
+
+    def __init__(self, addresses: Sequence[str], ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._client = StubClient(addresses, ledger, "probe")
+        self.unanswered = 0
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        loop = asyncio.get_running_loop()
+        due_s = loop.time()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                group.create_task(self._write())
+                due_s += WRITE_EVERY_S
+                await asyncio.sleep(max(0.0, due_s - loop.time()))
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.close()
+
+    def acknowledged(self) -> set[str]:
+        """The ids of all tasks whose submit was acknowledged."""
+        return {
+            task_id
+            for call in self._ledger.calls
+            if isinstance(call, SubmitCall) and call.answer is Answer.APPLIED
+            for task_id in call.task_ids
+            if task_id is not None
+        }
+
+    async def await_outage(self, fault_s: float, within_s: float) -> Outage:
+        """Wait until a write that was sent after the fault is acknowledged; how long that took."""
+        async with asyncio.timeout(within_s):
+            while True:
+                measured = outage(self._ledger, fault_s)
+                if measured is not None:
+                    return measured
+                await asyncio.sleep(WRITE_EVERY_S)
+
+    async def _write(self) -> None:
+        spec = task_pb2.TaskSpec(queue=QUEUE, type="probe")
+        try:
+            await self._client.submit([spec], within_s=ANSWER_WITHIN_S)
+        except UnansweredError:
+            self.unanswered += 1

@@ -1,0 +1,136 @@
+"""What the run proves: the brokers' answers against the local record."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+from chaos.outages import Outage
+from demo import work
+from demo.trace import Request, Trace
+from tq.v1 import task_pb2
+
+if TYPE_CHECKING:
+    from tq_client import Task
+
+CHUNK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the proof; ``holds`` None: a figure that is no promise."""
+
+    name: str
+    value: str
+    holds: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that the proof is drawn from."""
+
+    trace: Trace
+    acknowledged: Mapping[str, int]
+    """Task id to request number, as the client was told."""
+    listed: Mapping[str, task_pb2.TaskState.ValueType]
+    """What the brokers list of the trace's queue at the end."""
+    finished: Mapping[str, Task]
+    """The tasks as the brokers returned them."""
+    expected: Mapping[int, bytes]
+    """Request number to the result recomputed here."""
+    runs: Counter[str]
+    """Task id to how often a handler started on it, as the handlers wrote down."""
+    failures: Sequence[str]
+    probe_acknowledged: frozenset[str]
+    probe_listed: frozenset[str]
+    outages: Sequence[Outage]
+    kills: int
+    stale_sent: int
+    stale_refused: int
+    stale_kept: int
+    checker_calls: int
+    checker_report: str
+    """What the checker found in the ledger of the probe and the stale worker; empty: nothing."""
+
+
+def lines(evidence: Evidence) -> Iterable[Line]:
+    """Draw the proof."""
+    tasks = evidence.finished
+    requests = len(evidence.trace.requests)
+    acknowledged = len(evidence.acknowledged)
+    completed = [t for t in tasks.values() if t.state == task_pb2.TASK_STATE_COMPLETED]
+    yield Line("submitted", f"{acknowledged:,} of {requests:,}", acknowledged == requests)
+    yield Line("completed", f"{len(completed):,}", len(completed) == requests)
+
+    equal = sum(
+        task.result == evidence.expected[evidence.acknowledged[task.spec.task_id]]
+        for task in completed
+    )
+    yield Line("results equal to a local recomputation", f"{equal:,}", equal == requests)
+
+    attempts = Counter(task.attempts_made for task in tasks.values())
+    total = sum(number * count for number, count in attempts.items())
+    again = sum(count for number, count in attempts.items() if number > 1)
+    yield Line("attempts", f"{total:,} ({again:,} tasks took more than one)", total >= requests)
+    started = sum(evidence.runs.values())
+    yield Line("handler runs, by the handlers' own record", f"{started:,}", started >= requests)
+
+    twice = sum(_completions(task) > 1 for task in tasks.values())
+    copies = len(evidence.listed) - len(set(evidence.acknowledged) & set(evidence.listed))
+    yield Line("tasks completed twice", f"{twice:,}", twice == 0)
+    yield Line("tasks created twice", f"{copies:,}", copies == 0)
+
+    missing = set(evidence.acknowledged) - {
+        task_id
+        for task_id, state in evidence.listed.items()
+        if state == task_pb2.TASK_STATE_COMPLETED
+    }
+    lost_probes = evidence.probe_acknowledged - evidence.probe_listed
+    lost = len(missing) + len(lost_probes)
+    of = acknowledged + len(evidence.probe_acknowledged)
+    yield Line("lost", f"{lost:,} of {of:,} acknowledged submits", lost == 0)
+
+    yield Line(
+        "stale reports refused",
+        f"{evidence.stale_refused} of {evidence.stale_sent},"
+        f" the holder's result kept in {evidence.stale_kept}",
+        evidence.stale_sent >= evidence.kills
+        and evidence.stale_refused == evidence.stale_kept == evidence.stale_sent,
+    )
+    yield Line("leaders killed", f"{evidence.kills}", len(evidence.outages) == evidence.kills)
+    for number, outage in enumerate(evidence.outages, start=1):
+        yield Line(f"  write outage {number}", f"{outage.length_s * 1e3:,.0f} ms")
+    yield Line(
+        "calls judged by the checker",
+        f"{evidence.checker_calls:,}, " + (evidence.checker_report or "no violation"),
+        not evidence.checker_report,
+    )
+    if evidence.failures:
+        first = "; ".join(evidence.failures[:3])
+        yield Line("calls given up", f"{len(evidence.failures):,}: {first}", holds=False)
+
+
+async def recompute(requests: Sequence[Request]) -> dict[int, bytes]:
+    """Work the whole trace off here, on every core, from the trace alone."""
+    loop = asyncio.get_running_loop()
+    chunks = [requests[at : at + CHUNK] for at in range(0, len(requests), CHUNK)]
+    # Spawned, not forked: this process speaks gRPC.
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        parts = await asyncio.gather(
+            *(loop.run_in_executor(pool, _recompute, chunk) for chunk in chunks)
+        )
+    return {number: result for part in parts for number, result in part}
+
+
+def _recompute(requests: Sequence[Request]) -> list[tuple[int, bytes]]:
+    return [(request.number, work.expected(request)) for request in requests]
+
+
+def _completions(task: Task) -> int:
+    return sum(attempt.end == task_pb2.Attempt.END_COMPLETED for attempt in task.attempts)

@@ -1,0 +1,131 @@
+"""What a person sees while it runs: events as they happen, and below them where things stand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from chaos.processes import NodeStatus
+from demo.proof import Line
+
+PLAIN_EVERY_S = 5.0
+_ROLE_STYLES = {
+    NodeStatus.ROLE_LEADER: "bold green",
+    NodeStatus.ROLE_FOLLOWER: "cyan",
+    NodeStatus.ROLE_CANDIDATE: "yellow",
+}
+
+
+@dataclass(slots=True)
+class Standing:
+    """Where things stand."""
+
+    total: int
+    submitted: int = 0
+    completed: int = 0
+    probe_writes: int = 0
+    nodes: Mapping[str, NodeStatus | str] = field(default_factory=dict)
+
+
+class Screen:
+    """A live panel on a terminal; plain lines everywhere else."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console = console
+        self._standing = Standing(total)
+        self._started_s = time.monotonic()
+        self._plain_at_s = 0.0
+        self._live = (
+            Live(self._panel(), console=console, refresh_per_second=8, transient=True)
+            if console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def event(self, text: str, style: str = "") -> None:
+        """Tell of something that just happened; it stays on the screen."""
+        at = Text(f"{time.monotonic() - self._started_s:6.1f} s  ", style="dim")
+        self._console.print(at + Text(text, style=style), soft_wrap=True)
+
+    def show(self, standing: Standing) -> None:
+        """Show where things stand now."""
+        self._standing = standing
+        now_s = time.monotonic()
+        if self._live is not None:
+            self._live.update(self._panel())
+        elif now_s >= self._plain_at_s:
+            self._plain_at_s = now_s + PLAIN_EVERY_S
+            self.event(
+                f"submitted {standing.submitted:,}, completed {standing.completed:,}"
+                f" of {standing.total:,}; {', '.join(map(str, _brief(standing.nodes)))}"
+            )
+
+    def proof(self, lines: Sequence[Line]) -> None:
+        """Print the proof, each promise with whether it held."""
+        table = Table(title="The proof", title_style="bold", show_header=False, min_width=76)
+        table.add_column(justify="center", width=1)
+        table.add_column()
+        table.add_column(overflow="fold")
+        for line in lines:
+            mark = {None: "", True: "[green]✓[/]", False: "[bold red]✗[/]"}[line.holds]
+            style = "bold red" if line.holds is False else ""
+            table.add_row(mark, Text(line.name, style=style), Text(line.value, style=style))
+        self._console.print()
+        self._console.print(table)
+
+    def _panel(self) -> RenderableType:
+        standing = self._standing
+        bars = Table.grid(padding=(0, 1))
+        for name, done in (("submitted", standing.submitted), ("completed", standing.completed)):
+            bar = ProgressBar(total=standing.total, completed=done, width=48)
+            bars.add_row(name, bar, f"{done:,} / {standing.total:,}")
+        bars.add_row("probe", Text(f"{standing.probe_writes:,} writes acknowledged", style="dim"))
+        nodes = Table.grid(padding=(0, 2))
+        for node_id, status in standing.nodes.items():
+            nodes.add_row(Text(node_id, style="bold"), *_cells(status))
+        return Panel(Group(bars, Text(), nodes), title="tq demo", border_style="blue")
+
+
+def _cells(status: NodeStatus | str) -> list[Text]:
+    if isinstance(status, str):
+        return [Text(status, style="bold red")]
+    role = NodeStatus.Role.Name(status.role).removeprefix("ROLE_").lower()
+    return [
+        Text(role, style=_ROLE_STYLES.get(status.role, "")),
+        Text(f"term {status.term}"),
+        Text(f"applied {status.applied_index:,}"),
+        Text(f"journal {status.journal_bytes / 1e6:.1f} MB", style="dim"),
+    ]
+
+
+def _brief(nodes: Mapping[str, NodeStatus | str]) -> list[str]:
+    return [
+        f"{node_id} {status}"
+        if isinstance(status, str)
+        else f"{node_id} {NodeStatus.Role.Name(status.role).removeprefix('ROLE_').lower()}"
+        f" term {status.term} applied {status.applied_index:,}"
+        for node_id, status in nodes.items()
+    ]
