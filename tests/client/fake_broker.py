@@ -1,0 +1,214 @@
+"""A broker in this process that does as it is told: answers, refuses, loses replies, hangs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc import aio
+from grpc_status import rpc_status
+
+from tq.v1 import (
+    cluster_service_pb2,
+    queue_service_pb2,
+    task_service_pb2,
+    worker_service_pb2,
+)
+from tq.v1.task_pb2 import TaskState
+from tq_client import AsyncClient, Reason
+
+Context: TypeAlias = "aio.ServicerContext[Any, Any]"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call as it arrived."""
+
+    method: str
+    request: Any
+    metadata: Mapping[str, str]
+
+
+Step = Callable[["FakeBroker", Call, Context], Awaitable[Message]]
+
+
+@dataclass
+class FakeBroker:
+    """Handles each call by the next of ``steps``, or, where none is left, by answering it."""
+
+    steps: list[Step] = field(default_factory=list)
+    leader: str = ""
+    term: int = 1
+    calls: list[Call] = field(default_factory=list)
+    answers: dict[str, Callable[[Any], Message]] = field(default_factory=dict)
+    submits: dict[str, task_service_pb2.SubmitResponse] = field(default_factory=dict)
+    """What each request_id was answered."""
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by every call that arrives."""
+    address: str = ""
+
+    def __post_init__(self) -> None:
+        self.answers.setdefault("Submit", self._submit)
+
+    def of(self, method: str) -> list[Any]:
+        """List the requests of one method, as they arrived."""
+        return [call.request for call in self.calls if call.method == method]
+
+    async def answer(self, call: Call, context: Context) -> Message:
+        """Answer as a broker that knows who leads."""
+        context.set_trailing_metadata((("tq-leader", self.leader), ("tq-term", str(self.term))))
+        make = self.answers.get(call.method)
+        return make(call.request) if make else _reply_type(call.request)()
+
+    def _submit(self, request: task_service_pb2.SubmitRequest) -> Message:
+        if request.request_id not in self.submits:
+            response = task_service_pb2.SubmitResponse()
+            for position, spec in enumerate(request.tasks):
+                result = response.results.add()
+                if spec.priority > 255:
+                    result.error.reason = 1  # type: ignore[assignment]  # INVALID_ARGUMENT
+                    result.error.field = "priority"
+                    result.error.message = f"{spec.priority} is above 255"
+                else:
+                    result.task.task_id = spec.task_id or f"{request.request_id}-{position}"
+                    result.task.state = TaskState.TASK_STATE_PENDING
+            self.submits[request.request_id] = response
+        return self.submits[request.request_id]
+
+    async def handle(self, call: Call, context: Context) -> Message:
+        self.calls.append(call)
+        self.arrived.set()
+        if self.steps:
+            return await self.steps.pop(0)(self, call, context)
+        return await self.answer(call, context)
+
+
+def refuse(
+    reason: Reason,
+    code: grpc.StatusCode,
+    *,
+    retry_after_s: float | None = None,
+    **metadata: str,
+) -> Step:
+    """Refuse the call with a reason, as the service does."""
+
+    async def step(broker: FakeBroker, call: Call, context: Context) -> Message:
+        del broker, call
+        status = status_pb2.Status(code=code.value[0], message=f"refused: {reason}")
+        details: list[Message] = [
+            error_details_pb2.ErrorInfo(domain="tq", reason=str(reason), metadata=metadata)
+        ]
+        if retry_after_s is not None:
+            retry = error_details_pb2.RetryInfo()
+            retry.retry_delay.FromMilliseconds(int(retry_after_s * 1_000))
+            details.append(retry)
+        for detail in details:
+            packed = any_pb2.Any()
+            packed.Pack(detail)
+            status.details.append(packed)
+        await context.abort_with_status(rpc_status.to_status(status))
+        raise AssertionError("abort raises")
+
+    return step
+
+
+def redirect(leader: str) -> Step:
+    """Refuse as a follower that was asked not to forward."""
+    return refuse(Reason.NOT_LEADER, grpc.StatusCode.FAILED_PRECONDITION, leader=leader)
+
+
+async def lose_reply(broker: FakeBroker, call: Call, context: Context) -> Message:
+    """Do what was asked, then break the call off without a word of ours."""
+    await broker.answer(call, context)
+    await context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset")
+    raise AssertionError("abort raises")
+
+
+async def break_off(broker: FakeBroker, call: Call, context: Context) -> Message:
+    """Do nothing and break the call off: to the caller the same as a lost reply."""
+    del broker, call
+    await context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset")
+    raise AssertionError("abort raises")
+
+
+async def hang(broker: FakeBroker, call: Call, context: Context) -> Message:
+    """Never answer."""
+    del broker, call, context
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets it")
+
+
+def hold_until(release: asyncio.Event) -> Step:
+    """Answer once ``release`` is set."""
+
+    async def step(broker: FakeBroker, call: Call, context: Context) -> Message:
+        await release.wait()
+        return await broker.answer(call, context)
+
+    return step
+
+
+async def until_reached(client: AsyncClient, broker: FakeBroker) -> None:
+    """Make calls until one arrives at ``broker``: a client connects in the background."""
+    before = len(broker.calls)
+    async with asyncio.timeout(10):
+        while len(broker.calls) == before:
+            await client.cluster_status()
+
+
+@asynccontextmanager
+async def serving(*brokers: FakeBroker) -> AsyncIterator[str]:
+    """Serve the brokers on loopback; yields their addresses, separated by commas."""
+    async with AsyncExitStack() as stack:
+        for broker in brokers:
+            server = aio.server()
+            server.add_generic_rpc_handlers((_Handlers(broker),))
+            broker.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+            await server.start()
+            stack.push_async_callback(server.stop, None)
+        yield ",".join(broker.address for broker in brokers)
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    def __init__(self, broker: FakeBroker) -> None:
+        self._broker = broker
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        method = details.method.rsplit("/", 1)[1]
+        metadata = {key: str(value) for key, value in details.invocation_metadata or ()}
+
+        async def handle(request: Message, context: Context) -> Message:
+            call = Call(method, request, metadata)
+            return await self._broker.handle(call, context)
+
+        return grpc.unary_unary_rpc_method_handler(
+            handle,
+            request_deserializer=_request_type(method).FromString,
+            response_serializer=lambda reply: reply.SerializeToString(),
+        )
+
+
+_MODULES = (task_service_pb2, worker_service_pb2, queue_service_pb2, cluster_service_pb2)
+
+
+def _request_type(method: str) -> type[Message]:
+    return _message_type(f"{method}Request")
+
+
+def _reply_type(request: Message) -> type[Message]:
+    return _message_type(request.DESCRIPTOR.name.removesuffix("Request") + "Response")
+
+
+def _message_type(name: str) -> type[Message]:
+    for module in _MODULES:
+        if hasattr(module, name):
+            found: type[Message] = getattr(module, name)
+            return found
+    raise LookupError(name)
