@@ -13,10 +13,10 @@ from demo.trace import Request
 ROUNDS_A_TOKEN = 50
 """Hash rounds for each token that the request generated."""
 _HEADER = struct.Struct(">II")
-_WORDS = tuple(
-    word.encode()
-    for word in ["def ", "return ", "self.", "for ", " in ", "if ", "else:", "import ", "None", "True", "(", ")", ":\n    ", "\n", " = ", "[", "]", "queue", "task", "lease", "token", "leader"]
+_TEXT = (
+    "def return self. for in if else: import None True ( ) : = [ ] queue task lease token leader"
 )
+_WORDS = [word.encode() + b" " for word in _TEXT.split()]
 
 
 def payload(request: Request) -> bytes:
