@@ -1,4 +1,4 @@
-"""The clocks a node reads, handed in by the composition root so that tests and simulations bring their own."""
+"""The clocks a node reads, handed in so that tests and simulations bring their own."""
 
 from __future__ import annotations
 

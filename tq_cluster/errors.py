@@ -8,7 +8,7 @@ class TqError(Exception):
 
 
 class NotLeaderError(TqError):
-    """This node does not lead; nothing was proposed. ``leader_id`` is who does, where it is known."""
+    """This node does not lead; nothing was proposed. ``leader_id`` is who does, where known."""
 
     def __init__(self, leader_id: str | None = None) -> None:
         super().__init__(f"not the leader (leader: {leader_id or 'unknown'})")
@@ -20,7 +20,7 @@ class NotAppliedError(TqError):
 
 
 class OutcomeUnknownError(TqError):
-    """Leadership ended before the entry was known to be committed: it may yet be applied, or never."""
+    """Leadership ended before the entry was known to be committed: it may yet be, or never."""
 
 
 class OverloadedError(TqError):

@@ -35,8 +35,8 @@ def log_time(clocks: Clocks, offsets_ms: list[int], last_ms: int = 0) -> LogTime
 def run_for(time: LogTime, clocks: Clocks, length_ms: int) -> int:
     for _ in range(length_ms // 100):
         clocks.pass_ms(100)
-        now_ms = time.now_ms()
-    return now_ms
+        time.now_ms()
+    return time.now_ms()
 
 
 def test_a_new_cluster_starts_at_the_median_of_its_members_wall_clocks() -> None:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tq.internal.v1 import log_pb2
-from tq_cluster.core.decide import Draw, decide
+from tq_cluster.core.batch import Draw
+from tq_cluster.core.decide import decide
 from tq_cluster.core.operations import (
     Claim,
     Decision,
@@ -299,7 +300,7 @@ class Committer:
         """Release what a claim was granted whose caller had gone before it could be told."""
         release = release_of(claim, outcome)
         if release is not None and self._log.status().role is Role.LEADER:
-            self.submit(release)
+            self.submit(release).add_done_callback(_noted)
 
 
 def _weigh(operation: Operation) -> tuple[int, int]:
@@ -312,6 +313,11 @@ def _weigh(operation: Operation) -> tuple[int, int]:
     if isinstance(operation, Report):
         return 1 + len(operation.request.reports), operation.request.ByteSize()
     return 1, 0
+
+
+def _noted(outcome: asyncio.Future[Outcome]) -> None:
+    # Nobody waits for it: where it fails, the lease runs out instead.
+    outcome.exception()
 
 
 def _fail(outcome: asyncio.Future[Outcome], error: BaseException) -> None:

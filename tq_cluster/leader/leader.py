@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from tq.v1 import task_service_pb2, worker_service_pb2
 from tq_cluster.clock import Clock
 from tq_cluster.core import queries
-from tq_cluster.core.decide import Draw
+from tq_cluster.core.batch import Draw
 from tq_cluster.core.operations import (
     Claim,
     FormCluster,

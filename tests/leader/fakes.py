@@ -1,0 +1,116 @@
+"""A log of one node whose commits a test lets through, or not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tq_cluster.core.types import AppliedAt
+from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
+from tq_cluster.raft.door import LogStatus, PeerProgress, Role
+from tq_cluster.storage.memory import MemoryStore
+
+
+@dataclass
+class FakeLog:
+    """Commits what is proposed as soon as the test lets it: at once, unless ``held``."""
+
+    store: MemoryStore
+    role: Role = Role.LEADER
+    term: int = 1
+    held: bool = False
+    confirms_held: bool = False
+    proposals: list[bytes] = field(default_factory=list)
+    confirms: int = 0
+    peers: dict[str, PeerProgress] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._flight: tuple[bytes, asyncio.Future[None]] | None = None
+        self._rounds: list[asyncio.Future[AppliedAt]] = []
+        self._role_listeners: list[Callable[[LogStatus], None]] = []
+        self._decidable_listeners: list[Callable[[], None]] = []
+
+    def status(self) -> LogStatus:
+        applied = self.store.applied
+        return LogStatus(
+            role=self.role,
+            term=self.term,
+            leader_id="n1" if self.role is Role.LEADER else "n2",
+            last_index=applied.index,
+            commit_index=applied.index,
+            applied_index=applied.index,
+            journal_bytes=0,
+            peers=self.peers,
+        )
+
+    def decidable(self) -> AppliedAt | None:
+        if self.role is not Role.LEADER or self._flight is not None:
+            return None
+        return AppliedAt(self.store.applied.index, self.term)
+
+    def propose(self, entry: bytes, base: AppliedAt) -> asyncio.Future[None]:
+        assert base == self.decidable()
+        self.proposals.append(entry)
+        flight = asyncio.get_running_loop().create_future()
+        self._flight = (entry, flight)
+        if not self.held:
+            asyncio.get_running_loop().call_soon(self.let_through)
+        return flight
+
+    def confirm(self) -> asyncio.Future[AppliedAt]:
+        if self.role is not Role.LEADER:
+            raise NotLeaderError("n2")
+        self.confirms += 1
+        round_: asyncio.Future[AppliedAt] = asyncio.get_running_loop().create_future()
+        if self.confirms_held:
+            self._rounds.append(round_)
+        else:
+            round_.set_result(self.store.applied)
+        return round_
+
+    def on_role_change(self, listener: Callable[[LogStatus], None]) -> None:
+        self._role_listeners.append(listener)
+
+    def on_decidable(self, listener: Callable[[], None]) -> None:
+        self._decidable_listeners.append(listener)
+
+    async def transfer_leadership(self, target_id: str | None, within_s: float) -> str:
+        raise TimeoutError
+
+    async def start(self) -> None:
+        """Lead from the start."""
+        self.store.apply(self.store.applied.index + 1, self.term, b"")
+        for listener in self._decidable_listeners:
+            listener()
+
+    async def stop(self) -> None:
+        """Nothing runs."""
+
+    def let_through(self) -> None:
+        """Commit and apply what is in flight."""
+        assert self._flight is not None
+        entry, flight = self._flight
+        self._flight = None
+        assert self.store.apply(self.store.applied.index + 1, self.term, entry)
+        if not flight.done():
+            flight.set_result(None)
+        for listener in self._decidable_listeners:
+            listener()
+
+    def let_rounds_through(self) -> None:
+        """Confirm what waits for it."""
+        rounds, self._rounds = self._rounds, []
+        for each in rounds:
+            each.set_result(self.store.applied)
+
+    def depose(self) -> None:
+        """Another node leads from now on; what was in flight may or may not survive."""
+        self.role = Role.FOLLOWER
+        flight, self._flight = self._flight, None
+        if flight is not None:
+            flight[1].set_exception(OutcomeUnknownError("leadership ended"))
+        for each in self._rounds:
+            each.set_exception(NotLeaderError("n2"))
+        for listener in self._role_listeners:
+            listener(self.status())
