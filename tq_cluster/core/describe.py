@@ -1,13 +1,15 @@
-"""A task as callers see it, put together from its rows."""
+"""Tasks and queues as callers see them, put together from their rows."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from tq.internal.v1 import state_pb2
-from tq.v1 import task_pb2
-from tq_cluster.core import rows, states, tables
+from tq.v1 import queue_service_pb2, task_pb2
+from tq_cluster.core import ordering, rows, states, tables
+from tq_cluster.core.batch import Queue
 from tq_cluster.core.limits import DEFAULT_LIMITS
+from tq_cluster.core.queues import settings_of
 from tq_cluster.core.spans import put_ms
 from tq_cluster.core.view import View
 
@@ -91,3 +93,23 @@ def _last_error(newest_first: list[state_pb2.AttemptRow]) -> str:
         if attempt.end == task_pb2.Attempt.END_FAILED:
             return attempt.error
     return ""
+
+
+def queue_stats(view: View, prefix: bytes, queue: Queue) -> queue_service_pb2.QueueStats:
+    """Return a queue's counts as callers see them."""
+    counts = queue.counts
+    stats = queue_service_pb2.QueueStats(
+        queue=queue.name,
+        scheduled=counts[states.SCHEDULED],
+        pending=counts[states.PENDING],
+        running=counts[states.RUNNING],
+        retrying=counts[states.RETRYING],
+        completed=counts[states.COMPLETED],
+        failed=counts[states.FAILED],
+        cancelled=counts[states.CANCELLED],
+        blocked=counts[task_pb2.TASK_STATE_BLOCKED],
+        settings=settings_of(queue),
+    )
+    for _, _, _, _, due_at_ms in ordering.in_order(view, prefix, [queue], 1):
+        put_ms(stats.oldest_pending_at, due_at_ms)
+    return stats

@@ -5,17 +5,35 @@ from __future__ import annotations
 from typing import Final
 
 from tq.internal.v1 import state_pb2
-from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster.core import describe, ordering, requests, rows, states, tables
-from tq_cluster.core.batch import Queue, read_queue
+from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
+from tq_cluster.core import describe, requests, rows, states, tables
+from tq_cluster.core.batch import read_queue
 from tq_cluster.core.cancels import no_such_task
 from tq_cluster.core.limits import DEFAULT_LIMITS, Limits
+from tq_cluster.core.listings import list_dead_letters, list_queues, list_tasks
 from tq_cluster.core.operations import Lease, Refused, Replied
-from tq_cluster.core.queues import no_such_queue, settings_of
+from tq_cluster.core.queues import no_such_queue
 from tq_cluster.core.spans import put_ms
 from tq_cluster.core.types import DurationMs, FencingToken, TaskId, TaskNumber, TimestampMs
 from tq_cluster.core.validation import check_count
 from tq_cluster.core.view import View
+
+__all__ = [
+    "TERMINAL_STATES",
+    "cluster_version",
+    "get_task",
+    "heartbeat",
+    "is_finished",
+    "list_dead_letters",
+    "list_queues",
+    "list_tasks",
+    "log_time",
+    "membership",
+    "next_due_ms",
+    "next_retired_ms",
+    "queue_stats",
+    "running_leases",
+]
 
 TERMINAL_STATES: Final = states.TERMINAL
 
@@ -23,10 +41,14 @@ TERMINAL_STATES: Final = states.TERMINAL
 def get_task(
     view: View,
     request: task_service_pb2.GetTaskRequest,
-    now_ms: TimestampMs,  # noqa: ARG001 - the interface of every query about tasks
+    now_ms: TimestampMs,  # noqa: ARG001 - every query is asked alike
     namespace: int = 0,
 ) -> Replied | Refused:
-    """Return one task with its whole history."""
+    """Return one task with its whole history.
+
+    A task past its retention is there until an entry has removed it: hidden by the clock alone, it
+    could come back with the next leader.
+    """
     prefix = tables.prefix_of(namespace)
     found = rows.find_task(view, prefix, request.task_id)
     if found is None:
@@ -42,35 +64,18 @@ def is_finished(view: View, task_id: TaskId, namespace: int = 0) -> bool:
 
 
 def queue_stats(
-    view: View, request: queue_service_pb2.GetQueueStatsRequest, namespace: int = 0
+    view: View,
+    request: queue_service_pb2.GetQueueStatsRequest,
+    now_ms: TimestampMs,  # noqa: ARG001 - every query is asked alike
+    namespace: int = 0,
 ) -> Replied | Refused:
     """Return the counts of one queue."""
     prefix = tables.prefix_of(namespace)
     queue_id = rows.read_queue_id(view, prefix, request.queue)
     if queue_id is None:
         return no_such_queue(request.queue)
-    stats = stats_of(view, prefix, read_queue(view, prefix, queue_id))
+    stats = describe.queue_stats(view, prefix, read_queue(view, prefix, queue_id))
     return Replied(reply=queue_service_pb2.GetQueueStatsResponse(stats=stats))
-
-
-def stats_of(view: View, prefix: bytes, queue: Queue) -> queue_service_pb2.QueueStats:
-    """Return a queue's counts as callers see them."""
-    counts = queue.counts
-    stats = queue_service_pb2.QueueStats(
-        queue=queue.name,
-        scheduled=counts[states.SCHEDULED],
-        pending=counts[states.PENDING],
-        running=counts[states.RUNNING],
-        retrying=counts[states.RETRYING],
-        completed=counts[states.COMPLETED],
-        failed=counts[states.FAILED],
-        cancelled=counts[states.CANCELLED],
-        blocked=counts[task_pb2.TASK_STATE_BLOCKED],
-        settings=settings_of(queue),
-    )
-    for _, _, _, _, due_at_ms in ordering.in_order(view, prefix, [queue], 1):
-        put_ms(stats.oldest_pending_at, due_at_ms)
-    return stats
 
 
 def heartbeat(

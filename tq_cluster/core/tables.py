@@ -60,6 +60,7 @@ _NUMBER = Struct(">3sQ")
 _CHUNK = Struct(">3sQH")
 _ATTEMPT = Struct(">3sQI")
 _BY_STATE = Struct(">3sBIQ")
+_STATE = Struct(">3sBI")
 _LANE = Struct(">3sIBQI")
 _READY = Struct(">3sIIBQQ")
 _AT = Struct(">3sQQ")
@@ -105,6 +106,11 @@ def attempt_key(prefix: bytes, number: int, place: int) -> bytes:
 def by_state_key(prefix: bytes, state: int, queue_id: int, number: int) -> bytes:
     """Key of BY_STATE."""
     return _BY_STATE.pack(prefix, state, queue_id, number)
+
+
+def state_prefix(prefix: bytes, state: int, queue_id: int) -> bytes:
+    """Return how the keys of BY_STATE start for one state of one queue."""
+    return _STATE.pack(prefix, state, queue_id)
 
 
 def lane_key(prefix: bytes, queue_id: int, band: int, start_tag: int, lane: int) -> bytes:

@@ -1,0 +1,173 @@
+"""Lists of tasks, dead letters and queues, a page at a time.
+
+Each page looks at a bounded number of rows and is as short as that makes it; its token says where
+the next one goes on.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from typing import Final
+
+from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
+from tq_cluster.core import describe, pages, rows, states, tables
+from tq_cluster.core.batch import read_queue
+from tq_cluster.core.limits import DEFAULT_LIMITS, Limits
+from tq_cluster.core.operations import Refused, Replied
+from tq_cluster.core.types import TimestampMs
+from tq_cluster.core.validation import check_queue_name, invalid
+from tq_cluster.core.view import View
+
+SCAN_MAX: Final = 2_000
+"""How many tasks one page looks at."""
+
+_LAST_NUMBER: Final = (1 << 64) - 1
+
+
+def list_tasks(
+    view: View,
+    request: task_service_pb2.ListTasksRequest,
+    now_ms: TimestampMs,  # noqa: ARG001 - every query is asked alike
+    namespace: int = 0,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Replied | Refused:
+    """Return tasks that pass the filters, the newest first.
+
+    With a queue, only tasks in the states asked for are looked at; without one, every task is.
+    """
+    prefix = tables.prefix_of(namespace)
+    size = pages.size_of(request.page_size, limits)
+    position = pages.position_of(request, request.page_token)
+    fault = _check_states(request)
+    if request.queue:
+        fault = fault or check_queue_name("queue", request.queue)
+    for refused in (size, position, fault):
+        if isinstance(refused, Refused):
+            return refused
+    assert isinstance(size, int)
+    assert isinstance(position, bytes)
+    reply = task_service_pb2.ListTasksResponse()
+    below = int.from_bytes(position, "big") if position else _LAST_NUMBER
+    room = limits.reply_bytes_max
+    number = 0
+    for looked_at, number in enumerate(_newest_first(view, prefix, request, below), 1):
+        row = rows.read_task(view, prefix, number)
+        if not request.states or row.state in request.states:
+            spec = rows.read_spec(view, prefix, number)
+            if _matches(spec, request):
+                spec.payload = b""
+                task = describe.brief_task(row, spec)
+                task.last_error = describe.last_error(view, prefix, number, row)
+                room -= task.ByteSize()
+                reply.tasks.append(task)
+        if len(reply.tasks) == size or looked_at == SCAN_MAX or room <= 0:
+            break
+    else:
+        return Replied(reply=reply)
+    reply.next_page_token = pages.token_of(request, number.to_bytes(8, "big"))
+    return Replied(reply=reply)
+
+
+def list_dead_letters(
+    view: View,
+    request: queue_service_pb2.ListDeadLettersRequest,
+    now_ms: TimestampMs,  # noqa: ARG001 - every query is asked alike
+    namespace: int = 0,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Replied | Refused:
+    """Return FAILED tasks, those that failed last first, with their histories."""
+    prefix = tables.prefix_of(namespace)
+    size = pages.size_of(request.page_size, limits)
+    position = pages.position_of(request, request.page_token)
+    fault = check_queue_name("queue", request.queue) if request.queue else None
+    for refused in (size, position, fault):
+        if isinstance(refused, Refused):
+            return refused
+    assert isinstance(size, int)
+    assert isinstance(position, bytes)
+    reply = queue_service_pb2.ListDeadLettersResponse()
+    queue_id: int | None = tables.ALL_QUEUES
+    if request.queue:
+        queue_id = rows.read_queue_id(view, prefix, request.queue)
+    if queue_id is None:
+        return Replied(reply=reply)
+    start = tables.dead_letter_key(prefix, queue_id, 0, 0)
+    stop = tables.queue_key(prefix, queue_id) + position
+    if not position:
+        stop = tables.queue_key(prefix, queue_id + 1)
+    room = limits.reply_bytes_max
+    for key, _ in view.scan(tables.DEAD_LETTERS, start, stop, limit=size, reverse=True):
+        number = tables.split_number(key)
+        row = rows.read_task(view, prefix, number)
+        task = describe.whole_task(view, prefix, number, row, omit_payload=True)
+        room -= task.ByteSize()
+        reply.tasks.append(task)
+        if len(reply.tasks) == size or room <= 0:
+            reply.next_page_token = pages.token_of(request, key[-16:])
+            break
+    return Replied(reply=reply)
+
+
+def list_queues(
+    view: View,
+    request: queue_service_pb2.ListQueuesRequest,
+    now_ms: TimestampMs,  # noqa: ARG001 - every query is asked alike
+    namespace: int = 0,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Replied | Refused:
+    """Return queues with their counts, by name."""
+    prefix = tables.prefix_of(namespace)
+    size = pages.size_of(request.page_size, limits)
+    position = pages.position_of(request, request.page_token)
+    if isinstance(size, Refused):
+        return size
+    if isinstance(position, Refused):
+        return position
+    reply = queue_service_pb2.ListQueuesResponse()
+    start = prefix + position + b"\x00" if position else prefix
+    for key, value in view.scan(tables.QUEUE_IDS, start, tables.end_of(prefix), limit=size):
+        queue = read_queue(view, prefix, int.from_bytes(value, "big"))
+        reply.queues.append(describe.queue_stats(view, prefix, queue))
+        if len(reply.queues) == size:
+            reply.next_page_token = pages.token_of(request, key[len(prefix) :])
+    return Replied(reply=reply)
+
+
+def _newest_first(
+    view: View, prefix: bytes, request: task_service_pb2.ListTasksRequest, below: int
+) -> Iterator[int]:
+    """Yield the numbers of tasks under ``below`` that may pass the filters, in falling order."""
+    if not request.queue:
+        runs = [_falling(view, tables.TASKS, prefix, below)]
+    else:
+        queue_id = rows.read_queue_id(view, prefix, request.queue)
+        if queue_id is None:
+            return
+        # Sorted, so that the same filters lead to the same scans.
+        wanted = sorted(set(request.states)) or sorted(states.ALL)
+        runs = [
+            _falling(view, tables.BY_STATE, tables.state_prefix(prefix, state, queue_id), below)
+            for state in wanted
+        ]
+    yield from heapq.merge(*runs, reverse=True)
+
+
+def _falling(view: View, table: int, run_prefix: bytes, below: int) -> Iterator[int]:
+    start, stop = run_prefix, run_prefix + below.to_bytes(8, "big")
+    # One more than are looked at, so that the last page is known for what it is.
+    for key, _ in view.scan(table, start, stop, limit=SCAN_MAX + 1, reverse=True):
+        yield tables.split_number(key)
+
+
+def _check_states(request: task_service_pb2.ListTasksRequest) -> Refused | None:
+    for state in request.states:
+        if state not in states.ALL or state == task_pb2.TASK_STATE_UNSPECIFIED:
+            return invalid("states", f"has {state}, which is no state of a task")
+    return None
+
+
+def _matches(spec: task_pb2.TaskSpec, request: task_service_pb2.ListTasksRequest) -> bool:
+    if request.type and spec.type != request.type:
+        return False
+    return all(spec.labels.get(key) == value for key, value in request.labels.items())

@@ -1,0 +1,56 @@
+"""Where a page ends and the next begins: an opaque token that belongs to one set of filters."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from hashlib import blake2b
+from typing import Final
+
+from google.protobuf.message import Message
+
+from tq_cluster.core.limits import Limits
+from tq_cluster.core.operations import Refused
+from tq_cluster.core.validation import invalid
+
+PAGE_SIZE_DEFAULT: Final = 100
+_DIGEST_BYTES: Final = 6
+_PAGING_FIELDS: Final = ("page_size", "page_token", "read_level")
+"""What may differ from page to page."""
+
+
+def size_of(page_size: int, limits: Limits) -> int | Refused:
+    """Return how many items a page is to have."""
+    if page_size > limits.page_size_max:
+        return invalid("page_size", f"is {page_size}; it takes 0 to {limits.page_size_max}")
+    return page_size or PAGE_SIZE_DEFAULT
+
+
+def token_of(request: Message, position: bytes) -> str:
+    """Return the token of the page that begins at ``position``."""
+    return urlsafe_b64encode(_filters_digest(request) + position).decode().rstrip("=")
+
+
+def position_of(request: Message, page_token: str) -> bytes | Refused:
+    """Return where the page of a token begins: empty for the first page."""
+    if not page_token:
+        return b""
+    try:
+        padding = "=" * (-len(page_token) % 4)
+        token = urlsafe_b64decode(page_token.encode("ascii") + padding.encode())
+    except (ValueError, binascii.Error):
+        token = b""
+    if len(token) <= _DIGEST_BYTES:
+        return invalid("page_token", "is no token that a page before ended with")
+    if token[:_DIGEST_BYTES] != _filters_digest(request):
+        return invalid("page_token", "belongs to other filters; start from the first page")
+    return token[_DIGEST_BYTES:]
+
+
+def _filters_digest(request: Message) -> bytes:
+    filters = type(request)()
+    filters.CopyFrom(request)
+    for name in _PAGING_FIELDS:
+        filters.ClearField(name)
+    encoded = filters.SerializeToString(deterministic=True)
+    return blake2b(encoded, digest_size=_DIGEST_BYTES).digest()
