@@ -1,0 +1,254 @@
+"""How a cluster comes to be, and who belongs to it.
+
+Empty nodes form a cluster only when every configured member says that it is empty: a node that lost its disk
+can never start a second cluster beside the one that knows it. The member with the lowest id draws the cluster's
+id, each writes it down before it says so, and elections begin where a node sees that all have.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from tq.internal.v1 import peer_pb2
+from tq_cluster.clock import Clock
+from tq_cluster.raft import frames
+
+log = logging.getLogger(__name__)
+
+CLUSTER_VERSION: Final = 1
+
+Membership = tuple[str, Mapping[str, str]]
+"""A cluster's id, and each member's incarnation."""
+
+
+class NodeIdentity(Protocol):
+    """Who this node's data directory is."""
+
+    @property
+    def node_id(self) -> str: ...
+
+    @property
+    def group_id(self) -> int: ...
+
+    @property
+    def incarnation(self) -> str: ...
+
+    @property
+    def cluster_id(self) -> str | None:
+        """None: it belongs to no cluster yet."""
+
+    def join(self, cluster_id: str) -> None:
+        """Belong to that cluster from now on. Durable on return."""
+
+
+class Formation:
+    """One node's part in forming its cluster, and its judgement of who else takes part."""
+
+    def __init__(
+        self,
+        *,
+        identity: NodeIdentity,
+        member_ids: tuple[str, ...],
+        pristine: Callable[[], bool],
+        membership: Callable[[], Membership | None],
+        clock: Clock,
+        draw: random.Random,
+        news: Callable[[], None],
+    ) -> None:
+        """``pristine``: whether the journal holds nothing yet. ``membership``: what the state says.
+
+        ``news`` is called when what this node says of itself has changed.
+        """
+        self._identity = identity
+        self._member_ids = member_ids
+        self._peer_ids = tuple(name for name in member_ids if name != identity.node_id)
+        self._pristine = pristine
+        self._membership = membership
+        self._clock = clock
+        self._draw = draw
+        self._news = news
+        self._hellos: dict[str, peer_pb2.Hello] = {}
+        self._incarnations: dict[str, str] = {identity.node_id: identity.incarnation}
+        self._refusals: dict[str, str] = {}
+        self.formed = identity.cluster_id is not None and (not pristine() or not self._peer_ids)
+        """The cluster exists and this node belongs to it."""
+        self.stranger = False
+        """The cluster exists and this node does not belong to it."""
+
+    def begin(self) -> None:
+        """A cluster of one has nobody to wait for."""
+        if not self._peer_ids and not self.formed:
+            self._join(self._drawn_id())
+            self._form()
+
+    # ------------------------------------------------------------------ what is said and seen
+
+    def own_hello(self) -> peer_pb2.Hello:
+        identity = self._identity
+        return peer_pb2.Hello(
+            format=frames.FORMAT,
+            cluster_version=CLUSTER_VERSION,
+            cluster_id=identity.cluster_id or "",
+            group_id=identity.group_id,
+            node_id=identity.node_id,
+            incarnation=identity.incarnation,
+            pristine=self._pristine(),
+            member_ids=self._member_ids,
+            wall_ms=self._clock.wall_ms(),
+        )
+
+    def membership(self) -> Membership | None:
+        """Who forms the cluster; None while a member's incarnation has not been seen."""
+        if self._identity.cluster_id is None or len(self._incarnations) < len(self._member_ids):
+            return None
+        return self._identity.cluster_id, dict(self._incarnations)
+
+    @property
+    def message(self) -> str:
+        """What an operator should know."""
+        if self.stranger:
+            return (
+                f"{self._identity.node_id} is not a member of the cluster that its peers belong to "
+                f"(its disk is empty or another's): it neither votes nor acknowledges; {self._quoted()}"
+            )
+        if not self.formed:
+            missing = [name for name in self._peer_ids if name not in self._hellos]
+            waiting = (
+                f"waits to form a cluster: no answer from {', '.join(missing)}; " if missing else ""
+            )
+            return (waiting + self._quoted()).strip("; ")
+        return self._quoted()
+
+    def _quoted(self) -> str:
+        return "; ".join(f"{name}: {text}" for name, text in sorted(self._refusals.items()))
+
+    # ------------------------------------------------------------------ judging
+
+    def judge(self, hello: peer_pb2.Hello) -> peer_pb2.Refusal | None:
+        """Why not to talk to the sender; None: it is welcome."""
+        refusal = self._judge(hello)
+        if refusal is not None:
+            log.warning("peer refused", extra={"peer": hello.node_id, "reason": refusal.message})
+            if hello.node_id in self._peer_ids:
+                self._refusals[hello.node_id] = f"refused: {refusal.message}"
+        return refusal
+
+    def _judge(self, hello: peer_pb2.Hello) -> peer_pb2.Refusal | None:
+        identity, name = self._identity, hello.node_id
+        if hello.format != frames.FORMAT:
+            return _refusal(f"speaks format {hello.format}, {identity.node_id} {frames.FORMAT}")
+        if name not in self._peer_ids:
+            return _refusal(f"{name} is not among the other members {', '.join(self._peer_ids)}")
+        if tuple(hello.member_ids) != self._member_ids:
+            return _refusal(
+                f"{name} is configured with members {', '.join(hello.member_ids)}, "
+                f"{identity.node_id} with {', '.join(self._member_ids)}"
+            )
+        if hello.group_id != identity.group_id:
+            return _refusal(f"{name} belongs to group {hello.group_id}, not {identity.group_id}")
+        if hello.cluster_id and identity.cluster_id and hello.cluster_id != identity.cluster_id:
+            if not (hello.pristine and self._pristine()):
+                return _refusal(
+                    f"{name} belongs to cluster {hello.cluster_id}, "
+                    f"{identity.node_id} to {identity.cluster_id}"
+                )
+        if self.formed and not hello.cluster_id:
+            return _refusal(
+                f"{name} is empty, but cluster {identity.cluster_id} exists: it stays a stranger",
+                stranger=True,
+            )
+        known = self._known_incarnation(name)
+        if self.formed and known is not None and hello.incarnation != known:
+            return _refusal(
+                f"{name} has another disk ({hello.incarnation}) than the member of that name "
+                f"({known}): it stays a stranger",
+                stranger=True,
+            )
+        return None
+
+    def _known_incarnation(self, name: str) -> str | None:
+        membership = self._membership()
+        if membership is not None:
+            return membership[1].get(name)
+        return self._incarnations.get(name)
+
+    # ------------------------------------------------------------------ forming
+
+    def on_hello(self, name: str, hello: peer_pb2.Hello) -> None:
+        """A welcome peer said who it is."""
+        self._hellos[name] = hello
+        self._refusals.pop(name, None)
+        if not self.formed:
+            self._advance(name, hello)
+        if hello.cluster_id and hello.cluster_id == self._identity.cluster_id:
+            self._incarnations[name] = hello.incarnation
+
+    def on_refused(self, name: str | None, refusal: peer_pb2.Refusal) -> None:
+        """A peer will not talk to this node."""
+        log.warning("refused by peer", extra={"peer": name, "reason": refusal.message})
+        if name is not None:
+            self._refusals[name] = refusal.message
+        if refusal.stranger and not self.formed:
+            self.stranger = True
+
+    def on_peer_down(self, name: str) -> None:
+        """What it said holds only while it is there."""
+        self._hellos.pop(name, None)
+
+    def on_leader(self, name: str) -> None:
+        """A peer of this node's own cluster takes part in elections: all have written the id down."""
+        hello = self._hellos.get(name)
+        if hello is not None and self._same_cluster(hello):
+            self._form()
+
+    def _advance(self, name: str, hello: peer_pb2.Hello) -> None:
+        if not hello.pristine:
+            # The cluster exists. This node belongs to it if it had written the id down.
+            if self._same_cluster(hello):
+                self._form()
+            else:
+                self.stranger = True
+            return
+        if any(peer not in self._hellos for peer in self._peer_ids):
+            return
+        if not all(self._hellos[peer].pristine for peer in self._peer_ids):
+            return
+        self.stranger = False
+        lowest = self._member_ids[0]
+        if self._identity.node_id == lowest:
+            if self._identity.cluster_id is None:
+                self._join(self._drawn_id())
+        elif self._hellos[lowest].cluster_id not in {"", self._identity.cluster_id}:
+            self._join(self._hellos[lowest].cluster_id)
+        if all(self._same_cluster(self._hellos[peer]) for peer in self._peer_ids):
+            self._form()
+
+    def _drawn_id(self) -> str:
+        """A new cluster's id, unless an earlier attempt at forming got as far as drawing one."""
+        earlier = [self._hellos[peer].cluster_id for peer in self._peer_ids]
+        return next((drawn for drawn in earlier if drawn), f"{self._draw.getrandbits(64):016x}")
+
+    def _same_cluster(self, hello: peer_pb2.Hello) -> bool:
+        return (
+            self._identity.cluster_id is not None and hello.cluster_id == self._identity.cluster_id
+        )
+
+    def _join(self, cluster_id: str) -> None:
+        log.info("joins cluster", extra={"node": self._identity.node_id, "cluster_id": cluster_id})
+        self._identity.join(cluster_id)
+        self._news()
+
+    def _form(self) -> None:
+        for peer, hello in self._hellos.items():
+            if self._same_cluster(hello):
+                self._incarnations[peer] = hello.incarnation
+        self.formed = True
+        self.stranger = False
+        self._news()
+
+
+def _refusal(message: str, *, stranger: bool = False) -> peer_pb2.Refusal:
+    return peer_pb2.Refusal(message=message, stranger=stranger)

@@ -1,0 +1,96 @@
+"""Messages as bytes: frames with a length and a checksum; a large message in pieces.
+
+A frame is ``format and kind (1 byte), length (4), CRC32 of kind and payload (4), payload``, big-endian. The
+pieces of a large message follow each other, but whole messages may stand between them: that is how a heartbeat
+overtakes an entry of 10 MiB.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+from tq.internal.v1 import peer_pb2
+
+FORMAT = 1
+PIECE_BYTES = 128 * 1024
+MESSAGE_BYTES_MAX = 256 * 1024 * 1024
+"""No sane peer sends more; a length above it is damage."""
+
+_HEADER = struct.Struct(">BII")
+_WHOLE = FORMAT << 4
+_PIECE = _WHOLE | 1
+_LAST_PIECE = _WHOLE | 2
+
+
+class DamagedFrameError(Exception):
+    """What arrived is not what a peer sends: the connection is of no further use."""
+
+
+def encode(message: peer_pb2.PeerMessage) -> list[bytes]:
+    """The message's frames: one, or as many as its pieces."""
+    payload = message.SerializeToString()
+    if len(payload) <= PIECE_BYTES:
+        return [_frame(_WHOLE, payload)]
+    pieces = memoryview(payload)
+    last_start = (len(payload) - 1) // PIECE_BYTES * PIECE_BYTES
+    return [
+        _frame(_LAST_PIECE if start == last_start else _PIECE, pieces[start : start + PIECE_BYTES])
+        for start in range(0, len(payload), PIECE_BYTES)
+    ]
+
+
+def _frame(kind: int, payload: bytes | memoryview) -> bytes:
+    return b"".join((_HEADER.pack(kind, len(payload), zlib.crc32(payload, kind)), payload))
+
+
+class Decoder:
+    """Turns a stream of bytes back into messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._pieces: list[bytes] = []
+        self._pieces_bytes = 0
+
+    @property
+    def inside_large_message(self) -> bool:
+        """Whether part of a message is here and the rest still on its way."""
+        return bool(self._pieces) or len(self._buffer) > _HEADER.size
+
+    def feed(self, data: bytes) -> Iterator[peer_pb2.PeerMessage]:
+        """The messages that ``data`` completes. Raises DamagedFrameError."""
+        buffer = self._buffer
+        buffer += data
+        start = 0
+        try:
+            while len(buffer) - start >= _HEADER.size:
+                kind, length, checksum = _HEADER.unpack_from(buffer, start)
+                if kind not in {_WHOLE, _PIECE, _LAST_PIECE} or length > MESSAGE_BYTES_MAX:
+                    raise DamagedFrameError(f"kind {kind:#x}, {length} bytes")
+                end = start + _HEADER.size + length
+                if len(buffer) < end:
+                    break
+                payload = bytes(memoryview(buffer)[start + _HEADER.size : end])
+                start = end
+                if zlib.crc32(payload, kind) != checksum:
+                    raise DamagedFrameError(f"checksum of {length} bytes")
+                whole = self._assemble(kind, payload)
+                if whole is not None:
+                    yield peer_pb2.PeerMessage.FromString(whole)
+        finally:
+            del buffer[:start]
+
+    def _assemble(self, kind: int, payload: bytes) -> bytes | None:
+        if kind == _WHOLE:
+            return payload
+        self._pieces.append(payload)
+        self._pieces_bytes += len(payload)
+        if self._pieces_bytes > MESSAGE_BYTES_MAX:
+            raise DamagedFrameError(f"{self._pieces_bytes} bytes in pieces without an end")
+        if kind == _PIECE:
+            return None
+        whole = b"".join(self._pieces)
+        self._pieces.clear()
+        self._pieces_bytes = 0
+        return whole

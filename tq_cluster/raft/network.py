@@ -1,0 +1,71 @@
+"""How connections come about: over TCP in a node, over a modelled network in a simulation."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Network(Protocol):
+    """Listens and dials. Addresses are ``host:port``."""
+
+    async def listen(
+        self, address: str, factory: Callable[[], asyncio.Protocol]
+    ) -> Callable[[], None]:
+        """Accept connections until the returned function is called. Raises OSError."""
+
+    def dial(
+        self, address: str, protocol: asyncio.Protocol, failed: Callable[[OSError], None]
+    ) -> Callable[[], None]:
+        """Connect ``protocol`` or call ``failed``; the returned function gives the attempt up silently."""
+
+
+class TcpNetwork:
+    """TCP on the running event loop."""
+
+    def __init__(self, dial_timeout_s: float = 1.0) -> None:
+        self._dial_timeout_s = dial_timeout_s
+
+    async def listen(
+        self, address: str, factory: Callable[[], asyncio.Protocol]
+    ) -> Callable[[], None]:
+        host, port = split_address(address)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(factory, host, port, reuse_address=True)
+        return server.close
+
+    def dial(
+        self, address: str, protocol: asyncio.Protocol, failed: Callable[[OSError], None]
+    ) -> Callable[[], None]:
+        attempt = asyncio.get_running_loop().create_task(self._connect(address, protocol, failed))
+        return lambda: _cancel(attempt)
+
+    async def _connect(
+        self, address: str, protocol: asyncio.Protocol, failed: Callable[[OSError], None]
+    ) -> None:
+        host, port = split_address(address)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._dial_timeout_s):
+                await loop.create_connection(lambda: protocol, host, port)
+        except OSError as error:  # TimeoutError is one
+            failed(error)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """``host:port`` in its parts; an IPv6 host may stand in brackets."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def set_no_delay(transport: asyncio.BaseTransport) -> None:
+    """Send small messages at once, where there is a socket to tell."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _cancel(attempt: asyncio.Task[None]) -> None:
+    attempt.cancel()

@@ -1,0 +1,293 @@
+"""The connections to the other members: made, judged, kept alive, one to each.
+
+The member with the lower id dials. Each side introduces itself with a Hello and judges the other's; what does
+not fit is refused with a message that both operators can read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from tq.internal.v1 import peer_pb2
+from tq_cluster.clock import Clock
+from tq_cluster.raft import frames
+from tq_cluster.raft.connection import Connection
+from tq_cluster.raft.network import Network
+
+log = logging.getLogger(__name__)
+
+REDIAL_MIN_S = 0.020
+REDIAL_MAX_S = 0.500
+REFUSED_REDIAL_S = 1.0
+SWEEP_S = 0.5
+SILENT_SWEEPS_MAX = 6
+"""A connection that brought nothing for so many sweeps is dead: peers ping when they have nothing to say."""
+
+
+class PeerListener(Protocol):
+    """Who speaks with the peers."""
+
+    def own_hello(self) -> peer_pb2.Hello: ...
+
+    def judge_hello(self, hello: peer_pb2.Hello) -> peer_pb2.Refusal | None:
+        """Why not to talk to the sender; None: welcome."""
+
+    def on_hello(self, peer_id: str, hello: peer_pb2.Hello) -> None:
+        """A welcome peer introduced itself, or has news about itself."""
+
+    def on_refused(self, peer_id: str | None, refusal: peer_pb2.Refusal) -> None:
+        """A peer will not talk to this node. ``peer_id``: who, where this node dialled it."""
+
+    def on_peer_up(self, peer_id: str) -> None: ...
+
+    def on_peer_down(self, peer_id: str) -> None: ...
+
+    def on_peer_message(self, peer_id: str, message: peer_pb2.PeerMessage) -> None: ...
+
+    def on_peer_part(self, peer_id: str) -> None:
+        """Bytes of a large message arrived."""
+
+    def on_peer_room(self, peer_id: str) -> None:
+        """More can be sent in order."""
+
+
+class Peers:
+    """Keeps one connection to each other member. ``guarded`` runs every callback (see Replica)."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        members: Mapping[str, str],
+        network: Network,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        draw: random.Random,
+        listener: PeerListener,
+        guarded: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._node_id = node_id
+        self._addresses = dict(members)
+        self._network = network
+        self._loop = loop
+        self._clock = clock
+        self._draw = draw
+        self._listener = listener
+        self._guarded = guarded
+        self._links: dict[str, Connection] = {}
+        self._newcomers: list[Connection] = []
+        self._dialled: dict[str, Callable[[], None]] = {}
+        self._redial_s: dict[str, float] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._wall_offsets_ms: dict[str, int] = {}
+        self._stop_listening: Callable[[], None] | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        """Listen and dial. Raises OSError when the address cannot be had."""
+        self._stop_listening = await self._network.listen(
+            self._addresses[self._node_id], lambda: self._newcomer(None)
+        )
+        self._sweeper = self._loop.call_later(SWEEP_S, self._guarded, self._sweep)
+        for peer_id in sorted(self._addresses):
+            if peer_id > self._node_id:
+                self._dial(peer_id)
+
+    def stop(self) -> None:
+        """Close everything, sending first what was handed over."""
+        if self._stop_listening is not None:
+            self._stop_listening()
+            self._stop_listening = None
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for timer in self._timers.values():
+            timer.cancel()
+        for give_up in self._dialled.values():
+            give_up()
+        for connection in (*self._links.values(), *self._newcomers):
+            connection.close()
+        self._links.clear()
+        self._newcomers.clear()
+
+    # ------------------------------------------------------------------ speaking
+
+    def connected(self, peer_id: str) -> bool:
+        return peer_id in self._links
+
+    def wall_offset_ms(self, peer_id: str) -> int | None:
+        """The peer's wall clock less ours, as of its last word."""
+        return self._wall_offsets_ms.get(peer_id)
+
+    def note_wall_ms(self, peer_id: str, wall_ms: int) -> None:
+        self._wall_offsets_ms[peer_id] = wall_ms - self._clock.wall_ms()
+
+    def backlog_bytes(self, peer_id: str) -> int:
+        link = self._links.get(peer_id)
+        return 0 if link is None else link.backlog_bytes
+
+    def clear(self, peer_id: str) -> bool:
+        """Whether what is sent in order now leaves at once."""
+        link = self._links.get(peer_id)
+        return link is not None and link.clear
+
+    def send(self, peer_id: str, message: peer_pb2.PeerMessage) -> None:
+        """Send ahead of what waits; lost when there is no connection."""
+        link = self._links.get(peer_id)
+        if link is not None:
+            link.send(frames.encode(message))
+
+    def send_in_order(self, peer_id: str, encoded: Sequence[bytes]) -> None:
+        """Send frames after those sent in order before; lost when there is no connection."""
+        link = self._links.get(peer_id)
+        if link is not None:
+            link.send_in_order(encoded)
+
+    def refresh_hello(self) -> None:
+        """Tell every peer what this node now is."""
+        encoded = frames.encode(peer_pb2.PeerMessage(hello=self._listener.own_hello()))
+        for link in self._links.values():
+            link.send(encoded)
+
+    # ------------------------------------------------------------------ making connections
+
+    def _newcomer(self, expected_peer_id: str | None) -> Connection:
+        connection = Connection(self, expected_peer_id)
+        self._newcomers.append(connection)
+        return connection
+
+    def _dial(self, peer_id: str) -> None:
+        connection = self._newcomer(peer_id)
+
+        def failed(error: OSError) -> None:
+            log.debug("dial failed", extra={"peer": peer_id, "error": str(error)})
+            connection.closed = True
+            self._forget(connection)
+            self._redial(peer_id)
+
+        self._dialled[peer_id] = self._network.dial(
+            self._addresses[peer_id],
+            connection,
+            lambda error: self._guarded(lambda: failed(error)),
+        )
+
+    def _redial(self, peer_id: str, delay_s: float | None = None) -> None:
+        if peer_id < self._node_id or self._stop_listening is None:
+            return
+        if delay_s is None:
+            delay_s = self._redial_s.get(peer_id, REDIAL_MIN_S)
+            self._redial_s[peer_id] = min(2 * delay_s, REDIAL_MAX_S)
+        delay_s *= self._draw.uniform(0.75, 1.0)
+        self._timers[peer_id] = self._loop.call_later(
+            delay_s, self._guarded, lambda: self._dial(peer_id)
+        )
+
+    def _forget(self, connection: Connection) -> None:
+        if connection in self._newcomers:
+            self._newcomers.remove(connection)
+
+    def _sweep(self) -> None:
+        """Ping where nothing was said, give up what says nothing."""
+        self._sweeper = self._loop.call_later(SWEEP_S, self._guarded, self._sweep)
+        ping = frames.encode(
+            peer_pb2.PeerMessage(ping=peer_pb2.Ping(wall_ms=self._clock.wall_ms()))
+        )
+        for connection in (*self._links.values(), *self._newcomers):
+            connection.silent_sweeps += 1
+            if connection.silent_sweeps > SILENT_SWEEPS_MAX:
+                log.warning("peer is silent", extra={"peer": connection.peer_id})
+                connection.abandon()
+                self._lost(connection)
+            elif connection.peer_id is not None and connection.quiet:
+                connection.send(ping)
+            connection.quiet = True
+
+    # ------------------------------------------------------------------ ConnectionOwner
+
+    def on_made(self, connection: Connection) -> None:
+        self._guarded(lambda: self._introduce(connection))
+
+    def on_message(self, connection: Connection, message: peer_pb2.PeerMessage) -> None:
+        self._guarded(lambda: self._received(connection, message))
+
+    def on_part(self, connection: Connection) -> None:
+        peer_id = connection.peer_id
+        if peer_id is not None:
+            self._guarded(lambda: self._listener.on_peer_part(peer_id))
+
+    def on_room(self, connection: Connection) -> None:
+        peer_id = connection.peer_id
+        if peer_id is not None:
+            self._guarded(lambda: self._listener.on_peer_room(peer_id))
+
+    def on_lost(self, connection: Connection) -> None:
+        self._guarded(lambda: self._lost(connection))
+
+    # ------------------------------------------------------------------ the handshake and after
+
+    def _introduce(self, connection: Connection) -> None:
+        connection.send(frames.encode(peer_pb2.PeerMessage(hello=self._listener.own_hello())))
+
+    def _received(self, connection: Connection, message: peer_pb2.PeerMessage) -> None:
+        kind = message.WhichOneof("body")
+        if kind == "hello":
+            self._judge(connection, message.hello)
+        elif kind == "refusal":
+            self._refused(connection, message.refusal)
+        elif connection.peer_id is None:
+            log.warning("a message before its sender's name", extra={"kind": kind})
+            connection.abandon()
+            self._lost(connection)
+        elif kind == "ping":
+            self.note_wall_ms(connection.peer_id, message.ping.wall_ms)
+        else:
+            self._listener.on_peer_message(connection.peer_id, message)
+
+    def _judge(self, connection: Connection, hello: peer_pb2.Hello) -> None:
+        refusal = self._listener.judge_hello(hello)
+        expected = connection.peer_id or connection.expected_peer_id
+        if refusal is None and expected is not None and expected != hello.node_id:
+            refusal = peer_pb2.Refusal(
+                message=f"{expected} was expected at this address, not {hello.node_id}"
+            )
+        if refusal is not None:
+            connection.send(frames.encode(peer_pb2.PeerMessage(refusal=refusal)))
+            connection.close()
+            self._lost(connection, redial_s=REFUSED_REDIAL_S)
+            return
+        peer_id = hello.node_id
+        self.note_wall_ms(peer_id, hello.wall_ms)
+        if connection.peer_id is None:
+            self._welcome(connection, peer_id)
+        self._listener.on_hello(peer_id, hello)
+
+    def _welcome(self, connection: Connection, peer_id: str) -> None:
+        self._forget(connection)
+        replaced = self._links.pop(peer_id, None)
+        if replaced is not None:
+            replaced.abandon()
+            self._listener.on_peer_down(peer_id)
+        connection.peer_id = peer_id
+        self._links[peer_id] = connection
+        self._redial_s.pop(peer_id, None)
+        log.info("peer connected", extra={"peer": peer_id})
+        self._listener.on_peer_up(peer_id)
+
+    def _refused(self, connection: Connection, refusal: peer_pb2.Refusal) -> None:
+        connection.close()
+        self._listener.on_refused(connection.peer_id or connection.expected_peer_id, refusal)
+        self._lost(connection, redial_s=REFUSED_REDIAL_S)
+
+    def _lost(self, connection: Connection, redial_s: float | None = None) -> None:
+        self._forget(connection)
+        peer_id = connection.peer_id
+        if peer_id is not None and self._links.get(peer_id) is connection:
+            del self._links[peer_id]
+            log.info("peer disconnected", extra={"peer": peer_id})
+            self._listener.on_peer_down(peer_id)
+        if connection.expected_peer_id is not None:
+            self._redial(connection.expected_peer_id, redial_s)
