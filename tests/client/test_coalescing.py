@@ -160,7 +160,13 @@ async def test_a_submit_that_was_given_up_before_it_was_sent_is_never_sent() -> 
 
 async def test_a_submit_with_a_short_deadline_does_not_shorten_the_call_it_shares() -> None:
     release = asyncio.Event()
-    broker = FakeBroker(steps=[hold_until(release)])
+    left_s: list[float] = []
+
+    async def note_and_hold(broker: FakeBroker, call: Call, context: Context) -> Message:
+        left_s.append(context.time_remaining())
+        return await hold_until(release)(broker, call, context)
+
+    broker = FakeBroker(steps=[note_and_hold])
     async with serving(broker) as addresses, AsyncClient(addresses) as client:
         hasty = asyncio.create_task(client.submit("mail", "send", timeout_s=0.1))
         patient = asyncio.create_task(client.submit("mail", "send", task_id="patient"))
@@ -171,6 +177,7 @@ async def test_a_submit_with_a_short_deadline_does_not_shorten_the_call_it_share
 
     [call] = broker.of("Submit")
     assert caught.value.metadata == {"request_id": call.request_id}
+    assert left_s[0] > 0.1
 
 
 async def test_submit_many_answers_for_each_task_in_its_place() -> None:

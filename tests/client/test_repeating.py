@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+import socket
+
 import grpc
 import pytest
 from google.protobuf.message import Message
@@ -20,6 +24,7 @@ from tests.client.fake_broker import (
 )
 from tq.v1.worker_service_pb2 import ClaimRequest, HeartbeatRequest
 from tq_client import AsyncClient, QueueSettings, Reason, boottime_s, calls
+from tq_client.connections import Connections
 from tq_client.errors import (
     BusyError,
     InternalError,
@@ -167,6 +172,21 @@ async def test_a_leader_out_of_the_clients_reach_is_reached_through_another_brok
             await client.submit("mail", "send")
 
     assert len(broker.of("Submit")) == 10
+
+
+async def test_a_broker_that_is_connected_is_asked_while_the_leader_is_not() -> None:
+    broker = FakeBroker()
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        async with serving(broker) as address:
+            loop = asyncio.get_running_loop()
+            connections = Connections([address], loop.time, random.Random(1))
+            connected = connections.pick()
+            assert await connected.connect(timeout_s=10)
+
+            connections.learn(f"127.0.0.1:{mute.getsockname()[1]}", term=1)
+
+            assert connections.pick() is connected
+            await connections.close()
 
 
 async def test_a_silent_broker_is_left_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
