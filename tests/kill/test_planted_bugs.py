@@ -1,0 +1,113 @@
+"""The checker is trusted because it reports what a broken broker does, and nothing of a sound one.
+
+The bugs are planted by `mutant_broker.py`; no node that ships can be told to have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from chaos.checker import Violation, check, report
+from chaos.ledger import Ending, Ledger
+from chaos.processes import ProcessCluster
+from chaos.stub_client import StubClient
+from chaos.stub_worker import Plan, StubWorker
+from tests.kill import mutant_broker
+from tests.kill.mutant_broker import BUG_VARIABLE, NO_FSYNC, NO_TOKEN_CHECK
+from tests.kill.powercut import ACCOUNTS_VARIABLE, LIE_VARIABLE, lose_unsynced
+from tq.v1 import task_pb2
+
+pytestmark = pytest.mark.cluster
+
+QUEUE = "planted"
+
+
+def cluster_with(folder: Path, environment: Mapping[str, str]) -> ProcessCluster:
+    """Make a cluster of mutants; without a bug in its environment it is sound."""
+    assert mutant_broker.__file__ is not None
+    return ProcessCluster(folder, launcher=(mutant_broker.__file__,), environment=environment)
+
+
+def spec(salt: object) -> task_pb2.TaskSpec:
+    return task_pb2.TaskSpec(queue=QUEUE, type="planned", payload=Plan().payload(f"{salt}"))
+
+
+async def a_worker_that_reports_too_late(cluster: ProcessCluster) -> tuple[Ledger, list[Violation]]:
+    """Let a lease expire and pass on; then let its first holder report before the second."""
+    ledger = Ledger()
+    async with AsyncExitStack() as stack:
+        client = StubClient(cluster.addresses, ledger, "client")
+        silent = StubWorker(cluster.addresses, ledger, "silent", QUEUE, lease_s=1)
+        heir = StubWorker(cluster.addresses, ledger, "heir", QUEUE, lease_s=30)
+        for caller in (client, silent, heir):
+            stack.push_async_callback(caller.close)
+        [task_id] = await client.submit([spec("late")])
+        assert task_id is not None
+        [(first, _)] = await silent.claim()
+        [(second, _)] = await heir.claim(wait_s=20)
+        await silent.report(task_id, first.token, Ending.COMPLETE, b"of the silent one")
+        await heir.report(task_id, second.token, Ending.COMPLETE, b"of its heir")
+        await client.read(task_id)
+        ledger.listed(await client.list_all())
+    return ledger, check(ledger)
+
+
+async def test_a_late_report_is_refused_by_a_sound_broker(tmp_path: Path) -> None:
+    async with cluster_with(tmp_path, {}) as cluster:
+        ledger, violations = await a_worker_that_reports_too_late(cluster)
+
+    assert report(ledger, violations) == ""
+
+
+async def test_a_broker_that_checks_no_token_is_caught(tmp_path: Path) -> None:
+    async with cluster_with(tmp_path, {BUG_VARIABLE: NO_TOKEN_CHECK}) as cluster:
+        ledger, violations = await a_worker_that_reports_too_late(cluster)
+
+    told = report(ledger, violations)
+    assert {"I4", "I6"} & {violation.invariant for violation in violations}, told
+    assert "report complete with token" in told
+
+
+async def a_power_cut(
+    folder: Path, environment: Mapping[str, str]
+) -> tuple[Ledger, list[Violation]]:
+    """Submit, cut the power of every node at once, start again, and look for what was submitted."""
+    accounts, lie = folder / "accounts", folder / "lie"
+    accounts.mkdir()
+    ledger = Ledger()
+    given = {ACCOUNTS_VARIABLE: str(accounts), LIE_VARIABLE: str(lie), **environment}
+    async with AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(cluster_with(folder / "cluster", given))
+        client = StubClient(cluster.addresses, ledger, "client")
+        stack.push_async_callback(client.close)
+        await client.submit([spec("before")])
+        lie.touch()
+        ids = [task_id for n in range(20) for task_id in await client.submit([spec(n)])]
+
+        cluster.kill(*cluster.brokers)
+        lose_unsynced(accounts, [broker.data_dir for broker in cluster.brokers.values()])
+        lie.unlink()
+        await cluster.start()
+        ledger.listed(await client.list_all())
+        for task_id in ids:
+            assert task_id is not None
+            await client.read(task_id)
+    return ledger, check(ledger, all_finished=False)
+
+
+async def test_a_power_cut_takes_nothing_from_brokers_that_sync(tmp_path: Path) -> None:
+    ledger, violations = await a_power_cut(tmp_path, {})
+
+    assert report(ledger, violations) == ""
+
+
+async def test_brokers_that_do_not_sync_are_caught_by_a_power_cut(tmp_path: Path) -> None:
+    ledger, violations = await a_power_cut(tmp_path, {BUG_VARIABLE: NO_FSYNC})
+
+    told = report(ledger, violations)
+    assert "I1" in {violation.invariant for violation in violations}, told
+    assert "was acknowledged and is not found" in told
