@@ -24,7 +24,7 @@ from tq.v1 import (
 )
 from tq_cluster.clock import SystemClock
 from tq_cluster.core.operations import Claim, Operation, Outcome, Refused, Replied
-from tq_cluster.core.types import AppliedAt, TimestampMs
+from tq_cluster.core.types import AppliedAt
 from tq_cluster.core.view import View
 from tq_cluster.errors import NotLeaderError
 from tq_cluster.raft.door import LogStatus, PeerProgress, Role
@@ -133,9 +133,6 @@ class FakeLeader:
     def serving(self) -> bool:
         return self._log.role is Role.LEADER
 
-    def now_ms(self) -> TimestampMs:
-        return TimestampMs(1_000_000)
-
     async def submit(self, operation: Operation) -> Outcome:
         reply: Message = task_service_pb2.SubmitResponse()
         if isinstance(operation, Claim):
@@ -222,8 +219,9 @@ class Node:
 class Cluster:
     """Service nodes that know one another."""
 
-    def __init__(self, nodes: dict[str, Node]) -> None:
+    def __init__(self, nodes: dict[str, Node], apis: dict[str, str]) -> None:
         self.nodes = nodes
+        self.apis = apis
 
     def __getitem__(self, node_id: str) -> Node:
         return self.nodes[node_id]
@@ -245,7 +243,7 @@ async def cluster_of(*node_ids: str, absent: tuple[str, ...] = ()) -> AsyncItera
     for node in nodes.values():
         await node.service.start()
     try:
-        yield Cluster(nodes)
+        yield Cluster(nodes, apis)
     finally:
         for node in nodes.values():
             await node.service.stop()

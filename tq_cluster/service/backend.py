@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from tq.v1 import task_service_pb2, worker_service_pb2
 from tq_cluster.core.operations import Claim, Operation, Outcome, Refused, Replied
-from tq_cluster.core.types import AppliedAt, TimestampMs
+from tq_cluster.core.types import AppliedAt
 from tq_cluster.core.view import View
 
 Answer = TypeVar("Answer")
@@ -20,18 +20,13 @@ class Leading(Protocol):
     def serving(self) -> bool:
         """Whether this node leads and has begun to decide."""
 
-    def now_ms(self) -> TimestampMs:
-        """Log time now."""
-
     async def submit(self, operation: Operation) -> Outcome:
         """Have ``operation`` decided, committed and applied."""
 
     async def read(self, query: Callable[[View], Answer]) -> Answer:
         """Answer ``query`` from a state that holds every write acknowledged before the call."""
 
-    async def heartbeat(
-        self, request: worker_service_pb2.HeartbeatRequest
-    ) -> Replied | Refused:
+    async def heartbeat(self, request: worker_service_pb2.HeartbeatRequest) -> Replied | Refused:
         """Renew the leases listed."""
 
     async def claim(self, operation: Claim, wait_s: float, received_s: float) -> Outcome:

@@ -71,6 +71,14 @@ def margin_s(remaining_s: float) -> float:
     return min(MARGIN_SHARE * remaining_s, MARGIN_S)
 
 
+def certain_s(remaining_s: float) -> float:
+    """What surely remains: gRPC sends a timeout rounded up, in steps that grow with its length."""
+    step_s = 0.001
+    while remaining_s > 1_000 * step_s:
+        step_s *= 10
+    return max(0.0, remaining_s - step_s)
+
+
 def number_in(metadata: Mapping[str, str], key: str) -> int:
     """A count that a header carries; anything else counts as zero."""
     text = metadata.get(key, "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tq.v1 import cluster_service_pb2 as pb
 from tq.v1 import errors_pb2
@@ -23,7 +23,7 @@ class ClusterServicer:
     name = "tq.v1.ClusterService"
 
     def __init__(
-        self, *, log: Log, board: StatusBoard, members: Sequence[str], authorize: Authorize
+        self, *, log: Log, board: StatusBoard, members: Collection[str], authorize: Authorize
     ) -> None:
         self._log = log
         self._board = board
@@ -76,7 +76,7 @@ class ClusterServicer:
             raise refusal(
                 Refused(
                     reason=errors_pb2.ERROR_REASON_INVALID_ARGUMENT,
-                    message=f"{target!r} is no member; right is {', '.join(self._members)}",
+                    message=f"{target!r} is no member; right is {', '.join(sorted(self._members))}",
                     field="target_node_id",
                 )
             )

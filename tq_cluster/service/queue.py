@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tq.v1 import queue_service_pb2 as pb
-from tq_cluster.core import queries
+from tq_cluster.core import listings, queries
 from tq_cluster.core.operations import ConfigureQueue, Redrive
 from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
@@ -71,7 +71,7 @@ class QueueServicer:
 
     async def list_queues(self, request: pb.ListQueuesRequest, call: Call) -> pb.ListQueuesResponse:
         self._may(Verb.READ, call)
-        reply: pb.ListQueuesResponse = await self._reads.answer(queries.list_queues, request)
+        reply: pb.ListQueuesResponse = await self._reads.answer(listings.list_queues, request)
         return reply
 
     async def configure_queue(
@@ -87,7 +87,7 @@ class QueueServicer:
     ) -> pb.ListDeadLettersResponse:
         self._may(Verb.READ, call, request.queue)
         reply: pb.ListDeadLettersResponse = await self._reads.answer(
-            queries.list_dead_letters, request
+            listings.list_dead_letters, request
         )
         return reply
 

@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from tq.v1 import task_service_pb2
-from tq_cluster.clock import Clock
+from tq_cluster.core import queries
 from tq_cluster.core.operations import Outcome, Refused, Replied
 from tq_cluster.core.types import TimestampMs
 from tq_cluster.core.view import View
@@ -32,13 +32,10 @@ def reply_of(outcome: Outcome) -> Any:  # noqa: ANN401  # each method knows its 
 class Reads:
     """Answers a read from the leader's state, or from this node's disk where LOCAL is asked for."""
 
-    def __init__(
-        self, *, leading: Leading, committed: Committed, staleness: Staleness, clock: Clock
-    ) -> None:
+    def __init__(self, *, leading: Leading, committed: Committed, staleness: Staleness) -> None:
         self._leading = leading
         self._committed = committed
         self._staleness = staleness
-        self._clock = clock
 
     async def answer(self, query: Query, request: Any) -> Any:  # noqa: ANN401  # any read's request and reply
         """Answer ``request`` as its ``read_level`` asks."""
@@ -46,14 +43,14 @@ class Reads:
             return self._local(query, request)
 
         def ask(view: View) -> Outcome:
-            return query(view, request, self._leading.now_ms())
+            return query(view, request, queries.log_time(view))
 
         return reply_of(await self._leading.read(ask))
 
     def _local(self, query: Query, request: Message) -> Any:  # noqa: ANN401  # as above
         with self._committed.committed_view() as view:
             applied = view.applied
-            outcome = query(view, request, TimestampMs(self._clock.wall_ms()))
+            outcome = query(view, request, queries.log_time(view))
         reply = reply_of(outcome)
         staleness: Duration = reply.staleness
         staleness.FromMilliseconds(self._staleness.of(applied.index))

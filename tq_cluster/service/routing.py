@@ -20,7 +20,7 @@ from tq_cluster.core.types import Principal
 from tq_cluster.errors import NotAppliedError, NotLeaderError, OutcomeUnknownError
 from tq_cluster.service import errors
 from tq_cluster.service.authorization import Authenticate, authenticate
-from tq_cluster.service.call import Call, Header, Method, Repeat, margin_s, number_in
+from tq_cluster.service.call import Call, Header, Method, Repeat, certain_s, margin_s, number_in
 from tq_cluster.service.errors import DETAILS_KEY, CallError
 from tq_cluster.service.forwarding import BrokenError, Forwarder, NotTakenError
 from tq_cluster.service.links import metadata_of
@@ -105,9 +105,8 @@ class Router:
         now_s = self._loop.time()
         # The published types do not say that it is None for a caller that gave no deadline.
         remaining_s: float | None = context.time_remaining()
-        if remaining_s is None:
-            remaining_s = method.default_deadline_s
-        margin = margin_s(remaining_s)
+        left_s = method.default_deadline_s if remaining_s is None else certain_s(remaining_s)
+        margin = margin_s(left_s)
         hop = metadata.get(Header.HOP, "")
         elapsed_s = number_in(metadata, Header.ELAPSED_MS) / 1000 if hop else 0.0
         request_id = metadata.get(Header.REQUEST_ID, "")
@@ -119,8 +118,8 @@ class Router:
             ),
             received_s=now_s - elapsed_s,
             arrived_s=now_s,
-            answer_by_s=now_s + remaining_s - margin,
-            cut_s=now_s + remaining_s - margin / 2,
+            answer_by_s=now_s + left_s - margin,
+            cut_s=now_s + left_s - margin / 2,
             hop=hop,
             no_forward=Header.NO_FORWARD in metadata,
             min_term=number_in(metadata, Header.MIN_TERM),

@@ -25,7 +25,7 @@ from tq_cluster.service.queue import QueueServicer
 from tq_cluster.service.reads import Reads
 from tq_cluster.service.roles import KnownLeader, Roles
 from tq_cluster.service.routing import Router
-from tq_cluster.service.server import bind, build_server
+from tq_cluster.service.server import Servicer, bind, build_server
 from tq_cluster.service.staleness import Staleness
 from tq_cluster.service.status import ClusterFacts, StatusBoard, Vitals
 from tq_cluster.service.tasks import TaskServicer
@@ -85,7 +85,6 @@ class Service:
             leading=parts.leading,
             committed=parts.committed,
             staleness=self._staleness,
-            clock=parts.clock,
         )
         board = StatusBoard(
             node_id=parts.node_id,
@@ -95,13 +94,13 @@ class Service:
             vitals=parts.vitals,
             facts=parts.facts,
         )
-        led = (
+        led: tuple[Servicer, ...] = (
             TaskServicer(leading=parts.leading, reads=reads, authorize=parts.authorize),
             WorkerServicer(leading=parts.leading, authorize=parts.authorize),
             QueueServicer(leading=parts.leading, reads=reads, authorize=parts.authorize),
         )
         cluster = ClusterServicer(
-            log=parts.log, board=board, members=sorted(parts.apis), authorize=parts.authorize
+            log=parts.log, board=board, members=parts.apis, authorize=parts.authorize
         )
         self._health = Health(
             log=parts.log,
@@ -109,7 +108,8 @@ class Service:
             led=[servicer.name for servicer in led],
             always=[cluster.name],
         )
-        self._server = build_server((*led, cluster), self._router, self._health)
+        self.servicers: tuple[Servicer, ...] = (*led, cluster)
+        self._server = build_server(self.servicers, self._router, self._health)
         self._refresh = asyncio.Event()
         self._ticking: asyncio.Task[None] | None = None
         roles.on_leader(self._leader_changed)

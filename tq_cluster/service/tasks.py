@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 
 from tq.v1 import task_service_pb2 as pb
-from tq_cluster.core import queries
+from tq_cluster.core import listings, queries
 from tq_cluster.core.operations import Cancel, Submit
 from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
@@ -81,7 +81,7 @@ class TaskServicer:
 
     async def list_tasks(self, request: pb.ListTasksRequest, call: Call) -> pb.ListTasksResponse:
         self._may_read(call, request.queue)
-        reply: pb.ListTasksResponse = await self._reads.answer(queries.list_tasks, request)
+        reply: pb.ListTasksResponse = await self._reads.answer(listings.list_tasks, request)
         return reply
 
     async def wait_task(self, request: pb.WaitTaskRequest, call: Call) -> pb.WaitTaskResponse:

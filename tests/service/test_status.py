@@ -1,0 +1,193 @@
+"""The cluster's status, health and reads of one's own disk: what works without a leader."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from tests.service.fakes import Stubs, cluster_of, fails, stubs_of, until
+from tq.v1 import cluster_service_pb2, queue_service_pb2, task_service_pb2
+from tq_cluster.errors import StartError
+from tq_cluster.raft.door import Role
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+STATUS = cluster_service_pb2.GetClusterStatusRequest()
+NodeStatus = cluster_service_pb2.NodeStatus
+
+
+async def test_any_node_shows_every_member_and_the_limits() -> None:
+    async with cluster_of("n1", "n2", "n3") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 4)
+        cluster["n3"].log.applied_index = 7
+        cluster["n1"].log.role = Role.LEADER
+
+        status = await stubs.cluster.GetClusterStatus(STATUS, timeout=5)
+
+    assert (status.cluster_id, status.leader_id, status.term) == ("c1", "n1", 4)
+    assert [node.node_id for node in status.nodes] == ["n1", "n2", "n3"]
+    assert [node.role for node in status.nodes] == [
+        NodeStatus.ROLE_LEADER,
+        NodeStatus.ROLE_FOLLOWER,
+        NodeStatus.ROLE_FOLLOWER,
+    ]
+    assert [node.lag_entries for node in status.nodes] == [0, 0, 3]
+    assert all(node.reachable for node in status.nodes)
+    n1 = status.nodes[0]
+    assert n1.address == cluster["n1"].address
+    assert n1.fsync_p99.ToMicroseconds() == 2_000
+    assert n1.loop_hold_max.ToMicroseconds() == 3_000
+    assert [peer.node_id for peer in n1.peers] == ["n2", "n3"]
+    assert status.limits.payload_bytes_max == 10 << 20
+    assert status.limits.message_bytes_max > status.limits.payload_bytes_max
+    assert status.limits.request_id_window.ToSeconds() == 600
+
+
+async def test_a_node_that_is_down_is_shown_with_the_reason_and_nobody_needs_to_lead() -> None:
+    async with cluster_of("n1", absent=("n2", "n3")) as cluster, stubs_of(cluster["n1"]) as stubs:
+        status = await stubs.cluster.GetClusterStatus(STATUS, timeout=5)
+
+    assert status.leader_id == ""
+    assert [node.reachable for node in status.nodes] == [True, False, False]
+    assert [node.unreachable_reason for node in status.nodes[1:]] == ["no connection"] * 2
+    assert status.nodes[1].address == "127.0.0.1:1"
+
+
+async def test_something_else_at_a_members_address_is_not_taken_for_the_member() -> None:
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster.apis["n2"] = cluster["n1"].address
+
+        status = await stubs.cluster.GetClusterStatus(STATUS, timeout=5)
+
+    assert status.nodes[1].unreachable_reason == "n1 answers at its address"
+
+
+async def health_of(stubs: Stubs, service: str) -> int:
+    stub: Any = health_pb2_grpc.HealthStub(stubs.channel)
+    reply = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+    return int(reply.status)
+
+
+async def await_health(stubs: Stubs, service: str, wanted: int) -> None:
+    stub: Any = health_pb2_grpc.HealthStub(stubs.channel)
+    request = health_pb2.HealthCheckRequest(service=service)
+    async for reply in stub.Watch(request, timeout=10):
+        if reply.status == wanted:
+            return
+    raise AssertionError(f"{service} never became {wanted}")
+
+
+async def test_a_service_is_healthy_only_while_a_call_can_be_served() -> None:
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
+        assert await health_of(stubs, "tq.v1.TaskService") == NOT_SERVING
+        assert await health_of(stubs, "") == NOT_SERVING
+        assert await health_of(stubs, "tq.v1.ClusterService") == SERVING
+
+        cluster.elect("n1", 2)
+        await await_health(stubs, "tq.v1.TaskService", SERVING)
+        await await_health(stubs, "", SERVING)
+
+        cluster["n2"].log.disconnected.add("n1")
+        await await_health(stubs, "tq.v1.WorkerService", NOT_SERVING)
+
+        cluster.elect("n2", 3)
+        await await_health(stubs, "tq.v1.WorkerService", SERVING)
+
+        await cluster["n2"].service.show_stopping()
+        assert await health_of(stubs, "tq.v1.WorkerService") == NOT_SERVING
+
+
+async def test_the_services_can_be_discovered_by_reflection() -> None:
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        channel: Any = stubs.channel  # the published types know no asyncio channel here
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+        new_request: Any = reflection_pb2.ServerReflectionRequest
+        request = new_request(list_services="")
+        [reply] = [each async for each in stub.ServerReflectionInfo(iter([request]), timeout=5)]
+
+    names = {service.name for service in reply.list_services_response.service}
+    assert {
+        "tq.v1.TaskService",
+        "tq.v1.WorkerService",
+        "tq.v1.QueueService",
+        "tq.v1.ClusterService",
+        "grpc.health.v1.Health",
+    } <= names
+
+
+async def test_a_local_read_needs_no_leader_and_says_how_old_it_may_be() -> None:
+    request = queue_service_pb2.ListQueuesRequest(read_level=task_service_pb2.READ_LEVEL_LOCAL)
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        reply = await stubs.queues.ListQueues(request, timeout=5)
+
+    assert reply.staleness.ToMilliseconds() > 0
+    assert cluster["n1"].leader.asked == []
+
+
+async def test_a_linearizable_read_goes_to_the_leader_and_is_not_stale() -> None:
+    request = queue_service_pb2.ListQueuesRequest()
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 1)
+        reply = await stubs.queues.ListQueues(request, timeout=5)
+
+    assert not reply.HasField("staleness")
+
+
+async def test_leadership_is_handed_over_by_the_leader_wherever_it_is_asked() -> None:
+    request = cluster_service_pb2.TransferLeadershipRequest(target_node_id="n2")
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 1)
+        cluster["n1"].log.transfer_to = "n2"
+        reply = await stubs.cluster.TransferLeadership(request, timeout=5)
+
+        cluster["n1"].log.transfer_to = None
+        with fails() as unknown:
+            await stubs.cluster.TransferLeadership(request, timeout=5)
+        request.target_node_id = "n9"
+        with fails() as wrong:
+            await stubs.cluster.TransferLeadership(request, timeout=5)
+
+    assert reply.leader_id == "n2"
+    assert cluster["n1"].log.transferred == ["n2", "n2"]
+    assert unknown.reason == "OUTCOME_UNKNOWN"
+    assert (wrong.reason, wrong.metadata["field"]) == ("INVALID_ARGUMENT", "target_node_id")
+
+
+async def test_a_port_in_use_is_said_and_not_shared() -> None:
+    async with cluster_of("n1", "n2") as cluster:
+        with pytest.raises(StartError, match="cannot listen at"):
+            cluster["n2"].service.bind(cluster["n1"].address)
+
+
+async def test_a_payload_of_ten_mebibytes_passes_through_a_follower() -> None:
+    request = task_service_pb2.SubmitRequest(request_id="big")
+    request.tasks.add(queue="q", type="t", payload=bytes(10 << 20))
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 1)
+        await stubs.tasks.Submit(request, timeout=20)
+
+    [operation] = cluster["n1"].leader.asked
+    assert len(operation.request.tasks[0].payload) == 10 << 20
+
+
+async def test_who_may_do_what_is_asked_in_one_place() -> None:
+    seen: list[tuple[str, str]] = []
+
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster.elect("n1", 1)
+        for servicer in cluster["n1"].service.servicers:
+            ruled: Any = servicer
+            ruled._authorize = lambda _who, verb, _namespace, queue: seen.append(
+                (verb.value, queue)
+            )
+        submit = task_service_pb2.SubmitRequest()
+        submit.tasks.add(queue="a")
+        submit.tasks.add(queue="b")
+        await stubs.tasks.Submit(submit, timeout=5)
+        await stubs.queues.ListQueues(queue_service_pb2.ListQueuesRequest(), timeout=5)
+
+    assert sorted(seen) == [("read", ""), ("submit", "a"), ("submit", "b")]
+    await until(lambda: cluster["n1"].service.calls == 0, "every call has ended")
