@@ -79,6 +79,7 @@ class StubWorker(StubCaller):
         self._tasks_max = tasks_max
         self._held: dict[int, Held] = {}
         self._room = asyncio.Event()
+        self._ended_as_planned: set[str] = set()
         self.done = 0
         self.stale = 0
 
@@ -208,7 +209,7 @@ class StubWorker(StubCaller):
         try:
             if not await self._busy(held, plan.work_s):
                 return
-            ending = plan.first_attempt_ends if task.attempt == 1 else Ending.COMPLETE
+            ending = self._ending(task, plan)
         finally:
             del self._held[task.token]
             self._room.set()
@@ -218,6 +219,13 @@ class StubWorker(StubCaller):
             self.stale += 1
         elif ending is Ending.COMPLETE:
             self.done += 1
+
+    def _ending(self, task: worker_service_pb2.ClaimedTask, plan: Plan) -> Ending:
+        """End as planned, but once: a released attempt's number is used again."""
+        if task.attempt > 1 or task.spec.task_id in self._ended_as_planned:
+            return Ending.COMPLETE
+        self._ended_as_planned.add(task.spec.task_id)
+        return plan.first_attempt_ends
 
     async def _busy(self, held: Held, work_s: float) -> bool:
         """Work for a while; False when the lease was lost or its deadline passed before the end."""
