@@ -38,7 +38,6 @@ class Metrics:
         self._applied_index = self._gauge("tq_applied_index", "The last entry applied.")
         self._calls = self._gauge("tq_calls", "Calls held now, long polls included.")
         self._journal_bytes = self._gauge("tq_journal_bytes", "Size of the journal on disk.")
-        self._state_bytes = self._gauge("tq_state_bytes", "Size of the state on disk.")
 
     def decided(self, seconds: float) -> None:
         """One batch was decided."""
@@ -76,11 +75,10 @@ class Metrics:
         self._commit_index.set(commit_index)
         self._applied_index.set(applied_index)
 
-    def holds(self, *, calls: int, journal_bytes: int, state_bytes: int) -> None:
+    def holds(self, *, calls: int, journal_bytes: int) -> None:
         """What the node holds, told from time to time."""
         self._calls.set(calls)
         self._journal_bytes.set(journal_bytes)
-        self._state_bytes.set(state_bytes)
 
     def serve(self, host: str, port: int) -> Callable[[], None]:
         """Serve the metrics over HTTP from a thread; the result stops it. OSError: port in use."""

@@ -1,0 +1,233 @@
+"""Three real nodes, real sockets and disks, one process: the whole path of a task through stubs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc.aio
+
+from chaos.ports import free_addresses
+from tests.service.fakes import Stubs, until
+from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
+from tq_cluster import config
+from tq_cluster.node import Node
+from tq_cluster.raft.door import Role
+
+STATUS = cluster_service_pb2.GetClusterStatusRequest()
+
+
+class Trio:
+    """Three nodes that can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        addresses = iter(free_addresses(6))
+        members = {f"n{i}": {"raft": next(addresses), "api": next(addresses)} for i in (1, 2, 3)}
+        self.configs = {
+            node_id: config.NodeConfig.model_validate(
+                {"node_id": node_id, "data_dir": folder / node_id, "members": members}
+            )
+            for node_id in members
+        }
+        self.nodes: dict[str, Node] = {}
+        self.errors: list[BaseException] = []
+
+    async def start(self, node_id: str) -> None:
+        node = Node(self.configs[node_id], fatal=self.errors.append)
+        await node.start()
+        self.nodes[node_id] = node
+
+    async def stop(self, node_id: str) -> None:
+        await self.nodes.pop(node_id).stop()
+
+    def leader_id(self) -> str | None:
+        """Who serves, if anybody does."""
+        serving = [node_id for node_id, node in self.nodes.items() if node.leader.serving()]
+        return serving[0] if len(serving) == 1 else None
+
+    async def await_leader(self) -> str:
+        def seen() -> str:
+            return str({name: node.replica.status() for name, node in self.nodes.items()})
+
+        await until(lambda: self.leader_id() is not None, f"a leader: {seen()}", within_s=20)
+        leader_id = self.leader_id()
+        assert leader_id is not None
+        return leader_id
+
+    @asynccontextmanager
+    async def stubs(self, node_id: str) -> AsyncIterator[Stubs]:
+        address = self.configs[node_id].members[node_id].api
+        async with grpc.aio.insecure_channel(address) as channel:
+            yield Stubs(channel)
+
+
+@asynccontextmanager
+async def trio(folder: Path) -> AsyncIterator[Trio]:
+    nodes = Trio(folder)
+    try:
+        await asyncio.gather(*(nodes.start(node_id) for node_id in nodes.configs))
+        yield nodes
+    finally:
+        for node_id in list(nodes.nodes):
+            await nodes.stop(node_id)
+    assert nodes.errors == []
+
+
+def submit(request_id: str, *payloads: bytes) -> task_service_pb2.SubmitRequest:
+    request = task_service_pb2.SubmitRequest(request_id=request_id)
+    for payload in payloads:
+        request.tasks.add(queue="images", type="resize", payload=payload)
+    return request
+
+
+def claim(request_id: str, wait_s: int = 0) -> worker_service_pb2.ClaimRequest:
+    request = worker_service_pb2.ClaimRequest(
+        worker_id="w1", queues=["images"], max_tasks=10, request_id=request_id
+    )
+    request.wait.FromSeconds(wait_s)
+    return request
+
+
+async def test_a_task_submitted_at_a_follower_is_claimed_run_and_read_at_others(
+    tmp_path: Path,
+) -> None:
+    async with trio(tmp_path) as nodes:
+        leader_id = await nodes.await_leader()
+        first, second = (name for name in nodes.nodes if name != leader_id)
+        async with nodes.stubs(first) as one, nodes.stubs(second) as two:
+            submitted = await one.tasks.Submit(submit("s1", b"cat.png"), timeout=10)
+            task_id = submitted.results[0].task.task_id
+            claimed = await two.worker.Claim(claim("c1"), timeout=10)
+            [task] = claimed.tasks
+            beat = worker_service_pb2.HeartbeatRequest(worker_id="w1")
+            beat.leases.add(task_id=task_id, token=task.token)
+            renewed = await one.worker.Heartbeat(beat, timeout=10)
+            report = worker_service_pb2.ReportRequest(worker_id="w1")
+            report.reports.add(task_id=task_id, token=task.token).complete.result = b"done"
+            reported = await one.worker.Report(report, timeout=10)
+            read = await two.tasks.GetTask(
+                task_service_pb2.GetTaskRequest(task_id=task_id), timeout=10
+            )
+
+    assert (task.spec.task_id, task.spec.payload) == (task_id, b"cat.png")
+    assert renewed.results[0].status == worker_service_pb2.HeartbeatResult.STATUS_RENEWED
+    assert reported.results[0].status == worker_service_pb2.ReportResult.STATUS_RECORDED
+    assert read.task.state == task_pb2.TASK_STATE_COMPLETED
+    assert read.task.result == b"done"
+
+
+async def test_a_repeated_submit_creates_its_tasks_once_whichever_node_takes_it(
+    tmp_path: Path,
+) -> None:
+    async with trio(tmp_path) as nodes:
+        await nodes.await_leader()
+        answers = []
+        for node_id in nodes.nodes:
+            async with nodes.stubs(node_id) as stubs:
+                answers.append(await stubs.tasks.Submit(submit("s1", b"a", b"b"), timeout=10))
+
+    assert answers[0] == answers[1] == answers[2]
+    assert len({result.task.task_id for result in answers[0].results}) == 2
+
+
+async def test_a_waiting_claim_is_answered_by_a_task_submitted_elsewhere(tmp_path: Path) -> None:
+    async with trio(tmp_path) as nodes:
+        leader_id = await nodes.await_leader()
+        first, second = (name for name in nodes.nodes if name != leader_id)
+        async with nodes.stubs(first) as one, nodes.stubs(second) as two:
+            waiting = asyncio.ensure_future(one.worker.Claim(claim("c1", 30), timeout=40))
+            await until(lambda: nodes.nodes[leader_id].service.calls == 1, "the claim waits")
+            await two.tasks.Submit(submit("s1", b"late"), timeout=10)
+            claimed = await waiting
+
+    assert [task.spec.payload for task in claimed.tasks] == [b"late"]
+    assert claimed.tasks[0].waited.ToMilliseconds() > 0
+
+
+async def test_a_leader_that_stops_hands_over_and_no_call_fails(tmp_path: Path) -> None:
+    async with trio(tmp_path) as nodes:
+        old = await nodes.await_leader()
+        other = next(name for name in nodes.nodes if name != old)
+        stopped = asyncio.Event()
+
+        async def submit_until_stopped() -> int:
+            sent = 0
+            async with nodes.stubs(other) as stubs:
+                while not stopped.is_set():
+                    await stubs.tasks.Submit(submit(f"s{sent}", b"x"), timeout=10)
+                    sent += 1
+            return sent
+
+        submitting = asyncio.ensure_future(submit_until_stopped())
+        async with nodes.stubs(other) as stubs:
+            waiting = asyncio.ensure_future(stubs.worker.Claim(claim("c1", 30), timeout=40))
+            await waiting
+        await nodes.stop(old)
+        new = await nodes.await_leader()
+        stopped.set()
+        sent = await submitting
+        async with nodes.stubs(other) as stubs:
+            status = await stubs.cluster.GetClusterStatus(STATUS, timeout=5)
+
+    assert new != old
+    assert sent > 0
+    assert status.leader_id == new
+    assert [node.node_id for node in status.nodes if not node.reachable] == [old]
+
+
+async def test_everything_is_there_after_all_nodes_were_stopped_and_started(
+    tmp_path: Path,
+) -> None:
+    async with trio(tmp_path) as nodes:
+        await nodes.await_leader()
+        async with nodes.stubs("n1") as stubs:
+            submitted = await stubs.tasks.Submit(submit("s1", b"kept"), timeout=10)
+        task_id = submitted.results[0].task.task_id
+        for node_id in list(nodes.configs):
+            await nodes.stop(node_id)
+        await asyncio.gather(*(nodes.start(node_id) for node_id in nodes.configs))
+        await nodes.await_leader()
+
+        async with nodes.stubs("n2") as stubs:
+            read = await stubs.tasks.GetTask(
+                task_service_pb2.GetTaskRequest(task_id=task_id), timeout=10
+            )
+
+    assert read.task.spec.payload == b"kept"
+    assert read.task.state == task_pb2.TASK_STATE_PENDING
+
+
+async def test_a_local_read_at_a_follower_says_how_old_it_may_be(tmp_path: Path) -> None:
+    async with trio(tmp_path) as nodes:
+        leader_id = await nodes.await_leader()
+        follower = next(name for name in nodes.nodes if name != leader_id)
+        async with nodes.stubs(follower) as stubs:
+            submitted = await stubs.tasks.Submit(submit("s1", b"x"), timeout=10)
+            store = nodes.nodes[follower]._store
+            applied = nodes.nodes[leader_id].replica.status().applied_index
+            await until(lambda: store.durable.index >= applied, "the follower has committed")
+            read = await stubs.tasks.GetTask(
+                task_service_pb2.GetTaskRequest(
+                    task_id=submitted.results[0].task.task_id,
+                    read_level=task_service_pb2.READ_LEVEL_LOCAL,
+                ),
+                timeout=10,
+            )
+
+    assert read.task.spec.payload == b"x"
+    assert 0 < read.staleness.ToMilliseconds() < 60_000
+
+
+async def test_every_node_learns_its_role(tmp_path: Path) -> None:
+    async with trio(tmp_path) as nodes:
+        leader_id = await nodes.await_leader()
+        others = [node for name, node in nodes.nodes.items() if name != leader_id]
+        await until(
+            lambda: all(node.replica.status().leader_id == leader_id for node in others),
+            "both followers know the leader",
+        )
+        roles = [node.replica.status().role for node in others]
+
+    assert roles == [Role.FOLLOWER, Role.FOLLOWER]

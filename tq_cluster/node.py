@@ -1,0 +1,368 @@
+"""A node, put together: the only place that picks the real clock, ports, disk and randomness."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import random
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tq_cluster.clock import SystemClock
+from tq_cluster.config import NodeConfig, split_address
+from tq_cluster.core import queries
+from tq_cluster.core.types import AppliedAt
+from tq_cluster.errors import NotLeaderError, StartError
+from tq_cluster.leader.committer import CommitHooks
+from tq_cluster.leader.leader import Formation, Leader
+from tq_cluster.raft.door import Role
+from tq_cluster.raft.network import TcpNetwork
+from tq_cluster.raft.replica import Replica
+from tq_cluster.raft.startup import NodeData, open_data
+from tq_cluster.raft.syncer import Done, Job, ThreadSyncer
+from tq_cluster.service.service import Parts, Service
+from tq_cluster.service.status import ClusterFacts, Vitals
+from tq_cluster.storage.store import Store
+from tq_cluster.telemetry import logs
+from tq_cluster.telemetry.loop_hold import LoopHold
+from tq_cluster.telemetry.metrics import Metrics
+
+_logger = logging.getLogger(__name__)
+
+EXIT_FATAL = 70
+TICK_S = 0.05
+SLOW_S = 0.5
+"""A leader whose disk took longer than this hands over."""
+HAND_OVER_S = 2.0
+GC_THRESHOLDS = (20_000, 20, 100)
+"""Requests die young and by reference count; what is left for the collector is rare."""
+
+Fatal = Callable[[BaseException], None]
+
+
+def end_process(error: BaseException) -> NoReturn:
+    """Say why, and end at once: going on, even to clean up, could risk the log."""
+    _logger.critical("the node stops", exc_info=error)
+    logs.flush()
+    os._exit(EXIT_FATAL)
+
+
+class TimedSyncer:
+    """Tells how long each write and fsync of the journal took."""
+
+    def __init__(self, inner: ThreadSyncer, observe: Callable[[float], None]) -> None:
+        self._inner = inner
+        self._observe = observe
+        self._loop = asyncio.get_running_loop()
+
+    def run(self, job: Job, done: Done) -> None:
+        spent_s = 0.0
+
+        def timed() -> None:
+            nonlocal spent_s
+            started_s = self._loop.time()
+            job()
+            spent_s = self._loop.time() - started_s
+
+        def report(error: BaseException | None) -> None:
+            if error is None:
+                self._observe(spent_s)
+            done(error)
+
+        self._inner.run(timed, report)
+
+    def finish(self) -> None:
+        self._inner.finish()
+
+
+class TimedState:
+    """The state as the log sees it, telling how long each entry took to apply."""
+
+    def __init__(self, store: Callable[[], Store], observe: Callable[[float], None]) -> None:
+        self._store = store
+        self._observe = observe
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def applied(self) -> AppliedAt:
+        return self._store().applied
+
+    @property
+    def durable(self) -> AppliedAt:
+        return self._store().durable
+
+    def apply(self, index: int, term: int, entry: bytes) -> bool:
+        started_s = self._loop.time()
+        took_effect = self._store().apply(index, term, entry)
+        self._observe(self._loop.time() - started_s)
+        return took_effect
+
+
+class ListenElsewhere(TcpNetwork):
+    """Binds where the configuration says, whatever address the peers dial."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self._address = address
+
+    async def listen(
+        self, address: str, factory: Callable[[], asyncio.Protocol]
+    ) -> Callable[[], None]:
+        try:
+            return await super().listen(self._address, factory)
+        except OSError as error:
+            raise StartError(
+                f"the raft port cannot listen at {self._address} (known to peers as {address}):"
+                f" {error.strerror}"
+            ) from error
+
+
+class Node:
+    """One broker. Everything it does happens on the event loop it was started in."""
+
+    def __init__(self, config: NodeConfig, *, fatal: Fatal = end_process) -> None:
+        """Open the data directory; StartError where it cannot be served."""
+        self._config = config
+        self._fatal = fatal
+        self._loop = asyncio.get_running_loop()
+        self._clock = SystemClock()
+        self._started_at_ms = self._clock.wall_ms()
+        draw = random.Random()
+        self.metrics = Metrics()
+        self._hold = LoopHold(self.metrics.loop_held)
+        self._syncer = ThreadSyncer(self._loop)
+        state_written_ms = _last_written_ms(config.data_dir, self._started_at_ms)
+        try:
+            self._data: NodeData = open_data(
+                config.data_dir,
+                node_id=config.node_id,
+                draw=draw,
+                syncer=TimedSyncer(self._syncer, self._fsynced),
+                on_fatal=fatal,
+            )
+        except BaseException:
+            self._syncer.close()
+            raise
+        self._store = self._data.store
+        raft_addresses = {name: member.raft for name, member in config.members.items()}
+        self.replica = Replica(
+            identity=self._data.directory,
+            members=raft_addresses,
+            journal=self._data.journal,
+            machine=TimedState(lambda: self._store, self.metrics.applied),
+            network=ListenElsewhere(config.listen_raft),
+            clock=self._clock,
+            draw=draw,
+            fatal=fatal,
+            membership=lambda: queries.membership(self._store.view()),
+        )
+        self.leader = Leader(
+            log=self.replica,
+            state=self._store,
+            clock=self._clock,
+            draw=draw,
+            members=len(config.members),
+            formation=self._formation,
+            hooks=CommitHooks(decide=self.metrics.decided, commit=self.metrics.committed),
+            confirm_hook=self.metrics.confirmed,
+        )
+        self.service = Service(
+            Parts(
+                node_id=config.node_id,
+                apis={name: member.api for name, member in config.members.items()},
+                log=self.replica,
+                leading=self.leader,
+                committed=self._store,
+                clock=self._clock,
+                vitals=self._vitals,
+                facts=self._facts,
+                membership=lambda: queries.membership(self._store.view()),
+                state_written_ms=state_written_ms,
+                calls_max=config.limits.calls_max,
+                jitter=draw,
+                fatal=fatal,
+            )
+        )
+        self._timer: asyncio.TimerHandle | None = None
+        self._handing_over: asyncio.Task[None] | None = None
+        self._stop_metrics: Callable[[], None] = lambda: None
+
+    async def start(self) -> None:
+        """Listen, take part, answer calls; StartError where a port cannot be had."""
+        try:
+            self.service.bind(self._config.listen_api)
+            self._serve_metrics()
+            await self.replica.start()
+        except BaseException:
+            await self._close()
+            raise
+        await self.service.start()
+        self._hold.start()
+        self._timer = self._loop.call_later(TICK_S, self._tick)
+
+    async def stop(self) -> None:
+        """Hand leadership over, let calls end, make everything durable, close."""
+        await self.service.show_stopping()
+        if self.replica.status().role is Role.LEADER and len(self._config.members) > 1:
+            # Before the port closes: what arrives meanwhile is forwarded to the next leader.
+            await self._hand_over("stopping")
+        await self.service.stop()
+        await self._close()
+
+    async def _close(self) -> None:
+        self._hold.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._handing_over is not None:
+            self._handing_over.cancel()
+        self._stop_metrics()
+        self.leader.stop()
+        await self.replica.stop()
+        self._store.commit()
+        self._store.close()
+        self._data.journal.close()
+        self._data.directory.release()
+        self._syncer.close()
+
+    def _tick(self) -> None:
+        """Commit the state when that is due, and tell the gauges."""
+        self._timer = self._loop.call_later(TICK_S, self._tick)
+        try:
+            started_s = self._loop.time()
+            if self._store.commit_due(started_s):
+                self._store.commit()
+                spent_s = self._loop.time() - started_s
+                self.metrics.state_committed(spent_s)
+                self._disk_took("state commit", spent_s)
+        except Exception as error:  # noqa: BLE001  # handed on: a state that fails ends the process
+            self._fatal(error)
+            return
+        status = self.replica.status()
+        self.metrics.stands(
+            leads=status.role is Role.LEADER,
+            term=status.term,
+            commit_index=status.commit_index,
+            applied_index=status.applied_index,
+        )
+        self.metrics.holds(calls=self.service.calls, journal_bytes=status.journal_bytes)
+
+    def _fsynced(self, seconds: float) -> None:
+        self.metrics.fsynced(seconds)
+        self._disk_took("journal fsync", seconds)
+
+    def _disk_took(self, what: str, seconds: float) -> None:
+        if seconds < SLOW_S:
+            return
+        _logger.warning("slow disk", extra={"what": what, "seconds": round(seconds, 3)})
+        handing_over = self._handing_over is not None and not self._handing_over.done()
+        if not handing_over and self.replica.status().role is Role.LEADER:
+            self._handing_over = self._loop.create_task(self._hand_over("slow disk"))
+
+    async def _hand_over(self, why: str) -> None:
+        try:
+            leader_id = await self.replica.transfer_leadership(None, HAND_OVER_S)
+        except (NotLeaderError, TimeoutError) as error:
+            _logger.warning("nobody took over", extra={"why": why, "reason": str(error)})
+        else:
+            _logger.info("leadership handed over", extra={"why": why, "leader_id": leader_id})
+
+    def _serve_metrics(self) -> None:
+        if self._config.metrics_listen is None:
+            return
+        host, port = split_address(self._config.metrics_listen)
+        try:
+            self._stop_metrics = self.metrics.serve(host, port)
+        except OSError as error:
+            raise StartError(
+                f"metrics cannot be served at {self._config.metrics_listen}: {error.strerror}"
+            ) from error
+
+    def _formation(self) -> Formation | None:
+        membership = self.replica.formation()
+        return None if membership is None else Formation(membership[0], membership[1])
+
+    def _facts(self) -> ClusterFacts:
+        view = self._store.view()
+        membership = queries.membership(view)
+        cluster_id = membership[0] if membership is not None else self._data.directory.cluster_id
+        return ClusterFacts(cluster_id or "", queries.cluster_version(view))
+
+    def _vitals(self) -> Vitals:
+        p50_s, p99_s = self.metrics.fsyncs.percentiles(0.5, 0.99)
+        return Vitals(
+            version=metadata.version("tq"),
+            started_at_ms=self._started_at_ms,
+            state_bytes=_allocated_bytes(self._store.path),
+            disk_free_bytes=shutil.disk_usage(self._config.data_dir).free,
+            fsync_p50_s=p50_s,
+            fsync_p99_s=p99_s,
+            loop_hold_max_s=self._hold.longest_s(),
+        )
+
+
+def serve(config: NodeConfig) -> None:
+    """Run one node until SIGTERM or Ctrl-C; StartError where it cannot start."""
+    logs.set_up(node_id=config.node_id, style=config.log.format, level=config.log.level)
+    asyncio.run(_serve(config))
+
+
+async def _serve(config: NodeConfig) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_unexpected)
+    told = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, told.set)
+    node = Node(config)
+    await node.start()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    sys.stdout.write(
+        f"tq-cluster: node {config.node_id} ready, API at {config.listen_api},"
+        f" raft at {config.listen_raft}, data in {config.data_dir}\n"
+    )
+    sys.stdout.flush()
+    await told.wait()
+    _logger.info("stopping")
+    await node.stop()
+    _logger.info("stopped")
+
+
+def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A callback of ours that raised leaves the node in a state nobody thought of: end it.
+
+    What gRPC's own callbacks raise is logged like anything else.
+    """
+    error = context.get("exception")
+    if isinstance(error, Exception) and "handle" in context:
+        modules = [
+            frame.f_globals.get("__name__", "")
+            for frame, _ in traceback.walk_tb(error.__traceback__)
+        ]
+        if any(name.startswith("tq_cluster.") for name in modules):
+            end_process(error)
+    loop.default_exception_handler(context)
+
+
+def _last_written_ms(data_dir: Path, now_ms: int) -> int:
+    """When a state below ``data_dir`` was last written; now where there is none yet."""
+    written = [path.stat().st_mtime_ns // 1_000_000 for path in data_dir.glob("state-*/data.mdb")]
+    return max(written, default=now_ms)
+
+
+def _allocated_bytes(folder: Path) -> int:
+    """What the files in ``folder`` take on the disk; LMDB's file has holes."""
+    allocated = 0
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            allocated += path.stat().st_blocks * 512
+    return allocated
