@@ -162,6 +162,10 @@ class Demo:
         )
 
 
+async def _run(folder: Path, console: Console) -> bool:
+    return await Demo(folder, trace.load(), console).run()
+
+
 def main() -> int:
     """Run the demo in a temporary folder, which is kept when something failed."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=demo.__doc__)
@@ -170,7 +174,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="tq-demo-"))
     holds = False
     try:
-        holds = asyncio.run(Demo(folder, trace.load(), console).run())
+        holds = asyncio.run(_run(folder, console))
     except KeyboardInterrupt:
         console.print("interrupted")
         holds = True  # nothing is wrong that its folder would tell
