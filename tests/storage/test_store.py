@@ -9,15 +9,14 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from tq.internal.v1 import log_pb2
+from tq.internal.v1 import log_pb2, state_pb2
+from tq_cluster.core import tables
+from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import FatalError, StartError
 from tq_cluster.storage.memory import Image, MemoryStore
 from tq_cluster.storage.rows import CorruptRowError, seal
 from tq_cluster.storage.store import (
-    CLUSTER_VERSION,
-    CLUSTER_VERSION_KEY,
-    CLUSTER_VERSION_TABLE,
     COMMIT_BYTES,
     Store,
 )
@@ -320,8 +319,8 @@ def test_a_row_that_does_not_belong_to_its_key_is_noticed(store: AnyStore) -> No
 
 def test_a_state_of_a_newer_cluster_version_is_refused(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    version = (CLUSTER_VERSION + 1).to_bytes(4, "big")
-    store.apply(2, 1, entry(store, {CLUSTER_VERSION_KEY: version}, table=CLUSTER_VERSION_TABLE))
+    row = state_pb2.ClusterRow(cluster_version=CLUSTER_VERSION + 1).SerializeToString()
+    store.apply(2, 1, entry(store, {tables.CLUSTER_KEY: row}, table=tables.META))
     store.commit()
     store.close()
 

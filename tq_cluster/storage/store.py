@@ -9,6 +9,7 @@ Other threads read through ``committed_view``.
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Final
 
 import lmdb
 
+from tq_cluster.core.batch import CLUSTER_VERSION
+from tq_cluster.core.queries import cluster_version
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import FatalError, StartError
 from tq_cluster.storage.apply import changes_of
@@ -28,12 +31,8 @@ EMPTY: Final = AppliedAt(1, 0)
 
 STATE_FORMAT: Final = 1
 
-CLUSTER_VERSION: Final = 1
-"""The newest cluster version that this code can take part in."""
-
-CLUSTER_VERSION_TABLE: Final = 0
-CLUSTER_VERSION_KEY: Final = b"cluster_version"
-"""Where entries put the version that the cluster decides by: a big-endian u32. Absent: 1."""
+DATA_FILE: Final = "data.mdb"
+"""LMDB's name for its file."""
 
 COMMIT_SECONDS: Final = 0.2
 COMMIT_BYTES: Final = 16 * 2**20
@@ -42,6 +41,8 @@ COMMIT_BYTES: Final = 16 * 2**20
 _MAP_BYTES = 2**40
 _META = TABLE_COUNT
 _APPLIED_KEY = b"applied"
+_SLICE_ROWS = 500
+_SLICE_PAUSE_S = 0.001
 _APPLIED = struct.Struct(">QQH")
 
 
@@ -93,8 +94,7 @@ class Store:
         self.commit()
 
     def _check_version(self) -> None:
-        stored = self.view().get(CLUSTER_VERSION_TABLE, CLUSTER_VERSION_KEY)
-        version = 1 if stored is None else int.from_bytes(stored, "big")
+        version = cluster_version(self.view())
         if version > CLUSTER_VERSION:
             raise StartError(
                 f"the state in {self.path} is of cluster version {version}, this software knows"
@@ -182,6 +182,14 @@ class Store:
         self._pending_bytes = 0
         self._pending_since_s = None
 
+    def used_bytes(self) -> int:
+        """How much of the file is in use, free pages inside it included."""
+        return (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+
+    def copy_to(self, file: int) -> None:
+        """Write the state of the last commit to a file descriptor, in any thread."""
+        self._env.copyfd(file, compact=True)
+
     def close(self) -> None:
         """Let go of the directory. What was not committed is not kept: call ``commit`` first."""
         self._require_no_workspace()
@@ -209,3 +217,38 @@ def _read_applied(txn: lmdb.Transaction[bytes], meta: lmdb._Database) -> Applied
             " newer tq-cluster on it"
         )
     return AppliedAt(index, term)
+
+
+def check_state(file: Path, *, rows: bool) -> AppliedAt:
+    """Return what the state in a file of its own ends with; StartError when it cannot be opened.
+
+    With ``rows``, read every one of them, at a pace that leaves room for others in the process.
+    """
+    try:
+        with lmdb.open(
+            str(file),
+            subdir=False,
+            readonly=True,
+            lock=False,
+            map_size=_MAP_BYTES,
+            max_dbs=TABLE_COUNT + 1,
+        ) as environment:
+            tables = [
+                environment.open_db(b"%d" % number, create=False)
+                for number in range(TABLE_COUNT + 1)
+            ]
+            with environment.begin() as txn:
+                if rows:
+                    _read_all(txn, tables[:TABLE_COUNT])
+                return _read_applied(txn, tables[_META])
+    except lmdb.Error as error:
+        raise StartError(f"{file} is no state: {error}") from error
+
+
+def _read_all(txn: lmdb.Transaction[bytes], tables: list[lmdb._Database]) -> None:
+    for number, table in enumerate(tables):
+        with txn.cursor(table) as cursor:
+            for count, (key, sealed) in enumerate(cursor):
+                unseal(number, key, sealed)
+                if count % _SLICE_ROWS == _SLICE_ROWS - 1:
+                    time.sleep(_SLICE_PAUSE_S)

@@ -1,0 +1,125 @@
+"""Whose data a directory holds, so that no node ever serves another's.
+
+identity      cluster id, group id, node id, incarnation, format
+node.lock     held while the node runs
+journal/      the log
+CURRENT       which state counts
+state-<n>/    the state
+snapshots/    on their way in or out
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from tq_cluster.errors import StartError
+from tq_cluster.storage.files import read_record, write_record
+from tq_cluster.storage.lock import DirectoryLock
+
+FORMAT: Final = 1
+_FILE = "identity"
+_NOT_DATA = frozenset({f"{_FILE}.partial", "node.lock", "lost+found"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who a data directory says it is."""
+
+    node_id: str
+    group_id: int
+    incarnation: str
+    """Drawn when the directory was empty: a node that lost its disk has another one."""
+    cluster_id: str | None = None
+    """None: it belongs to no cluster yet."""
+
+
+class DataDirectory:
+    """One node's data directory, locked against everybody else."""
+
+    def __init__(self, path: Path, *, node_id: str, draw: random.Random, group_id: int = 0) -> None:
+        """Open the directory, or claim an empty one for a new incarnation of the node.
+
+        StartError when it is in use, belongs to another node, or holds data but no identity.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._lock = DirectoryLock(path / "node.lock")
+        try:
+            self.identity = self._read() or self._claim(node_id, group_id, draw)
+            self._check(node_id, group_id)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    @property
+    def node_id(self) -> str:
+        return self.identity.node_id
+
+    @property
+    def group_id(self) -> int:
+        return self.identity.group_id
+
+    @property
+    def incarnation(self) -> str:
+        """Drawn when the directory was empty: a node that lost its disk has another one."""
+        return self.identity.incarnation
+
+    @property
+    def cluster_id(self) -> str | None:
+        """None: it belongs to no cluster yet."""
+        return self.identity.cluster_id
+
+    @property
+    def journal_path(self) -> Path:
+        return self.path / "journal"
+
+    def join(self, cluster_id: str) -> None:
+        """Belong to that cluster from now on. Durable on return."""
+        if self.cluster_id not in (None, cluster_id):
+            raise StartError(
+                f"{self.path} belongs to node {self.node_id} of cluster {self.cluster_id}, and"
+                f" cannot join cluster {cluster_id}"
+            )
+        self._write(replace(self.identity, cluster_id=cluster_id))
+
+    def release(self) -> None:
+        """Let another process use it."""
+        self._lock.release()
+
+    def _read(self) -> Identity | None:
+        fields = read_record(self.path / _FILE, format_known=FORMAT)
+        if fields is None:
+            return None
+        return Identity(
+            node_id=fields["node_id"],
+            group_id=fields["group_id"],
+            incarnation=fields["incarnation"],
+            cluster_id=fields["cluster_id"],
+        )
+
+    def _write(self, identity: Identity) -> None:
+        write_record(self.path / _FILE, {"format": FORMAT, **asdict(identity)})
+        self.identity = identity
+
+    def _claim(self, node_id: str, group_id: int, draw: random.Random) -> Identity:
+        found = sorted({entry.name for entry in self.path.iterdir()} - _NOT_DATA)
+        if found:
+            raise StartError(
+                f"{self.path} holds {', '.join(found[:3])} but no identity file: give {node_id} an"
+                " empty data directory, or the one that it had"
+            )
+        incarnation = f"{draw.getrandbits(64):016x}"
+        self._write(Identity(node_id=node_id, group_id=group_id, incarnation=incarnation))
+        return self.identity
+
+    def _check(self, node_id: str, group_id: int) -> None:
+        if self.node_id != node_id:
+            raise StartError(
+                f"{self.path} belongs to node {self.node_id} of cluster {self.cluster_id}, and this"
+                f" is node {node_id}: give it a data directory of its own"
+            )
+        if self.group_id != group_id:
+            raise StartError(f"{self.path} belongs to group {self.group_id}, not to {group_id}")

@@ -1,0 +1,121 @@
+"""Bringing journal and state together at start: the journal leads, the state follows."""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from tq_cluster.core.types import AppliedAt
+from tq_cluster.errors import FatalError, StartError
+from tq_cluster.raft.disk import FileDisk
+from tq_cluster.raft.identity import DataDirectory
+from tq_cluster.raft.journal import DEFAULT_LIMITS, Journal, JournalLimits
+from tq_cluster.raft.records import FIRST_WRITE_BYTES
+from tq_cluster.raft.syncer import Syncer
+from tq_cluster.storage.directory import StateDirectory
+from tq_cluster.storage.store import EMPTY, Store
+
+
+class Alignment(enum.Enum):
+    """How a node gets from what it has to the end of the log."""
+
+    REPLAY = "replay"
+    """Its journal goes on where its state ends."""
+    REBUILD = "rebuild"
+    """Its journal begins after its state: it applies nothing until a peer has sent a snapshot."""
+
+
+def align(journal: Journal, applied: AppliedAt, installed: AppliedAt | None) -> Alignment:
+    """Bring the journal in line with a state that ends at ``applied``, or refuse to start.
+
+    ``installed`` is the mark that the state is a snapshot which the journal may not know yet: the
+    one case in which the journal gives way. A new node's journal gets the entry that every log
+    begins with.
+    """
+    term = journal.term_at(applied.index)
+    if term == applied.term:
+        return Alignment.REPLAY
+    if installed == applied:
+        journal.reset(applied.index, applied.term)
+        return Alignment.REPLAY
+    if not len(journal):
+        if applied != EMPTY:
+            raise StartError(f"the state ends at {applied}, but the journal is empty; {_ADVICE}")
+        journal.add(b"", EMPTY.index, EMPTY.term)
+        journal.sync_now()
+        return Alignment.REPLAY
+    if applied.index < journal.first_index:
+        return Alignment.REBUILD
+    if term is None:
+        raise StartError(
+            f"the state ends at {applied}, but the journal at entry {journal.last_index}; {_ADVICE}"
+        )
+    raise StartError(
+        f"the state ends at {applied}, but the journal's entry {applied.index} is of term {term};"
+        f" {_ADVICE}"
+    )
+
+
+_ADVICE = (
+    "one of the two is not this node's own, or has lost its end: restore the node from its peers"
+    " by moving its data directory away and starting it empty"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeData:
+    """All that a node has on disk, open and consistent."""
+
+    directory: DataDirectory
+    disk: FileDisk
+    journal: Journal
+    states: StateDirectory
+    store: Store
+    alignment: Alignment
+
+
+def open_data(
+    path: Path,
+    *,
+    node_id: str,
+    draw: random.Random,
+    syncer: Syncer,
+    on_fatal: Callable[[FatalError], None],
+    limits: JournalLimits = DEFAULT_LIMITS,
+) -> NodeData:
+    """Open a node's data directory, or make a new one; StartError when it cannot be served."""
+    with ExitStack() as undo:
+        directory = DataDirectory(path, node_id=node_id, draw=draw)
+        undo.callback(directory.release)
+        disk = FileDisk(directory.journal_path)
+        undo.callback(disk.close)
+        _require_journal(directory, disk)
+        states = StateDirectory(path)
+        store = Store(states.current.path)
+        undo.callback(store.close)
+        journal = Journal(disk, syncer, on_fatal=on_fatal, limits=limits)
+        alignment = align(journal, store.applied, states.current.installed)
+        states.clear_mark()
+        undo.pop_all()
+    return NodeData(
+        directory=directory,
+        disk=disk,
+        journal=journal,
+        states=states,
+        store=store,
+        alignment=alignment,
+    )
+
+
+def _require_journal(directory: DataDirectory, disk: FileDisk) -> None:
+    # A member's journal holds at least the first entry. Without it the node forgot its votes.
+    held_bytes = sum(disk.size(name) for name in disk.names())
+    if directory.cluster_id is not None and held_bytes <= FIRST_WRITE_BYTES:
+        raise StartError(
+            f"{directory.path} belongs to node {directory.node_id} of cluster"
+            f" {directory.cluster_id}, but its journal is missing; {_ADVICE}"
+        )

@@ -1,0 +1,98 @@
+"""Which of a node's state directories is the current one.
+
+A state is never written over by another: an installed snapshot becomes a directory of its own, and
+``CURRENT`` names the one that counts. It also carries the mark "installed at (index, term)" until
+the journal has been brought in line with it.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tq_cluster.core.types import AppliedAt
+from tq_cluster.errors import StartError
+from tq_cluster.storage.files import read_record, sync_folder, write_record
+
+FORMAT = 1
+_NAME = re.compile(r"state-(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """The state that counts."""
+
+    path: Path
+    installed: AppliedAt | None
+    """It was installed from a snapshot and the journal may not know it yet."""
+
+
+class StateDirectory:
+    """The folder that holds the states of one node."""
+
+    def __init__(self, root: Path) -> None:
+        """Find the current state, or make room for one, and sweep away the rest."""
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
+        fields = read_record(self._pointer, format_known=FORMAT)
+        if fields is None:
+            if found := [path.name for path in self._states() if any(path.iterdir())]:
+                raise StartError(f"{root} holds {found[0]}, but CURRENT is missing")
+            (root / "state-1").mkdir(exist_ok=True)
+            self._point("state-1", None)
+        else:
+            mark = fields["installed"]
+            installed = None if mark is None else AppliedAt(mark["index"], mark["term"])
+            self._current = Current(root / fields["state"], installed)
+            if not self._current.path.is_dir():
+                raise StartError(f"{self._current.path} is missing, but CURRENT names it")
+        self.sweep()
+
+    @property
+    def current(self) -> Current:
+        return self._current
+
+    @property
+    def snapshots(self) -> Path:
+        """Where snapshots are made and received, on the same file system."""
+        return self.root / "snapshots"
+
+    def next_path(self) -> Path:
+        """Where the next state is to be built; nothing is there."""
+        taken = [int(path.name.removeprefix("state-")) for path in self._states()]
+        path = self.root / f"state-{max(taken, default=0) + 1}"
+        path.mkdir()
+        return path
+
+    def switch(self, path: Path, installed: AppliedAt) -> None:
+        """Make the state in ``path``, complete and on disk, the current one. Durable on return."""
+        sync_folder(self.root)
+        self._point(path.name, installed)
+
+    def clear_mark(self) -> None:
+        """Note that the journal knows the current state."""
+        if self._current.installed is not None:
+            self._point(self._current.path.name, None)
+
+    def sweep(self) -> None:
+        """Remove every other state, and snapshots that nobody will finish."""
+        for path in self._states():
+            if path != self._current.path:
+                shutil.rmtree(path)
+        if self.snapshots.exists():
+            shutil.rmtree(self.snapshots)
+        self.snapshots.mkdir()
+
+    @property
+    def _pointer(self) -> Path:
+        return self.root / "CURRENT"
+
+    def _states(self) -> list[Path]:
+        return sorted(path for path in self.root.iterdir() if _NAME.fullmatch(path.name))
+
+    def _point(self, name: str, installed: AppliedAt | None) -> None:
+        mark = None if installed is None else {"index": installed.index, "term": installed.term}
+        write_record(self._pointer, {"format": FORMAT, "state": name, "installed": mark})
+        self._current = Current(self.root / name, installed)

@@ -1,0 +1,62 @@
+"""Small files that are replaced whole and checked when read; fsync for files and folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tq_cluster.errors import StartError
+
+
+def sync_file(path: Path) -> None:
+    """Return once the file's bytes survive a power cut."""
+    _sync(path, os.O_RDONLY)
+
+
+def sync_folder(path: Path) -> None:
+    """Return once what was created, renamed and removed in it stays so after a power cut."""
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def write_record(path: Path, fields: Mapping[str, Any]) -> None:
+    """Replace the file at once with ``fields``, as readable JSON. Durable on return."""
+    checked = {**fields, "crc32": _crc(fields)}
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(checked, indent=1) + "\n", encoding="utf-8")
+    sync_file(partial)
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+def read_record(path: Path, *, format_known: int) -> dict[str, Any] | None:
+    """Return what ``write_record`` wrote; None without a file, StartError when it is damaged."""
+    try:
+        fields = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise StartError(f"{path} is damaged: {error}") from error
+    if not isinstance(fields, dict) or fields.pop("crc32", None) != _crc(fields):
+        raise StartError(f"{path} is damaged, or was edited: its checksum does not match")
+    if fields.get("format") != format_known:
+        raise StartError(
+            f"{path} has format {fields.get('format')}, this software knows {format_known}: start a"
+            " newer tq-cluster on it"
+        )
+    return fields
+
+
+def _crc(fields: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(fields, sort_keys=True).encode())
+
+
+def _sync(path: Path, flags: int) -> None:
+    file = os.open(path, flags)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,158 @@
+"""Snapshots: a copy of the committed state as one file, and a state made from such a file.
+
+All of it is slow and belongs in a thread; nothing here touches the open write transaction.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import lmdb
+
+from tq_cluster.core.types import AppliedAt
+from tq_cluster.errors import StartError, TqError
+from tq_cluster.storage.directory import StateDirectory
+from tq_cluster.storage.files import sync_file, sync_folder
+from tq_cluster.storage.store import DATA_FILE, Store, check_state
+
+COPY_BYTES_PER_S: Final = 128 * 2**20
+ROOM_SPARED_BYTES: Final = 64 * 2**20
+"""What a snapshot leaves free on the disk."""
+
+_CHUNK_BYTES = 2**20
+
+
+class SnapshotError(TqError):
+    """The snapshot was not made, or is not what was sent; nothing has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFile:
+    """A state in one file."""
+
+    path: Path
+    applied: AppliedAt
+    """The entry that it ends with."""
+    size_bytes: int
+    crc: int
+    """The CRC-32 of the whole file."""
+
+
+def make_snapshot(
+    store: Store,
+    folder: Path,
+    *,
+    bytes_per_s: int = COPY_BYTES_PER_S,
+    room_spared_bytes: int = ROOM_SPARED_BYTES,
+) -> SnapshotFile:
+    """Copy the state of the last commit to a file in ``folder``, every row checked.
+
+    Raises SnapshotError when the disk lacks room, and CorruptRowError when this node's own state is
+    damaged: the process must end then.
+    """
+    _require_room(folder, store.used_bytes(), room_spared_bytes)
+    partial = folder / f"outgoing-{threading.get_ident()}.partial"
+    try:
+        with partial.open("wb") as file:
+            crc = _copy(store, file.fileno(), bytes_per_s)
+            size = file.tell()
+        applied = check_state(partial, rows=True)
+        path = folder / f"outgoing-{applied.index}-{applied.term}-{crc:08x}"
+        partial.replace(path)
+    except (OSError, lmdb.Error) as error:
+        raise SnapshotError(f"the state cannot be copied to {folder}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return SnapshotFile(path, applied, size, crc)
+
+
+def install_snapshot(states: StateDirectory, snapshot: SnapshotFile) -> Path:
+    """Make a received snapshot the current state; return where it is. Durable on return.
+
+    The file is used up and the mark is set: the caller then opens a Store on the path, brings the
+    journal in line with ``snapshot.applied`` and calls ``states.clear_mark()``. Raises
+    SnapshotError, nothing having changed, when the file is not the one that was sent.
+    """
+    size, crc = _measure(snapshot.path)
+    if (size, crc) != (snapshot.size_bytes, snapshot.crc):
+        raise SnapshotError(
+            f"the snapshot at {snapshot.applied} arrived damaged: {size} bytes with CRC {crc:08x}"
+            f" instead of {snapshot.size_bytes} with {snapshot.crc:08x}"
+        )
+    try:
+        applied = check_state(snapshot.path, rows=False)
+    except StartError as error:
+        raise SnapshotError(
+            f"the snapshot at {snapshot.applied} cannot be used: {error}"
+        ) from error
+    if applied != snapshot.applied:
+        raise SnapshotError(f"the snapshot ends at {applied}, not at {snapshot.applied}")
+    path = states.next_path()
+    try:
+        snapshot.path.replace(path / DATA_FILE)
+        sync_file(path / DATA_FILE)
+        sync_folder(path)
+        states.switch(path, applied)
+    except OSError as error:
+        shutil.rmtree(path)
+        raise SnapshotError(f"the snapshot at {applied} cannot be installed: {error}") from error
+    return path
+
+
+def _require_room(folder: Path, needed_bytes: int, spared_bytes: int) -> None:
+    free = os.statvfs(folder)
+    free_bytes = free.f_bavail * free.f_frsize
+    if free_bytes < needed_bytes + spared_bytes:
+        raise SnapshotError(
+            f"{folder} has {free_bytes >> 20} MiB free; a snapshot may need"
+            f" {needed_bytes >> 20} MiB and leaves {spared_bytes >> 20} MiB alone"
+        )
+
+
+def _copy(store: Store, target: int, bytes_per_s: int) -> int:
+    """Copy at no more than that speed; return the CRC. LMDB writes into a pipe and has to wait."""
+    outlet, inlet = os.pipe()
+    failure: list[lmdb.Error] = []
+
+    def feed() -> None:
+        try:
+            store.copy_to(inlet)
+        except lmdb.Error as error:
+            failure.append(error)
+        finally:
+            os.close(inlet)
+
+    feeder = threading.Thread(target=feed, name="tq-snapshot")
+    feeder.start()
+    crc, copied, began = 0, 0, time.monotonic()
+    try:
+        while chunk := os.read(outlet, _CHUNK_BYTES):
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[os.write(target, rest) :]
+            crc = zlib.crc32(chunk, crc)
+            copied += len(chunk)
+            time.sleep(max(0.0, copied / bytes_per_s - (time.monotonic() - began)))
+    finally:
+        # Closed early, it makes the feeder's next write fail.
+        os.close(outlet)
+        feeder.join()
+    if failure:
+        raise failure[0]
+    return crc
+
+
+def _measure(path: Path) -> tuple[int, int]:
+    crc = size = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            crc = zlib.crc32(chunk, crc)
+            size += len(chunk)
+    return size, crc
