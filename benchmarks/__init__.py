@@ -1,0 +1,1 @@
+"""Measures what the README promises in figures: `python -m benchmarks`, or `make bench`."""

@@ -1,0 +1,50 @@
+"""Three real brokers on loopback, in a folder that is removed afterwards."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from chaos.processes import ProcessCluster
+from tq_client import AsyncClient, TqError, task_spec
+
+PAYLOAD_BYTES = 256
+FILL_BATCH = 1_000
+
+
+@asynccontextmanager
+async def brokers(data_dir: Path | None) -> AsyncIterator[ProcessCluster]:
+    """Start three brokers and wait for a leader; their data goes below ``data_dir``."""
+    with tempfile.TemporaryDirectory(prefix="tq-benchmark-", dir=data_dir) as folder:
+        async with ProcessCluster(Path(folder)) as cluster:
+            yield cluster
+
+
+def payload() -> bytes:
+    """Make the 256 bytes that every benchmark's tasks carry."""
+    return bytes(range(256)) * (PAYLOAD_BYTES // 256)
+
+
+async def fill(client: AsyncClient, queue: str, task_type: str, count: int) -> None:
+    """Submit ``count`` tasks in large calls, one after the other."""
+    spec = task_spec(queue, task_type, payload())
+    for done in range(0, count, FILL_BATCH):
+        batch = [spec] * min(FILL_BATCH, count - done)
+        for outcome in await client.submit_many(batch):
+            if isinstance(outcome, TqError):
+                raise outcome
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Read a process's anonymous memory: without LMDB's mapped file, which is page cache."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise LookupError(f"/proc/{pid}/status has no RssAnon")
+
+
+def pids(cluster: ProcessCluster) -> list[int]:
+    """List the brokers that run."""
+    return [broker.pid for broker in cluster.brokers.values() if broker.pid is not None]

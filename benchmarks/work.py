@@ -1,0 +1,80 @@
+"""Claiming, running and completing through `tq-worker`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.cluster import brokers, fill
+from benchmarks.figures import Figure
+from tq_client import AsyncClient
+
+TASKS = 60_000
+CONCURRENCY = 500
+ROOT = Path(__file__).resolve().parents[1]
+
+
+async def throughput(data_dir: Path | None) -> list[Figure]:
+    """Completions a second by one worker, of tasks that were all submitted beforehand.
+
+    Counted by the brokers between the first tenth of the tasks and the last: neither the worker's
+    start nor its idling at the end is in it.
+    """
+    async with brokers(data_dir) as cluster, AsyncClient(cluster.addresses) as client:
+        await fill(client, "bench", "noop", TASKS)
+        with _worker(cluster.addresses, cluster.folder / "worker.log"):
+            begin_s, begin = await _await_completed(client, TASKS // 10)
+            end_s, end = await _await_completed(client, TASKS * 9 // 10)
+            await _await_completed(client, TASKS)
+    return [
+        Figure(
+            name="work: claimed, run (no-op) and completed by tq-worker",
+            value=(end - begin) / (end_s - begin_s),
+            unit="tasks/s",
+            target=4_000,
+            more_is_better=True,
+            detail=f"{end - begin:,} of {TASKS:,} tasks, one process, concurrency {CONCURRENCY}",
+        )
+    ]
+
+
+async def _await_completed(client: AsyncClient, count: int) -> tuple[float, int]:
+    """Poll until ``count`` are completed; the instant, and how many were by then."""
+    deadline_s = time.perf_counter() + 120
+    while True:
+        stats = await client.queue_stats("bench")
+        now_s = time.perf_counter()
+        if stats.completed >= count:
+            return now_s, stats.completed
+        if now_s > deadline_s:
+            raise TimeoutError(f"{count:,} completions did not come; the queue:\n{stats}")
+        await asyncio.sleep(0.1)
+
+
+@contextmanager
+def _worker(addresses: list[str], log_path: Path) -> Iterator[None]:
+    command = [
+        *(sys.executable, "-m", "tq_worker", "run", "--handlers", "benchmarks.handlers"),
+        *("--queues", "bench", "--concurrency", str(CONCURRENCY)),
+    ]
+    environment = {**os.environ, "TQ_ADDRESS": ",".join(addresses)}
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    try:
+        yield
+    except BaseException:
+        sys.stderr.write(log_path.read_text(errors="replace")[-4_000:])
+        raise
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=70)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
