@@ -21,7 +21,7 @@ from demo import proof, trace
 from demo.probe import QUEUE as PROBE_QUEUE
 from demo.probe import Probe
 from demo.replay import QUEUE, Replay
-from demo.screen import Screen, Standing
+from demo.screen import BAR_WIDTH, SLICE_S, Screen, Standing
 from demo.stale import StaleWorker
 from demo.workers import Workers
 from tq_client import AsyncClient
@@ -130,8 +130,8 @@ class Demo:
                     total=len(self._trace.requests),
                     submitted=len(replay.acknowledged),
                     completed=len(replay.finished),
-                    probe_writes=len(self._probe.acknowledged()),
                     nodes=nodes,
+                    slowest_s=self._probe.slowest_s(SLICE_S, BAR_WIDTH),
                 )
             )
             await asyncio.sleep(0.25)

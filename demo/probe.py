@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from chaos.ledger import Answer, Ledger, SubmitCall
 from chaos.outages import Outage, outage
 from chaos.stub_client import StubClient
-from chaos.stubs import UnansweredError
 from tq.v1 import task_pb2
 
 QUEUE = "probe"
@@ -22,7 +21,8 @@ class Probe:
     def __init__(self, addresses: Sequence[str], ledger: Ledger) -> None:
         self._ledger = ledger
         self._client = StubClient(addresses, ledger, "probe")
-        self.unanswered = 0
+        self._writes: dict[int, tuple[float, float | None]] = {}
+        """When each write was first sent, and when it was answered."""
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -48,6 +48,20 @@ class Probe:
             if task_id is not None
         }
 
+    def slowest_s(self, slice_s: float, slices: int) -> list[float]:
+        """How long the slowest write took that was sent in each of the last slices of time.
+
+        A write that still waits counts with how long it has waited so far.
+        """
+        now_s = self._ledger.now_s()
+        slowest = [0.0] * slices
+        for sent_s, done_s in reversed(self._writes.values()):
+            index = slices - 1 - int((now_s - sent_s) / slice_s)
+            if index < 0:
+                break
+            slowest[index] = max(slowest[index], (done_s or now_s) - sent_s)
+        return slowest
+
     async def await_outage(self, fault_s: float, within_s: float) -> Outage:
         """Wait until a write that was sent after the fault is acknowledged; how long that took."""
         async with asyncio.timeout(within_s):
@@ -58,8 +72,8 @@ class Probe:
                 await asyncio.sleep(WRITE_EVERY_S)
 
     async def _write(self) -> None:
+        number, sent_s = len(self._writes), self._ledger.now_s()
+        self._writes[number] = (sent_s, None)
         spec = task_pb2.TaskSpec(queue=QUEUE, type="probe")
-        try:
-            await self._client.submit([spec], within_s=ANSWER_WITHIN_S)
-        except UnansweredError:
-            self.unanswered += 1
+        await self._client.submit([spec], within_s=ANSWER_WITHIN_S)
+        self._writes[number] = (sent_s, self._ledger.now_s())

@@ -77,7 +77,7 @@ def lines(evidence: Evidence) -> Iterable[Line]:
     attempts = Counter(task.attempts_made for task in tasks.values())
     total = sum(number * count for number, count in attempts.items())
     again = sum(count for number, count in attempts.items() if number > 1)
-    yield Line("attempts", f"{total:,} ({again:,} tasks took more than one)", total >= requests)
+    yield Line("attempts", f"{total:,}; {again:,} tasks took more than one", total >= requests)
     started = sum(evidence.runs.values())
     yield Line("handler runs, by the handlers' own record", f"{started:,}", started >= requests)
 
@@ -98,16 +98,16 @@ def lines(evidence: Evidence) -> Iterable[Line]:
 
     yield Line(
         "stale reports refused",
-        f"{evidence.stale_refused} of {evidence.stale_sent},"
-        f" the holder's result kept in {evidence.stale_kept}",
+        f"{evidence.stale_refused} of {evidence.stale_sent}; the holder's own result stands in"
+        f" {evidence.stale_kept}",
         evidence.stale_sent >= evidence.kills
         and evidence.stale_refused == evidence.stale_kept == evidence.stale_sent,
     )
     yield Line("leaders killed", f"{evidence.kills}", len(evidence.outages) == evidence.kills)
-    for number, outage in enumerate(evidence.outages, start=1):
-        yield Line(f"  write outage {number}", f"{outage.length_s * 1e3:,.0f} ms")
+    lengths = ", ".join(f"{outage.length_s * 1e3:,.0f}" for outage in evidence.outages)
+    yield Line("length of each write outage", f"{lengths or 'none'} ms")
     yield Line(
-        "calls judged by the checker",
+        "calls of probe and stale worker judged",
         f"{evidence.checker_calls:,}, " + (evidence.checker_report or "no violation"),
         not evidence.checker_report,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -19,6 +21,12 @@ from chaos.processes import NodeStatus
 from demo.proof import Line
 
 PLAIN_EVERY_S = 5.0
+SLICE_S = 0.25
+BAR_WIDTH = 48
+PANEL_WIDTH = 110
+BARS = "▁▂▃▄▅▆▇█"
+FAST_S, SLOW_S = 0.002, 0.5
+OUTAGE_S = 0.05
 _ROLE_STYLES = {
     NodeStatus.ROLE_LEADER: "bold green",
     NodeStatus.ROLE_FOLLOWER: "cyan",
@@ -26,15 +34,16 @@ _ROLE_STYLES = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Standing:
     """Where things stand."""
 
     total: int
     submitted: int = 0
     completed: int = 0
-    probe_writes: int = 0
     nodes: Mapping[str, NodeStatus | str] = field(default_factory=dict)
+    slowest_s: Sequence[float] = ()
+    """The slowest write of the probe in each of the last slices of time, the newest last."""
 
 
 class Screen:
@@ -42,7 +51,7 @@ class Screen:
 
     def __init__(self, console: Console, total: int) -> None:
         self._console = console
-        self._standing = Standing(total)
+        self._standing = Standing(total=total)
         self._started_s = time.monotonic()
         self._plain_at_s = 0.0
         self._live = (
@@ -85,28 +94,64 @@ class Screen:
 
     def proof(self, lines: Sequence[Line]) -> None:
         """Print the proof, each promise with whether it held."""
-        table = Table(title="The proof", title_style="bold", show_header=False, min_width=76)
-        table.add_column(justify="center", width=1)
-        table.add_column()
+        table = Table(
+            title="The proof",
+            title_style="bold",
+            title_justify="left",
+            show_header=False,
+            box=box.SIMPLE_HEAD,
+        )
+        table.add_column(width=1)
+        table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
         for line in lines:
-            mark = {None: "", True: "[green]✓[/]", False: "[bold red]✗[/]"}[line.holds]
+            mark = {None: " ", True: "[green]✓[/]", False: "[bold red]✗[/]"}[line.holds]
             style = "bold red" if line.holds is False else ""
             table.add_row(mark, Text(line.name, style=style), Text(line.value, style=style))
         self._console.print()
         self._console.print(table)
+        broken = sum(line.holds is False for line in lines)
+        if broken:
+            self._console.print(f"[bold red]{broken} of these promises did not hold.[/]")
+        else:
+            self._console.print("[bold green]Every promise held.[/]")
 
     def _panel(self) -> RenderableType:
         standing = self._standing
-        bars = Table.grid(padding=(0, 1))
+        grid = Table.grid(padding=(0, 2))
         for name, done in (("submitted", standing.submitted), ("completed", standing.completed)):
-            bar = ProgressBar(total=standing.total, completed=done, width=48)
-            bars.add_row(name, bar, f"{done:,} / {standing.total:,}")
-        bars.add_row("probe", Text(f"{standing.probe_writes:,} writes acknowledged", style="dim"))
+            bar = ProgressBar(
+                total=standing.total, completed=done, width=BAR_WIDTH, complete_style="green"
+            )
+            grid.add_row(name, bar, f"{done:,} of {standing.total:,}")
+        slowest = standing.slowest_s[-BAR_WIDTH:]
+        newest = (
+            f"slowest write of each {SLICE_S:g} s, now {slowest[-1] * 1e3:.0f} ms"
+            if slowest
+            else ""
+        )
+        grid.add_row("writes", _sparkline(slowest), Text(newest, style="dim"))
         nodes = Table.grid(padding=(0, 2))
         for node_id, status in standing.nodes.items():
             nodes.add_row(Text(node_id, style="bold"), *_cells(status))
-        return Panel(Group(bars, Text(), nodes), title="tq demo", border_style="blue")
+        elapsed_s = time.monotonic() - self._started_s
+        return Panel(
+            Group(grid, Text(), nodes),
+            title=f"[bold]tq[/]  {elapsed_s:.0f} s",
+            border_style="blue",
+            padding=(1, 2),
+            width=min(self._console.width, PANEL_WIDTH),
+        )
+
+
+def _sparkline(seconds: Sequence[float]) -> Text:
+    """Draw waits as bars, on a logarithmic scale from 2 ms to 0.5 s."""
+    line = Text()
+    for one in seconds:
+        height = math.log(max(one, FAST_S) / FAST_S) / math.log(SLOW_S / FAST_S)
+        style = "red" if one >= OUTAGE_S else "green"
+        line.append(BARS[min(len(BARS) - 1, int(height * len(BARS)))], style=style)
+    return line
 
 
 def _cells(status: NodeStatus | str) -> list[Text]:
