@@ -1,0 +1,122 @@
+"""A fake broker, real workers with real handler processes, and facts that handlers leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.worker.fake_broker import FakeBroker
+from tq_client import AsyncClient
+from tq_worker.worker import Leaving, Worker, WorkerOptions
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = "tq_worker.handlers"
+SAMPLES = "tests.worker.sample_handlers"
+
+RunningWorker = Callable[..., "asyncio.Task[int]"]
+
+
+@pytest.fixture(autouse=True)
+def _handler_processes_find_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[FakeBroker]:
+    fake = FakeBroker()
+    await fake.start()
+    yield fake
+    await fake.stop()
+
+
+class Facts:
+    """Lines that handlers wrote, in a file they share."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch()
+
+    def lines(self) -> list[str]:
+        return self.path.read_text().splitlines()
+
+    @property
+    def payload(self) -> bytes:
+        """What the sample handlers take: where to write."""
+        return str(self.path).encode()
+
+    async def until(self, line: str, count: int = 1, within_s: float = 30.0) -> None:
+        """Wait until ``line`` was written ``count`` times."""
+        try:
+            async with asyncio.timeout(within_s):
+                while self.lines().count(line) < count:  # noqa: ASYNC110 - written by another process
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            raise AssertionError(
+                f"not written within {within_s:g} s: {line!r}; there is: {self.lines()}"
+            ) from None
+
+
+@pytest.fixture
+def facts(tmp_path: Path) -> Facts:
+    return Facts(tmp_path / "facts")
+
+
+class WorkerRun:
+    """A worker at work in this process."""
+
+    def __init__(self, worker: Worker, task: asyncio.Task[int]) -> None:
+        self.worker = worker
+        self.task = task
+
+    async def leave(self, how: Leaving = Leaving.DRAIN) -> int:
+        """Have it leave; returns how many reports it could not deliver."""
+        self.worker.leave(how)
+        return await self.task
+
+    def pids(self) -> list[int]:
+        """Its handler processes."""
+        return [process.pid for process in self.worker._pool.processes()]
+
+
+StartWorker = Callable[..., Awaitable[WorkerRun]]
+
+
+@pytest.fixture
+async def start_worker(broker: FakeBroker) -> AsyncIterator[StartWorker]:
+    running: list[WorkerRun] = []
+    clients: list[AsyncClient] = []
+
+    async def start(
+        modules: Sequence[str] = (SHIPPED, SAMPLES),
+        *,
+        queues: Sequence[str] = ("q",),
+        concurrency: int = 4,
+        processes: int = 1,
+        lease_s: float = 30.0,
+        drain_timeout_s: float = 60.0,
+    ) -> WorkerRun:
+        client = AsyncClient([broker.address])
+        clients.append(client)
+        options = WorkerOptions(
+            worker_id=f"w{len(running) + 1}",
+            modules=modules,
+            queues=queues,
+            concurrency=concurrency,
+            processes=processes,
+            lease_s=lease_s,
+            drain_timeout_s=drain_timeout_s,
+        )
+        worker = Worker(options, client)
+        run = WorkerRun(worker, asyncio.ensure_future(worker.run()))
+        running.append(run)
+        return run
+
+    yield start
+    for run in running:
+        run.worker.leave(Leaving.AT_ONCE)
+    await asyncio.gather(*(run.task for run in running), return_exceptions=True)
+    for client in clients:
+        await client.close()

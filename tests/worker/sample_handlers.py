@@ -1,0 +1,178 @@
+"""Handlers that misbehave on purpose.
+
+The payload names a file into which each writes what it lived to see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+from tq_worker import PermanentError, Result, RetryableError, TaskContext, task
+from tq_worker.clock import boottime_s
+
+
+def note(payload: bytes, line: str) -> None:
+    """Write a line into the file that the payload names, in one piece."""
+    with Path(payload.decode()).open("a") as file:
+        file.write(line + "\n")
+
+
+@task("until-cancelled")
+async def until_cancelled(payload: bytes, context: TaskContext) -> None:
+    note(payload, "started")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        note(payload, f"stopped: {context.cancelled.reason}")
+        if boottime_s() < context.lease_until_s:
+            note(payload, "stopped in time")
+
+
+@task("until-cancelled-sync")
+def until_cancelled_sync(payload: bytes, context: TaskContext) -> None:
+    note(payload, "started")
+    context.cancelled.wait_blocking()
+    note(payload, f"stopped: {context.cancelled.reason}")
+    context.raise_if_cancelled()
+
+
+@task("until-file")
+async def until_file(payload: bytes, _context: TaskContext) -> bytes:
+    """Finish once a file beside the facts exists."""
+    note(payload, "started")
+    path = Path(payload.decode() + ".go")
+    while not path.exists():  # noqa: ASYNC110, ASYNC240 - the test is another process
+        await asyncio.sleep(0.005)
+    return b"went"
+
+
+@task("stubborn")
+def stubborn(payload: bytes, _context: TaskContext) -> None:
+    """A sync handler that never looks whether it is cancelled."""
+    note(payload, "started")
+    while True:
+        time.sleep(1)
+
+
+@task("stubborn-async")
+async def stubborn_async(payload: bytes, _context: TaskContext) -> None:
+    note(payload, "started")
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            note(payload, "ignored")
+
+
+@task("hog")
+async def hog(payload: bytes, _context: TaskContext) -> bytes:
+    """Hold the interpreter for seconds, in one C call after the other, on the event loop."""
+    note(payload, "started")
+    started_s = time.monotonic()
+    while time.monotonic() - started_s < 3:
+        re.match(r"(a+)+$", "a" * 22 + "b")
+    note(payload, "hogged")
+    return b"done"
+
+
+@task("segfault")
+async def segfault(payload: bytes, _context: TaskContext) -> None:
+    note(payload, "started")
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@task("exit")
+def exit_now(_payload: bytes, _context: TaskContext) -> None:
+    os._exit(7)
+
+
+@task("sys-exit")
+async def sys_exit(_payload: bytes, _context: TaskContext) -> None:
+    sys.exit("leaving")
+
+
+@task("permanent")
+async def permanent(_payload: bytes, _context: TaskContext) -> None:
+    raise PermanentError("never")
+
+
+@task("retry-after")
+async def retry_after(_payload: bytes, context: TaskContext) -> bytes:
+    if context.attempt == 1:
+        raise RetryableError("later", retry_after_s=7.5)
+    return b"ok"
+
+
+@task("flaky")
+def flaky(_payload: bytes, context: TaskContext) -> bytes:
+    if context.attempt < 3:
+        raise OSError(f"attempt {context.attempt}")
+    return b"third"
+
+
+@task("wrong-return")  # type: ignore[type-var]  # what is wrong is the point
+async def wrong_return(_payload: bytes, _context: TaskContext) -> dict[str, str]:
+    return {}
+
+
+@task("long-error")
+async def long_error(_payload: bytes, _context: TaskContext) -> None:
+    raise ValueError("x" * 100_000)
+
+
+@task("result")
+async def result(_payload: bytes, _context: TaskContext) -> Result:
+    return Result(b"{}", content_type="application/json")
+
+
+@task("describe")
+def describe(payload: bytes, context: TaskContext) -> bytes:
+    """Return all that the context says."""
+    facts = {
+        "payload": payload.decode(),
+        "task_id": context.task_id,
+        "queue": context.queue,
+        "type": context.type,
+        "attempt": context.attempt,
+        "token": context.token,
+        "labels": dict(context.labels),
+        "content_type": context.content_type,
+        "traceparent": context.traceparent,
+        "has_deadline": context.deadline_s is not None,
+        "lease_ahead": context.lease_until_s > time.clock_gettime(time.CLOCK_BOOTTIME),
+        "cancelled": context.cancelled.is_set(),
+    }
+    return json.dumps(facts).encode()
+
+
+@task("pid")
+async def pid(_payload: bytes, _context: TaskContext) -> bytes:
+    return str(os.getpid()).encode()
+
+
+@task("big")
+async def big(payload: bytes, _context: TaskContext) -> bytes:
+    return b"x" * int(payload)
+
+
+@task("finish-anyway")
+def finish_anyway(payload: bytes, context: TaskContext) -> bytes:
+    note(payload, "started")
+    context.cancelled.wait_blocking()
+    return b"finished"
+
+
+@task("stubborn-ticking")
+def stubborn_ticking(payload: bytes, context: TaskContext) -> None:
+    """Never stop, and write how much of the lease is left at every moment."""
+    note(payload, "started")
+    while True:
+        note(payload, f"left {context.lease_until_s - boottime_s():.3f}")
+        time.sleep(0.02)

@@ -1,0 +1,94 @@
+"""Handler processes that die, and a parent that does."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import psutil
+import pytest
+
+from tests.worker.conftest import SAMPLES, Facts, StartWorker
+from tests.worker.fake_broker import FakeBroker
+
+
+@pytest.mark.parametrize(
+    ("task_type", "error"),
+    [
+        ("segfault", "the handler process was ended by SIGSEGV"),
+        ("exit", "the handler process exited with code 7"),
+    ],
+)
+async def test_a_handler_that_takes_its_process_down_fails_and_the_worker_goes_on(
+    broker: FakeBroker, start_worker: StartWorker, facts: Facts, task_type: str, error: str
+) -> None:
+    await start_worker()
+
+    poison = await broker.submit(task_type, facts.payload, max_attempts=3)
+    ids = await broker.submit("echo", count=50)
+
+    [task] = await broker.until_ended(poison)
+    assert (task.state, task.ends) == ("FAILED", ["failed"] * 3)
+    assert task.error == error
+    tasks = await broker.until_ended(ids)
+    assert {each.state for each in tasks} == {"COMPLETED"}
+
+
+async def test_of_the_tasks_in_a_process_that_dies_only_those_that_had_started_fail(
+    broker: FakeBroker, start_worker: StartWorker, facts: Facts
+) -> None:
+    run = await start_worker(concurrency=1)
+    # Fast ones first, so that the worker holds some ahead.
+    await broker.until_ended(await broker.submit("echo", count=3000))
+    [blocker] = await broker.submit("until-file", facts.payload)
+    behind = await broker.submit("echo", count=5)
+    await facts.until("started")
+    [pid] = run.pids()
+
+    os.kill(pid, signal.SIGKILL)
+
+    await broker.until(lambda: bool(broker.tasks[blocker].ends), "the running task's end")
+    assert broker.tasks[blocker].ends[0] == "failed"
+    assert broker.tasks[blocker].errors[0] == (
+        "the handler process was ended by SIGKILL (out of memory?)"
+    )
+    facts.path.with_name("facts.go").touch()
+    for task in await broker.until_ended([blocker, *behind]):
+        assert task.state == "COMPLETED"
+    assert not any("failed" in broker.tasks[each].ends for each in behind)
+
+
+async def test_handler_processes_do_not_outlive_the_worker(
+    broker: FakeBroker, start_worker: StartWorker, facts: Facts
+) -> None:
+    run = await start_worker(processes=2)
+    await broker.until_ended(await broker.submit("echo"))
+    pids = run.pids()
+
+    assert await run.leave() == 0
+
+    assert len(pids) == 2
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+async def test_handlers_that_cannot_be_loaded_again_are_tried_again(
+    broker: FakeBroker,
+    start_worker: StartWorker,
+    facts: Facts,
+    tmp_path: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = facts.path.with_name("changing.py")
+    module.write_text(f"from {SAMPLES} import *\n")
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}:{module.parent}")
+    run = await start_worker(["changing"])
+    await broker.until_ended(await broker.submit("pid"))
+    [pid] = run.pids()
+
+    module.write_text("raise OSError('not now')\n")
+    os.kill(pid, signal.SIGKILL)
+    await broker.until(lambda: not run.pids(), "no process")
+    module.write_text(f"from {SAMPLES} import *\n")
+
+    [task] = await broker.until_ended(await broker.submit("pid"))
+    assert task.result != str(pid).encode()

@@ -1,0 +1,163 @@
+"""A handler process: `python -m tq_worker.child`, started by the worker and by nobody else.
+
+The main thread runs the event loop with the async handlers, sync handlers have threads, and one
+more thread listens to the parent: a handler that blocks the loop keeps it from running others, and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import math
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+
+from tq.internal.v1.worker_child_pb2 import ToHandlers
+from tq_worker.clock import boottime_s
+from tq_worker.frames import FrameReader
+from tq_worker.outbox import EXIT_PARENT_GONE, Outbox
+from tq_worker.progress import Progress
+from tq_worker.registry import HANDLERS, load
+from tq_worker.runner import Attempt, Runner
+
+EXIT_NOT_LOADED = 72
+EXIT_BROKEN = 73
+READ_BYTES = 256 * 1024
+WATCH_S = 1.0
+"""Leases are looked at this often: poll() counts on a clock that stops while the machine sleeps."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Listener:
+    """Obeys the parent, in a thread of its own, and sees that no lease is outlived.
+
+    The parent stops handlers well before their leases end. When it cannot, because it was killed or
+    stopped itself, this ends the process.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._frames = FrameReader(ToHandlers)
+        self._attempts: dict[int, Attempt] = {}
+
+    def ended(self, token: int) -> None:
+        """Forget an attempt that is over; called in any thread."""
+        self._attempts.pop(token, None)
+
+    def listen(self, runner: Runner, loop: asyncio.AbstractEventLoop) -> None:
+        """Run until the process ends."""
+        try:
+            poll = select.poll()
+            poll.register(self._connection, select.POLLIN)
+            while True:
+                # What the parent said comes first: it may have renewed what seems to be over.
+                if poll.poll(self._patience_ms()):
+                    data = self._connection.recv(READ_BYTES)
+                    if not data:
+                        os._exit(EXIT_PARENT_GONE)
+                    for message in self._frames.feed(data):
+                        self._obey(message, runner, loop)
+                else:
+                    self._check_leases()
+        except BaseException:  # noqa: BLE001 - a process that cannot hear its parent must not run on
+            traceback.print_exc()
+            os._exit(EXIT_BROKEN)
+
+    def _obey(self, message: ToHandlers, runner: Runner, loop: asyncio.AbstractEventLoop) -> None:
+        for renewal in message.renewals:
+            until_s = renewal.lease_until_ns / 1e9
+            for token in renewal.tokens:
+                if (attempt := self._attempts.get(token)) is not None:
+                    attempt.renew(until_s)
+        if message.start:
+            attempts = [Attempt(each.task, each.lease_until_ns / 1e9) for each in message.start]
+            for attempt in attempts:
+                self._attempts[attempt.token] = attempt
+            loop.call_soon_threadsafe(runner.take, attempts)
+        for stop in message.stop:
+            if (attempt := self._attempts.get(stop.token)) is not None:
+                attempt.stop = stop.reason
+                if attempt.context is not None:
+                    attempt.context.cancelled.set(stop.reason)
+                loop.call_soon_threadsafe(runner.stop, attempt)
+        if message.give_back:
+            loop.call_soon_threadsafe(runner.give_back)
+        if message.leave:
+            loop.call_soon_threadsafe(runner.leave)
+
+    def _patience_ms(self) -> int | None:
+        """How long to listen before leases are looked at; None while there are none."""
+        # A copy, made in one step: other threads end attempts meanwhile.
+        attempts = list(self._attempts.values())
+        if not attempts:
+            return None
+        now_s = boottime_s()
+        # One that waits with its lease over is never started and needs no watch.
+        ends_s = [each.lease_until_s for each in attempts if each.lease_until_s > now_s]
+        return math.ceil(min(WATCH_S, min(ends_s, default=math.inf) - now_s) * 1000)
+
+    def _check_leases(self) -> None:
+        now_s = boottime_s()
+        for attempt in list(self._attempts.values()):
+            if attempt.context is not None and now_s >= attempt.lease_until_s:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def serve(listener: Listener, outbox: Outbox, progress: Progress, slots: int) -> None:
+    """Run handlers until the parent says to leave."""
+    runner = Runner(
+        slots=slots, handlers=HANDLERS, outbox=outbox, progress=progress, ended=listener.ended
+    )
+    loop = asyncio.get_running_loop()
+    threading.Thread(
+        target=listener.listen, args=(runner, loop), name="listener", daemon=True
+    ).start()
+    outbox.loaded(HANDLERS.task_types(), ())
+    await runner.idle.wait()
+    runner.close()
+
+
+def main() -> None:
+    """Start as the parent asked."""
+    parser = argparse.ArgumentParser(prog="tq_worker.child")
+    parser.add_argument("--socket-fd", type=int, required=True)
+    parser.add_argument("--progress-fd", type=int, required=True)
+    parser.add_argument("--slots", type=int, required=True)
+    parser.add_argument("--handlers", required=True)
+    arguments = parser.parse_args()
+    _die_with_parent()
+    # The parent decides when handlers stop. Empty functions rather than SIG_IGN, which processes
+    # that a handler starts would inherit.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: None)
+    connection = socket.socket(fileno=arguments.socket_fd)
+    connection.set_inheritable(False)
+    progress = Progress(arguments.progress_fd)
+    os.close(arguments.progress_fd)
+    outbox = Outbox(connection)
+    problems = load(arguments.handlers.split(","))
+    if problems:
+        outbox.loaded((), problems)
+        sys.exit(EXIT_NOT_LOADED)
+    asyncio.run(serve(Listener(connection), outbox, progress, arguments.slots))
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when the parent dies.
+
+    The listener would notice as well, but not while a handler holds the interpreter.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

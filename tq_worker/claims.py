@@ -1,0 +1,134 @@
+"""Claims tasks whenever there is room for some."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Protocol
+
+from tq.v1.worker_service_pb2 import ClaimRequest, ClaimResponse
+from tq_client.errors import OutcomeUnknownError, TqError
+from tq_worker.broker import Answer, Broker
+from tq_worker.custody import Custody
+from tq_worker.pool import Pool
+
+_logger = logging.getLogger(__name__)
+
+TASKS_MAX = 1000
+"""A call grants at most so many."""
+WAIT_S = 20.0
+CALL_S = 10.0
+REPEAT_S = 300.0
+"""A claim whose outcome is unknown is repeated under its id for at most this long; the brokers
+remember ids for 10 min.
+"""
+BACKLOG_MAX = 4000
+"""Nothing is claimed while so many reports wait: the brokers do not keep up, or cannot be reached.
+"""
+PAUSE_FIRST_S = 0.1
+PAUSE_MAX_S = 5.0
+
+
+class Backlog(Protocol):
+    """Who delivers reports."""
+
+    def backlog(self) -> int:
+        """How many have not been answered."""
+
+
+class Claims:
+    """Asks for as many tasks as fit, one call at a time.
+
+    A call that finds none waits at the broker.
+    """
+
+    def __init__(
+        self,
+        *,
+        worker_id: str,
+        queues: Sequence[str],
+        lease_s: float,
+        broker: Broker,
+        custody: Custody,
+        pool: Pool,
+        reports: Backlog,
+    ) -> None:
+        self._worker_id = worker_id
+        self._queues = queues
+        self._lease_s = lease_s
+        self._broker = broker
+        self._custody = custody
+        self._pool = pool
+        self._reports = reports
+        self._failing = False
+
+    async def run(self) -> None:
+        """Claim until cancelled."""
+        pause_s = PAUSE_FIRST_S
+        while True:
+            request = self._request(await self._room())
+            first_sent_s = time.monotonic()
+            while not await self._claim(request):
+                await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)
+                pause_s = min(PAUSE_MAX_S, pause_s * 2)
+                if time.monotonic() - first_sent_s > min(REPEAT_S, self._lease_s):
+                    # What an earlier attempt may have granted has expired, or will before long.
+                    break
+            else:
+                pause_s = PAUSE_FIRST_S
+
+    async def _claim(self, request: ClaimRequest) -> bool:
+        """Make one claim; False if its outcome is unknown and it is to be repeated as it is."""
+        call = asyncio.ensure_future(self._broker.claim(request, timeout_s=CALL_S))
+        try:
+            answer = await asyncio.shield(call)
+        except asyncio.CancelledError:
+            # An answer that is here already would be stranded until its leases expire; a call that
+            # is cancelled on its way has the broker release what it grants.
+            if call.done() and call.exception() is None:
+                self._take(call.result())
+            call.cancel()
+            raise
+        except TqError as error:
+            if not self._failing:
+                _logger.warning("tasks cannot be claimed", extra={"error": str(error)})
+            self._failing = True
+            if isinstance(error, OutcomeUnknownError):
+                return False
+            request.request_id = uuid.uuid4().hex
+            return False
+        if self._failing:
+            _logger.info("tasks are claimed again")
+        self._failing = False
+        self._take(answer)
+        return True
+
+    def _take(self, answer: Answer[ClaimResponse]) -> None:
+        self._custody.take(answer.reply.tasks, answer.sent_at_s, self._pool)
+
+    async def _room(self) -> int:
+        """Wait until a claim is worth its while; returns for how many tasks there is room."""
+        while True:
+            ahead = self._custody.ahead()
+            room = self._pool.room(ahead)
+            # With tasks at hand for every slot a claim can wait until it is for many.
+            worthwhile = room > 0 and (self._pool.idle_slots() > 0 or room * 2 >= ahead)
+            if worthwhile and self._reports.backlog() < BACKLOG_MAX:
+                return room
+            self._custody.changed.clear()
+            await self._custody.changed.wait()
+
+    def _request(self, room: int) -> ClaimRequest:
+        request = ClaimRequest(
+            worker_id=self._worker_id,
+            queues=self._queues,
+            max_tasks=min(room, TASKS_MAX),
+            request_id=uuid.uuid4().hex,
+        )
+        request.lease.FromMilliseconds(round(self._lease_s * 1000))
+        request.wait.FromMilliseconds(round(WAIT_S * 1000))
+        return request

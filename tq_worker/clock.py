@@ -1,0 +1,21 @@
+"""The clock that leases are kept by."""
+
+from __future__ import annotations
+
+import time
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_get_s = time.clock_gettime
+
+
+def boottime_s() -> float:
+    """Return seconds on CLOCK_BOOTTIME.
+
+    It runs on while the machine sleeps, as the brokers' patience does.
+    """
+    return _get_s(_CLOCK)
+
+
+def boottime_ns() -> int:
+    """Nanoseconds on the same clock."""
+    return time.clock_gettime_ns(_CLOCK)

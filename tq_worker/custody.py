@@ -1,0 +1,198 @@
+"""Every task in this worker's hands, from its claim to the answer to its report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
+from tq_worker import endings
+from tq_worker.clock import boottime_s
+from tq_worker.leases import Lease, Stop
+from tq_worker.pace import Pace
+from tq_worker.process import HandlerProcess
+from tq_worker.settlement import settle, settle_death
+
+_logger = logging.getLogger(__name__)
+
+STOP_GRACE_S = 5.0
+"""How long a handler may take to stop once its task was cancelled or its time is over, before it
+is killed.
+"""
+LOST_GRACE_S = 1.0
+"""The same once another worker may hold its task."""
+
+
+class Runs(Protocol):
+    """Where tasks are run."""
+
+    def hand_in(
+        self, tasks: Sequence[tuple[Lease, ClaimedTask]], ahead: int
+    ) -> Sequence[tuple[Lease, ClaimedTask]]:
+        """Take tasks; returns those that there is no place for."""
+
+    def processes(self) -> list[HandlerProcess]:
+        """Return the processes that live."""
+
+
+class Reports(Protocol):
+    """Who tells the broker."""
+
+    def add(self, report: TaskReport) -> None:
+        """Have a report delivered."""
+
+
+class Custody:
+    """Holds the leases and sees to it that no handler outlives its own."""
+
+    def __init__(self, *, concurrency: int, reports: Reports) -> None:
+        self.held: dict[int, Lease] = {}
+        """By token."""
+        self.changed = asyncio.Event()
+        """Set when a task ended or there may be room for more; whoever waits for it clears it."""
+        self._pace = Pace(concurrency, boottime_s())
+        self._reports = reports
+        self._waits: dict[int, tuple[int, float]] = {}
+        """By process: how many tasks had started there, and since when no other has while some
+        wait.
+        """
+
+    # ---------------------------------------------------------------- what the broker says
+
+    def take(self, tasks: Iterable[ClaimedTask], sent_at_s: float, runs: Runs) -> None:
+        """Have claimed tasks run; those that there is no place for any more are given back."""
+        fresh = []
+        for claimed in tasks:
+            if claimed.token not in self.held:
+                lease = Lease.of(claimed, sent_at_s)
+                self.held[lease.token] = lease
+                fresh.append((lease, claimed))
+        for lease, _ in runs.hand_in(fresh, self.ahead()):
+            self._report(
+                lease, endings.released(lease.task_id, lease.token, "no process takes it now")
+            )
+
+    def ahead(self) -> int:
+        """How many tasks to hold beyond those that run."""
+        return self._pace.ahead(boottime_s())
+
+    def renewed(self, leases: Sequence[Lease], until_s: float) -> None:
+        """Believe in these leases until ``until_s``."""
+        by_process: dict[HandlerProcess, list[int]] = {}
+        for lease in leases:
+            lease.until_s = until_s
+            if lease.process is not None:
+                by_process.setdefault(lease.process, []).append(lease.token)
+        for process, tokens in by_process.items():
+            process.renew(tokens, until_s)
+
+    def stop(self, lease: Lease, why: Stop) -> None:
+        """Have a handler stop, however it takes; for good reasons only the first one counts."""
+        if lease.process is None:
+            return
+        if lease.stop is not None and why is not Stop.LEASE_LOST:
+            return
+        lease.stop = why
+        grace_s = LOST_GRACE_S if why is Stop.LEASE_LOST else STOP_GRACE_S
+        lease.kill_at_s = min(lease.kill_at_s, boottime_s() + grace_s)
+        lease.process.stop(lease, why.value)
+        level = logging.WARNING if why in {Stop.LEASE_LOST, Stop.LEASE_OVER} else logging.INFO
+        _logger.log(level, "handler is stopped", extra={**_facts(lease), "why": why.value})
+
+    def reported(self, token: int) -> None:
+        """Forget a lease: its report was answered, or given up."""
+        self.held.pop(token, None)
+        self.changed.set()
+
+    # ---------------------------------------------------------------- what handler processes say
+
+    def started(self, leases: Iterable[Lease]) -> None:
+        """Have the time of these attempts run."""
+        loop = asyncio.get_running_loop()
+        for lease in leases:
+            if lease.timeout_s is not None and lease.timer is None:
+                lease.timer = loop.call_later(lease.timeout_s, self.stop, lease, Stop.TIMED_OUT)
+
+    def ended(self, ends: Iterable[tuple[Lease, TaskReport]]) -> None:
+        """Report how attempts ended."""
+        count = 0
+        for lease, report in ends:
+            count += not report.HasField("release")
+            self._report(lease, settle(lease, report))
+        self._pace.ended(count, boottime_s())
+        self.changed.set()
+
+    def died(self, process: HandlerProcess) -> None:
+        """Report what a process left behind: what had started failed, the rest is given back."""
+        cause = process.how_it_ended()
+        for lease in process.outstanding.values():
+            lease.process = None
+            report = settle_death(
+                lease,
+                started=process.has_started(lease),
+                cause=cause,
+                killed=process.killed_for is not None,
+            )
+            self._report(lease, report)
+        self._waits.pop(process.pid, None)
+        self.changed.set()
+
+    def room_changed(self) -> None:
+        """There may be room for more tasks."""
+        self.changed.set()
+
+    # ---------------------------------------------------------------- time
+
+    def check(self, now_s: float) -> None:
+        """Stop handlers whose lease runs out, kill those that do not stop."""
+        for lease in list(self.held.values()):
+            process = lease.process
+            if process is None:
+                continue
+            if lease.stop is None and lease.stop_due(now_s):
+                self.stop(lease, Stop.LEASE_OVER)
+            # One that has not been started cannot be any more: its process looks at the lease, too.
+            if lease.kill_due(now_s) and process.has_started(lease):
+                process.kill(
+                    f"the handler of task {lease.task_id} did not stop though {_reason(lease)}"
+                )
+
+    def give_back_stuck(self, runs: Runs, now_s: float, patience_s: float) -> None:
+        """Return tasks that wait behind handlers which take longer than those before them did."""
+        for process in runs.processes():
+            started, since_s = self._waits.get(process.pid, (-1, now_s))
+            if not process.unstarted():
+                self._waits.pop(process.pid, None)
+            elif process.taken() != started:
+                self._waits[process.pid] = (process.taken(), now_s)
+            elif now_s - since_s >= patience_s:
+                self._waits.pop(process.pid)
+                process.give_back()
+
+    def _report(self, lease: Lease, report: TaskReport | None) -> None:
+        lease.process = None
+        if lease.timer is not None:
+            lease.timer.cancel()
+            lease.timer = None
+        if report is None:
+            self.held.pop(lease.token, None)
+            return
+        if report.HasField("fail"):
+            error = report.fail.error.partition("\n")[0]
+            _logger.info("attempt failed", extra={**_facts(lease), "error": error})
+        self._reports.add(report)
+
+
+def _facts(lease: Lease) -> dict[str, object]:
+    return {
+        "task_id": lease.task_id,
+        "type": lease.task_type,
+        "attempt": lease.attempt,
+        "token": lease.token,
+    }
+
+
+def _reason(lease: Lease) -> str:
+    return lease.stop.value if lease.stop is not None else Stop.LEASE_OVER.value

@@ -1,0 +1,101 @@
+"""How an attempt ended, as the report that says so."""
+
+from __future__ import annotations
+
+import traceback
+from types import TracebackType
+
+from tq.v1.worker_service_pb2 import TaskReport
+from tq_worker.context import Result
+from tq_worker.errors import PermanentError, RetryableError
+
+ERROR_BYTES_MAX = 8 * 1024
+"""What the queue keeps of an error (proto/tq/v1/worker_service.proto, Failure)."""
+RETRY_AFTER_S_MAX = 366 * 86_400.0
+
+_CUT = "\n... (cut) ...\n"
+
+
+def returned(task_id: str, token: int, value: object) -> TaskReport:
+    """Report what the handler returned: a completion, if it can be stored, or a failure."""
+    report = TaskReport(task_id=task_id, token=token)
+    if value is None:
+        report.complete.SetInParent()
+    elif isinstance(value, bytes | bytearray | memoryview):
+        report.complete.result = bytes(value)
+    elif isinstance(value, Result):
+        completion = report.complete
+        completion.result = bytes(value.body)
+        completion.content_type = value.content_type
+        completion.submit.extend(value.submit)
+    else:
+        report.fail.error = (
+            f"TypeError: the handler returned {type(value).__name__}; "
+            "it must return bytes, Result or None"
+        )
+    return report
+
+
+def raised(
+    task_id: str, token: int, error: BaseException, skip_file: str | None = None
+) -> TaskReport:
+    """Report what the handler raised.
+
+    Frames of ``skip_file`` at the traceback's head are left out.
+    """
+    report = TaskReport(task_id=task_id, token=token)
+    report.fail.error = describe(error, skip_file)
+    report.fail.permanent = isinstance(error, PermanentError)
+    if isinstance(error, RetryableError) and error.retry_after_s is not None:
+        retry_after_s = min(max(error.retry_after_s, 0.0), RETRY_AFTER_S_MAX)
+        report.fail.retry_after.FromMilliseconds(round(retry_after_s * 1000))
+    return report
+
+
+def failed(task_id: str, token: int, error: str) -> TaskReport:
+    """Report a failure that the worker itself found; it will be retried."""
+    report = TaskReport(task_id=task_id, token=token)
+    report.fail.error = shorten(error)
+    return report
+
+
+def released(task_id: str, token: int, reason: str) -> TaskReport:
+    """Give the task back; the attempt is not counted."""
+    report = TaskReport(task_id=task_id, token=token)
+    report.release.reason = reason
+    return report
+
+
+def describe(error: BaseException, skip_file: str | None = None) -> str:
+    """Say what was raised: "Type: message" first, then where."""
+    head = f"{type(error).__name__}: {_text(error)}"
+    trace = _skip(error.__traceback__, skip_file)
+    if trace is None:
+        return shorten(head)
+    lines = traceback.format_exception(type(error), error, trace)
+    return shorten(head + "\n" + "".join(lines).rstrip())
+
+
+def shorten(text: str) -> str:
+    """Cut the middle out of a text that is too long: its head says what, its tail says where."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= ERROR_BYTES_MAX:
+        return encoded.decode()
+    head_bytes = ERROR_BYTES_MAX // 4
+    tail_bytes = ERROR_BYTES_MAX - head_bytes - len(_CUT)
+    head = encoded[:head_bytes].decode("utf-8", "ignore")
+    tail = encoded[-tail_bytes:].decode("utf-8", "ignore")
+    return head + _CUT + tail
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - user code: an exception whose __str__ raises
+        return f"(its message cannot be had: {type(broken).__name__})"
+
+
+def _skip(trace: TracebackType | None, skip_file: str | None) -> TracebackType | None:
+    while trace is not None and trace.tb_frame.f_code.co_filename == skip_file:
+        trace = trace.tb_next
+    return trace

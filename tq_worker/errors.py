@@ -1,0 +1,31 @@
+"""What a handler raises to say how its attempt ended, and what the worker raises about itself."""
+
+from __future__ import annotations
+
+
+class PermanentError(Exception):
+    """This task can never succeed: do not try again, make it a dead letter now."""
+
+
+class RetryableError(Exception):
+    """This attempt failed; try again.
+
+    ``retry_after_s`` overrides the retry policy's backoff. Any other exception means the same
+    without a wish for when.
+    """
+
+    def __init__(self, message: str = "", *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TaskCancelledError(Exception):
+    """Raised by `TaskContext.raise_if_cancelled`: the handler is to stop. Let it pass."""
+
+
+class UsageError(Exception):
+    """The worker cannot run as asked; every problem that was found, one an item."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems

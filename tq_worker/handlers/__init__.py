@@ -1,0 +1,8 @@
+"""The handlers that come with tq: to try it out, to test it, to measure it.
+
+`tq-worker run --handlers tq_worker.handlers` has all of them.
+"""
+
+from tq_worker.handlers import compute, echo, fail, sleep
+
+__all__ = ["compute", "echo", "fail", "sleep"]

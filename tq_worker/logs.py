@@ -1,0 +1,61 @@
+"""Log lines: an event and its keys, as text or as one JSON object a line."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import sys
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class TextFormatter(logging.Formatter):
+    """For people: time, level, event, key=value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = " ".join(f"{key}={_plain(value)}" for key, value in _facts(record).items())
+        text = (
+            f"{_time(record)} {record.levelname.lower():7} {record.getMessage()} {facts}".rstrip()
+        )
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        return text
+
+
+class JsonFormatter(logging.Formatter):
+    """For machines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **_facts(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure(log_format: str) -> None:
+    """Send every log line to standard error in this format, "text" or "json"."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def _facts(record: logging.LogRecord) -> dict[str, object]:
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    text = str(value)
+    return json.dumps(text) if not text or any(each in text for each in ' "\n=') else text
+
+
+def _time(record: logging.LogRecord) -> str:
+    instant = dt.datetime.fromtimestamp(record.created, dt.UTC)
+    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")

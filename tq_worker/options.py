@@ -1,0 +1,179 @@
+"""The command line, and everything that may be wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tq_worker.errors import UsageError
+from tq_worker.worker import WorkerOptions
+
+DEFAULT_ADDRESSES = "127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003"
+CONCURRENCY_MAX = 1000
+PROCESSES_MAX = 64
+QUEUES_MAX = 64
+WORKER_ID_MAX = 200
+PORT_MAX = 65_535
+
+_QUEUE = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
+_ADDRESS = re.compile(r"(?:[^\s:]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandLine:
+    """What the command line asks for."""
+
+    worker: WorkerOptions
+    addresses: Sequence[str]
+    log_format: str
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    main = argparse.ArgumentParser(
+        prog="tq-worker", description="Claims tasks and runs their handlers."
+    )
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="run handlers until SIGTERM or Ctrl-C; a second one does not wait for them",
+        description="Claim tasks from queues and run their handlers, until SIGTERM or Ctrl-C: then "
+        "nothing is claimed any more, what runs may finish, and the rest is given back. A second "
+        "signal does not wait.",
+    )
+    run.add_argument(
+        "--handlers",
+        required=True,
+        metavar="MODULE[,MODULE]",
+        help="modules with functions decorated by @task; tq_worker.handlers has echo, sleep, "
+        "compute and fail",
+    )
+    run.add_argument("--queues", required=True, metavar="QUEUE[,QUEUE]", help="where to claim from")
+    run.add_argument(
+        "--concurrency", default="10", metavar="N", help="tasks that run at a time (default 10)"
+    )
+    run.add_argument(
+        "--processes", default="1", metavar="P", help="processes that run them (default 1)"
+    )
+    run.add_argument(
+        "--address",
+        metavar="HOST:PORT[,HOST:PORT]",
+        help=f"brokers (default: $TQ_ADDRESS, else {DEFAULT_ADDRESSES})",
+    )
+    run.add_argument(
+        "--lease",
+        default="30s",
+        metavar="TIME",
+        help="how long tasks stay this worker's if it falls silent: 1s to 1h (default 30s)",
+    )
+    run.add_argument(
+        "--worker-id", metavar="NAME", help="unique among workers (default: host, pid, random)"
+    )
+    run.add_argument(
+        "--log-format", default="text", metavar="text|json", help="on standard error (default text)"
+    )
+    run.add_argument(
+        "--drain-timeout",
+        default="60s",
+        metavar="TIME",
+        help="how long running tasks may take to finish after SIGTERM (default 60s)",
+    )
+    return main
+
+
+def read(arguments: argparse.Namespace, environment: Mapping[str, str]) -> CommandLine:
+    """Check the command line; raises UsageError with everything that is wrong with it."""
+    check = _Check()
+    modules = check.names(
+        "--handlers", arguments.handlers, _MODULE, "module names like package.module"
+    )
+    queues = check.names(
+        "--queues", arguments.queues, _QUEUE, "1 to 128 characters of A-Z a-z 0-9 . _ -"
+    )
+    if len(queues) > QUEUES_MAX:
+        check.problems.append(f"--queues: {len(queues)} queues; at most {QUEUES_MAX}")
+    concurrency = check.number("--concurrency", arguments.concurrency, 1, CONCURRENCY_MAX)
+    processes = check.number("--processes", arguments.processes, 1, PROCESSES_MAX)
+    if processes > concurrency:
+        check.problems.append(
+            f"--processes {processes}: more than --concurrency {concurrency}, "
+            "so that some would have nothing to do"
+        )
+    source = "--address" if arguments.address else "TQ_ADDRESS"
+    addresses = check.addresses(
+        source, arguments.address or environment.get("TQ_ADDRESS") or DEFAULT_ADDRESSES
+    )
+    lease_s = check.duration("--lease", arguments.lease, 1.0, 3600.0)
+    drain_timeout_s = check.duration("--drain-timeout", arguments.drain_timeout, 0.0, 86_400.0)
+    worker_id = arguments.worker_id
+    if worker_id is None:
+        worker_id = f"{socket.gethostname()[:150]}-{os.getpid()}-{secrets.token_hex(3)}"
+    elif not 1 <= len(worker_id) <= WORKER_ID_MAX:
+        check.problems.append(
+            f"--worker-id: {len(worker_id)} characters; 1 to {WORKER_ID_MAX} are allowed"
+        )
+    if arguments.log_format not in {"text", "json"}:
+        check.problems.append(f"--log-format {arguments.log_format!r}: must be text or json")
+    if check.problems:
+        raise UsageError(check.problems)
+    return CommandLine(
+        worker=WorkerOptions(
+            worker_id=worker_id,
+            modules=modules,
+            queues=queues,
+            concurrency=concurrency,
+            processes=processes,
+            lease_s=lease_s,
+            drain_timeout_s=drain_timeout_s,
+        ),
+        addresses=addresses,
+        log_format=arguments.log_format,
+    )
+
+
+class _Check:
+    """Reads values, and keeps what is wrong with them; what it then returns is never used."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def names(self, flag: str, text: str, pattern: re.Pattern[str], rule: str) -> list[str]:
+        names = [name.strip() for name in text.split(",")]
+        for name in names:
+            if not pattern.fullmatch(name):
+                self.problems.append(f"{flag}: {name!r} is not allowed: {rule}")
+        return list(dict.fromkeys(names))
+
+    def number(self, flag: str, text: str, least: int, most: int) -> int:
+        if re.fullmatch(r"-?\d{1,18}", text) and least <= int(text) <= most:
+            return int(text)
+        self.problems.append(f"{flag} {text!r}: must be a whole number from {least} to {most}")
+        return least
+
+    def duration(self, flag: str, text: str, least_s: float, most_s: float) -> float:
+        match = _DURATION.fullmatch(text.strip())
+        if match:
+            duration_s = float(match[1]) * _UNIT_S[match[2]]
+            if least_s <= duration_s <= most_s:
+                return duration_s
+        self.problems.append(
+            f"{flag} {text!r}: must be a time like 500ms, 30s, 5m or 1h, "
+            f"from {least_s:g} s to {most_s:g} s"
+        )
+        return least_s
+
+    def addresses(self, source: str, text: str) -> list[str]:
+        addresses = [address.strip() for address in text.split(",")]
+        for address in addresses:
+            match = _ADDRESS.fullmatch(address)
+            if not match or not 1 <= int(match[1]) <= PORT_MAX:
+                self.problems.append(f"{source}: {address!r} is not an address: must be host:port")
+        return addresses

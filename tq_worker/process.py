@@ -1,0 +1,196 @@
+"""One handler process, as the parent sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from tq.internal.v1.worker_child_pb2 import FromHandlers, Loaded, Renewal, ToHandlers
+from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
+from tq_worker.channel import Channel
+from tq_worker.frames import FrameReader, encode
+from tq_worker.leases import Lease
+from tq_worker.progress import Progress, create_shared
+
+NS = 1_000_000_000
+FRAME_BYTES = 1024 * 1024
+"""A batch of tasks is cut into frames of about this size, so that the first starts before the last
+has arrived.
+"""
+
+
+class Events(Protocol):
+    """Who is told what a process says and does."""
+
+    def loaded(self, process: HandlerProcess, loaded: Loaded) -> None:
+        """Its handlers were imported, or could not be."""
+
+    def started(self, leases: Iterable[Lease]) -> None:
+        """Attempts with a timeout were begun."""
+
+    def ended(self, process: HandlerProcess, ends: Iterable[tuple[Lease, TaskReport]]) -> None:
+        """Attempts came to an end."""
+
+    def exited(self, process: HandlerProcess) -> None:
+        """It is gone; ``outstanding`` holds what it had not finished."""
+
+
+class HandlerProcess:
+    """Starts the process, hands tasks in, hears how they ended; can kill it at any moment."""
+
+    def __init__(self, *, number: int, modules: Sequence[str], slots: int, events: Events) -> None:
+        self.number = number
+        self.slots = slots
+        self.ready = False
+        """Its handlers are loaded and it lives."""
+        self.outstanding: dict[int, Lease] = {}
+        """What was handed in and has not ended, by token, in order."""
+        self.finished = 0
+        self.exit_code: int | None = None
+        self.killed_for: str | None = None
+        """Why this worker killed it; None if it did not."""
+        self._events = events
+        self._handed_in = 0
+        self._frames = FrameReader(FromHandlers)
+        ours, theirs = socket.socketpair()
+        progress_fd = create_shared()
+        try:
+            self._process = _spawn(modules, slots, theirs.fileno(), progress_fd)
+            self._progress = Progress(progress_fd)
+        finally:
+            theirs.close()
+            os.close(progress_fd)
+        self._channel = Channel(ours, self._received)
+        self._pidfd = os.pidfd_open(self._process.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._exited)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def taken(self) -> int:
+        """How many of those handed in have been started or given back."""
+        return self._progress.taken()
+
+    def unstarted(self) -> int:
+        """How many of those handed in wait for a slot."""
+        return self._handed_in - self._progress.taken()
+
+    def has_started(self, lease: Lease) -> bool:
+        """Whether the handler of a lease handed in here may have been entered."""
+        return lease.place < self._progress.taken()
+
+    def hand_in(self, tasks: Iterable[tuple[Lease, ClaimedTask]]) -> None:
+        """Have tasks started, in this order, as slots become free."""
+        frame = ToHandlers()
+        frame_bytes = 0
+        for lease, claimed in tasks:
+            lease.process = self
+            lease.place = self._handed_in
+            self._handed_in += 1
+            self.outstanding[lease.token] = lease
+            start = frame.start.add(lease_until_ns=round(lease.until_s * NS))
+            start.task.CopyFrom(claimed)
+            frame_bytes += len(claimed.spec.payload)
+            if frame_bytes > FRAME_BYTES:
+                self._send(frame)
+                frame = ToHandlers()
+                frame_bytes = 0
+        self._send(frame)
+
+    def renew(self, tokens: Iterable[int], until_s: float) -> None:
+        """Tell it until when leases hold now."""
+        renewal = Renewal(tokens=tokens, lease_until_ns=round(until_s * NS))
+        self._send(ToHandlers(renewals=[renewal]))
+
+    def stop(self, lease: Lease, reason: str) -> None:
+        """Ask one handler to stop."""
+        frame = ToHandlers()
+        frame.stop.add(token=lease.token, reason=reason)
+        self._send(frame)
+
+    def give_back(self) -> None:
+        """Have it return, as releases, what it has not started."""
+        self._send(ToHandlers(give_back=True))
+
+    def leave(self) -> None:
+        """Have it exit once nothing runs."""
+        self._send(ToHandlers(leave=True))
+
+    def kill(self, reason: str) -> None:
+        """End it at once."""
+        if self.killed_for is None and self.exit_code is None:
+            self.killed_for = reason
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def how_it_ended(self) -> str:
+        """Name the exit code or signal, for people."""
+        code = self.exit_code
+        assert code is not None, "asked after it has ended"
+        if self.killed_for is not None:
+            return f"the handler process was killed: {self.killed_for}"
+        if code >= 0:
+            return f"the handler process exited with code {code}"
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+        return f"the handler process was ended by {name}{hint}"
+
+    def _send(self, message: ToHandlers) -> None:
+        if self.exit_code is None:
+            self._channel.send(encode(message))
+
+    def _received(self, data: bytes) -> None:
+        for message in self._frames.feed(data):
+            if message.HasField("loaded"):
+                self.ready = not message.loaded.problems
+                self._events.loaded(self, message.loaded)
+            if message.started:
+                self._events.started(
+                    self.outstanding[token]
+                    for token in message.started
+                    if token in self.outstanding
+                )
+            if message.reports:
+                ends = []
+                for report in message.reports:
+                    # Leave out a report on what it was never given: it is not ours to pass on.
+                    if (lease := self.outstanding.pop(report.token, None)) is not None:
+                        lease.process = None
+                        ends.append((lease, report))
+                self.finished += len(ends)
+                self._events.ended(self, ends)
+
+    def _exited(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._pidfd)
+        # Its last words count: what it finished is not failed.
+        self._channel.drain()
+        self._channel.close()
+        self.exit_code = self._process.wait()
+        self.ready = False
+        self._events.exited(self)
+        self._progress.close()
+        os.close(self._pidfd)
+
+
+def _spawn(
+    modules: Sequence[str], slots: int, socket_fd: int, progress_fd: int
+) -> subprocess.Popen[bytes]:
+    """Start it by exec: a fork of a process that speaks gRPC is not safe to run on."""
+    command = [
+        *(sys.executable, "-m", "tq_worker.child"),
+        *("--socket-fd", str(socket_fd), "--progress-fd", str(progress_fd)),
+        *("--slots", str(slots), "--handlers", ",".join(modules)),
+    ]
+    return subprocess.Popen(  # noqa: S603 - our own module, with arguments that were checked
+        command, pass_fds=(socket_fd, progress_fd), stdin=subprocess.DEVNULL
+    )

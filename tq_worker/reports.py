@@ -1,0 +1,168 @@
+"""Delivers reports: everything that ended while one call was on its way goes into the next."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+
+from tq.v1.worker_service_pb2 import ReportRequest, ReportResult, TaskReport
+from tq_client.errors import RequestError, TqError
+from tq_worker import endings
+from tq_worker.broker import Broker
+
+_logger = logging.getLogger(__name__)
+
+BATCH_REPORTS = 1000
+BATCH_BYTES = 3 * 1024 * 1024
+"""A call carries about this much; a larger result goes alone."""
+CALL_S = 10.0
+PAUSE_FIRST_S = 0.05
+PAUSE_MAX_S = 2.0
+
+_Status = ReportResult.Status
+
+
+class Reporter:
+    """Repeats every report until it is answered definitely.
+
+    A lease that ran out meanwhile is no reason to give up: a new leader starts every lease afresh,
+    the work is done, and if another worker has the task by now the token says so.
+    """
+
+    def __init__(self, *, worker_id: str, broker: Broker, answered: Callable[[int], None]) -> None:
+        """``answered`` is told the token of each report that needs no more attention."""
+        self._worker_id = worker_id
+        self._broker = broker
+        self._answered = answered
+        self._waiting: deque[TaskReport] = deque()
+        self._on_the_way = 0
+        self._some = asyncio.Event()
+        self._none = asyncio.Event()
+        self._none.set()
+        self._alone = 0
+        """So many of those that wait go in a call of their own: a call that carried them was
+        refused whole.
+        """
+        self._failing = False
+
+    def add(self, report: TaskReport) -> None:
+        """Have a report delivered."""
+        self._waiting.append(report)
+        self._some.set()
+        self._none.clear()
+
+    def backlog(self) -> int:
+        """How many reports have not been answered."""
+        return len(self._waiting) + self._on_the_way
+
+    async def delivered(self) -> None:
+        """Return once nothing waits."""
+        await self._none.wait()
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        pause_s = PAUSE_FIRST_S
+        while True:
+            await self._some.wait()
+            batch = self._take()
+            try:
+                await self._deliver(batch)
+            except RequestError as error:
+                self._refused(batch, error)
+            except TqError as error:
+                self._waiting.extendleft(reversed(batch))
+                if not self._failing:
+                    _logger.warning("reports cannot be delivered", extra={"error": str(error)})
+                self._failing = True
+                await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)
+                pause_s = min(PAUSE_MAX_S, pause_s * 2)
+                continue
+            if self._failing:
+                _logger.info("reports are delivered again")
+            self._failing = False
+            pause_s = PAUSE_FIRST_S
+
+    def _take(self) -> list[TaskReport]:
+        limit = 1 if self._alone else BATCH_REPORTS
+        batch: list[TaskReport] = []
+        batch_bytes = 0
+        while self._waiting and len(batch) < limit:
+            batch_bytes += self._waiting[0].ByteSize()
+            if batch and batch_bytes > BATCH_BYTES:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    async def _deliver(self, batch: list[TaskReport]) -> None:
+        self._on_the_way = len(batch)
+        try:
+            response = await self._broker.report(
+                ReportRequest(worker_id=self._worker_id, reports=batch), timeout_s=CALL_S
+            )
+        finally:
+            self._on_the_way = 0
+        for report, result in zip(batch, response.results, strict=True):
+            self._judge(report, result)
+        self._alone = max(0, self._alone - len(batch))
+        self._settle_events()
+
+    def _judge(self, report: TaskReport, result: ReportResult) -> None:
+        match result.status:
+            case (
+                _Status.STATUS_RECORDED | _Status.STATUS_ALREADY_RECORDED | _Status.STATUS_CANCELLED
+            ):
+                pass
+            case _Status.STATUS_LEASE_LOST | _Status.STATUS_NOT_FOUND:
+                _logger.warning("report came too late", extra=_facts(report, result))
+            case _Status.STATUS_REFUSED if report.HasField("complete"):
+                # A result that the queue does not take, too large for example: that is how the
+                # attempt failed.
+                self.add(
+                    endings.failed(
+                        report.task_id,
+                        report.token,
+                        f"the result was refused: {result.error.message}",
+                    )
+                )
+                return
+            case _:
+                _logger.error(
+                    "report was refused",
+                    extra={**_facts(report, result), "error": result.error.message},
+                )
+        self._answered(report.token)
+
+    def _refused(self, batch: list[TaskReport], error: RequestError) -> None:
+        if len(batch) > 1:
+            # One of them is at fault; found by sending each alone.
+            self._waiting.extendleft(reversed(batch))
+            self._alone = len(batch)
+            return
+        self._alone = max(0, self._alone - 1)
+        (report,) = batch
+        if report.HasField("complete"):
+            self.add(
+                endings.failed(report.task_id, report.token, f"the result was refused: {error}")
+            )
+        else:
+            _logger.error(
+                "report was refused", extra={"task_id": report.task_id, "error": str(error)}
+            )
+            self._answered(report.token)
+        self._settle_events()
+
+    def _settle_events(self) -> None:
+        if not self._waiting:
+            self._some.clear()
+            self._none.set()
+
+
+def _facts(report: TaskReport, result: ReportResult) -> dict[str, object]:
+    return {
+        "task_id": report.task_id,
+        "token": report.token,
+        "status": _Status.Name(result.status).removeprefix("STATUS_"),
+    }

@@ -1,0 +1,223 @@
+"""Inside a handler process: runs what was handed in, so many at a time, in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
+from tq_worker import endings
+from tq_worker.clock import boottime_s
+from tq_worker.context import TaskContext
+from tq_worker.outbox import Outbox
+from tq_worker.progress import Progress
+from tq_worker.registry import Handler, Registry
+
+FLUSH_REPORTS = 64
+FLUSH_S = 0.003
+
+NOT_STARTED = "not started"
+STOPPED = "stopped"
+
+
+class Attempt:
+    """One task that was handed in, until it is reported."""
+
+    __slots__ = (
+        "begun",
+        "claimed",
+        "context",
+        "done",
+        "lease_until_s",
+        "stop",
+        "task",
+        "task_id",
+        "token",
+    )
+
+    def __init__(self, claimed: ClaimedTask, lease_until_s: float) -> None:
+        self.claimed = claimed
+        self.token = claimed.token
+        self.task_id = claimed.spec.task_id
+        self.lease_until_s = lease_until_s
+        self.context: TaskContext | None = None
+        """Set from the moment its handler may run."""
+        self.task: asyncio.Task[None] | None = None
+        self.begun = False
+        """The first line of an async handler's task has run, so that cancelling it is noticed."""
+        self.stop = ""
+        """Why it is to stop; empty while it need not."""
+        self.done = False
+
+    def renew(self, lease_until_s: float) -> None:
+        self.lease_until_s = lease_until_s
+        if self.context is not None:
+            self.context.extend(lease_until_s)
+
+
+class Runner:
+    """Starts attempts in order as slots become free.
+
+    All its methods belong to the event loop's thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        slots: int,
+        handlers: Registry,
+        outbox: Outbox,
+        progress: Progress,
+        ended: Callable[[int], object],
+    ) -> None:
+        """``ended`` is told the token of each attempt that is over, in any thread."""
+        self._slots = slots
+        self._handlers = handlers
+        self._outbox = outbox
+        self._progress = progress
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(slots, thread_name_prefix="handler")
+        self._queue: deque[Attempt] = deque()
+        self._busy = 0
+        self._flush_at: asyncio.TimerHandle | None = None
+        self._leaving = False
+        self.idle = asyncio.Event()
+        """Set once nothing runs any more after `leave`."""
+
+    def take(self, attempts: Iterable[Attempt]) -> None:
+        """Line up attempts behind those that wait."""
+        self._queue.extend(attempts)
+        self._start_ready()
+        self._flush_soon()
+
+    def stop(self, attempt: Attempt) -> None:
+        """Have an attempt end whose ``stop`` has been set."""
+        if attempt.done:
+            return
+        if attempt.context is None:
+            # Its place in the queue stays, as progress counts places.
+            self._finish(attempt, endings.released(attempt.task_id, attempt.token, NOT_STARTED))
+            self._flush()
+            return
+        attempt.context.cancelled.set(attempt.stop)
+        if attempt.task is not None and attempt.begun:
+            attempt.task.cancel(attempt.stop)
+
+    def give_back(self) -> None:
+        """Return what has not been started."""
+        waiting, self._queue = self._queue, deque()
+        self._progress.advance(len(waiting))
+        for attempt in waiting:
+            if not attempt.done:
+                self._finish(attempt, endings.released(attempt.task_id, attempt.token, NOT_STARTED))
+        self._flush()
+
+    def leave(self) -> None:
+        """Set ``idle`` once nothing runs."""
+        self._leaving = True
+        self._check_idle()
+
+    def close(self) -> None:
+        """Wait for the threads; nothing runs in them once ``idle`` is set."""
+        self._threads.shutdown()
+
+    def _start_ready(self) -> None:
+        while self._queue and self._busy < self._slots:
+            attempt = self._queue.popleft()
+            # Before the handler is entered: it may take the process down with it.
+            self._progress.advance(1)
+            if attempt.done:
+                continue
+            if attempt.stop or boottime_s() >= attempt.lease_until_s:
+                self._finish(attempt, endings.released(attempt.task_id, attempt.token, NOT_STARTED))
+                continue
+            handler = self._handlers.get(attempt.claimed.spec.type)
+            if handler is None:
+                self._finish(attempt, self._unknown(attempt))
+                continue
+            self._start(attempt, handler)
+
+    def _start(self, attempt: Attempt, handler: Handler) -> None:
+        self._busy += 1
+        attempt.context = TaskContext(attempt.claimed, attempt.lease_until_s)
+        if attempt.claimed.spec.HasField("timeout"):
+            self._outbox.started(attempt.token)
+        if handler.is_async:
+            attempt.task = self._loop.create_task(self._run_async(attempt, handler))
+        else:
+            self._threads.submit(self._run_in_thread, attempt, handler)
+
+    async def _run_async(self, attempt: Attempt, handler: Handler) -> None:
+        attempt.begun = True
+        try:
+            if attempt.stop:
+                raise asyncio.CancelledError(attempt.stop)  # noqa: TRY301 - ends as if cancelled a moment later
+            value = await handler.function(  # type: ignore[misc]  # is_async says it can be awaited
+                attempt.claimed.spec.payload,
+                attempt.context,  # type: ignore[arg-type]  # set by _start
+            )
+        except BaseException as error:  # noqa: BLE001 - user code: whatever it raises is its attempt's end
+            report = self._ended_by(attempt, error)
+        else:
+            report = endings.returned(attempt.task_id, attempt.token, value)
+        self._busy -= 1
+        self._finish(attempt, report)
+        self._start_ready()
+        self._flush_soon()
+
+    def _run_in_thread(self, attempt: Attempt, handler: Handler) -> None:
+        try:
+            context = attempt.context
+            assert context is not None, "set by _start"
+            context.raise_if_cancelled()
+            value = handler.function(attempt.claimed.spec.payload, context)
+        except BaseException as error:  # noqa: BLE001 - as above
+            report = self._ended_by(attempt, error)
+        else:
+            report = endings.returned(attempt.task_id, attempt.token, value)
+        self._finish(attempt, report)
+        # The loop may be held by another handler: this result need not wait for it.
+        if not self._queue:
+            self._outbox.flush()
+        self._loop.call_soon_threadsafe(self._thread_freed)
+
+    def _thread_freed(self) -> None:
+        self._busy -= 1
+        self._start_ready()
+        self._flush_soon()
+
+    def _ended_by(self, attempt: Attempt, error: BaseException) -> TaskReport:
+        if attempt.stop and isinstance(error, asyncio.CancelledError):
+            return endings.released(attempt.task_id, attempt.token, STOPPED)
+        return endings.raised(attempt.task_id, attempt.token, error, skip_file=__file__)
+
+    def _unknown(self, attempt: Attempt) -> TaskReport:
+        known = ", ".join(self._handlers.task_types())
+        error = f"no handler for type {attempt.claimed.spec.type!r} in this worker; it has: {known}"
+        return endings.failed(attempt.task_id, attempt.token, error)
+
+    def _finish(self, attempt: Attempt, report: TaskReport) -> None:
+        attempt.done = True
+        self._ended(attempt.token)
+        self._outbox.add(report)
+
+    def _flush_soon(self) -> None:
+        """Send reports in batches while there is more to run, at once when there is not."""
+        if self._busy == 0 or not self._queue or len(self._outbox) >= FLUSH_REPORTS:
+            self._flush()
+        elif self._flush_at is None:
+            self._flush_at = self._loop.call_later(FLUSH_S, self._flush)
+
+    def _flush(self) -> None:
+        if self._flush_at is not None:
+            self._flush_at.cancel()
+            self._flush_at = None
+        self._outbox.flush()
+        self._check_idle()
+
+    def _check_idle(self) -> None:
+        if self._leaving and not self._busy and not self._queue:
+            self.idle.set()
