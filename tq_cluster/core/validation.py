@@ -154,7 +154,7 @@ def check_span(field: str, span: Duration, least_ms: int, most_ms: int) -> Refus
 
 def _check_instant(field: str, instant: Timestamp, latest_ms: int | None) -> Refused | None:
     if not 0 <= instant.nanos < _NANOS_A_SECOND or not 0 <= instant.seconds <= _SECONDS_MAX:
-        return invalid(field, "is no instant from the year 1970 to the year 9999")
+        return invalid(field, "is no instant; it takes the years 1970 to 9999")
     if latest_ms is not None and to_ms(instant) > latest_ms:
         return invalid(field, "is too far ahead; it takes at most 366 d from now")
     return None

@@ -1,0 +1,124 @@
+"""Submitting tasks."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.core.lone_queue import LoneQueue, at, reason, replied, spec
+from tq.v1 import errors_pb2, task_service_pb2
+from tq_cluster.core.ids import derived_id
+from tq_cluster.core.limits import DEFAULT_LIMITS
+
+Response = task_service_pb2.SubmitResponse
+
+
+def test_a_submitted_task_can_be_read_as_it_was_sent() -> None:
+    queue = LoneQueue()
+    sent = spec(
+        task_id="resize-1",
+        payload=b"picture",
+        content_type="image/png",
+        priority=7,
+        labels={"customer": "a", "batch": "b"},
+        traceparent="00-trace-01",
+    )
+
+    queue.submitted(sent)
+
+    task = queue.task("resize-1")
+    assert task.spec == sent
+    assert queue.state("resize-1") == "PENDING"
+    assert task.submitted_at == task.due_at == at(0)
+    assert not task.HasField("finished_at")
+
+
+def test_unnamed_tasks_get_ids_that_their_submitter_can_work_out() -> None:
+    queue = LoneQueue()
+
+    ids = queue.submitted(spec(), spec(task_id="mine"), spec(), request_id="0191-call")
+
+    assert ids == ["0191-call-0", "mine", "0191-call-2"]
+
+
+def test_a_request_id_that_no_task_id_may_contain_stands_in_derived_ids_as_its_digest() -> None:
+    queue = LoneQueue()
+
+    (task_id,) = queue.submitted(spec(), request_id="caf\u00e9 / 7")
+
+    assert task_id == derived_id("caf\u00e9 / 7", 0)
+    assert queue.exists(task_id)
+
+
+def test_an_id_that_is_taken_is_refused_and_the_other_tasks_stand() -> None:
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="one", payload=b"first"))
+
+    reply = replied(
+        queue.submit(spec(task_id="one", payload=b"second"), spec(task_id="two")), Response
+    )
+
+    assert reply.results[0].error.reason == errors_pb2.ERROR_REASON_TASK_EXISTS
+    assert reply.results[1].task.task_id == "two"
+    assert queue.task("one").spec.payload == b"first"
+
+
+def test_of_two_tasks_of_one_id_in_a_call_the_first_is_created() -> None:
+    queue = LoneQueue()
+
+    reply = replied(queue.submit(spec(task_id="one"), spec(task_id="one")), Response)
+
+    assert reply.results[0].HasField("task")
+    assert reply.results[1].error.reason == errors_pb2.ERROR_REASON_TASK_EXISTS
+    assert queue.stats().pending == 1
+
+
+@pytest.mark.parametrize(
+    "payload_bytes", [0, 1, 4096, 4097, (64 << 10) - 1, 64 << 10, (64 << 10) + 1, 10 << 20]
+)
+def test_a_payload_of_any_size_up_to_the_limit_comes_back_whole(payload_bytes: int) -> None:
+    queue = LoneQueue()
+    payload = bytes(range(256)) * (payload_bytes // 256) + bytes(payload_bytes % 256)
+
+    queue.submitted(spec(task_id="one", payload=payload))
+
+    assert queue.task("one").spec.payload == payload
+    assert queue.claimed()[0].spec.payload == payload
+
+
+def test_a_payload_over_the_limit_is_refused_naming_limit_and_size() -> None:
+    queue = LoneQueue()
+    limit = DEFAULT_LIMITS.payload_bytes_max
+
+    reply = replied(queue.submit(spec(payload=bytes(limit + 1))), Response)
+
+    error = reply.results[0].error
+    assert error.reason == errors_pb2.ERROR_REASON_PAYLOAD_TOO_LARGE
+    assert error.metadata["limit"] == str(limit)
+    assert error.metadata["actual"] == str(limit + 1)
+    assert len(queue.entries) == 0
+
+
+def test_a_call_without_tasks_or_with_too_many_is_refused_whole() -> None:
+    queue = LoneQueue()
+
+    assert reason(queue.submit()) == "INVALID_ARGUMENT"
+    assert reason(queue.submit(*[spec()] * 1_001)) == "INVALID_ARGUMENT"
+    assert len(queue.entries) == 0
+
+
+def test_a_call_of_which_every_task_is_refused_changes_nothing() -> None:
+    queue = LoneQueue()
+
+    queue.submit(spec(queue="new queue!"), spec(priority=256))
+
+    assert len(queue.entries) == 0
+
+
+def test_a_request_is_left_as_the_caller_sent_it() -> None:
+    queue = LoneQueue()
+    sent = spec(payload=bytes(100_000))
+    copy = spec(payload=bytes(100_000))
+
+    queue.submitted(sent)
+
+    assert sent == copy

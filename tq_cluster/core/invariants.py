@@ -1,0 +1,205 @@
+"""What holds of every state: checked whole, by tests and simulations.
+
+A state is told apart from a healthy one by rebuilding every index and count from the tasks' own
+rows, and comparing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Final
+
+from tq.internal.v1 import state_pb2
+from tq.v1 import task_pb2
+from tq_cluster.core import ordering, rows, states, tables
+from tq_cluster.core.batch import TOKEN_MAX, Queue, read_queue
+from tq_cluster.core.limits import DEFAULT_LIMITS
+from tq_cluster.core.view import View
+
+_EVERYTHING: Final = 1 << 40
+
+Rows = dict[bytes, bytes]
+
+
+def violations(view: View, namespace: int = 0) -> list[str]:
+    """Return what is wrong with one namespace of a state, in words; empty for a healthy one."""
+    return list(_Audit(view, namespace).run())
+
+
+class _Audit:
+    """One pass over a state."""
+
+    def __init__(self, view: View, namespace: int) -> None:
+        self._view = view
+        self._prefix = tables.prefix_of(namespace)
+        counters = view.get(tables.META, tables.COUNTERS_KEY)
+        self._counters = state_pb2.CountersRow.FromString(counters or b"")
+        self._expected: dict[int, Rows] = {
+            table: {}
+            for table in (
+                tables.TASK_IDS,
+                tables.BY_STATE,
+                tables.LANES,
+                tables.READY,
+                tables.DUE,
+                tables.EXPIRING,
+                tables.DEAD_LETTERS,
+                tables.RETIRED,
+            )
+        }
+        self._expected_keys: dict[int, set[bytes]] = {
+            table: set()
+            for table in (
+                tables.SPECS,
+                tables.PAYLOADS,
+                tables.RESULTS,
+                tables.RESULT_CHUNKS,
+                tables.ATTEMPTS,
+            )
+        }
+        self._tokens: dict[int, int] = {}
+
+    def run(self) -> Iterator[str]:
+        queues = {
+            int.from_bytes(key[-4:], "big"): read_queue(
+                self._view, self._prefix, int.from_bytes(key[-4:], "big")
+            )
+            for key in self._rows(tables.QUEUES)
+        }
+        counted = {queue_id: [0] * len(states.ALL) for queue_id in queues}
+        for key, value in self._rows(tables.TASKS).items():
+            number = tables.split_number(key)
+            row = state_pb2.TaskRow.FromString(value)
+            if row.queue_id not in queues:
+                yield f"task {number} is in queue {row.queue_id}, which does not exist"
+                continue
+            counted[row.queue_id][row.state] += 1
+            yield from self._task(number, row)
+        yield from self._queues(queues, counted)
+        yield from self._indexes()
+        yield from self._requests()
+
+    def _rows(self, table: int) -> Rows:
+        stop = tables.end_of(self._prefix)
+        return dict(self._view.scan(table, self._prefix, stop, limit=_EVERYTHING))
+
+    def _task(self, number: int, row: state_pb2.TaskRow) -> Iterator[str]:
+        """Check a task's own rows, and note which others have to be there."""
+        spec = rows.read_spec(self._view, self._prefix, number)
+        if number > self._counters.task_number:
+            yield f"task {number} is above the counter, {self._counters.task_number}"
+        if row.state not in states.TRANSITIONS:
+            yield f"task {number} is in state {row.state}"
+        if row.attempts_made > row.max_attempts:
+            yield f"task {number} has made {row.attempts_made} of {row.max_attempts} attempts"
+        if row.state == states.RUNNING and not row.attempts_made:
+            yield f"task {number} runs without an attempt"
+        if row.cancel_requested and row.state != states.RUNNING:
+            yield f"task {number} is marked to be cancelled in state {row.state}"
+        terminal = row.state in states.TERMINAL
+        if bool(row.finished_at_ms) != terminal or bool(row.retire_at_ms) != terminal:
+            yield f"task {number} in state {row.state} finished at {row.finished_at_ms}"
+        if bool(row.failure_reason) != (row.state == states.FAILED):
+            yield f"task {number} in state {row.state} has failure reason {row.failure_reason}"
+        if row.has_result and row.state != states.COMPLETED:
+            yield f"task {number} has a result in state {row.state}"
+        yield from self._lease_tokens(number, row)
+        self._expect(number, row, spec)
+        self._expect_content(number, row)
+
+    def _lease_tokens(self, number: int, row: state_pb2.TaskRow) -> Iterator[str]:
+        kept = DEFAULT_LIMITS.attempts_kept
+        history = rows.read_history(self._view, self._prefix, number, row, kept)
+        tokens = [attempt.token for attempt in reversed(history)]
+        if row.state in (states.RUNNING, states.COMPLETED):
+            tokens.append(row.token)
+        elif tokens and tokens[-1] != row.token:
+            yield f"task {number} had token {row.token} last, its history ends in {tokens[-1]}"
+        if any(later <= earlier for earlier, later in pairwise(tokens)):
+            yield f"task {number} has tokens that do not rise: {tokens}"
+        for token in tokens:
+            if not 0 < token <= min(self._counters.token, TOKEN_MAX):
+                yield f"task {number} has token {token}, the counter is {self._counters.token}"
+            if token in self._tokens:
+                yield f"tasks {self._tokens[token]} and {number} both had token {token}"
+            self._tokens[token] = number
+
+    def _expect(self, number: int, row: state_pb2.TaskRow, spec: task_pb2.TaskSpec) -> None:
+        prefix, queue_id = self._prefix, row.queue_id
+        expected = self._expected
+        id_key = tables.name_key(prefix, spec.task_id)
+        expected[tables.TASK_IDS][id_key] = number.to_bytes(8, "big")
+        listing = b""
+        if row.state == states.RUNNING:
+            lease = state_pb2.LeaseRow(token=row.token, task_id=spec.task_id, lease_ms=row.lease_ms)
+            listing = lease.SerializeToString()
+        state_key = tables.by_state_key(prefix, row.state, queue_id, number)
+        expected[tables.BY_STATE][state_key] = listing
+        if row.state == states.PENDING:
+            lane = ordering.LANE
+            ready_key = tables.ready_key(
+                prefix, queue_id, lane, row.priority, row.due_at_ms, number
+            )
+            expected[tables.READY][ready_key] = b""
+            expected[tables.LANES][tables.lane_key(prefix, queue_id, 0, 0, lane)] = b""
+        elif row.state in states.WAITING:
+            expected[tables.DUE][tables.at_key(prefix, row.due_at_ms, number)] = b""
+        if row.state in states.WAITING and row.expire_at_ms:
+            expected[tables.EXPIRING][tables.at_key(prefix, row.expire_at_ms, number)] = b""
+        if row.state in states.TERMINAL:
+            retired_key = tables.at_key(prefix, row.retire_at_ms, number)
+            expected[tables.RETIRED][retired_key] = spec.task_id.encode()
+        if row.state == states.FAILED:
+            for scope in (tables.ALL_QUEUES, queue_id):
+                key = tables.dead_letter_key(prefix, scope, row.finished_at_ms, number)
+                expected[tables.DEAD_LETTERS][key] = b""
+
+    def _expect_content(self, number: int, row: state_pb2.TaskRow) -> None:
+        prefix, keys = self._prefix, self._expected_keys
+        number_key = tables.number_key(prefix, number)
+        keys[tables.SPECS].add(number_key)
+        for chunk in range(row.payload_chunks):
+            keys[tables.PAYLOADS].add(tables.chunk_key(prefix, number, chunk))
+        if row.has_result:
+            keys[tables.RESULTS].add(number_key)
+            result = rows.read_result(self._view, prefix, number)
+            for chunk in range(result.chunks):
+                keys[tables.RESULT_CHUNKS].add(tables.chunk_key(prefix, number, chunk))
+        first = max(0, row.history_length - DEFAULT_LIMITS.attempts_kept)
+        for place in range(first, row.history_length):
+            keys[tables.ATTEMPTS].add(tables.attempt_key(prefix, number, place))
+
+    def _queues(self, queues: dict[int, Queue], counted: dict[int, list[int]]) -> Iterator[str]:
+        for queue_id, queue in queues.items():
+            if queue.counts != counted[queue_id]:
+                yield f"queue {queue.name} counts {queue.counts}, has {counted[queue_id]}"
+            if queue_id > self._counters.queue_id:
+                yield f"queue {queue.name} is above the counter, {self._counters.queue_id}"
+        named = {
+            tables.name_key(self._prefix, queue.name): queue_id.to_bytes(4, "big")
+            for queue_id, queue in queues.items()
+        }
+        if named != self._rows(tables.QUEUE_IDS):
+            yield f"names of queues are {self._rows(tables.QUEUE_IDS)}, should be {named}"
+
+    def _indexes(self) -> Iterator[str]:
+        for table, expected in self._expected.items():
+            found = self._rows(table)
+            for key in sorted(found.keys() | expected.keys()):
+                if found.get(key) != expected.get(key):
+                    yield (
+                        f"table {table}, key {key.hex()}: has {found.get(key)!r},"
+                        f" should have {expected.get(key)!r}"
+                    )
+        for table, keys in self._expected_keys.items():
+            for key in sorted(self._rows(table).keys() ^ keys):
+                what = "is missing" if key in keys else "belongs to nothing"
+                yield f"table {table}, key {key.hex()}: {what}"
+
+    def _requests(self) -> Iterator[str]:
+        found = self._rows(tables.REQUESTS)
+        held_bytes = sum(len(key) + len(value) for key, value in found.items())
+        counted = (self._counters.requests, self._counters.request_bytes)
+        if counted != (len(found), held_bytes):
+            yield f"requests counted {counted}, held {(len(found), held_bytes)}"
