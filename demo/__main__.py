@@ -17,18 +17,20 @@ from chaos.checker import check, report
 from chaos.ledger import Ledger
 from chaos.outages import Outage
 from chaos.processes import ProcessCluster
+from chaos.workers import WorkerProcesses
 from demo import proof, trace
+from demo.handlers import RUNS_DIR_VARIABLE, runs
 from demo.probe import QUEUE as PROBE_QUEUE
 from demo.probe import Probe
 from demo.replay import QUEUE, Replay
 from demo.screen import BAR_WIDTH, SLICE_S, Screen, Standing
 from demo.stale import StaleWorker
-from demo.workers import Workers
 from tq_client import AsyncClient
 
 REPLAY_S = 65.0
 """How long the replay takes: the trace is sped up to fit."""
 WORKERS = 2
+CONCURRENCY = 16
 KILL_AT = (0.2, 0.45, 0.7)
 """When the leader is killed, as parts of the replay."""
 DOWN_S = 2.0
@@ -44,7 +46,17 @@ class Demo:
         self._screen = Screen(console, len(requests.requests))
         self._cluster = ProcessCluster(folder)
         addresses = self._cluster.addresses
-        self._workers = Workers(folder, addresses, QUEUE, WORKERS)
+        self._runs_dir = folder / "runs"
+        self._runs_dir.mkdir()
+        self._workers = WorkerProcesses(
+            folder,
+            addresses,
+            count=WORKERS,
+            handlers="demo.handlers",
+            queue=QUEUE,
+            options=("--concurrency", str(CONCURRENCY)),
+            environment={RUNS_DIR_VARIABLE: str(self._runs_dir)},
+        )
         self._ledger = Ledger()
         self._probe = Probe(addresses, self._ledger)
         self._stale = StaleWorker(addresses, self._ledger)
@@ -146,7 +158,7 @@ class Demo:
             listed={t.spec.task_id: t.state for t in everything if t.spec.queue == QUEUE},
             finished=replay.finished,
             expected=await proof.recompute(self._trace.requests),
-            runs=self._workers.runs(),
+            runs=runs(self._runs_dir),
             failures=replay.failures,
             probe_acknowledged=frozenset(self._probe.acknowledged()),
             probe_listed=frozenset(
