@@ -42,7 +42,7 @@ EXIT_FATAL = 70
 TICK_S = 0.05
 SLOW_S = 0.5
 """A leader whose disk took longer than this hands over."""
-HAND_OVER_S = 2.0
+HAND_OVER_S = 1.0
 GC_THRESHOLDS = (20_000, 20, 100)
 """Requests die young and by reference count; what is left for the collector is rare."""
 

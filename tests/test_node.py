@@ -1,0 +1,290 @@
+"""The command tq-cluster: what it refuses and how it says so, how a node starts, stops and dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+import yaml
+
+from chaos.ports import free_addresses
+from tests.service.fakes import Stubs, until
+from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2
+from tq_cluster import config, dev, node
+from tq_cluster.errors import StartError
+
+COMMAND = [sys.executable, "-m", "tq_cluster"]
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("TQ_")}
+
+
+def write_config(folder: Path, **overrides: object) -> Path:
+    raft, api = free_addresses(2)
+    values: dict[str, object] = {
+        "node_id": "n1",
+        "data_dir": str(folder / "n1"),
+        "members": {"n1": {"raft": raft, "api": api}},
+        **overrides,
+    }
+    path = folder / "node.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=ENVIRONMENT,
+        check=False,
+    )
+
+
+def start(path: Path) -> subprocess.Popen[str]:
+    """Start a node and wait until it says that it is ready."""
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--config", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert process.stdout is not None
+    ready = process.stdout.readline()
+    assert ready.startswith("tq-cluster: node n1 ready"), (ready, process.communicate())
+    return process
+
+
+def test_mistakes_in_the_configuration_are_listed_without_a_traceback(tmp_path: Path) -> None:
+    path = write_config(tmp_path, colour="red", log={"level": "loud"})
+
+    for command in ("serve", "check-config"):
+        result = run(command, "--config", str(path))
+
+        assert result.returncode == 2
+        assert "the configuration has 2 mistakes" in result.stderr
+        assert f"colour ({path}): is not a field that is known here" in result.stderr
+        assert "log.level" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_a_configuration_can_be_checked_without_starting_anything(tmp_path: Path) -> None:
+    result = run("check-config", "--config", str(write_config(tmp_path)), "--log-format", "json")
+
+    assert result.returncode == 0
+    assert '"format": "json"' in result.stdout
+    assert not (tmp_path / "n1").exists()
+
+
+def test_the_version_is_said() -> None:
+    assert re.fullmatch(r"tq-cluster \d+\.\d+\.\d+\n", run("version").stdout)
+
+
+@pytest.mark.parametrize("kind", ["raft", "api", "metrics"])
+def test_a_port_in_use_is_said_without_a_traceback(tmp_path: Path, kind: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        overrides = (
+            {"metrics_listen": address} if kind == "metrics" else {"listen": {kind: address}}
+        )
+        result = run("serve", "--config", str(write_config(tmp_path, **overrides)))
+
+    assert result.returncode == 2
+    assert address in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.cluster
+def test_a_data_directory_in_use_and_one_of_another_node_are_refused(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    process = start(path)
+    try:
+        in_use = run("serve", "--config", str(write_config(tmp_path)))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+    members = {"n2": dict(zip(("raft", "api"), free_addresses(2), strict=True))}
+    strange = run("serve", "--config", str(write_config(tmp_path, node_id="n2", members=members)))
+
+    assert process.returncode == 0, log
+    assert in_use.returncode == strange.returncode == 2
+    assert f"is in use by process {process.pid}" in in_use.stderr
+    assert "belongs to node n1" in strange.stderr
+    assert "Traceback" not in in_use.stderr + strange.stderr
+
+
+@pytest.mark.cluster
+def test_a_node_killed_in_earnest_starts_again_with_what_it_acknowledged(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    address = config.load(path, {}, {}).listen_api
+    request = task_service_pb2.SubmitRequest(request_id="r1")
+    request.tasks.add(task_id="t1", queue="q", type="x")
+
+    process = start(path)
+    asyncio.run(submit(address, request))
+    process.kill()
+    process.communicate()
+    process = start(path)
+    try:
+        task = asyncio.run(get(address, "t1"))
+    finally:
+        process.terminate()
+        _, log = process.communicate(timeout=30)
+
+    assert task.spec.task_id == "t1"
+    assert process.returncode == 0, log
+    assert "stopped" in log
+
+
+async def submit(address: str, request: task_service_pb2.SubmitRequest) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        await Stubs(channel).tasks.Submit(request, timeout=20)
+
+
+async def get(address: str, task_id: str) -> task_pb2.Task:
+    async with grpc.aio.insecure_channel(address) as channel:
+        reply = await Stubs(channel).tasks.GetTask(
+            task_service_pb2.GetTaskRequest(task_id=task_id), timeout=20
+        )
+        return reply.task
+
+
+async def test_a_state_that_cannot_be_committed_ends_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[BaseException] = []
+    one = node.Node(config.load(write_config(tmp_path), {}, {}), fatal=errors.append)
+    await one.start()
+    await until(one.leader.serving, "it leads")
+
+    def fail(now_s: float) -> bool:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(one._store, "commit_due", fail)
+        await until(lambda: bool(errors), "the node is told to end")
+    await one.stop()
+
+    assert isinstance(errors[0], OSError)
+
+
+def test_a_fatal_error_is_logged_and_ends_the_process_with_its_own_code() -> None:
+    script = (
+        "import logging; from tq_cluster import node; from tq_cluster.telemetry import logs\n"
+        "logs.set_up(node_id='n1', style='text', level='info')\n"
+        "node.end_process(OSError(5, 'fsync failed'))\n"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert result.returncode == node.EXIT_FATAL
+    assert "critical the node stops" in result.stderr
+    assert "fsync failed" in result.stderr
+
+
+async def test_a_leader_whose_disk_is_slow_hands_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = node.Node(config.load(write_config(tmp_path), {}, {}), fatal=lambda _error: None)
+    await one.start()
+    await until(one.leader.serving, "it leads")
+
+    one._disk_took("journal fsync", node.SLOW_S - 0.1)
+    before = one._handing_over
+    one._disk_took("journal fsync", node.SLOW_S + 0.1)
+    after = one._handing_over
+    assert after is not None
+    await after  # there is nobody to hand over to, which is no disaster
+    await one.stop()
+
+    assert before is None
+    assert "nobody took over" in caplog.text
+
+
+def test_dev_refuses_a_directory_that_holds_a_cluster_of_another_size(tmp_path: Path) -> None:
+    for name in ("n1", "n2", "n3"):
+        (tmp_path / name).mkdir()
+
+    with pytest.raises(StartError, match=r"holds a cluster of n1, n2, n3, not of 5 nodes"):
+        dev.prepare(tmp_path, 5, 7001)
+
+
+def test_dev_writes_a_file_for_each_broker(tmp_path: Path) -> None:
+    brokers = dev.prepare(tmp_path / "data", 3, 7001)
+
+    assert [broker.api for broker in brokers] == [
+        f"127.0.0.1:{port}" for port in (7001, 7002, 7003)
+    ]
+    loaded = config.load(brokers[2].config, {}, {})
+    assert (loaded.node_id, loaded.listen_raft) == ("n3", "127.0.0.1:7103")
+
+
+def free_base_port() -> int:
+    """A port from which on dev finds all that it needs free."""
+    while True:
+        base_port = int(free_addresses(1)[0].split(":")[1])
+        ports = [base_port + offset for offset in (0, 1, 2, 100, 101, 102)]
+        if all(is_free(port) for port in ports):
+            return base_port
+
+
+def is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.cluster
+async def test_dev_runs_a_cluster_says_who_died_and_stops_all_on_ctrl_c(tmp_path: Path) -> None:
+    base_port = free_base_port()
+    addresses = [f"127.0.0.1:{base_port + number}" for number in range(3)]
+    process = await asyncio.create_subprocess_exec(
+        *[*COMMAND, "dev", "--data-dir", str(tmp_path / "data"), "--base-port", str(base_port)],
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=ENVIRONMENT,
+    )
+    assert process.stdout is not None
+    lines: list[str] = []
+
+    async def read_until(part: str) -> str:
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            async for line in process.stdout:
+                lines.append(line.decode())
+                if part in lines[-1]:
+                    return lines[-1]
+        raise AssertionError("".join(lines))
+
+    await read_until("leadership begins")
+    async with grpc.aio.insecure_channel(addresses[0]) as channel:
+        status = await Stubs(channel).cluster.GetClusterStatus(
+            cluster_service_pb2.GetClusterStatusRequest(), timeout=10
+        )
+    pid = int((tmp_path / "data" / "n3" / "node.lock").read_text())
+    os.kill(pid, signal.SIGKILL)
+    obituary = await read_until("was ended by SIGKILL")
+    process.send_signal(signal.SIGINT)
+    rest = await process.stdout.read()
+    await process.wait()
+
+    assert [each.address for each in status.nodes] == addresses
+    assert any(f"TQ_ADDRESS={','.join(addresses)}" in line for line in lines)
+    assert obituary.startswith("n3  | was ended by SIGKILL; the others go on")
+    assert b"stopping all brokers" in rest
+    for node_id in ("n1", "n2"):
+        assert f"{node_id} info     stopped".encode() in rest

@@ -1,0 +1,120 @@
+"""What a node says of itself: log lines, percentiles, the longest hold of its loop, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import time
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from chaos.ports import free_addresses
+from tests.service.fakes import until
+from tq_cluster.telemetry import logs
+from tq_cluster.telemetry.loop_hold import LoopHold
+from tq_cluster.telemetry.metrics import Metrics
+from tq_cluster.telemetry.samples import Samples
+
+
+@pytest.fixture
+def root_logger() -> Iterator[logging.Logger]:
+    """The root logger, given back as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield root
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_a_log_line_is_an_event_and_its_keys() -> None:
+    stream = io.StringIO()
+    logs.set_up(node_id="n1", style="text", level="info", stream=stream)
+
+    logging.getLogger("tq").info("lease expired", extra={"task_id": "t 1", "attempt": 3})
+    logging.getLogger("tq").debug("not at this level")
+
+    [line] = stream.getvalue().splitlines()
+    assert line.endswith('Z n1 info     lease expired task_id="t 1" attempt=3')
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_a_json_line_is_one_object_with_the_keys_beside_the_event() -> None:
+    stream = io.StringIO()
+    logs.set_up(node_id="n1", style="json", level="debug", stream=stream)
+
+    try:
+        int("why")
+    except ValueError:
+        logging.getLogger("tq.x").exception("it broke", extra={"term": 4})
+
+    [line] = stream.getvalue().splitlines()
+    found = json.loads(line)
+    assert {key: found[key] for key in ("node", "level", "logger", "event", "term")} == {
+        "node": "n1",
+        "level": "error",
+        "logger": "tq.x",
+        "event": "it broke",
+        "term": 4,
+    }
+    assert "ValueError: invalid literal" in found["exception"]
+
+
+def test_percentiles_are_those_of_the_last_measurements() -> None:
+    samples = Samples(kept=100)
+    assert samples.percentiles(0.5) == [0.0]
+
+    for value in range(1000):
+        samples.add(float(value))
+
+    assert samples.percentiles(0.0, 0.5, 0.99, 1.0) == [900.0, 950.0, 999.0, 999.0]
+
+
+async def test_what_held_the_loop_longest_is_known() -> None:
+    seen: list[float] = []
+    hold = LoopHold(seen.append)
+    hold.start()
+    try:
+        await until(lambda: len(seen) >= 1, "a beat")
+        time.sleep(0.2)  # noqa: ASYNC251  # holds the loop, which is the point
+        await until(lambda: hold.longest_s() > 0.1, "the hold is noted")
+        held_s = hold.longest_s()
+        await asyncio.sleep(0)
+    finally:
+        hold.stop()
+
+    assert held_s == max(seen)
+
+
+def test_metrics_are_served_with_units_in_their_names() -> None:
+    metrics = Metrics()
+    metrics.fsynced(0.003)
+    metrics.stands(leads=True, term=7, commit_index=9, applied_index=8)
+    [address] = free_addresses(1)
+    host, port = address.split(":")
+
+    stop = metrics.serve(host, int(port))
+    try:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as reply:
+            text = reply.read().decode()
+    finally:
+        stop()
+
+    assert "tq_journal_fsync_seconds_count 1.0" in text
+    assert "tq_term 7.0" in text
+    assert "tq_leads 1.0" in text
+
+
+def test_a_metrics_port_in_use_is_an_error() -> None:
+    [address] = free_addresses(1)
+    host, port = address.split(":")
+    stop = Metrics().serve(host, int(port))
+    try:
+        with pytest.raises(OSError, match="in use"):
+            Metrics().serve(host, int(port))
+    finally:
+        stop()
