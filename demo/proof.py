@@ -68,8 +68,10 @@ def lines(evidence: Evidence) -> Iterable[Line]:
     yield Line("submitted", f"{acknowledged:,} of {requests:,}", acknowledged == requests)
     yield Line("completed", f"{len(completed):,}", len(completed) == requests)
 
+    numbers = evidence.acknowledged
     equal = sum(
-        task.result == evidence.expected[evidence.acknowledged[task.spec.task_id]]
+        task.spec.task_id in numbers
+        and task.result == evidence.expected[numbers[task.spec.task_id]]
         for task in completed
     )
     yield Line("results equal to a local recomputation", f"{equal:,}", equal == requests)
