@@ -28,6 +28,7 @@ from tq_cluster.raft.door import Role
 from tq_cluster.raft.network import TcpNetwork
 from tq_cluster.raft.replica import Replica
 from tq_cluster.raft.startup import NodeData, open_data
+from tq_cluster.raft.state_files import StateFiles
 from tq_cluster.raft.syncer import Done, Job, ThreadSyncer
 from tq_cluster.service.service import Parts, Service
 from tq_cluster.service.status import ClusterFacts, Vitals
@@ -87,22 +88,22 @@ class TimedSyncer:
 class TimedState:
     """The state as the log sees it, telling how long each entry took to apply."""
 
-    def __init__(self, store: Callable[[], Store], observe: Callable[[float], None]) -> None:
+    def __init__(self, store: Store, observe: Callable[[float], None]) -> None:
         self._store = store
         self._observe = observe
         self._loop = asyncio.get_running_loop()
 
     @property
     def applied(self) -> AppliedAt:
-        return self._store().applied
+        return self._store.applied
 
     @property
     def durable(self) -> AppliedAt:
-        return self._store().durable
+        return self._store.durable
 
     def apply(self, index: int, term: int, entry: bytes) -> bool:
         started_s = self._loop.time()
-        took_effect = self._store().apply(index, term, entry)
+        took_effect = self._store.apply(index, term, entry)
         self._observe(self._loop.time() - started_s)
         return took_effect
 
@@ -158,7 +159,8 @@ class Node:
             identity=self._data.directory,
             members=raft_addresses,
             journal=self._data.journal,
-            machine=TimedState(lambda: self._store, self.metrics.applied),
+            machine=TimedState(self._store, self.metrics.applied),
+            states=StateFiles(self._store, self._data.states, self._loop),
             network=ListenElsewhere(config.listen_raft),
             clock=self._clock,
             draw=draw,
