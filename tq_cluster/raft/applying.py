@@ -1,4 +1,4 @@
-"""Applying committed entries: each once, in order, a bounded number at a time, only what is on this disk."""
+"""Applying committed entries: once, in order, a bounded number at a time, once on this disk."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ class Applier:
         machine: StateMachine,
         settings: RaftSettings,
         now_s: Callable[[], float],
+        held: Callable[[], bool],
         applied: Callable[[int, int, bool], None],
     ) -> None:
-        """``applied`` hears of every entry: index, term, whether it took effect."""
+        """``held``: whether the state waits for a snapshot. ``applied`` hears of every entry."""
         self._core = core
         self._journal = journal
         self._machine = machine
         self._settings = settings
         self._now_s = now_s
+        self._held = held
         self._applied = applied
 
     @property
@@ -39,6 +41,8 @@ class Applier:
         return self._core.applied_index < self._limit()
 
     def _limit(self) -> int:
+        if self._held():
+            return 0
         if not self._settings.rules.answer_after_fsync:
             return self._core.commit_index
         return min(self._core.commit_index, self._journal.durable_last_index())

@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
         try:
             for message in self._decoder.feed(data):
                 self._owner.on_message(self, message)
-                if self.closed:
+                if not self._readable():
                     return
         except (frames.DamagedFrameError, DecodeError) as error:
             log.warning("damaged frame", extra={"peer": self.peer_id, "damage": str(error)})
@@ -135,6 +135,9 @@ class Connection(asyncio.Protocol):
             return
         if self._decoder.inside_large_message:
             self._owner.on_part(self)
+
+    def _readable(self) -> bool:
+        return not self.closed
 
     def pause_writing(self) -> None:
         self._paused = True

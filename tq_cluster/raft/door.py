@@ -65,15 +65,15 @@ class StateMachine(Protocol):
         """The last entry applied in a commit that is known to be on disk."""
 
     def apply(self, index: int, term: int, entry: bytes) -> bool:
-        """Apply the entry at ``index`` (always ``applied.index + 1``); False when its header forbids it.
+        """Apply the entry at ``applied.index + 1``; False when its header forbids it.
 
-        ``entry`` is a serialized ``tq.internal.v1.Entry``, or empty for an election's no-op. Blind and total:
-        an exception means that the process must end.
+        ``entry`` is a serialized ``tq.internal.v1.Entry``, or empty for an election's no-op. Blind
+        and total: an exception means that the process must end.
         """
 
 
 class Log(Protocol):
-    """The replicated log, as the leader's side of the node uses it. All of it runs on the event loop."""
+    """The replicated log, as the leader's side of the node uses it, on the event loop."""
 
     def status(self) -> LogStatus:
         """Where the log stands now; cheap."""
@@ -81,23 +81,24 @@ class Log(Protocol):
     def decidable(self) -> AppliedAt | None:
         """The end of the log and the term to decide in, or None.
 
-        Not None exactly when this node leads, its own log is fully applied (the term's no-op included) and no
-        entry is in flight: the one situation in which a decision is sound.
+        Not None exactly when this node leads, its own log is fully applied (the term's no-op
+        included) and no entry is in flight: the one situation in which a decision is sound.
         """
 
     def propose(self, entry: bytes, base: AppliedAt) -> asyncio.Future[None]:
         """Append ``entry`` right after ``base`` (index, this reign's term) and replicate it.
 
-        Resolves once it is committed and applied here. Raises NotLeaderError at once when ``base`` is not the
-        end of this leader's log; the future fails with OutcomeUnknownError when leadership ends first and with
-        NotAppliedError when the entry was committed but changed nothing. Cancelling the future undoes nothing.
+        Resolves once it is committed and applied here. Raises NotLeaderError at once when ``base``
+        is not the end of this leader's log; the future fails with OutcomeUnknownError when
+        leadership ends first and with NotAppliedError when the entry was committed but changed
+        nothing. Cancelling the future undoes nothing.
         """
 
     def confirm(self) -> asyncio.Future[AppliedAt]:
         """Resolve once this node is known to have led at an instant after this call (rule R13).
 
-        The result is the applied position then; the state at or after it holds every write acknowledged
-        before the call. Fails with NotLeaderError.
+        The result is the applied position then; the state at or after it holds every write
+        acknowledged before the call. Fails with NotLeaderError.
         """
 
     def on_role_change(self, listener: Callable[[LogStatus], None]) -> None:
@@ -107,14 +108,14 @@ class Log(Protocol):
         """Call ``listener`` on the loop whenever ``decidable()`` may have become not None."""
 
     async def transfer_leadership(self, target_id: str | None, within_s: float) -> str:
-        """Hand leadership to ``target_id``, or to the peer that has most; return the new leader's id.
+        """Hand over to ``target_id``, or to the peer that has most; return the new leader's id.
 
-        Raises NotLeaderError here and now, TimeoutError when nobody took over in time (this node then goes on
-        as before).
+        Raises NotLeaderError here and now, TimeoutError when nobody took over in time (this node
+        then goes on as before).
         """
 
     async def start(self) -> None:
         """Begin to listen, to connect and to take part."""
 
     async def stop(self) -> None:
-        """Hand leadership over if this node leads, stop taking part, make the journal durable, close it."""
+        """Hand over if this node leads, take no further part, close the journal durably."""

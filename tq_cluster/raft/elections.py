@@ -1,7 +1,8 @@
 """Elections around PySyncObj's: who may stand and when (rule R8), which votes count (rule R1).
 
-PySyncObj stands for election when its deadline has passed. Here the deadline only starts an *attempt*: the node
-asks the others whether they would vote. When a majority would, the deadline is set to zero and PySyncObj stands.
+PySyncObj stands for election when its deadline has passed. Here the deadline only starts an
+*attempt*: the node asks the others whether they would vote. When a majority would, the deadline is
+set to zero and PySyncObj stands.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ class Elections:
         settings: RaftSettings,
         now_s: Callable[[], float],
         draw: random.Random,
+        may_stand: Callable[[], bool],
     ) -> None:
+        """``may_stand``: whether this node could lead if it were elected."""
+        self._may_stand = may_stand
         self._node_id = node_id
         self._core = core
         self._journal = journal
@@ -171,6 +175,8 @@ class Elections:
             self._won_in_term = None
             return
         core.election_due_s = now_s + core.new_election_timeout_s()
+        if not self._may_stand():
+            return
         self._attempts += 1
         self._attempt = _Attempt(self._attempts, core.term, now_s)
         request = peer_pb2.PreVoteRequest(

@@ -1,4 +1,4 @@
-"""A follower's side of replication (rules R2 and R11): what an append may change, and what is vouched for."""
+"""A follower's side of replication (R2, R11): what an append may change, what is vouched for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ class Following:
         send_now: Callable[[str, peer_pb2.PeerMessage], None],
         clock: Clock,
         rules: Rules,
+        rebuilding: Callable[[], bool],
     ) -> None:
+        """``rebuilding``: whether the state ends before the journal begins."""
         self._core = core
         self._journal = journal
         self._elections = elections
@@ -36,6 +38,7 @@ class Following:
         self._send_now = send_now
         self._clock = clock
         self._rules = rules
+        self._rebuilding = rebuilding
         self._round = 0
         self._vouched_below: int | None = None
 
@@ -43,7 +46,7 @@ class Following:
 
     def on_probe(self, peer_id: str, probe: peer_pb2.Probe) -> None:
         """A heartbeat that overtook a large entry."""
-        if not self._from_leader(peer_id, probe.term):
+        if not self.from_leader(peer_id, probe.term):
             return
         self._elections.hold_off()
         self.echo(peer_id, probe.round)
@@ -53,7 +56,7 @@ class Following:
         echo = peer_pb2.Echo(term=self._core.term, round=number, wall_ms=self._clock.wall_ms())
         self._send_now(peer_id, peer_pb2.PeerMessage(echo=echo))
 
-    def _from_leader(self, peer_id: str, term: int) -> bool:
+    def from_leader(self, peer_id: str, term: int) -> bool:
         """Whether the sender leads this node's term, which becomes ``term`` when that is higher."""
         if term < self._core.term:
             self._elections.tell_term(peer_id)
@@ -64,10 +67,28 @@ class Following:
         self._elections.heard_from_leader(peer_id)
         return True
 
+    def on_chunk(self, peer_id: str, chunk: peer_pb2.SnapshotChunk) -> bool:
+        """A piece of a snapshot is a heartbeat, too; whether it is from this term's leader."""
+        if not self.from_leader(peer_id, chunk.term):
+            return False
+        self._elections.hold_off()
+        if not self._rules.chunks_commit_nothing:
+            self._core.deliver(
+                peer_id,
+                {
+                    "type": "append_entries",
+                    "term": chunk.term,
+                    "commit_index": chunk.last_index,
+                    "serialized": None,
+                },
+            )
+        self.echo(peer_id, chunk.round)
+        return True
+
     # ------------------------------------------------------------------ appends
 
     def on_append(self, peer_id: str, append: peer_pb2.Append) -> None:
-        if not self._from_leader(peer_id, append.term):
+        if not self.from_leader(peer_id, append.term):
             return
         self._round = append.round
         entries = [
@@ -81,7 +102,8 @@ class Following:
             self._take(peer_id, message)
         else:
             self._core.deliver(peer_id, message)
-        # The answer may wait for the disk. A heartbeat, or someone who waits for the round, does not.
+        # The answer may wait for the disk. A heartbeat, or someone who waits for the round, does
+        # not.
         if self._output.holding and (append.echo_now or not entries):
             self.echo(peer_id, append.round)
 
@@ -115,8 +137,8 @@ class Following:
             return
         if prev_index < committed:
             raise FatalError(
-                f"{peer_id}, leader of term {message['term']}, would replace entry {prev_index + 1}, "
-                f"which this node holds as committed (up to {committed})"
+                f"{peer_id}, leader of term {message['term']}, would replace entry "
+                f"{prev_index + 1}, which this node holds as committed (up to {committed})"
             )
         self._core.deliver(
             peer_id, message | {"entries": rest, "prevLogIdx": prev_index, "prevLogTerm": prev_term}
@@ -130,8 +152,8 @@ class Following:
         log, committed, index = self._journal, self._committed(), message["prevLogIdx"]
         if index <= committed:
             raise FatalError(
-                f"{peer_id}, leader of term {message['term']}, contradicts entry {index}, which this "
-                f"node holds as committed (up to {committed})"
+                f"{peer_id}, leader of term {message['term']}, contradicts entry {index}, "
+                f"which this node holds as committed (up to {committed})"
             )
         term = log.term_at(index)
         if self._rules.skip_whole_terms:
@@ -140,7 +162,7 @@ class Following:
         self._deliver_vouching(peer_id, message, max(index, committed + 1))
 
     def _verified(self, peer_id: str, message: dict[str, Any], up_to: int) -> None:
-        """All of it is here already. What follows in this log stays, but nothing is said about it."""
+        """All of it is here. What follows in this log stays, but nothing is said about it."""
         log = self._journal
         commit_index = min(message["commit_index"], max(up_to, self._core.commit_index))
         heartbeat = _core_append(message["term"], commit_index, log.last_index, last_term(log), [])
@@ -164,6 +186,7 @@ class Following:
             accepted=message["success"],
             next_index=next_index,
             last_index=self._journal.last_index,
+            needs_state=self._rebuilding(),
             wall_ms=self._clock.wall_ms(),
         )
         self._output.send(peer_id, peer_pb2.PeerMessage(append_reply=reply))

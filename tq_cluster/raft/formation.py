@@ -1,8 +1,9 @@
 """How a cluster comes to be, and who belongs to it.
 
-Empty nodes form a cluster only when every configured member says that it is empty: a node that lost its disk
-can never start a second cluster beside the one that knows it. The member with the lowest id draws the cluster's
-id, each writes it down before it says so, and elections begin where a node sees that all have.
+Empty nodes form a cluster only when every configured member says that it is empty: a node that lost
+its disk can never start a second cluster beside the one that knows it. The member with the lowest
+id draws the cluster's id, each writes it down before it says so, and elections begin where a node
+sees that all have.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ class Formation:
         if self.stranger:
             return (
                 f"{self._identity.node_id} is not a member of the cluster that its peers belong to "
-                f"(its disk is empty or another's): it neither votes nor acknowledges; {self._quoted()}"
+                f"(its disk is empty or another's): it neither votes nor acknowledges; "
+                f"{self._quoted()}"
             )
         if not self.formed:
             missing = [name for name in self._peer_ids if name not in self._hellos]
@@ -149,12 +151,11 @@ class Formation:
             )
         if hello.group_id != identity.group_id:
             return _refusal(f"{name} belongs to group {hello.group_id}, not {identity.group_id}")
-        if hello.cluster_id and identity.cluster_id and hello.cluster_id != identity.cluster_id:
-            if not (hello.pristine and self._pristine()):
-                return _refusal(
-                    f"{name} belongs to cluster {hello.cluster_id}, "
-                    f"{identity.node_id} to {identity.cluster_id}"
-                )
+        if hello.cluster_id and identity.cluster_id not in {None, hello.cluster_id}:
+            return _refusal(
+                f"{name} belongs to cluster {hello.cluster_id}, "
+                f"{identity.node_id} to {identity.cluster_id}"
+            )
         if self.formed and not hello.cluster_id:
             return _refusal(
                 f"{name} is empty, but cluster {identity.cluster_id} exists: it stays a stranger",
@@ -182,7 +183,7 @@ class Formation:
         self._hellos[name] = hello
         self._refusals.pop(name, None)
         if not self.formed:
-            self._advance(name, hello)
+            self._advance(hello)
         if hello.cluster_id and hello.cluster_id == self._identity.cluster_id:
             self._incarnations[name] = hello.incarnation
 
@@ -198,13 +199,13 @@ class Formation:
         """What it said holds only while it is there."""
         self._hellos.pop(name, None)
 
-    def on_leader(self, name: str) -> None:
-        """A peer of this node's own cluster takes part in elections: all have written the id down."""
+    def on_raft_message(self, name: str) -> None:
+        """A peer of this node's own cluster takes part in elections: all have the id on disk."""
         hello = self._hellos.get(name)
         if hello is not None and self._same_cluster(hello):
             self._form()
 
-    def _advance(self, name: str, hello: peer_pb2.Hello) -> None:
+    def _advance(self, hello: peer_pb2.Hello) -> None:
         if not hello.pristine:
             # The cluster exists. This node belongs to it if it had written the id down.
             if self._same_cluster(hello):
@@ -221,7 +222,7 @@ class Formation:
         if self._identity.node_id == lowest:
             if self._identity.cluster_id is None:
                 self._join(self._drawn_id())
-        elif self._hellos[lowest].cluster_id not in {"", self._identity.cluster_id}:
+        elif self._identity.cluster_id is None and self._hellos[lowest].cluster_id:
             self._join(self._hellos[lowest].cluster_id)
         if all(self._same_cluster(self._hellos[peer]) for peer in self._peer_ids):
             self._form()

@@ -1,8 +1,8 @@
 """Messages as bytes: frames with a length and a checksum; a large message in pieces.
 
-A frame is ``format and kind (1 byte), length (4), CRC32 of kind and payload (4), payload``, big-endian. The
-pieces of a large message follow each other, but whole messages may stand between them: that is how a heartbeat
-overtakes an entry of 10 MiB.
+A frame is ``format and kind (1 byte), length (4), CRC32 of kind and payload (4), payload``,
+big-endian. The pieces of a large message follow each other, but whole messages may stand between
+them: that is how a heartbeat overtakes an entry of 10 MiB.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ LoggedEntry = tuple[bytes, int, int]
 class LogJournal(Protocol):
     """Term, vote and entries on one node's disk; ``Journal`` is the product's.
 
-    The methods in camelCase are those that PySyncObj calls; they take positions, the others indexes.
+    The methods in camelCase are those that PySyncObj calls; they take positions, the others
+    indexes.
     """
 
     @property
@@ -47,7 +48,7 @@ class LogJournal(Protocol):
         """Call ``listener`` on the loop after each fsync."""
 
     def reset(self, index: int, term: int) -> None:
-        """Forget all entries: the log begins with that one, as a snapshot left it. Durable on return."""
+        """Begin the log with that entry, as a snapshot left it. Durable on return."""
 
     def compact(self, upto: int) -> None:
         """Drop what is below ``upto`` and not worth keeping for a follower that was away."""
@@ -82,7 +83,7 @@ def last_term(journal: LogJournal) -> int:
 
 
 def batch(journal: LogJournal, first_index: int, bytes_max: int) -> list[LoggedEntry]:
-    """Entries from ``first_index`` on, up to about ``bytes_max``; at least one, unless there is none."""
+    """Entries from ``first_index`` on, up to about ``bytes_max``; one at least, if there is one."""
     entries: list[LoggedEntry] = []
     batch_bytes = 0
     for index in range(first_index, journal.last_index + 1):

@@ -1,4 +1,4 @@
-"""A leader's side of replication (rules R1, R3, R4, R12): what to send whom, and what an answer counts for."""
+"""A leader's side of replication (R1, R3, R4, R12): what to send, what an answer counts for."""
 
 from __future__ import annotations
 
@@ -49,6 +49,8 @@ class Leading:
         """Per peer the highest next_index it acknowledged in this reign, counted or not."""
         self._floor: dict[str, int] = {}
         """Per peer the lowest next_index it asked for since its last success."""
+        self._needs_state: set[str] = set()
+        """Peers that can apply nothing before they have had a snapshot."""
         self._encoded: tuple[tuple[int, ...], list[bytes]] = ((), [])
 
     # ------------------------------------------------------------------ sending
@@ -69,7 +71,7 @@ class Leading:
     def _send_to(self, peer_id: str, *, heartbeat: bool, echo_now: bool) -> None:
         core, journal = self._core, self._journal
         next_index = core.next_index(peer_id)
-        if next_index <= journal.first_index:
+        if next_index <= journal.first_index or peer_id in self._needs_state:
             self._snapshots.send_to(peer_id)
             if heartbeat:
                 self._probe(peer_id)
@@ -106,11 +108,13 @@ class Leading:
         if self._encoded[0][:-1] == key:
             return self._encoded[1], self._encoded[0][-1]
         entries = batch(self._journal, next_index, self._settings.append_bytes)
+        prev_term = self._journal.term_at(next_index - 1)
+        assert prev_term is not None
         append = peer_pb2.Append(
             term=core.term,
             round=self._rounds.latest,
             prev_index=next_index - 1,
-            prev_term=self._journal.term_at(next_index - 1),
+            prev_term=prev_term,
             commit_index=core.commit_index,
             entries=[peer_pb2.LogEntry(term=term, command=command) for command, _, term in entries],
             echo_now=echo_now,
@@ -145,6 +149,8 @@ class Leading:
         if self._rules.terms_in_answers and reply.term != self._core.term:
             return
         self.on_echo(peer_id, reply.term, reply.round)
+        if reply.needs_state:
+            self._needs_state.add(peer_id)
         if reply.last_index + 1 < self._acked.get(peer_id, 0):
             self._stop_peer(peer_id, reply.last_index)
         elif reply.accepted:
@@ -158,6 +164,13 @@ class Leading:
         self._acked[peer_id] = max(next_index, self._acked.get(peer_id, 0))
         self._count(peer_id)
 
+    def snapshot_installed(self, peer_id: str, last_index: int) -> None:
+        """The peer's state and log now reach that entry."""
+        self._needs_state.discard(peer_id)
+        self.acknowledged(peer_id, last_index + 1)
+        self._core.set_next_index(peer_id, max(self._core.next_index(peer_id), last_index + 1))
+        self.send_missing(peer_id)
+
     def on_synced(self) -> None:
         """Our own disk has caught up: acks that were ahead of it count now."""
         for peer_id, next_index in self._acked.items():
@@ -165,7 +178,7 @@ class Leading:
                 self._count(peer_id)
 
     def _count(self, peer_id: str) -> None:
-        """PySyncObj counts this node for every entry it holds, so a peer counts no further than our disk."""
+        """PySyncObj counts this node for all it holds: no peer may count further than our disk."""
         next_index = self._acked[peer_id]
         if self._rules.answer_after_fsync:
             next_index = min(next_index, self._journal.durable_last_index() + 1)
@@ -216,8 +229,10 @@ class Leading:
     def peer_down(self, peer_id: str) -> None:
         """What was sent last may not have arrived: the next rejection is news again."""
         self._floor.pop(peer_id, None)
+        self._needs_state.discard(peer_id)
 
     def end_reign(self) -> None:
         """Nothing said in this reign counts in another."""
         self._acked.clear()
         self._floor.clear()
+        self._needs_state.clear()

@@ -19,7 +19,7 @@ class Network(Protocol):
     def dial(
         self, address: str, protocol: asyncio.Protocol, failed: Callable[[OSError], None]
     ) -> Callable[[], None]:
-        """Connect ``protocol`` or call ``failed``; the returned function gives the attempt up silently."""
+        """Connect ``protocol`` or call ``failed``; the returned function silently gives up."""
 
 
 class TcpNetwork:

@@ -1,4 +1,4 @@
-"""Output commit (rule R4): what vouches for the journal leaves only after the journal is on disk."""
+"""Output commit (rule R4): what vouches for the journal leaves only once that is on disk."""
 
 from __future__ import annotations
 

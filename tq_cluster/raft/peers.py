@@ -1,7 +1,7 @@
 """The connections to the other members: made, judged, kept alive, one to each.
 
-The member with the lower id dials. Each side introduces itself with a Hello and judges the other's; what does
-not fit is refused with a message that both operators can read.
+The member with the lower id dials. Each side introduces itself with a Hello and judges the other's;
+what does not fit is refused with a message that both operators can read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REDIAL_MAX_S = 0.500
 REFUSED_REDIAL_S = 1.0
 SWEEP_S = 0.5
 SILENT_SWEEPS_MAX = 6
-"""A connection that brought nothing for so many sweeps is dead: peers ping when they have nothing to say."""
+"""A connection that brought nothing for so many sweeps is dead: who has nothing to say pings."""
 
 
 class PeerListener(Protocol):

@@ -1,9 +1,10 @@
 # ruff: noqa: SLF001 - this is the one place that knows PySyncObj's private names
 """PySyncObj 0.3.17, as far as it is used, behind names of our own.
 
-The only module that imports pysyncobj and the only one that knows its private names. What is kept of it:
-elections, the vote check, the append check, the commit rule, the check for a majority, leadership transfer.
-What is replaced: applying entries, sending them, and everything around commands and dumps.
+The only module that imports pysyncobj and the only one that knows its private names. What is kept
+of it: elections, the vote check, the append check, the commit rule, the check for a majority,
+leadership transfer. What is replaced: applying entries, sending them, and everything around
+commands and dumps.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class CoreHooks(Protocol):
     """What the core calls out for."""
 
     def on_core_send(self, peer_id: str, message: dict[str, Any]) -> None:
-        """A message of the core's own: a vote request, a vote, the answer to an append, a TimeoutNow."""
+        """A message of its own: a vote request, a vote, an append's answer, a TimeoutNow."""
 
     def on_core_replicate(self) -> None:
         """Send every peer what it lacks, and a heartbeat where it lacks nothing."""
@@ -55,7 +56,7 @@ class CoreHooks(Protocol):
 
 
 def check_syncobj() -> None:
-    """Raise StartError unless the installed syncobj.py is the one that the rules were written for."""
+    """Raise StartError unless syncobj.py is the one that the rules were written for."""
     path = Path(str(syncobj.__file__))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != SYNCOBJ_SHA256:
@@ -66,7 +67,7 @@ def check_syncobj() -> None:
 
 
 class _Member(Node):  # type: ignore[misc]  # pysyncobj publishes no types
-    """A node whose hash is its rank, so that sets of nodes are walked in one order in every process."""
+    """A node whose hash is its rank: sets of nodes have one order in every process."""
 
     def __init__(self, node_id: str, rank: int) -> None:
         super().__init__(node_id)

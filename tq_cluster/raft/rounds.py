@@ -1,8 +1,8 @@
 """Rounds (rule R13): how a leader knows that it still led at an instant after a question was asked.
 
-Every message of a leader to its followers carries the number of its latest round. A follower echoes it with its
-own term. A majority that echoed a round in the leader's own term had not left that term after the round began,
-so nobody can have led a later one by then. No clock is involved.
+Every message of a leader to its followers carries the number of its latest round. A follower echoes
+it with its own term. A majority that echoed a round in the leader's own term had not left that term
+after the round began, so nobody can have led a later one by then. No clock is involved.
 """
 
 from __future__ import annotations

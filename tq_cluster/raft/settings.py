@@ -9,10 +9,10 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The rules around PySyncObj that can be switched off, which only a test does that shows what one is for.
+    """The rules around PySyncObj that a test can switch off, to show what each is for.
 
-    R7 (no forwarding), R9 (total apply), R10 (alignment at start) and R12 (large entries whole) are how the
-    code is built.
+    R7 (no forwarding), R9 (total apply), R10 (alignment at start) and R12 (large entries whole) are
+    how the code is built.
     """
 
     terms_in_answers: bool = True
@@ -20,9 +20,9 @@ class Rules:
     keep_what_matches: bool = True
     """R2: a follower never truncates what matches, and vouches only for what was compared."""
     monotonic_next_index: bool = True
-    """R3: a success never moves a peer's next index back; rejections since the last one only go down."""
+    """R3: a success never moves next indexes back; rejections since then only go down."""
     answer_after_fsync: bool = True
-    """R4: votes and acks leave after fsync; a node counts itself, and applies, up to its own fsync."""
+    """R4: votes and acks leave after fsync; a node counts itself and applies up to its own."""
     chunks_commit_nothing: bool = True
     """R5: a piece of a snapshot moves no commit index."""
     verified_snapshots: bool = True
@@ -57,6 +57,7 @@ class RaftSettings:
     compact_every_s: float = 1.0
     """How often the journal is offered what the state has made durable; it keeps its own margin."""
     snapshot_chunk_bytes: int = 256 * 1024
+    snapshot_retry_s: float = 1.0
     rules: Rules = field(default_factory=Rules)
 
     @property

@@ -182,6 +182,14 @@ class Store:
         self._pending_bytes = 0
         self._pending_since_s = None
 
+    def move_to(self, path: Path) -> None:
+        """Go on with the state in ``path`` in place of this one, of which nothing more is kept.
+
+        StartError when it cannot be opened: the process must end. Views of the old one are void.
+        """
+        self.close()
+        self.__init__(path)  # type: ignore[misc]  # the same object, opened anew
+
     def used_bytes(self) -> int:
         """How much of the file is in use, free pages inside it included."""
         return (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]

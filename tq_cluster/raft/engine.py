@@ -1,0 +1,422 @@
+"""One node's Raft at work: the parts wired together, and driven by the event loop.
+
+Messages are delivered as they arrive; a tick follows behind them. After either, ``_settle`` sees to
+what follows from it. Whatever nobody foresaw, wherever it is raised, ends the process: going on
+with a log in an unknown state is the one thing worse than stopping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tq.internal.v1 import peer_pb2
+from tq_cluster.clock import Clock
+from tq_cluster.errors import FatalError
+from tq_cluster.raft.applying import Applier
+from tq_cluster.raft.door import StateMachine
+from tq_cluster.raft.elections import Elections
+from tq_cluster.raft.following import Following
+from tq_cluster.raft.formation import Formation, Membership, NodeIdentity
+from tq_cluster.raft.journal_door import LogJournal
+from tq_cluster.raft.leading import Leading
+from tq_cluster.raft.network import Network
+from tq_cluster.raft.output import OutputCommit
+from tq_cluster.raft.peers import Peers
+from tq_cluster.raft.pysyncobj_core import PySyncObjCore
+from tq_cluster.raft.rounds import Rounds
+from tq_cluster.raft.settings import RaftSettings
+from tq_cluster.raft.snapshots import SnapshotReceiving, SnapshotSending, States
+
+log = logging.getLogger(__name__)
+
+_JUST_AFTER_S = 0.0005
+"""PySyncObj acts when an instant has passed, not when it has come."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a node's Raft is given. ``members`` maps every member's id to its raft address."""
+
+    identity: NodeIdentity
+    members: Mapping[str, str]
+    journal: LogJournal
+    machine: StateMachine
+    states: States
+    network: Network
+    clock: Clock
+    draw: random.Random
+    fatal: Callable[[BaseException], None]
+    """Ends the process."""
+    membership: Callable[[], Membership | None]
+    """The members, as the state has them."""
+    settings: RaftSettings
+    loop: asyncio.AbstractEventLoop
+
+
+class Engine:
+    """Drives the core. ``applied`` hears of every entry applied, ``settled`` of every change."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        *,
+        applied: Callable[[int, int, bool], None],
+        settled: Callable[[], None],
+        reign_ended: Callable[[], None],
+    ) -> None:
+        self._around = around
+        self._settings = settings = around.settings
+        self._loop = loop = around.loop
+        self._journal = journal = around.journal
+        self._machine = machine = around.machine
+        self._settled = settled
+        self._reign_ended = reign_ended
+        node_id = around.identity.node_id
+        self.core = core = PySyncObjCore(
+            node_id=node_id,
+            member_ids=sorted(around.members),
+            journal=journal,
+            hooks=self,
+            settings=settings,
+            monotonic_s=loop.time,
+            draw=around.draw,
+        )
+        # PySyncObj begins at entry 1 whatever the state holds. What was applied was committed.
+        core.applied_index = core.commit_index = machine.applied.index
+        self.peers = Peers(
+            node_id=node_id,
+            members=around.members,
+            network=around.network,
+            loop=loop,
+            clock=around.clock,
+            draw=around.draw,
+            listener=self,
+            guarded=self.guarded,
+        )
+        self.formation = Formation(
+            identity=around.identity,
+            member_ids=tuple(sorted(around.members)),
+            pristine=lambda: journal.last_index <= 1 and journal.getCurrentTerm() == 0,
+            membership=around.membership,
+            clock=around.clock,
+            draw=around.draw,
+            news=self._on_formation_news,
+        )
+        self._output = OutputCommit(journal, self.peers.send, settings.rules)
+        self.elections = Elections(
+            node_id=node_id,
+            core=core,
+            journal=journal,
+            line=self.peers,
+            output=self._output,
+            settings=settings,
+            now_s=loop.time,
+            draw=around.draw,
+            may_stand=lambda: not self.rebuilding,
+        )
+        self._following = Following(
+            core=core,
+            journal=journal,
+            elections=self.elections,
+            output=self._output,
+            send_now=self.peers.send,
+            clock=around.clock,
+            rules=settings.rules,
+            rebuilding=lambda: self.rebuilding,
+        )
+        self.rounds = Rounds(core.peer_ids, core.majority, settings.leader_fallback_s)
+        self._sending = SnapshotSending(
+            core=core,
+            journal=journal,
+            peers=self.peers,
+            states=around.states,
+            settings=settings,
+            now_s=loop.time,
+            current_round=lambda: self.rounds.latest,
+            guarded=self.guarded,
+        )
+        self._receiving = SnapshotReceiving(
+            core=core,
+            journal=journal,
+            applied=lambda: machine.applied,
+            states=around.states,
+            settings=settings,
+            clock=around.clock,
+            send_durable=self._output.send,
+            settle=self.settle,
+            guarded=self.guarded,
+        )
+        self._leading = Leading(
+            core=core,
+            journal=journal,
+            peers=self.peers,
+            rounds=self.rounds,
+            snapshots=self._sending,
+            settings=settings,
+            now_s=loop.time,
+        )
+        self._applier = Applier(
+            core=core,
+            journal=journal,
+            machine=machine,
+            settings=settings,
+            now_s=loop.time,
+            held=lambda: self._receiving.installing or self.rebuilding,
+            applied=applied,
+        )
+        self._running = False
+        self._tick_scheduled = False
+        self._round_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._compact_due_s = loop.time()
+        self._reign: int | None = None
+        """The term this node leads; None when it does not."""
+
+    @property
+    def running(self) -> bool:
+        return self._running
+
+    @property
+    def rebuilding(self) -> bool:
+        """The state ends before the journal begins: it waits for a peer's snapshot."""
+        return self._machine.applied.index < self._journal.first_index
+
+    async def start(self) -> None:
+        self._running = True
+        self._journal.on_synced(lambda: self.guarded(self._on_synced))
+        self._journal.request_sync()
+        self.formation.begin()
+        self.core.election_due_s = self._loop.time() + self.core.new_election_timeout_s()
+        await self.peers.start()
+        self.guarded(self.settle)
+
+    def stop(self) -> None:
+        """Take no further part; the journal stays open."""
+        self._running = False
+        if self._timer is not None:
+            self._timer.cancel()
+        self.peers.stop()
+        self._end_reign()
+
+    # ------------------------------------------------------------------ for a leader
+
+    def append(self, entry: bytes, index: int, term: int) -> None:
+        """Put an entry at the end of the log and send it to everyone."""
+        self._journal.add(entry, index, term)
+        self._journal.request_sync()
+        self._leading.broadcast(heartbeat=False)
+
+    def request_round(self) -> None:
+        """Begin a round at the end of this pass over the loop: it serves all who ask in it."""
+        if not self._round_scheduled:
+            self._round_scheduled = True
+            self._loop.call_soon(self.guarded, self._send_round)
+
+    def _send_round(self) -> None:
+        self._round_scheduled = False
+        # One under way is waited for: its end begins the next.
+        if self.core.leads and self.rounds.wanted and not self.rounds.under_way:
+            self._leading.probe_all()
+            self.settle()
+
+    # ------------------------------------------------------------------ CoreHooks
+
+    def on_core_send(self, peer_id: str, message: dict[str, Any]) -> None:
+        match message["type"]:
+            case "next_node_idx":
+                self._following.send_reply(peer_id, message)
+            case "request_vote":
+                self.elections.send_vote_request(peer_id, message)
+            case "response_vote":
+                self.elections.send_vote(peer_id, message)
+            case "timeout_now":
+                notice = peer_pb2.TimeoutNow(term=message["term"])
+                self.peers.send(peer_id, peer_pb2.PeerMessage(timeout_now=notice))
+            case other:
+                raise FatalError(f"PySyncObj wants to send {other}")
+
+    def on_core_replicate(self) -> None:
+        self._leading.broadcast(heartbeat=True)
+
+    def on_core_apply(self) -> None:
+        self._applier.apply_slice()
+
+    # ------------------------------------------------------------------ PeerListener
+
+    def own_hello(self) -> peer_pb2.Hello:
+        return self.formation.own_hello()
+
+    def judge_hello(self, hello: peer_pb2.Hello) -> peer_pb2.Refusal | None:
+        return self.formation.judge(hello)
+
+    def on_hello(self, peer_id: str, hello: peer_pb2.Hello) -> None:
+        self.formation.on_hello(peer_id, hello)
+        self.settle()
+
+    def on_refused(self, peer_id: str | None, refusal: peer_pb2.Refusal) -> None:
+        self.formation.on_refused(peer_id, refusal)
+        self.settle()
+
+    def on_peer_up(self, peer_id: str) -> None:
+        self.core.set_connected(peer_id, connected=True)
+        if self.core.leads:
+            self.core.heartbeat_due_s = 0.0
+        self.elections.peer_up()
+        self._request_tick()
+
+    def on_peer_down(self, peer_id: str) -> None:
+        self.core.set_connected(peer_id, connected=False)
+        self._output.forget(peer_id)
+        self.formation.on_peer_down(peer_id)
+        self._leading.peer_down(peer_id)
+        self._sending.peer_down(peer_id)
+        self._receiving.peer_down(peer_id)
+        self.elections.peer_down(peer_id)
+        self.settle()
+
+    def on_peer_part(self, peer_id: str) -> None:
+        self.elections.part_arrived(peer_id)
+
+    def on_peer_room(self, peer_id: str) -> None:
+        self._leading.send_missing(peer_id)
+
+    def on_peer_message(self, peer_id: str, message: peer_pb2.PeerMessage) -> None:
+        if not self._running:
+            return
+        if not self.formation.formed:
+            self.formation.on_raft_message(peer_id)
+            if not self.formation.formed:
+                return
+        self._deliver(peer_id, message)
+        self.settle()
+
+    def _deliver(self, peer_id: str, message: peer_pb2.PeerMessage) -> None:
+        match message.WhichOneof("body"):
+            case "append":
+                self._following.on_append(peer_id, message.append)
+            case "append_reply":
+                self.peers.note_wall_ms(peer_id, message.append_reply.wall_ms)
+                self._leading.on_append_reply(peer_id, message.append_reply)
+                self._request_tick()
+            case "probe":
+                self._following.on_probe(peer_id, message.probe)
+            case "echo":
+                self.peers.note_wall_ms(peer_id, message.echo.wall_ms)
+                self._leading.on_echo(peer_id, message.echo.term, message.echo.round)
+            case "pre_vote_request":
+                self.elections.on_pre_vote_request(peer_id, message.pre_vote_request)
+            case "pre_vote_reply":
+                self.elections.on_pre_vote_reply(peer_id, message.pre_vote_reply)
+            case "vote_request":
+                self.elections.on_vote_request(peer_id, message.vote_request)
+            case "vote_reply":
+                self.elections.on_vote_reply(peer_id, message.vote_reply)
+            case "term_notice":
+                self.elections.adopt(message.term_notice.term)
+            case "timeout_now":
+                self.elections.on_timeout_now(peer_id, message.timeout_now)
+            case "snapshot_chunk":
+                if self._following.on_chunk(peer_id, message.snapshot_chunk):
+                    self._receiving.on_chunk(peer_id, message.snapshot_chunk)
+            case "snapshot_reply":
+                self.peers.note_wall_ms(peer_id, message.snapshot_reply.wall_ms)
+                reached = self._sending.on_reply(peer_id, message.snapshot_reply)
+                if reached is not None:
+                    self._leading.snapshot_installed(peer_id, reached)
+                self._request_tick()
+            case "stop":
+                raise FatalError(f"told to stop by {peer_id}: {message.stop.message}")
+            case other:
+                log.warning("unknown message", extra={"peer": peer_id, "kind": other})
+
+    # ------------------------------------------------------------------ the loop
+
+    def guarded(self, function: Callable[[], None]) -> None:
+        """Run what the loop calls; anything it raises ends the process."""
+        try:
+            function()
+        except Exception as error:  # noqa: BLE001 - it ends the process
+            self._running = False
+            self._around.fatal(error)
+
+    def _on_formation_news(self) -> None:
+        self.peers.refresh_hello()
+        self._request_tick()
+
+    def _on_synced(self) -> None:
+        self._output.release()
+        if self.core.leads:
+            self._leading.on_synced()
+            self._request_tick()
+        self.settle()
+
+    def _request_tick(self) -> None:
+        """Tick after what is being delivered now."""
+        if not self._tick_scheduled and self._running:
+            self._tick_scheduled = True
+            self._loop.call_soon(self.guarded, self._tick)
+
+    def _tick(self) -> None:
+        self._tick_scheduled = False
+        if not self._running or not self.formation.formed:
+            return
+        now_s = self._loop.time()
+        if self._overslept(now_s):
+            self.elections.stalled()
+        self.elections.before_tick()
+        self.core.tick()
+        if now_s >= self._compact_due_s:
+            self._compact_due_s = now_s + self._settings.compact_every_s
+            self._journal.compact(self._machine.durable.index)
+        self.settle()
+
+    def _overslept(self, now_s: float) -> bool:
+        late_s = 0.0 if self._timer is None else now_s - self._timer.when()
+        return late_s > self._settings.election_timeout_min_s / 2
+
+    def settle(self) -> None:
+        """After every change: end a reign that ended, wake who waits, see to disk and timers."""
+        if not self._running:
+            return
+        core = self.core
+        if self._reign is not None and (not core.leads or core.term != self._reign):
+            self._end_reign()
+        if core.leads:
+            self._reign = core.term
+            if core.applied_index >= core.noop_index:
+                self.rounds.resolve(self._machine.applied)
+            if self.rounds.wanted and not self.rounds.under_way:
+                self.request_round()
+        self._journal.request_sync()
+        if self._applier.behind:
+            self._request_tick()
+        self._settled()
+        self._arm_timer()
+
+    def _end_reign(self) -> None:
+        self._reign = None
+        self.rounds.end_reign(self.elections.leader_id)
+        self._leading.end_reign()
+        self._sending.end_reign()
+        self._reign_ended()
+
+    def _arm_timer(self) -> None:
+        """Wake for the next heartbeat or the next attempt, whichever is this node's."""
+        if not self.formation.formed:
+            return
+        now_s = self._loop.time()
+        due_s = self.core.heartbeat_due_s if self.core.leads else self.core.election_due_s
+        if due_s <= now_s:
+            self._request_tick()
+            return
+        due_s += _JUST_AFTER_S
+        if self._timer is not None:
+            if now_s < self._timer.when() <= due_s and not self._timer.cancelled():
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due_s, self.guarded, self._tick)

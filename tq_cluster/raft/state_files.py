@@ -1,0 +1,113 @@
+"""Snapshots of the real state: made, received and installed with the storage layer, in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from tq_cluster.core.types import AppliedAt
+from tq_cluster.raft.snapshots import Incoming, Outgoing, SnapshotError
+from tq_cluster.storage import snapshot as storage
+from tq_cluster.storage.directory import StateDirectory
+from tq_cluster.storage.store import Store
+
+_ROOM_SPARED_BYTES = 64 << 20
+
+
+class StateFiles:
+    """Implements ``snapshots.States`` for a store in its directory."""
+
+    def __init__(
+        self, store: Store, directory: StateDirectory, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._store = store
+        self._directory = directory
+        self._loop = loop
+
+    def make(self, made: Callable[[Outgoing | Exception], None]) -> None:
+        folder = self._directory.snapshots
+        job = self._loop.run_in_executor(None, storage.make_snapshot, self._store, folder)
+
+        def report(done: asyncio.Future[storage.SnapshotFile]) -> None:
+            error = done.exception()
+            made(_OpenFile(done.result()) if error is None else _translated(error))
+
+        job.add_done_callback(report)
+
+    def receive(self, applied: AppliedAt, size_bytes: int, crc: int) -> Incoming:
+        folder = self._directory.snapshots
+        room = os.statvfs(folder)
+        if room.f_bavail * room.f_frsize < size_bytes + _ROOM_SPARED_BYTES:
+            raise SnapshotError(f"no room for {size_bytes >> 20} MiB in {folder}")
+        path = folder / f"incoming-{applied.index}-{applied.term}-{crc:08x}"
+        return _PartialFile(storage.SnapshotFile(path, applied, size_bytes, crc))
+
+    def install(self, incoming: Incoming, installed: Callable[[Exception | None], None]) -> None:
+        assert isinstance(incoming, _PartialFile)
+        file = incoming.complete()
+        job = self._loop.run_in_executor(None, storage.install_snapshot, self._directory, file)
+
+        def report(done: asyncio.Future[Path]) -> None:
+            error = done.exception()
+            if error is not None:
+                installed(_translated(error))
+                return
+            try:
+                self._store.move_to(done.result())
+            except Exception as failure:  # noqa: BLE001 - it ends the process
+                installed(failure)
+            else:
+                installed(None)
+
+        job.add_done_callback(report)
+
+    def journal_agrees(self) -> None:
+        self._directory.clear_mark()
+        self._directory.sweep()
+
+
+class _OpenFile:
+    """A snapshot on its way out."""
+
+    def __init__(self, file: storage.SnapshotFile) -> None:
+        self.applied = file.applied
+        self.size_bytes = file.size_bytes
+        self.crc = file.crc
+        self._file: BinaryIO = file.path.open("rb")
+        # Nobody looks for it by name, and it is gone when it is closed or the process ends.
+        file.path.unlink()
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self._file.fileno(), size, offset)
+
+    def discard(self) -> None:
+        self._file.close()
+
+
+class _PartialFile:
+    """A snapshot on its way in."""
+
+    def __init__(self, file: storage.SnapshotFile) -> None:
+        self._target = file
+        self._file: BinaryIO = file.path.open("wb")
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+
+    def complete(self) -> storage.SnapshotFile:
+        self._file.close()
+        return self._target
+
+    def discard(self) -> None:
+        self._file.close()
+        self._target.path.unlink(missing_ok=True)
+
+
+def _translated(error: BaseException) -> Exception:
+    if isinstance(error, storage.SnapshotError):
+        return SnapshotError(str(error))
+    assert isinstance(error, Exception)
+    return error
