@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 SECTOR_BYTES = 512
 
 
-class PowerCutError(OSError):
+class PowerCutError(Exception):
     """The machine went down in the middle of it."""
 
 

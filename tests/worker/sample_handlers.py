@@ -176,3 +176,8 @@ def stubborn_ticking(payload: bytes, context: TaskContext) -> None:
     while True:
         note(payload, f"left {context.lease_until_s - boottime_s():.3f}")
         time.sleep(0.02)
+
+
+@task("tally")
+async def tally(payload: bytes, context: TaskContext) -> None:
+    note(payload, context.task_id)

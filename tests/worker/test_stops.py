@@ -125,7 +125,7 @@ async def test_a_handler_has_stopped_before_its_lease_ends_when_no_broker_answer
 async def test_a_stubborn_handler_is_dead_before_its_lease_ends_when_no_broker_answers(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
-    run = await start_worker(lease_s=2.0)
+    run = await start_worker(lease_s=4.0)
     [task_id] = await broker.submit("stubborn-ticking", facts.payload)
     await facts.until("started")
 

@@ -1,0 +1,152 @@
+"""A task queue so plain that it can be checked by eye: a list of tasks, gone through every time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+BACKOFF_MS = 100
+"""What the model's tasks wait after their first attempt; twice that after each further one."""
+
+TERMINAL = ("COMPLETED", "FAILED", "CANCELLED")
+WAITING = ("SCHEDULED", "PENDING", "RETRYING")
+
+
+@dataclass
+class NaiveTask:
+    """One task, in the words of the API."""
+
+    id: str
+    priority: int
+    due_ms: int
+    max_attempts: int
+    expire_ms: int | None
+    retention_ms: int
+    state: str = "PENDING"
+    failure: str = ""
+    attempts: int = 0
+    token: int = 0
+    cancel_requested: bool = False
+    finished_ms: int = 0
+    redrives: int = 0
+    recorded: dict[int, str] = field(default_factory=dict)
+    """What each token's report led to."""
+
+
+class NaiveQueue:
+    """One queue; `now_ms` is set by whoever plays with it."""
+
+    def __init__(self, now_ms: int) -> None:
+        self.now_ms = now_ms
+        self.tasks: list[NaiveTask] = []
+        self.paused = False
+        self.aging_ms: int | None = None
+
+    def find(self, task_id: str) -> NaiveTask | None:
+        return next((task for task in self.tasks if task.id == task_id), None)
+
+    def count(self, state: str) -> int:
+        return sum(task.state == state for task in self.tasks)
+
+    def submit(self, task: NaiveTask) -> bool:
+        if self.find(task.id) is not None:
+            return False
+        task.due_ms = max(task.due_ms, self.now_ms)
+        task.state = "SCHEDULED" if task.due_ms > self.now_ms else "PENDING"
+        self.tasks.append(task)
+        return True
+
+    def next_up(self, most: int) -> list[NaiveTask]:
+        """What a claim of so many tasks has to get."""
+        if self.paused:
+            return []
+        ready = [task for task in self.tasks if task.state == "PENDING"]
+        if self.aging_ms is None:
+            ready.sort(key=lambda task: (-task.priority, task.due_ms))
+        else:
+            step_ms = self.aging_ms
+            ready.sort(key=lambda task: task.due_ms - task.priority * step_ms)
+        return ready[:most]
+
+    def start(self, task: NaiveTask, token: int) -> None:
+        task.state = "RUNNING"
+        task.token = token
+        task.attempts += 1
+
+    def report(
+        self, task_id: str, token: int, kind: str, retry_after_ms: int
+    ) -> tuple[str, str | None]:
+        """Return the status of a report, and the state that it tells."""
+        task = self.find(task_id)
+        if task is None:
+            return "NOT_FOUND", None
+        if task.state != "RUNNING" or task.token != token:
+            if token in task.recorded:
+                return "ALREADY_RECORDED", task.recorded[token]
+            return "LEASE_LOST", task.state
+        status = "RECORDED"
+        if kind == "complete":
+            self.finish(task, "COMPLETED")
+        elif task.cancel_requested:
+            status = "CANCELLED"
+            self.finish(task, "CANCELLED")
+        elif kind == "release":
+            task.attempts -= 1
+            task.state = "PENDING"
+        elif kind == "fail for good":
+            self.finish(task, "FAILED", "PERMANENT_ERROR")
+        else:
+            self.retry(task, retry_after_ms)
+        task.recorded[token] = task.state
+        return status, task.state
+
+    def expire(self, task: NaiveTask) -> None:
+        if task.cancel_requested:
+            self.finish(task, "CANCELLED")
+        else:
+            self.retry(task, BACKOFF_MS * 2 ** (task.attempts - 1))
+
+    def retry(self, task: NaiveTask, after_ms: int) -> None:
+        if task.attempts >= task.max_attempts:
+            self.finish(task, "FAILED", "ATTEMPTS_EXHAUSTED")
+        else:
+            task.state = "RETRYING"
+            task.due_ms = self.now_ms + after_ms
+
+    def cancel(self, task_id: str) -> str | None:
+        task = self.find(task_id)
+        if task is None:
+            return None
+        if task.state in WAITING:
+            self.finish(task, "CANCELLED")
+        elif task.state == "RUNNING":
+            task.cancel_requested = True
+        return task.state
+
+    def redrive(self, task: NaiveTask) -> None:
+        task.state = "PENDING"
+        task.failure = ""
+        task.attempts = 0
+        task.due_ms = self.now_ms
+        task.redrives += 1
+        if task.expire_ms is not None and task.expire_ms <= self.now_ms:
+            task.expire_ms = None
+
+    def finish(self, task: NaiveTask, state: str, failure: str = "") -> None:
+        task.state = state
+        task.failure = failure
+        task.cancel_requested = False
+        task.finished_ms = self.now_ms
+
+    def settle(self) -> None:
+        """Let happen what time alone brings about."""
+        for task in self.tasks:
+            if task.state in WAITING:
+                if task.expire_ms is not None and task.expire_ms <= self.now_ms:
+                    self.finish(task, "FAILED", "EXPIRED")
+                elif task.due_ms <= self.now_ms:
+                    task.state = "PENDING"
+        self.tasks = [
+            task
+            for task in self.tasks
+            if task.state not in TERMINAL or task.finished_ms + task.retention_ms > self.now_ms
+        ]

@@ -1,0 +1,259 @@
+"""The queue against a naive one, move by move, with the whole state checked after every move."""
+
+from __future__ import annotations
+
+import hypothesis
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tests.core.lone_queue import (
+    START_MS,
+    Claimed,
+    LoneQueue,
+    instant,
+    reason,
+    replied,
+    report_of,
+    span,
+    spec,
+    state_of,
+    status,
+)
+from tests.core.naive import BACKOFF_MS, NaiveQueue, NaiveTask
+from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
+from tq_cluster.core.operations import Refused
+
+Settings = queue_service_pb2.QueueSettings
+RETENTION_MS = 3_000
+REQUEST_WINDOW_MS = 500_000
+
+plans = st.fixed_dictionaries(
+    {
+        "priority": st.sampled_from([0, 0, 1, 2]),
+        "delay_ms": st.sampled_from([0, 0, 0, 40, 400]),
+        "max_attempts": st.integers(1, 3),
+        "expire_in_ms": st.sampled_from([None, None, None, 50, 500]),
+    }
+)
+
+
+class QueueAgainstNaiveQueue(RuleBasedStateMachine):
+    """Every move is made on both; every answer and every task must be the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = LoneQueue()
+        self.naive = NaiveQueue(START_MS)
+        self.queue.configure()  # so that there are counts to compare
+        self.given: list[Claimed] = []
+        """Every lease ever granted, live or not."""
+        self.named = 0
+        self.submits: dict[str, tuple[int, list[task_pb2.TaskSpec], list[str]]] = {}
+        self.claims: dict[str, tuple[int, int, list[Claimed]]] = {}
+
+    # ---------------------------------------------------------------- moves
+
+    @rule(batch=st.lists(plans, min_size=1, max_size=4), repeatable=st.booleans())
+    def submit(self, batch: list[dict[str, int | None]], *, repeatable: bool) -> None:
+        specs = [self._spec(**plan) for plan in batch]  # type: ignore[arg-type]  # as the strategy has it
+        request_id = f"submit-{self.named}" if repeatable else ""
+        ids = self.queue.submitted(*specs, request_id=request_id)
+        assert ids == [each.task_id for each in specs]
+        if repeatable:
+            self.submits[request_id] = (self.queue.now_ms, specs, ids)
+
+    @precondition(lambda self: self.submits)
+    @rule(data=st.data())
+    def repeat_a_submit(self, data: st.DataObject) -> None:
+        request_id = data.draw(st.sampled_from(sorted(self.submits)))
+        first_ms, specs, ids = self.submits[request_id]
+        if self.queue.now_ms - first_ms < REQUEST_WINDOW_MS:
+            assert self.queue.submitted(*specs, request_id=request_id) == ids
+
+    @precondition(lambda self: self.naive.tasks)
+    @rule(data=st.data())
+    def submit_an_id_that_is_taken(self, data: st.DataObject) -> None:
+        task = data.draw(st.sampled_from(self.naive.tasks))
+        outcome = self.queue.submit(spec(task_id=task.id))
+        reply = replied(outcome, task_service_pb2.SubmitResponse)
+        assert reply.results[0].HasField("error")
+
+    @rule(most=st.integers(1, 4), repeatable=st.booleans())
+    def claim(self, most: int, *, repeatable: bool) -> None:
+        request_id = f"claim-{self.named}" if repeatable else ""
+        self.named += 1
+        expected = self.naive.next_up(most)
+        outcome = self.queue.claim(most, request_id=request_id)
+        tasks = list(replied(outcome, worker_service_pb2.ClaimResponse).tasks)
+        assert [each.spec.task_id for each in tasks] == [task.id for task in expected]
+        for claimed, task in zip(tasks, expected, strict=True):
+            assert all(claimed.token > earlier.token for earlier in self.given)
+            self.naive.start(task, claimed.token)
+            assert claimed.attempt == task.attempts
+            self.given.append(claimed)
+        if repeatable and tasks:
+            self.claims[request_id] = (self.queue.now_ms, most, tasks)
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data())
+    def repeat_a_claim(self, data: st.DataObject) -> None:
+        request_id = data.draw(st.sampled_from(sorted(self.claims)))
+        first_ms, most, first = self.claims[request_id]
+        if self.queue.now_ms - first_ms >= REQUEST_WINDOW_MS:
+            return
+        reply = replied(
+            self.queue.claim(most, request_id=request_id), worker_service_pb2.ClaimResponse
+        )
+        kept = [each for each in first if self._is_live(each)]
+        assert [each.token for each in reply.tasks] == [each.token for each in kept]
+        lost = [each.spec.task_id for each in first if not self._is_live(each)]
+        assert list(reply.lost_task_ids) == [each for each in lost if self.naive.find(each)]
+
+    @precondition(lambda self: self.given)
+    @rule(
+        data=st.data(),
+        kind=st.sampled_from(["complete", "complete", "fail", "fail for good", "release"]),
+        retry_after_ms=st.sampled_from([0, 30, 300]),
+    )
+    def report(self, data: st.DataObject, kind: str, retry_after_ms: int) -> None:
+        claimed = data.draw(st.sampled_from(self.given))
+        expected = self.naive.report(claimed.spec.task_id, claimed.token, kind, retry_after_ms)
+        if kind == "complete":
+            report = report_of(claimed, complete=worker_service_pb2.Completion(result=b"x"))
+        elif kind == "release":
+            report = report_of(claimed, release=worker_service_pb2.Release())
+        else:
+            failure = worker_service_pb2.Failure(
+                permanent=kind == "fail for good", retry_after=span(retry_after_ms)
+            )
+            report = report_of(claimed, fail=failure)
+        (result,) = self.queue.report(report)
+        assert status(result) == expected[0]
+        if expected[1] is not None:
+            assert state_of(result) == expected[1]
+
+    @precondition(lambda self: self.queue.leases)
+    @rule(data=st.data())
+    def let_a_lease_expire(self, data: st.DataObject) -> None:
+        token = data.draw(st.sampled_from(sorted(self.queue.leases)))
+        claimed = next(each for each in self.given if each.token == token)
+        task = self.naive.find(claimed.spec.task_id)
+        assert task is not None
+        self.naive.expire(task)
+        self.queue.expire(claimed)
+
+    @precondition(lambda self: self.given)
+    @rule(data=st.data())
+    def heartbeat(self, data: st.DataObject) -> None:
+        listed = data.draw(st.lists(st.sampled_from(self.given), max_size=3))
+        statuses, live = self.queue.heartbeat(*listed)
+        assert live == [each.token for each in listed if self._is_live(each)]
+        for claimed, told in zip(listed, statuses, strict=True):
+            task = self.naive.find(claimed.spec.task_id)
+            if not self._is_live(claimed):
+                assert told == "LEASE_LOST"
+            else:
+                assert task is not None
+                assert told == ("CANCEL_REQUESTED" if task.cancel_requested else "RENEWED")
+
+    @precondition(lambda self: self.named)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        task_id = f"task-{data.draw(st.integers(0, self.named))}"
+        expected = self.naive.cancel(task_id)
+        outcome = self.queue.cancel(task_id)
+        if expected is None:
+            assert reason(outcome) == "NOT_FOUND"
+        else:
+            assert not isinstance(outcome, Refused)
+            assert self.queue.state(task_id) == expected
+
+    @rule(most=st.integers(1, 3))
+    def redrive(self, most: int) -> None:
+        dead = [task for task in self.naive.tasks if task.state == "FAILED"]
+        dead.sort(key=lambda task: task.finished_ms)
+        for task in dead[:most]:
+            self.naive.redrive(task)
+        outcome = self.queue.redrive(queue="default", max_tasks=most)
+        reply = replied(outcome, queue_service_pb2.RedriveResponse)
+        assert reply.redriven == len(dead[:most])
+
+    @rule(paused=st.booleans(), aging_ms=st.sampled_from([None, None, 20, 5_000]))
+    def configure(self, *, paused: bool, aging_ms: int | None) -> None:
+        self.naive.paused, self.naive.aging_ms = paused, aging_ms
+        if aging_ms is None:
+            self.queue.configure(paused=paused)
+        else:
+            self.queue.configure(
+                paused=paused, ordering=Settings.ORDERING_AGING, aging=span(aging_ms)
+            )
+
+    @rule(ms=st.sampled_from([1, 30, 300, 3_000, 600_000]))
+    def let_time_pass(self, ms: int) -> None:
+        self.queue.now_ms += ms
+        self.naive.now_ms += ms
+
+    # ---------------------------------------------------------------- what must hold
+
+    @invariant()
+    def both_agree_on_every_task(self) -> None:
+        self.naive.settle()
+        self.queue.make_due()
+        self.queue.remove_retired()
+        for task in self.naive.tasks:
+            seen = self.queue.task(task.id)
+            failure = task_pb2.FailureReason.Name(seen.failure_reason)
+            assert self.queue.state(task.id) == task.state
+            assert seen.attempts_made == task.attempts
+            assert seen.cancel_requested == task.cancel_requested
+            assert seen.redrives == task.redrives
+            assert failure.removeprefix("FAILURE_REASON_") == (task.failure or "UNSPECIFIED")
+        stats = self.queue.stats()
+        for state in ("SCHEDULED", "PENDING", "RUNNING", "RETRYING", "COMPLETED", "FAILED"):
+            assert getattr(stats, state.lower()) == self.naive.count(state)
+        running = {task.token for task in self.naive.tasks if task.state == "RUNNING"}
+        assert set(self.queue.leases) == running
+
+    # ---------------------------------------------------------------- helpers
+
+    def _spec(
+        self, priority: int, delay_ms: int, max_attempts: int, expire_in_ms: int | None
+    ) -> task_pb2.TaskSpec:
+        """A task for both queues, given to the naive one."""
+        self.named += 1
+        now_ms = self.queue.now_ms
+        task = NaiveTask(
+            id=f"task-{self.named}",
+            priority=priority,
+            due_ms=now_ms + delay_ms,
+            max_attempts=max_attempts,
+            expire_ms=None if expire_in_ms is None else now_ms + expire_in_ms,
+            retention_ms=RETENTION_MS,
+        )
+        assert self.naive.submit(task)
+        return spec(
+            task_id=task.id,
+            priority=priority,
+            run_at=instant(task.due_ms),
+            max_attempts=max_attempts,
+            expire_at=None if task.expire_ms is None else instant(task.expire_ms),
+            retention=span(RETENTION_MS),
+            retry_policy=task_pb2.RetryPolicy(
+                initial_backoff=span(BACKOFF_MS), multiplier=2, no_jitter=True
+            ),
+        )
+
+    def _is_live(self, claimed: Claimed) -> bool:
+        task = self.naive.find(claimed.spec.task_id)
+        return task is not None and task.state == "RUNNING" and task.token == claimed.token
+
+
+QueueAgainstNaiveQueue.TestCase.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+test_the_queue_does_what_a_naive_one_does = QueueAgainstNaiveQueue.TestCase

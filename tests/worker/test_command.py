@@ -1,0 +1,219 @@
+"""The command `tq-worker run` as a person or a supervisor meets it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.worker.conftest import SAMPLES, SHIPPED, Facts
+from tests.worker.fake_broker import FakeBroker
+
+Process = asyncio.subprocess.Process
+Run = Callable[..., Awaitable[Process]]
+
+
+@pytest.fixture
+async def run(broker: FakeBroker) -> AsyncIterator[Run]:
+    """Start the command; whatever still runs at the end is killed."""
+    processes: list[Process] = []
+
+    async def start(*arguments: str, handlers: str = f"{SHIPPED},{SAMPLES}") -> Process:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tq_worker", "run", "--handlers", handlers, "--queues", "q"),
+            *("--address", broker.address, *arguments),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        if process.returncode is None:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            await process.communicate()
+
+
+async def output_of(process: Process) -> str:
+    """Wait for its end; returns what it wrote to standard error."""
+    _, errors = await process.communicate()
+    return errors.decode()
+
+
+async def test_sigterm_finishes_what_runs_and_exits_with_0(
+    broker: FakeBroker, facts: Facts, run: Run
+) -> None:
+    process = await run("--log-format", "json", "--worker-id", "me")
+    [task_id] = await broker.submit("until-file", facts.payload)
+    await facts.until("started")
+
+    process.send_signal(signal.SIGTERM)
+    await broker.until(lambda: broker.claimants == 0, "no more claims")
+    facts.path.with_name("facts.go").touch()
+    output = await output_of(process)
+
+    assert process.returncode == 0, output
+    assert broker.tasks[task_id].ends == ["completed"]
+    assert broker.tasks[task_id].worker_id == "me"
+    events = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    assert [each["event"] for each in events] == [
+        "handler process started",
+        "worker ready",
+        "worker drains",
+        "worker ends",
+    ]
+    assert events[1]["worker_id"] == "me"
+    assert "echo" in events[1]["types"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_releases_what_runs_and_exits_with_0(
+    broker: FakeBroker, facts: Facts, run: Run, number: signal.Signals
+) -> None:
+    process = await run()
+    [task_id] = await broker.submit("stubborn", facts.payload)
+    await facts.until("started")
+
+    process.send_signal(number)
+    await broker.until(lambda: broker.claimants == 0, "no more claims")
+    process.send_signal(number)
+    output = await output_of(process)
+
+    assert process.returncode == 0, output
+    assert broker.tasks[task_id].ends == ["released"]
+
+
+async def test_everything_wrong_with_the_command_line_is_said_at_once(run: Run) -> None:
+    process = await run(
+        *("--queues", "a b,ok", "--concurrency", "0", "--processes", "x"),
+        *("--lease", "1day", "--drain-timeout", "2days", "--log-format", "xml"),
+        *("--address", "nowhere,h:99999", "--worker-id", ""),
+        handlers="no-module",
+    )
+
+    output = await output_of(process)
+
+    assert process.returncode == 2
+    assert output.splitlines() == [
+        "tq-worker: --handlers: 'no-module' is not allowed: module names like package.module",
+        "tq-worker: --queues: 'a b' is not allowed: 1 to 128 characters of A-Z a-z 0-9 . _ -",
+        "tq-worker: --concurrency '0': must be a whole number from 1 to 1000",
+        "tq-worker: --processes 'x': must be a whole number from 1 to 64",
+        "tq-worker: --address: 'nowhere' is not an address: must be host:port",
+        "tq-worker: --address: 'h:99999' is not an address: must be host:port",
+        "tq-worker: --lease '1day': must be a time like 500ms, 30s, 5m or 1h, from 1 s to 3600 s",
+        "tq-worker: --drain-timeout '2days': must be a time like 500ms, 30s, 5m or 1h, "
+        "from 0 s to 86400 s",
+        "tq-worker: --worker-id: 0 characters; 1 to 200 are allowed",
+        "tq-worker: --log-format 'xml': must be text or json",
+    ]
+
+
+async def test_handler_modules_that_cannot_be_used_are_named_with_the_reason(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}:{tmp_path}")
+    broken = {
+        "has_typo": "import json\n\nx = jsn\n",
+        "no_arguments": "from tq_worker import task\n\n@task('a')\ndef a(): ...\n",
+        "twice": f"from tq_worker import task\nimport {SHIPPED}\n\n"
+        "@task('echo')\ndef b(payload, context): ...\n",
+        "bad_type": "from tq_worker import task\n\n@task('a b')\ndef a(payload, context): ...\n",
+    }
+    for name, text in broken.items():
+        (tmp_path / f"{name}.py").write_text(text)
+
+    process = await run(handlers=",".join(["absent", *broken]))
+    output = await output_of(process)
+
+    assert process.returncode == 2
+    assert [line for line in output.splitlines() if line.startswith("tq-worker: ")] == [
+        "tq-worker: --handlers absent: cannot be imported: ModuleNotFoundError: "
+        "No module named 'absent'",
+        "tq-worker: --handlers has_typo: cannot be imported: NameError: "
+        f"name 'jsn' is not defined (at {tmp_path}/has_typo.py, line 3)",
+        "tq-worker: --handlers no_arguments: cannot be imported: TypeError: "
+        "@task('a'): no_arguments.a must take (payload, context): too many positional arguments "
+        f"(at {tmp_path}/no_arguments.py, line 3)",
+        "tq-worker: --handlers twice: cannot be imported: ValueError: "
+        "@task('echo'): both tq_worker.handlers.echo.echo and twice.b claim this type "
+        f"(at {tmp_path}/twice.py, line 4)",
+        "tq-worker: --handlers bad_type: cannot be imported: ValueError: "
+        "@task('a b'): a task type is 1 to 128 characters of A-Z a-z 0-9 . _ : - "
+        f"(at {tmp_path}/bad_type.py, line 3)",
+    ]
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("x = 1\n", "no function there is decorated with @task"),
+        ("import os\nos._exit(9)\n", "while imported, the handler process exited with code 9"),
+    ],
+)
+async def test_a_module_without_handlers_or_that_ends_the_process_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, reason: str
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}:{tmp_path}")
+    (tmp_path / "odd.py").write_text(text)
+
+    process = await run("--processes", "2", handlers="odd")
+    output = await output_of(process)
+
+    assert process.returncode == 2
+    problems = [line for line in output.splitlines() if line.startswith("tq-worker: ")]
+    assert problems == [f"tq-worker: --handlers odd: {reason}"]
+
+
+async def test_handlers_die_with_a_worker_that_is_killed(
+    broker: FakeBroker, facts: Facts, run: Run
+) -> None:
+    process = await run("--processes", "2")
+    await broker.submit("stubborn", facts.payload, count=2)
+    await facts.until("started", count=2)
+    children = psutil.Process(process.pid).children()
+
+    process.kill()
+
+    assert len(children) == 2
+    gone, alive = psutil.wait_procs(children, timeout=10)
+    assert (len(gone), alive) == (2, [])
+
+
+async def test_a_handler_does_not_outlive_its_lease_when_the_worker_itself_is_stopped(
+    broker: FakeBroker, facts: Facts, run: Run
+) -> None:
+    process = await run("--lease", "1s")
+    await broker.submit("stubborn", facts.payload)
+    await facts.until("started")
+    [child] = psutil.Process(process.pid).children()
+
+    process.send_signal(signal.SIGSTOP)
+
+    # A zombie: the worker cannot reap it.
+    await broker.until(lambda: child.status() == psutil.STATUS_ZOMBIE, "the handler's end")
+    process.send_signal(signal.SIGCONT)
+    [echo] = await broker.submit("echo")
+    await broker.until_ended([echo])
+
+
+async def test_an_idle_worker_is_small(broker: FakeBroker, run: Run) -> None:
+    process = await run()
+    await broker.until_ended(await broker.submit("echo", count=100))
+    parent = psutil.Process(process.pid)
+    [child] = parent.children()
+
+    parent_bytes = parent.memory_info().rss
+    child_bytes = child.memory_info().rss
+
+    assert parent_bytes < 60_000_000
+    assert parent_bytes + child_bytes < 100_000_000

@@ -1,0 +1,104 @@
+"""Workers that leave."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.worker.conftest import Facts, StartWorker
+from tests.worker.fake_broker import FakeBroker
+from tq_worker.worker import Leaving
+
+
+async def test_a_worker_that_leaves_finishes_what_runs_and_releases_what_waits(
+    broker: FakeBroker, start_worker: StartWorker, facts: Facts
+) -> None:
+    run = await start_worker(concurrency=1)
+    # Fast ones first, so that the worker holds some ahead.
+    await broker.until_ended(await broker.submit("echo", count=3000))
+    [running] = await broker.submit("until-file", facts.payload)
+    await facts.until("started")
+    waiting = await broker.submit("echo", count=5)
+    await broker.until_running(waiting)
+
+    run.worker.leave()
+    await broker.until(
+        lambda: all(broker.tasks[each].ends == ["released"] for each in waiting), "releases"
+    )
+    assert not run.task.done()
+    facts.path.with_name("facts.go").touch()
+
+    assert await run.task == 0
+    assert broker.tasks[running].ends == ["completed"]
+    assert [broker.tasks[each].state for each in waiting] == ["PENDING"] * 5
+    assert broker.claimants == 0
+
+
+@pytest.mark.parametrize("task_type", ["until-cancelled", "until-cancelled-sync"])
+async def test_what_does_not_finish_within_the_drain_timeout_is_stopped_and_released(
+    broker: FakeBroker, start_worker: StartWorker, facts: Facts, task_type: str
+) -> None:
+    run = await start_worker(drain_timeout_s=0.1)
+    [task_id] = await broker.submit(task_type, facts.payload)
+    await facts.until("started")
+
+    assert await run.leave() == 0
+
+    assert broker.tasks[task_id].ends == ["released"]
+    assert broker.tasks[task_id].error == "the worker shuts down"
+    assert broker.tasks[task_id].attempts == 0
+    assert "stopped: the worker shuts down" in facts.lines()
+
+
+async def test_a_worker_told_twice_to_leave_does_not_wait_even_for_stubborn_handlers(
+    broker: FakeBroker, start_worker: StartWorker, facts: Facts
+) -> None:
+    run = await start_worker()
+    [task_id] = await broker.submit("stubborn", facts.payload)
+    await facts.until("started")
+
+    run.worker.leave()
+    assert await run.leave() == 0
+
+    assert broker.tasks[task_id].ends == ["released"]
+
+
+async def test_a_worker_that_leaves_claims_no_more(
+    broker: FakeBroker, start_worker: StartWorker, facts: Facts
+) -> None:
+    run = await start_worker(concurrency=2)
+    await broker.submit("until-file", facts.payload)
+    await facts.until("started")
+    await broker.until(lambda: broker.claimants == 1, "a claim that waits")
+
+    run.worker.leave()
+    await broker.until(lambda: broker.claimants == 0, "the claim's end")
+    [late] = await broker.submit("echo")
+    facts.path.with_name("facts.go").touch()
+
+    assert await run.task == 0
+    assert broker.tasks[late].state == "PENDING"
+    assert broker.tasks[late].ends == []
+
+
+async def test_a_worker_may_leave_while_its_handlers_are_still_loading(
+    broker: FakeBroker, start_worker: StartWorker
+) -> None:
+    run = await start_worker()
+
+    assert await run.leave(Leaving.AT_ONCE) == 0
+
+    assert run.pids() == []
+
+
+async def test_a_worker_that_cannot_deliver_its_last_reports_says_so(
+    broker: FakeBroker, start_worker: StartWorker, facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tq_worker.worker.LAST_REPORTS_S", 0.3)
+    run = await start_worker()
+    await broker.submit("until-file", facts.payload)
+    await facts.until("started")
+
+    await broker.stop()
+    facts.path.with_name("facts.go").touch()
+
+    assert await run.leave() == 1
