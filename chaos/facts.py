@@ -76,7 +76,7 @@ class Facts:
                         lease.renewals.append((call, renewal))
                 case ReportCall():
                     self.task(call.task_id).lease(call.token).reports.append(call)
-                case ReadCall() if call.ended_s is not None:
+                case ReadCall() if call.answer is Answer.APPLIED:
                     self.task(call.task_id).reads.append(call)
         for task_id in ledger.listing or ():
             self.task(task_id)

@@ -139,7 +139,7 @@ class ReportCall(Call):
 
 @dataclass(slots=True, kw_only=True)
 class ReadCall(Call):
-    """A linearizable GetTask. ``task`` counts once it is answered: None is NOT_FOUND."""
+    """A linearizable GetTask. ``task`` counts once it is APPLIED: None is NOT_FOUND."""
 
     task_id: str
     task: task_pb2.Task | None = None
@@ -295,11 +295,13 @@ def _describe(call: Call, task_id: str) -> str:
         }
         return f"heartbeat: {_pairs(states)}" if states else ""
     if isinstance(call, ReportCall) and call.task_id == task_id:
-        status = ReportStatus.Name(call.status) if call.ended_s is not None else ended
+        status = ReportStatus.Name(call.status) if call.status else ended
         return f"report {call.ending.value} with token {call.token}: {status}"
     if isinstance(call, ReadCall) and call.task_id == task_id:
+        if call.answer is not Answer.APPLIED:
+            return f"read: {ended}"
         if call.task is None:
-            return "read: not found" if call.ended_s is not None else "read: unknown"
+            return "read: not found"
         ends = {a.token: task_pb2.Attempt.End.Name(a.end) for a in call.task.attempts}
         return f"read: {task_pb2.TaskState.Name(call.task.state)}, {_pairs(ends) or 'no attempts'}"
     return ""

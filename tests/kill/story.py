@@ -110,6 +110,13 @@ class Story:
         if self._answered(at):
             self.ledger.found(call, task)
 
+    def refuse_read(self, at: Span) -> None:
+        """Read task t where no broker can say anything of it."""
+        self._now_s = at[0]
+        call = self.ledger.read("reader", "t")
+        if self._answered(at):
+            self.ledger.refused(call, "NO_LEADER")
+
     def listed(self, *labels_of_ids: tuple[str, str]) -> None:
         """End with a listing of (task id, request id/item)."""
         self.ledger.listed(

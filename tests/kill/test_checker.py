@@ -108,6 +108,12 @@ def a_failure_retried_by_the_next_lease() -> Story:
     return story
 
 
+def a_read_that_found_no_leader() -> Story:
+    story = one_task_done()
+    story.refuse_read((10, 11))
+    return story
+
+
 @pytest.mark.parametrize(
     "tell",
     [
@@ -120,6 +126,7 @@ def a_failure_retried_by_the_next_lease() -> Story:
         a_claim_without_an_answer_whose_lease_expired,
         a_worker_too_late_that_is_told_so,
         a_failure_retried_by_the_next_lease,
+        a_read_that_found_no_leader,
     ],
 )
 def test_a_history_that_keeps_the_contract_passes(tell: Callable[[], Story]) -> None:
