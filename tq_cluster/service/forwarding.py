@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import grpc
@@ -19,7 +19,10 @@ from tq_cluster.service.roles import KnownLeader, Roles
 CONNECT_S = 0.1
 """How long one attempt waits for a connection before it looks again who leads."""
 DEPOSED_GRACE_S = 0.2
-"""How long a call waits on for the answer of a node that another has succeeded as leader."""
+"""How long a call waits on for the answer of a node that another has succeeded as leader, where
+nothing else can tell what became of it."""
+REPEATED_AFTER_S = 0.02
+"""The same where the call can be repeated at the new leader."""
 
 _NOT_TAKEN = (errors_pb2.ERROR_REASON_NOT_LEADER, errors_pb2.ERROR_REASON_NO_LEADER)
 
@@ -36,6 +39,7 @@ class BrokenError(Exception):
 class _Flight:
     leader: KnownLeader
     sent: grpc.aio.UnaryUnaryCall[bytes, bytes]
+    repeatable: Callable[[], bool]
     abandoned: bool = False
 
 
@@ -50,9 +54,12 @@ class Forwarder:
         self._flights: set[_Flight] = set()
         roles.on_leader(self._leader_changed)
 
-    async def send(self, leader: KnownLeader, raw: bytes, call: Call) -> bytes:
+    async def send(
+        self, leader: KnownLeader, raw: bytes, call: Call, repeatable: Callable[[], bool]
+    ) -> bytes:
         """Return the leader's reply.
 
+        ``repeatable`` says whether the call may be sent again although it may have been applied.
         Raises NotTakenError, BrokenError, or the CallError that the leader answered with.
         """
         within_s = min(CONNECT_S, call.answer_by_s - self._loop.time())
@@ -62,7 +69,7 @@ class Forwarder:
         sent = self._links.method(leader.address, call.path)(
             raw, timeout=max(call.cut_s - now_s, 0.0), metadata=self._metadata(call, now_s)
         )
-        flight = _Flight(leader, sent)
+        flight = _Flight(leader, sent, repeatable)
         self._flights.add(flight)
         try:
             return await sent
@@ -104,8 +111,9 @@ class Forwarder:
         if leader is None:
             return  # the old one may yet answer
         deposed = [each for each in self._flights if each.leader.node_id != leader.node_id]
-        if deposed:
-            self._loop.call_later(DEPOSED_GRACE_S, self._abandon, deposed)
+        repeatable = [flight for flight in deposed if flight.repeatable()]
+        self._loop.call_later(REPEATED_AFTER_S, self._abandon, repeatable)
+        self._loop.call_later(DEPOSED_GRACE_S, self._abandon, deposed)
 
     def _abandon(self, flights: list[_Flight]) -> None:
         for flight in flights:

@@ -41,7 +41,7 @@ CHANNEL_OPTIONS: _Options = [
     # A node that was restarted is found again at once.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 100),
     # Each node has connections of its own; sharing between in-process nodes would entangle them.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),

@@ -11,6 +11,7 @@ import random
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 import grpc.aio
@@ -153,7 +154,8 @@ class Router:
                     current = method.aged(raw, self._loop.time() - call.arrived_s)
                     if leader.here:
                         return await self._serve(method, current, call)
-                    return await self._forwarder.send(leader, current, call)
+                    repeatable = partial(method.repeatable, raw)
+                    return await self._forwarder.send(leader, current, call, repeatable)
             except (NotLeaderError, NotAppliedError, NotTakenError) as error:
                 attempts.last = str(error)
             except (OutcomeUnknownError, BrokenError) as error:
