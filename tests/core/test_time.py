@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from tests.core.lone_queue import LoneQueue, Timestamp, at, span, spec
+from tests.core.lone_queue import LoneQueue, at, span, spec
 from tq.v1 import task_pb2
 from tq_cluster.core import queries
 from tq_cluster.core.limits import DAY_MS
