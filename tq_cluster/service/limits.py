@@ -33,7 +33,7 @@ SERVER_OPTIONS: _Options = [
     ("grpc.so_reuseport", 0),
     ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
     ("grpc.max_connection_age_grace_ms", CONNECTION_AGE_GRACE_MS),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
+    ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
 ]
 
 CHANNEL_OPTIONS: _Options = [
