@@ -30,6 +30,8 @@ def busy_queue() -> LoneQueue:
 
 
 INDEXES = [
+    tables.SPECS,
+    tables.RESULTS,
     tables.QUEUE_IDS,
     tables.TASK_IDS,
     tables.PAYLOADS,
@@ -69,7 +71,7 @@ def test_a_row_that_belongs_to_nothing_is_found(table: int) -> None:
         assert invariants.violations(workspace) != []
 
 
-def change(workspace: Workspace, state: states.State, **fields: object) -> None:
+def change(workspace: Workspace, state: states.State, fields: dict[str, object]) -> None:
     """Change the row of the one task in ``state``."""
     for key, value in list(workspace.scan(tables.TASKS, PREFIX, b"\xff", limit=100)):
         row = state_pb2.TaskRow.FromString(value)
@@ -110,7 +112,7 @@ def test_a_task_that_contradicts_what_is_around_it_is_found(
 ) -> None:
     queue = busy_queue()
     with queue.store.workspace() as workspace:
-        change(workspace, state, **fields)
+        change(workspace, state, fields)
 
         assert invariants.violations(workspace) != []
 
@@ -135,7 +137,7 @@ def test_two_tasks_that_had_the_same_token_are_found() -> None:
         attempt = state_pb2.AttemptRow.FromString(value)
         attempt.token -= 1
         workspace.put(tables.ATTEMPTS, key, attempt.SerializeToString())
-        change(workspace, states.FAILED, token=attempt.token)
+        change(workspace, states.FAILED, {"token": attempt.token})
 
         found = invariants.violations(workspace)
 

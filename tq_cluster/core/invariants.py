@@ -86,7 +86,14 @@ class _Audit:
 
     def _task(self, number: int, row: state_pb2.TaskRow) -> Iterator[str]:
         """Check a task's own rows, and note which others have to be there."""
-        spec = rows.read_spec(self._view, self._prefix, number)
+        key = tables.number_key(self._prefix, number)
+        spec_row = self._view.get(tables.SPECS, key)
+        if spec_row is None:
+            yield f"task {number} has no spec"
+            return
+        if row.has_result and self._view.get(tables.RESULTS, key) is None:
+            yield f"task {number} has no result"
+            return
         if number > self._counters.task_number:
             yield f"task {number} is above the counter, {self._counters.task_number}"
         if row.state not in states.TRANSITIONS:
@@ -105,7 +112,7 @@ class _Audit:
         if row.has_result and row.state != states.COMPLETED:
             yield f"task {number} has a result in state {row.state}"
         yield from self._lease_tokens(number, row)
-        self._expect(number, row, spec)
+        self._expect(number, row, task_pb2.TaskSpec.FromString(spec_row))
         self._expect_content(number, row)
 
     def _lease_tokens(self, number: int, row: state_pb2.TaskRow) -> Iterator[str]:
