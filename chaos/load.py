@@ -23,6 +23,7 @@ WORKERS = ("w1", "w2", "w3")
 SUBMIT_EVERY_S = 0.02
 READ_EVERY_S = 0.05
 NEWEST = 20
+UNDER_WAY = 100
 
 
 @dataclass(slots=True)
@@ -76,6 +77,15 @@ class Load:
             return first_acknowledged_s(self.ledger, from_s) is not None or None
 
         await self._await("a new write to be acknowledged", acknowledged, within_s)
+
+    async def await_under_way(self, within_s: float = 30) -> None:
+        """Wait until the load is more than a beginning: tasks are waiting, held and finished."""
+
+        async def under_way() -> bool | None:
+            done = sum(worker.done for worker in self.workers)
+            return (len(self._ids) >= UNDER_WAY and done >= UNDER_WAY // 2) or None
+
+        await self._await(f"{UNDER_WAY} tasks to be submitted", under_way, within_s)
 
     async def await_silence(self, within_s: float, *, since_s: float) -> None:
         """Wait until running brokers could not take a submit that was sent since then."""

@@ -55,7 +55,7 @@ async def test_twenty_killed_leaders_lose_nothing_and_double_nothing(
 ) -> None:
     outages = []
     async with Load(cluster, lease_s=LEASE_S) as load:
-        await load.await_acknowledgement(within_s=20)
+        await load.await_under_way()
         for _ in range(KILLS):
             killed, measured = await kill_leader(load)
             outages.append(measured)
@@ -71,7 +71,7 @@ async def test_two_of_three_killed_stop_writes_and_lose_nothing(
     cluster: ProcessCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with Load(cluster, lease_s=LEASE_S) as load:
-        await load.await_acknowledgement(within_s=20)
+        await load.await_under_way()
         leader = await cluster.await_leader(within_s=20)
         follower = next(node_id for node_id in cluster.brokers if node_id != leader.node_id)
 
@@ -93,7 +93,7 @@ async def test_all_three_killed_at_once_come_back_with_everything(
     cluster: ProcessCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with Load(cluster, lease_s=LEASE_S) as load:
-        await load.await_acknowledgement(within_s=20)
+        await load.await_under_way()
 
         killed_s = load.ledger.now_s()
         cluster.kill(*cluster.brokers)
@@ -110,7 +110,7 @@ async def test_a_leader_paused_past_the_leases_wakes_up_and_decides_nothing(
     cluster: ProcessCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with Load(cluster, lease_s=LEASE_S) as load:
-        await load.await_acknowledgement(within_s=20)
+        await load.await_under_way()
         leader = await cluster.await_leader(within_s=20)
         old_leader = [cluster.brokers[leader.node_id].address]
         silent = worker(load, "silent", old_leader, lease_s=LEASE_S)
