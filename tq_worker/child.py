@@ -20,15 +20,14 @@ import threading
 import traceback
 
 from tq.internal.v1.worker_child_pb2 import ToHandlers
+from tq_worker import exits
 from tq_worker.clock import boottime_s
 from tq_worker.frames import FrameReader
-from tq_worker.outbox import EXIT_PARENT_GONE, Outbox
+from tq_worker.outbox import Outbox
 from tq_worker.progress import Progress
 from tq_worker.registry import HANDLERS, load
 from tq_worker.runner import Attempt, Runner
 
-EXIT_NOT_LOADED = 72
-EXIT_BROKEN = 73
 READ_BYTES = 256 * 1024
 WATCH_S = 1.0
 """Leases are looked at this often: poll() counts on a clock that stops while the machine sleeps."""
@@ -62,14 +61,14 @@ class Listener:
                 if poll.poll(self._patience_ms()):
                     data = self._connection.recv(READ_BYTES)
                     if not data:
-                        os._exit(EXIT_PARENT_GONE)
+                        os._exit(exits.PARENT_GONE)
                     for message in self._frames.feed(data):
                         self._obey(message, runner, loop)
                 else:
                     self._check_leases()
         except BaseException:  # noqa: BLE001 - a process that cannot hear its parent must not run on
             traceback.print_exc()
-            os._exit(EXIT_BROKEN)
+            os._exit(exits.BROKEN)
 
     def _obey(self, message: ToHandlers, runner: Runner, loop: asyncio.AbstractEventLoop) -> None:
         for renewal in message.renewals:
@@ -101,14 +100,14 @@ class Listener:
             return None
         now_s = boottime_s()
         # One that waits with its lease over is never started and needs no watch.
-        ends_s = [each.lease_until_s for each in attempts if each.lease_until_s > now_s]
+        ends_s = [each.last_s for each in attempts if each.last_s > now_s]
         return math.ceil(min(WATCH_S, min(ends_s, default=math.inf) - now_s) * 1000)
 
     def _check_leases(self) -> None:
         now_s = boottime_s()
         for attempt in list(self._attempts.values()):
-            if attempt.context is not None and now_s >= attempt.lease_until_s:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if attempt.context is not None and now_s >= attempt.last_s:
+                os._exit(exits.LEASE_OVER)
 
 
 async def serve(listener: Listener, outbox: Outbox, progress: Progress, slots: int) -> None:
@@ -146,7 +145,7 @@ def main() -> None:
     problems = load(arguments.handlers.split(","))
     if problems:
         outbox.loaded((), problems)
-        sys.exit(EXIT_NOT_LOADED)
+        sys.exit(exits.NOT_LOADED)
     asyncio.run(serve(Listener(connection), outbox, progress, arguments.slots))
 
 

@@ -108,7 +108,8 @@ class Claims:
         return True
 
     def _take(self, answer: Answer[ClaimResponse]) -> None:
-        self._custody.take(answer.reply.tasks, answer.sent_at_s, self._pool)
+        fresh = self._custody.take(answer.reply.tasks, answer.sent_at_s)
+        self._pool.hand_in(fresh, self._custody.ahead())
 
     async def _room(self) -> int:
         """Wait until a claim is worth its while; returns for how many tasks there is room."""

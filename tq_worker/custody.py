@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
-from tq_worker import endings
 from tq_worker.clock import boottime_s
 from tq_worker.leases import Lease, Stop
 from tq_worker.pace import Pace
@@ -23,18 +22,6 @@ is killed.
 """
 LOST_GRACE_S = 1.0
 """The same once another worker may hold its task."""
-
-
-class Runs(Protocol):
-    """Where tasks are run."""
-
-    def hand_in(
-        self, tasks: Sequence[tuple[Lease, ClaimedTask]], ahead: int
-    ) -> Sequence[tuple[Lease, ClaimedTask]]:
-        """Take tasks; returns those that there is no place for."""
-
-    def processes(self) -> list[HandlerProcess]:
-        """Return the processes that live."""
 
 
 class Reports(Protocol):
@@ -54,25 +41,20 @@ class Custody:
         """Set when a task ended or there may be room for more; whoever waits for it clears it."""
         self._pace = Pace(concurrency, boottime_s())
         self._reports = reports
-        self._waits: dict[int, tuple[int, float]] = {}
-        """By process: how many tasks had started there, and since when no other has while some
-        wait.
-        """
 
     # ---------------------------------------------------------------- what the broker says
 
-    def take(self, tasks: Iterable[ClaimedTask], sent_at_s: float, runs: Runs) -> None:
-        """Have claimed tasks run; those that there is no place for any more are given back."""
+    def take(
+        self, tasks: Iterable[ClaimedTask], sent_at_s: float
+    ) -> list[tuple[Lease, ClaimedTask]]:
+        """Hold the leases that a claim sent at ``sent_at_s`` was granted; returns those to run."""
         fresh = []
         for claimed in tasks:
             if claimed.token not in self.held:
                 lease = Lease.of(claimed, sent_at_s)
                 self.held[lease.token] = lease
                 fresh.append((lease, claimed))
-        for lease, _ in runs.hand_in(fresh, self.ahead()):
-            self._report(
-                lease, endings.released(lease.task_id, lease.token, "no process takes it now")
-            )
+        return fresh
 
     def ahead(self) -> int:
         """How many tasks to hold beyond those that run."""
@@ -133,10 +115,9 @@ class Custody:
                 lease,
                 started=process.has_started(lease),
                 cause=cause,
-                killed=process.killed_for is not None,
+                killed=process.ended_for_a_lease(),
             )
             self._report(lease, report)
-        self._waits.pop(process.pid, None)
         self.changed.set()
 
     def room_changed(self) -> None:
@@ -158,18 +139,6 @@ class Custody:
                 process.kill(
                     f"the handler of task {lease.task_id} did not stop though {_reason(lease)}"
                 )
-
-    def give_back_stuck(self, runs: Runs, now_s: float, patience_s: float) -> None:
-        """Return tasks that wait behind handlers which take longer than those before them did."""
-        for process in runs.processes():
-            started, since_s = self._waits.get(process.pid, (-1, now_s))
-            if not process.unstarted():
-                self._waits.pop(process.pid, None)
-            elif process.taken() != started:
-                self._waits[process.pid] = (process.taken(), now_s)
-            elif now_s - since_s >= patience_s:
-                self._waits.pop(process.pid)
-                process.give_back()
 
     def _report(self, lease: Lease, report: TaskReport | None) -> None:
         lease.process = None

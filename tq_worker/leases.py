@@ -20,6 +20,8 @@ renewed.
 """
 KILL_BEFORE = 1 / 30
 """The part of a lease's length before its end at which a handler that still runs is killed."""
+EXIT_BEFORE = 1 / 60
+"""The same for a handler process that ends itself, as nobody else did."""
 
 
 class Stop(enum.Enum):

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 
 from tq.internal.v1.worker_child_pb2 import FromHandlers, Loaded
 from tq.v1.worker_service_pb2 import TaskReport
+from tq_worker import exits
 from tq_worker.frames import encode
-
-EXIT_PARENT_GONE = 71
 
 
 class Outbox:
@@ -53,4 +52,4 @@ class Outbox:
             self._connection.sendall(encode(message))
         except OSError:
             # Nobody renews the leases any more.
-            os._exit(EXIT_PARENT_GONE)
+            os._exit(exits.PARENT_GONE)

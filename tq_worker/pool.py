@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tq.internal.v1.worker_child_pb2 import Loaded
 from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
+from tq_worker import endings
 from tq_worker.errors import UsageError
 from tq_worker.leases import Lease
 from tq_worker.process import HandlerProcess
@@ -18,6 +19,10 @@ _logger = logging.getLogger(__name__)
 
 RESTART_FIRST_S = 0.1
 RESTART_MAX_S = 10.0
+PATIENCE_S = 1.0
+"""How long tasks may wait for a process, or behind a handler that takes its time, before they are
+given back.
+"""
 LEAVE_S = 2.0
 
 
@@ -54,6 +59,8 @@ class Pool:
         """How often in a row each died without having finished a task."""
         self._restarts: dict[int, asyncio.TimerHandle] = {}
         self._loading: dict[int, asyncio.Future[Loaded]] = {}
+        self._unplaced: list[tuple[Lease, ClaimedTask]] = []
+        """What came just when a process had died."""
         self._gone = asyncio.Event()
         self._closing = False
         self.task_types: Sequence[str] = ()
@@ -81,27 +88,34 @@ class Pool:
 
     def room(self, ahead: int) -> int:
         """How many tasks can be taken, ``ahead`` of them to wait for a slot."""
-        return sum(self._rooms(self.processes(), ahead))
+        return max(0, sum(self._rooms(self.processes(), ahead)) - len(self._unplaced))
 
-    def hand_in(
-        self, tasks: Sequence[tuple[Lease, ClaimedTask]], ahead: int
-    ) -> Sequence[tuple[Lease, ClaimedTask]]:
-        """Hand tasks in; returns those that no process takes now."""
+    def hand_in(self, tasks: Sequence[tuple[Lease, ClaimedTask]], ahead: int) -> None:
+        """Hand tasks in; those that find no process wait a moment for one that restarts."""
         processes = self.processes()
         idle = [max(0, each.slots - len(each.outstanding)) for each in processes]
+        given = shares(len(tasks), idle, self._rooms(processes, ahead))
         at = 0
-        for process, share in zip(
-            processes, shares(len(tasks), idle, self._rooms(processes, ahead)), strict=True
-        ):
+        for process, share in zip(processes, given, strict=True):
             if share:
                 process.hand_in(tasks[at : at + share])
                 at += share
-        return tasks[at:]
+        if at < len(tasks):
+            self._unplaced += tasks[at:]
+            loop = asyncio.get_running_loop()
+            loop.call_later(PATIENCE_S, self._return, tasks[at:])
 
     def give_back(self) -> None:
         """Have what was not started returned."""
+        self._return(list(self._unplaced))
         for process in self.processes():
             process.give_back()
+
+    def give_back_stuck(self, now_s: float) -> None:
+        """Have returned what waits behind handlers that take longer than those before them did."""
+        for process in self.processes():
+            if process.stuck_since_s(now_s) <= now_s - PATIENCE_S:
+                process.give_back()
 
     async def close(self) -> None:
         """End every process: idle ones by leaving, those that do not leave by force."""
@@ -135,6 +149,8 @@ class Pool:
         elif loaded.problems:
             _logger.error("handlers cannot be loaded", extra={"problems": list(loaded.problems)})
         else:
+            tasks, self._unplaced = self._unplaced, []
+            self.hand_in(tasks, 0)
             self._owner.room_changed()
 
     def started(self, leases: Iterable[Lease]) -> None:
@@ -190,6 +206,16 @@ class Pool:
         )
         self._processes[number] = process
         _logger.info("handler process started", extra={"pid": process.pid, "slots": process.slots})
+
+    def _return(self, tasks: Sequence[tuple[Lease, ClaimedTask]]) -> None:
+        """Give back those of these that still wait for a process."""
+        late = {lease.token for lease, _ in tasks}
+        waiting = [lease for lease, _ in self._unplaced if lease.token in late]
+        self._unplaced = [each for each in self._unplaced if each[0].token not in late]
+        self._owner.ended(
+            (lease, endings.released(lease.task_id, lease.token, "no handler process takes it now"))
+            for lease in waiting
+        )
 
     def _rooms(self, processes: Sequence[HandlerProcess], ahead: int) -> list[int]:
         spread = -(-ahead // len(self._slots))

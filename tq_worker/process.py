@@ -13,7 +13,9 @@ from typing import Protocol
 
 from tq.internal.v1.worker_child_pb2 import FromHandlers, Loaded, Renewal, ToHandlers
 from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
+from tq_worker import exits
 from tq_worker.channel import Channel
+from tq_worker.clock import boottime_s
 from tq_worker.frames import FrameReader, encode
 from tq_worker.leases import Lease
 from tq_worker.progress import Progress, create_shared
@@ -57,6 +59,8 @@ class HandlerProcess:
         """Why this worker killed it; None if it did not."""
         self._events = events
         self._handed_in = 0
+        self._taken_before = 0
+        self._stuck_since_s = boottime_s()
         self._frames = FrameReader(FromHandlers)
         ours, theirs = socket.socketpair()
         progress_fd = create_shared()
@@ -74,13 +78,13 @@ class HandlerProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def taken(self) -> int:
-        """How many of those handed in have been started or given back."""
-        return self._progress.taken()
-
-    def unstarted(self) -> int:
-        """How many of those handed in wait for a slot."""
-        return self._handed_in - self._progress.taken()
+    def stuck_since_s(self, now_s: float) -> float:
+        """Since when tasks have waited here and none was started; ``now_s`` if it is not so."""
+        taken = self._progress.taken()
+        if taken == self._handed_in or taken != self._taken_before:
+            self._taken_before = taken
+            self._stuck_since_s = now_s
+        return self._stuck_since_s
 
     def has_started(self, lease: Lease) -> bool:
         """Whether the handler of a lease handed in here may have been entered."""
@@ -131,18 +135,14 @@ class HandlerProcess:
 
     def how_it_ended(self) -> str:
         """Name the exit code or signal, for people."""
-        code = self.exit_code
-        assert code is not None, "asked after it has ended"
+        assert self.exit_code is not None, "asked after it has ended"
         if self.killed_for is not None:
             return f"the handler process was killed: {self.killed_for}"
-        if code >= 0:
-            return f"the handler process exited with code {code}"
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        hint = " (out of memory?)" if -code == signal.SIGKILL else ""
-        return f"the handler process was ended by {name}{hint}"
+        return exits.explain(self.exit_code)
+
+    def ended_for_a_lease(self) -> bool:
+        """Whether it was ended for one handler that did not stop, through no fault of the others."""
+        return self.killed_for is not None or self.exit_code == exits.LEASE_OVER
 
     def _send(self, message: ToHandlers) -> None:
         if self.exit_code is None:

@@ -70,6 +70,10 @@ class Reporter:
             batch = self._take()
             try:
                 await self._deliver(batch)
+            except asyncio.CancelledError:
+                # Counted as not delivered: the call may or may not have arrived.
+                self._waiting.extendleft(reversed(batch))
+                raise
             except RequestError as error:
                 self._refused(batch, error)
             except TqError as error:

@@ -11,6 +11,7 @@ from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
 from tq_worker import endings
 from tq_worker.clock import boottime_s
 from tq_worker.context import TaskContext
+from tq_worker.leases import EXIT_BEFORE
 from tq_worker.outbox import Outbox
 from tq_worker.progress import Progress
 from tq_worker.registry import Handler, Registry
@@ -26,10 +27,12 @@ class Attempt:
     """One task that was handed in, until it is reported."""
 
     __slots__ = (
+        "_margin_s",
         "begun",
         "claimed",
         "context",
         "done",
+        "last_s",
         "lease_until_s",
         "stop",
         "task",
@@ -42,6 +45,9 @@ class Attempt:
         self.token = claimed.token
         self.task_id = claimed.spec.task_id
         self.lease_until_s = lease_until_s
+        self._margin_s = claimed.lease.ToMilliseconds() / 1000 * EXIT_BEFORE
+        self.last_s = lease_until_s - self._margin_s
+        """When its handler must have stopped; the parent should have seen to it a moment before."""
         self.context: TaskContext | None = None
         """Set from the moment its handler may run."""
         self.task: asyncio.Task[None] | None = None
@@ -53,6 +59,7 @@ class Attempt:
 
     def renew(self, lease_until_s: float) -> None:
         self.lease_until_s = lease_until_s
+        self.last_s = lease_until_s - self._margin_s
         if self.context is not None:
             self.context.extend(lease_until_s)
 
@@ -131,7 +138,7 @@ class Runner:
             self._progress.advance(1)
             if attempt.done:
                 continue
-            if attempt.stop or boottime_s() >= attempt.lease_until_s:
+            if attempt.stop or boottime_s() >= attempt.last_s:
                 self._finish(attempt, endings.released(attempt.task_id, attempt.token, NOT_STARTED))
                 continue
             handler = self._handlers.get(attempt.claimed.spec.type)

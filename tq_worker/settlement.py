@@ -26,7 +26,7 @@ def settle(lease: Lease, report: TaskReport) -> TaskReport | None:
 def settle_death(lease: Lease, *, started: bool, cause: str, killed: bool) -> TaskReport | None:
     """Decide what to report for an attempt whose process ended first.
 
-    ``killed`` says that this worker ended the process, on account of a handler that did not stop.
+    ``killed`` says that the process was ended for the sake of a lease, not by one of its handlers.
     """
     if lease.stop is Stop.LEASE_LOST:
         return None

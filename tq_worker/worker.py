@@ -21,11 +21,10 @@ from tq_worker.reports import Reporter
 _logger = logging.getLogger(__name__)
 
 CHECK_MAX_S = 0.25
-CHECKS_PER_LEASE = 60
+CHECKS_PER_LEASE = 120
 """Leases are looked at so often in their length, twice between the moments to stop and to kill a
 handler at least.
 """
-STUCK_S = 1.0
 HURRY_GRACE_S = 0.5
 """How long handlers may take to stop when the worker is to leave at once."""
 LAST_REPORTS_S = 10.0
@@ -199,7 +198,7 @@ class Worker:
             await asyncio.sleep(interval_s)
             now_s = boottime_s()
             self._custody.check(now_s)
-            self._custody.give_back_stuck(self._pool, now_s, STUCK_S)
+            self._pool.give_back_stuck(now_s)
 
     def _answered(self, token: int) -> None:
         self._custody.reported(token)

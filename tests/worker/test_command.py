@@ -54,6 +54,7 @@ async def test_sigterm_finishes_what_runs_and_exits_with_0(
     process = await run("--log-format", "json", "--worker-id", "me")
     [task_id] = await broker.submit("until-file", facts.payload)
     await facts.until("started")
+    await broker.until(lambda: broker.claimants == 1, "a claim that waits")
 
     process.send_signal(signal.SIGTERM)
     await broker.until(lambda: broker.claimants == 0, "no more claims")
@@ -81,6 +82,7 @@ async def test_a_second_signal_releases_what_runs_and_exits_with_0(
     process = await run()
     [task_id] = await broker.submit("stubborn", facts.payload)
     await facts.until("started")
+    await broker.until(lambda: broker.claimants == 1, "a claim that waits")
 
     process.send_signal(number)
     await broker.until(lambda: broker.claimants == 0, "no more claims")
@@ -110,8 +112,10 @@ async def test_everything_wrong_with_the_command_line_is_said_at_once(run: Run) 
         "tq-worker: --address: 'nowhere' is not an address: must be host:port",
         "tq-worker: --address: 'h:99999' is not an address: must be host:port",
         "tq-worker: --lease '1day': must be a time like 500ms, 30s, 5m or 1h, from 1 s to 3600 s",
-        "tq-worker: --drain-timeout '2days': must be a time like 500ms, 30s, 5m or 1h, "
-        "from 0 s to 86400 s",
+        (
+            "tq-worker: --drain-timeout '2days': must be a time like 500ms, 30s, 5m or 1h, "
+            "from 0 s to 86400 s"
+        ),
         "tq-worker: --worker-id: 0 characters; 1 to 200 are allowed",
         "tq-worker: --log-format 'xml': must be text or json",
     ]
@@ -136,19 +140,29 @@ async def test_handler_modules_that_cannot_be_used_are_named_with_the_reason(
 
     assert process.returncode == 2
     assert [line for line in output.splitlines() if line.startswith("tq-worker: ")] == [
-        "tq-worker: --handlers absent: cannot be imported: ModuleNotFoundError: "
-        "No module named 'absent'",
-        "tq-worker: --handlers has_typo: cannot be imported: NameError: "
-        f"name 'jsn' is not defined (at {tmp_path}/has_typo.py, line 3)",
-        "tq-worker: --handlers no_arguments: cannot be imported: TypeError: "
-        "@task('a'): no_arguments.a must take (payload, context): too many positional arguments "
-        f"(at {tmp_path}/no_arguments.py, line 3)",
-        "tq-worker: --handlers twice: cannot be imported: ValueError: "
-        "@task('echo'): both tq_worker.handlers.echo.echo and twice.b claim this type "
-        f"(at {tmp_path}/twice.py, line 4)",
-        "tq-worker: --handlers bad_type: cannot be imported: ValueError: "
-        "@task('a b'): a task type is 1 to 128 characters of A-Z a-z 0-9 . _ : - "
-        f"(at {tmp_path}/bad_type.py, line 3)",
+        (
+            "tq-worker: --handlers absent: cannot be imported: ModuleNotFoundError: "
+            "No module named 'absent'"
+        ),
+        (
+            "tq-worker: --handlers has_typo: cannot be imported: NameError: "
+            f"name 'jsn' is not defined (at {tmp_path}/has_typo.py, line 3)"
+        ),
+        (
+            "tq-worker: --handlers no_arguments: cannot be imported: TypeError: @task('a'): "
+            "no_arguments.a must take (payload, context): too many positional arguments "
+            f"(at {tmp_path}/no_arguments.py, line 3)"
+        ),
+        (
+            "tq-worker: --handlers twice: cannot be imported: ValueError: "
+            "@task('echo'): both tq_worker.handlers.echo.echo and twice.b claim this type "
+            f"(at {tmp_path}/twice.py, line 4)"
+        ),
+        (
+            "tq-worker: --handlers bad_type: cannot be imported: ValueError: "
+            "@task('a b'): a task type is 1 to 128 characters of A-Z a-z 0-9 . _ : - "
+            f"(at {tmp_path}/bad_type.py, line 3)"
+        ),
     ]
     assert "Traceback" not in output
 

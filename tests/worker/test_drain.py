@@ -62,6 +62,23 @@ async def test_a_worker_told_twice_to_leave_does_not_wait_even_for_stubborn_hand
     assert broker.tasks[task_id].ends == ["released"]
 
 
+async def test_tasks_held_behind_a_handler_that_takes_its_time_are_given_back_for_others_to_run(
+    broker: FakeBroker, start_worker: StartWorker, facts: Facts
+) -> None:
+    await start_worker(concurrency=1)
+    # Fast ones first, so that the worker holds some ahead.
+    await broker.until_ended(await broker.submit("echo", count=3000))
+    await broker.submit("until-file", facts.payload)
+    await facts.until("started")
+    behind = await broker.submit("echo", count=5)
+    await broker.until_running(behind)
+
+    await start_worker(concurrency=1)
+
+    for task in await broker.until_ended(behind):
+        assert (task.worker_id, task.ends) == ("w2", ["released", "completed"])
+
+
 async def test_a_worker_that_leaves_claims_no_more(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:

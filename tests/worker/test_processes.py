@@ -48,7 +48,7 @@ async def test_of_the_tasks_in_a_process_that_dies_only_those_that_had_started_f
     os.kill(pid, signal.SIGKILL)
 
     await broker.until(lambda: bool(broker.tasks[blocker].ends), "the running task's end")
-    assert broker.tasks[blocker].ends[0] == "failed"
+    assert broker.tasks[blocker].ends == ["failed"]
     assert broker.tasks[blocker].errors[0] == (
         "the handler process was ended by SIGKILL (out of memory?)"
     )
