@@ -1,6 +1,8 @@
-"""Resolve the dependencies of pyproject.toml into requirements-dev.lock, or check the file.
+"""Resolve the dependencies of pyproject.toml into the two lock files, or check them.
 
-The lock's first lines carry a digest of what was resolved, so the check needs no network.
+requirements-dev.lock has everything a checkout needs, requirements.lock what runs in a container,
+in the same versions. Their first lines carry a digest of what was resolved, so the check needs no
+network.
 
 Usage: python scripts/lock.py [--check] [--upgrade]
 """
@@ -16,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements-dev.lock"
+RUNTIME_LOCK = ROOT / "requirements.lock"
 DIGEST_PREFIX = "# resolved from: sha256:"
 
 
@@ -33,21 +36,26 @@ def inputs_digest() -> str:
 
 
 def check() -> None:
-    """End with an error if the lock was made for other dependencies than pyproject.toml lists."""
-    if f"{DIGEST_PREFIX}{inputs_digest()}" not in LOCK.read_text().splitlines():
-        sys.exit("requirements-dev.lock was made for other dependencies: run make lock")
-    print("requirements-dev.lock belongs to pyproject.toml")
+    """End with an error if a lock was made for other dependencies than pyproject.toml lists."""
+    for lock in (LOCK, RUNTIME_LOCK):
+        if f"{DIGEST_PREFIX}{inputs_digest()}" not in lock.read_text().splitlines():
+            sys.exit(f"{lock.name} was made for other dependencies: run make lock")
+        print(f"{lock.name} belongs to pyproject.toml")
 
 
 def write(*, upgrade: bool) -> None:
     """Resolve for all pythons and platforms; keep the present versions unless upgrading."""
+    _compile(LOCK, "--extra=dev", *(["--upgrade"] if upgrade else []))
+    _compile(RUNTIME_LOCK, f"--constraint={LOCK.name}", "--upgrade")
+
+
+def _compile(lock: Path, *options: str) -> None:
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal"]
     command += ["--generate-hashes", "--no-header", "--no-emit-index-url", "--no-emit-find-links"]
-    command += ["--system-certs", "--extra=dev", "pyproject.toml", f"--output-file={LOCK}"]
-    command += ["--upgrade"] if upgrade else []
+    command += ["--system-certs", *options, "pyproject.toml", f"--output-file={lock}"]
     subprocess.run(command, cwd=ROOT, check=True)
     header = f"# Made by `make lock`; do not edit.\n{DIGEST_PREFIX}{inputs_digest()}\n"
-    LOCK.write_text(header + LOCK.read_text())
+    lock.write_text(header + lock.read_text())
 
 
 if __name__ == "__main__":

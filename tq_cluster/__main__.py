@@ -16,6 +16,7 @@ from tq_cluster.errors import StartError
 # gRPC's C core writes its own lines to standard error; what matters of them arrives as errors.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+EXIT_NOT_SERVING = 1
 EXIT_REFUSED = 2
 BASE_PORT_MAX = config.PORT_MAX - dev.RAFT_PORT_OFFSET - config.MEMBERS_MAX
 
@@ -142,6 +143,26 @@ def check_config(
         metrics_listen,
     )
     typer.echo(settings.model_dump_json(indent=2))
+
+
+@app.command()
+def health(
+    address: Annotated[str, typer.Option(help="The broker's API, HOST:PORT.")] = "127.0.0.1:7001",
+    service: Annotated[
+        str, typer.Option(help="Such as tq.v1.TaskService. Default: all that needs a leader.")
+    ] = "",
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=0.001, help="Seconds to wait for the answer.")
+    ] = 3.0,
+) -> None:
+    """Say whether a broker could serve a call now; exits with 1 where it could not."""
+    # Here, so that the other commands start without gRPC.
+    from tq_cluster import probe  # noqa: PLC0415
+
+    serving, answer = probe.ask(address, service, timeout_s)
+    typer.echo(f"{address}: {answer}", err=not serving)
+    if not serving:
+        raise typer.Exit(EXIT_NOT_SERVING)
 
 
 @app.command()

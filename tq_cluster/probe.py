@@ -1,0 +1,31 @@
+"""Asks a broker's health service, as a container's health check does."""
+
+from __future__ import annotations
+
+import os
+from typing import cast
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+# gRPC's C core writes its own lines to standard error; what matters of them is in the answer.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0))
+
+
+def ask(address: str, service: str, timeout_s: float) -> tuple[bool, str]:
+    """Whether ``service`` is served at ``address``, and the answer in words.
+
+    The empty name stands for everything that needs a leader. A broker that stopped, is stopping,
+    or sees no leader does not serve.
+    """
+    request = health_pb2.HealthCheckRequest(service=service)
+    with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+        try:
+            reply = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            call = cast("grpc.Call", error)  # a unary call's error is the call itself
+            return False, f"{call.code().name}: {call.details()}"
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+    return reply.status == health_pb2.HealthCheckResponse.SERVING, status
