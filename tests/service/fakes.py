@@ -133,6 +133,9 @@ class FakeLeader:
     def serving(self) -> bool:
         return self._log.role is Role.LEADER
 
+    def stop(self) -> None:
+        self._log.hear_of(None, self._log.term)
+
     async def submit(self, operation: Operation) -> Outcome:
         reply: Message = task_service_pb2.SubmitResponse()
         if isinstance(operation, Claim):

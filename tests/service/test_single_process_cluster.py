@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc.aio
+import pytest
 
 from chaos.ports import free_addresses
-from tests.service.fakes import Stubs, until
+from tests.service.fakes import Stubs, fails, until
 from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster import config
 from tq_cluster.node import Node
@@ -175,6 +176,40 @@ async def test_a_leader_that_stops_hands_over_and_no_call_fails(tmp_path: Path) 
     assert sent > 0
     assert status.leader_id == new
     assert [node.node_id for node in status.nodes if not node.reachable] == [old]
+
+
+async def test_leadership_is_handed_over_before_the_port_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roles: list[Role] = []
+    async with trio(tmp_path) as nodes:
+        old = nodes.nodes[await nodes.await_leader()]
+        close = old.service.stop
+
+        async def note_role_and_close() -> None:
+            roles.append(old.replica.status().role)
+            await close()
+
+        monkeypatch.setattr(old.service, "stop", note_role_and_close)
+        await nodes.stop(next(name for name, node in nodes.nodes.items() if node is old))
+
+    assert roles == [Role.FOLLOWER]
+
+
+async def test_a_claim_that_waits_at_a_node_that_stops_is_told_to_ask_again(
+    tmp_path: Path,
+) -> None:
+    async with trio(tmp_path) as nodes:
+        old = await nodes.await_leader()
+        async with nodes.stubs(old) as stubs:
+            waiting = asyncio.ensure_future(stubs.worker.Claim(claim("c1", 30), timeout=40))
+            await until(lambda: nodes.nodes[old].service.calls == 1, "the claim waits")
+            await nodes.stop(old)
+            with fails() as failure:
+                await waiting
+
+    assert failure.reason in {"NO_LEADER", "OUTCOME_UNKNOWN"}
+    assert failure.retry_after_ms is not None
 
 
 async def test_everything_is_there_after_all_nodes_were_stopped_and_started(

@@ -20,6 +20,9 @@ class Leading(Protocol):
     def serving(self) -> bool:
         """Whether this node leads and has begun to decide."""
 
+    def stop(self) -> None:
+        """Serve no more; whoever waits hears NotLeaderError."""
+
     async def submit(self, operation: Operation) -> Outcome:
         """Have ``operation`` decided, committed and applied."""
 

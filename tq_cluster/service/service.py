@@ -66,6 +66,7 @@ class Service:
 
     def __init__(self, parts: Parts) -> None:
         self._fatal = parts.fatal
+        self._leading = parts.leading
         self._links = Links()
         roles = Roles(parts.log, parts.node_id, parts.apis)
         proof = PeerProof(parts.membership)
@@ -136,7 +137,7 @@ class Service:
 
     async def stop(self) -> None:
         """Take no more calls, let those that are here end, and close."""
-        drain = asyncio.get_running_loop().call_later(DRAIN_S, self._router.drain)
+        drain = asyncio.get_running_loop().call_later(DRAIN_S, self._drain)
         try:
             await self._server.stop(GRACE_S)
         finally:
@@ -144,6 +145,10 @@ class Service:
         if self._ticking is not None:
             self._ticking.cancel()
         await self._links.close()
+
+    def _drain(self) -> None:
+        self._router.drain()
+        self._leading.stop()
 
     def _leader_changed(self, _leader: KnownLeader | None) -> None:
         self._refresh.set()
