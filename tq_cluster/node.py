@@ -44,8 +44,6 @@ TICK_S = 0.05
 SLOW_S = 0.5
 """A leader whose disk took longer than this hands over."""
 HAND_OVER_S = 1.0
-GC_THRESHOLDS = (20_000, 20, 100)
-"""Requests die young and by reference count; what is left for the collector is rare."""
 
 Fatal = Callable[[BaseException], None]
 
@@ -325,9 +323,9 @@ async def _serve(config: NodeConfig) -> None:
         loop.add_signal_handler(number, told.set)
     node = Node(config)
     await node.start()
+    # A full collection over what the imports left holds the loop for 75 ms: never walk it again.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
     sys.stdout.write(
         f"tq-cluster: node {config.node_id} ready, API at {config.listen_api},"
         f" raft at {config.listen_raft}, data in {config.data_dir}\n"
