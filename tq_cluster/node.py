@@ -20,19 +20,17 @@ from typing import Any, NoReturn
 from tq_cluster.clock import SystemClock
 from tq_cluster.config import NodeConfig, split_address
 from tq_cluster.core import queries
-from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import NotLeaderError, StartError
+from tq_cluster.fittings import ListenElsewhere, TimedState, TimedSyncer
 from tq_cluster.leader.committer import CommitHooks
 from tq_cluster.leader.leader import Formation, Leader
 from tq_cluster.raft.door import Role
-from tq_cluster.raft.network import TcpNetwork
 from tq_cluster.raft.replica import Replica
 from tq_cluster.raft.startup import NodeData, open_data
 from tq_cluster.raft.state_files import StateFiles
-from tq_cluster.raft.syncer import Done, Job, ThreadSyncer
+from tq_cluster.raft.syncer import ThreadSyncer
 from tq_cluster.service.service import Parts, Service
 from tq_cluster.service.status import ClusterFacts, Vitals
-from tq_cluster.storage.store import Store
 from tq_cluster.telemetry import logs
 from tq_cluster.telemetry.loop_hold import LoopHold
 from tq_cluster.telemetry.metrics import Metrics
@@ -53,76 +51,6 @@ def end_process(error: BaseException) -> NoReturn:
     _logger.critical("the node stops", exc_info=error)
     logs.flush()
     os._exit(EXIT_FATAL)
-
-
-class TimedSyncer:
-    """Tells how long each write and fsync of the journal took."""
-
-    def __init__(self, inner: ThreadSyncer, observe: Callable[[float], None]) -> None:
-        self._inner = inner
-        self._observe = observe
-        self._loop = asyncio.get_running_loop()
-
-    def run(self, job: Job, done: Done) -> None:
-        spent_s = 0.0
-
-        def timed() -> None:
-            nonlocal spent_s
-            started_s = self._loop.time()
-            job()
-            spent_s = self._loop.time() - started_s
-
-        def report(error: BaseException | None) -> None:
-            if error is None:
-                self._observe(spent_s)
-            done(error)
-
-        self._inner.run(timed, report)
-
-    def finish(self) -> None:
-        self._inner.finish()
-
-
-class TimedState:
-    """The state as the log sees it, telling how long each entry took to apply."""
-
-    def __init__(self, store: Store, observe: Callable[[float], None]) -> None:
-        self._store = store
-        self._observe = observe
-        self._loop = asyncio.get_running_loop()
-
-    @property
-    def applied(self) -> AppliedAt:
-        return self._store.applied
-
-    @property
-    def durable(self) -> AppliedAt:
-        return self._store.durable
-
-    def apply(self, index: int, term: int, entry: bytes) -> bool:
-        started_s = self._loop.time()
-        took_effect = self._store.apply(index, term, entry)
-        self._observe(self._loop.time() - started_s)
-        return took_effect
-
-
-class ListenElsewhere(TcpNetwork):
-    """Binds where the configuration says, whatever address the peers dial."""
-
-    def __init__(self, address: str) -> None:
-        super().__init__()
-        self._address = address
-
-    async def listen(
-        self, address: str, factory: Callable[[], asyncio.Protocol]
-    ) -> Callable[[], None]:
-        try:
-            return await super().listen(self._address, factory)
-        except OSError as error:
-            raise StartError(
-                f"the raft port cannot listen at {self._address} (known to peers as {address}):"
-                f" {error.strerror}"
-            ) from error
 
 
 class Node:

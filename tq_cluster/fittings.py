@@ -1,0 +1,82 @@
+"""What a node puts between its layers: timers around disk and state, and the port to bind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from tq_cluster.core.types import AppliedAt
+from tq_cluster.errors import StartError
+from tq_cluster.raft.network import TcpNetwork
+from tq_cluster.raft.syncer import Done, Job, Syncer
+from tq_cluster.storage.store import Store
+
+
+class TimedSyncer:
+    """Tells how long each write and fsync of the journal took."""
+
+    def __init__(self, inner: Syncer, observe: Callable[[float], None]) -> None:
+        self._inner = inner
+        self._observe = observe
+        self._loop = asyncio.get_running_loop()
+
+    def run(self, job: Job, done: Done) -> None:
+        spent_s = 0.0
+
+        def timed() -> None:
+            nonlocal spent_s
+            started_s = self._loop.time()
+            job()
+            spent_s = self._loop.time() - started_s
+
+        def report(error: BaseException | None) -> None:
+            if error is None:
+                self._observe(spent_s)
+            done(error)
+
+        self._inner.run(timed, report)
+
+    def finish(self) -> None:
+        self._inner.finish()
+
+
+class TimedState:
+    """The state as the log sees it, telling how long each entry took to apply."""
+
+    def __init__(self, store: Store, observe: Callable[[float], None]) -> None:
+        self._store = store
+        self._observe = observe
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def applied(self) -> AppliedAt:
+        return self._store.applied
+
+    @property
+    def durable(self) -> AppliedAt:
+        return self._store.durable
+
+    def apply(self, index: int, term: int, entry: bytes) -> bool:
+        started_s = self._loop.time()
+        took_effect = self._store.apply(index, term, entry)
+        self._observe(self._loop.time() - started_s)
+        return took_effect
+
+
+class ListenElsewhere(TcpNetwork):
+    """Binds where the configuration says, whatever address the peers dial."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self._address = address
+
+    async def listen(
+        self, address: str, factory: Callable[[], asyncio.Protocol]
+    ) -> Callable[[], None]:
+        try:
+            return await super().listen(self._address, factory)
+        except OSError as error:
+            raise StartError(
+                f"the raft port cannot listen at {self._address} (known to peers as {address}):"
+                f" {error.strerror}"
+            ) from error
