@@ -8,6 +8,7 @@ import random
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from tq.v1.worker_service_pb2 import ClaimRequest, ClaimResponse
@@ -40,10 +41,20 @@ class Backlog(Protocol):
         """How many have not been answered."""
 
 
+@dataclass(frozen=True, slots=True)
+class Appetite:
+    """What to ask for."""
+
+    tasks: int
+    wait_s: float
+
+
 class Claims:
     """Asks for as many tasks as fit, one call at a time.
 
-    A call that finds none waits at the broker.
+    A call that finds none waits at the broker, but only for what could start at once: tasks to hold
+    ahead are asked for while there is a backlog. Else the next few to come would all be this
+    worker's, while others idle.
     """
 
     def __init__(
@@ -65,12 +76,16 @@ class Claims:
         self._pool = pool
         self._reports = reports
         self._failing = False
+        self._more = False
+        """The last claim got all it asked for, so there is probably more."""
+        self._ahead = 0
+        """How many of the tasks now asked for need not find a slot at once."""
 
     async def run(self) -> None:
         """Claim until cancelled."""
         pause_s = PAUSE_FIRST_S
         while True:
-            request = self._request(await self._room())
+            request = self._request(await self._appetite())
             first_sent_s = time.monotonic()
             while not await self._claim(request):
                 await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)
@@ -89,8 +104,8 @@ class Claims:
         except asyncio.CancelledError:
             # An answer that is here already would be stranded until its leases expire; a call that
             # is cancelled on its way has the broker release what it grants.
-            if call.done() and call.exception() is None:
-                self._take(call.result())
+            if call.done() and not call.cancelled() and call.exception() is None:
+                self._take(call.result(), request.max_tasks)
             call.cancel()
             raise
         except TqError as error:
@@ -104,32 +119,35 @@ class Claims:
         if self._failing:
             _logger.info("tasks are claimed again")
         self._failing = False
-        self._take(answer)
+        self._take(answer, request.max_tasks)
         return True
 
-    def _take(self, answer: Answer[ClaimResponse]) -> None:
+    def _take(self, answer: Answer[ClaimResponse], asked: int) -> None:
+        self._more = len(answer.reply.tasks) >= asked
         fresh = self._custody.take(answer.reply.tasks, answer.sent_at_s)
-        self._pool.hand_in(fresh, self._custody.ahead())
+        self._pool.hand_in(fresh, self._ahead)
 
-    async def _room(self) -> int:
-        """Wait until a claim is worth its while; returns for how many tasks there is room."""
+    async def _appetite(self) -> Appetite:
+        """Wait until a claim is worth its while."""
         while True:
-            ahead = self._custody.ahead()
-            room = self._pool.room(ahead)
+            self._ahead = self._custody.ahead() if self._more else 0
+            idle = self._pool.idle_slots()
+            room = self._pool.room(self._ahead)
             # With tasks at hand for every slot a claim can wait until it is for many.
-            worthwhile = room > 0 and (self._pool.idle_slots() > 0 or room * 2 >= ahead)
+            worthwhile = room > 0 and (idle > 0 or room * 2 >= self._ahead)
             if worthwhile and self._reports.backlog() < BACKLOG_MAX:
-                return room
+                return Appetite(min(room, TASKS_MAX), WAIT_S if room <= idle else 0.0)
             self._custody.changed.clear()
             await self._custody.changed.wait()
 
-    def _request(self, room: int) -> ClaimRequest:
+    def _request(self, appetite: Appetite) -> ClaimRequest:
         request = ClaimRequest(
             worker_id=self._worker_id,
             queues=self._queues,
-            max_tasks=min(room, TASKS_MAX),
+            max_tasks=appetite.tasks,
             request_id=uuid.uuid4().hex,
         )
         request.lease.FromMilliseconds(round(self._lease_s * 1000))
-        request.wait.FromMilliseconds(round(WAIT_S * 1000))
+        if appetite.wait_s:
+            request.wait.FromMilliseconds(round(appetite.wait_s * 1000))
         return request

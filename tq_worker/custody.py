@@ -60,6 +60,10 @@ class Custody:
         """How many tasks to hold beyond those that run."""
         return self._pace.ahead(boottime_s())
 
+    def slow_down(self) -> None:
+        """Hold nothing ahead until tasks are seen to end fast again."""
+        self._pace.forget(boottime_s())
+
     def renewed(self, leases: Sequence[Lease], until_s: float) -> None:
         """Believe in these leases until ``until_s``."""
         by_process: dict[HandlerProcess, list[int]] = {}

@@ -42,5 +42,9 @@ class Pace:
         wanted = int(rate * HORIZON_S)
         return min(AHEAD_MAX, wanted) if wanted >= self._concurrency else 0
 
+    def forget(self, now_s: float) -> None:
+        """Start over: what was learned does not hold any more."""
+        self._since_s, self._ended, self._rate = now_s, 0, 0.0
+
     def _remembered(self, elapsed_s: float) -> float:
         return self._rate * math.exp2(-elapsed_s / DECAY_S)

@@ -111,11 +111,19 @@ class Pool:
         for process in self.processes():
             process.give_back()
 
-    def give_back_stuck(self, now_s: float) -> None:
-        """Have returned what waits behind handlers that take longer than those before them did."""
-        for process in self.processes():
-            if process.stuck_since_s(now_s) <= now_s - PATIENCE_S:
-                process.give_back()
+    def give_back_stuck(self, now_s: float) -> bool:
+        """Have returned what waits behind handlers that take longer than those before them did.
+
+        False: nothing waits so.
+        """
+        stuck = [
+            process
+            for process in self.processes()
+            if process.stuck_since_s(now_s) <= now_s - PATIENCE_S
+        ]
+        for process in stuck:
+            process.give_back()
+        return bool(stuck)
 
     async def close(self) -> None:
         """End every process: idle ones by leaving, those that do not leave by force."""

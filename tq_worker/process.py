@@ -141,7 +141,7 @@ class HandlerProcess:
         return exits.explain(self.exit_code)
 
     def ended_for_a_lease(self) -> bool:
-        """Whether it was ended for one handler that did not stop, through no fault of the others."""
+        """Whether it was ended for one handler that did not stop; the others are not at fault."""
         return self.killed_for is not None or self.exit_code == exits.LEASE_OVER
 
     def _send(self, message: ToHandlers) -> None:

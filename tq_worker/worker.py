@@ -198,7 +198,8 @@ class Worker:
             await asyncio.sleep(interval_s)
             now_s = boottime_s()
             self._custody.check(now_s)
-            self._pool.give_back_stuck(now_s)
+            if self._pool.give_back_stuck(now_s):
+                self._custody.slow_down()
 
     def _answered(self, token: int) -> None:
         self._custody.reported(token)

@@ -64,6 +64,19 @@ def facts(tmp_path: Path) -> Facts:
     return Facts(tmp_path / "facts")
 
 
+async def a_slow_task_in_a_backlog_of_fast_ones(broker: FakeBroker, facts: Facts) -> list[str]:
+    """Have a worker with one slot hold tasks ahead behind a slow one.
+
+    Returns the slow one, which runs, and those that wait behind it.
+    """
+    await broker.submit("echo", count=3000)
+    [slow] = await broker.submit("until-file", facts.payload)
+    behind = await broker.submit("echo", count=5)
+    await facts.until("started")
+    await broker.until_running(behind)
+    return [slow, *behind]
+
+
 class WorkerRun:
     """A worker at work in this process."""
 

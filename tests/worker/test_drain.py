@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.worker.conftest import Facts, StartWorker
+from tests.worker.conftest import Facts, StartWorker, a_slow_task_in_a_backlog_of_fast_ones
 from tests.worker.fake_broker import FakeBroker
 from tq_worker.worker import Leaving
 
@@ -13,12 +13,7 @@ async def test_a_worker_that_leaves_finishes_what_runs_and_releases_what_waits(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
     run = await start_worker(concurrency=1)
-    # Fast ones first, so that the worker holds some ahead.
-    await broker.until_ended(await broker.submit("echo", count=3000))
-    [running] = await broker.submit("until-file", facts.payload)
-    await facts.until("started")
-    waiting = await broker.submit("echo", count=5)
-    await broker.until_running(waiting)
+    running, *waiting = await a_slow_task_in_a_backlog_of_fast_ones(broker, facts)
 
     run.worker.leave()
     await broker.until(
@@ -66,12 +61,7 @@ async def test_tasks_held_behind_a_handler_that_takes_its_time_are_given_back_fo
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
     await start_worker(concurrency=1)
-    # Fast ones first, so that the worker holds some ahead.
-    await broker.until_ended(await broker.submit("echo", count=3000))
-    await broker.submit("until-file", facts.payload)
-    await facts.until("started")
-    behind = await broker.submit("echo", count=5)
-    await broker.until_running(behind)
+    _, *behind = await a_slow_task_in_a_backlog_of_fast_ones(broker, facts)
 
     await start_worker(concurrency=1)
 

@@ -8,7 +8,12 @@ import signal
 import psutil
 import pytest
 
-from tests.worker.conftest import SAMPLES, Facts, StartWorker
+from tests.worker.conftest import (
+    SAMPLES,
+    Facts,
+    StartWorker,
+    a_slow_task_in_a_backlog_of_fast_ones,
+)
 from tests.worker.fake_broker import FakeBroker
 
 
@@ -38,11 +43,7 @@ async def test_of_the_tasks_in_a_process_that_dies_only_those_that_had_started_f
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
     run = await start_worker(concurrency=1)
-    # Fast ones first, so that the worker holds some ahead.
-    await broker.until_ended(await broker.submit("echo", count=3000))
-    [blocker] = await broker.submit("until-file", facts.payload)
-    behind = await broker.submit("echo", count=5)
-    await facts.until("started")
+    blocker, *behind = await a_slow_task_in_a_backlog_of_fast_ones(broker, facts)
     [pid] = run.pids()
 
     os.kill(pid, signal.SIGKILL)
