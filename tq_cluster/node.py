@@ -249,11 +249,11 @@ async def _serve(config: NodeConfig) -> None:
     told = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
-    node = Node(config)
-    await node.start()
     # A full collection over what the imports left holds the loop for 75 ms: never walk it again.
     gc.collect()
     gc.freeze()
+    node = Node(config)
+    await node.start()
     sys.stdout.write(
         f"tq-cluster: node {config.node_id} ready, API at {config.listen_api},"
         f" raft at {config.listen_raft}, data in {config.data_dir}\n"
