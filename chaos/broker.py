@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import yaml
 
 LOG_TAIL_LINES = 40
+COMPLAINT = re.compile(r"^Traceback| (error|critical) +\S")
 TQ_CLUSTER = ("-m", "tq_cluster")
 
 
@@ -109,6 +111,13 @@ class BrokerProcess:
             return f"--- {self.node_id}: never started"
         text = self.log_path.read_text(errors="replace").splitlines()[-lines:]
         return "\n".join([f"--- {self.node_id}: last lines of {self.log_path}", *text])
+
+    def complaints(self) -> list[str]:
+        """What it logged that no fault from outside explains: errors of its own, tracebacks."""
+        if not self.log_path.exists():
+            return []
+        lines = self.log_path.read_text(errors="replace").splitlines()
+        return [line for line in lines if COMPLAINT.search(line)]
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None, f"{self.node_id} does not run"

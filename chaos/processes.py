@@ -143,7 +143,7 @@ class ProcessCluster:
                 cluster_service_pb2.GetNodeStatusRequest(), timeout=ASK_S
             )
         except grpc.aio.AioRpcError as error:
-            return f"no answer: {error.code().name} {error.details()}"
+            return f"no answer: {error.code().name}"
         return reply.node
 
     async def statuses(self, node_ids: Iterable[str] | None = None) -> dict[str, NodeStatus | str]:

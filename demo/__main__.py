@@ -160,7 +160,7 @@ class Demo:
             expected=await proof.recompute(self._trace.requests),
             runs=runs(self._runs_dir),
             failures=replay.failures,
-            probe_acknowledged=frozenset(self._probe.acknowledged()),
+            probe_acknowledged=self._probe.acknowledged(),
             probe_listed=frozenset(
                 task.spec.task_id for task in everything if task.spec.queue == PROBE_QUEUE
             ),

@@ -11,6 +11,7 @@ from chaos.stub_client import StubClient
 from tq.v1 import task_pb2
 
 QUEUE = "probe"
+ACTOR = "probe"
 WRITE_EVERY_S = 0.01
 ANSWER_WITHIN_S = 60.0
 
@@ -20,7 +21,7 @@ class Probe:
 
     def __init__(self, addresses: Sequence[str], ledger: Ledger) -> None:
         self._ledger = ledger
-        self._client = StubClient(addresses, ledger, "probe")
+        self._client = StubClient(addresses, ledger, ACTOR)
         self._writes: dict[int, tuple[float, float | None]] = {}
         """When each write was first sent, and when it was answered."""
 
@@ -38,15 +39,17 @@ class Probe:
         """Close its connections."""
         await self._client.close()
 
-    def acknowledged(self) -> set[str]:
-        """The ids of all tasks whose submit was acknowledged."""
-        return {
+    def acknowledged(self) -> frozenset[str]:
+        """The ids of all tasks whose submit was acknowledged to this writer."""
+        return frozenset(
             task_id
             for call in self._ledger.calls
-            if isinstance(call, SubmitCall) and call.answer is Answer.APPLIED
+            if isinstance(call, SubmitCall)
+            and call.actor == ACTOR
+            and call.answer is Answer.APPLIED
             for task_id in call.task_ids
             if task_id is not None
-        }
+        )
 
     def slowest_s(self, slice_s: float, slices: int) -> list[float]:
         """How long the slowest write took that was sent in each of the last slices of time.

@@ -26,7 +26,7 @@ BAR_WIDTH = 48
 PANEL_WIDTH = 110
 BARS = "▁▂▃▄▅▆▇█"
 FAST_S, SLOW_S = 0.002, 0.5
-OUTAGE_S = 0.05
+OUTAGE_S = 0.1
 _ROLE_STYLES = {
     NodeStatus.ROLE_LEADER: "bold green",
     NodeStatus.ROLE_FOLLOWER: "cyan",

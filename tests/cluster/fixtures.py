@@ -12,7 +12,10 @@ from chaos.processes import ProcessCluster
 
 @pytest_asyncio.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[ProcessCluster]:
-    """Three brokers with a leader; what they logged is printed, which pytest shows on failure."""
+    """Three brokers with a leader; what they logged is printed, which pytest shows on failure.
+
+    A test whose brokers logged an error of their own has failed, whatever its callers saw.
+    """
     brokers = ProcessCluster(tmp_path / "cluster")
     try:
         await brokers.start()
@@ -20,3 +23,5 @@ async def cluster(tmp_path: Path) -> AsyncIterator[ProcessCluster]:
     finally:
         print(await brokers.describe())  # noqa: T201  # shown by pytest when the test failed
         await brokers.close()
+    complaints = {name: broker.complaints() for name, broker in brokers.brokers.items()}
+    assert not any(complaints.values()), complaints
