@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import cast
+from typing import Any, cast
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -22,8 +22,9 @@ def ask(address: str, service: str, timeout_s: float) -> tuple[bool, str]:
     """
     request = health_pb2.HealthCheckRequest(service=service)
     with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # its published types have no methods
         try:
-            reply = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s)
+            reply = stub.Check(request, timeout=timeout_s)
         except grpc.RpcError as error:
             call = cast("grpc.Call", error)  # a unary call's error is the call itself
             return False, f"{call.code().name}: {call.details()}"

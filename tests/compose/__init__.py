@@ -1,0 +1,1 @@
+"""The cluster as containers. Needs a Docker engine: `make test-compose`."""
