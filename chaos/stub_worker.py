@@ -132,6 +132,13 @@ class StubWorker(StubCaller):
             lambda: self.ledger.claim(self.actor, request_id), send, within_s=60
         )
 
+    async def claim_one(self, within_s: float) -> worker_service_pb2.ClaimedTask:
+        """Claim again and again until there is a task; short waits, as a broker may be silent."""
+        async with asyncio.timeout(within_s):
+            while True:
+                for task, _ in await self.claim():
+                    return task
+
     async def report(
         self, task_id: str, token: int, ending: Ending, result: bytes = b""
     ) -> worker_service_pb2.ReportResult:

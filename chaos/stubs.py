@@ -120,8 +120,10 @@ class StubCaller:
     ) -> ReplyT:
         """Send again and again until there is an answer; each sending is a call of its own."""
         first_s = time.monotonic()
+        turn = next(self._turns)
         while True:
-            broker = self.brokers[next(self._turns) % len(self.brokers)]
+            broker = self.brokers[turn % len(self.brokers)]
+            turn += 1
             call = begin()
             try:
                 return await send(broker, seconds(time.monotonic() - first_s), call)

@@ -37,7 +37,7 @@ class StaleWorker:
     async def claim(self) -> None:
         """Submit a task, claim it under a short lease, and fall silent."""
         await self._client.submit([task_pb2.TaskSpec(queue=QUEUE, type="stale")])
-        self._held += [task for task, _ in await self._silent.claim(wait_s=10)]
+        self._held.append(await self._silent.claim_one(within_s=10))
 
     async def report_late(self) -> None:
         """Let another worker claim what expired; then report with the old token, then with the new.
@@ -46,7 +46,7 @@ class StaleWorker:
         """
         for task in self._held:
             task_id = task.spec.task_id
-            [(inherited, _)] = await self._heir.claim(wait_s=30)
+            inherited = await self._heir.claim_one(within_s=30)
             assert inherited.spec.task_id == task_id
             late = await self._silent.report(task_id, task.token, Ending.COMPLETE, b"stale")
             self.sent += 1

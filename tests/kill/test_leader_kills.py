@@ -117,14 +117,14 @@ async def test_a_leader_paused_past_the_leases_wakes_up_and_decides_nothing(
         heir = worker(load, "heir", cluster.addresses, lease_s=30)
         reader = StubClient(old_leader, load.ledger, "reader")
         task_id = await submit_apart(load)
-        [(held, _)] = await silent.claim()
+        held = await silent.claim_one(within_s=20)
         await reader.read(task_id)
 
         paused_s = load.ledger.now_s()
         cluster.pause(leader.node_id)
         await load.await_acknowledgement(since_s=paused_s, within_s=20)
         measured = outage(load.ledger, paused_s)
-        [(inherited, _)] = await heir.claim(wait_s=20)
+        inherited = await heir.claim_one(within_s=20)
         # These wait in the paused leader's sockets and are the first that it sees when it wakes.
         waiting = [asyncio.create_task(reader.read(task_id)) for _ in range(10)]
         late = asyncio.create_task(silent.report(task_id, held.token, Ending.COMPLETE, b"too late"))

@@ -47,8 +47,8 @@ async def a_worker_that_reports_too_late(cluster: ProcessCluster) -> tuple[Ledge
             stack.push_async_callback(caller.close)
         [task_id] = await client.submit([spec("late")])
         assert task_id is not None
-        [(first, _)] = await silent.claim()
-        [(second, _)] = await heir.claim(wait_s=20)
+        first = await silent.claim_one(within_s=20)
+        second = await heir.claim_one(within_s=20)
         await silent.report(task_id, first.token, Ending.COMPLETE, b"of the silent one")
         await heir.report(task_id, second.token, Ending.COMPLETE, b"of its heir")
         await client.read(task_id)
