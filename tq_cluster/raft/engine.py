@@ -312,6 +312,7 @@ class Engine:
                 self.elections.on_pre_vote_request(peer_id, message.pre_vote_request)
             case "pre_vote_reply":
                 self.elections.on_pre_vote_reply(peer_id, message.pre_vote_reply)
+                self._request_tick()
             case "vote_request":
                 self.elections.on_vote_request(peer_id, message.vote_request)
             case "vote_reply":
@@ -320,6 +321,7 @@ class Engine:
                 self.elections.adopt(message.term_notice.term)
             case "timeout_now":
                 self.elections.on_timeout_now(peer_id, message.timeout_now)
+                self._request_tick()
             case "snapshot_chunk":
                 if self._following.on_chunk(peer_id, message.snapshot_chunk):
                     self._receiving.on_chunk(peer_id, message.snapshot_chunk)
@@ -411,10 +413,8 @@ class Engine:
             return
         now_s = self._loop.time()
         due_s = self.core.heartbeat_due_s if self.core.leads else self.core.election_due_s
-        if due_s <= now_s:
-            self._request_tick()
-            return
-        due_s += _JUST_AFTER_S
+        # One that has passed may stay so, where nobody is connected to be asked.
+        due_s = max(due_s, now_s) + _JUST_AFTER_S
         if self._timer is not None:
             if now_s < self._timer.when() <= due_s and not self._timer.cancelled():
                 return

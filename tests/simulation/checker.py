@@ -1,0 +1,145 @@
+"""What must hold in every history, checked as it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from tests.simulation.state import Applied
+from tq_cluster.raft.journal_door import LogJournal
+
+
+class Violation(AssertionError):  # noqa: N818 - what a checker finds is not an error of its own
+    """An invariant does not hold."""
+
+
+class Observed(Protocol):
+    """A host as the checker sees it."""
+
+    name: str
+
+    @property
+    def journal(self) -> LogJournal:
+        """As it was last open."""
+
+    @property
+    def state_entries(self) -> list[Applied]:
+        """What it has applied, as far as a power cut now would leave it."""
+
+
+class Checker:
+    """Raft's invariants over all hosts, and the promises made to callers."""
+
+    def __init__(self, hosts: Mapping[str, Observed]) -> None:
+        self._hosts = hosts
+        self._leaders: dict[int, str] = {}
+        self._chosen: dict[int, tuple[int, bytes]] = {}
+        self._chosen_by_term: dict[int, int] = {}
+        """The term in which an entry was first applied: it was committed in that one or before."""
+        self.acked: dict[int, tuple[int, bytes]] = {}
+        """index: (term, entry) of what callers were told is committed."""
+
+    # ------------------------------------------------------------------ as it happens
+
+    def leads(self, host: Observed, term: int) -> None:
+        """Election safety, leader completeness."""
+        earlier = self._leaders.setdefault(term, host.name)
+        if earlier != host.name:
+            raise Violation(f"two leaders in term {term}: {earlier} and {host.name}")
+        journal = host.journal
+        for index, (chosen_term, entry) in self._chosen.items():
+            # A leader of an earlier term, elected by votes that were long on their way, may lack
+            # it.
+            if self._chosen_by_term[index] >= term or index < journal.first_index:
+                continue
+            if journal.term_at(index) != chosen_term:
+                raise Violation(
+                    f"{host.name} leads term {term} without entry {index} of term {chosen_term} "
+                    f"({entry!r}), which was applied"
+                )
+
+    def applied(self, host: Observed, applied: Applied) -> None:
+        """State machine safety."""
+        index, term, entry = applied
+        chosen = self._chosen.setdefault(index, (term, entry))
+        self._chosen_by_term.setdefault(index, host.journal.getCurrentTerm())
+        if chosen != (term, entry):
+            raise Violation(
+                f"{host.name} applied {entry!r} of term {term} as entry {index}, "
+                f"where {chosen[1]!r} of term {chosen[0]} was applied before"
+            )
+
+    def acknowledged(self, index: int, term: int, entry: bytes) -> None:
+        """What a caller is told is on a majority's disks."""
+        self.acked[index] = (term, entry)
+        self._check_durable(index, term, entry)
+
+    def confirmed(self, asked_after: int, index: int, name: str) -> None:
+        """A confirmed position holds what had been acknowledged when it was asked for."""
+        if index < asked_after:
+            raise Violation(
+                f"{name} was confirmed as leader at entry {index} though entry {asked_after} "
+                f"had been acknowledged before it asked: a stale read"
+            )
+
+    # ------------------------------------------------------------------ now and then
+
+    def check_logs(self) -> None:
+        """Log matching; what was acknowledged is still durable on a majority."""
+        hosts = list(self._hosts.values())
+        for position, one in enumerate(hosts):
+            for other in hosts[position + 1 :]:
+                self._check_matching(one, other)
+        for index, (term, entry) in self.acked.items():
+            self._check_durable(index, term, entry)
+
+    def _check_matching(self, one: Observed, other: Observed) -> None:
+        ours, theirs = one.journal, other.journal
+        agreed = False
+        for index in range(
+            min(ours.last_index, theirs.last_index),
+            max(ours.first_index, theirs.first_index),
+            -1,
+        ):
+            same = ours.term_at(index) == theirs.term_at(index)
+            if agreed and not same:
+                raise Violation(
+                    f"{one.name} and {other.name} agree above entry {index} and differ at it"
+                )
+            if same and not agreed and ours.entry(index) != theirs.entry(index):
+                raise Violation(f"{one.name} and {other.name} hold different entries {index}")
+            agreed = agreed or same
+
+    def _check_durable(self, index: int, term: int, entry: bytes) -> None:
+        holders = [host.name for host in self._hosts.values() if _holds(host, index, term)]
+        if len(holders) <= len(self._hosts) // 2:
+            raise Violation(
+                f"entry {index} of term {term} ({entry[:40]!r}) was acknowledged, but is durable "
+                f"only on {', '.join(holders) or 'no node'}"
+            )
+
+    # ------------------------------------------------------------------ in the end
+
+    def check_end(self, machines: Iterable[tuple[str, list[Applied]]]) -> None:
+        """Every node has applied the same, and all that was acknowledged."""
+        states = list(machines)
+        for name, entries in states:
+            if entries != states[0][1]:
+                raise Violation(f"{name} and {states[0][0]} applied different histories")
+            by_index = {index: (term, entry) for index, term, entry in entries}
+            for index, acked in self.acked.items():
+                if by_index.get(index) != acked:
+                    raise Violation(
+                        f"acknowledged entry {index} {acked!r} is lost: {name} has "
+                        f"{by_index.get(index)!r}"
+                    )
+
+
+def _holds(host: Observed, index: int, term: int) -> bool:
+    """Whether the entry would be there after a power cut."""
+    journal = host.journal
+    if index <= journal.durable_last_index() and journal.term_at(index) == term:
+        return True
+    # Compacted: then the state has it, durably.
+    entries = host.state_entries
+    return len(entries) >= index and entries[index - 1][:2] == (index, term)

@@ -1,0 +1,310 @@
+"""A modelled network: connections delay, stall, break, and lose their other end without a word."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from tests.simulation.virtual_loop import HostLoop, VirtualLoop
+
+KERNEL_BYTES = 256 * 1024
+"""What a socket takes before the sender has to wait."""
+
+SEGMENT_BYTES = 64 * 1024
+
+
+@dataclass
+class Conditions:
+    """How the network is at the moment."""
+
+    latency_s: tuple[float, float] = (0.0002, 0.001)
+    bytes_per_s: float = 100e6
+    blocked: set[tuple[str, str]] = field(default_factory=set)
+    """Directions in which nothing gets through. What is sent waits, as TCP has it."""
+
+
+class ModelledNetwork:
+    """All hosts' connections."""
+
+    def __init__(self, loop: VirtualLoop, draw: random.Random) -> None:
+        self.loop = loop
+        self.draw = draw
+        self.conditions = Conditions()
+        self._listeners: dict[str, tuple[str, HostLoop, Callable[[], asyncio.Protocol]]] = {}
+        self._links: list[Link] = []
+
+    def of_host(self, name: str, host_loop: HostLoop) -> HostNetwork:
+        return HostNetwork(self, name, host_loop)
+
+    def latency_s(self) -> float:
+        return self.draw.uniform(*self.conditions.latency_s)
+
+    # ------------------------------------------------------------------ faults
+
+    def block(self, source: str, target: str) -> None:
+        self.conditions.blocked.add((source, target))
+
+    def heal(self) -> None:
+        """Let everything through again; what waited goes on."""
+        self.conditions.blocked.clear()
+        for link in list(self._links):
+            link.pump_all()
+
+    def unblock(self, source: str, target: str) -> None:
+        self.conditions.blocked.discard((source, target))
+        for link in list(self._links):
+            link.pump_all()
+
+    def break_links(self, one: str, other: str) -> None:
+        """Reset the connections between two hosts."""
+        for link in list(self._links):
+            if {end.name for end in link.ends} == {one, other}:
+                link.reset()
+
+    def host_died(self, name: str, *, silently: bool) -> None:
+        """A process ended (its kernel says so to the others) or its machine did (nobody does)."""
+        self._listeners = {a: entry for a, entry in self._listeners.items() if entry[0] != name}
+        for link in list(self._links):
+            if name in {end.name for end in link.ends}:
+                link.end_died(name, silently=silently)
+
+    # ------------------------------------------------------------------ connections
+
+    def listen(
+        self, address: str, name: str, host: HostLoop, factory: Callable[[], asyncio.Protocol]
+    ) -> None:
+        assert address not in self._listeners, f"{address} is in use"
+        self._listeners[address] = (name, host, factory)
+
+    def close_listener(self, address: str) -> None:
+        self._listeners.pop(address, None)
+
+    def connect(self, source: str, host: HostLoop, address: str, attempt: Attempt) -> None:
+        listener = self._listeners.get(address)
+        if listener is None:
+            self.loop.call_later(
+                self.latency_s(), host.arrived, lambda: attempt.fail(ConnectionRefusedError())
+            )
+            return
+        target, target_host, factory = listener
+        blocked = self.conditions.blocked
+        if (source, target) in blocked or (target, source) in blocked:
+            self.loop.call_later(1.0, host.arrived, lambda: attempt.fail(TimeoutError()))
+            return
+
+        def established() -> None:
+            if attempt.given_up or host.ended:
+                return
+            if self._listeners.get(address) != listener:
+                host.arrived(lambda: attempt.fail(ConnectionRefusedError()))
+                return
+            link = Link(self, End(source, host), End(target, target_host))
+            self._links.append(link)
+            link.open(attempt.protocol, factory())
+
+        self.loop.call_later(2 * self.latency_s(), established)
+
+    def forget(self, link: Link) -> None:
+        if link in self._links:
+            self._links.remove(link)
+
+
+class Attempt:
+    """A dial."""
+
+    def __init__(self, protocol: asyncio.Protocol, failed: Callable[[OSError], None]) -> None:
+        self.protocol = protocol
+        self.given_up = False
+        self._failed = failed
+
+    def fail(self, error: OSError) -> None:
+        if not self.given_up:
+            self._failed(error)
+
+    def give_up(self) -> None:
+        self.given_up = True
+
+
+class HostNetwork:
+    """Implements ``network.Network`` for one host."""
+
+    def __init__(self, network: ModelledNetwork, name: str, host_loop: HostLoop) -> None:
+        self._network = network
+        self._name = name
+        self._host_loop = host_loop
+
+    async def listen(
+        self, address: str, factory: Callable[[], asyncio.Protocol]
+    ) -> Callable[[], None]:
+        self._network.listen(address, self._name, self._host_loop, factory)
+        return lambda: self._network.close_listener(address)
+
+    def dial(
+        self, address: str, protocol: asyncio.Protocol, failed: Callable[[OSError], None]
+    ) -> Callable[[], None]:
+        attempt = Attempt(protocol, failed)
+        self._network.connect(self._name, self._host_loop, address, attempt)
+        return attempt.give_up
+
+
+class Link:
+    """One connection: two ends."""
+
+    def __init__(self, network: ModelledNetwork, one: End, other: End) -> None:
+        self.network = network
+        self.ends = (one, other)
+        one.link, other.link = self, self
+        one.far, other.far = other, one
+
+    def open(self, *protocols: asyncio.Protocol) -> None:
+        for end, protocol in zip(self.ends, protocols, strict=True):
+            end.protocol = protocol
+            end.host.arrived(partial(protocol.connection_made, end))
+
+    def pump_all(self) -> None:
+        for end in self.ends:
+            end.pump()
+
+    def reset(self) -> None:
+        self.network.forget(self)
+        for end in self.ends:
+            end.lost(self.network.latency_s())
+
+    def end_died(self, name: str, *, silently: bool) -> None:
+        for end in self.ends:
+            if end.name == name:
+                end.gone = True
+            elif not silently:
+                end.lost(self.network.latency_s())
+        if not silently:
+            self.network.forget(self)
+
+
+class End(asyncio.Transport):
+    """One side of a connection, as asyncio shows it to a protocol."""
+
+    link: Link
+    far: End
+    protocol: asyncio.Protocol
+
+    def __init__(self, name: str, host: HostLoop) -> None:
+        super().__init__()
+        self.name = name
+        self.host = host
+        self.gone = False
+        """Its process or machine is dead, or it has closed: it takes nothing more."""
+        self._sent: deque[bytes] = deque()
+        self._sent_bytes = 0
+        self._transit: deque[bytes] = deque()
+        self._stalled = 0
+        self._busy_until_s = 0.0
+        self._on_its_way = 0
+        self._high = 64 * 1024
+        self._paused = False
+        self._finished = False
+        self._told = False
+
+    # ------------------------------------------------------------------ asyncio.Transport
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self.gone or self._finished:
+            return
+        whole = bytes(data)
+        for start in range(0, len(whole), SEGMENT_BYTES):
+            self._sent.append(whole[start : start + SEGMENT_BYTES])
+        self._sent_bytes += len(whole)
+        self.pump()
+        if self.get_write_buffer_size() > self._high and not self._paused:
+            self._paused = True
+            self.protocol.pause_writing()
+
+    def get_write_buffer_size(self) -> int:
+        return max(0, self._sent_bytes + self._on_its_way - KERNEL_BYTES)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        del low
+        self._high = high or self._high
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        del name
+        return default
+
+    def close(self) -> None:
+        """Send what is left, then say goodbye."""
+        if not self._finished:
+            self._finished = True
+            self.pump()
+
+    def abort(self) -> None:
+        if self.gone:
+            return
+        self.gone = True
+        self.link.network.forget(self.link)
+        self.far.lost(self.link.network.latency_s())
+        self.lost(0.0)
+
+    def is_closing(self) -> bool:
+        return self._finished or self.gone
+
+    # ------------------------------------------------------------------ the wire
+
+    def pump(self) -> None:
+        """Put what was sent on its way, if the way is free."""
+        network = self.link.network
+        if (self.name, self.far.name) in network.conditions.blocked:
+            return
+        while self._sent:
+            piece = self._sent.popleft()
+            self._sent_bytes -= len(piece)
+            self._on_its_way += len(piece)
+            self._transit.append(piece)
+            self._depart(len(piece))
+        for _ in range(self._stalled):
+            self._depart(0)
+        self._stalled = 0
+        if self._finished and not self.gone:
+            self.gone = True
+            when_s = max(self._busy_until_s, network.loop.time())
+            network.loop.call_at(when_s, self.far.lost, 0.0)
+
+    def _depart(self, size: int) -> None:
+        network = self.link.network
+        arrival_s = network.loop.time() + network.latency_s()
+        transfer_s = size / network.conditions.bytes_per_s
+        self._busy_until_s = max(self._busy_until_s + transfer_s, arrival_s)
+        network.loop.call_at(self._busy_until_s, self._arrive)
+
+    def _arrive(self) -> None:
+        if (self.name, self.far.name) in self.link.network.conditions.blocked:
+            # The way was closed while it was on it: TCP sends it again, in order.
+            self._stalled += 1
+            return
+        piece = self._transit.popleft()
+        self.far.host.arrived(lambda: self._read(piece))
+
+    def _read(self, piece: bytes) -> None:
+        self._on_its_way -= len(piece)
+        if not self.far.gone:
+            self.far.protocol.data_received(piece)
+        if self._paused and self.get_write_buffer_size() <= self._high // 4 and not self.gone:
+            self._paused = False
+            self.host.arrived(self.protocol.resume_writing)
+
+    def lost(self, after_s: float) -> None:
+        """The connection is gone, as this end will see."""
+
+        def tell() -> None:
+            self.host.arrived(self._tell_lost)
+
+        self.link.network.loop.call_later(after_s, tell)
+
+    def _tell_lost(self) -> None:
+        if not self._told:
+            self._told = True
+            self.gone = True
+            self.link.network.forget(self.link)
+            self.protocol.connection_lost(None)

@@ -1,0 +1,112 @@
+"""A state machine that keeps every entry, its disk, and snapshots of it."""
+
+from __future__ import annotations
+
+import json
+import random
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.simulation.virtual_loop import HostLoop
+from tq_cluster.core.types import AppliedAt
+from tq_cluster.raft.snapshots import Incoming, Outgoing, SnapshotError
+
+Applied = tuple[int, int, bytes]
+"""(index, term, entry)."""
+
+BEGINNING: Applied = (1, 0, b"")
+
+
+@dataclass
+class StateDisk:
+    """What a crash leaves of a host's state."""
+
+    durable: list[Applied] = field(default_factory=lambda: [BEGINNING])
+    installed: AppliedAt | None = None
+
+
+class KeepingMachine:
+    """Implements ``door.StateMachine``: applies by remembering."""
+
+    def __init__(self, disk: StateDisk, saw: Callable[[Applied], None]) -> None:
+        self.disk = disk
+        self.entries = list(disk.durable)
+        self._saw = saw
+
+    @property
+    def applied(self) -> AppliedAt:
+        return AppliedAt(*self.entries[-1][:2])
+
+    @property
+    def durable(self) -> AppliedAt:
+        return AppliedAt(*self.disk.durable[-1][:2])
+
+    def apply(self, index: int, term: int, entry: bytes) -> bool:
+        assert index == self.applied.index + 1, f"entry {index} after {self.applied}"
+        self.entries.append((index, term, entry))
+        self._saw(self.entries[-1])
+        return True
+
+    def commit(self) -> None:
+        self.disk.durable = list(self.entries)
+
+
+@dataclass
+class ModelledFile:
+    """A snapshot file on its way out or in."""
+
+    applied: AppliedAt
+    size_bytes: int
+    crc: int
+    content: bytes = b""
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self.content[offset : offset + size]
+
+    def write(self, data: bytes) -> None:
+        self.content += data
+
+    def discard(self) -> None:
+        self.content = b""
+
+
+class ModelledStates:
+    """Implements ``snapshots.States`` over a KeepingMachine."""
+
+    def __init__(self, machine: KeepingMachine, loop: HostLoop, draw: random.Random) -> None:
+        self._machine = machine
+        self._loop = loop
+        self._draw = draw
+
+    def make(self, made: Callable[[Outgoing | Exception], None]) -> None:
+        entries = list(self._machine.disk.durable)
+
+        def finish() -> None:
+            content = json.dumps([(i, t, e.hex()) for i, t, e in entries]).encode("ascii")
+            at = AppliedAt(*entries[-1][:2])
+            made(ModelledFile(at, len(content), zlib.crc32(content), content))
+
+        self._loop.call_later(self._draw.uniform(0.005, 0.05), finish)
+
+    def receive(self, applied: AppliedAt, size_bytes: int, crc: int) -> Incoming:
+        return ModelledFile(applied, size_bytes, crc)
+
+    def install(self, incoming: Incoming, installed: Callable[[Exception | None], None]) -> None:
+        assert isinstance(incoming, ModelledFile)
+
+        def finish() -> None:
+            if zlib.crc32(incoming.content) != incoming.crc:
+                installed(SnapshotError("the file arrived damaged"))
+                return
+            entries = [(i, t, bytes.fromhex(e)) for i, t, e in json.loads(incoming.content)]
+            machine = self._machine
+            machine.entries = entries
+            machine.disk.durable = list(entries)
+            machine.disk.installed = AppliedAt(*entries[-1][:2])
+            installed(None)
+
+        self._loop.call_later(self._draw.uniform(0.005, 0.05), finish)
+
+    def journal_agrees(self) -> None:
+        self._machine.disk.installed = None
