@@ -1,6 +1,6 @@
 """Judge a ledger: does what clients and workers saw keep the contract?
 
-The invariants carry the numbers of docs/testing.md:
+The invariants, by their numbers:
 
 I1  no acknowledged submit is lost
 I2  one request id, one creation
