@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.core.lone_queue import LoneQueue, at, replied, span, spec
+from tq.internal.v1 import log_pb2
 from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
+from tq_cluster.core import tables
 from tq_cluster.core.limits import Limits
 from tq_cluster.core.operations import Claim, ConfigureQueue, Submit
 from tq_cluster.storage.memory import MemoryWorkspace
@@ -235,3 +237,22 @@ def test_a_claim_reads_as_little_from_a_deep_queue_as_from_a_shallow_one(
         return read
 
     assert rows_read(500) == rows_read(5_000) < 50
+
+
+def test_a_queue_without_fairness_keys_pays_for_lanes_only_when_it_fills_or_runs_empty() -> None:
+    queue = LoneQueue()
+
+    def lane_rows_written() -> int:
+        entry = log_pb2.Entry.FromString(queue.entries[-1])
+        columns = [table for table in entry.tables if table.table == tables.LANES]
+        return sum(len(each.put_keys) + len(each.deleted_keys) for each in columns)
+
+    written = []
+    for _ in range(3):
+        queue.submitted(spec(), spec())
+        written.append(lane_rows_written())
+    for _ in range(3):
+        queue.claimed(2)
+        written.append(lane_rows_written())
+
+    assert written == [1, 0, 0, 0, 0, 1]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tests.core.lone_queue import LoneQueue, at, span, spec
-from tq.v1 import task_pb2
+from tests.core.lone_queue import LoneQueue, at, replied, span, spec
+from tq.v1 import task_pb2, worker_service_pb2
 from tq_cluster.core import queries
 from tq_cluster.core.limits import DAY_MS
-from tq_cluster.core.operations import Done, MakeDue, RemoveRetired
+from tq_cluster.core.operations import Claim, Done, MakeDue, RemoveRetired
 
 
 def test_a_scheduled_task_is_handed_out_at_its_time_and_not_before() -> None:
@@ -123,8 +123,12 @@ def test_a_claim_passes_over_what_has_expired_and_has_those_who_wait_look_again(
     queue = LoneQueue()
     queue.submitted(spec(expire_at=at(10)), spec(expire_at=at(10)), spec(task_id="good"))
     queue.now_ms += 10
+    request = worker_service_pb2.ClaimRequest(worker_id="w", queues=["default"], max_tasks=2)
 
-    assert queue.claimed_ids(2) == []
+    decision = queue.decide(Claim(request=request))
+
+    assert replied(decision.outcomes[0], worker_service_pb2.ClaimResponse).tasks == []
+    assert decision.wakeups.ready_queues == {"default"}
     assert queue.claimed_ids(2) == ["good"]
 
 
