@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -18,6 +18,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in unasked]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the containers and the ends of their logs where a test failed."""
+    report = yield
+    containers = getattr(item, "funcargs", {}).get("stack")
+    if report.when == "call" and report.failed and isinstance(containers, Stack):
+        report.sections.append(("containers", containers.describe()))
+    return report
+
+
 @pytest.fixture
 def stack() -> Iterator[Stack]:
     """The cluster's containers, none running yet; afterwards nothing is left of them."""
@@ -26,5 +38,4 @@ def stack() -> Iterator[Stack]:
     try:
         yield containers
     finally:
-        print(containers.describe())  # noqa: T201  # shown by pytest when the test failed
         containers.down()

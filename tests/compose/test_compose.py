@@ -146,13 +146,11 @@ async def test_a_broker_without_a_majority_is_found_unhealthy(stack: Stack) -> N
 
 @pytest.mark.parametrize("compose", compose_commands(), ids=" ".join)
 def test_every_compose_takes_the_file_with_and_without_monitoring(compose: list[str]) -> None:
-    file = ["--file", "docker-compose.cluster.yml"]
+    compose = [*compose, "--file", "docker-compose.cluster.yml"]
 
-    brokers = run([*compose, *file, "config", "--services"]).split()
-    everything = run([*compose, *file, "--profile", "monitoring", "config", "--services"]).split()
-    run([*compose, *file, "--profile", "monitoring", "config", "--quiet"])
+    run([*compose, "config", "--quiet"])
+    everything = run([*compose, "--profile", "monitoring", "config", "--services"]).split()
 
-    assert set(brokers) == {*NODES, *WORKERS}
     assert set(everything) == {*NODES, *WORKERS, "prometheus", "grafana"}
 
 
