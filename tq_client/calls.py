@@ -29,7 +29,14 @@ Reply = TypeVar("Reply", bound=Message)
 
 PAUSE_FIRST_S = 0.02
 PAUSE_MAX_S = 1.0
-ATTEMPT_FIRST_S = 1.0
+ATTEMPT_FIRST_S = 0.5
+"""How long the first attempt may take before another broker is asked; each one doubles it.
+
+Brokers elect a new leader within that time when theirs falls silent.
+"""
+BYTES_PER_S = 1 << 20
+"""What a slow network carries: a large request is given longer."""
+HOLD_SLACK_S = 2.0
 CLIENT_NAME = f"tq/{version('tq')}/python"
 
 
@@ -73,12 +80,27 @@ _LEASE_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _MAY_SUCCEED_ELSEWHERE = frozenset({Reason.NOT_LEADER, Reason.NO_LEADER, Reason.OUTCOME_UNKNOWN})
 
 
+class _AbandonedError(Exception):
+    """Another broker leads now than the one that was asked."""
+
+
+# Not equal to one that looks the same: kept in a set.
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """An attempt that waits for the leader's answer."""
+
+    call: aio.UnaryUnaryCall[Any, Any]
+    connection: Connection
+    abandoned: bool = False
+
+
 class Caller:
     """Makes calls, each to whichever broker is worth asking, until one answers or time is up."""
 
     def __init__(self, connections: Connections, draw: random.Random) -> None:
         self._connections = connections
         self._draw = draw
+        self._flights: set[_Flight] = set()
         self._closed = asyncio.Event()
 
     async def call(
@@ -95,7 +117,8 @@ class Caller:
         """
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + timeout_s
-        attempt_s = ATTEMPT_FIRST_S + hold_s
+        attempt_s = hold_s + HOLD_SLACK_S if hold_s else ATTEMPT_FIRST_S
+        attempt_s += request.ByteSize() / BYTES_PER_S
         pause_s = PAUSE_FIRST_S
         first_sent_s: float | None = None
         maybe_applied = False
@@ -133,6 +156,10 @@ class Caller:
                     self._connections.learn(
                         error.metadata.get("leader", ""), self._connections.term
                     )
+                except _AbandonedError:
+                    error = errors.of_reason(
+                        Reason.OUTCOME_UNKNOWN, f"{connection.address} leads no more"
+                    )
                 attempt_s *= 2
             maybe_applied |= error.reason is Reason.OUTCOME_UNKNOWN
             if not _worth_repeating(error, method.repeat, maybe_applied=maybe_applied):
@@ -163,15 +190,22 @@ class Caller:
         if self._connections.term:
             metadata.append(("tq-min-term", str(self._connections.term)))
         call = method.stub(connection)(request, timeout=timeout_s, metadata=metadata)
+        flight = _Flight(call, connection)
+        if method.repeat is not Repeat.NEVER and connection.address == self._connections.leader:
+            self._flights.add(flight)
         try:
             reply: Reply = await call
         except asyncio.CancelledError:
-            # Closing the channel cancels its calls; their callers were not cancelled and must not
-            # be told so.
             task = asyncio.current_task()
-            if self._closed.is_set() and task is not None and not task.cancelling():
-                self._check_open(method, request, maybe_applied=True)
+            if task is None or task.cancelling():
+                raise
+            # The call was cancelled, by us, and not its caller, who must not be told so.
+            self._check_open(method, request, maybe_applied=True)
+            if flight.abandoned:
+                raise _AbandonedError from None
             raise
+        finally:
+            self._flights.discard(flight)
         self._connections.succeeded(connection)
         self._learn(await call.trailing_metadata())
         return reply
@@ -183,7 +217,12 @@ class Caller:
                 leader = value
             elif key == "tq-term" and isinstance(value, str) and value.isdecimal():
                 term = int(value)
-        self._connections.learn(leader, term)
+        if self._connections.learn(leader, term):
+            # A deposed leader that is well answers by itself; one that fell silent would not.
+            for flight in self._flights:
+                if flight.connection.address != leader:
+                    flight.abandoned = True
+                    flight.call.cancel()
 
     async def _pause(self, wait_s: float) -> None:
         try:

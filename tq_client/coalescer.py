@@ -40,6 +40,8 @@ class _Waiting:
     answer: asyncio.Future[SubmittedTask]
     request_id: str = ""
     """Of the call that carries it; empty until that call is made."""
+    call_deadline_s: float = 0.0
+    """When that call ends by itself."""
 
 
 class Coalescer:
@@ -69,18 +71,11 @@ class Coalescer:
             # Not at once: submits that other tasks make in this turn of the loop ride along.
             self._flush_due = True
             loop.call_soon(self._flush)
+        timer = loop.call_at(waiting.deadline_s, _expire, waiting)
         try:
-            async with asyncio.timeout_at(waiting.deadline_s):
-                return await waiting.answer
-        except TimeoutError:
-            # The call goes on for those whose deadline is later.
-            if waiting.request_id:
-                raise errors.of_reason(
-                    Reason.OUTCOME_UNKNOWN,
-                    f"no answer within {timeout_s:g} s",
-                    metadata={"request_id": waiting.request_id},
-                ) from None
-            raise errors.of_reason(Reason.NO_LEADER, f"not sent within {timeout_s:g} s") from None
+            return await waiting.answer
+        finally:
+            timer.cancel()
 
     async def close(self) -> None:
         """End the submits not sent yet; wait for the calls in flight, which the owner has ended."""
@@ -123,10 +118,10 @@ class Coalescer:
 
     def _start(self, batch: list[_Waiting]) -> None:
         request_id = uuid.uuid4().hex
-        for waiting in batch:
-            waiting.request_id = request_id
-        request = SubmitRequest(request_id=request_id, tasks=[waiting.spec for waiting in batch])
         deadline_s = max(waiting.deadline_s for waiting in batch)
+        for waiting in batch:
+            waiting.request_id, waiting.call_deadline_s = request_id, deadline_s
+        request = SubmitRequest(request_id=request_id, tasks=[waiting.spec for waiting in batch])
         timeout_s = deadline_s - asyncio.get_running_loop().time()
         call = asyncio.create_task(self._send(request, timeout_s), name="tq-submit")
         self._calls.add(call)
@@ -154,6 +149,21 @@ class Coalescer:
                 _fail(waiting, errors.of_item(result.error))
             elif not waiting.answer.done():
                 waiting.answer.set_result(result.task)
+
+
+def _expire(waiting: _Waiting) -> None:
+    if not waiting.request_id:
+        _fail(waiting, errors.of_reason(Reason.NO_LEADER, "not sent before its deadline"))
+    elif waiting.call_deadline_s > waiting.deadline_s:
+        # The call goes on for others; where it ends now by itself, it knows better what happened.
+        _fail(
+            waiting,
+            errors.of_reason(
+                Reason.OUTCOME_UNKNOWN,
+                "no answer before its deadline",
+                metadata={"request_id": waiting.request_id},
+            ),
+        )
 
 
 def _fail(waiting: _Waiting, error: BaseException) -> None:

@@ -120,6 +120,8 @@ class Connections:
             self._connection(address)
         self.leader: str = ""
         self.term = 0
+        self._leaders_term = 0
+        """In which a leader was last named: a term may be known before who leads in it."""
 
     def pick(self) -> Connection:
         """Choose whom to ask next."""
@@ -145,20 +147,28 @@ class Connections:
 
     def failed(self, connection: Connection) -> None:
         """Ask others first for a while, the longer the more often it failed in a row."""
+        if connection.quiet_until_s > self._now_s():
+            return  # what was in flight fails together and counts once
         quiet_s = min(QUIET_MAX_S, QUIET_FIRST_S * 2**connection.failures)
         connection.failures = min(connection.failures + 1, 16)
         connection.quiet_until_s = self._now_s() + quiet_s
         if self.leader == connection.address:
             self.leader = ""
 
-    def learn(self, leader: str, term: int) -> None:
-        """Take notice of who leads in which term; older news is ignored."""
+    def learn(self, leader: str, term: int) -> bool:
+        """Take notice of who leads in which term; True where that is another reign.
+
+        Older news is ignored.
+        """
         if term < self.term:
-            return
+            return False
         self.term = term
-        if leader and leader != self.leader:
-            self.leader = leader
-            self._connection(leader)
+        if not leader:
+            return False
+        another = term > self._leaders_term
+        self.leader, self._leaders_term = leader, term
+        self._connection(leader)
+        return another
 
     async def close(self) -> None:
         await asyncio.gather(*(connection.close() for connection in self._all.values()))
