@@ -132,7 +132,9 @@ class Elections:
 
     def stalled(self) -> None:
         """This node did not run for a while: what the leader sent lies unread in the sockets."""
-        if not self._core.leads and not self._core.handed_over and self._won_in_term is None:
+        core = self._core
+        about_to_stand = core.handed_over or self._won_in_term is not None
+        if self._rules.pre_vote and not core.leads and not about_to_stand:
             self._delay(*self._settings.granted_delay_s)
 
     def _leader_alive(self) -> bool:
