@@ -1,6 +1,29 @@
 """The worker: claims tasks and runs handlers under their leases.
 
-A handler module needs only what is exported here.
+    from tq_worker import PermanentError, TaskContext, task
+
+    @task("thumbnail")
+    async def thumbnail(payload: bytes, context: TaskContext) -> bytes:
+        ...
+
+    $ tq-worker run --handlers shop.images --queues images --concurrency 20 --processes 2
+
+What an attempt can count on:
+
+- A handler runs in a process of its own making; nothing it does there keeps leases from being
+  renewed. `--concurrency` handlers run at a time, spread over `--processes`. Async handlers share
+  their process's event loop, sync ones get a thread each.
+- What it returns is the task's result; a `Result` also carries a content type, and tasks that are
+  created if and only if this completion is recorded. `PermanentError` makes the task a dead letter.
+  Any other exception is a failure that is retried, as are a timeout, a process that died (every
+  handler that had started in it fails with it), and a type that this worker has no handler for.
+- When it must stop (its task was cancelled, its timeout or its lease is over, the worker shuts
+  down), an async handler is cancelled and `context.cancelled` is set, which a sync handler must look
+  at. One that has not stopped 5 s later, 1 s after its lease was lost, or shortly before its lease
+  ends, is killed together with its process; the other tasks there are given back, not failed.
+- So a handler has stopped before another worker can have its task, unless clocks are off by more
+  than 1 % in rate. What it had written elsewhere until then is written: pass `context.token` along
+  and have the other side refuse lower ones.
 """
 
 from tq_worker.context import Cancellation, Result, TaskContext

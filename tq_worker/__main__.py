@@ -22,7 +22,7 @@ def main() -> None:
     arguments = parser().parse_args()
     try:
         command = read(arguments, os.environ)
-        logs.configure(command.log_format)
+        logs.configure(command.worker.log_format)
         undelivered = asyncio.run(run(command))
     except UsageError as error:
         for problem in error.problems:

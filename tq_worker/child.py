@@ -20,7 +20,7 @@ import threading
 import traceback
 
 from tq.internal.v1.worker_child_pb2 import ToHandlers
-from tq_worker import exits
+from tq_worker import exits, logs
 from tq_worker.clock import boottime_s
 from tq_worker.frames import FrameReader
 from tq_worker.outbox import Outbox
@@ -131,8 +131,10 @@ def main() -> None:
     parser.add_argument("--progress-fd", type=int, required=True)
     parser.add_argument("--slots", type=int, required=True)
     parser.add_argument("--handlers", required=True)
+    parser.add_argument("--log-format", required=True)
     arguments = parser.parse_args()
     _die_with_parent()
+    logs.configure(arguments.log_format)
     # The parent decides when handlers stop. Empty functions rather than SIG_IGN, which processes
     # that a handler starts would inherit.
     for number in (signal.SIGINT, signal.SIGTERM):

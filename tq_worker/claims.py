@@ -22,7 +22,8 @@ _logger = logging.getLogger(__name__)
 TASKS_MAX = 1000
 """A call grants at most so many."""
 WAIT_S = 20.0
-CALL_S = 10.0
+CALL_S = 5.0
+"""How long to try, beyond what a claim waits, before it is said that no broker answers."""
 REPEAT_S = 300.0
 """A claim whose outcome is unknown is repeated under its id for at most this long; the brokers
 remember ids for 10 min.
@@ -75,7 +76,9 @@ class Claims:
         self._custody = custody
         self._pool = pool
         self._reports = reports
-        self._failing = False
+        self._reached = False
+        """The last claim was answered."""
+        self._complained = False
         self._more = False
         """The last claim got all it asked for, so there is probably more."""
         self._ahead = 0
@@ -109,16 +112,16 @@ class Claims:
             call.cancel()
             raise
         except TqError as error:
-            if not self._failing:
+            if not self._complained:
                 _logger.warning("tasks cannot be claimed", extra={"error": str(error)})
-            self._failing = True
+            self._reached, self._complained = False, True
             if isinstance(error, OutcomeUnknownError):
                 return False
             request.request_id = uuid.uuid4().hex
             return False
-        if self._failing:
+        if self._complained:
             _logger.info("tasks are claimed again")
-        self._failing = False
+        self._reached, self._complained = True, False
         self._take(answer, request.max_tasks)
         return True
 
@@ -136,7 +139,9 @@ class Claims:
             # With tasks at hand for every slot a claim can wait until it is for many.
             worthwhile = room > 0 and (idle > 0 or room * 2 >= self._ahead)
             if worthwhile and self._reports.backlog() < BACKLOG_MAX:
-                return Appetite(min(room, TASKS_MAX), WAIT_S if room <= idle else 0.0)
+                # One that finds out whether a broker is there does not wait for tasks as well.
+                waits = self._reached and room <= idle
+                return Appetite(min(room, TASKS_MAX), WAIT_S if waits else 0.0)
             self._custody.changed.clear()
             await self._custody.changed.wait()
 

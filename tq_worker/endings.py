@@ -11,7 +11,6 @@ from tq_worker.errors import PermanentError, RetryableError
 
 ERROR_BYTES_MAX = 8 * 1024
 """What the queue keeps of an error (proto/tq/v1/worker_service.proto, Failure)."""
-RETRY_AFTER_S_MAX = 366 * 86_400.0
 
 _CUT = "\n... (cut) ...\n"
 
@@ -21,18 +20,19 @@ def returned(task_id: str, token: int, value: object) -> TaskReport:
     report = TaskReport(task_id=task_id, token=token)
     if value is None:
         report.complete.SetInParent()
-    elif isinstance(value, bytes | bytearray | memoryview):
-        report.complete.result = bytes(value)
-    elif isinstance(value, Result):
-        completion = report.complete
-        completion.result = bytes(value.body)
-        completion.content_type = value.content_type
-        completion.submit.extend(value.submit)
-    else:
-        report.fail.error = (
-            f"TypeError: the handler returned {type(value).__name__}; "
-            "it must return bytes, Result or None"
+        return report
+    body: object = value.body if isinstance(value, Result) else value
+    if not isinstance(body, bytes | bytearray | memoryview):
+        return failed(
+            task_id,
+            token,
+            f"TypeError: the handler returned {type(body).__name__}; "
+            "it must return bytes, Result or None",
         )
+    report.complete.result = bytes(body)
+    if isinstance(value, Result):
+        report.complete.content_type = value.content_type
+        report.complete.submit.extend(value.submit)
     return report
 
 
@@ -47,8 +47,7 @@ def raised(
     report.fail.error = describe(error, skip_file)
     report.fail.permanent = isinstance(error, PermanentError)
     if isinstance(error, RetryableError) and error.retry_after_s is not None:
-        retry_after_s = min(max(error.retry_after_s, 0.0), RETRY_AFTER_S_MAX)
-        report.fail.retry_after.FromMilliseconds(round(retry_after_s * 1000))
+        report.fail.retry_after.FromMilliseconds(round(error.retry_after_s * 1000))
     return report
 
 
@@ -72,7 +71,10 @@ def describe(error: BaseException, skip_file: str | None = None) -> str:
     trace = _skip(error.__traceback__, skip_file)
     if trace is None:
         return shorten(head)
-    lines = traceback.format_exception(type(error), error, trace)
+    try:
+        lines = traceback.format_exception(type(error), error, trace)
+    except Exception as broken:  # noqa: BLE001 - user code: an exception that cannot be printed
+        lines = [f"(its traceback cannot be had: {type(broken).__name__})"]
     return shorten(head + "\n" + "".join(lines).rstrip())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+RETRY_AFTER_S_MAX = 366 * 86_400.0
+
 
 class PermanentError(Exception):
     """This task can never succeed: do not try again, make it a dead letter now."""
@@ -15,6 +17,8 @@ class RetryableError(Exception):
     """
 
     def __init__(self, message: str = "", *, retry_after_s: float | None = None) -> None:
+        if retry_after_s is not None and not 0 <= retry_after_s <= RETRY_AFTER_S_MAX:
+            raise ValueError(f"retry_after_s: {retry_after_s!r} is not from 0 to 366 days")
         super().__init__(message)
         self.retry_after_s = retry_after_s
 

@@ -33,7 +33,6 @@ class CommandLine:
 
     worker: WorkerOptions
     addresses: Sequence[str]
-    log_format: str
 
 
 def parser() -> argparse.ArgumentParser:
@@ -133,9 +132,9 @@ def read(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Comma
             processes=processes,
             lease_s=lease_s,
             drain_timeout_s=drain_timeout_s,
+            log_format=arguments.log_format,
         ),
         addresses=addresses,
-        log_format=arguments.log_format,
     )
 
 

@@ -46,9 +46,16 @@ class Pool:
     """Spreads tasks over its processes and keeps as many of them alive as it was told."""
 
     def __init__(
-        self, *, modules: Sequence[str], concurrency: int, processes: int, owner: Owner
+        self,
+        *,
+        modules: Sequence[str],
+        concurrency: int,
+        processes: int,
+        log_format: str,
+        owner: Owner,
     ) -> None:
         self._modules = modules
+        self._log_format = log_format
         self._owner = owner
         self._slots = [
             concurrency // processes + (number < concurrency % processes)
@@ -194,9 +201,8 @@ class Pool:
             self._restart_later(number)
 
     def _restart_later(self, number: int) -> None:
-        deaths = self._deaths[number]
+        delay_s = restart_delay_s(self._deaths[number])
         self._deaths[number] += 1
-        delay_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** (deaths - 1)) if deaths else 0.0
         loop = asyncio.get_running_loop()
         self._restarts[number] = loop.call_later(delay_s, self._restart, number)
 
@@ -210,7 +216,11 @@ class Pool:
 
     def _spawn(self, number: int) -> None:
         process = HandlerProcess(
-            number=number, modules=self._modules, slots=self._slots[number], events=self
+            number=number,
+            modules=self._modules,
+            slots=self._slots[number],
+            log_format=self._log_format,
+            events=self,
         )
         self._processes[number] = process
         _logger.info("handler process started", extra={"pid": process.pid, "slots": process.slots})
@@ -228,3 +238,8 @@ class Pool:
     def _rooms(self, processes: Sequence[HandlerProcess], ahead: int) -> list[int]:
         spread = -(-ahead // len(self._slots))
         return [max(0, each.slots + spread - len(each.outstanding)) for each in processes]
+
+
+def restart_delay_s(deaths: int) -> float:
+    """How long to wait before a restart, after so many in a row that came to nothing."""
+    return min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** (deaths - 1)) if deaths else 0.0

@@ -46,7 +46,15 @@ class Events(Protocol):
 class HandlerProcess:
     """Starts the process, hands tasks in, hears how they ended; can kill it at any moment."""
 
-    def __init__(self, *, number: int, modules: Sequence[str], slots: int, events: Events) -> None:
+    def __init__(
+        self,
+        *,
+        number: int,
+        modules: Sequence[str],
+        slots: int,
+        log_format: str,
+        events: Events,
+    ) -> None:
         self.number = number
         self.slots = slots
         self.ready = False
@@ -64,8 +72,16 @@ class HandlerProcess:
         self._frames = FrameReader(FromHandlers)
         ours, theirs = socket.socketpair()
         progress_fd = create_shared()
+        command = [
+            *(sys.executable, "-m", "tq_worker.child"),
+            *("--socket-fd", str(theirs.fileno()), "--progress-fd", str(progress_fd)),
+            *("--slots", str(slots), "--handlers", ",".join(modules), "--log-format", log_format),
+        ]
         try:
-            self._process = _spawn(modules, slots, theirs.fileno(), progress_fd)
+            # By exec: a fork of a process that speaks gRPC is not safe to run on.
+            self._process = subprocess.Popen(  # noqa: S603 - our own module, checked arguments
+                command, pass_fds=(theirs.fileno(), progress_fd), stdin=subprocess.DEVNULL
+            )
             self._progress = Progress(progress_fd)
         finally:
             theirs.close()
@@ -180,17 +196,3 @@ class HandlerProcess:
         self._events.exited(self)
         self._progress.close()
         os.close(self._pidfd)
-
-
-def _spawn(
-    modules: Sequence[str], slots: int, socket_fd: int, progress_fd: int
-) -> subprocess.Popen[bytes]:
-    """Start it by exec: a fork of a process that speaks gRPC is not safe to run on."""
-    command = [
-        *(sys.executable, "-m", "tq_worker.child"),
-        *("--socket-fd", str(socket_fd), "--progress-fd", str(progress_fd)),
-        *("--slots", str(slots), "--handlers", ",".join(modules)),
-    ]
-    return subprocess.Popen(  # noqa: S603 - our own module, with arguments that were checked
-        command, pass_fds=(socket_fd, progress_fd), stdin=subprocess.DEVNULL
-    )

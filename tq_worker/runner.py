@@ -166,10 +166,9 @@ class Runner:
                 attempt.claimed.spec.payload,
                 attempt.context,  # type: ignore[arg-type]  # set by _start
             )
+            report = endings.returned(attempt.task_id, attempt.token, value)
         except BaseException as error:  # noqa: BLE001 - user code: whatever it raises is its attempt's end
             report = self._ended_by(attempt, error)
-        else:
-            report = endings.returned(attempt.task_id, attempt.token, value)
         self._busy -= 1
         self._finish(attempt, report)
         self._start_ready()
@@ -181,10 +180,9 @@ class Runner:
             assert context is not None, "set by _start"
             context.raise_if_cancelled()
             value = handler.function(attempt.claimed.spec.payload, context)
+            report = endings.returned(attempt.task_id, attempt.token, value)
         except BaseException as error:  # noqa: BLE001 - as above
             report = self._ended_by(attempt, error)
-        else:
-            report = endings.returned(attempt.task_id, attempt.token, value)
         self._finish(attempt, report)
         # The loop may be held by another handler: this result need not wait for it.
         if not self._queue:

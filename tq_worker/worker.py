@@ -42,6 +42,8 @@ class WorkerOptions:
     processes: int = 1
     lease_s: float = 30.0
     drain_timeout_s: float = 60.0
+    log_format: str = "text"
+    """Of the lines that handlers log."""
 
 
 class Leaving(enum.Enum):
@@ -66,6 +68,7 @@ class Worker:
             modules=options.modules,
             concurrency=options.concurrency,
             processes=options.processes,
+            log_format=options.log_format,
             owner=self._custody,
         )
         self._claims = Claims(

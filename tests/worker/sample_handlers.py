@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import signal
@@ -120,6 +121,36 @@ def flaky(_payload: bytes, context: TaskContext) -> bytes:
 @task("wrong-return")  # type: ignore[type-var]  # what is wrong is the point
 async def wrong_return(_payload: bytes, _context: TaskContext) -> dict[str, str]:
     return {}
+
+
+@task("wrong-result")
+async def wrong_result(_payload: bytes, _context: TaskContext) -> Result:
+    return Result("text")  # type: ignore[arg-type]  # what is wrong is the point
+
+
+@task("wrong-retry-after")
+async def wrong_retry_after(_payload: bytes, _context: TaskContext) -> None:
+    raise RetryableError("soon", retry_after_s=float("nan"))
+
+
+class UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no")
+
+
+@task("unprintable")
+def unprintable(_payload: bytes, _context: TaskContext) -> None:
+    raise UnprintableError
+
+
+@task("cancel-itself")
+async def cancel_itself(_payload: bytes, _context: TaskContext) -> None:
+    raise asyncio.CancelledError
+
+
+@task("log")
+async def log(_payload: bytes, context: TaskContext) -> None:
+    logging.getLogger("my.handlers").info("seen", extra={"task_id": context.task_id})
 
 
 @task("long-error")

@@ -188,6 +188,37 @@ async def test_a_module_without_handlers_or_that_ends_the_process_is_refused(
     assert problems == [f"tq-worker: --handlers odd: {reason}"]
 
 
+async def test_handlers_may_be_in_the_current_directory_and_log_as_the_worker_does(
+    broker: FakeBroker, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(f"from {SAMPLES} import *\n")
+    process = await run("--log-format", "json", handlers="mine")
+
+    [task_id] = await broker.submit("log")
+    await broker.until_ended([task_id])
+    process.terminate()
+
+    lines = [json.loads(line) for line in (await output_of(process)).splitlines()]
+    [line] = [line for line in lines if line["event"] == "seen"]
+    assert (line["level"], line["task_id"]) == ("info", task_id)
+
+
+async def test_a_worker_without_brokers_says_so_and_goes_on_when_they_come(
+    broker: FakeBroker, run: Run
+) -> None:
+    await broker.stop()
+    process = await run()
+    assert process.stderr is not None
+    while b"tasks cannot be claimed" not in (line := await process.stderr.readline()):
+        assert line, "it ended without a word"
+
+    await broker.start()
+
+    [task] = await broker.until_ended(await broker.submit("echo"))
+    assert task.state == "COMPLETED"
+
+
 async def test_handlers_die_with_a_worker_that_is_killed(
     broker: FakeBroker, facts: Facts, run: Run
 ) -> None:

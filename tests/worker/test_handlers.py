@@ -97,6 +97,10 @@ async def test_a_result_may_carry_a_content_type(
     ("task_type", "error"),
     [
         ("wrong-return", "TypeError: the handler returned dict; it must return bytes"),
+        ("wrong-result", "TypeError: the handler returned str; it must return bytes"),
+        ("wrong-retry-after", "ValueError: retry_after_s: nan is not from 0 to 366 days"),
+        ("unprintable", "UnprintableError: (its message cannot be had: ValueError)"),
+        ("cancel-itself", "CancelledError: "),
         ("sys-exit", "SystemExit: leaving"),
         ("no-such-type", "no handler for type 'no-such-type' in this worker; it has: "),
     ],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from tq_worker.pace import AHEAD_MAX, HORIZON_S, Pace
+from tq_worker.pool import RESTART_MAX_S, restart_delay_s
 
 
 def test_nothing_is_held_ahead_of_handlers_that_take_long() -> None:
@@ -36,3 +37,10 @@ def test_when_tasks_stop_ending_nothing_is_held_ahead_any_more() -> None:
     assert pace.ahead(1.1) == 1000
     assert 10 < pace.ahead(2.0) < 500
     assert pace.ahead(6.0) == 0
+
+
+def test_a_process_that_dies_again_and_again_is_restarted_ever_later() -> None:
+    delays = [restart_delay_s(deaths) for deaths in range(12)]
+
+    assert delays[:5] == [0.0, 0.1, 0.2, 0.4, 0.8]
+    assert delays[-1] == RESTART_MAX_S

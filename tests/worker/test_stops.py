@@ -61,6 +61,21 @@ async def test_a_cancelled_task_s_handler_is_stopped(
     await facts.until("stopped: the task was cancelled")
 
 
+async def test_an_async_handler_that_swallows_the_cancel_is_killed(
+    broker: FakeBroker, start_worker: StartWorker, facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tq_worker.custody.STOP_GRACE_S", 0.2)
+    await start_worker(lease_s=1.0)
+    ids = await broker.submit("stubborn-async", facts.payload)
+    await facts.until("started")
+
+    broker.tasks[ids[0]].cancel_requested = True
+
+    [task] = await broker.until_ended(ids)
+    assert (task.state, task.ends) == ("CANCELLED", ["cancelled"])
+    assert facts.lines() == ["started", "ignored"]
+
+
 async def test_a_handler_that_finished_before_it_noticed_the_cancel_is_completed(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
