@@ -1,0 +1,1 @@
+"""What deploy/ has for operators, checked against the product."""
