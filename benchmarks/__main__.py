@@ -16,6 +16,8 @@ from benchmarks.figures import Figure
 Benchmark = Callable[[Path | None], Awaitable[list[Figure]]]
 
 EVERYTHING = "all"
+WIDTH = 140
+"""Of the table where it goes to a file or a pipe."""
 BENCHMARKS: Mapping[str, Benchmark] = {
     "submit": submit.throughput,
     "work": work.throughput,
@@ -23,6 +25,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "memory": memory.pending,
     "claims": claims.by_depth,
     "outage": outage.after_sigkill,
+    "silence": outage.after_sigstop,
 }
 
 
@@ -30,6 +33,8 @@ def main() -> None:
     """Measure, print the table, and fail if a target was missed or a benchmark did not run."""
     arguments = _parser().parse_args()
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
     command = f"python -m benchmarks {' '.join(sys.argv[1:])}".strip()
     described = machine.describe(arguments.data_dir, command)
     figures: list[Figure] = []
