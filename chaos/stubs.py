@@ -48,6 +48,15 @@ _NOT_APPLIED = frozenset(
     }
 )
 """Reasons that say: not applied, try again."""
+_MAYBE = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        # A broker that was paused past the call's deadline resets its stream when it wakes.
+        grpc.StatusCode.CANCELLED,
+    }
+)
+"""Failures of the connection: nobody knows what became of the call."""
 
 
 class UnansweredError(AssertionError):
@@ -145,8 +154,7 @@ class StubCaller:
         outcome_unknown = reason == errors_pb2.ErrorReason.Name(
             errors_pb2.ERROR_REASON_OUTCOME_UNKNOWN
         ).removeprefix("ERROR_REASON_")
-        maybe = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
-        if outcome_unknown or (not reason and error.code() in maybe):
+        if outcome_unknown or (not reason and error.code() in _MAYBE):
             self.ledger.unanswered(call, detail)
             return None
         self.ledger.refused(call, detail)
