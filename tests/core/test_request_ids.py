@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.core.lone_queue import LoneQueue, reason, replied, span, spec
+from tests.core.lone_queue import LoneQueue, at, reason, replied, span, spec
 from tq.v1 import (
     errors_pb2,
     queue_service_pb2,
@@ -13,7 +13,7 @@ from tq.v1 import (
     worker_service_pb2,
 )
 from tq_cluster.core import queries
-from tq_cluster.core.limits import Limits
+from tq_cluster.core.limits import DAY_MS, Limits
 from tq_cluster.core.operations import Caller, Claim, Refused
 from tq_cluster.core.types import FencingToken, Principal
 
@@ -23,16 +23,22 @@ RedriveResponse = queue_service_pb2.RedriveResponse
 MINUTE_MS = 60_000
 
 
-def test_a_repeated_submit_creates_its_tasks_once_and_returns_the_same_ids() -> None:
+def test_a_repeated_submit_creates_its_tasks_once_and_returns_the_same_answer() -> None:
     queue = LoneQueue()
-    tasks = [spec(), spec(task_id="named"), spec(priority=999)]
+    far_ahead = at(366 * DAY_MS + 1)  # a few minutes later it no longer is
+    tasks = [spec(), spec(task_id="named"), spec(task_id="named"), spec(run_at=far_ahead)]
     first = replied(queue.submit(*tasks, request_id="r"), SubmitResponse)
     entries = len(queue.entries)
+    queue.now_ms += 5 * MINUTE_MS
 
     repeated = replied(queue.submit(*tasks, request_id="r", retry_age_ms=900), SubmitResponse)
 
     assert repeated == first
-    assert repeated.results[2].error.reason == errors_pb2.ERROR_REASON_INVALID_ARGUMENT
+    reasons = [result.error.reason for result in repeated.results]
+    assert reasons[2:] == [
+        errors_pb2.ERROR_REASON_TASK_EXISTS,
+        errors_pb2.ERROR_REASON_INVALID_ARGUMENT,
+    ]
     assert (queue.stats().pending, len(queue.entries)) == (2, entries)
 
 

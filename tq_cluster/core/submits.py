@@ -33,7 +33,7 @@ def decide_submit(space: Space, operation: Submit) -> Outcome:
     if isinstance(recalled, state_pb2.RequestRow):
         return _replay(space, operation, recalled)
     reply = task_service_pb2.SubmitResponse()
-    refused: list[state_pb2.RefusedItem] = []
+    refused: list[int] = []
     for item, spec in enumerate(request.tasks):
         task_id = TaskId(spec.task_id) or derived_id(operation.id_seed, item)
         fault = check_spec(spec, space.limits, space.now_ms) or find_taken(space, task_id)
@@ -42,9 +42,8 @@ def decide_submit(space: Space, operation: Submit) -> Outcome:
             created.task_id = task_id
             created.state = create(space, spec, task_id).state
         else:
-            error = item_error(fault)
-            reply.results.add().error.CopyFrom(error)
-            refused.append(state_pb2.RefusedItem(item=item, error=error))
+            reply.results.add().error.CopyFrom(item_error(fault))
+            refused.append(item)
     if len(refused) < len(request.tasks):
         requests.remember(space, recalled, state_pb2.RequestRow(refused=refused))
     return Replied(reply=reply)
@@ -54,6 +53,10 @@ def find_taken(space: Space, task_id: TaskId) -> Refused | None:
     """Refuse an id that a task has already."""
     if space.workspace.get(tables.TASK_IDS, tables.name_key(space.prefix, task_id)) is None:
         return None
+    return _taken(task_id)
+
+
+def _taken(task_id: TaskId) -> Refused:
     return Refused(
         reason=errors_pb2.ERROR_REASON_TASK_EXISTS,
         message=f"another request has created a task of the id {task_id}",
@@ -114,14 +117,14 @@ def check_together(
 def _replay(space: Space, operation: Submit, row: state_pb2.RequestRow) -> Replied:
     """Answer a repeated call: the same ids and refusals, the states as they are now."""
     reply = task_service_pb2.SubmitResponse()
-    refused = {each.item: each.error for each in row.refused}
+    refused = set(row.refused)
     for item, spec in enumerate(operation.request.tasks):
         result = reply.results.add()
-        error = refused.get(item)
-        if error is not None:
-            result.error.CopyFrom(error)
-            continue
         task_id = TaskId(spec.task_id) or derived_id(operation.id_seed, item)
+        if item in refused:
+            fault = check_spec(spec, space.limits, row.at_ms) or _taken(task_id)
+            result.error.CopyFrom(item_error(fault))
+            continue
         result.task.task_id = task_id
         found = rows.find_task(space.workspace, space.prefix, task_id)
         if found is not None:  # else past its retention already
