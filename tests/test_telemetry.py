@@ -43,6 +43,19 @@ def test_a_log_line_is_an_event_and_its_keys() -> None:
 
 
 @pytest.mark.usefixtures("root_logger")
+def test_an_answer_that_finds_its_caller_gone_is_no_error() -> None:
+    stream = io.StringIO()
+    logs.set_up(node_id="n1", style="text", level="info", stream=stream)
+    grpc_core = logging.getLogger("grpc._cython.cygrpc")
+
+    grpc_core.error("ExecuteBatchError raised in core by servicer method [%s]", "/tq.v1/Submit")
+    grpc_core.error("something else")
+
+    [line] = stream.getvalue().splitlines()
+    assert line.endswith("something else")
+
+
+@pytest.mark.usefixtures("root_logger")
 def test_a_json_line_is_one_object_with_the_keys_beside_the_event() -> None:
     stream = io.StringIO()
     logs.set_up(node_id="n1", style="json", level="debug", stream=stream)

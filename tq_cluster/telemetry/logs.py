@@ -16,6 +16,14 @@ def keys_of(record: logging.LogRecord) -> dict[str, Any]:
     return {key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS}
 
 
+_GRPC_CORE = "grpc._cython.cygrpc"
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Pass over an answer whose caller had gone: gRPC's core logs it as an error of the handler."""
+    return not record.getMessage().startswith("ExecuteBatchError raised in core")
+
+
 def _timestamp(record: logging.LogRecord) -> str:
     moment = datetime.fromtimestamp(record.created, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -71,6 +79,7 @@ def set_up(
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # Says at debug level what every selector does.
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    logging.getLogger(_GRPC_CORE).addFilter(_is_news)
 
 
 def flush() -> None:
