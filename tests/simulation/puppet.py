@@ -25,6 +25,16 @@ class Puppet(asyncio.Protocol):
     def __init__(self, stage: Stage, name: str) -> None:
         self.name = name
         self.heard: list[peer_pb2.PeerMessage] = []
+        self.introduction = peer_pb2.Hello(
+            format=frames.FORMAT,
+            cluster_version=CLUSTER_VERSION,
+            cluster_id=CLUSTER_ID,
+            node_id=name,
+            incarnation=f"disk of {name}",
+            member_ids=sorted(stage.members),
+            wall_ms=1_700_000_000_000,
+        )
+        """What it says when a connection begins."""
         self._stage = stage
         self._transport: asyncio.Transport | None = None
         self._decoder = frames.Decoder()
@@ -36,22 +46,11 @@ class Puppet(asyncio.Protocol):
     def itself(self) -> Puppet:
         return self
 
-    def hello(self) -> peer_pb2.Hello:
-        return peer_pb2.Hello(
-            format=frames.FORMAT,
-            cluster_version=CLUSTER_VERSION,
-            cluster_id=CLUSTER_ID,
-            node_id=self.name,
-            incarnation=f"disk of {self.name}",
-            member_ids=sorted(self._stage.members),
-            wall_ms=1_700_000_000_000,
-        )
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._decoder = frames.Decoder()
-        self.say(hello=self.hello())
+        self.say(hello=self.introduction)
 
     def data_received(self, data: bytes) -> None:
         self.heard.extend(self._decoder.feed(data))
@@ -106,8 +105,8 @@ class Stage:
         self.host.on_death = lambda _host, error: self.deaths.append(error)
         self.puppets = {name: Puppet(self, name) for name in names if name != "n2"}
 
-    async def start(self) -> None:
-        """Start the replica and connect all puppets."""
+    async def start(self, *, all_connect: bool = True) -> None:
+        """Start the replica and the puppets."""
         for name, puppet in self.puppets.items():
             if name > "n2":
                 host_loop = HostLoop(self.loop)
@@ -115,9 +114,14 @@ class Stage:
         await self.host.start()
         for name, puppet in self.puppets.items():
             if name < "n2":
-                dialled = self.network.of_host(name, HostLoop(self.loop))
-                dialled.dial(self.members["n2"], puppet, _give_up)
-        await self.until("all are connected", self._all_connected)
+                self.dial(puppet)
+        if all_connect:
+            await self.until("all are connected", self._all_connected)
+
+    def dial(self, puppet: Puppet) -> None:
+        """Connect a puppet to the replica."""
+        network = self.network.of_host(puppet.name, HostLoop(self.loop))
+        network.dial(self.members["n2"], puppet, _give_up)
 
     def _all_connected(self) -> bool:
         peers = self.host.replica.status().peers
@@ -187,7 +191,8 @@ def on_stage(
 
     async def play() -> T:
         stage = Stage(loop, size=size, settings=settings or RaftSettings())
-        await stage.start()
+        if started:
+            await stage.start()
         return await scenario(stage)
 
     try:

@@ -289,7 +289,7 @@ class Elections:
             self._votes_term = core.term
             self._votes = set()
             self._vote_refusals = set()
-        if core.state is not CoreState.CANDIDATE:
+        if core.state != CoreState.CANDIDATE:
             return
         if not reply.granted:
             self._vote_refusals.add(peer_id)

@@ -34,7 +34,7 @@ _NEVER_REACHED = 1 << 62
 """A batch size: PySyncObj's own cutting of large entries is never wanted."""
 
 
-class CoreState(enum.Enum):
+class CoreState(enum.IntEnum):
     """PySyncObj's states."""
 
     FOLLOWER = 0
@@ -206,12 +206,13 @@ class PySyncObjCore:
         return len(self._members) // 2 + 1
 
     @property
-    def state(self) -> CoreState:
-        return CoreState(self._raft._SyncObj__raftState)
+    def state(self) -> int:
+        """A value of CoreState."""
+        return int(self._raft._SyncObj__raftState)
 
     @property
     def leads(self) -> bool:
-        return bool(self._raft._SyncObj__raftState == CoreState.LEADER.value)
+        return bool(self._raft._SyncObj__raftState == CoreState.LEADER)
 
     @property
     def term(self) -> int:

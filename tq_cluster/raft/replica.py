@@ -22,7 +22,7 @@ from tq_cluster.raft.snapshots import States
 
 log = logging.getLogger(__name__)
 
-_ROLES = {
+_ROLES: dict[int, Role] = {
     CoreState.FOLLOWER: Role.FOLLOWER,
     CoreState.CANDIDATE: Role.CANDIDATE,
     CoreState.LEADER: Role.LEADER,
@@ -201,6 +201,8 @@ class Replica:
             self._was_decidable = True
             for listener in self._decidable_listeners:
                 listener()
+        if not self._watchers:
+            return
         watchers, self._watchers = self._watchers, []
         for watcher in watchers:
             if not watcher.done():
