@@ -185,8 +185,9 @@ def on_stage(
     *,
     size: int = 3,
     settings: RaftSettings | None = None,
+    started: bool = True,
 ) -> T:
-    """Play a scenario in virtual time."""
+    """Play a scenario in virtual time; with ``started`` everyone is connected when it begins."""
     loop = VirtualLoop()
 
     async def play() -> T:
