@@ -191,6 +191,10 @@ class Wakeups:
     finished: set[TaskId] = field(default_factory=set)
     """Tasks that became terminal."""
     granted: list[Lease] = field(default_factory=list)
+    """Leases granted, and those that a repeated claim still holds: each starts afresh from now.
+
+    A batch of repeated claims alone changes nothing and still has leases here.
+    """
     ended: list[FencingToken] = field(default_factory=list)
     due_at_ms: int | None = None
     """The earliest instant at which something that was written becomes due."""
