@@ -34,9 +34,10 @@ ATTEMPT_FIRST_S = 0.5
 
 Brokers elect a new leader within that time when theirs falls silent.
 """
+ATTEMPT_MAX_S = 8.0
 BYTES_PER_S = 1 << 20
 """What a slow network carries: a large request is given longer."""
-HOLD_SLACK_S = 2.0
+HOLD_SLACK_S = 1.5
 CLIENT_NAME = f"tq/{version('tq')}/python"
 
 
@@ -117,8 +118,9 @@ class Caller:
         """
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + timeout_s
-        attempt_s = hold_s + HOLD_SLACK_S if hold_s else ATTEMPT_FIRST_S
-        attempt_s += request.ByteSize() / BYTES_PER_S
+        # What the broker and the network may take anyway; and what an answer may take besides.
+        least_s = request.ByteSize() / BYTES_PER_S + (hold_s + HOLD_SLACK_S if hold_s else 0.0)
+        attempt_s = ATTEMPT_FIRST_S
         pause_s = PAUSE_FIRST_S
         first_sent_s: float | None = None
         maybe_applied = False
@@ -147,7 +149,9 @@ class Caller:
                         method,
                         connection,
                         request,
-                        left_s if method.repeat is Repeat.NEVER else min(left_s, attempt_s),
+                        left_s
+                        if method.repeat is Repeat.NEVER
+                        else min(left_s, least_s + attempt_s),
                     )
                     return Answer(reply, sent_at_s)
                 except aio.AioRpcError as rpc_error:
@@ -160,7 +164,7 @@ class Caller:
                     error = errors.of_reason(
                         Reason.OUTCOME_UNKNOWN, f"{connection.address} leads no more"
                     )
-                attempt_s *= 2
+                attempt_s = min(ATTEMPT_MAX_S, attempt_s * 2)
             maybe_applied |= error.reason is Reason.OUTCOME_UNKNOWN
             if not _worth_repeating(error, method.repeat, maybe_applied=maybe_applied):
                 raise error

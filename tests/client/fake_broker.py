@@ -138,6 +138,11 @@ async def break_off(broker: FakeBroker, call: Call, context: Context) -> Message
     raise AssertionError("abort raises")
 
 
+async def answer(broker: FakeBroker, call: Call, context: Context) -> Message:
+    """Answer as if nothing were the matter."""
+    return await broker.answer(call, context)
+
+
 async def hang(broker: FakeBroker, call: Call, context: Context) -> Message:
     """Never answer."""
     del broker, call, context
