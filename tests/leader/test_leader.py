@@ -317,3 +317,128 @@ async def test_a_new_leader_starts_every_running_lease_afresh(bench: Bench) -> N
     await until(lambda: len(successor._leases) == 1)
     assert successor._leases.expired(10) == []
     assert task.token in successor._leases._deadline_s
+
+
+def heartbeat(task: worker_service_pb2.ClaimedTask) -> worker_service_pb2.HeartbeatRequest:
+    request = worker_service_pb2.HeartbeatRequest(worker_id="w")
+    request.leases.add(task_id=task.spec.task_id, token=task.token)
+    return request
+
+
+def release(task: worker_service_pb2.ClaimedTask) -> Report:
+    request = worker_service_pb2.ReportRequest(worker_id="w")
+    request.reports.add(task_id=task.spec.task_id, token=task.token).release.reason = "not mine"
+    return Report(request=request)
+
+
+async def test_a_repeated_claim_that_is_answered_again_renews_its_leases(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.leader.submit(submit("resize"))
+    first = claimed(await bench.leader.claim(claim(request_id="c1"), 0, 0.0))
+    started_s = bench.leader._loop.time()
+    monkeypatch.setattr(bench.leader._leases, "now_s", lambda: started_s + 20)
+    again = claimed(await bench.leader.claim(claim(request_id="c1"), 0, 0.0))
+    assert [task.token for task in again] == [task.token for task in first]
+
+    # Its worker counts the 30 s from the repetition.
+    monkeypatch.setattr(bench.leader._leases, "now_s", lambda: started_s + 40)
+    assert bench.leader._leases.expired(10) == []
+
+
+async def test_no_entry_ends_a_lease_between_a_claims_replay_and_its_answer(bench: Bench) -> None:
+    await bench.leader.submit(submit("resize"))
+    (task,) = claimed(await bench.leader.claim(claim(request_id="c1"), 0, 0.0))
+    proposed = len(bench.log.proposals)
+
+    bench.log.confirms_held = True
+    replay = await start(bench.leader.claim(claim(request_id="c1"), 0, 0.0))
+    ending = await start(bench.leader.submit(release(task)))
+    assert len(bench.log.proposals) == proposed
+
+    bench.log.let_rounds_through()
+    assert [each.token for each in claimed(await replay)] == [task.token]
+    await ending
+    assert len(bench.log.proposals) == proposed + 1
+
+
+async def test_a_heartbeat_says_nothing_of_a_lease_that_an_entry_of_unknown_outcome_may_have_ended(
+    bench: Bench,
+) -> None:
+    await bench.leader.submit(submit("resize"))
+    (task,) = claimed(await bench.leader.claim(claim(), 0, 0.0))
+    bench.log.held = True
+    ending = await start(bench.leader.submit(release(task)))
+    beating = asyncio.ensure_future(bench.leader.heartbeat(heartbeat(task)))
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+    bench.log.depose()
+    with pytest.raises(OutcomeUnknownError):
+        await ending
+    with pytest.raises(NotLeaderError):
+        await beating
+
+
+async def test_a_heartbeat_is_not_answered_by_a_node_that_was_deposed_as_it_was_confirmed(
+    bench: Bench,
+) -> None:
+    await bench.leader.submit(submit("resize"))
+    (task,) = claimed(await bench.leader.claim(claim(), 0, 0.0))
+    bench.log.confirms_held = True
+    beating = asyncio.ensure_future(bench.leader.heartbeat(heartbeat(task)))
+    await asyncio.sleep(0)
+    bench.log.let_rounds_through()
+    bench.log.depose()
+
+    with pytest.raises(NotLeaderError):
+        await beating
+
+
+async def test_a_claim_cut_off_in_the_moment_it_is_granted_is_given_back(bench: Bench) -> None:
+    await bench.leader.submit(submit("resize"))
+    bench.log.held = True
+    gone = await start(bench.leader.claim(claim("gone"), 30, 0.0))
+    bench.log.let_through()
+    # After the callback that grants, before the claim's own coroutine goes on.
+    bench.leader._loop.call_soon(gone.cancel)
+    bench.log.held = False
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    (task,) = claimed(await bench.leader.claim(claim("next"), 5, 0.0))
+    assert task.attempt == 1
+
+
+async def test_a_claim_that_is_repeated_while_the_first_is_undecided_is_decided_after_it(
+    bench: Bench,
+) -> None:
+    await bench.leader.submit(submit("resize"))
+    bench.log.held = True
+    other = await start(bench.leader.submit(submit("other", request_id="r2", queue="other")))
+    first = await start(bench.leader.claim(claim(request_id="c1"), 0, 0.0))
+    repeated = await start(bench.leader.claim(claim(request_id="c1"), 0, 0.0))
+    bench.log.let_through()
+    await other
+    await until(lambda: len(bench.log.proposals) == 3)
+    first.cancel()
+    await until(first.done)
+    bench.log.held = False
+    bench.log.let_through()
+
+    answer = told(await repeated, worker_service_pb2.ClaimResponse)
+    assert len(answer.tasks) == 0, "it was told of a lease that is given back"
+    assert len(answer.lost_task_ids) == 1
+
+
+async def test_a_claim_that_may_not_wait_looks_once_however_often_it_is_woken(
+    bench: Bench,
+) -> None:
+    bench.log.confirms_held = True
+    hasty = await start(bench.leader.claim(claim(), 0, 0.0))
+    bench.leader._claimants.wake_all()
+    confirms = bench.log.confirms
+    bench.log.confirms_held = False
+    bench.log.let_rounds_through()
+
+    assert claimed(await hasty) == []
+    assert bench.log.confirms == confirms

@@ -79,6 +79,7 @@ def test_a_stall_of_the_leader_moves_every_deadline_by_its_length() -> None:
     table.note_pass(0.02)
     assert table.expired(10) == []
     clock.at_s += 1
+    table.note_pass(1)
     assert table.expired(10) == [lease(1)]
 
 
@@ -101,3 +102,19 @@ def test_a_new_reign_starts_with_an_empty_table() -> None:
 
     assert len(table) == 0
     assert table.expired(10) == []
+
+
+def test_nothing_expires_between_a_stall_and_the_pass_that_notices_it() -> None:
+    clock = Hands()
+    table = LeaseTable(clock)
+    table.grant(lease(1))
+    table.note_pass(0.02)
+    clock.at_s += 60
+    assert table.expired(10) == []
+
+    table.note_pass(0.02)
+    assert table.expired(10) == []
+    for _ in range(50):
+        clock.at_s += 0.02
+        table.note_pass(0.02)
+    assert table.expired(10) == [lease(1)]

@@ -28,3 +28,12 @@ def test_nothing_is_left_behind_by_those_who_stop_waiting() -> None:
         assert len(waiters) == 1
     assert len(waiters) == 0
     waiters.wake("mail", 1)
+
+
+def test_who_leaves_without_looking_passes_the_wake_on() -> None:
+    waiters: Waiters[str] = Waiters()
+    with waiters.join(["mail"]) as patient:
+        with waiters.join(["mail"]):
+            waiters.wake("mail", 2)
+            patient._woken.clear()  # it has looked, and found nothing yet
+        assert patient.woken

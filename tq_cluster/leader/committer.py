@@ -21,6 +21,7 @@ from tq_cluster.core.decide import decide
 from tq_cluster.core.operations import (
     Claim,
     Decision,
+    ExpireLeases,
     Operation,
     Outcome,
     Report,
@@ -103,6 +104,8 @@ class Committer:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiting] = deque()
         self._in_flight: asyncio.Future[None] | None = None
+        self._renewing = False
+        """Claims that were replayed wait to be told; nothing may end their leases meanwhile."""
         self._ending: frozenset[FencingToken] = frozenset()
         self._scheduled: asyncio.Handle | None = None
         self._last_batch = 1
@@ -121,11 +124,22 @@ class Committer:
             raise NotLeaderError(status.leader_id)
         if len(self._waiting) >= WAITING_MAX:
             raise OverloadedError(f"{WAITING_MAX} operations wait already")
-        outcome: asyncio.Future[Outcome] = self._loop.create_future()
-        items, payload_bytes = _weigh(operation)
-        self._waiting.append(_Waiting(operation, outcome, items, payload_bytes))
+        waiting = self._wait_for(operation)
+        self._waiting.append(waiting)
         self._arrange()
-        return outcome
+        return waiting.outcome
+
+    def give_back(self, claim: Claim, outcome: Outcome) -> None:
+        """Release what a claim was granted whose caller had gone before it could be told."""
+        release = release_of(claim, outcome)
+        if release is None or self._log.status().role is not Role.LEADER:
+            return
+        waiting = self._wait_for(release)
+        waiting.outcome.add_done_callback(_noted)
+        # Before a repetition of the claim that may wait already: decided earlier, that would be
+        # told that it holds what is then taken from it.
+        self._waiting.appendleft(waiting)
+        self._arrange()
 
     def ending(self, tokens: Iterable[FencingToken]) -> asyncio.Future[None] | None:
         """The entry in flight, if it ends one of these leases: what a heartbeat has to wait for."""
@@ -135,7 +149,7 @@ class Committer:
 
     def wake(self) -> None:
         """Look again: the log came free, or housekeeping is due."""
-        if self._scheduled is None and self._in_flight is None:
+        if self._scheduled is None and not self._busy:
             self._scheduled = self._loop.call_soon(self._decide)
 
     def abandon(self, error: Exception) -> None:
@@ -149,9 +163,17 @@ class Committer:
         for each in waiting:
             _fail(each.outcome, error)
 
+    @property
+    def _busy(self) -> bool:
+        """Whether nothing can be decided until what was decided last has been answered."""
+        return self._in_flight is not None or self._renewing
+
+    def _wait_for(self, operation: Operation) -> _Waiting:
+        return _Waiting(operation, self._loop.create_future(), *_weigh(operation))
+
     def _arrange(self) -> None:
         """Decide at once for a lone caller; under load wait for about as many as last time."""
-        if self._in_flight is not None:
+        if self._busy:
             return
         full = len(self._waiting) >= self._last_batch
         if self._scheduled is None:
@@ -165,7 +187,7 @@ class Committer:
 
     def _decide(self) -> None:
         self._scheduled = None
-        if self._in_flight is not None:
+        if self._busy:
             return
         base = self._log.decidable()
         if base is None:
@@ -197,16 +219,22 @@ class Committer:
         batch: list[_Waiting] = []
         items = payload_bytes = 0
         items_max = int(DECIDE_S / self._item_s)
+        claims: set[str] = set()
         if not self._singly:
             for operation in self._housekeeping():
-                count, _ = _weigh(operation)
-                batch.append(_Waiting(operation, self._loop.create_future(), count, 0))
-                items += count
+                batch.append(self._wait_for(operation))
+                items += batch[-1].items
         while self._waiting:
             each = self._waiting[0]
             if each.outcome.done():  # its caller has given up
                 self._waiting.popleft()
                 continue
+            if isinstance(each.operation, Claim) and (named := each.operation.request.request_id):
+                if named in claims:
+                    # A claim and its repetition: what the first is granted may have to be given
+                    # back before the second is told that it holds it.
+                    break
+                claims.add(named)
             items += each.items
             payload_bytes += each.payload_bytes
             if batch and (items > items_max or payload_bytes > BATCH_BYTES_MAX):
@@ -226,8 +254,11 @@ class Committer:
             _logger.critical("operation cannot be decided", exc_info=error)
             _fail(batch[0].outcome, error)
         else:
-            self._waiting.extendleft(reversed(batch))
-            self._singly = len(batch)
+            # Not the expiries: a lease may be renewed before their turn comes, and the ticker finds
+            # those that were not.
+            again = [each for each in batch if not isinstance(each.operation, ExpireLeases)]
+            self._waiting.extendleft(reversed(again))
+            self._singly = len(again)
         if self._waiting:
             self.wake()
 
@@ -273,34 +304,41 @@ class Committer:
         flight.add_done_callback(landed)
 
     def _answer_after_confirm(self, batch: list[_Waiting], decision: Decision) -> None:
-        """Tell what no entry carries only once this node is known to have led when it was found."""
+        """Tell what no entry carries only once this node is known to have led when it was found.
+
+        A replayed claim renews its leases: no entry that ends one may come between, or its caller
+        would believe in a lease that another already holds.
+        """
+        renews = bool(decision.wakeups.granted)
 
         def confirmed(round_: asyncio.Future[AppliedAt]) -> None:
             error = round_.exception()
+            if renews:
+                self._renewing = False
             if error is None:
+                if renews:
+                    self._applied(decision.wakeups)
                 self._answer(batch, decision)
-                return
-            for each in batch:
-                _fail(each.outcome, error)
+            else:
+                for each in batch:
+                    _fail(each.outcome, error)
+            if renews and self._waiting:
+                self._arrange()
 
         try:
             self._log.confirm().add_done_callback(confirmed)
         except NotLeaderError as error:
             for each in batch:
                 _fail(each.outcome, error)
+        else:
+            self._renewing = renews
 
     def _answer(self, batch: list[_Waiting], decision: Decision) -> None:
         for each, outcome in zip(batch, decision.outcomes, strict=True):
             if not each.outcome.done():
                 each.outcome.set_result(outcome)
             elif isinstance(each.operation, Claim):
-                self._give_back(each.operation, outcome)
-
-    def _give_back(self, claim: Claim, outcome: Outcome) -> None:
-        """Release what a claim was granted whose caller had gone before it could be told."""
-        release = release_of(claim, outcome)
-        if release is not None and self._log.status().role is Role.LEADER:
-            self.submit(release).add_done_callback(_noted)
+                self.give_back(each.operation, outcome)
 
 
 def _weigh(operation: Operation) -> tuple[int, int]:

@@ -135,6 +135,9 @@ class Leader:
             # An entry on its way ends one of these leases: told "renewed", its worker would go on
             # beside the next.
             await asyncio.wait([flight])
+            # Leadership may have ended with the entry under way: whoever leads next knows.
+            await self._log.confirm()
+        self._check_reign()
         reply, live = queries.heartbeat(self._state.view(), request)
         self._leases.renew(live, received_s)
         return reply
@@ -193,6 +196,7 @@ class Leader:
 
     def _begin_reign(self, term: int) -> None:
         self._reign = term
+        self._leases.clear()  # of what an entry granted that was answered after the last reign
         view = self._state.view()
         self._log_time.begin(queries.log_time(view))
         self._ticker.start(wake=self._committer.wake)
@@ -252,12 +256,16 @@ class Leader:
         # The grant comes later than this, so the worker believes in a deadline that is never after
         # ours.
         waited_ms = int((self._loop.time() - received_s) * 1000)
+        asked: asyncio.Future[Outcome] | None = None
         outcome: Outcome | None = None
         try:
-            outcome = await self._committer.submit(operation)
+            asked = self._committer.submit(operation)
+            outcome = await asked
         finally:
             if outcome is None:  # cancelled or failed: whatever woke this caller is the next one's
                 self._pass_on(queues, 1)
+                if asked is not None and asked.done() and not asked.cancelled():
+                    self._give_back_unheard(operation, asked)
         if not isinstance(outcome, Replied):
             return outcome
         reply = outcome.reply
@@ -268,6 +276,11 @@ class Leader:
             task.waited.FromMilliseconds(waited_ms)
         self._pass_on(queues, WAKE_AGAIN)
         return outcome
+
+    def _give_back_unheard(self, operation: Claim, asked: asyncio.Future[Outcome]) -> None:
+        """Give back what was granted in the very turn of the loop in which the call was cut off."""
+        if asked.exception() is None:
+            self._committer.give_back(operation, asked.result())
 
     def _pass_on(self, queues: list[str], most: int) -> None:
         for queue in queues:

@@ -8,6 +8,7 @@ a failover expires none.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable
 
 from tq_cluster.core.operations import Lease
@@ -24,6 +25,8 @@ class LeaseTable:
         self._now_s = now_s
         self._stalled_s = 0.0
         self._passed_at_s: float | None = None
+        self._late_from_s = math.inf
+        """From when on the next pass is late."""
         self._leases: dict[FencingToken, Lease] = {}
         self._deadline_s: dict[FencingToken, float] = {}
         self._by_deadline: list[tuple[float, FencingToken]] = []
@@ -37,6 +40,7 @@ class LeaseTable:
         self._deadline_s.clear()
         self._by_deadline.clear()
         self._passed_at_s = None
+        self._late_from_s = math.inf
 
     def now_s(self) -> float:
         """The clock that deadlines are on: the loop's, less the time it was held up."""
@@ -54,6 +58,7 @@ class LeaseTable:
             if late_s > STALL_S:
                 self._stalled_s += late_s
         self._passed_at_s = at_s
+        self._late_from_s = at_s + interval_s + STALL_S
 
     def grant(self, lease: Lease) -> None:
         """Start a lease, or start it afresh, from now."""
@@ -78,7 +83,13 @@ class LeaseTable:
         self._deadline_s.pop(token, None)
 
     def expired(self, most: int) -> list[Lease]:
-        """The leases past their deadlines, at most ``most``; they stay until an entry ends them."""
+        """The leases past their deadlines, at most ``most``; they stay until an entry ends them.
+
+        None while a pass is overdue: it will find that the loop was held up, and what comes before
+        it in the same turn must not take the time for the workers' silence.
+        """
+        if self._now_s() > self._late_from_s:
+            return []
         now_s = self.now_s()
         found: list[Lease] = []
         again: list[tuple[float, FencingToken]] = []

@@ -34,9 +34,9 @@ class Waiter:
         self._woken.set()
 
     async def wait(self, within_s: float) -> bool:
-        """Wait to be woken; False when ``within_s`` passed first."""
+        """Wait to be woken; False when ``within_s`` passed first, at once where it has passed."""
         if within_s <= 0:
-            return self._woken.is_set()
+            return False
         try:
             async with asyncio.timeout(within_s):
                 await self._woken.wait()
@@ -60,7 +60,7 @@ class Waiters(Generic[Topic]):
         """Wait for any of ``topics`` until the context ends.
 
         Join before looking, then look, then wait: what happens between the look and the wait
-        wakes, too.
+        wakes, too. Who leaves with a wake that it has not looked after passes that on.
         """
         waiter = Waiter()
         joined = list(dict.fromkeys(topics))
@@ -74,6 +74,8 @@ class Waiters(Generic[Topic]):
                 del queue[waiter]
                 if not queue:
                     del self._by_topic[topic]
+                elif waiter.woken:
+                    self.wake(topic, 1)
 
     def wake(self, topic: Topic, most: int) -> None:
         """Wake the first ``most`` that wait for ``topic`` and were not woken yet."""
