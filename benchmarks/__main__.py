@@ -38,9 +38,11 @@ def main() -> None:
     command = f"python -m benchmarks {' '.join(sys.argv[1:])}".strip()
     described = machine.describe(arguments.data_dir, command)
     figures: list[Figure] = []
+    bystanders = machine.Bystanders()
     for name in BENCHMARKS if EVERYTHING in arguments.names else arguments.names:
         with Console(stderr=True).status(f"measuring {name}"):
             figures.extend(asyncio.run(_measure(BENCHMARKS[name], arguments.data_dir)))
+    described["other programs"] = f"took {bystanders.share():.0%} of the cores meanwhile"
     report.print_table(console, described, figures)
     if arguments.json is not None:
         report.write_json(arguments.json, described, figures)

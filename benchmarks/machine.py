@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import tempfile
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,10 +18,9 @@ FSYNCS = 200
 APPEND_BYTES = 4_096
 
 
-def describe(data_dir: Path | None, command: str) -> Mapping[str, str]:
+def describe(data_dir: Path | None, command: str) -> dict[str, str]:
     """Everything that a reader needs to judge the figures, measured or read just now."""
     folder = data_dir or Path(tempfile.gettempdir())
-    load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
     memory_gib = psutil.virtual_memory().total / 2**30
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -30,8 +29,35 @@ def describe(data_dir: Path | None, command: str) -> Mapping[str, str]:
         "memory": f"{memory_gib:.0f} GiB",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "disk": f"{_file_system(folder)}, fdatasync p50 {fsync_p50_ms(folder):.2f} ms",
-        "load before": load,
     }
+
+
+class Bystanders:
+    """How much of the machine other programs took while something was measured."""
+
+    def __init__(self) -> None:
+        self._begun_s = time.perf_counter()
+        self._busy_s = _busy_s()
+        self._own_s = _own_s()
+
+    def share(self) -> float:
+        """Of all cores, since this object was made; 0 is a machine that had nothing else to do."""
+        elapsed_s = time.perf_counter() - self._begun_s
+        others_s = (_busy_s() - self._busy_s) - (_own_s() - self._own_s)
+        return max(0.0, others_s / (elapsed_s * (os.cpu_count() or 1)))
+
+
+def _busy_s() -> float:
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
+
+
+def _own_s() -> float:
+    """What this process took, and its children that have ended: the brokers do before a figure."""
+    own, ended = (
+        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
 
 
 def fsync_p50_ms(folder: Path) -> float:
