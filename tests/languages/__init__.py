@@ -1,0 +1,1 @@
+"""tq from other languages: what proto/ alone gives a client."""

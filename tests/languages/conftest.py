@@ -1,0 +1,52 @@
+"""The Node.js tests need node and npm; where these are missing that is said, and nothing passes."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.cluster.fixtures import cluster
+
+__all__ = ["cluster"]
+
+NODE_FOLDER = Path(__file__).parent / "node"
+INSTALL_S = 300
+NOT_RUN = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what cannot run here."""
+    if shutil.which("node") and shutil.which("npm"):
+        return
+    unable = [item for item in items if "node_modules" in getattr(item, "fixturenames", ())]
+    config.stash[NOT_RUN] = len(unable)
+    config.hook.pytest_deselected(items=unable)
+    items[:] = [item for item in items if item not in unable]
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if count := config.stash.get(NOT_RUN, 0):
+        terminalreporter.write_line(f"{count} tests NOT RUN: they need node and npm", red=True)
+
+
+@pytest_asyncio.fixture
+async def node_modules() -> Path:
+    """Where the Node.js client's locked packages are installed; installs them where need be."""
+    lock = NODE_FOLDER / "package-lock.json"
+    modules = NODE_FOLDER / "node_modules"
+    stamp = modules / ".tq-installed-lock.json"
+    if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
+        npm = await asyncio.create_subprocess_exec(
+            *("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"),
+            cwd=NODE_FOLDER,
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        assert await asyncio.wait_for(npm.wait(), INSTALL_S) == 0, "npm ci failed, see above"
+        stamp.write_bytes(lock.read_bytes())
+    return modules
