@@ -83,7 +83,8 @@ class Peers:
         self._dialled: dict[str, Callable[[], None]] = {}
         self._redial_s: dict[str, float] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._wall_offsets_ms: dict[str, int] = {}
+        self._walls_ms: dict[str, int] = {}
+        """Per peer its wall clock as of its last word, less our monotonic clock."""
         self._stop_listening: Callable[[], None] | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -120,11 +121,17 @@ class Peers:
         return peer_id in self._links
 
     def wall_offset_ms(self, peer_id: str) -> int | None:
-        """The peer's wall clock less ours, as of its last word."""
-        return self._wall_offsets_ms.get(peer_id)
+        """The peer's wall clock, as of its last word, less ours as it is now."""
+        wall_ms = self._walls_ms.get(peer_id)
+        return None if wall_ms is None else wall_ms + self._running_ms() - self._clock.wall_ms()
 
     def note_wall_ms(self, peer_id: str, wall_ms: int) -> None:
-        self._wall_offsets_ms[peer_id] = wall_ms - self._clock.wall_ms()
+        # Not less our own wall clock: when that steps, the peers must be seen to disagree at once,
+        # and not only when each has spoken again.
+        self._walls_ms[peer_id] = wall_ms - self._running_ms()
+
+    def _running_ms(self) -> int:
+        return int(self._clock.monotonic_s() * 1000)
 
     def backlog_bytes(self, peer_id: str) -> int:
         link = self._links.get(peer_id)
