@@ -12,7 +12,6 @@ from tests.simulation.network import ModelledNetwork
 from tests.simulation.virtual_loop import HostLoop, VirtualLoop
 from tq.internal.v1 import peer_pb2
 from tq_cluster.raft import frames
-from tq_cluster.raft.formation import CLUSTER_VERSION
 from tq_cluster.raft.settings import RaftSettings
 
 CLUSTER_ID = "stage"
@@ -27,7 +26,7 @@ class Puppet(asyncio.Protocol):
         self.heard: list[peer_pb2.PeerMessage] = []
         self.introduction = peer_pb2.Hello(
             format=frames.FORMAT,
-            cluster_version=CLUSTER_VERSION,
+            cluster_version=1,
             cluster_id=CLUSTER_ID,
             node_id=name,
             incarnation=f"disk of {name}",

@@ -11,15 +11,14 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Protocol
 
 from tq.internal.v1 import peer_pb2
 from tq_cluster.clock import Clock
+from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.raft import frames
 
 log = logging.getLogger(__name__)
-
-CLUSTER_VERSION: Final = 1
 
 Membership = tuple[str, Mapping[str, str]]
 """A cluster's id, and each member's incarnation."""
@@ -110,22 +109,17 @@ class Formation:
     @property
     def message(self) -> str:
         """What an operator should know."""
+        parts = [f"{name}: {text}" for name, text in sorted(self._refusals.items())]
+        missing = [name for name in self._peer_ids if name not in self._hellos]
         if self.stranger:
-            return (
-                f"{self._identity.node_id} is not a member of the cluster that its peers belong to "
-                f"(its disk is empty or another's): it neither votes nor acknowledges; "
-                f"{self._quoted()}"
+            parts.insert(
+                0,
+                f"{self._identity.node_id} is not a member of its peers' cluster (its disk is "
+                "empty or another's): it neither votes nor acknowledges",
             )
-        if not self.formed:
-            missing = [name for name in self._peer_ids if name not in self._hellos]
-            waiting = (
-                f"waits to form a cluster: no answer from {', '.join(missing)}; " if missing else ""
-            )
-            return (waiting + self._quoted()).strip("; ")
-        return self._quoted()
-
-    def _quoted(self) -> str:
-        return "; ".join(f"{name}: {text}" for name, text in sorted(self._refusals.items()))
+        elif not self.formed and missing:
+            parts.insert(0, f"waits to form a cluster: no answer from {', '.join(missing)}")
+        return "; ".join(parts)
 
     # ------------------------------------------------------------------ judging
 
@@ -181,9 +175,10 @@ class Formation:
     def on_hello(self, name: str, hello: peer_pb2.Hello) -> None:
         """A welcome peer said who it is."""
         self._hellos[name] = hello
-        self._refusals.pop(name, None)
         if not self.formed:
             self._advance(hello)
+        if not self.stranger:
+            self._refusals.pop(name, None)
         if hello.cluster_id and hello.cluster_id == self._identity.cluster_id:
             self._incarnations[name] = hello.incarnation
 

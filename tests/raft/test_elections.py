@@ -1,0 +1,288 @@
+"""Who leads, how soon after the last one is gone, and who may not unseat whom."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.simulation.cluster import Cluster
+from tests.simulation.puppet import Stage, append, on_stage
+from tests.simulation.runs import simulate
+from tq.internal.v1 import peer_pb2
+from tq_cluster.raft.door import Role
+
+
+def _request(term: int, last_index: int, last_term: int) -> peer_pb2.PreVoteRequest:
+    return peer_pb2.PreVoteRequest(attempt=1, term=term, last_index=last_index, last_term=last_term)
+
+
+# ---------------------------------------------------------------------- how soon
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_killed_leader_is_replaced_in_a_fraction_of_a_second(seed: int) -> None:
+    async def scenario(cluster: Cluster) -> float:
+        await cluster.start()
+        dead = await cluster.await_leader()
+        await asyncio.sleep(0.5)
+        began_s = cluster.loop.time()
+        dead.kill()
+        await cluster.await_leader()
+        return cluster.loop.time() - began_s
+
+    assert simulate(scenario, seed=f"killed {seed}") < 0.4
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_leader_that_falls_silent_is_replaced_within_about_a_second(seed: int) -> None:
+    async def scenario(cluster: Cluster) -> float:
+        await cluster.start()
+        silent = await cluster.await_leader()
+        await asyncio.sleep(0.5)
+        began_s = cluster.loop.time()
+        silent.pause()
+        await cluster.until("another leads", lambda: cluster.leader() not in {None, silent})
+        return cluster.loop.time() - began_s
+
+    assert simulate(scenario, seed=f"silent {seed}") < 1.3
+
+
+def test_elections_do_not_collide_for_long_among_five() -> None:
+    async def scenario(cluster: Cluster) -> float:
+        await cluster.start()
+        worst_s = 0.0
+        for _ in range(10):
+            dead = await cluster.await_leader()
+            began_s = cluster.loop.time()
+            dead.kill()
+            await cluster.await_leader()
+            worst_s = max(worst_s, cluster.loop.time() - began_s)
+            await dead.start()
+            await asyncio.sleep(1.0)
+        return worst_s
+
+    assert simulate(scenario, seed="five", size=5) < 1.0
+
+
+# ---------------------------------------------------------------------- who may
+
+
+def test_a_node_that_hears_its_leader_grants_no_pre_vote() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.puppets["n1"].say(append=append(1, (1, 0), []))
+        await stage.puppets["n1"].hears("append_reply")
+
+        stage.puppets["n3"].say(pre_vote_request=_request(2, 1, 0))
+
+        reply = (await stage.puppets["n3"].hears("pre_vote_reply")).pre_vote_reply
+        assert not reply.granted
+
+    on_stage(scenario)
+
+
+def test_a_node_whose_own_connection_to_the_leader_is_down_grants_at_once() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.puppets["n1"].say(append=append(1, (1, 0), []))
+        await stage.puppets["n1"].hears("append_reply")
+        stage.network.break_links("n1", "n2")
+        await stage.until(
+            "it has noticed", lambda: not stage.host.replica.status().peers["n1"].connected
+        )
+
+        stage.puppets["n3"].say(pre_vote_request=_request(2, 1, 0))
+
+        reply = (await stage.puppets["n3"].hears("pre_vote_reply")).pre_vote_reply
+        assert reply.granted
+
+    on_stage(scenario)
+
+
+def test_a_node_that_lacks_entries_is_granted_nothing() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.puppets["n1"].say(append=append(3, (1, 0), [(3, b"entry")]))
+        await stage.puppets["n1"].hears("append_reply")
+        stage.network.break_links("n1", "n2")
+        await stage.until(
+            "it has noticed", lambda: not stage.host.replica.status().peers["n1"].connected
+        )
+
+        stage.puppets["n3"].say(pre_vote_request=_request(4, 5, 2))
+        assert not (await stage.puppets["n3"].hears("pre_vote_reply")).pre_vote_reply.granted
+
+        stage.puppets["n3"].say(
+            vote_request=peer_pb2.VoteRequest(term=4, last_index=5, last_term=2)
+        )
+        reply = (await stage.puppets["n3"].hears("vote_reply")).vote_reply
+        assert not reply.granted
+        assert reply.term == 4
+
+    on_stage(scenario)
+
+
+@pytest.mark.parametrize(("rival", "granted"), [("n1", False), ("n3", True)])
+def test_of_two_attempts_at_once_only_the_lower_gives_way(rival: str, *, granted: bool) -> None:
+    async def scenario(stage: Stage) -> None:
+        request = (await stage.puppets[rival].hears("pre_vote_request")).pre_vote_request
+
+        stage.puppets[rival].say(pre_vote_request=request)
+
+        reply = (await stage.puppets[rival].hears("pre_vote_reply")).pre_vote_reply
+        assert reply.granted is granted
+
+    on_stage(scenario)
+
+
+def test_a_refused_attempt_is_repeated_soon() -> None:
+    async def scenario(stage: Stage) -> None:
+        puppets = stage.puppets.values()
+        requests = [(await puppet.hears("pre_vote_request")).pre_vote_request for puppet in puppets]
+        refused_s = stage.loop.time()
+        for puppet, request in zip(puppets, requests, strict=True):
+            puppet.say(pre_vote_reply=peer_pb2.PreVoteReply(attempt=request.attempt, granted=False))
+
+        await stage.puppets["n1"].hears("pre_vote_request")
+
+        assert stage.loop.time() - refused_s < 0.13
+        assert stage.host.replica.status().term == 0, "asking changes no term"
+
+    on_stage(scenario)
+
+
+def test_a_stale_leader_is_told_of_the_higher_term() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.puppets["n3"].say(append=append(5, (1, 0), []))
+        await stage.puppets["n3"].hears("append_reply")
+
+        stage.puppets["n1"].say(append=append(4, (1, 0), [(4, b"stale")]))
+
+        assert (await stage.puppets["n1"].hears("term_notice")).term_notice.term == 5
+        assert stage.host.journal.last_index == 1
+
+    on_stage(scenario)
+
+
+def test_a_vote_leaves_after_it_is_on_disk() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.host.syncer.delay_s = (0.050, 0.050)
+        asked_s = stage.loop.time()
+        stage.puppets["n3"].say(
+            vote_request=peer_pb2.VoteRequest(term=7, last_index=1, last_term=0)
+        )
+
+        assert (await stage.puppets["n3"].hears("vote_reply")).vote_reply.granted
+
+        assert stage.loop.time() - asked_s >= 0.050
+        assert stage.host.disk.power_cut(stage.host.draw).names()
+
+    on_stage(scenario)
+
+
+def test_a_node_votes_once_in_a_term_also_across_a_power_cut() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.puppets["n3"].say(
+            vote_request=peer_pb2.VoteRequest(term=7, last_index=1, last_term=0)
+        )
+        assert (await stage.puppets["n3"].hears("vote_reply")).vote_reply.granted
+        stage.host.cut_power()
+        await stage.host.start()
+        puppet = stage.puppets["n1"]
+        puppet.connection_lost(None)
+        puppet.heard.clear()
+        stage.dial(puppet)
+        await puppet.hears("hello")
+
+        puppet.say(vote_request=peer_pb2.VoteRequest(term=7, last_index=9, last_term=6))
+
+        assert not (await puppet.hears("vote_reply")).vote_reply.granted
+
+    on_stage(scenario)
+
+
+# ---------------------------------------------------------------------- staying and leaving
+
+
+def test_a_leader_without_a_majority_steps_down() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        cluster.load.on = False
+        await cluster.start()
+        leader = await cluster.await_leader()
+        for host in cluster.followers():
+            host.pause()
+        await cluster.until(
+            "it has stepped down",
+            lambda: leader.replica.status().role is not Role.LEADER,
+            within_s=2.0,
+        )
+
+    simulate(scenario, seed="no majority")
+
+
+def test_late_answers_are_no_contact() -> None:
+    """Acks of what was sent before a pause keep no leader that has been replaced meanwhile."""
+
+    async def scenario(stage: Stage) -> None:
+        term = await stage.elect("n3")
+        await stage.puppets["n3"].hears("append")
+        for _ in range(40):
+            stage.puppets["n3"].say(
+                append_reply=peer_pb2.AppendReply(
+                    term=term, round=1, accepted=True, next_index=3, last_index=2
+                )
+            )
+            await stage.pass_time(0.05)
+
+        assert stage.host.replica.status().role is not Role.LEADER
+
+    on_stage(scenario)
+
+
+def test_a_node_that_overslept_reads_its_sockets_before_it_acts() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.start()
+        leader = await cluster.await_leader()
+        term = leader.replica.status().term
+        sleeper = cluster.followers()[0]
+        for _ in range(5):
+            sleeper.pause()
+            await asyncio.sleep(2.0)
+            sleeper.resume()
+            await asyncio.sleep(0.5)
+            assert sleeper.replica.status().role is Role.FOLLOWER
+
+        assert (await cluster.await_leader()).replica.status().term == term
+
+    simulate(scenario, seed="overslept")
+
+
+def test_leadership_handed_over_costs_no_timeout() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.start()
+        leader = await cluster.await_leader()
+        heir = cluster.followers()[0]
+        began_s = cluster.loop.time()
+
+        assert await leader.replica.transfer_leadership(heir.name, 2.0) == heir.name
+
+        await cluster.until("the heir can decide", lambda: heir.replica.decidable() is not None)
+        assert cluster.loop.time() - began_s < 0.1
+
+    simulate(scenario, seed="hand over")
+
+
+def test_who_cannot_hand_over_goes_on_as_before() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.start()
+        leader = await cluster.await_leader()
+        heir = cluster.followers()[0]
+        heir.pause()
+        try:
+            await leader.replica.transfer_leadership(heir.name, 0.5)
+        except TimeoutError:
+            heir.resume()
+        else:
+            raise AssertionError("a paused node took over")
+        # What it was told reaches it now, and it may stand after all.
+        await cluster.put(b"goes on")
+
+    simulate(scenario, seed="cannot")
