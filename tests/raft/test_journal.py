@@ -132,6 +132,28 @@ def test_an_fsync_does_not_count_entries_truncated_while_it_ran() -> None:
     assert journal.durable_last_index() == 5
 
 
+def test_an_entry_in_a_truncated_ones_place_is_not_durable_before_its_own_fsync() -> None:
+    journal = filled(ModelledDisk(), 5)
+
+    journal.deleteEntriesFrom(3)
+    journal.add(b"new 4", 4, 3)
+
+    assert journal.durable_last_index() == 3
+
+
+def test_closing_waits_for_the_fsync_under_way() -> None:
+    disk, syncer = ModelledDisk(), HeldSyncer()
+    journal = filled(disk, 3, syncer)
+    journal.add(b"4", 4, 2)
+    journal.request_sync()
+    journal.add(b"5", 5, 2)
+
+    journal.close()
+
+    assert not syncer.busy
+    assert journal_on(disk).last_index == 5
+
+
 def test_listeners_hear_of_each_fsync() -> None:
     syncer = HeldSyncer()
     journal = filled(ModelledDisk(), 1, syncer)
@@ -191,18 +213,26 @@ def test_compaction_never_goes_beyond_what_the_state_holds(disk: FileDisk) -> No
     assert journal.term_at(31) == 10
 
 
-def test_a_segment_whose_past_was_truncated_does_not_become_the_first(disk: FileDisk) -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("cut", range(50, 60))
+def test_a_segment_whose_past_was_truncated_does_not_become_the_first(
+    restarted: bool, cut: int
+) -> None:
+    disk = ModelledDisk()
     journal = filled(disk, 60)
-    journal.truncate(30)
-    for index in range(30, 35):
+    journal.truncate(cut)
+    for index in range(cut, 90):
         journal.add(b"new", index, 50)
     journal.sync_now()
     kept = entries(journal)
+    if restarted:
+        journal = journal_on(disk)
 
-    journal.compact(upto=34)
-
-    assert entries(journal)[1:] == kept[-len(journal) + 1 :]
-    assert entries(journal_on(disk)) == entries(journal)
+    for upto in range(1, 90):
+        journal.compact(upto)
+        again = journal_on(disk)
+        assert entries(again) == entries(journal)
+        assert entries(again)[1:] == kept[-len(again) + 1 :]
 
 
 def test_what_was_compacted_cannot_be_truncated(disk: FileDisk) -> None:
@@ -249,6 +279,18 @@ def test_old_commands_leave_memory_and_are_read_back() -> None:
 
     assert sum(map(len, journal._commands.values())) <= SMALL.cache_bytes
     assert journal[100] == (b"x" * 30 + b"101", 101, 1)
+
+
+def test_a_command_stays_in_memory_until_it_can_be_read_back() -> None:
+    syncer = HeldSyncer()
+    journal = filled(ModelledDisk(), 1, syncer)
+    for index in range(2, 10):
+        journal.add(b"large" * 100, index, 1)
+        journal.request_sync()
+    syncer.finish()
+    assert journal.durable_last_index() == 2
+
+    assert all(command == b"large" * 100 for command, _, _ in journal[1:])
 
 
 def test_the_commit_index_is_not_taken_from_the_disk(disk: FileDisk) -> None:

@@ -34,13 +34,15 @@ def journal_on(disk: ModelledDisk | FileDisk, limits: JournalLimits = SMALL) -> 
     return Journal(disk, InlineSyncer(), on_fatal=fatal, limits=limits)
 
 
-def batches(disk: ModelledDisk, count: int, *, of: int = 1, size: int = 20) -> list[Entry]:
+def batches(
+    disk: ModelledDisk, count: int, *, of: int = 1, size: int = 20, term: int = 1
+) -> list[Entry]:
     """Add ``count`` batches of ``of`` entries, each batch synced; return all entries."""
     journal = journal_on(disk)
     for _ in range(count):
         for _ in range(of):
             index = journal.last_index + 1
-            journal.add(random.Random(index).randbytes(size), index, 1)
+            journal.add(random.Random(index).randbytes(size), index, term)
         journal.sync_now()
     return list(journal[:])
 
@@ -118,8 +120,9 @@ def test_a_flipped_bit_anywhere_before_the_last_batch_is_refused_and_nothing_tou
 
 def test_a_flipped_bit_in_the_midst_of_the_last_batch_is_refused() -> None:
     disk = ModelledDisk()
-    batches(disk, 1, of=4, size=200)
-    file_of(disk)[-300] ^= 1
+    batches(disk, 1, of=3, size=100)
+    file_of(disk)[-150] ^= 1
+    assert len(disk.names()) == 1
 
     with pytest.raises(StartError, match="is damaged"):
         journal_on(disk)
@@ -173,6 +176,35 @@ def test_sectors_that_were_never_written_are_a_torn_write() -> None:
     assert list(survivor[:])[1:] == [*entries[1:], journal[3]]
 
 
+def test_a_new_segments_name_is_on_disk_with_it() -> None:
+    for seed in range(10):
+        disk = ModelledDisk()
+        batches(disk, 30)
+        assert len(journal_on(disk.power_cut(random.Random(seed)))) == 30
+
+
+def test_what_a_crash_left_unsynced_is_synced_before_it_counts() -> None:
+    disk = ModelledDisk()
+    batches(disk, 3)
+    disk.files[FIRST].synced = b""
+
+    assert journal_on(disk).durable_last_index() == 3
+
+    assert len(journal_on(disk.power_cut(random.Random(1)))) == 3
+
+
+def test_zeros_in_a_payload_do_not_make_rot_a_torn_write() -> None:
+    disk = ModelledDisk()
+    journal = journal_on(disk, DEFAULT_LIMITS)
+    for index in (1, 2):
+        journal.add(b"head" + bytes(2_000), index, 1)
+        journal.sync_now()
+    file_of(disk)[file_of(disk).find(b"head")] ^= 1
+
+    with pytest.raises(StartError, match="is damaged"):
+        journal_on(disk)
+
+
 def test_a_record_inside_a_payload_is_no_record() -> None:
     disk = ModelledDisk()
     batches(disk, 3)
@@ -206,6 +238,16 @@ def test_a_segment_in_anothers_place_is_refused() -> None:
         journal_on(disk)
 
 
+def test_a_segment_of_another_history_is_refused() -> None:
+    disk, other = ModelledDisk(), ModelledDisk()
+    batches(disk, 30)
+    batches(other, 30, term=2)
+    disk.files[disk.names()[2]] = other.files[disk.names()[2]]
+
+    with pytest.raises(StartError, match="contradicts itself"):
+        journal_on(disk)
+
+
 def test_nothing_is_deleted_before_what_replaces_it_is_on_disk() -> None:
     """Power is cut at every step of a reset and of a compaction."""
     changes: list[Callable[[Journal], None]] = [
@@ -227,12 +269,14 @@ def test_nothing_is_deleted_before_what_replaces_it_is_on_disk() -> None:
                 syncer.finish()
             except PowerCutError:
                 pass
-            after_cut = journal_on(disk.power_cut(random.Random(steps)))
+            disk = disk.power_cut(random.Random(steps))
+            after_cut = journal_on(disk)
 
             assert after_cut.getCurrentTerm() == 9
             kept = list(after_cut[:])
             assert kept == [(b"", 900, 9)] or kept[1:] == before[len(before) - len(kept) + 1 :]
             assert after_cut.durable_last_index() in (60, 900)
+            assert sum(map(disk.size, disk.names())) == after_cut.size_bytes
 
 
 WRITER = """

@@ -149,11 +149,11 @@ class Journal:
             segment = self._segments[kept]
             if segment.base is None or not segment.can_be_first or segment.base[0] > upto:
                 continue
-            if segment.start_pos >= self._synced_pos or not self._is_enough(kept):
+            if not self._is_enough(kept):
                 continue
             self._drop_segments(kept)
             self._index.drop_before(segment.base[0])
-            while self._cached_from < segment.base[0]:
+            while self._cached_from <= segment.base[0]:
                 self._evict_oldest()
             self.request_sync()
             return
@@ -189,7 +189,7 @@ class Journal:
     def _begin_segment(self, *, fresh: bool) -> None:
         number = self._segments[-1].number + 1 if self._segments else 1
         base = self._index.base
-        segment = Segment(number=number, base=base, fresh=fresh, start_pos=self._pos)
+        segment = Segment(number=number, base=base, fresh=fresh)
         self._segments.append(segment)
         first = not self._batch.writes
         self._batch.create(segment_name(number))

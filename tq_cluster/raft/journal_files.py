@@ -37,8 +37,6 @@ class Segment:
     """Index and term of the last entry before it."""
     fresh: bool
     """The log begins anew with it."""
-    start_pos: int = -1
-    """How many records were written before it since the journal was opened; -1: it was there."""
     size: int = 0
     can_be_first: bool = True
     """Whether what stands in this segment and those after it is a whole log."""
@@ -79,6 +77,7 @@ def open_files(disk: Disk) -> Opened:
 
 
 def _tidy(opened: Opened, disk: Disk, numbers: list[int]) -> None:
+    # The last process may have ended before its fsync, and the last segment may just have been cut.
     if opened.segments:
         disk.sync(segment_name(opened.segments[-1].number))
         disk.sync_names()
@@ -127,10 +126,8 @@ def _cut_tail(disk: Disk, name: str, good_bytes: int, size: int, error: DamagedE
     )
     if good_bytes:
         disk.truncate(name, good_bytes)
-        disk.sync(name)
     else:
         disk.delete(name)
-        disk.sync_names()
 
 
 def _take(opened: Opened, number: int, found: Found) -> None:
