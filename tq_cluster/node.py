@@ -100,6 +100,7 @@ class Node:
             draw=draw,
             members=len(config.members),
             formation=self._formation,
+            fatal=fatal,
             hooks=CommitHooks(decide=self.metrics.decided, commit=self.metrics.committed),
             confirm_hook=self.metrics.confirmed,
         )

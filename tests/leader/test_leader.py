@@ -32,7 +32,9 @@ from tq_cluster.core.types import TimestampMs
 from tq_cluster.core.view import Workspace
 from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
 from tq_cluster.leader.leader import Leader
+from tq_cluster.raft.door import Role
 from tq_cluster.storage.memory import MemoryStore
+from tq_cluster.storage.rows import CorruptRowError
 
 Reply = TypeVar("Reply", bound=Message)
 
@@ -43,6 +45,7 @@ class Bench:
     def __init__(self) -> None:
         self.store = MemoryStore()
         self.log = FakeLog(self.store)
+        self.fatal: list[BaseException] = []
         self.leader = Leader(
             log=self.log,
             state=self.store,
@@ -50,6 +53,7 @@ class Bench:
             draw=random.Random(1),
             members=3,
             formation=lambda: None,
+            fatal=self.fatal.append,
         )
 
 
@@ -312,6 +316,7 @@ async def test_a_new_leader_starts_every_running_lease_afresh(bench: Bench) -> N
         draw=random.Random(1),
         members=3,
         formation=lambda: None,
+        fatal=bench.fatal.append,
     )
     await bench.log.start()
     await until(lambda: len(successor._leases) == 1)
@@ -442,3 +447,30 @@ async def test_a_claim_that_may_not_wait_looks_once_however_often_it_is_woken(
 
     assert claimed(await hasty) == []
     assert bench.log.confirms == confirms
+
+
+async def test_a_damaged_row_under_a_decision_ends_the_process(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object) -> Decision:
+        raise CorruptRowError("table 5")
+
+    monkeypatch.setattr("tq_cluster.leader.committer.decide", damaged)
+    with pytest.raises(CorruptRowError):
+        await bench.leader.submit(submit("resize"))
+    assert [type(each) for each in bench.fatal] == [CorruptRowError]
+
+
+@pytest.mark.parametrize("query", ["next_due_ms", "running_leases"])
+async def test_a_leader_that_cannot_look_after_leases_and_due_times_does_not_go_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    def damaged(*_: object) -> None:
+        raise CorruptRowError("table 14")
+
+    bench.log.depose()
+    monkeypatch.setattr(f"tq_cluster.core.queries.{query}", damaged)
+    bench.log.role = Role.LEADER
+    await bench.log.start()
+    await until(lambda: bool(bench.fatal), turn_s=0.01)
+    assert isinstance(bench.fatal[0], CorruptRowError)

@@ -14,6 +14,7 @@ from tq.v1 import errors_pb2, task_service_pb2
 from tq_cluster.core.operations import Refused
 from tq_cluster.core.types import DurationMs
 from tq_cluster.errors import (
+    FatalError,
     NotAppliedError,
     NotLeaderError,
     OutcomeUnknownError,
@@ -101,6 +102,24 @@ def test_what_went_wrong_inside_is_told_by_what_happened_to_the_request(
 
 def test_what_should_not_have_happened_has_no_row() -> None:
     assert errors.failure(KeyError("x")) is None
+
+
+async def test_a_call_that_meets_a_damaged_state_ends_the_process() -> None:
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster.elect("n1", 2)
+        cluster["n1"].leader.answer = meet_damage
+
+        with fails() as failure:
+            await stubs.tasks.Submit(task_service_pb2.SubmitRequest(), timeout=5)
+        found = [type(each) for each in cluster["n1"].errors]
+        cluster["n1"].errors.clear()
+
+    assert failure.reason == "INTERNAL"
+    assert found == [FatalError]
+
+
+async def meet_damage() -> Refused:
+    raise FatalError("a row fails its CRC")
 
 
 async def test_a_refusal_reaches_the_caller_through_a_follower_unchanged() -> None:

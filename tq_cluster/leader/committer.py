@@ -30,7 +30,7 @@ from tq_cluster.core.operations import (
 )
 from tq_cluster.core.types import AppliedAt, FencingToken, TimestampMs
 from tq_cluster.core.view import Workspace
-from tq_cluster.errors import NotLeaderError, OverloadedError
+from tq_cluster.errors import FatalError, NotLeaderError, OverloadedError
 from tq_cluster.leader.giveback import release_of
 from tq_cluster.raft.door import Log, Role
 
@@ -88,11 +88,13 @@ class Committer:
         housekeeping: Callable[[], Iterable[Operation]],
         applied: Callable[[Wakeups], None],
         hooks: CommitHooks,
+        fatal: Callable[[BaseException], None],
     ) -> None:
         """Wire the parts together.
 
         ``housekeeping`` is asked for the leader's own operations as each batch is put together, and
         ``applied`` told what every applied decision woke, before its callers are answered.
+        ``fatal`` ends the process: it is told where the state itself turns out to be damaged.
         """
         self._log = log
         self._state = state
@@ -101,6 +103,7 @@ class Committer:
         self._housekeeping = housekeeping
         self._applied = applied
         self._hooks = hooks
+        self._fatal = fatal
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiting] = deque()
         self._in_flight: asyncio.Future[None] | None = None
@@ -201,6 +204,13 @@ class Committer:
             with self._state.workspace() as workspace:
                 decision = decide([each.operation for each in batch], now_ms, workspace, self._draw)
                 tables = workspace.tables()
+        except FatalError as error:
+            # No operation's fault: as long as this node leads, nothing can be had from what is
+            # damaged here and whole on the others.
+            for each in batch:
+                _fail(each.outcome, error)
+            self._fatal(error)
+            return
         except Exception as error:  # noqa: BLE001 - a fault of ours must not cost the batch
             self._isolate(batch, error)
             return

@@ -24,7 +24,12 @@ from tq_cluster.core.operations import (
 )
 from tq_cluster.core.types import FencingToken, TaskId
 from tq_cluster.core.view import View
-from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
+from tq_cluster.errors import (
+    NotAppliedError,
+    NotLeaderError,
+    OutcomeUnknownError,
+    OverloadedError,
+)
 from tq_cluster.leader.committer import CommitHooks, Committer, DraftWorkspace
 from tq_cluster.leader.leases import LeaseTable
 from tq_cluster.leader.logtime import LogTime
@@ -70,18 +75,20 @@ class Leader:
         draw: Draw,
         members: int,
         formation: Callable[[], Formation | None],
+        fatal: Callable[[BaseException], None],
         hooks: CommitHooks | None = None,
         confirm_hook: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         """Wire the parts together.
 
         ``members`` is how many nodes the cluster has; ``formation`` is asked where the state
-        names none.
+        names none. ``fatal`` ends the process.
         """
         self._log = log
         self._state = state
         self._formation = formation
         self._confirm_hook = confirm_hook
+        self._fatal = fatal
         self._loop = asyncio.get_running_loop()
         self._log_time = LogTime(clock, self._peer_offsets_ms, members)
         self._leases = LeaseTable(self._loop.time)
@@ -96,6 +103,7 @@ class Leader:
             housekeeping=self._ticker.operations,
             applied=self._applied,
             hooks=hooks or CommitHooks(),
+            fatal=fatal,
         )
         self._reign: int | None = None
         """The term this node serves in, or None while it does not."""
@@ -199,8 +207,9 @@ class Leader:
         self._leases.clear()  # of what an entry granted that was answered after the last reign
         view = self._state.view()
         self._log_time.begin(queries.log_time(view))
-        self._ticker.start(wake=self._committer.wake)
+        self._ticker.start(wake=self._committer.wake, ended=self._ended)
         self._taking_over = self._loop.create_task(self._take_over(), name="take-over")
+        self._taking_over.add_done_callback(self._ended)
         _logger.info("leadership begins", extra={"term": term})
 
     def _end_reign(self, leader_id: str | None) -> None:
@@ -226,12 +235,19 @@ class Leader:
                 )
             except (NotLeaderError, OutcomeUnknownError):
                 return  # the next leader sees whether it is written
+            except (NotAppliedError, OverloadedError) as error:
+                _logger.warning("membership is not written yet", extra={"reason": str(error)})
         after: bytes | None = b""
         while after is not None:
             leases, after = queries.running_leases(self._state.view(), after, LEASES_SLICE)
             for lease in leases:
                 self._leases.grant(lease)
             await asyncio.sleep(0)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Without what looks after leases and due times the queue would stand still unnoticed."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fatal(error)
 
     def _check_reign(self) -> None:
         if self._log.status().role is not Role.LEADER:

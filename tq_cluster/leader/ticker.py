@@ -37,9 +37,13 @@ class Ticker:
         self._retire_at_s = 0.0
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, wake: Callable[[], None]) -> None:
-        """Begin to look, and call ``wake`` whenever something is due, until stopped."""
+    def start(self, wake: Callable[[], None], ended: Callable[[asyncio.Task[None]], None]) -> None:
+        """Begin to look, and call ``wake`` whenever something is due, until stopped.
+
+        ``ended`` is told when looking has ended, for whatever reason.
+        """
         self._task = asyncio.get_running_loop().create_task(self._run(wake), name="ticker")
+        self._task.add_done_callback(ended)
 
     def stop(self) -> None:
         """Stop looking."""

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +18,12 @@ import grpc.aio
 
 from tq_cluster.core.operations import Caller
 from tq_cluster.core.types import Principal
-from tq_cluster.errors import NotAppliedError, NotLeaderError, OutcomeUnknownError
+from tq_cluster.errors import (
+    FatalError,
+    NotAppliedError,
+    NotLeaderError,
+    OutcomeUnknownError,
+)
 from tq_cluster.service import errors
 from tq_cluster.service.authorization import Authenticate, authenticate
 from tq_cluster.service.call import Call, Header, Method, Repeat, certain_s, margin_s, number_in
@@ -59,13 +64,16 @@ class Router:
         calls_max: int,
         authenticate: Authenticate = authenticate,
         jitter: random.Random,
+        fatal: Callable[[BaseException], None],
     ) -> None:
+        """``fatal`` ends the process."""
         self._roles = roles
         self._forwarder = forwarder
         self._proof = proof
         self._calls_max = calls_max
         self._authenticate = authenticate
         self._jitter = jitter
+        self._fatal = fatal
         self._loop = asyncio.get_running_loop()
         self._draining = False
         self.calls = 0
@@ -87,6 +95,9 @@ class Router:
             reply = await self._resolve(method, raw, call)
         except Exception as error:  # every failure leaves by the one table
             failed = errors.failure(error)
+            if isinstance(error, FatalError):
+                # A damaged row, for one: the other nodes' are whole, and can answer.
+                self._fatal(error)
             if failed is None:
                 request_id = request_id or uuid.uuid4().hex
                 _logger.exception("call failed", extra={"path": path, "call": request_id})

@@ -78,6 +78,7 @@ class Service:
             calls_max=parts.calls_max,
             authenticate=parts.authenticate,
             jitter=parts.jitter,
+            fatal=parts.fatal,
         )
         self._staleness = Staleness(
             clock=parts.clock, log=parts.log, written_ms=parts.state_written_ms
