@@ -221,6 +221,27 @@ def test_a_crash_before_the_switch_keeps_the_old_state(
     kept.close()
 
 
+def test_a_switch_that_failed_half_way_leaves_both_states_to_the_next_start(
+    store: Store, states: StateDirectory, receiver: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = sent(make_snapshot(filled(store), states.snapshots), receiver)
+
+    def fail(folder: Path) -> None:
+        if (folder / "CURRENT").exists():
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("tq_cluster.storage.files.sync_folder", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        install_snapshot(receiver, snapshot)
+    monkeypatch.undo()
+
+    again = StateDirectory(receiver.root)
+    assert again.current.installed == snapshot.applied
+    kept = Store(again.current.path)
+    assert kept.applied == snapshot.applied
+    kept.close()
+
+
 def test_a_snapshot_is_smaller_than_a_state_full_of_holes(
     store: Store, states: StateDirectory
 ) -> None:

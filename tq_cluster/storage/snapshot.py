@@ -99,10 +99,11 @@ def install_snapshot(states: StateDirectory, snapshot: SnapshotFile) -> Path:
         snapshot.path.replace(path / DATA_FILE)
         sync_file(path / DATA_FILE)
         sync_folder(path)
-        states.switch(path, applied)
     except OSError as error:
         shutil.rmtree(path)
         raise SnapshotError(f"the snapshot at {applied} cannot be installed: {error}") from error
+    # Failed half way this may have taken effect: both states stay, and the process must end.
+    states.switch(path, applied)
     return path
 
 
