@@ -19,7 +19,7 @@ def sample(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> trace.Trace:
 def test_the_bundled_sample_serves_where_the_whole_trace_is_absent(sample: trace.Trace) -> None:
     assert sample.is_sample
     assert len(sample.requests) == 600
-    assert sample.requests[0] == trace.Request(0, 0.0, 4808, 10)
+    assert sample.requests[0] == trace.Request(0, 0.0, 2164, 11)
     assert sample.span_s == sample.requests[-1].at_s > 0
 
 
@@ -50,7 +50,7 @@ def test_a_result_tells_what_was_compressed_and_how_long_it_was_hashed(
 
     result = json.loads(work.expected(request))
 
-    assert result["bytes"] == 4808
-    assert result["rounds"] == 10 * work.ROUNDS_A_TOKEN
+    assert result["bytes"] == 2164
+    assert result["rounds"] == 11 * work.ROUNDS_A_TOKEN
     assert 0 < result["compressed_bytes"] < result["bytes"]
     assert work.expected(sample.requests[1]) != work.expected(request)
