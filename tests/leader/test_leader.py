@@ -474,3 +474,10 @@ async def test_a_leader_that_cannot_look_after_leases_and_due_times_does_not_go_
     await bench.log.start()
     await until(lambda: bool(bench.fatal), turn_s=0.01)
     assert isinstance(bench.fatal[0], CorruptRowError)
+
+
+async def test_a_leader_that_was_stopped_begins_no_reign_any_more(bench: Bench) -> None:
+    bench.leader.stop()
+    await bench.log.start()
+    assert not bench.leader.serving()
+    assert bench.leader._ticker._task is None

@@ -108,6 +108,7 @@ class Leader:
         self._reign: int | None = None
         """The term this node serves in, or None while it does not."""
         self._taking_over: asyncio.Task[None] | None = None
+        self._stopped = False
         log.on_role_change(self._role_changed)
         log.on_decidable(self._decidable)
 
@@ -187,12 +188,18 @@ class Leader:
     # ---------------------------------------------------------------- reigns
 
     def stop(self) -> None:
-        """End this reign, if there is one; callers hear NotLeaderError."""
+        """End this reign, if there is one, and begin none any more; callers hear NotLeaderError."""
+        self._stopped = True
         self._end_reign(None)
 
     def _decidable(self) -> None:
         status = self._log.status()
-        if self._reign is None and status.role is Role.LEADER and self._log.decidable() is not None:
+        if (
+            self._reign is None
+            and not self._stopped
+            and status.role is Role.LEADER
+            and self._log.decidable() is not None
+        ):
             self._begin_reign(status.term)
         self._committer.wake()
 
