@@ -15,11 +15,11 @@ What an attempt can count on:
   their process's event loop, sync ones get a thread each.
 - What it returns is the task's result; a `Result` also carries a content type, and tasks that are
   created if and only if this completion is recorded. `PermanentError` makes the task a dead letter.
-  Any other exception is a failure that is retried, as are a timeout, a process that died (every
+  Any other exception is a failure that is retried; so are a timeout, a process that died (every
   handler that had started in it fails with it), and a type that this worker has no handler for.
 - When it must stop (its task was cancelled, its timeout or its lease is over, the worker shuts
-  down), an async handler is cancelled and `context.cancelled` is set, which a sync handler must look
-  at. One that has not stopped 5 s later, 1 s after its lease was lost, or shortly before its lease
+  down), an async handler is cancelled and `context.cancelled` is set; a sync handler must look at
+  it. One that has not stopped 5 s later, 1 s after its lease was lost, or shortly before its lease
   ends, is killed together with its process; the other tasks there are given back, not failed.
 - So a handler has stopped before another worker can have its task, unless clocks are off by more
   than 1 % in rate. What it had written elsewhere until then is written: pass `context.token` along

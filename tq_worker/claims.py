@@ -15,6 +15,7 @@ from tq.v1.worker_service_pb2 import ClaimRequest, ClaimResponse
 from tq_client.errors import OutcomeUnknownError, TqError
 from tq_worker.broker import Answer, Broker
 from tq_worker.custody import Custody
+from tq_worker.leases import Stop
 from tq_worker.pool import Pool
 
 _logger = logging.getLogger(__name__)
@@ -28,6 +29,10 @@ REPEAT_S = 300.0
 """A claim whose outcome is unknown is repeated under its id for at most this long; the brokers
 remember ids for 10 min.
 """
+LAST_CALL_S = 1.0
+"""How long a worker that leaves waits for the answer to its last claim."""
+LAST_WAIT_S = 0.25
+"""The same where the claim most probably waits for tasks."""
 BACKLOG_MAX = 4000
 """Nothing is claimed while so many reports wait: the brokers do not keep up, or cannot be reached.
 """
@@ -105,11 +110,7 @@ class Claims:
         try:
             answer = await asyncio.shield(call)
         except asyncio.CancelledError:
-            # An answer that is here already would be stranded until its leases expire; a call that
-            # is cancelled on its way has the broker release what it grants.
-            if call.done() and not call.cancelled() and call.exception() is None:
-                self._take(call.result(), request.max_tasks)
-            call.cancel()
+            await self._finish(request, call)
             raise
         except TqError as error:
             if not self._complained:
@@ -124,6 +125,28 @@ class Claims:
         self._reached, self._complained = True, False
         self._take(answer, request.max_tasks)
         return True
+
+    async def _finish(
+        self, request: ClaimRequest, call: asyncio.Future[Answer[ClaimResponse]]
+    ) -> None:
+        """Give back what the last claim was granted: else it would wait for its lease to expire.
+
+        A call that waits for tasks is cancelled and made again for a moment, under its id: if it
+        had been granted some just now, that answer comes again. (The broker itself releases what it
+        grants to a call that was cancelled before the answer left.)
+        """
+        waits = request.HasField("wait") and not call.done()
+        if waits:
+            call.cancel()
+            call = asyncio.ensure_future(self._broker.claim(request, timeout_s=CALL_S))
+        try:
+            async with asyncio.timeout(LAST_WAIT_S if waits else LAST_CALL_S):
+                answer = await call
+        except (TqError, TimeoutError) as error:
+            _logger.debug("last claim brought nothing", extra={"error": str(error)})
+            return
+        fresh = self._custody.take(answer.reply.tasks, answer.sent_at_s)
+        self._custody.release((lease for lease, _ in fresh), Stop.SHUTDOWN.value)
 
     def _take(self, answer: Answer[ClaimResponse], asked: int) -> None:
         self._more = len(answer.reply.tasks) >= asked

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
+from tq_worker import endings
 from tq_worker.clock import boottime_s
 from tq_worker.leases import Lease, Stop
 from tq_worker.pace import Pace
@@ -86,6 +87,11 @@ class Custody:
         lease.process.stop(lease, why.value)
         level = logging.WARNING if why in {Stop.LEASE_LOST, Stop.LEASE_OVER} else logging.INFO
         _logger.log(level, "handler is stopped", extra={**_facts(lease), "why": why.value})
+
+    def release(self, leases: Iterable[Lease], reason: str) -> None:
+        """Give back tasks that no process was given."""
+        for lease in leases:
+            self._report(lease, endings.released(lease.task_id, lease.token, reason))
 
     def reported(self, token: int) -> None:
         """Forget a lease: its report was answered, or given up."""

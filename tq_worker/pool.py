@@ -9,7 +9,6 @@ from typing import Protocol
 
 from tq.internal.v1.worker_child_pb2 import Loaded
 from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
-from tq_worker import endings
 from tq_worker.errors import UsageError
 from tq_worker.leases import Lease
 from tq_worker.process import HandlerProcess
@@ -34,6 +33,9 @@ class Owner(Protocol):
 
     def ended(self, ends: Iterable[tuple[Lease, TaskReport]]) -> None:
         """Attempts ended, each with what its process reports."""
+
+    def release(self, leases: Iterable[Lease], reason: str) -> None:
+        """Tasks are to be given back that no process was given."""
 
     def died(self, process: HandlerProcess) -> None:
         """A process is gone; ``outstanding`` is what it leaves behind."""
@@ -230,10 +232,7 @@ class Pool:
         late = {lease.token for lease, _ in tasks}
         waiting = [lease for lease, _ in self._unplaced if lease.token in late]
         self._unplaced = [each for each in self._unplaced if each[0].token not in late]
-        self._owner.ended(
-            (lease, endings.released(lease.task_id, lease.token, "no handler process takes it now"))
-            for lease in waiting
-        )
+        self._owner.release(waiting, "no handler process takes it now")
 
     def _rooms(self, processes: Sequence[HandlerProcess], ahead: int) -> list[int]:
         spread = -(-ahead // len(self._slots))

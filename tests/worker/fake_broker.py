@@ -78,6 +78,8 @@ class FakeBroker(WorkerServiceServicer):
         self.lose_next_claim = False
         """The next claim that grants something is granted, and its answer lost."""
         self.message_bytes_max = 32 * 1024 * 1024
+        self.hold_next_grant = False
+        """The next claim that is granted something gets no answer; repeated, it does."""
         self.port = 0
         self._token = 1000
         self._claims: dict[str, list[tuple[str, int]]] = {}
@@ -200,6 +202,9 @@ class FakeBroker(WorkerServiceServicer):
             if context.cancelled():
                 self._release_all(granted)
                 return ClaimResponse()
+            if granted and self.hold_next_grant:
+                self.hold_next_grant = False
+                await asyncio.Event().wait()
             if granted and self.lose_next_claim:
                 self.lose_next_claim = False
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the answer is lost")

@@ -83,6 +83,13 @@ async def hog(payload: bytes, _context: TaskContext) -> bytes:
     return b"done"
 
 
+@task("hog-forever")
+def hog_forever(payload: bytes, _context: TaskContext) -> None:
+    """Hold the interpreter in one C call that takes longer than anybody waits."""
+    note(payload, "started")
+    re.match(r"(a+)+$", "a" * 100 + "b")
+
+
 @task("segfault")
 async def segfault(payload: bytes, _context: TaskContext) -> None:
     note(payload, "started")

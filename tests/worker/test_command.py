@@ -219,11 +219,12 @@ async def test_a_worker_without_brokers_says_so_and_goes_on_when_they_come(
     assert task.state == "COMPLETED"
 
 
+@pytest.mark.parametrize("task_type", ["stubborn", "hog-forever"])
 async def test_handlers_die_with_a_worker_that_is_killed(
-    broker: FakeBroker, facts: Facts, run: Run
+    broker: FakeBroker, facts: Facts, run: Run, task_type: str
 ) -> None:
     process = await run("--processes", "2")
-    await broker.submit("stubborn", facts.payload, count=2)
+    await broker.submit(task_type, facts.payload, count=2)
     await facts.until("started", count=2)
     children = psutil.Process(process.pid).children()
 

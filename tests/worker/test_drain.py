@@ -10,8 +10,9 @@ from tq_worker.worker import Leaving
 
 
 async def test_a_worker_that_leaves_finishes_what_runs_and_releases_what_waits(
-    broker: FakeBroker, start_worker: StartWorker, facts: Facts
+    broker: FakeBroker, start_worker: StartWorker, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tq_worker.pool.PATIENCE_S", 1000.0)
     run = await start_worker(concurrency=1)
     running, *waiting = await a_slow_task_in_a_backlog_of_fast_ones(broker, facts)
 
@@ -85,6 +86,19 @@ async def test_a_worker_that_leaves_claims_no_more(
     assert await run.task == 0
     assert broker.tasks[late].state == "PENDING"
     assert broker.tasks[late].ends == []
+
+
+async def test_what_the_last_claim_was_granted_is_given_back(
+    broker: FakeBroker, start_worker: StartWorker
+) -> None:
+    broker.hold_next_grant = True
+    run = await start_worker()
+    ids = await broker.submit("echo", count=3)
+    await broker.until_running(ids)
+
+    assert await run.leave() == 0
+
+    assert [broker.tasks[each].ends for each in ids] == [["released"]] * 3
 
 
 async def test_a_worker_may_leave_while_its_handlers_are_still_loading(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytest
+
 from tests.worker.conftest import Facts, StartWorker
 from tests.worker.fake_broker import FakeBroker
 from tq_worker.clock import boottime_s
@@ -27,8 +29,10 @@ async def test_nothing_is_lost_and_nothing_runs_twice_when_the_broker_restarts(
 
 
 async def test_a_result_is_delivered_after_an_outage_longer_than_the_lease(
-    broker: FakeBroker, start_worker: StartWorker, facts: Facts
+    broker: FakeBroker, start_worker: StartWorker, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Each call is given up several times before a broker is back.
+    monkeypatch.setattr("tq_worker.reports.CALL_S", 0.2)
     run = await start_worker(lease_s=1.0)
     ids = await broker.submit("until-file", facts.payload)
     await facts.until("started")

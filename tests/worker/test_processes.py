@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import psutil
 import pytest
@@ -72,24 +73,55 @@ async def test_handler_processes_do_not_outlive_the_worker(
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
+class Module:
+    """A module of handlers, `changing`, that a test may break."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.mend()
+
+    def mend(self) -> None:
+        self._path.write_text(f"from {SAMPLES} import *\n")
+
+    def spoil(self) -> None:
+        self._path.write_text("raise OSError('not now')\n")
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Module:
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}:{tmp_path}")
+    return Module(tmp_path / "changing.py")
+
+
 async def test_handlers_that_cannot_be_loaded_again_are_tried_again(
-    broker: FakeBroker,
-    start_worker: StartWorker,
-    facts: Facts,
-    tmp_path: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
+    broker: FakeBroker, start_worker: StartWorker, module: Module
 ) -> None:
-    module = facts.path.with_name("changing.py")
-    module.write_text(f"from {SAMPLES} import *\n")
-    monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}:{module.parent}")
     run = await start_worker(["changing"])
     await broker.until_ended(await broker.submit("pid"))
     [pid] = run.pids()
 
-    module.write_text("raise OSError('not now')\n")
+    module.spoil()
     os.kill(pid, signal.SIGKILL)
     await broker.until(lambda: not run.pids(), "no process")
-    module.write_text(f"from {SAMPLES} import *\n")
+    module.mend()
 
     [task] = await broker.until_ended(await broker.submit("pid"))
     assert task.result != str(pid).encode()
+
+
+async def test_a_task_that_found_no_process_alive_is_given_back_by_a_worker_that_leaves(
+    broker: FakeBroker, start_worker: StartWorker, module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tq_worker.pool.PATIENCE_S", 1000.0)
+    run = await start_worker(["changing"])
+    await broker.until(lambda: broker.claimants == 1, "a claim that waits")
+    [pid] = run.pids()
+    module.spoil()
+    os.kill(pid, signal.SIGKILL)
+    await broker.until(lambda: not run.pids(), "no process")
+    ids = await broker.submit("pid")
+    await broker.until_running(ids)
+
+    assert await run.leave() == 0
+
+    assert broker.tasks[ids[0]].ends == ["released"]

@@ -6,6 +6,7 @@ import pytest
 
 from tests.worker.conftest import Facts, StartWorker
 from tests.worker.fake_broker import FakeBroker
+from tq_worker.clock import boottime_s
 
 ASYNC_AND_SYNC = pytest.mark.parametrize("task_type", ["until-cancelled", "until-cancelled-sync"])
 
@@ -151,6 +152,20 @@ async def test_a_stubborn_handler_is_dead_before_its_lease_ends_when_no_broker_a
     ticks = [float(line.removeprefix("left ")) for line in facts.lines() if "left" in line]
     assert min(ticks) > 0
     assert run.task.done() is False
+
+
+async def test_a_handler_that_holds_the_interpreter_is_dead_before_its_lease_ends(
+    broker: FakeBroker, start_worker: StartWorker, facts: Facts
+) -> None:
+    run = await start_worker(lease_s=4.0)
+    [task_id] = await broker.submit("hog-forever", facts.payload)
+    await facts.until("started")
+    [lease] = run.worker._custody.held.values()
+
+    broker.deaf = True
+
+    await broker.until(lambda: "released" in broker.tasks[task_id].ends, "its release")
+    assert boottime_s() < lease.until_s
 
 
 async def test_leases_are_renewed_while_a_handler_holds_the_interpreter(
