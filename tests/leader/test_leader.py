@@ -31,7 +31,7 @@ from tq_cluster.core.operations import (
 from tq_cluster.core.types import TimestampMs
 from tq_cluster.core.view import Workspace
 from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
-from tq_cluster.leader.leader import Leader
+from tq_cluster.leader.leader import Formation, Leader
 from tq_cluster.raft.door import Role
 from tq_cluster.storage.memory import MemoryStore
 from tq_cluster.storage.rows import CorruptRowError
@@ -481,3 +481,23 @@ async def test_a_leader_that_was_stopped_begins_no_reign_any_more(bench: Bench) 
     await bench.log.start()
     assert not bench.leader.serving()
     assert bench.leader._ticker._task is None
+
+
+async def test_the_membership_is_written_once_every_member_was_seen() -> None:
+    store = MemoryStore()
+    log = FakeLog(store)
+    seen: list[Formation | None] = [None, Formation("c1", {"n1": "inc1"})]
+    leader = Leader(
+        log=log,
+        state=store,
+        clock=SystemClock(),
+        draw=random.Random(1),
+        members=1,
+        formation=lambda: seen.pop(0) if len(seen) > 1 else seen[0],
+        fatal=lambda error: None,
+    )
+    await log.start()
+
+    await until(lambda: queries.membership(store.view()) is not None, turn_s=0.01)
+    assert queries.membership(store.view()) == ("c1", {"n1": "inc1"})
+    leader.stop()

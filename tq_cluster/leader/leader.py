@@ -40,6 +40,8 @@ from tq_cluster.raft.door import Log, LogStatus, Role
 _logger = logging.getLogger(__name__)
 
 LEASES_SLICE = 500
+FORMATION_S = 0.2
+"""How often a new cluster's leader asks who the members are, until it can be written down."""
 
 Answer = TypeVar("Answer")
 
@@ -233,23 +235,26 @@ class Leader:
         self._watchers.wake_all()
 
     async def _take_over(self) -> None:
-        """Write the membership down if nobody has, and start every running lease afresh."""
-        formed = self._formation() if queries.membership(self._state.view()) is None else None
-        if formed is not None:
-            try:
-                await self._committer.submit(
-                    FormCluster(cluster_id=formed.cluster_id, members=formed.members)
-                )
-            except (NotLeaderError, OutcomeUnknownError):
-                return  # the next leader sees whether it is written
-            except (NotAppliedError, OverloadedError) as error:
-                _logger.warning("membership is not written yet", extra={"reason": str(error)})
+        """Start every running lease afresh, and write the membership down if nobody has."""
         after: bytes | None = b""
         while after is not None:
             leases, after = queries.running_leases(self._state.view(), after, LEASES_SLICE)
             for lease in leases:
                 self._leases.grant(lease)
             await asyncio.sleep(0)
+        while queries.membership(self._state.view()) is None:
+            formed = self._formation()
+            if formed is None:  # a member has not said yet who it is
+                await asyncio.sleep(FORMATION_S)
+                continue
+            operation = FormCluster(cluster_id=formed.cluster_id, members=formed.members)
+            try:
+                await self._committer.submit(operation)
+            except (NotLeaderError, OutcomeUnknownError):
+                return  # the next leader sees whether it is written
+            except (NotAppliedError, OverloadedError) as error:
+                _logger.warning("membership is not written yet", extra={"reason": str(error)})
+                await asyncio.sleep(FORMATION_S)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Without what looks after leases and due times the queue would stand still unnoticed."""
