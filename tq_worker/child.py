@@ -99,9 +99,13 @@ class Listener:
         if not attempts:
             return None
         now_s = boottime_s()
-        # One that waits with its lease over is never started and needs no watch.
-        ends_s = [each.last_s for each in attempts if each.last_s > now_s]
-        return math.ceil(min(WATCH_S, min(ends_s, default=math.inf) - now_s) * 1000)
+        # One that waits with its lease over is never started and needs no watch. One that runs with
+        # it over has only until all that the parent said has been heard.
+        ends_s = [
+            each.last_s for each in attempts if each.last_s > now_s or each.context is not None
+        ]
+        left_s = min(WATCH_S, min(ends_s, default=math.inf) - now_s)
+        return max(0, math.ceil(left_s * 1000))
 
     def _check_leases(self) -> None:
         now_s = boottime_s()
