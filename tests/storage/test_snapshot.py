@@ -112,6 +112,24 @@ def test_the_state_goes_on_changing_while_it_is_copied(
     installed.close()
 
 
+@pytest.mark.parametrize("end", ["close", "move"])
+def test_closing_the_state_ends_a_copy_of_it(
+    states: StateDirectory, tmp_path: Path, end: str
+) -> None:
+    store = filled(Store(states.current.path), 400)
+    with ThreadPoolExecutor(1) as thread:
+        making = thread.submit(make_snapshot, store, states.snapshots, bytes_per_s=2**18)
+        while not any(path.stat().st_size for path in states.snapshots.iterdir()):
+            assert not making.done()
+        if end == "move":
+            store.move_to(tmp_path / "other")
+        store.close()
+        with pytest.raises(SnapshotError, match=r"clos|copied"):
+            making.result()
+
+    assert list(states.snapshots.iterdir()) == []
+
+
 def test_no_reader_stays_behind_a_snapshot(store: Store, states: StateDirectory) -> None:
     make_snapshot(filled(store), states.snapshots)
 

@@ -17,7 +17,8 @@ from tq_cluster.raft.journal import DEFAULT_LIMITS, Journal, JournalLimits
 from tq_cluster.raft.records import FIRST_WRITE_BYTES
 from tq_cluster.raft.syncer import Syncer
 from tq_cluster.storage.directory import StateDirectory
-from tq_cluster.storage.store import EMPTY, Store
+from tq_cluster.storage.environment import EMPTY
+from tq_cluster.storage.store import Store
 
 
 class Alignment(enum.Enum):

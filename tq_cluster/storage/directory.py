@@ -81,9 +81,9 @@ class StateDirectory:
         for path in self._states():
             if path != self._current.path:
                 shutil.rmtree(path)
-        if self.snapshots.exists():
-            shutil.rmtree(self.snapshots)
-        self.snapshots.mkdir()
+        self.snapshots.mkdir(exist_ok=True)
+        for path in self.snapshots.iterdir():
+            path.unlink()
 
     @property
     def _pointer(self) -> Path:

@@ -25,8 +25,8 @@ class DirectoryLock:
                 f"{path.parent} is in use by process {holder or '(unknown)'}: stop it first, or"
                 " give this node a data directory of its own"
             ) from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        # In place and of one length: on a full disk, too, a node must start.
+        os.pwrite(self._fd, f"{os.getpid():<15}\n".encode("ascii"), 0)
 
     def release(self) -> None:
         """Let another take it. A second call does nothing."""

@@ -12,8 +12,9 @@ from tq.internal.v1 import log_pb2
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import FatalError
 from tq_cluster.storage.apply import Written, changes_of
+from tq_cluster.storage.environment import EMPTY
 from tq_cluster.storage.rows import check_place, unseal
-from tq_cluster.storage.store import COMMIT_BYTES, COMMIT_SECONDS, EMPTY
+from tq_cluster.storage.store import COMMIT_BYTES, COMMIT_SECONDS
 
 
 class _Table:

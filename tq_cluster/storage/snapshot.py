@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import lmdb
-
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import StartError, TqError
 from tq_cluster.storage.directory import StateDirectory
+from tq_cluster.storage.environment import DATA_FILE, check_state
 from tq_cluster.storage.files import sync_file, sync_folder
-from tq_cluster.storage.store import DATA_FILE, Store, check_state
+from tq_cluster.storage.store import Store
 
 COPY_BYTES_PER_S: Final = 128 * 2**20
 ROOM_SPARED_BYTES: Final = 64 * 2**20
@@ -66,7 +65,7 @@ def make_snapshot(
         applied = check_state(partial, rows=True)
         path = folder / f"outgoing-{applied.index}-{applied.term}-{crc:08x}"
         partial.replace(path)
-    except (OSError, lmdb.Error) as error:
+    except OSError as error:
         raise SnapshotError(f"the state cannot be copied to {folder}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
@@ -119,13 +118,14 @@ def _require_room(folder: Path, needed_bytes: int, spared_bytes: int) -> None:
 
 def _copy(store: Store, target: int, bytes_per_s: int) -> int:
     """Copy at no more than that speed; return the CRC. LMDB writes into a pipe and has to wait."""
+    closing = store.closing
     outlet, inlet = os.pipe()
-    failure: list[lmdb.Error] = []
+    failure: list[OSError] = []
 
     def feed() -> None:
         try:
             store.copy_to(inlet)
-        except lmdb.Error as error:
+        except OSError as error:
             failure.append(error)
         finally:
             os.close(inlet)
@@ -134,7 +134,7 @@ def _copy(store: Store, target: int, bytes_per_s: int) -> int:
     feeder.start()
     crc, copied, began = 0, 0, time.monotonic()
     try:
-        while chunk := os.read(outlet, _CHUNK_BYTES):
+        while (chunk := os.read(outlet, _CHUNK_BYTES)) and not closing.is_set():
             rest = memoryview(chunk)
             while rest:
                 rest = rest[os.write(target, rest) :]
@@ -147,6 +147,8 @@ def _copy(store: Store, target: int, bytes_per_s: int) -> int:
         feeder.join()
     if failure:
         raise failure[0]
+    if closing.is_set():
+        raise OSError("the state was closed meanwhile")
     return crc
 
 

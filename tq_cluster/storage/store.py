@@ -3,13 +3,12 @@
 Applied changes go into it and are committed, with fsync, a few times a second; a crash loses
 nothing, since the journal has the rest. It is begun, used and committed on the event loop's thread
 only: a commit from another thread would seem to succeed and leave the writer's lock held for ever.
-Other threads read through ``committed_view``.
+Other threads read through ``committed_view`` and ``copy_to``.
 """
 
 from __future__ import annotations
 
-import struct
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,28 +21,18 @@ from tq_cluster.core.queries import cluster_version
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import FatalError, StartError
 from tq_cluster.storage.apply import changes_of
+from tq_cluster.storage.environment import (
+    EMPTY,
+    open_environment,
+    open_tables,
+    read_applied,
+    write_applied,
+)
 from tq_cluster.storage.lock import DirectoryLock
-from tq_cluster.storage.rows import TABLE_COUNT, CorruptRowError, seal, unseal
 from tq_cluster.storage.views import LmdbView, LmdbWorkspace
-
-EMPTY: Final = AppliedAt(1, 0)
-"""What an empty state has applied: PySyncObj's log starts with an entry at index 1 of term 0."""
-
-STATE_FORMAT: Final = 1
-
-DATA_FILE: Final = "data.mdb"
-"""LMDB's name for its file."""
 
 COMMIT_SECONDS: Final = 0.2
 COMMIT_BYTES: Final = 16 * 2**20
-
-# Addresses, not bytes: reserved once, so that it need not grow while readers are about.
-_MAP_BYTES = 2**40
-_META = TABLE_COUNT
-_APPLIED_KEY = b"applied"
-_SLICE_ROWS = 500
-_SLICE_PAUSE_S = 0.001
-_APPLIED = struct.Struct(">QQH")
 
 
 class Store:
@@ -54,44 +43,46 @@ class Store:
 
         StartError when it is in use, damaged, or written by newer software.
         """
+        self._copying = threading.Lock()
+        self._open(path)
+
+    def _open(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._lock = DirectoryLock(path / "store.lock")
+        self.closing = threading.Event()
+        """Whoever copies the state in another thread must give up."""
         self._workspace_open = False
         self._pending_bytes = 0
         self._pending_since_s: float | None = None
+        self._lock = DirectoryLock(path / "store.lock")
         try:
-            self._open()
+            self._open_environment()
         except BaseException:
             self._lock.release()
             raise
 
-    def _open(self) -> None:
+    def _open_environment(self) -> None:
         try:
-            self._env = lmdb.open(
-                str(self.path),
-                map_size=_MAP_BYTES,
-                max_dbs=TABLE_COUNT + 1,
-                readahead=False,
-                meminit=False,
-            )
-            self._txn = self._env.begin(write=True)
-            # All at once: a table first opened inside a decision would vanish with it.
-            self._tables = [
-                self._env.open_db(b"%d" % number, txn=self._txn)
-                for number in range(TABLE_COUNT + 1)
-            ]
+            self._env = open_environment(self.path)
         except lmdb.Error as error:
             raise StartError(f"the state in {self.path} cannot be opened: {error}") from error
         try:
-            self._applied = _read_applied(self._txn, self._tables[_META])
+            self._txn = self._env.begin(write=True)
+            self._tables = open_tables(self._env, self._txn)
+            found = read_applied(self._txn, self._tables)
+            self._applied = self._durable = found or EMPTY
             self._check_version()
+            if found is None:
+                write_applied(self._txn, self._tables, EMPTY)
+            # Writes nothing where nothing is new: a node starts on a full disk.
+            self._txn.commit()
+            self._txn = self._env.begin(write=True)
+        except lmdb.Error as error:
+            self._env.close()
+            raise StartError(f"the state in {self.path} cannot be opened: {error}") from error
         except BaseException:
-            self._txn.abort()
             self._env.close()
             raise
-        self._durable = self._applied
-        self.commit()
 
     def _check_version(self) -> None:
         version = cluster_version(self.view())
@@ -126,7 +117,7 @@ class Store:
                         cursor.putmulti(zip(table.put_keys, table.put_values, strict=True))
                 for key in table.deleted_keys:
                     self._txn.delete(key, db=database)
-        except (lmdb.Error, IndexError) as error:
+        except lmdb.Error as error:
             raise FatalError(f"entry {index} of term {term} cannot be applied: {error}") from error
         self._applied = AppliedAt(index, term)
         self._pending_bytes += len(entry)
@@ -144,7 +135,7 @@ class Store:
         Be brief: while it is open, no page that it shows is used again, and the file grows.
         """
         with self._env.begin() as txn:
-            yield LmdbView(txn, self._tables, _read_applied(txn, self._tables[_META]))
+            yield LmdbView(txn, self._tables, read_applied(txn, self._tables) or EMPTY)
 
     @contextmanager
     def workspace(self) -> Iterator[LmdbWorkspace]:
@@ -171,9 +162,8 @@ class Store:
     def commit(self) -> None:
         """Make everything applied durable. A failure is final: the process must end."""
         self._require_no_workspace()
-        row = _APPLIED.pack(self._applied.index, self._applied.term, STATE_FORMAT)
         try:
-            self._txn.put(_APPLIED_KEY, seal(_META, _APPLIED_KEY, row), db=self._tables[_META])
+            write_applied(self._txn, self._tables, self._applied)
             self._txn.commit()
             self._txn = self._env.begin(write=True)
         except lmdb.Error as error:
@@ -182,81 +172,43 @@ class Store:
         self._pending_bytes = 0
         self._pending_since_s = None
 
+    def used_bytes(self) -> int:
+        """How much of the file is in use, free pages inside it included."""
+        return (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+
+    def copy_to(self, file: int) -> None:
+        """Write the state of the last commit to a file descriptor, in another thread.
+
+        OSError when that fails. ``closing`` is set when the store is about to be closed: whoever
+        reads at the other end must then close it.
+        """
+        with self._copying:
+            if self.closing.is_set():
+                raise OSError(f"the state in {self.path} is being closed")
+            try:
+                self._env.copyfd(file, compact=True)
+            except lmdb.Error as error:
+                raise OSError(f"the state in {self.path} cannot be copied: {error}") from error
+
     def move_to(self, path: Path) -> None:
         """Go on with the state in ``path`` in place of this one, of which nothing more is kept.
 
         StartError when it cannot be opened: the process must end. Views of the old one are void.
         """
         self.close()
-        self.__init__(path)  # type: ignore[misc]  # the same object, opened anew
-
-    def used_bytes(self) -> int:
-        """How much of the file is in use, free pages inside it included."""
-        return (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-
-    def copy_to(self, file: int) -> None:
-        """Write the state of the last commit to a file descriptor, in any thread."""
-        self._env.copyfd(file, compact=True)
+        self._open(path)
 
     def close(self) -> None:
         """Let go of the directory. What was not committed is not kept: call ``commit`` first."""
         self._require_no_workspace()
-        self._txn.abort()
-        self._env.close()
+        self.closing.set()
+        # LMDB must not be closed under a copy.
+        with self._copying:
+            self._txn.abort()
+            self._env.close()
         self._lock.release()
 
     def _require_no_workspace(self) -> None:
         # LMDB locks a transaction while one is nested in it, and says so with a bare EINVAL.
         if self._workspace_open:
             raise FatalError("the state was used while a decision is being made over it")
-
-
-def _read_applied(txn: lmdb.Transaction[bytes], meta: lmdb._Database) -> AppliedAt:
-    sealed = txn.get(_APPLIED_KEY, db=meta)
-    if sealed is None:
-        return EMPTY
-    try:
-        index, term, state_format = _APPLIED.unpack(unseal(_META, _APPLIED_KEY, sealed))
-    except (CorruptRowError, struct.error) as error:
-        raise StartError(f"the state's own record is damaged: {error}") from error
-    if state_format > STATE_FORMAT:
-        raise StartError(
-            f"the state has format {state_format}, this software knows {STATE_FORMAT}: start a"
-            " newer tq-cluster on it"
-        )
-    return AppliedAt(index, term)
-
-
-def check_state(file: Path, *, rows: bool) -> AppliedAt:
-    """Return what the state in a file of its own ends with; StartError when it cannot be opened.
-
-    With ``rows``, read every one of them, at a pace that leaves room for others in the process.
-    """
-    try:
-        with lmdb.open(
-            str(file),
-            subdir=False,
-            readonly=True,
-            lock=False,
-            map_size=_MAP_BYTES,
-            max_dbs=TABLE_COUNT + 1,
-        ) as environment:
-            tables = [
-                environment.open_db(b"%d" % number, create=False)
-                for number in range(TABLE_COUNT + 1)
-            ]
-            with environment.begin() as txn:
-                if rows:
-                    _read_all(txn, tables[:TABLE_COUNT])
-                return _read_applied(txn, tables[_META])
-    except lmdb.Error as error:
-        raise StartError(f"{file} is no state: {error}") from error
-
-
-def _read_all(txn: lmdb.Transaction[bytes], tables: list[lmdb._Database]) -> None:
-    for number, table in enumerate(tables):
-        with txn.cursor(table) as cursor:
-            for count, (key, sealed) in enumerate(cursor):
-                unseal(number, key, sealed)
-                if count % _SLICE_ROWS == _SLICE_ROWS - 1:
-                    time.sleep(_SLICE_PAUSE_S)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import lmdb
+
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.storage.apply import Written
-from tq_cluster.storage.rows import unseal
+from tq_cluster.storage.rows import CorruptRowError, unseal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import lmdb
 
     from tq.internal.v1 import log_pb2
 
@@ -29,28 +29,33 @@ class LmdbView:
         """What the view holds."""
 
     def get(self, table: int, key: bytes) -> bytes | None:
-        sealed = self._txn.get(key, db=self._tables[table])
+        try:
+            sealed = self._txn.get(key, db=self._tables[table])
+        except lmdb.Error as error:
+            raise _damaged(table, error) from error
         return None if sealed is None else unseal(table, key, sealed)
 
     def scan(
         self, table: int, start: bytes, stop: bytes, *, limit: int, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        with self._txn.cursor(self._tables[table]) as cursor:
-            if not stop:
-                found, rows = False, cursor.iternext()  # no key is below the empty one
-            elif reverse:
-                found = cursor.prev() if cursor.set_range(stop) else cursor.last()
-                rows = cursor.iterprev()
-            else:
-                # LMDB takes no empty key; every key is above it.
-                found = cursor.set_range(start) if start else cursor.first()
-                rows = cursor.iternext()
-            if not found:
-                return
-            for _, (key, sealed) in zip(range(limit), rows, strict=False):
-                if key < start if reverse else key >= stop:
+        if not stop:
+            return  # LMDB takes no empty key, and no key is below it
+        try:
+            with self._txn.cursor(self._tables[table]) as cursor:
+                if reverse:
+                    found = cursor.prev() if cursor.set_range(stop) else cursor.last()
+                    rows = cursor.iterprev()
+                else:
+                    found = cursor.set_range(start) if start else cursor.first()
+                    rows = cursor.iternext()
+                if not found:
                     return
-                yield key, unseal(table, key, sealed)
+                for _, (key, sealed) in zip(range(limit), rows, strict=False):
+                    if key < start if reverse else key >= stop:
+                        return
+                    yield key, unseal(table, key, sealed)
+        except lmdb.Error as error:
+            raise _damaged(table, error) from error
 
 
 class LmdbWorkspace(LmdbView):
@@ -73,3 +78,7 @@ class LmdbWorkspace(LmdbView):
     def tables(self) -> list[log_pb2.TableChanges]:
         """Return all that was written, as an entry carries it."""
         return self._written.tables()
+
+
+def _damaged(table: int, error: lmdb.Error) -> CorruptRowError:
+    return CorruptRowError(f"table {table} cannot be read: {error}")

@@ -1,0 +1,167 @@
+"""The state on a disk that fills up, rots, or loses its process in the middle of a write."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tq.internal.v1 import log_pb2
+from tq_cluster.errors import FatalError
+from tq_cluster.raft.startup import NodeData, open_data
+from tq_cluster.raft.syncer import InlineSyncer
+from tq_cluster.storage.rows import seal
+from tq_cluster.storage.store import Store
+
+T = 7
+
+
+def put(store: Store, rows: dict[bytes, bytes]) -> None:
+    changes = log_pb2.TableChanges(
+        table=T, put_keys=list(rows), put_values=[seal(T, *row) for row in rows.items()]
+    )
+    base = store.applied.index
+    entry = log_pb2.Entry(format=1, decided_term=1, base_index=base, tables=[changes])
+    assert store.apply(base + 1, 1, entry.SerializeToString())
+
+
+def opened(path: Path) -> NodeData:
+    def fatal(error: FatalError) -> None:
+        raise error
+
+    draw = random.Random(1)
+    return open_data(path, node_id="n1", draw=draw, syncer=InlineSyncer(), on_fatal=fatal)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from tests.storage.test_store_disk import put
+from tq_cluster.storage.store import Store
+
+store = Store(Path(sys.argv[1]))
+while True:
+    number = store.applied.index
+    put(store, {b"%d" % (number % 97): b"%d" % number * 50, b"last": b"%d" % number})
+    if number % 3 == 0:
+        store.commit()
+        print(store.durable.index, flush=True)
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 40])
+def test_a_sigkill_leaves_a_commit_and_all_of_it(tmp_path: Path, lines: int) -> None:
+    reported = [1]
+    for _ in range(2):
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            reported += [int(process.stdout.readline()) for _ in range(lines)]
+            os.kill(process.pid, signal.SIGKILL)
+            reported += [int(line) for line in process.stdout if line.endswith("\n")]
+
+        store = Store(tmp_path)
+        last = store.applied.index - 1
+        assert store.applied.index >= reported[-1]
+        rows = dict(store.view().scan(T, b"", b"z", limit=1_000))
+        expected = {b"%d" % (number % 97): b"%d" % number * 50 for number in range(1, last + 1)}
+        assert rows == expected | {b"last": b"%d" % last}
+        store.close()
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from tests.storage.test_store_disk import opened, put
+from tq_cluster.errors import FatalError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+data = opened(Path(sys.argv[1]))
+print(data.store.applied.index, data.journal.last_index)
+put(data.store, {b"k": b"v"})
+try:
+    data.store.commit()
+except FatalError as error:
+    print(error)
+"""
+
+
+def test_a_node_starts_on_a_full_disk_and_ends_at_the_first_write(tmp_path: Path) -> None:
+    data = opened(tmp_path)
+    for index in (2, 3):
+        data.journal.add(b"", index, 1)
+        data.store.apply(index, 1, b"")
+    data.journal.close()
+    data.store.commit()
+    data.store.close()
+    data.directory.release()
+
+    full = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    assert full.stdout.splitlines()[0] == "3 3"
+    assert "cannot be committed" in full.stdout
+
+
+READER = """
+import sys
+from pathlib import Path
+from tq_cluster.errors import TqError
+from tq_cluster.storage.store import Store
+
+try:
+    store = Store(Path(sys.argv[1]))
+    rows = list(store.view().scan(7, b"", b"z", limit=10_000))
+except TqError as error:
+    print("refused", error)
+else:
+    print("read", store.applied.index, hash(tuple(rows)))
+"""
+
+
+def test_flipped_bits_are_never_read_as_something_else(tmp_path: Path) -> None:
+    """Spread over the file: rows, the pages that lead to them, LMDB's own pages.
+
+    What LMDB makes of its own pages may end the process; nothing wrong may come out of them.
+    """
+    whole = tmp_path / "whole"
+    store = Store(whole)
+    put(store, {b"%03d" % number: b"%d" % number * 30 for number in range(200)})
+    store.commit()
+    store.close()
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+    outcomes = set()
+    size = (whole / "data.mdb").stat().st_size
+    for at in range(8192 + 700, size, size // 12):
+        damaged = tmp_path / "damaged"
+        shutil.copytree(whole, damaged)
+        content = bytearray((damaged / "data.mdb").read_bytes())
+        content[at] ^= 0x40
+        (damaged / "data.mdb").write_bytes(content)
+        reader = subprocess.run(
+            [sys.executable, "-c", READER, str(damaged)],
+            check=False,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+        assert reader.returncode == 0 or reader.returncode < 0
+        outcomes.add(reader.stdout.split(" ")[0])
+        if reader.stdout.startswith("read"):
+            outcomes.add(reader.stdout)
+        shutil.rmtree(damaged)
+
+    assert "refused" in outcomes
+    assert len([outcome for outcome in outcomes if "read " in outcome]) == 1

@@ -1,0 +1,109 @@
+"""The LMDB file of a state: its tables, its own record, and how far it goes."""
+
+from __future__ import annotations
+
+import struct
+import time
+from pathlib import Path
+from typing import Final
+
+import lmdb
+
+from tq_cluster.core.types import AppliedAt
+from tq_cluster.errors import StartError
+from tq_cluster.storage.rows import TABLE_COUNT, CorruptRowError, seal, unseal
+
+STATE_FORMAT: Final = 1
+
+EMPTY: Final = AppliedAt(1, 0)
+"""What an empty state has applied: PySyncObj's log starts with an entry at index 1 of term 0."""
+
+DATA_FILE: Final = "data.mdb"
+"""LMDB's name for its file."""
+
+MAP_BYTES: Final = 2**40
+"""Addresses, not bytes: reserved once, so that it need not grow while readers are about."""
+
+_META = TABLE_COUNT
+_APPLIED_KEY = b"applied"
+_APPLIED = struct.Struct(">QQH")
+_SLICE_ROWS = 500
+_SLICE_PAUSE_S = 0.001
+
+
+def open_environment(path: Path) -> lmdb.Environment:
+    """Open the state in a directory, or begin one there."""
+    return lmdb.open(
+        str(path), map_size=MAP_BYTES, max_dbs=TABLE_COUNT + 1, readahead=False, meminit=False
+    )
+
+
+def open_tables(
+    environment: lmdb.Environment, txn: lmdb.Transaction[bytes]
+) -> list[lmdb._Database]:
+    """Open all tables, and after them the state's own, making those that are missing.
+
+    All at once: LMDB forgets a table that was first opened in a transaction that is then aborted.
+    """
+    return [environment.open_db(b"%d" % number, txn=txn) for number in range(TABLE_COUNT + 1)]
+
+
+def read_applied(txn: lmdb.Transaction[bytes], tables: list[lmdb._Database]) -> AppliedAt | None:
+    """Return how far the state goes, None when it was never committed; StartError when unknown."""
+    sealed = txn.get(_APPLIED_KEY, db=tables[_META])
+    if sealed is None:
+        return None
+    try:
+        index, term, state_format = _APPLIED.unpack(unseal(_META, _APPLIED_KEY, sealed))
+    except (CorruptRowError, struct.error) as error:
+        raise StartError(f"the state's own record is damaged: {error}") from error
+    if state_format > STATE_FORMAT:
+        raise StartError(
+            f"the state has format {state_format}, this software knows {STATE_FORMAT}: start a"
+            " newer tq-cluster on it"
+        )
+    return AppliedAt(index, term)
+
+
+def write_applied(
+    txn: lmdb.Transaction[bytes], tables: list[lmdb._Database], applied: AppliedAt
+) -> None:
+    """Note how far the state goes, in the transaction that makes it so."""
+    row = _APPLIED.pack(applied.index, applied.term, STATE_FORMAT)
+    txn.put(_APPLIED_KEY, seal(_META, _APPLIED_KEY, row), db=tables[_META])
+
+
+def check_state(file: Path, *, rows: bool) -> AppliedAt:
+    """Return how far the state in a file of its own goes; StartError when it is no state.
+
+    With ``rows``, read every one of them, at a pace that leaves room for others in the process, and
+    raise CorruptRowError for the first that is damaged.
+    """
+    try:
+        with lmdb.open(
+            str(file),
+            subdir=False,
+            readonly=True,
+            lock=False,
+            map_size=MAP_BYTES,
+            max_dbs=TABLE_COUNT + 1,
+        ) as environment:
+            tables = [
+                environment.open_db(b"%d" % number, create=False)
+                for number in range(TABLE_COUNT + 1)
+            ]
+            with environment.begin() as txn:
+                if rows:
+                    _read_all(txn, tables[:TABLE_COUNT])
+                return read_applied(txn, tables) or EMPTY
+    except lmdb.Error as error:
+        raise StartError(f"{file} is no state: {error}") from error
+
+
+def _read_all(txn: lmdb.Transaction[bytes], tables: list[lmdb._Database]) -> None:
+    for number, table in enumerate(tables):
+        with txn.cursor(table) as cursor:
+            for count, (key, sealed) in enumerate(cursor):
+                unseal(number, key, sealed)
+                if count % _SLICE_ROWS == _SLICE_ROWS - 1:
+                    time.sleep(_SLICE_PAUSE_S)
