@@ -39,6 +39,9 @@ _logger = logging.getLogger(__name__)
 ENTRY_FORMAT = 1
 DECIDE_S = 0.010
 """How long one batch may hold the event loop while it is decided."""
+ITEM_MIN_S = 5e-6
+BATCH_ITEMS_MIN = 64
+"""How much a batch may always hold, however slow the machine."""
 BATCH_BYTES_MAX = 1 << 20
 """How much payload one batch gathers; a single larger operation goes alone."""
 GATHER_S = 0.005
@@ -216,7 +219,9 @@ class Committer:
             return
         self._hooks.decide(spent := self._loop.time() - started)
         items = sum(each.items for each in batch)
-        self._item_s += 0.1 * (spent / items - self._item_s)
+        # A pause of the whole process says nothing of what an item costs.
+        cost_s = min(max(spent / items, ITEM_MIN_S), 4 * self._item_s)
+        self._item_s += 0.1 * (cost_s - self._item_s)
         self._last_batch = len(batch)
         if tables:
             self._propose(batch, decision, tables, base, now_ms)
@@ -228,7 +233,7 @@ class Committer:
     def _take_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         items = payload_bytes = 0
-        items_max = int(DECIDE_S / self._item_s)
+        items_max = max(BATCH_ITEMS_MIN, int(DECIDE_S / self._item_s))
         claims: set[str] = set()
         if not self._singly:
             for operation in self._housekeeping():
