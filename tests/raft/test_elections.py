@@ -10,6 +10,7 @@ from tests.simulation.cluster import Cluster
 from tests.simulation.puppet import Stage, append, on_stage
 from tests.simulation.runs import simulate
 from tq.internal.v1 import peer_pb2
+from tq_cluster.raft import frames
 from tq_cluster.raft.door import Role
 
 
@@ -149,6 +150,64 @@ def test_a_refused_attempt_is_repeated_soon() -> None:
     on_stage(scenario)
 
 
+def test_a_lost_election_is_followed_soon_by_the_next_attempt() -> None:
+    async def scenario(stage: Stage) -> None:
+        puppets = stage.puppets.values()
+        for puppet in puppets:
+            request = (await puppet.hears("pre_vote_request")).pre_vote_request
+            reply = peer_pb2.PreVoteReply(attempt=request.attempt, granted=True)
+            puppet.say(pre_vote_reply=reply)
+        for puppet in puppets:
+            await puppet.hears("vote_request")
+        lost_s = stage.loop.time()
+        for puppet in puppets:
+            puppet.say(vote_reply=peer_pb2.VoteReply(term=1, granted=False))
+
+        await stage.puppets["n1"].hears("pre_vote_request")
+
+        assert stage.loop.time() - lost_s < 0.13
+
+    on_stage(scenario)
+
+
+def test_nodes_that_all_start_at_once_have_a_leader_soon() -> None:
+    async def scenario(cluster: Cluster) -> float:
+        await cluster.start()
+        await cluster.await_leader()
+        for host in cluster.hosts.values():
+            host.kill()
+        began_s = cluster.loop.time()
+        for host in cluster.hosts.values():
+            await host.start()
+        await cluster.await_leader()
+        return cluster.loop.time() - began_s
+
+    assert simulate(scenario, seed="all at once") < 0.35
+
+
+def test_a_large_entry_on_its_way_is_a_sign_of_life() -> None:
+    """Of the leader: pieces of an entry come, and no whole message for seconds."""
+
+    async def scenario(stage: Stage) -> None:
+        leader = stage.puppets["n1"]
+        pieces = frames.encode(
+            peer_pb2.PeerMessage(append=append(1, (1, 0), [(1, b"e" * 2_000_000)]))
+        )
+        leader.say(append=append(1, (1, 0), []))
+        for piece in pieces:
+            assert leader._transport is not None
+            leader._transport.write(piece)
+            await stage.pass_time(0.25)
+            stage.puppets["n3"].say(pre_vote_request=_request(2, 1, 0))
+            reply = (await stage.puppets["n3"].hears("pre_vote_reply")).pre_vote_reply
+            assert not reply.granted
+
+        assert stage.host.replica.status().leader_id == "n1"
+        assert not any(message.HasField("pre_vote_request") for message in leader.heard)
+
+    on_stage(scenario)
+
+
 def test_a_stale_leader_is_told_of_the_higher_term() -> None:
     async def scenario(stage: Stage) -> None:
         stage.puppets["n3"].say(append=append(5, (1, 0), []))
@@ -174,6 +233,21 @@ def test_a_vote_leaves_after_it_is_on_disk() -> None:
 
         assert stage.loop.time() - asked_s >= 0.050
         assert stage.host.disk.power_cut(stage.host.draw).names()
+
+    on_stage(scenario)
+
+
+def test_a_candidate_asks_for_votes_after_its_own_is_on_disk() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.host.syncer.delay_s = (0.050, 0.050)
+        request = (await stage.puppets["n3"].hears("pre_vote_request")).pre_vote_request
+        granted_s = stage.loop.time()
+        reply = peer_pb2.PreVoteReply(attempt=request.attempt, granted=True)
+        stage.puppets["n3"].say(pre_vote_reply=reply)
+
+        await stage.puppets["n3"].hears("vote_request")
+
+        assert stage.loop.time() - granted_s >= 0.050
 
     on_stage(scenario)
 
@@ -253,6 +327,25 @@ def test_a_node_that_overslept_reads_its_sockets_before_it_acts() -> None:
         assert (await cluster.await_leader()).replica.status().term == term
 
     simulate(scenario, seed="overslept")
+
+
+def test_a_tick_that_was_due_before_a_long_sleep_unseats_nobody() -> None:
+    async def scenario(stage: Stage) -> None:
+        leader = stage.puppets["n1"]
+        leader.say(append=append(1, (1, 0), []))
+        await leader.hears("append_reply")
+        # Ready to run, as SIGSTOP may find it; the leader's word waits in the sockets meanwhile.
+        stage.host.replica._engine._request_tick()
+        stage.host.pause()
+        for _ in range(20):
+            await stage.pass_time(0.1)
+            leader.say(append=append(1, (1, 0), []))
+        stage.host.resume()
+        await stage.pass_time(0.05)
+
+        assert not any(message.HasField("pre_vote_request") for message in leader.heard)
+
+    on_stage(scenario)
 
 
 def test_leadership_handed_over_costs_no_timeout() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Sequence
 
 import pytest
 
@@ -20,26 +21,33 @@ from tq_cluster.raft.settings import RaftSettings
 
 def test_the_commit_index_rides_on_the_next_entry() -> None:
     """One append an entry and follower, and a heartbeat now and then."""
+    sent, heartbeats = simulate(_hundred_entries, seed="one append")
 
-    async def scenario(cluster: Cluster) -> tuple[int, int]:
-        cluster.load.on = False
-        await cluster.start()
-        leader = await cluster.await_leader()
-        sent = 0
-        send = leader.replica._engine.peers.send_in_order
+    assert len(sent) <= 2 * (100 + heartbeats)
 
-        def count(peer_id: str, encoded: list[bytes]) -> None:
-            nonlocal sent
-            sent += 1
-            send(peer_id, encoded)
 
-        leader.replica._engine.peers.send_in_order = count  # type: ignore[method-assign,assignment]
-        for number in range(100):
-            await cluster.put(b"entry %d" % number)
-        return sent, int(cluster.loop.time() / RaftSettings().heartbeat_s) + 1
+def test_followers_that_are_equally_far_get_the_same_bytes() -> None:
+    sent, heartbeats = simulate(_hundred_entries, seed="one encoding")
 
-    sent, heartbeats = simulate(scenario, seed="one append")
-    assert sent <= 2 * (100 + heartbeats)
+    assert len({id(encoded) for encoded in sent}) <= 100 + heartbeats
+
+
+async def _hundred_entries(cluster: Cluster) -> tuple[list[Sequence[bytes]], int]:
+    """What a leader sends in order for a hundred entries, and how many heartbeats that takes."""
+    cluster.load.on = False
+    await cluster.start()
+    leader = await cluster.await_leader()
+    sent: list[Sequence[bytes]] = []
+    send = leader.replica._engine.peers.send_in_order
+
+    def note(peer_id: str, encoded: Sequence[bytes]) -> None:
+        sent.append(encoded)
+        send(peer_id, encoded)
+
+    leader.replica._engine.peers.send_in_order = note  # type: ignore[method-assign]  # looks on
+    for number in range(100):
+        await cluster.put(b"entry %d" % number)
+    return sent, int(cluster.loop.time() / RaftSettings().heartbeat_s) + 1
 
 
 def test_followers_commit_no_further_than_what_was_compared() -> None:
@@ -56,6 +64,54 @@ def test_followers_commit_no_further_than_what_was_compared() -> None:
         assert stage.host.machine.applied.index == 1
 
     on_stage(scenario)
+
+
+def test_a_leader_does_not_count_itself_before_its_own_fsync() -> None:
+    """A follower would apply what only it has on disk."""
+
+    async def scenario(stage: Stage) -> None:
+        term = await stage.elect("n3")
+        stage.host.syncer.delay_s = (0.100, 0.100)
+        await stage.pass_time(0.1)
+        follower = stage.puppets["n3"]
+        follower.say(append_reply=_ack(term, 3))
+        index = await stage.propose(b"entry")
+        follower.say(append_reply=_ack(term, index + 1))
+        await stage.pass_time(0.090)
+        assert stage.host.replica.status().commit_index == index - 1
+
+        await stage.proposed[0]
+
+        assert stage.host.journal.durable_last_index() == index
+
+    on_stage(scenario)
+
+
+def test_what_a_peer_has_acknowledged_is_not_sent_again() -> None:
+    async def scenario(stage: Stage) -> None:
+        term = await stage.elect("n3")
+        follower = stage.puppets["n3"]
+        follower.say(append_reply=_ack(term, 3))
+        index = 2
+        for _ in range(5):
+            index = await stage.propose(b"entry")
+            follower.say(append_reply=_ack(term, index + 1))
+        await stage.until("all is applied", lambda: stage.host.machine.applied.index == index)
+        follower.heard.clear()
+
+        late = peer_pb2.AppendReply(term=term, accepted=False, next_index=2, last_index=index)
+        follower.say(append_reply=late)
+        await stage.pass_time(0.2)
+
+        assert [message for message in follower.appends() if message.entries] == []
+
+    on_stage(scenario)
+
+
+def _ack(term: int, next_index: int) -> peer_pb2.AppendReply:
+    return peer_pb2.AppendReply(
+        term=term, accepted=True, next_index=next_index, last_index=next_index - 1
+    )
 
 
 def test_a_follower_that_lags_gets_no_more_than_its_connection_takes() -> None:
@@ -252,8 +308,16 @@ def test_a_node_whose_state_ends_before_its_journal_begins_waits_for_a_snapshot(
         del hurt.state_disk.durable[1:]
         hurt.checker = None
         kept = hurt.journal.last_index
+        for host in cluster.hosts.values():
+            if host.up:
+                host.kill()
         await hurt.start()
         assert "waits for a peer's snapshot" in hurt.replica.status().message
+        helper = next(host for host in cluster.hosts.values() if host is not hurt)
+        await helper.start()
+        await cluster.until("somebody leads", lambda: cluster.leader() is not None)
+        assert cluster.leader() is helper
+        assert hurt.replica.status().term == helper.replica.status().term
 
         await cluster.settle()
 

@@ -170,6 +170,8 @@ class Engine:
             applied=applied,
         )
         self._running = False
+        self._failed = False
+        """Something went wrong that nobody foresaw: nothing leaves this node any more."""
         self._tick_scheduled = False
         self._round_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -340,9 +342,12 @@ class Engine:
 
     def guarded(self, function: Callable[[], None]) -> None:
         """Run what the loop calls; anything it raises ends the process."""
+        if self._failed:
+            return
         try:
             function()
         except Exception as error:  # noqa: BLE001 - it ends the process
+            self._failed = True
             self._running = False
             self._around.fatal(error)
 

@@ -331,7 +331,6 @@ class SnapshotReceiving:
     ) -> None:
         reply = peer_pb2.SnapshotReply(
             term=self._core.term,
-            round=chunk.round,
             last_index=chunk.last_index,
             received_bytes=self._received_bytes,
             installed=installed,
