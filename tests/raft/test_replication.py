@@ -87,6 +87,29 @@ def test_a_leader_does_not_count_itself_before_its_own_fsync() -> None:
     on_stage(scenario)
 
 
+def test_an_ack_counts_for_nothing_in_a_later_reign_of_the_same_leader() -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.elect("n3", "n4")
+        # Of five members one acknowledges, far ahead: nothing is committed by that.
+        for name in ("n3", "n4"):
+            stage.puppets[name].heard.clear()
+        far = peer_pb2.AppendReply(term=1, accepted=True, next_index=9, last_index=8)
+        stage.puppets["n3"].say(append_reply=far)
+        await stage.pass_time(0.05)
+        # Another leads, and this log loses its end; then this node leads again.
+        stage.puppets["n1"].say(append=append(2, (1, 0), [(2, b"another")]))
+        await stage.puppets["n1"].hears("append_reply")
+        stage.network.break_links("n1", "n2")
+        await stage.elect("n3", "n4")
+        await stage.pass_time(0.05)
+        stage.puppets["n4"].say(append_reply=_ack(stage.host.replica.status().term, 4))
+        await stage.pass_time(0.05)
+
+        assert stage.host.replica.status().commit_index == 1
+
+    on_stage(scenario, size=5)
+
+
 def test_what_a_peer_has_acknowledged_is_not_sent_again() -> None:
     async def scenario(stage: Stage) -> None:
         term = await stage.elect("n3")
