@@ -42,6 +42,7 @@ from tq_cluster.core.operations import (
 )
 from tq_cluster.core.types import FencingToken, TimestampMs
 from tq_cluster.storage.memory import MemoryStore
+from tq_cluster.storage.store import Store
 
 START_MS = 1_760_000_000_000
 
@@ -72,9 +73,14 @@ class LoneQueue:
     """Time stands still unless a test moves it; after every decision the whole state is checked."""
 
     def __init__(
-        self, *, limits: Limits = DEFAULT_LIMITS, draw: Draw | None = None, audited: bool = True
+        self,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        draw: Draw | None = None,
+        audited: bool = True,
+        store: MemoryStore | Store | None = None,
     ) -> None:
-        self.store = MemoryStore()
+        self.store = store or MemoryStore()
         self.now_ms = START_MS
         self.leases: dict[FencingToken, Lease] = {}
         """The live ones, as a leader would know them."""

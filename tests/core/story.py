@@ -7,11 +7,12 @@ import random
 import sys
 
 from tests.core.lone_queue import LoneQueue, at, instant, spec
+from tq_cluster.storage.store import Store
 
 
-def digest_of_a_story() -> str:
+def digest_of_a_story(store: Store | None = None) -> str:
     """A digest of every entry that a varied story leads to."""
-    queue = LoneQueue(draw=random.Random(11), audited=False)
+    queue = LoneQueue(draw=random.Random(11), audited=False, store=store)
     for step in range(40):
         labels = {f"k{n}": str(n) for n in range(12)}
         queue.submitted(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from tq.v1 import (
     worker_service_pb2,
 )
 from tq_cluster.core import queries
+from tq_cluster.core.invariants import violations
 from tq_cluster.core.operations import (
     Caller,
     Cancel,
@@ -38,6 +40,7 @@ from tq_cluster.core.operations import (
 )
 from tq_cluster.core.types import TaskId, TimestampMs
 from tq_cluster.storage.memory import MemoryStore, MemoryWorkspace
+from tq_cluster.storage.store import Store
 
 
 def test_the_members_of_a_cluster_are_written_down_once() -> None:
@@ -175,7 +178,7 @@ def operation_of(
     return MakeDue()
 
 
-def contents(store: MemoryStore) -> dict[int, list[tuple[bytes, bytes]]]:
+def contents(store: MemoryStore | Store) -> dict[int, list[tuple[bytes, bytes]]]:
     """Everything in a store."""
     view = store.view()
     return {
@@ -199,6 +202,15 @@ def test_the_same_operations_lead_to_the_same_entries_in_every_process() -> None
     }
 
     assert digests == {digest_of_a_story() + "\n"}
+
+
+def test_the_same_operations_lead_to_the_same_entries_over_a_disk(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    try:
+        assert digest_of_a_story(store) == digest_of_a_story()
+        assert violations(store.view()) == []
+    finally:
+        store.close()
 
 
 REFUSED: dict[str, Operation] = {

@@ -250,7 +250,7 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
 
 
 QueueAgainstNaiveQueue.TestCase.settings = settings(
-    max_examples=60,
+    max_examples=100,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.core.lone_queue import (
@@ -15,6 +17,8 @@ from tests.core.lone_queue import (
     status,
 )
 from tq.v1 import errors_pb2, task_pb2, worker_service_pb2
+from tq_cluster.core.invariants import violations
+from tq_cluster.storage.store import Store
 
 Completion = worker_service_pb2.Completion
 Failure = worker_service_pb2.Failure
@@ -121,8 +125,9 @@ def test_a_token_of_another_task_counts_for_nothing() -> None:
     assert (status(result), state_of(result)) == ("LEASE_LOST", "RUNNING")
 
 
-def test_a_report_on_a_task_that_is_not_there_says_so() -> None:
-    queue = LoneQueue()
+def test_a_report_on_a_task_that_is_not_there_says_so(tmp_path: Path) -> None:
+    store = Store(tmp_path)  # a disk takes no key of any length
+    queue = LoneQueue(store=store)
 
     results = queue.report(
         TaskReport(task_id="nobody", token=1, complete=Completion()),
@@ -132,6 +137,7 @@ def test_a_report_on_a_task_that_is_not_there_says_so() -> None:
     )
 
     assert [status(result) for result in results] == ["NOT_FOUND"] * 4
+    store.close()
 
 
 def test_repeating_a_completion_returns_the_recorded_one() -> None:
@@ -260,6 +266,7 @@ def test_only_the_newest_50_attempts_are_kept() -> None:
     attempts = queue.task("one").attempts
     assert [attempt.number for attempt in attempts] == list(range(12, 62))
     assert queue.task("one").attempts_made == 61
+    assert violations(queue.store.view()) == []
 
 
 def test_tasks_submitted_inside_a_completion_exist_with_it() -> None:

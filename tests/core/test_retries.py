@@ -121,6 +121,19 @@ def test_a_redriven_task_starts_over_and_keeps_its_history() -> None:
     assert queue.state("one") == "COMPLETED"
 
 
+def test_a_redriven_task_queues_up_behind_those_that_came_meanwhile() -> None:
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="dead"))
+    queue.fail(queue.claimed()[0], permanent=True)
+    queue.now_ms += 1
+    queue.submitted(spec(task_id="meanwhile"))
+    queue.now_ms += 1
+
+    queue.redrive("dead")
+
+    assert queue.claimed_ids(2) == ["meanwhile", "dead"]
+
+
 def test_redriving_skips_what_is_no_dead_letter() -> None:
     queue = LoneQueue()
     queue.submitted(spec(task_id="dead", max_attempts=1))

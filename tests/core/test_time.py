@@ -18,6 +18,7 @@ def test_a_scheduled_task_is_handed_out_at_its_time_and_not_before() -> None:
 
     assert queue.state("later") == "SCHEDULED"
     queue.wait(4_999)
+    assert not queue.changed_by(MakeDue())
     assert queue.claimed_ids() == []
     queue.wait(1)
     assert queue.state("later") == "PENDING"
@@ -89,6 +90,7 @@ def test_a_task_not_worth_starting_any_more_expires_wherever_it_waits(state: str
     assert queue.state("one") == state
 
     queue.wait(999)
+    assert not queue.changed_by(MakeDue())
     assert queue.state("one") == state
     queue.wait(1)
 
@@ -141,7 +143,7 @@ def test_a_finished_task_is_removed_with_everything_about_it() -> None:
     queue.complete(queue.claimed()[0], bytes(200_000))
 
     queue.now_ms += 59_999
-    queue.remove_retired()
+    assert not queue.changed_by(RemoveRetired())
     assert queue.exists("one")
     queue.now_ms += 1
     queue.remove_retired()
