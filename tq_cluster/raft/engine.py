@@ -295,7 +295,8 @@ class Engine:
             if not self.formation.formed:
                 return
         self._deliver(peer_id, message)
-        self.settle()
+        if not self._tick_scheduled:
+            self.settle()
 
     def _deliver(self, peer_id: str, message: peer_pb2.PeerMessage) -> None:
         match message.WhichOneof("body"):
@@ -304,7 +305,7 @@ class Engine:
             case "append_reply":
                 self.peers.note_wall_ms(peer_id, message.append_reply.wall_ms)
                 self._leading.on_append_reply(peer_id, message.append_reply)
-                self._request_tick()
+                self._commit_soon()
             case "probe":
                 self._following.on_probe(peer_id, message.probe)
             case "echo":
@@ -332,7 +333,7 @@ class Engine:
                 reached = self._sending.on_reply(peer_id, message.snapshot_reply)
                 if reached is not None:
                     self._leading.snapshot_installed(peer_id, reached)
-                self._request_tick()
+                self._commit_soon()
             case "stop":
                 raise FatalError(f"told to stop by {peer_id}: {message.stop.message}")
             case other:
@@ -359,8 +360,13 @@ class Engine:
         self._output.release()
         if self.core.leads:
             self._leading.on_synced()
-            self._request_tick()
+            self._commit_soon()
         self.settle()
+
+    def _commit_soon(self) -> None:
+        """An ack or an fsync of our own counts: PySyncObj looks at each tick what is committed."""
+        if self.core.commit_index < self._journal.last_index:
+            self._request_tick()
 
     def _request_tick(self) -> None:
         """Tick after what is being delivered now."""
@@ -400,7 +406,7 @@ class Engine:
             if self.rounds.wanted and not self.rounds.under_way:
                 self.request_round()
         self._journal.request_sync()
-        if self._applier.behind:
+        if core.applied_index < core.commit_index and self._applier.behind:
             self._request_tick()
         self._settled()
         self._arm_timer()

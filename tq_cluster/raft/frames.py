@@ -45,6 +45,12 @@ def _frame(kind: int, payload: bytes | memoryview) -> bytes:
     return b"".join((_HEADER.pack(kind, len(payload), zlib.crc32(payload, kind)), payload))
 
 
+def _checked(kind: int, payload: bytes, checksum: int) -> bytes:
+    if zlib.crc32(payload, kind) != checksum:
+        raise DamagedFrameError(f"checksum of {len(payload)} bytes")
+    return payload
+
+
 class Decoder:
     """Turns a stream of bytes back into messages."""
 
@@ -61,6 +67,14 @@ class Decoder:
     def feed(self, data: bytes) -> Iterator[peer_pb2.PeerMessage]:
         """The messages that ``data`` completes. Raises DamagedFrameError."""
         buffer = self._buffer
+        if not buffer and len(data) >= _HEADER.size:
+            # The usual case: a small message came whole and alone.
+            kind, length, checksum = _HEADER.unpack_from(data)
+            if kind == _WHOLE and len(data) == _HEADER.size + length:
+                yield peer_pb2.PeerMessage.FromString(
+                    _checked(kind, data[_HEADER.size :], checksum)
+                )
+                return
         buffer += data
         start = 0
         try:
@@ -73,9 +87,7 @@ class Decoder:
                     break
                 payload = bytes(memoryview(buffer)[start + _HEADER.size : end])
                 start = end
-                if zlib.crc32(payload, kind) != checksum:
-                    raise DamagedFrameError(f"checksum of {length} bytes")
-                whole = self._assemble(kind, payload)
+                whole = self._assemble(kind, _checked(kind, payload, checksum))
                 if whole is not None:
                     yield peer_pb2.PeerMessage.FromString(whole)
         finally:
