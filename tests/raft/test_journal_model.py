@@ -195,4 +195,4 @@ class JournalMachine(RuleBasedStateMachine):
 
 
 TestJournalMachine = JournalMachine.TestCase
-TestJournalMachine.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+TestJournalMachine.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)

@@ -118,4 +118,4 @@ def write(model: Model, written: list[Write]) -> None:
 
 
 TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestStoreMachine.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)

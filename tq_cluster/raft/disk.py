@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from tq_cluster.storage.files import make_folder
+
 
 class Disk(Protocol):
     """A folder of files that only grow at their end.
@@ -43,13 +45,13 @@ class FileDisk:
     """A directory of a real file system. Keeps its files open."""
 
     def __init__(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         self.path = path
         self._files: dict[str, int] = {}
         self._folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
     def names(self) -> list[str]:
-        return sorted(entry.name for entry in self.path.iterdir())
+        return sorted(entry.name for entry in self.path.iterdir() if entry.is_file())
 
     def size(self, name: str) -> int:
         return os.fstat(self._file(name)).st_size

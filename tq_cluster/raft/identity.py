@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tq_cluster.errors import StartError
-from tq_cluster.storage.files import read_record, write_record
+from tq_cluster.storage.files import make_folder, read_record, write_record
 from tq_cluster.storage.lock import DirectoryLock
 
 FORMAT: Final = 1
@@ -44,7 +44,7 @@ class DataDirectory:
 
         StartError when it is in use, belongs to another node, or holds data but no identity.
         """
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         self.path = path
         self._lock = DirectoryLock(path / "node.lock")
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import StartError
-from tq_cluster.storage.files import read_record, sync_folder, write_record
+from tq_cluster.storage.files import make_folder, read_record, sync_folder, write_record
 
 FORMAT = 1
 _NAME = re.compile(r"state-(\d+)")
@@ -35,12 +35,12 @@ class StateDirectory:
     def __init__(self, root: Path) -> None:
         """Find the current state, or make room for one, and sweep away the rest."""
         self.root = root
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
         fields = read_record(self._pointer, format_known=FORMAT)
         if fields is None:
             if found := [path.name for path in self._states() if any(path.iterdir())]:
                 raise StartError(f"{root} holds {found[0]}, but CURRENT is missing")
-            (root / "state-1").mkdir(exist_ok=True)
+            make_folder(root / "state-1")
             self._point("state-1", None)
         else:
             mark = fields["installed"]
@@ -81,7 +81,7 @@ class StateDirectory:
         for path in self._states():
             if path != self._current.path:
                 shutil.rmtree(path)
-        self.snapshots.mkdir(exist_ok=True)
+        make_folder(self.snapshots)
         for path in self.snapshots.iterdir():
             path.unlink()
 

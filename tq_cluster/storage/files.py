@@ -22,6 +22,14 @@ def sync_folder(path: Path) -> None:
     _sync(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
+def make_folder(path: Path) -> None:
+    """Create the folder, and those above it, where they are missing. Durable on return."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
 def write_record(path: Path, fields: Mapping[str, Any]) -> None:
     """Replace the file at once with ``fields``, as readable JSON. Durable on return."""
     checked = {**fields, "crc32": _crc(fields)}

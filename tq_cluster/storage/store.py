@@ -28,6 +28,7 @@ from tq_cluster.storage.environment import (
     read_applied,
     write_applied,
 )
+from tq_cluster.storage.files import make_folder, sync_folder
 from tq_cluster.storage.lock import DirectoryLock
 from tq_cluster.storage.views import LmdbView, LmdbWorkspace
 
@@ -47,7 +48,7 @@ class Store:
         self._open(path)
 
     def _open(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         self.path = path
         self.closing = threading.Event()
         """Whoever copies the state in another thread must give up."""
@@ -76,6 +77,8 @@ class Store:
                 write_applied(self._txn, self._tables, EMPTY)
             # Writes nothing where nothing is new: a node starts on a full disk.
             self._txn.commit()
+            if found is None:
+                sync_folder(self.path)
             self._txn = self._env.begin(write=True)
         except lmdb.Error as error:
             self._env.close()
