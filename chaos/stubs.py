@@ -28,6 +28,7 @@ CallT = TypeVar("CallT", bound=Call)
 ReplyT = TypeVar("ReplyT")
 
 RETRY_S = 0.03
+RETRY_MAX_S = 0.3
 CHANNEL_OPTIONS = (
     # A restarted broker is to be found again at once, not after a back-off of seconds.
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -130,9 +131,10 @@ class StubCaller:
         """Send again and again until there is an answer; each sending is a call of its own."""
         first_s = time.monotonic()
         turn = next(self._turns)
+        sending = 0
         while True:
-            broker = self.brokers[turn % len(self.brokers)]
-            turn += 1
+            sending += 1
+            broker = self.brokers[(turn + sending) % len(self.brokers)]
             call = begin()
             try:
                 return await send(broker, seconds(time.monotonic() - first_s), call)
@@ -142,7 +144,7 @@ class StubCaller:
                     raise refusal from error
             if time.monotonic() - first_s > within_s:
                 raise UnansweredError(f"{self.actor}: no answer within {within_s} s: {call}")
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(min(RETRY_S * sending, RETRY_MAX_S))
 
     def _note(self, call: Call, error: aio.AioRpcError) -> StubRefusedError | None:
         """Write down what a failed call tells; return the error when no retry helps."""

@@ -1,0 +1,50 @@
+"""Any order of kills, pauses and power cuts under load costs nothing that was acknowledged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chaos.checker import report
+from chaos.load import Load, wrong_results
+from chaos.processes import ProcessCluster
+from tests.kill import mutant_broker
+from tests.kill.nemesis import Nemesis
+from tests.kill.powercut import ACCOUNTS_VARIABLE, LIE_VARIABLE
+
+pytestmark = pytest.mark.cluster
+
+RAGE_S = 15.0
+SEED = 1
+
+
+async def test_faults_drawn_at_random_lose_nothing_and_double_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accounts = tmp_path / "accounts"
+    accounts.mkdir()
+    assert mutant_broker.__file__ is not None
+    cluster = ProcessCluster(
+        tmp_path / "cluster",
+        # Sound: no bug is named. Its disks only keep account of what a power cut would leave.
+        launcher=(mutant_broker.__file__,),
+        environment={ACCOUNTS_VARIABLE: str(accounts), LIE_VARIABLE: str(tmp_path / "lie")},
+    )
+    nemesis = Nemesis(cluster, accounts, SEED)
+    async with cluster, Load(cluster, seed=SEED) as load:
+        await load.await_under_way()
+        await nemesis.rage(RAGE_S)
+        nemesis.relent()
+        relented_s = load.ledger.now_s()
+        await load.await_acknowledgement(within_s=30, since_s=relented_s)
+        await cluster.await_caught_up(cluster.brokers, within_s=60)
+        violations = await load.finish()
+        wrong = wrong_results(load.ledger)
+    complaints = [line for broker in cluster.brokers.values() for line in broker.complaints()]
+    with capsys.disabled():
+        print(f"\nseed {SEED}, {len(nemesis.deeds)} faults and repairs: {load.describe()}")  # noqa: T201  # figures for whoever runs the tests
+
+    assert report(load.ledger, violations) == "", nemesis.deeds
+    assert not wrong, nemesis.deeds
+    assert not complaints
