@@ -46,6 +46,8 @@ def main() -> None:
     report.print_table(console, described, figures)
     if arguments.json is not None:
         report.write_json(arguments.json, described, figures)
+    if arguments.markdown is not None:
+        report.write_markdown(arguments.markdown, described, figures)
     missed = [figure.name for figure in figures if figure.met is False]
     if missed:
         sys.exit(f"{len(missed)} of the targets were missed: {'; '.join(missed)}")
@@ -69,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"what to measure: {', '.join(BENCHMARKS)}, or {EVERYTHING} (default)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="also write the table as the README has it"
+    )
     parser.add_argument(
         "--data-dir",
         type=Path,

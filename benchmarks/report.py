@@ -1,4 +1,4 @@
-"""The table, and the same as JSON."""
+"""The table, and the same as JSON and as Markdown."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.figures import Figure
+
+ABOUT_THE_MACHINE = ("cpu", "memory", "system", "disk", "other programs")
 
 
 def print_table(console: Console, machine: Mapping[str, str], figures: Sequence[Figure]) -> None:
@@ -32,6 +34,18 @@ def print_table(console: Console, machine: Mapping[str, str], figures: Sequence[
             figure.detail,
         )
     console.print(table)
+
+
+def write_markdown(path: Path, machine: Mapping[str, str], figures: Sequence[Figure]) -> None:
+    """Write the table as the README has it."""
+    lines = [f"`{machine['command']}`, {machine['date']}", ""]
+    lines += [f"- {name}: {value}" for name, value in machine.items() if name in ABOUT_THE_MACHINE]
+    lines += ["", "| what | measured | target | |", "| --- | ---: | ---: | --- |"]
+    lines += [
+        f"| {figure.name} | {_amount(figure.value, figure.unit)} | {_target(figure)} | {figure.detail} |"
+        for figure in figures
+    ]
+    path.write_text("\n".join(lines) + "\n")
 
 
 def write_json(path: Path, machine: Mapping[str, str], figures: Sequence[Figure]) -> None:

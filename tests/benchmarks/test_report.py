@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.figures import Figure, percentile
-from benchmarks.report import print_table, write_json
+from benchmarks.report import print_table, write_json, write_markdown
 
 FIGURES = [
     Figure(name="rate", value=9_999, unit="tasks/s", target=10_000, more_is_better=True),
@@ -57,3 +57,15 @@ def test_the_json_says_what_the_table_says(tmp_path: Path) -> None:
         ("wait", True),
         ("aside", None),
     ]
+
+
+def test_the_markdown_says_what_was_run_when_and_on_what(tmp_path: Path) -> None:
+    machine = {"command": "python -m benchmarks", "date": "today", "cpu": "a fast one"}
+
+    write_markdown(tmp_path / "table.md", machine, FIGURES)
+
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert lines[0] == "`python -m benchmarks`, today"
+    assert "- cpu: a fast one" in lines
+    assert "| rate | 9,999 tasks/s | ≥ 10,000 tasks/s |  |" in lines
+    assert "| aside | 7.00 ms |  |  |" in lines
