@@ -96,7 +96,7 @@ def lines(evidence: Evidence) -> Iterable[Line]:
     lost_probes = evidence.probe_acknowledged - evidence.probe_listed
     lost = len(missing) + len(lost_probes)
     of = acknowledged + len(evidence.probe_acknowledged)
-    yield Line("lost", f"{lost:,} of {of:,} acknowledged submits", lost == 0)
+    yield Line("lost", f"{lost:,} of {of:,} acknowledged, the probe's writes included", lost == 0)
 
     yield Line(
         "stale reports refused",
