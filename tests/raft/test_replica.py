@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.simulation.cluster import Cluster
-from tests.simulation.puppet import Stage, append, on_stage
+from tests.simulation.puppet import Puppet, Stage, append, on_stage
 from tests.simulation.runs import simulate
 from tq.internal.v1 import peer_pb2
 from tq_cluster.core.types import AppliedAt
@@ -143,6 +143,22 @@ def test_an_ack_leaves_after_fsync_and_an_echo_before() -> None:
         assert stage.loop.time() - began_s < 0.020
         await leader.hears("append_reply")
         assert stage.loop.time() - began_s > 0.095
+
+    on_stage(scenario)
+
+
+def test_an_answer_held_for_a_connection_leaves_on_no_other() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.host.syncer.delay_s = (0.100, 0.100)
+        stage.puppets["n1"].say(append=append(1, (1, 0), [(1, b"entry")]))
+        again = Puppet(stage, "n1")
+        stage.dial(again)
+        await again.hears("hello")
+
+        await stage.until("it is on disk", lambda: stage.host.journal.durable_last_index() == 2)
+        await stage.pass_time(0.05)
+
+        assert again.replies() == []
 
     on_stage(scenario)
 

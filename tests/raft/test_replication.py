@@ -66,6 +66,22 @@ def test_followers_commit_no_further_than_what_was_compared() -> None:
     on_stage(scenario)
 
 
+def test_followers_vouch_only_for_what_was_compared() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.puppets["n1"].say(append=append(1, (1, 0), [(1, b"entry")] * 5))
+        await stage.puppets["n1"].hears("append_reply")
+
+        # Another leader has the first two of them, and says nothing of the others.
+        stage.puppets["n3"].say(append=append(2, (1, 0), [(1, b"entry")] * 2))
+
+        reply = (await stage.puppets["n3"].hears("append_reply")).append_reply
+        assert reply.accepted
+        assert reply.next_index == 4
+        assert stage.host.journal.last_index == 6, "what follows may yet turn out to match"
+
+    on_stage(scenario)
+
+
 def test_a_leader_does_not_count_itself_before_its_own_fsync() -> None:
     """A follower would apply what only it has on disk."""
 
