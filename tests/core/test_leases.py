@@ -96,6 +96,18 @@ def test_a_heartbeat_renews_what_is_live_and_says_what_is_lost() -> None:
     assert renewed == [live.token, marked.token]
 
 
+def test_a_heartbeat_does_not_renew_the_lease_of_the_next_holder() -> None:
+    queue = LoneQueue()
+    queue.submitted(spec())
+    (stale,) = queue.claimed(worker="slow")
+    queue.expire(stale)
+    queue.wait(5_000)
+    (fresh,) = queue.claimed(worker="fast")
+
+    assert queue.heartbeat(stale) == (["LEASE_LOST"], [])
+    assert queue.heartbeat(fresh) == (["RENEWED"], [fresh.token])
+
+
 def test_a_heartbeat_tells_the_length_the_lease_was_granted_for() -> None:
     queue = LoneQueue()
     queue.submitted(spec(task_id="one"))

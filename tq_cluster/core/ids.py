@@ -8,7 +8,6 @@ from typing import Final
 
 from tq_cluster.core.types import TaskId
 
-TASK_ID_CHARS_MAX: Final = 200
 is_task_id: Final = re.compile(r"[A-Za-z0-9._:-]{1,200}").fullmatch
 _is_plain_seed = re.compile(r"[A-Za-z0-9._:-]{1,128}").fullmatch
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2
 from tq_cluster.core import tables
-from tq_cluster.core.ids import TASK_ID_CHARS_MAX
 from tq_cluster.core.types import TaskNumber
 from tq_cluster.core.view import View, Workspace
-
-QUEUE_NAME_CHARS_MAX: Final = 128
 
 
 def put_chunks(workspace: Workspace, table: int, prefix: bytes, number: int, content: bytes) -> int:
@@ -77,9 +72,6 @@ def find_task(
     view: View, prefix: bytes, task_id: str
 ) -> tuple[TaskNumber, state_pb2.TaskRow] | None:
     """Return number and row of the task with this id, if there is one."""
-    # Ids come from callers here: an empty key or one over the store's limit is not looked up.
-    if not 0 < len(task_id) <= TASK_ID_CHARS_MAX or not task_id.isascii():
-        return None
     found = view.get(tables.TASK_IDS, tables.name_key(prefix, task_id))
     if found is None:
         return None
@@ -108,7 +100,5 @@ def read_history(
 
 def read_queue_id(view: View, prefix: bytes, name: str) -> int | None:
     """Return the number of the queue with this name, if there is one."""
-    if not 0 < len(name) <= QUEUE_NAME_CHARS_MAX or not name.isascii():
-        return None
     found = view.get(tables.QUEUE_IDS, tables.name_key(prefix, name))
     return None if found is None else int.from_bytes(found, "big")

@@ -10,7 +10,10 @@ class View(Protocol):
     """The applied state, for reading."""
 
     def get(self, table: int, key: bytes) -> bytes | None:
-        """Return the value stored under ``key``, or None. A row that fails its CRC raises."""
+        """Return the value stored under ``key``, or None. A row that fails its CRC raises.
+
+        ``key`` may be of any length above zero: under one that no row can have there is none.
+        """
 
     def scan(
         self, table: int, start: bytes, stop: bytes, *, limit: int, reverse: bool = False
