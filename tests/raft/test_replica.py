@@ -151,6 +151,7 @@ def test_an_answer_held_for_a_connection_leaves_on_no_other() -> None:
     async def scenario(stage: Stage) -> None:
         stage.host.syncer.delay_s = (0.100, 0.100)
         stage.puppets["n1"].say(append=append(1, (1, 0), [(1, b"entry")]))
+        await stage.until("it has come", lambda: stage.host.journal.last_index == 2)
         again = Puppet(stage, "n1")
         stage.dial(again)
         await again.hears("hello")
