@@ -42,7 +42,8 @@ def write_markdown(path: Path, machine: Mapping[str, str], figures: Sequence[Fig
     lines += [f"- {name}: {value}" for name, value in machine.items() if name in ABOUT_THE_MACHINE]
     lines += ["", "| what | measured | target | |", "| --- | ---: | ---: | --- |"]
     lines += [
-        f"| {figure.name} | {_amount(figure.value, figure.unit)} | {_target(figure)} | {figure.detail} |"
+        f"| {figure.name} | {_amount(figure.value, figure.unit)} | {_target(figure)}"
+        f" | {figure.detail} |"
         for figure in figures
     ]
     path.write_text("\n".join(lines) + "\n")
