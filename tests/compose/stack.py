@@ -17,6 +17,8 @@ from tq_client import AsyncClient, TqError
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.cluster.yml"
 PROJECT = "tq-compose-test"
+METRICS = ("n1:7201", "n2:7201", "n3:7201")
+"""As in deploy/prometheus/prometheus.yml, which another test compares with the compose file."""
 NODES = {"n1": "127.0.0.1:7001", "n2": "127.0.0.1:7002", "n3": "127.0.0.1:7003"}
 WORKERS = ("worker1", "worker2")
 COMMAND_S = 180.0
@@ -87,6 +89,11 @@ class Stack:
         [inspected] = json.loads(run(["docker", "inspect", self.container(service)]))
         state: dict[str, Any] = inspected["State"]
         return state
+
+    def metrics(self, target: str) -> str:
+        """What Prometheus gets at ``target``, asked from inside the containers' network."""
+        program = f"import urllib.request as r; print(r.urlopen('http://{target}/metrics').read())"
+        return self.compose("exec", "-T", WORKERS[0], "python", "-c", program)
 
     def left_behind(self) -> list[str]:
         """What exists under the project's name: containers, volumes, networks."""

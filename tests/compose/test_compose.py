@@ -9,7 +9,16 @@ from typing import Final
 
 import pytest
 
-from tests.compose.stack import NODES, WORKERS, Stack, Watch, await_fact, compose_commands, run
+from tests.compose.stack import (
+    METRICS,
+    NODES,
+    WORKERS,
+    Stack,
+    Watch,
+    await_fact,
+    compose_commands,
+    run,
+)
 from tq.v1.task_pb2 import TaskState
 from tq_client import AsyncClient, task_spec
 
@@ -99,6 +108,8 @@ async def test_containers_killed_and_paused_cost_no_task_and_the_cluster_heals(
     say(f"{len(load.payloads)} tasks acknowledged, all completed with their own results")
     say(f"the longest that a submit took: {load.worst_s:.2f} s")
 
+    assert [target for target in METRICS if "tq_commit_index" not in stack.metrics(target)] == []
+    say("every broker's metrics are where Prometheus looks for them")
     await _healthy(stack)
     say("Docker finds every broker healthy")
     assert [stack.state(worker)["Status"] for worker in WORKERS] == ["running", "running"]
