@@ -96,9 +96,10 @@ class Demo:
 
     def _tell_what_is_replayed(self, speed: float) -> None:
         requests = self._trace
+        path = os.path.relpath(requests.path)
         sample = ", the bundled sample, as the whole trace is absent" if requests.is_sample else ""
         self._console.print(
-            f"replaying {len(requests.requests):,} requests of {os.path.relpath(requests.path)}{sample}\n"
+            f"replaying {len(requests.requests):,} requests of {path}{sample}\n"
             f"recorded from {requests.began_at:%Y-%m-%d %H:%M} on, {requests.span_s / 60:.0f}"
             f" minutes sped up {speed:.1f} times to {REPLAY_S:.0f} s",
             highlight=False,

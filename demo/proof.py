@@ -79,9 +79,9 @@ def lines(evidence: Evidence) -> Iterable[Line]:
     attempts = Counter(task.attempts_made for task in tasks.values())
     total = sum(number * count for number, count in attempts.items())
     again = sum(count for number, count in attempts.items() if number > 1)
-    yield Line("attempts", f"{total:,}; {again:,} tasks took more than one", total >= requests)
+    yield Line("attempts", f"{total:,}; {again:,} took more than one", total >= requests)
     started = sum(evidence.runs.values())
-    yield Line("handler runs, by the handlers' own record", f"{started:,}", started >= requests)
+    yield Line("handler runs, by their own record", f"{started:,}", started >= requests)
 
     twice = sum(_completions(task) > 1 for task in tasks.values())
     copies = len(evidence.listed) - len(set(evidence.acknowledged) & set(evidence.listed))
@@ -96,12 +96,12 @@ def lines(evidence: Evidence) -> Iterable[Line]:
     lost_probes = evidence.probe_acknowledged - evidence.probe_listed
     lost = len(missing) + len(lost_probes)
     of = acknowledged + len(evidence.probe_acknowledged)
-    yield Line("lost", f"{lost:,} of {of:,} acknowledged, the probe's writes included", lost == 0)
+    yield Line("lost", f"{lost:,} of {of:,} acknowledged", lost == 0)
 
     yield Line(
         "stale reports refused",
-        f"{evidence.stale_refused} of {evidence.stale_sent}; the holder's own result stands in"
-        f" {evidence.stale_kept}",
+        f"{evidence.stale_refused} of {evidence.stale_sent}; {evidence.stale_kept} of the"
+        " holders' results stand",
         evidence.stale_sent >= evidence.kills
         and evidence.stale_refused == evidence.stale_kept == evidence.stale_sent,
     )
@@ -109,7 +109,7 @@ def lines(evidence: Evidence) -> Iterable[Line]:
     lengths = ", ".join(f"{outage.length_s * 1e3:,.0f}" for outage in evidence.outages)
     yield Line("length of each write outage", f"{lengths or 'none'} ms")
     yield Line(
-        "calls of probe and stale worker judged",
+        "calls of the probe judged",
         f"{evidence.checker_calls:,}, " + (evidence.checker_report or "no violation"),
         not evidence.checker_report,
     )

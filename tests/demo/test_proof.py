@@ -120,7 +120,7 @@ def a_call_given_up(evidence: Evidence) -> Evidence:
         (a_stale_report_accepted, "stale reports refused"),
         (no_stale_report_at_all, "stale reports refused"),
         (a_leader_not_killed, "leaders killed"),
-        (a_violation, "calls of probe and stale worker judged"),
+        (a_violation, "calls of the probe judged"),
         (a_call_given_up, "calls given up"),
     ],
 )
