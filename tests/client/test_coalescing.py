@@ -73,7 +73,9 @@ async def test_a_full_call_does_not_wait_for_the_one_in_flight() -> None:
         release.set()
         await first
 
-    assert [len(call.tasks) for call in broker.of("Submit")] == [1, 1_000]
+    # By request id: a broker that holds a call for long is asked for it again.
+    calls = {call.request_id: len(call.tasks) for call in broker.of("Submit")}
+    assert list(calls.values()) == [1, 1_000]
 
 
 async def test_a_call_carries_at_most_about_a_mebibyte_but_always_one_task() -> None:
