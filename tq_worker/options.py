@@ -10,10 +10,10 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tq_client.async_client import DEFAULT_ADDRESSES
 from tq_worker.errors import UsageError
 from tq_worker.worker import WorkerOptions
 
-DEFAULT_ADDRESSES = "127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003"
 CONCURRENCY_MAX = 1000
 PROCESSES_MAX = 64
 QUEUES_MAX = 64

@@ -219,6 +219,20 @@ async def test_a_worker_without_brokers_says_so_and_goes_on_when_they_come(
     assert task.state == "COMPLETED"
 
 
+async def test_every_line_is_json_where_json_was_asked_for(broker: FakeBroker, run: Run) -> None:
+    process = await run("--log-format", "json")
+    await broker.until_ended(await broker.submit("echo"))
+
+    await broker.stop()
+    await broker.start()
+    await broker.until_ended(await broker.submit("fail", max_attempts=1))
+    process.terminate()
+
+    lines = (await output_of(process)).splitlines()
+    assert [line for line in lines if not line.startswith("{")] == []
+    assert "attempt failed" in [json.loads(line)["event"] for line in lines]
+
+
 @pytest.mark.parametrize("task_type", ["stubborn", "hog-forever"])
 async def test_handlers_die_with_a_worker_that_is_killed(
     broker: FakeBroker, facts: Facts, run: Run, task_type: str
