@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 import demo
-from chaos.checker import check, report
+from chaos.checker import Violation, check, report
 from chaos.ledger import Ledger
 from chaos.outages import Outage
 from chaos.processes import ProcessCluster
@@ -62,6 +62,7 @@ class Demo:
         self._probe = Probe(addresses, self._ledger)
         self._stale = StaleWorker(addresses, self._ledger)
         self._outages: list[Outage] = []
+        self._violations: list[Violation] = []
 
     async def run(self) -> bool:
         """Run it all; True when the proof holds."""
@@ -92,6 +93,8 @@ class Demo:
                 evidence = await self._evidence(client, replay)
         lines = list(proof.lines(evidence))
         self._screen.proof(lines)
+        if self._violations:
+            self._console.print(report(self._ledger, self._violations, at_most=2), soft_wrap=True)
         return all(line.holds is not False for line in lines)
 
     def _tell_what_is_replayed(self, speed: float) -> None:
@@ -153,7 +156,7 @@ class Demo:
     async def _evidence(self, client: AsyncClient, replay: Replay) -> proof.Evidence:
         everything = [task async for task in client.list_tasks(page_size=1_000)]
         self._ledger.listed(task for task in everything if task.spec.queue != QUEUE)
-        violations = check(self._ledger, all_finished=False)
+        self._violations = check(self._ledger, all_finished=False)
         return proof.Evidence(
             trace=self._trace,
             acknowledged=replay.acknowledged,
@@ -172,7 +175,7 @@ class Demo:
             stale_refused=self._stale.refused,
             stale_kept=self._stale.kept,
             checker_calls=len(self._ledger.calls),
-            checker_report=report(self._ledger, violations, at_most=2),
+            violations=[violation.message for violation in self._violations],
         )
 
 

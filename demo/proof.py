@@ -55,8 +55,8 @@ class Evidence:
     stale_refused: int
     stale_kept: int
     checker_calls: int
-    checker_report: str
-    """What the checker found in the ledger of the probe and the stale worker; empty: nothing."""
+    violations: Sequence[str]
+    """What the checker found in the ledger of the probe and the stale worker."""
 
 
 def lines(evidence: Evidence) -> Iterable[Line]:
@@ -110,8 +110,8 @@ def lines(evidence: Evidence) -> Iterable[Line]:
     yield Line("length of each write outage", f"{lengths or 'none'} ms")
     yield Line(
         "calls of the probe judged",
-        f"{evidence.checker_calls:,}, " + (evidence.checker_report or "no violation"),
-        not evidence.checker_report,
+        f"{evidence.checker_calls:,}, {len(evidence.violations) or 'no'} violations",
+        not evidence.violations,
     )
     if evidence.failures:
         first = "; ".join(evidence.failures[:3])

@@ -46,7 +46,7 @@ def sound() -> Evidence:
         stale_refused=1,
         stale_kept=1,
         checker_calls=9,
-        checker_report="",
+        violations=(),
     )
 
 
@@ -100,7 +100,7 @@ def a_leader_not_killed(evidence: Evidence) -> Evidence:
 
 
 def a_violation(evidence: Evidence) -> Evidence:
-    return replace(evidence, checker_report="I1: lost")
+    return replace(evidence, violations=["I1: lost"])
 
 
 def a_call_given_up(evidence: Evidence) -> Evidence:
