@@ -21,6 +21,10 @@ async def syncer() -> AsyncIterator[ThreadSyncer]:
     syncer.close()
 
 
+def fail() -> None:
+    raise OSError("Input/output error")
+
+
 async def outcome_of(syncer: ThreadSyncer, job: Callable[[], None]) -> BaseException | None:
     told: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
     syncer.run(job, told.set_result)
@@ -44,9 +48,6 @@ async def test_the_job_runs_in_a_thread_and_its_end_is_told_on_the_loop(
 
 
 async def test_a_job_that_raises_is_told_of(syncer: ThreadSyncer) -> None:
-    def fail() -> None:
-        raise OSError("Input/output error")
-
     assert str(await outcome_of(syncer, fail)) == "Input/output error"
     assert await outcome_of(syncer, lambda: None) is None
 
@@ -72,8 +73,8 @@ async def test_finishing_waits_for_the_job_and_tells_of_it_once(syncer: ThreadSy
     syncer.finish()
     assert told == [None]
 
-    # What the thread had posted to the loop before is behind this.
-    assert await outcome_of(syncer, lambda: None) is None
+    # What the thread posted to the loop for the first job is not taken for the second's end.
+    assert str(await outcome_of(syncer, fail)) == "Input/output error"
     assert told == [None]
     syncer.finish()
 

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from tq_cluster.errors import StartError
 from tq_cluster.storage.files import make_folder, read_record, write_record
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was fsynced and renamed, in order."""
-    seen: list[str] = []
-    fsync, replace = os.fsync, Path.replace
-
-    def note_fsync(file: int) -> None:
-        seen.append(f"fsync {Path(f'/proc/self/fd/{file}').readlink().name}")
-        fsync(file)
-
-    def note_replace(path: Path, target: Path) -> Path:
-        seen.append(f"rename {path.name}")
-        return replace(path, target)
-
-    monkeypatch.setattr(os, "fsync", note_fsync)
-    monkeypatch.setattr(Path, "replace", note_replace)
-    return seen
 
 
 def test_a_record_is_on_disk_before_it_takes_the_old_ones_place(

@@ -130,6 +130,38 @@ def test_closing_the_state_ends_a_copy_of_it(
     assert list(states.snapshots.iterdir()) == []
 
 
+def test_a_copy_whose_end_was_not_read_is_no_snapshot(
+    states: StateDirectory, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_to = store.copy_to
+
+    def copy_and_close(file: int) -> None:
+        copy_to(file)
+        store.closing.set()
+
+    monkeypatch.setattr(store, "copy_to", copy_and_close)
+    with pytest.raises(SnapshotError, match="closed meanwhile"):
+        make_snapshot(filled(store), states.snapshots)
+
+
+def test_an_installed_state_is_on_disk_before_it_counts(
+    store: Store, states: StateDirectory, receiver: StateDirectory, calls: list[str]
+) -> None:
+    snapshot = sent(make_snapshot(filled(store), states.snapshots), receiver)
+    calls.clear()
+
+    install_snapshot(receiver, snapshot)
+
+    switched = calls.index("rename CURRENT.partial")
+    assert calls[:switched] == [
+        "rename incoming",
+        "fsync data.mdb",
+        "fsync state-2",
+        "fsync receiver",
+        "fsync CURRENT.partial",
+    ]
+
+
 def test_no_reader_stays_behind_a_snapshot(store: Store, states: StateDirectory) -> None:
     make_snapshot(filled(store), states.snapshots)
 

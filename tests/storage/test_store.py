@@ -265,6 +265,19 @@ def test_a_committed_view_says_how_far_it_goes(store: AnyStore) -> None:
         assert view.get(T, b"a") == b"3"
 
 
+def test_a_view_that_was_kept_too_long_says_so(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    view = store.view()
+    store.commit()
+
+    with pytest.raises(CorruptRowError, match="table 7 cannot be read"):
+        view.get(T, b"a")
+    with pytest.raises(CorruptRowError, match="table 7 cannot be read"):
+        list(view.scan(T, b"", b"z", limit=1))
+
+    store.close()
+
+
 def test_another_thread_reads_what_was_committed(store: AnyStore) -> None:
     apply(store, {b"a": b"1"})
     store.commit()
