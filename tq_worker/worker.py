@@ -198,7 +198,7 @@ class Worker:
     async def _check_leases(self) -> None:
         interval_s = min(CHECK_MAX_S, self._options.lease_s / CHECKS_PER_LEASE)
         while True:
-            await asyncio.sleep(interval_s)
+            await asyncio.sleep(interval_s if self._custody.held else CHECK_MAX_S)
             now_s = boottime_s()
             self._custody.check(now_s)
             if self._pool.give_back_stuck(now_s):
