@@ -108,6 +108,15 @@ def a_failure_retried_by_the_next_lease() -> Story:
     return story
 
 
+def a_renewal_answered_after_its_worker_had_stopped() -> Story:
+    story = Story()
+    story.submit((0, 1), "t")
+    story.claim((1, 2), "w1", 6, lease_s=3)
+    story.claim((6, 7), "w2", 7)
+    story.heartbeat((3, 8), "w1", 6, lease_s=10)
+    return story
+
+
 def a_read_that_found_no_leader() -> Story:
     story = one_task_done()
     story.refuse_read((10, 11))
@@ -126,6 +135,7 @@ def a_read_that_found_no_leader() -> Story:
         a_claim_without_an_answer_whose_lease_expired,
         a_worker_too_late_that_is_told_so,
         a_failure_retried_by_the_next_lease,
+        a_renewal_answered_after_its_worker_had_stopped,
         a_read_that_found_no_leader,
     ],
 )
