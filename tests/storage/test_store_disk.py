@@ -18,6 +18,7 @@ from tq_cluster.raft.syncer import InlineSyncer
 from tq_cluster.storage.rows import seal
 from tq_cluster.storage.store import Store
 
+ROOT = Path(__file__).resolve().parents[2]
 T = 7
 
 
@@ -59,7 +60,10 @@ def test_a_sigkill_leaves_a_commit_and_all_of_it(tmp_path: Path, lines: int) -> 
     reported = [1]
     for _ in range(2):
         with subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", WRITER, str(tmp_path)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
         ) as process:
             assert process.stdout is not None
             reported += [int(process.stdout.readline()) for _ in range(lines)]
@@ -106,6 +110,7 @@ def test_a_node_starts_on_a_full_disk_and_ends_at_the_first_write(tmp_path: Path
     full = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)],
         check=True,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
     )
