@@ -12,6 +12,12 @@ from tq_cluster.raft import frames
 SMALL = peer_pb2.PeerMessage(probe=peer_pb2.Probe(term=3, round=4))
 
 
+def decoder_of_a_friend() -> frames.Decoder:
+    decoder = frames.Decoder()
+    decoder.takes_pieces = True
+    return decoder
+
+
 def large(size: int) -> peer_pb2.PeerMessage:
     command = random.Random(size).randbytes(size)
     entry = peer_pb2.LogEntry(term=1, command=command)
@@ -24,7 +30,7 @@ def large(size: int) -> peer_pb2.PeerMessage:
 def test_a_message_of_any_size_comes_back(size: int) -> None:
     message = large(size)
 
-    decoded = list(frames.Decoder().feed(b"".join(frames.encode(message))))
+    decoded = list(decoder_of_a_friend().feed(b"".join(frames.encode(message))))
 
     assert decoded == [message]
 
@@ -46,7 +52,7 @@ def test_it_does_not_matter_where_the_stream_is_cut() -> None:
 def test_a_small_message_overtakes_a_large_one() -> None:
     pieces = frames.encode(large(5 * frames.PIECE_BYTES))
     heartbeat = frames.encode(SMALL)
-    decoder = frames.Decoder()
+    decoder = decoder_of_a_friend()
 
     decoded = list(decoder.feed(b"".join([*pieces[:2], *heartbeat, *pieces[2:]])))
 
@@ -55,7 +61,7 @@ def test_a_small_message_overtakes_a_large_one() -> None:
 
 def test_a_part_of_a_large_message_is_noticed() -> None:
     pieces = frames.encode(large(3 * frames.PIECE_BYTES))
-    decoder = frames.Decoder()
+    decoder = decoder_of_a_friend()
 
     seen = [decoder.inside_large_message]
     for piece in pieces:
@@ -78,6 +84,19 @@ def test_any_flipped_bit_is_noticed() -> None:
                 continue
             # A longer length is only noticed when more comes, or never: then nothing is believed.
             assert decoded == []
+
+
+def test_a_large_message_is_taken_only_from_whom_the_node_knows() -> None:
+    pieces = frames.encode(large(3 * frames.PIECE_BYTES))
+    with pytest.raises(frames.DamagedFrameError, match="has not said who it is"):
+        list(frames.Decoder().feed(pieces[0]))
+
+
+def test_another_format_is_named() -> None:
+    newer = bytearray(b"".join(frames.encode(SMALL)))
+    newer[0] = 0x20
+    with pytest.raises(frames.DamagedFrameError, match="format 2, this node speaks 1"):
+        list(frames.Decoder().feed(bytes(newer)))
 
 
 def test_a_length_that_nobody_sends_is_damage() -> None:

@@ -213,6 +213,25 @@ def test_a_divergent_tail_is_replaced_and_the_log_goes_on() -> None:
     simulate(scenario, seed="divergent")
 
 
+def test_the_journal_keeps_what_the_state_has_not_made_durable() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        cluster.load.on = False
+        await cluster.start()
+        for host in cluster.hosts.values():
+            host.machine.commit = _never  # type: ignore[method-assign]  # its disk is stuck
+        for number in range(200):
+            await cluster.put((b"entry %d " % number).ljust(300, b"."))
+        await asyncio.sleep(2 * RaftSettings().compact_every_s)
+
+        assert {host.journal.first_index for host in cluster.hosts.values()} == {1}
+
+    simulate(scenario, seed="not durable")
+
+
+def _never() -> None:
+    return None
+
+
 # ---------------------------------------------------------------------- snapshots
 
 
@@ -319,14 +338,25 @@ def test_pieces_of_two_transfers_do_not_make_one() -> None:
 
 def test_a_transfer_ends_with_its_connection() -> None:
     async def scenario(stage: Stage) -> None:
-        chunk = {"term": 1, "last_index": 9, "last_term": 1, "file_bytes": 8, "file_crc": 1}
-        stage.puppets["n1"].say(snapshot_chunk=peer_pb2.SnapshotChunk(**chunk, data=b"half"))
+        content = b'[[1, 0, ""], [2, 1, "00"]]'
+        begin = peer_pb2.SnapshotChunk(
+            term=1,
+            last_index=2,
+            last_term=1,
+            file_bytes=len(content),
+            file_crc=zlib.crc32(content),
+            data=content[:4],
+        )
+        stage.puppets["n1"].say(snapshot_chunk=begin)
         await stage.puppets["n1"].hears("snapshot_reply")
         again = Puppet(stage, "n1")
         stage.dial(again)
         await again.hears("hello")
+        end = peer_pb2.SnapshotChunk()
+        end.CopyFrom(begin)
+        end.offset, end.data = 4, content[4:]
 
-        again.say(snapshot_chunk=peer_pb2.SnapshotChunk(**chunk, offset=4, data=b"half"))
+        again.say(snapshot_chunk=end)
 
         assert (await again.hears("snapshot_reply")).snapshot_reply.failed
 

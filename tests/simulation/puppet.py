@@ -49,6 +49,7 @@ class Puppet(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._decoder = frames.Decoder()
+        self._decoder.takes_pieces = True
         self.say(hello=self.introduction)
 
     def data_received(self, data: bytes) -> None:

@@ -56,6 +56,11 @@ class Connection(asyncio.Protocol):
         self._waiting_bytes = 0
         self._paused = False
 
+    def welcome(self, peer_id: str) -> None:
+        """The handshake is done."""
+        self.peer_id = peer_id
+        self._decoder.takes_pieces = True
+
     # ------------------------------------------------------------------ out
 
     @property

@@ -16,7 +16,7 @@ from tq.internal.v1 import peer_pb2
 FORMAT = 1
 PIECE_BYTES = 128 * 1024
 MESSAGE_BYTES_MAX = 256 * 1024 * 1024
-"""No sane peer sends more; a length above it is damage."""
+"""No sane peer sends more."""
 
 _HEADER = struct.Struct(">BII")
 _WHOLE = FORMAT << 4
@@ -58,6 +58,8 @@ class Decoder:
         self._buffer = bytearray()
         self._pieces: list[bytes] = []
         self._pieces_bytes = 0
+        self.takes_pieces = False
+        """Large messages are taken only from whom this node knows."""
 
     @property
     def inside_large_message(self) -> bool:
@@ -80,8 +82,7 @@ class Decoder:
         try:
             while len(buffer) - start >= _HEADER.size:
                 kind, length, checksum = _HEADER.unpack_from(buffer, start)
-                if kind not in {_WHOLE, _PIECE, _LAST_PIECE} or length > MESSAGE_BYTES_MAX:
-                    raise DamagedFrameError(f"kind {kind:#x}, {length} bytes")
+                self._check_header(kind, length)
                 end = start + _HEADER.size + length
                 if len(buffer) < end:
                     break
@@ -92,6 +93,14 @@ class Decoder:
                     yield peer_pb2.PeerMessage.FromString(whole)
         finally:
             del buffer[:start]
+
+    def _check_header(self, kind: int, length: int) -> None:
+        if kind >> 4 != FORMAT:
+            raise DamagedFrameError(f"format {kind >> 4}, this node speaks {FORMAT}")
+        if kind not in {_WHOLE, _PIECE, _LAST_PIECE} or length > PIECE_BYTES:
+            raise DamagedFrameError(f"kind {kind:#x}, {length} bytes")
+        if kind != _WHOLE and not self.takes_pieces:
+            raise DamagedFrameError("a large message from a peer that has not said who it is")
 
     def _assemble(self, kind: int, payload: bytes) -> bytes | None:
         if kind == _WHOLE:

@@ -56,7 +56,7 @@ class PeerListener(Protocol):
 
 
 class Peers:
-    """Keeps one connection to each other member. ``guarded`` runs every callback (see Replica)."""
+    """Keeps one connection to each other member. ``guarded`` runs every callback (see Engine)."""
 
     def __init__(
         self,
@@ -278,7 +278,7 @@ class Peers:
         if replaced is not None:
             replaced.abandon()
             self._listener.on_peer_down(peer_id)
-        connection.peer_id = peer_id
+        connection.welcome(peer_id)
         self._links[peer_id] = connection
         self._redial_s.pop(peer_id, None)
         log.info("peer connected", extra={"peer": peer_id})
