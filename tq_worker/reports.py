@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from tq.v1.worker_service_pb2 import ReportRequest, ReportResult, TaskReport
-from tq_client.errors import RequestError, TqError
+from tq_client.errors import InternalError, RequestError, TqError
 from tq_worker import endings
 from tq_worker.broker import Broker
 
@@ -77,7 +77,10 @@ class Reporter:
             except RequestError as error:
                 self._refused(batch, error)
             except TqError as error:
-                self._waiting.extendleft(reversed(batch))
+                if isinstance(error, InternalError):
+                    self._set_aside(batch)
+                else:
+                    self._waiting.extendleft(reversed(batch))
                 if not self._failing:
                     _logger.warning("reports cannot be delivered", extra={"error": str(error)})
                 self._failing = True
@@ -138,6 +141,18 @@ class Reporter:
                     extra={**_facts(report, result), "error": result.error.message},
                 )
         self._answered(report.token)
+
+    def _set_aside(self, batch: list[TaskReport]) -> None:
+        """Take a broker's own fault for one of the batch's: the others must not wait for that one.
+
+        They are sent each alone, and one that fails alone goes behind all that wait.
+        """
+        if len(batch) > 1:
+            self._waiting.extendleft(reversed(batch))
+            self._alone = len(batch)
+        else:
+            self._alone = max(0, self._alone - 1)
+            self._waiting.extend(batch)
 
     def _refused(self, batch: list[TaskReport], error: RequestError) -> None:
         if len(batch) > 1:
