@@ -11,7 +11,7 @@ CODE := $(wildcard tq_admin tq_client tq_cluster tq_worker demo benchmarks chaos
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help setup protos demo test test-compose bench lint format types imports proto-check lock lock-check check clean
+.PHONY: help setup protos api-docs demo test test-compose bench lint format types imports proto-check lock lock-check check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ setup: protos ## Create .venv, install the locked dependencies and the project (
 
 protos: $(STAMP) ## Generate the package tq from proto/
 	@$(PY) scripts/generate_protos.py
+
+api-docs: setup ## Write docs/api.md from the comments in proto/
+	$(PY) scripts/api_reference.py
 
 demo: setup ## Three brokers, two workers, a real trace, three killed leaders, then the proof
 	$(PY) -m demo
