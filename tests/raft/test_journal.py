@@ -293,6 +293,19 @@ def test_a_command_stays_in_memory_until_it_can_be_read_back() -> None:
     assert all(command == b"large" * 100 for command, _, _ in journal[1:])
 
 
+def test_the_newest_command_stays_in_memory_however_large_it_is() -> None:
+    disk = ModelledDisk()
+    journal = filled(disk, 3)
+    journal.add(bytes(10 * SMALL.cache_bytes), 4, 3)
+    journal.sync_now()
+
+    assert list(journal._commands) == [4]
+    journal.add(b"next", 5, 3)
+    journal.sync_now()
+    assert list(journal._commands) == [5]
+    assert journal[3] == (bytes(10 * SMALL.cache_bytes), 4, 3)
+
+
 def test_the_commit_index_is_not_taken_from_the_disk(disk: FileDisk) -> None:
     journal = filled(disk, 10)
     journal.setRaftCommitIndex(10)

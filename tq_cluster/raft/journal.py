@@ -283,11 +283,10 @@ class Journal:
             return
         self._synced_pos = batch.pos
         self._durable_index = batch.last_index
-        # Only what is on disk can be read back from it.
-        while (
-            self._cached_bytes > self._limits.cache_bytes
-            and self._cached_from <= self._durable_index
-        ):
+        # Only what is on disk can be read back from it. The newest entry stays, however large:
+        # PySyncObj looks at it all the time, for its term.
+        evictable = min(self._durable_index, self._index.last - 1)
+        while self._cached_bytes > self._limits.cache_bytes and self._cached_from <= evictable:
             self._evict_oldest()
         for listener in self._listeners:
             listener()
