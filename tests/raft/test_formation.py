@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from dataclasses import dataclass
 
 import pytest
 
@@ -11,7 +13,10 @@ from tests.simulation.cluster import Cluster
 from tests.simulation.host import Host, Identity
 from tests.simulation.runs import simulate
 from tests.simulation.state import StateDisk
+from tq.internal.v1 import peer_pb2
+from tq_cluster.clock import SystemClock
 from tq_cluster.raft.door import Role
+from tq_cluster.raft.formation import Formation
 
 
 def wipe(host: Host) -> None:
@@ -119,6 +124,67 @@ def test_two_wiped_nodes_form_no_second_cluster_beside_the_one_that_remembers() 
         assert survivor.replica.decidable() is None
 
     simulate(scenario, seed="two wiped", checked=False)
+
+
+@dataclass
+class Outlook:
+    """One empty node's formation, told by the test what its peers say."""
+
+    node_id: str
+
+    def __post_init__(self) -> None:
+        self.identity = Identity(self.node_id, f"disk of {self.node_id}")
+        self.formation = Formation(
+            identity=self.identity,
+            member_ids=("n1", "n2", "n3"),
+            pristine=lambda: True,
+            membership=lambda: None,
+            clock=SystemClock(),
+            draw=random.Random(1),
+            news=lambda: None,
+        )
+
+    def hears(self, name: str, *, cluster_id: str = "", pristine: bool = True) -> None:
+        hello = peer_pb2.Hello(
+            format=1, node_id=name, cluster_id=cluster_id, pristine=pristine, incarnation=name
+        )
+        self.formation.on_hello(name, hello)
+
+
+def test_an_id_that_was_drawn_before_a_crash_is_not_drawn_again() -> None:
+    """The lowest member lost its disk after another had written the cluster's id down."""
+    lowest = Outlook("n1")
+
+    lowest.hears("n2", cluster_id="drawn before")
+    lowest.hears("n3")
+
+    before_n3_wrote_it_down = lowest.formation.formed
+    lowest.hears("n3", cluster_id="drawn before")
+
+    assert lowest.identity.cluster_id == "drawn before"
+    assert (before_n3_wrote_it_down, lowest.formation.formed) == (False, True)
+
+
+def test_an_empty_node_does_not_slip_into_a_cluster_that_exists() -> None:
+    newcomer = Outlook("n2")
+
+    newcomer.hears("n3", cluster_id="theirs", pristine=False)
+    newcomer.hears("n1", cluster_id="theirs")
+
+    assert newcomer.formation.stranger
+    assert newcomer.identity.cluster_id is None
+
+
+def test_only_the_lowest_member_draws_an_id() -> None:
+    other = Outlook("n3")
+
+    other.hears("n1")
+    other.hears("n2")
+    before_n1_did = other.identity.cluster_id
+    other.hears("n1", cluster_id="drawn by n1")
+
+    assert (before_n1_did, other.identity.cluster_id) == (None, "drawn by n1")
+    assert not other.formation.formed, "n2 has not written it down"
 
 
 def test_a_cluster_of_one_forms_itself() -> None:

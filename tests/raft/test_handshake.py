@@ -107,6 +107,18 @@ def test_an_empty_node_among_formed_ones_says_that_it_is_a_stranger() -> None:
     on_stage(scenario, started=False)
 
 
+def test_somebody_else_at_a_members_address_is_refused() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.puppets["n3"].introduction.node_id = "n1"
+        await stage.start(all_connect=False)
+
+        refusal = (await stage.puppets["n3"].hears("refusal")).refusal
+
+        assert refusal.message == "n3 was expected at this address, not n1"
+
+    on_stage(scenario, started=False)
+
+
 def test_a_connection_that_was_replaced_is_never_read_again() -> None:
     async def scenario(stage: Stage) -> None:
         first = stage.puppets["n1"]

@@ -318,6 +318,47 @@ def test_a_damaged_snapshot_is_not_installed() -> None:
     on_stage(scenario)
 
 
+def test_a_snapshot_older_than_the_state_does_not_take_it_back() -> None:
+    async def scenario(stage: Stage) -> None:
+        leader = stage.puppets["n1"]
+        leader.say(append=append(1, (1, 0), [(1, b"entry")] * 9, commit_index=10))
+        await stage.until("it is applied", lambda: stage.host.machine.applied.index == 10)
+        content = b'[[1, 0, ""], [2, 1, "00"]]'
+        leader.say(
+            snapshot_chunk=peer_pb2.SnapshotChunk(
+                term=1,
+                last_index=2,
+                last_term=1,
+                file_bytes=len(content),
+                file_crc=zlib.crc32(content),
+                data=content,
+            )
+        )
+
+        assert (await leader.hears("snapshot_reply")).snapshot_reply.installed
+        await stage.pass_time(0.2)
+
+        assert stage.host.machine.applied.index == 10
+
+    on_stage(scenario)
+
+
+def test_a_missing_piece_is_noticed_when_the_next_one_comes() -> None:
+    async def scenario(stage: Stage) -> None:
+        chunk = peer_pb2.SnapshotChunk(
+            term=1, last_index=9, last_term=1, file_bytes=1_000_000, file_crc=1, data=b"piece"
+        )
+        stage.puppets["n1"].say(snapshot_chunk=chunk)
+        assert not (await stage.puppets["n1"].hears("snapshot_reply")).snapshot_reply.failed
+        chunk.offset = 500
+
+        stage.puppets["n1"].say(snapshot_chunk=chunk)
+
+        assert (await stage.puppets["n1"].hears("snapshot_reply")).snapshot_reply.failed
+
+    on_stage(scenario)
+
+
 def test_pieces_of_two_transfers_do_not_make_one() -> None:
     async def scenario(stage: Stage) -> None:
         first = peer_pb2.SnapshotChunk(
