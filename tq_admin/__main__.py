@@ -36,6 +36,8 @@ command(app, "submit")(submit.submit)
 command(app, "status")(tasks.status)
 command(app, "list")(tasks.list_tasks)
 command(app, "cancel")(tasks.cancel)
+command(app, "retry")(dead_letters.retry)
+command(app, "purge")(queues.purge)
 command(app, "cluster-status")(cluster.cluster_status)
 command(app, "transfer-leadership")(cluster.transfer_leadership)
 
@@ -50,7 +52,9 @@ command(queues_app, "resume")(queues.resume)
 dead_letters_app = typer.Typer(no_args_is_help=True, help="Tasks that were given up.")
 app.add_typer(dead_letters_app, name="dead-letters")
 command(dead_letters_app, "list")(dead_letters.list_dead_letters)
+command(dead_letters_app, "show")(dead_letters.show)
 command(dead_letters_app, "redrive")(dead_letters.redrive)
+command(dead_letters_app, "delete")(dead_letters.delete)
 
 
 def main() -> None:

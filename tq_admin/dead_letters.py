@@ -1,4 +1,4 @@
-"""`tq-admin dead-letters`: list, redrive."""
+"""`tq-admin dead-letters`: list, show, redrive, delete; and `retry`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 
+from tq.v1.task_pb2 import TaskState
 from tq_admin.command import Session
+from tq_admin.confirm import YesOption, confirm
 from tq_admin.failures import Failure, doing
 from tq_admin.output import details, grid, instant
 from tq_admin.plain import Plain, plain
-from tq_admin.tasks import first, page_size
+from tq_admin.tasks import first, page_size, show_task, state_name
 
-REDRIVE_MAX = 1_000
+# What one call takes.
+CALL_MAX = 1_000
+
+TaskIdsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[TASK_ID...]", help="Which; or give --queue.")
+]
 
 
 def list_dead_letters(
@@ -31,26 +38,79 @@ def list_dead_letters(
         session.output.remark(f"There are more: these are the newest {limit}; see --limit.")
 
 
+def show(session: Session, task_id: Annotated[str, typer.Argument()]) -> None:
+    """Show why one task was given up: every attempt with its worker, times and error."""
+    with doing(f"cannot show task {task_id}"):
+        task = session.client.get(task_id)
+    if task.state != TaskState.TASK_STATE_FAILED:
+        raise Failure(
+            f"task {task_id} is no dead letter: it is {state_name(task.state)}",
+            f"See it with: tq-admin status {task_id}",
+        )
+    show_task(session, task)
+    session.output.remark(
+        f"Try it again: tq-admin retry {task_id}   "
+        f"Forget it: tq-admin dead-letters delete {task_id}"
+    )
+
+
+def retry(
+    session: Session, task_ids: Annotated[list[str], typer.Argument(metavar="TASK_ID...")]
+) -> None:
+    """Make dead letters pending again: what `dead-letters redrive` does, by id."""
+    _show_redriven(session, *_redrive_tasks(session, task_ids))
+
+
 def redrive(
     session: Session,
-    task_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[TASK_ID...]", help="Which; or give --queue.")
-    ] = None,
+    task_ids: TaskIdsArgument = None,
     queue: Annotated[str, typer.Option(help="The oldest dead letters of this queue.")] = "",
-    limit: Annotated[
-        int, typer.Option(min=1, help="With --queue: how many at most.")
-    ] = REDRIVE_MAX,
+    limit: Annotated[int, typer.Option(min=1, help="With --queue: how many at most.")] = CALL_MAX,
 ) -> None:
     """Make dead letters pending again with a fresh count of attempts."""
+    if _chosen_by_id(task_ids, queue):
+        _show_redriven(session, *_redrive_tasks(session, task_ids or []))
+    else:
+        _show_redriven(session, _redrive_queue(session, queue, limit), [])
+
+
+def delete(
+    session: Session,
+    task_ids: TaskIdsArgument = None,
+    queue: Annotated[str, typer.Option(help="All dead letters of this queue.")] = "",
+    yes: YesOption = False,
+) -> None:
+    """Delete dead letters for good: payload, history and all."""
+    deleted = 0
+    skipped: list[str] = []
+    if _chosen_by_id(task_ids, queue):
+        ids = task_ids or []
+        confirm(f"Delete {len(ids):,} dead letters for good?", yes=yes)
+        deleted, skipped = _delete_tasks(session, ids)
+    else:
+        with doing(f"cannot count the dead letters of queue {queue}"):
+            count = session.client.queue_stats(queue).failed
+        if count:
+            confirm(f"Delete all {count:,} dead letters of queue {queue} for good?", yes=yes)
+            deleted = _delete_queue(session, queue, count)
+    data = {"deleted": deleted, "skipped_task_ids": skipped}
+    session.output.show(data, lambda: details([("deleted", deleted)]))
+    _refuse_skipped(skipped)
+
+
+def _chosen_by_id(task_ids: list[str] | None, queue: str) -> bool:
     if bool(task_ids) == bool(queue):
         raise typer.BadParameter("name task ids, or a queue with --queue")
-    skipped: list[str] = []
-    if task_ids:
-        redriven, skipped = _redrive_tasks(session, task_ids)
-    else:
-        redriven = _redrive_queue(session, queue, limit)
+    return bool(task_ids)
+
+
+def _show_redriven(session: Session, redriven: int, skipped: list[str]) -> None:
     data = {"redriven": redriven, "skipped_task_ids": skipped}
     session.output.show(data, lambda: details([("redriven", redriven)]))
+    _refuse_skipped(skipped)
+
+
+def _refuse_skipped(skipped: list[str]) -> None:
     if skipped:
         raise Failure(
             f"not dead letters, and left alone: {', '.join(skipped)}",
@@ -61,9 +121,9 @@ def redrive(
 def _redrive_tasks(session: Session, task_ids: list[str]) -> tuple[int, list[str]]:
     redriven = 0
     skipped: list[str] = []
-    for start in range(0, len(task_ids), REDRIVE_MAX):
-        with doing(_what(redriven)):
-            response = session.client.redrive(task_ids[start : start + REDRIVE_MAX])
+    for start in range(0, len(task_ids), CALL_MAX):
+        with doing(_what("redrive", redriven)):
+            response = session.client.redrive(task_ids[start : start + CALL_MAX])
         redriven += response.redriven
         skipped += response.skipped_task_ids
     return redriven, skipped
@@ -72,9 +132,9 @@ def _redrive_tasks(session: Session, task_ids: list[str]) -> tuple[int, list[str
 def _redrive_queue(session: Session, queue: str, limit: int) -> int:
     redriven = 0
     while redriven < limit:
-        with doing(_what(redriven)):
+        with doing(_what("redrive", redriven)):
             response = session.client.redrive(
-                queue=queue, max_tasks=min(limit - redriven, REDRIVE_MAX)
+                queue=queue, max_tasks=min(limit - redriven, CALL_MAX)
             )
         redriven += response.redriven
         if response.redriven == 0:
@@ -82,8 +142,35 @@ def _redrive_queue(session: Session, queue: str, limit: int) -> int:
     return redriven
 
 
-def _what(before: int) -> str:
-    return f"cannot redrive more than the {before} already redriven" if before else "cannot redrive"
+def _delete_tasks(session: Session, task_ids: list[str]) -> tuple[int, list[str]]:
+    deleted = 0
+    skipped: list[str] = []
+    left = task_ids
+    while left:
+        with doing(_what("delete", deleted)):
+            response = session.client.delete_dead_letters(left[:CALL_MAX])
+        deleted += response.deleted
+        skipped += response.skipped_task_ids
+        left = [*response.remaining_task_ids, *left[CALL_MAX:]]
+    return deleted, skipped
+
+
+def _delete_queue(session: Session, queue: str, count: int) -> int:
+    """Delete as many as were counted: what fails from now on, nobody has agreed to delete."""
+    deleted = 0
+    while deleted < count:
+        with doing(_what("delete", deleted)):
+            response = session.client.delete_dead_letters(
+                queue=queue, max_tasks=min(count - deleted, CALL_MAX)
+            )
+        deleted += response.deleted
+        if response.deleted == 0:
+            break
+    return deleted
+
+
+def _what(verb: str, before: int) -> str:
+    return f"cannot {verb} more than the {before} done already" if before else f"cannot {verb}"
 
 
 def _table(data: list[Plain]) -> RenderableType:

@@ -1,4 +1,4 @@
-"""`tq-admin queues`: list, show, configure, pause, resume."""
+"""`tq-admin queues`: list, show, configure, pause, resume; and `purge`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from rich.console import RenderableType
 from tq.v1.queue_service_pb2 import QueueSettings
 from tq_admin import values
 from tq_admin.command import Session
-from tq_admin.failures import doing
+from tq_admin.confirm import YesOption, confirm
+from tq_admin.failures import Failure, doing
 from tq_admin.output import details, grid, instant
 from tq_admin.plain import Plain, plain
 from tq_admin.tasks import first
@@ -95,6 +96,42 @@ def resume(session: Session, queue: QueueArgument) -> None:
     settings = _settings(session, queue)
     settings.paused = False
     _configure(session, queue, settings)
+
+
+def purge(session: Session, queue: QueueArgument, yes: YesOption = False) -> None:
+    """Cancel every task that waits in a queue: pending, scheduled and retrying ones.
+
+    Running tasks are left to finish, and tasks submitted meanwhile stay.
+    """
+    with doing(f"cannot purge queue {queue}"):
+        stats = session.client.queue_stats(queue)
+    waiting = stats.pending + stats.scheduled + stats.retrying
+    cancelled = 0
+    if waiting:
+        confirm(
+            f"Cancel the {waiting:,} tasks that wait in queue {queue} "
+            f"({stats.pending:,} pending, {stats.scheduled:,} scheduled, "
+            f"{stats.retrying:,} retrying)?",
+            yes=yes,
+        )
+        cancelled = _purge(session, queue)
+    data = {"queue": queue, "cancelled": cancelled}
+    session.output.show(data, lambda: details([("queue", queue), ("cancelled", cancelled)]))
+
+
+def _purge(session: Session, queue: str) -> int:
+    cancelled = 0
+    try:
+        with doing(f"cannot purge queue {queue}"):
+            for slice_ in session.client.purge_queue(queue):
+                cancelled += slice_
+    except Failure as failure:
+        if not cancelled:
+            raise
+        message = f"{failure.message} ({cancelled:,} are cancelled so far)"
+        advice = f"{failure.advice}\nGo on with: tq-admin purge {queue}".lstrip()
+        raise Failure(message, advice, failure.code) from failure
+    return cancelled
 
 
 def _settings(session: Session, queue: str) -> QueueSettings:

@@ -19,9 +19,12 @@ from tq.v1.cluster_service_pb2 import (
 )
 from tq.v1.queue_service_pb2 import (
     ConfigureQueueRequest,
+    DeleteDeadLettersRequest,
+    DeleteDeadLettersResponse,
     GetQueueStatsRequest,
     ListDeadLettersRequest,
     ListQueuesRequest,
+    PurgeQueueRequest,
     QueueSettings,
     QueueStats,
     RedriveRequest,
@@ -302,6 +305,36 @@ class AsyncClient:
             methods.REDRIVE, request, timeout_s=self._within(timeout_s)
         )
         return answer.reply
+
+    async def delete_dead_letters(
+        self,
+        task_ids: Sequence[str] = (),
+        *,
+        queue: str = "",
+        max_tasks: int = 0,
+        timeout_s: float | None = None,
+    ) -> DeleteDeadLettersResponse:
+        """Remove dead letters for good: those named, or the oldest of ``queue``."""
+        request = DeleteDeadLettersRequest(task_ids=task_ids, queue=queue, max_tasks=max_tasks)
+        answer = await self._caller.call(
+            methods.DELETE_DEAD_LETTERS, request, timeout_s=self._within(timeout_s)
+        )
+        return answer.reply
+
+    async def purge_queue(self, queue: str, *, max_tasks: int = 0) -> AsyncIterator[int]:
+        """Cancel all of a queue's tasks that wait; yields how many after each slice.
+
+        Those submitted after the purge began stay, running ones are left to finish.
+        """
+        request = PurgeQueueRequest(queue=queue, max_tasks=max_tasks)
+        while True:
+            answer = await self._caller.call(
+                methods.PURGE_QUEUE, _copy(request), timeout_s=self._timeout_s
+            )
+            yield answer.reply.cancelled
+            request.page_token = answer.reply.next_page_token
+            if not request.page_token:
+                return
 
     # --- the cluster ---
 

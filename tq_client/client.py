@@ -17,7 +17,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from tq.v1.cluster_service_pb2 import GetClusterStatusResponse
-from tq.v1.queue_service_pb2 import QueueSettings, QueueStats, RedriveResponse
+from tq.v1.queue_service_pb2 import (
+    DeleteDeadLettersResponse,
+    QueueSettings,
+    QueueStats,
+    RedriveResponse,
+)
 from tq.v1.task_pb2 import Task, TaskSpec, TaskState
 from tq.v1.task_service_pb2 import CancelTaskResponse, ReadLevel
 from tq.v1.worker_service_pb2 import (
@@ -190,6 +195,25 @@ class Client:
         return self._run(
             self._client.redrive(task_ids, queue=queue, max_tasks=max_tasks, timeout_s=timeout_s)
         )
+
+    def delete_dead_letters(
+        self,
+        task_ids: Sequence[str] = (),
+        *,
+        queue: str = "",
+        max_tasks: int = 0,
+        timeout_s: float | None = None,
+    ) -> DeleteDeadLettersResponse:
+        """Remove dead letters for good: those named, or the oldest of ``queue``."""
+        return self._run(
+            self._client.delete_dead_letters(
+                task_ids, queue=queue, max_tasks=max_tasks, timeout_s=timeout_s
+            )
+        )
+
+    def purge_queue(self, queue: str, *, max_tasks: int = 0) -> Iterator[int]:
+        """Cancel all of a queue's tasks that wait; yields how many after each slice."""
+        return self._iterate(self._client.purge_queue(queue, max_tasks=max_tasks))
 
     def cluster_status(self, *, timeout_s: float | None = None) -> GetClusterStatusResponse:
         """Ask a broker how every broker is; needs no leader."""

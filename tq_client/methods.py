@@ -52,6 +52,12 @@ LIST_DEAD_LETTERS: Final = Method[queues.ListDeadLettersRequest, queues.ListDead
 REDRIVE: Final = Method[queues.RedriveRequest, queues.RedriveResponse](
     lambda to: to.queues.Redrive, Repeat.BY_REQUEST_ID
 )
+DELETE_DEAD_LETTERS: Final = Method[
+    queues.DeleteDeadLettersRequest, queues.DeleteDeadLettersResponse
+](lambda to: to.queues.DeleteDeadLetters, Repeat.BY_REQUEST_ID)
+PURGE_QUEUE: Final = Method[queues.PurgeQueueRequest, queues.PurgeQueueResponse](
+    lambda to: to.queues.PurgeQueue, Repeat.BY_REQUEST_ID
+)
 
 GET_CLUSTER_STATUS: Final = Method[
     cluster.GetClusterStatusRequest, cluster.GetClusterStatusResponse

@@ -45,6 +45,7 @@ class FakeBroker(
         self.tasks: dict[str, task_pb2.Task] = {}
         self.settings: dict[str, queue_pb.QueueSettings] = {}
         self.submits: list[task_service_pb.SubmitRequest] = []
+        self.purges = 0
         self.waits_until_finished = 1
         self.cluster = cluster_pb.GetClusterStatusResponse()
         self.before: Callable[[grpc.ServicerContext], None] = lambda context: None
@@ -159,6 +160,38 @@ class FakeBroker(
         return queue_pb.RedriveResponse(
             redriven=len(set(chosen) & set(dead)),
             skipped_task_ids=[task_id for task_id in chosen if task_id not in dead],
+        )
+
+    def DeleteDeadLetters(
+        self, request: queue_pb.DeleteDeadLettersRequest, context: grpc.ServicerContext
+    ) -> queue_pb.DeleteDeadLettersResponse:
+        """Delete two a call, as if they were large."""
+        self.before(context)
+        dead = [task.spec.task_id for task in self._dead(request.queue)]
+        chosen = list(request.task_ids)[:2] or dead[: min(2, request.max_tasks)]
+        for task_id in set(chosen) & set(dead):
+            del self.tasks[task_id]
+        return queue_pb.DeleteDeadLettersResponse(
+            deleted=len(set(chosen) & set(dead)),
+            skipped_task_ids=[task_id for task_id in chosen if task_id not in dead],
+            remaining_task_ids=request.task_ids[2:],
+        )
+
+    def PurgeQueue(
+        self, request: queue_pb.PurgeQueueRequest, context: grpc.ServicerContext
+    ) -> queue_pb.PurgeQueueResponse:
+        """Cancel two a call."""
+        self.purges += 1
+        self.before(context)
+        waiting = [
+            task
+            for task in self.tasks.values()
+            if task.spec.queue == request.queue and task.state == task_pb2.TASK_STATE_PENDING
+        ]
+        for task in waiting[:2]:
+            task.state = task_pb2.TASK_STATE_CANCELLED
+        return queue_pb.PurgeQueueResponse(
+            cancelled=len(waiting[:2]), next_page_token="more" if waiting[2:] else ""
         )
 
     def GetClusterStatus(

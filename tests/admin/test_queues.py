@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import grpc
+import pytest
+
 from tests.admin.conftest import Admin
-from tests.admin.fake_broker import FakeBroker
+from tests.admin.fake_broker import FakeBroker, refuse
 from tq.v1 import task_pb2
 from tq.v1.queue_service_pb2 import QueueSettings
 
@@ -86,3 +89,109 @@ def test_redriving_names_the_tasks_that_are_no_dead_letters(
 def test_redriving_wants_task_ids_or_a_queue(admin: Admin) -> None:
     assert admin("dead-letters", "redrive").code == 2
     assert admin("dead-letters", "redrive", "a", "--queue", "q").code == 2
+
+
+def test_a_dead_letter_is_shown_with_every_attempt(admin: Admin, broker: FakeBroker) -> None:
+    admin("submit", "q", "t", "--id", "a")
+    fail(broker, "a")
+    broker.tasks["a"].attempts.add(number=1, worker_id="w-7", error="no such image\nat line 3")
+
+    ran = admin("dead-letters", "show", "a")
+
+    assert ran.code == 0
+    assert "w-7" in ran.stdout
+    assert "at line 3" in ran.stdout
+    assert "tq-admin retry a" in ran.stderr
+
+
+def test_what_is_no_dead_letter_is_not_shown_as_one(admin: Admin) -> None:
+    admin("submit", "q", "t", "--id", "a")
+
+    ran = admin("dead-letters", "show", "a")
+
+    assert ran.code == 1
+    assert "task a is no dead letter: it is PENDING" in ran.stderr
+    assert "tq-admin status a" in ran.stderr
+
+
+def test_retry_makes_the_dead_letters_named_pending_again(admin: Admin, broker: FakeBroker) -> None:
+    admin("submit", "q", "t", "--id", "a")
+    admin("submit", "q", "t", "--id", "b")
+    fail(broker, "a")
+
+    ran = admin("retry", "a", "b")
+
+    assert broker.tasks["a"].state == task_pb2.TASK_STATE_PENDING
+    assert ran.code == 1
+    assert "not dead letters, and left alone: b" in ran.stderr
+
+
+def test_dead_letters_are_deleted_by_id_in_as_many_calls_as_it_takes(
+    admin: Admin, broker: FakeBroker
+) -> None:
+    for name in ("a", "b", "c", "d"):
+        admin("submit", "q", "t", "--id", name)
+    fail(broker, "a", "b", "c")
+
+    ran = admin("dead-letters", "delete", "a", "d", "b", "c", "--yes", "-o", "json")
+
+    assert list(broker.tasks) == ["d"]
+    assert ran.json == {"deleted": 3, "skipped_task_ids": ["d"]}
+    assert ran.code == 1
+
+
+def test_all_dead_letters_of_a_queue_are_deleted(admin: Admin, broker: FakeBroker) -> None:
+    for name in ("a", "b", "c"):
+        admin("submit", "q", "t", "--id", name)
+    fail(broker, "a", "b", "c")
+
+    assert admin("dead-letters", "delete", "--queue", "q", "-y", "-o", "json").json["deleted"] == 3
+    assert admin("dead-letters", "delete", "-y").code == 2
+
+
+def test_a_purge_cancels_all_that_waits(admin: Admin, broker: FakeBroker) -> None:
+    for name in ("a", "b", "c"):
+        admin("submit", "q", "t", "--id", name)
+
+    ran = admin("purge", "q", "--yes", "-o", "json")
+
+    assert ran.json == {"queue": "q", "cancelled": 3}
+    states = {task.state for task in broker.tasks.values()}
+    assert states == {task_pb2.TASK_STATE_CANCELLED}
+    assert admin("purge", "q", "-o", "json").json["cancelled"] == 0
+    assert admin("purge", "nope", "--yes").code == 1
+
+
+def test_what_cannot_be_undone_is_asked_about(
+    admin: Admin, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin("submit", "q", "t", "--id", "a")
+
+    unasked = admin("purge", "q")
+    assert unasked.code == 2
+    assert "--yes" in unasked.stderr
+
+    monkeypatch.setattr("tq_admin.confirm.somebody_is_there", lambda: True)
+    declined = admin("purge", "q", stdin="n\n")
+    assert declined.code == 1
+    assert "Cancel the 1 tasks that wait in queue q (1 pending" in declined.stderr
+    assert broker.tasks["a"].state == task_pb2.TASK_STATE_PENDING
+    assert admin("purge", "q", stdin="y\n").code == 0
+    assert broker.tasks["a"].state == task_pb2.TASK_STATE_CANCELLED
+
+
+def test_a_purge_that_breaks_off_says_how_far_it_got(admin: Admin, broker: FakeBroker) -> None:
+    for name in ("a", "b", "c"):
+        admin("submit", "q", "t", "--id", name)
+
+    def no_leader_after_one(context: grpc.ServicerContext) -> None:
+        if broker.purges > 1:
+            refuse(context, grpc.StatusCode.UNAVAILABLE, "NO_LEADER", "no leader known")
+
+    broker.before = no_leader_after_one
+
+    ran = admin("purge", "q", "--yes", "--timeout", "600ms")
+
+    assert ran.code == 3
+    assert "(2 are cancelled so far)" in ran.stderr
+    assert "Go on with: tq-admin purge q" in ran.stderr

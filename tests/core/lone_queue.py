@@ -28,11 +28,13 @@ from tq_cluster.core.operations import (
     Claim,
     ConfigureQueue,
     Decision,
+    DeleteDeadLetters,
     ExpireLeases,
     Lease,
     MakeDue,
     Operation,
     Outcome,
+    PurgeQueue,
     Redrive,
     Refused,
     RemoveRetired,
@@ -219,6 +221,27 @@ class LoneQueue:
             task_ids=task_ids, queue=queue, max_tasks=max_tasks, request_id=request_id
         )
         return self.outcome(Redrive(request=request))
+
+    def delete(
+        self, *task_ids: str, queue: str = "", max_tasks: int = 0, request_id: str = ""
+    ) -> Outcome:
+        request = queue_service_pb2.DeleteDeadLettersRequest(
+            task_ids=task_ids, queue=queue, max_tasks=max_tasks, request_id=request_id
+        )
+        return self.outcome(DeleteDeadLetters(request=request))
+
+    def purge(
+        self,
+        queue: str = "default",
+        *,
+        max_tasks: int = 0,
+        page_token: str = "",
+        request_id: str = "",
+    ) -> Outcome:
+        request = queue_service_pb2.PurgeQueueRequest(
+            queue=queue, max_tasks=max_tasks, page_token=page_token, request_id=request_id
+        )
+        return self.outcome(PurgeQueue(request=request))
 
     # ---------------------------------------------------------------- time
 

@@ -28,6 +28,8 @@ class NaiveTask:
     cancel_requested: bool = False
     finished_ms: int = 0
     redrives: int = 0
+    place: int = 0
+    """Its place in the order of all submits."""
     recorded: dict[int, str] = field(default_factory=dict)
     """What each token's report led to."""
 
@@ -38,6 +40,7 @@ class NaiveQueue:
     def __init__(self, now_ms: int) -> None:
         self.now_ms = now_ms
         self.tasks: list[NaiveTask] = []
+        self.submitted = 0
         self.paused = False
         self.aging_ms: int | None = None
 
@@ -52,6 +55,8 @@ class NaiveQueue:
             return False
         task.due_ms = max(task.due_ms, self.now_ms)
         task.state = "SCHEDULED" if task.due_ms > self.now_ms else "PENDING"
+        self.submitted += 1
+        task.place = self.submitted
         self.tasks.append(task)
         return True
 
@@ -121,6 +126,22 @@ class NaiveQueue:
         elif task.state == "RUNNING":
             task.cancel_requested = True
         return task.state
+
+    def purge(self, most: int, last: int) -> int:
+        """Cancel tasks that wait, of the first ``last`` that were ever submitted."""
+        purged = self.waiting(last)[:most]
+        for task in purged:
+            self.finish(task, "CANCELLED")
+        return len(purged)
+
+    def waiting(self, last: int) -> list[NaiveTask]:
+        """Those of them that wait, in the order in which they are purged."""
+        return [
+            task
+            for state in WAITING
+            for task in self.tasks
+            if task.state == state and task.place <= last
+        ]
 
     def redrive(self, task: NaiveTask) -> None:
         task.state = "PENDING"

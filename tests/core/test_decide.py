@@ -27,11 +27,13 @@ from tq_cluster.core.operations import (
     Cancel,
     Claim,
     ConfigureQueue,
+    DeleteDeadLetters,
     Done,
     ExpireLeases,
     FormCluster,
     MakeDue,
     Operation,
+    PurgeQueue,
     Redrive,
     Refused,
     RemoveRetired,
@@ -106,6 +108,8 @@ moves = st.lists(
         st.tuples(st.just("cancel"), st.integers(0, 9), st.just(0)),
         st.tuples(st.just("expire"), st.integers(0, 9), st.just(0)),
         st.tuples(st.just("redrive"), st.integers(1, 3), st.just(0)),
+        st.tuples(st.just("delete"), st.integers(1, 3), st.just(0)),
+        st.tuples(st.just("purge"), st.integers(1, 3), st.just(0)),
         st.tuples(st.just("due"), st.just(0), st.just(0)),
         st.tuples(st.just("pause"), st.integers(0, 1), st.just(0)),
     ),
@@ -170,6 +174,14 @@ def operation_of(
     if kind == "redrive":
         request = queue_service_pb2.RedriveRequest(queue="default", max_tasks=one)
         return Redrive(request=request)
+    if kind == "delete":
+        return DeleteDeadLetters(
+            request=queue_service_pb2.DeleteDeadLettersRequest(queue="default", max_tasks=one)
+        )
+    if kind == "purge":
+        return PurgeQueue(
+            request=queue_service_pb2.PurgeQueueRequest(queue="default", max_tasks=one)
+        )
     if kind == "pause":
         pause = queue_service_pb2.QueueSettings(paused=bool(one))
         return ConfigureQueue(
@@ -239,6 +251,12 @@ REFUSED: dict[str, Operation] = {
     "a cancel": Cancel(request=task_service_pb2.CancelTaskRequest(task_id="nobody")),
     "a redrive": Redrive(
         request=queue_service_pb2.RedriveRequest(task_ids=["running"], request_id="new")
+    ),
+    "a deletion": DeleteDeadLetters(
+        request=queue_service_pb2.DeleteDeadLettersRequest(task_ids=["running"], request_id="new")
+    ),
+    "a purge": PurgeQueue(
+        request=queue_service_pb2.PurgeQueueRequest(queue="default", request_id="new")
     ),
     "settings": ConfigureQueue(
         request=queue_service_pb2.ConfigureQueueRequest(

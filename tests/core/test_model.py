@@ -51,6 +51,8 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
         self.named = 0
         self.submits: dict[str, tuple[int, list[task_pb2.TaskSpec], list[str]]] = {}
         self.claims: dict[str, tuple[int, int, list[Claimed]]] = {}
+        self.purges = (0, "")
+        """How many tasks had ever been submitted when the last purge began, and its page token."""
 
     # ---------------------------------------------------------------- moves
 
@@ -179,6 +181,27 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
         reply = replied(outcome, queue_service_pb2.RedriveResponse)
         assert reply.redriven == len(dead[:most])
 
+    @rule(most=st.integers(1, 3))
+    def delete_dead_letters(self, most: int) -> None:
+        dead = [task for task in self.naive.tasks if task.state == "FAILED"]
+        dead.sort(key=lambda task: task.finished_ms)
+        for task in dead[:most]:
+            self.naive.tasks.remove(task)
+        outcome = self.queue.delete(queue="default", max_tasks=most)
+        reply = replied(outcome, queue_service_pb2.DeleteDeadLettersResponse)
+        assert reply.deleted == len(dead[:most])
+        assert not any(self.queue.exists(task.id) for task in dead[:most])
+
+    @rule(most=st.integers(1, 3))
+    def purge(self, most: int) -> None:
+        self.purges = (self.naive.submitted, "")
+        self._purge_on(most)
+
+    @precondition(lambda self: self.purges[1])
+    @rule(most=st.integers(1, 3))
+    def purge_on(self, most: int) -> None:
+        self._purge_on(most)
+
     @rule(paused=st.booleans(), aging_ms=st.sampled_from([None, None, 20, 5_000]))
     def configure(self, *, paused: bool, aging_ms: int | None) -> None:
         self.naive.paused, self.naive.aging_ms = paused, aging_ms
@@ -216,6 +239,14 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
         assert set(self.queue.leases) == running
 
     # ---------------------------------------------------------------- helpers
+
+    def _purge_on(self, most: int) -> None:
+        last, page_token = self.purges
+        outcome = self.queue.purge(max_tasks=most, page_token=page_token)
+        reply = replied(outcome, queue_service_pb2.PurgeQueueResponse)
+        assert reply.cancelled == self.naive.purge(most, last)
+        assert bool(reply.next_page_token) == bool(self.naive.waiting(last))
+        self.purges = (last, reply.next_page_token)
 
     def _spec(
         self, priority: int, delay_ms: int, max_attempts: int, expire_in_ms: int | None

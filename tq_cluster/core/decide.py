@@ -8,6 +8,7 @@ from typing import assert_never
 from tq_cluster.core.batch import Batch, Draw
 from tq_cluster.core.cancels import decide_cancel
 from tq_cluster.core.claims import decide_claim
+from tq_cluster.core.deletions import decide_deletion
 from tq_cluster.core.due import decide_due
 from tq_cluster.core.expiries import decide_expiries
 from tq_cluster.core.formation import decide_formation
@@ -17,16 +18,19 @@ from tq_cluster.core.operations import (
     Claim,
     ConfigureQueue,
     Decision,
+    DeleteDeadLetters,
     ExpireLeases,
     FormCluster,
     MakeDue,
     Operation,
     Outcome,
+    PurgeQueue,
     Redrive,
     RemoveRetired,
     Report,
     Submit,
 )
+from tq_cluster.core.purges import decide_purge
 from tq_cluster.core.queues import decide_configure
 from tq_cluster.core.redrives import decide_redrive
 from tq_cluster.core.reports import decide_report
@@ -77,6 +81,10 @@ def _decide_one(batch: Batch, operation: Operation) -> Outcome:
             return decide_configure(space, operation)
         case Redrive():
             return decide_redrive(space, operation)
+        case DeleteDeadLetters():
+            return decide_deletion(space, operation)
+        case PurgeQueue():
+            return decide_purge(space, operation)
         case ExpireLeases():
             return decide_expiries(space, operation)
         case MakeDue():

@@ -27,6 +27,12 @@ class Limits:
     heartbeat_leases_max: int = 10_000
     completion_tasks_max: int = 100
     redrive_tasks_max: int = 1_000
+    delete_tasks_max: int = 1_000
+    delete_rows_max: int = 1_500
+    """What one call removes, tasks being whole: large ones are more rows."""
+    purge_tasks_max: int = 1_000
+    purge_tasks_default: int = 400
+    """About 10 ms of deciding."""
     page_size_max: int = 1_000
     error_bytes_max: int = 8 << 10
     attempts_kept: int = 50

@@ -89,6 +89,24 @@ class Redrive:
     caller: Caller = ANONYMOUS
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteDeadLetters:
+    """Remove dead letters before their retention does."""
+
+    order: ClassVar[int] = 1
+    request: queue_service_pb2.DeleteDeadLettersRequest
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurgeQueue:
+    """Cancel a slice of a queue's waiting tasks."""
+
+    order: ClassVar[int] = 1
+    request: queue_service_pb2.PurgeQueueRequest
+    caller: Caller = ANONYMOUS
+
+
 class Lease(NamedTuple):
     """A live lease, as the leader's memory holds it."""
 
@@ -143,6 +161,8 @@ Operation = (
     | Report
     | ConfigureQueue
     | Redrive
+    | DeleteDeadLetters
+    | PurgeQueue
     | ExpireLeases
     | MakeDue
     | RemoveRetired

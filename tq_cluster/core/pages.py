@@ -51,6 +51,7 @@ def _filters_digest(request: Message) -> bytes:
     filters = type(request)()
     filters.CopyFrom(request)
     for name in _PAGING_FIELDS:
-        filters.ClearField(name)
+        if name in filters.DESCRIPTOR.fields_by_name:
+            filters.ClearField(name)
     encoded = filters.SerializeToString(deterministic=True)
     return blake2b(encoded, digest_size=_DIGEST_BYTES).digest()

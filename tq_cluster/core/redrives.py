@@ -14,7 +14,7 @@ from tq_cluster.core.validation import check_count, check_queue_name, invalid
 def decide_redrive(space: Space, operation: Redrive) -> Outcome:
     """Redrive the tasks named, or the oldest dead letters of the queue named."""
     request = operation.request
-    fault = _check(request, space.limits.redrive_tasks_max)
+    fault = check_choice(request, space.limits.redrive_tasks_max)
     if fault is not None:
         return fault
     method = state_pb2.RequestRow.METHOD_REDRIVE
@@ -31,7 +31,7 @@ def decide_redrive(space: Space, operation: Redrive) -> Outcome:
         if queue is None:
             return no_such_queue(request.queue)
         limit = request.max_tasks or space.limits.redrive_tasks_max
-        for number in _oldest(space, queue.queue_id, limit):
+        for number in oldest_dead_letters(space, queue.queue_id, limit):
             _redrive(space, number, rows.read_task(space.workspace, space.prefix, number))
             row.redriven += 1
     if row.redriven:
@@ -39,7 +39,11 @@ def decide_redrive(space: Space, operation: Redrive) -> Outcome:
     return _reply(request, row)
 
 
-def _check(request: queue_service_pb2.RedriveRequest, tasks_max: int) -> Refused | None:
+def check_choice(
+    request: queue_service_pb2.RedriveRequest | queue_service_pb2.DeleteDeadLettersRequest,
+    tasks_max: int,
+) -> Refused | None:
+    """Check how a call says which dead letters it means: by their ids or by their queue."""
     if request.task_ids:
         if request.queue:
             return invalid("queue", "is given beside task_ids; it takes one or the other")
@@ -63,7 +67,8 @@ def _redrive_named(
             memory.redriven += 1
 
 
-def _oldest(space: Space, queue_id: int, limit: int) -> list[int]:
+def oldest_dead_letters(space: Space, queue_id: int, limit: int) -> list[int]:
+    """Return the numbers of up to ``limit`` dead letters of a queue, the first to fail first."""
     start = tables.dead_letter_key(space.prefix, queue_id, 0, 0)
     stop = tables.queue_key(space.prefix, queue_id + 1)
     found = space.workspace.scan(tables.DEAD_LETTERS, start, stop, limit=limit)

@@ -16,13 +16,13 @@ def decide_retired(space: Space, operation: RemoveRetired) -> Done:
     for key, task_id in list(space.workspace.scan(tables.RETIRED, start, stop, limit=max(1, left))):
         if left <= 0:
             return Done(more=True)
-        left -= _remove(space, tables.split_number(key), task_id)
+        left -= remove_task(space, tables.split_number(key), task_id)
     if left > 0:
         left -= requests.forget(space, left)
     return Done(more=left <= 0)
 
 
-def _remove(space: Space, number: int, task_id: bytes) -> int:
+def remove_task(space: Space, number: int, task_id: bytes) -> int:
     """Remove everything about a terminal task; return how many rows that were."""
     workspace, prefix = space.workspace, space.prefix
     row = rows.read_task(workspace, prefix, number)

@@ -17,6 +17,8 @@ class Verb(enum.Enum):
     WORK = "work"
     CONFIGURE = "configure"
     REDRIVE = "redrive"
+    DELETE = "delete"
+    PURGE = "purge"
     OPERATE = "operate"
 
 

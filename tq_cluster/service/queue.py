@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tq.v1 import queue_service_pb2 as pb
 from tq_cluster.core import listings, queries
-from tq_cluster.core.operations import ConfigureQueue, Redrive
+from tq_cluster.core.operations import ConfigureQueue, DeleteDeadLetters, PurgeQueue, Redrive
 from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
 from tq_cluster.service.call import Call, Method, Place, Repeat
@@ -60,6 +60,18 @@ class QueueServicer:
                 handle=self.redrive,
                 repeat=Repeat.BY_REQUEST_ID,
             ),
+            Method(
+                name="DeleteDeadLetters",
+                request=pb.DeleteDeadLettersRequest,
+                handle=self.delete_dead_letters,
+                repeat=Repeat.BY_REQUEST_ID,
+            ),
+            Method(
+                name="PurgeQueue",
+                request=pb.PurgeQueueRequest,
+                handle=self.purge_queue,
+                repeat=Repeat.BY_REQUEST_ID,
+            ),
         )
 
     async def get_queue_stats(
@@ -95,6 +107,20 @@ class QueueServicer:
         self._may(Verb.REDRIVE, call, request.queue)
         operation = Redrive(request=request, caller=call.caller)
         reply: pb.RedriveResponse = reply_of(await self._leading.submit(operation))
+        return reply
+
+    async def delete_dead_letters(
+        self, request: pb.DeleteDeadLettersRequest, call: Call
+    ) -> pb.DeleteDeadLettersResponse:
+        self._may(Verb.DELETE, call, request.queue)
+        operation = DeleteDeadLetters(request=request, caller=call.caller)
+        reply: pb.DeleteDeadLettersResponse = reply_of(await self._leading.submit(operation))
+        return reply
+
+    async def purge_queue(self, request: pb.PurgeQueueRequest, call: Call) -> pb.PurgeQueueResponse:
+        self._may(Verb.PURGE, call, request.queue)
+        operation = PurgeQueue(request=request, caller=call.caller)
+        reply: pb.PurgeQueueResponse = reply_of(await self._leading.submit(operation))
         return reply
 
     def _may(self, verb: Verb, call: Call, queue: str = "") -> None:

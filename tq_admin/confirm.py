@@ -1,0 +1,29 @@
+"""Asking before what cannot be undone."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, TypeAlias
+
+import typer
+
+from tq_admin.failures import ExitCode, Failure
+
+YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def somebody_is_there() -> bool:
+    """Whether a person can answer."""
+    return sys.stdin.isatty()
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Go on only where a person, or --yes, agrees; asked on stderr, beside the results."""
+    if yes:
+        return
+    if not somebody_is_there():
+        raise Failure(
+            f"nobody is there to ask: {question}", "Say so beforehand with --yes.", ExitCode.USAGE
+        )
+    if not typer.confirm(question, err=True):
+        raise Failure("nothing was changed")

@@ -1,0 +1,76 @@
+"""Deleting dead letters: an operator's end to what retention would have kept for longer."""
+
+from __future__ import annotations
+
+from tq.internal.v1 import state_pb2
+from tq.v1 import queue_service_pb2
+from tq_cluster.core import requests, rows, states
+from tq_cluster.core.batch import Space
+from tq_cluster.core.operations import DeleteDeadLetters, Outcome, Refused, Replied
+from tq_cluster.core.queues import no_such_queue
+from tq_cluster.core.redrives import check_choice, oldest_dead_letters
+from tq_cluster.core.retention import remove_task
+
+_Request = queue_service_pb2.DeleteDeadLettersRequest
+
+
+def decide_deletion(space: Space, operation: DeleteDeadLetters) -> Outcome:
+    """Delete the tasks named, or the oldest dead letters of the queue named."""
+    request = operation.request
+    fault = check_choice(request, space.limits.delete_tasks_max)
+    if fault is not None:
+        return fault
+    method = state_pb2.RequestRow.METHOD_DELETE_DEAD_LETTERS
+    recalled = requests.recall(space, operation.caller, method, request)
+    if isinstance(recalled, Refused):
+        return recalled
+    if isinstance(recalled, state_pb2.RequestRow):
+        return _reply(request, recalled)
+    row = state_pb2.RequestRow()
+    if request.task_ids:
+        _delete_named(space, request, row)
+    else:
+        queue = space.find_queue(request.queue)
+        if queue is None:
+            return no_such_queue(request.queue)
+        _delete_oldest(space, queue.queue_id, request, row)
+    if row.redriven:
+        requests.remember(space, recalled, row)
+    return _reply(request, row)
+
+
+def _delete_named(space: Space, request: _Request, memory: state_pb2.RequestRow) -> None:
+    left = space.limits.delete_rows_max
+    for item, task_id in enumerate(request.task_ids):
+        if left <= 0:
+            return
+        memory.reached = item + 1
+        found = rows.find_task(space.workspace, space.prefix, task_id)
+        if found is None or found[1].state != states.FAILED:
+            memory.skipped.append(item)
+        else:
+            left -= remove_task(space, found[0], task_id.encode())
+            memory.redriven += 1
+
+
+def _delete_oldest(
+    space: Space, queue_id: int, request: _Request, memory: state_pb2.RequestRow
+) -> None:
+    left = space.limits.delete_rows_max
+    limit = request.max_tasks or space.limits.delete_tasks_max
+    for number in oldest_dead_letters(space, queue_id, limit):
+        if left <= 0:
+            return
+        task_id = rows.read_spec(space.workspace, space.prefix, number).task_id
+        left -= remove_task(space, number, task_id.encode())
+        memory.redriven += 1
+
+
+def _reply(request: _Request, memory: state_pb2.RequestRow) -> Replied:
+    return Replied(
+        reply=queue_service_pb2.DeleteDeadLettersResponse(
+            deleted=memory.redriven,
+            skipped_task_ids=[request.task_ids[item] for item in memory.skipped],
+            remaining_task_ids=request.task_ids[memory.reached :],
+        )
+    )
