@@ -12,10 +12,12 @@ import sys
 
 import pytest
 
+from tests.simulation.checker import Violation
 from tests.simulation.runs import random_history
+from tq_cluster.raft.settings import RaftSettings, Rules
 
 FIRST_SEED = int(os.environ.get("TQ_FIRST_SEED", "0"))
-SEEDS = int(os.environ.get("TQ_SEEDS", "40"))
+SEEDS = int(os.environ.get("TQ_SEEDS", "80"))
 
 
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + SEEDS))
@@ -27,6 +29,18 @@ def test_no_history_breaks_a_promise(seed: int) -> None:
         raise
 
     assert outcome.load.acknowledged > 0
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (Rules(answer_after_fsync=False), "was acknowledged, but is durable only on"),
+        (Rules(confirm_by_rounds=False), "a stale read"),
+    ],
+)
+def test_the_checker_notices_a_broken_promise(rules: Rules, said: str) -> None:
+    with pytest.raises(Violation, match=said):
+        random_history(0, settings=RaftSettings(rules=rules))
 
 
 def test_one_seed_is_one_history_whatever_the_order_of_hashes() -> None:

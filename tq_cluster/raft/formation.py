@@ -73,6 +73,7 @@ class Formation:
         self._hellos: dict[str, peer_pb2.Hello] = {}
         self._incarnations: dict[str, str] = {identity.node_id: identity.incarnation}
         self._refusals: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
         self.formed = identity.cluster_id is not None and (not pristine() or not self._peer_ids)
         """The cluster exists and this node belongs to it."""
         self.stranger = False
@@ -127,10 +128,17 @@ class Formation:
         """Why not to talk to the sender; None: it is welcome."""
         refusal = self._judge(hello)
         if refusal is not None:
-            log.warning("peer refused", extra={"peer": hello.node_id, "reason": refusal.message})
-            if hello.node_id in self._peer_ids:
-                self._refusals[hello.node_id] = f"refused: {refusal.message}"
+            self._note(hello.node_id, f"refused: {refusal.message}")
         return refusal
+
+    def _note(self, name: str, reason: str) -> None:
+        """Remember for the operator; log it once, though it is tried again every second."""
+        known = name if name in self._peer_ids else "others"
+        if self._logged.get(known) != reason:
+            self._logged[known] = reason
+            log.warning("no connection to peer", extra={"peer": name, "reason": reason})
+        if name in self._peer_ids:
+            self._refusals[name] = reason
 
     def _judge(self, hello: peer_pb2.Hello) -> peer_pb2.Refusal | None:
         identity, name = self._identity, hello.node_id
@@ -184,9 +192,7 @@ class Formation:
 
     def on_refused(self, name: str | None, refusal: peer_pb2.Refusal) -> None:
         """A peer will not talk to this node."""
-        log.warning("refused by peer", extra={"peer": name, "reason": refusal.message})
-        if name is not None:
-            self._refusals[name] = refusal.message
+        self._note(name or "unknown", refusal.message)
         if refusal.stranger and not self.formed:
             self.stranger = True
 
