@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tq_cluster import __main__ as cluster_command
-from tq_worker import __main__ as worker_command
+from tq_worker import command as worker_command
 from tq_worker import options
 
 ROOT = Path(__file__).resolve().parents[2]
