@@ -46,6 +46,8 @@ from tq.v1.worker_service_pb2 import (
     ClaimResponse,
     HeartbeatRequest,
     HeartbeatResponse,
+    ListWorkersRequest,
+    ListWorkersResponse,
     ReportRequest,
     ReportResponse,
 )
@@ -337,6 +339,19 @@ class AsyncClient:
                 return
 
     # --- the cluster ---
+
+    async def list_workers(self) -> ListWorkersResponse:
+        """List all workers that the leader has heard from in the last 5 minutes, by id."""
+        request, found = ListWorkersRequest(page_size=1_000), ListWorkersResponse()
+        while True:
+            answer = await self._caller.call(
+                methods.LIST_WORKERS, _copy(request), timeout_s=self._timeout_s
+            )
+            found.MergeFrom(answer.reply)
+            found.next_page_token = ""
+            request.page_token = answer.reply.next_page_token
+            if not request.page_token:
+                return found
 
     async def cluster_status(self, *, timeout_s: float | None = None) -> GetClusterStatusResponse:
         """Ask a broker how every broker is; needs no leader."""

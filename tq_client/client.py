@@ -30,6 +30,7 @@ from tq.v1.worker_service_pb2 import (
     ClaimResponse,
     HeartbeatRequest,
     HeartbeatResponse,
+    ListWorkersResponse,
     ReportRequest,
     ReportResponse,
 )
@@ -214,6 +215,10 @@ class Client:
     def purge_queue(self, queue: str, *, max_tasks: int = 0) -> Iterator[int]:
         """Cancel all of a queue's tasks that wait; yields how many after each slice."""
         return self._iterate(self._client.purge_queue(queue, max_tasks=max_tasks))
+
+    def list_workers(self) -> ListWorkersResponse:
+        """List all workers that the leader has heard from in the last 5 minutes, by id."""
+        return self._run(self._client.list_workers())
 
     def cluster_status(self, *, timeout_s: float | None = None) -> GetClusterStatusResponse:
         """Ask a broker how every broker is; needs no leader."""

@@ -35,6 +35,9 @@ HEARTBEAT: Final = Method[workers.HeartbeatRequest, workers.HeartbeatResponse](
 REPORT: Final = Method[workers.ReportRequest, workers.ReportResponse](
     lambda to: to.workers.Report, Repeat.IDEMPOTENT
 )
+LIST_WORKERS: Final = Method[workers.ListWorkersRequest, workers.ListWorkersResponse](
+    lambda to: to.workers.ListWorkers, Repeat.READ
+)
 
 GET_QUEUE_STATS: Final = Method[queues.GetQueueStatsRequest, queues.GetQueueStatsResponse](
     lambda to: to.queues.GetQueueStats, Repeat.READ

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 BACKOFF_MS = 100
@@ -41,6 +42,8 @@ class NaiveQueue:
         self.now_ms = now_ms
         self.tasks: list[NaiveTask] = []
         self.submitted = 0
+        self.entries: Counter[str] = Counter()
+        """How often a task came into each state."""
         self.paused = False
         self.aging_ms: int | None = None
 
@@ -74,6 +77,7 @@ class NaiveQueue:
 
     def start(self, task: NaiveTask, token: int) -> None:
         task.state = "RUNNING"
+        self.entries["RUNNING"] += 1
         task.token = token
         task.attempts += 1
 
@@ -115,6 +119,7 @@ class NaiveQueue:
             self.finish(task, "FAILED", "ATTEMPTS_EXHAUSTED")
         else:
             task.state = "RETRYING"
+            self.entries["RETRYING"] += 1
             task.due_ms = self.now_ms + after_ms
 
     def cancel(self, task_id: str) -> str | None:
@@ -154,6 +159,7 @@ class NaiveQueue:
 
     def finish(self, task: NaiveTask, state: str, failure: str = "") -> None:
         task.state = state
+        self.entries[state] += 1
         task.failure = failure
         task.cancel_requested = False
         task.finished_ms = self.now_ms

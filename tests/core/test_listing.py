@@ -8,9 +8,10 @@ import pytest
 from google.protobuf.message import Message
 
 from tests.core.lone_queue import LoneQueue, at, reason, replied, span, spec
+from tq.internal.v1 import log_pb2, state_pb2
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
-from tq_cluster.core import listings, queries
-from tq_cluster.core.limits import Limits
+from tq_cluster.core import listings, queries, tables
+from tq_cluster.core.limits import DAY_MS, Limits
 from tq_cluster.core.operations import Outcome
 from tq_cluster.core.types import TimestampMs
 
@@ -265,6 +266,52 @@ def test_the_stats_of_a_queue_tell_since_when_its_next_task_has_waited() -> None
     assert queue.stats().oldest_pending_at == at(0)
     queue.claimed()
     assert not queue.stats().HasField("oldest_pending_at")
+
+
+def test_totals_count_what_happened_and_never_fall() -> None:
+    queue = LoneQueue()
+    queue.submitted(*[spec(task_id=f"t{n}", max_attempts=2) for n in range(4)])
+    done, failing, released, cancelled = queue.claimed(4)
+    queue.complete(done)
+    queue.fail(failing, retry_after_ms=0)
+    queue.release(released)
+    queue.cancel(cancelled.spec.task_id)
+    queue.release(cancelled)
+    queue.wait(0)
+    again = {task.spec.task_id: task for task in queue.claimed(9)}
+    queue.fail(again["t1"])
+    queue.redrive("t1")
+    queue.fail(queue.claimed()[0], permanent=True)
+    before = queue.stats().totals
+
+    queue.delete("t1")
+    queue.now_ms += 30 * DAY_MS
+    queue.remove_retired()
+
+    assert queue.stats().completed == queue.stats().failed == queue.stats().cancelled == 0
+    assert queue.stats().totals == before
+    assert before == queue_service_pb2.QueueTotals(
+        submitted=4, claimed=7, completed=1, retried=1, failed=2, cancelled=1
+    )
+
+
+def test_a_queue_of_a_version_that_kept_no_totals_is_counted_from_now_on() -> None:
+    queue = LoneQueue()
+    queue.submitted(spec(), spec())
+    key = tables.queue_key(tables.prefix_of(0), 1)
+    row = state_pb2.QueueRow.FromString(queue.store.view().get(tables.QUEUES, key) or b"")
+    row.ClearField("entries_by_state")
+    with queue.store.workspace() as workspace:
+        workspace.put(tables.QUEUES, key, row.SerializeToString())
+        changes = workspace.tables()
+    index = queue.store.applied.index
+    entry = log_pb2.Entry(format=1, decided_term=1, base_index=index, tables=changes)
+    queue.store.apply(index + 1, 1, entry.SerializeToString())
+
+    assert queue.stats().totals == queue_service_pb2.QueueTotals()
+    queue.submitted(spec())
+    assert queue.stats().totals.submitted == 1
+    assert queue.stats().pending == 3
 
 
 def test_the_stats_of_a_queue_that_no_task_named_are_not_found() -> None:

@@ -235,6 +235,11 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
         stats = self.queue.stats()
         for state in ("SCHEDULED", "PENDING", "RUNNING", "RETRYING", "COMPLETED", "FAILED"):
             assert getattr(stats, state.lower()) == self.naive.count(state)
+        assert stats.totals.submitted == self.naive.submitted
+        assert stats.totals.claimed == self.naive.entries["RUNNING"]
+        assert stats.totals.retried == self.naive.entries["RETRYING"]
+        for state in ("COMPLETED", "FAILED", "CANCELLED"):
+            assert getattr(stats.totals, state.lower()) == self.naive.entries[state]
         running = {task.token for task in self.naive.tasks if task.state == "RUNNING"}
         assert set(self.queue.leases) == running
 

@@ -167,6 +167,14 @@ class FakeLeader:
         assert isinstance(answer, Replied | Refused)
         return answer
 
+    async def list_workers(
+        self, request: worker_service_pb2.ListWorkersRequest
+    ) -> Replied | Refused:
+        reply = worker_service_pb2.ListWorkersResponse(leader_id=self._log.leader_id or "")
+        answer = await self._answer(request, Replied(reply=reply))
+        assert isinstance(answer, Replied | Refused)
+        return answer
+
     async def _answer(self, asked: object, default: Outcome) -> Outcome:
         if not self.serving():
             raise NotLeaderError(self._log.leader_id)

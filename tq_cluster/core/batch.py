@@ -30,7 +30,16 @@ class Draw(Protocol):
 class Queue:
     """A queue as the batch has it so far."""
 
-    __slots__ = ("aging_ms", "changed", "counts", "name", "ordering", "paused", "queue_id")
+    __slots__ = (
+        "aging_ms",
+        "changed",
+        "counts",
+        "entries",
+        "name",
+        "ordering",
+        "paused",
+        "queue_id",
+    )
 
     def __init__(self, queue_id: int, row: state_pb2.QueueRow) -> None:
         self.queue_id = queue_id
@@ -39,6 +48,8 @@ class Queue:
         self.aging_ms = row.aging_ms
         self.paused = row.paused
         self.counts = list(row.tasks_by_state)
+        # A row from before these were kept: counted from here on.
+        self.entries = list(row.entries_by_state) or [0] * len(states.ALL)
         self.changed = False
 
     def row(self) -> state_pb2.QueueRow:
@@ -49,6 +60,7 @@ class Queue:
             aging_ms=self.aging_ms,
             paused=self.paused,
             tasks_by_state=self.counts,
+            entries_by_state=self.entries,
         )
 
 

@@ -109,7 +109,21 @@ def queue_stats(view: View, prefix: bytes, queue: Queue) -> queue_service_pb2.Qu
         cancelled=counts[states.CANCELLED],
         blocked=counts[task_pb2.TASK_STATE_BLOCKED],
         settings=settings_of(queue),
+        totals=totals_of(queue),
     )
     for _, _, _, _, due_at_ms in ordering.in_order(view, prefix, [queue], 1):
         put_ms(stats.oldest_pending_at, due_at_ms)
     return stats
+
+
+def totals_of(queue: Queue) -> queue_service_pb2.QueueTotals:
+    """Return what has happened in a queue since it was created."""
+    entries = queue.entries
+    return queue_service_pb2.QueueTotals(
+        submitted=entries[states.NONE],
+        claimed=entries[states.RUNNING],
+        completed=entries[states.COMPLETED],
+        retried=entries[states.RETRYING],
+        failed=entries[states.FAILED],
+        cancelled=entries[states.CANCELLED],
+    )

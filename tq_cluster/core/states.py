@@ -8,6 +8,8 @@ from tq.v1 import task_pb2
 
 State: TypeAlias = task_pb2.TaskState.ValueType
 
+NONE: Final = task_pb2.TASK_STATE_UNSPECIFIED
+"""Of what is counted by state: the place of all tasks together."""
 SCHEDULED: Final = task_pb2.TASK_STATE_SCHEDULED
 PENDING: Final = task_pb2.TASK_STATE_PENDING
 RUNNING: Final = task_pb2.TASK_STATE_RUNNING

@@ -33,6 +33,7 @@ def arrive(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> N
     else:
         row.state = states.PENDING
     _index_waiting(space, queue, number, row)
+    queue.entries[states.NONE] += 1
     _list(space, queue, number, row.state, _NOTHING)
 
 
@@ -169,6 +170,7 @@ def _list(space: Space, queue: Queue, number: int, state: states.State, listing:
     key = tables.by_state_key(space.prefix, state, queue.queue_id, number)
     space.workspace.put(tables.BY_STATE, key, listing)
     queue.counts[state] += 1
+    queue.entries[state] += 1
     queue.changed = space.batch.changed = True
 
 

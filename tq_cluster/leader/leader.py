@@ -11,8 +11,9 @@ from typing import Protocol, TypeVar
 
 from tq.v1 import task_service_pb2, worker_service_pb2
 from tq_cluster.clock import Clock
-from tq_cluster.core import queries
+from tq_cluster.core import pages, queries
 from tq_cluster.core.batch import Draw
+from tq_cluster.core.limits import DEFAULT_LIMITS
 from tq_cluster.core.operations import (
     Claim,
     FormCluster,
@@ -20,6 +21,7 @@ from tq_cluster.core.operations import (
     Outcome,
     Refused,
     Replied,
+    Report,
     Wakeups,
 )
 from tq_cluster.core.types import FencingToken, TaskId
@@ -35,6 +37,7 @@ from tq_cluster.leader.leases import LeaseTable
 from tq_cluster.leader.logtime import LogTime
 from tq_cluster.leader.ticker import Ticker
 from tq_cluster.leader.waiters import WAKE_AGAIN, Waiters
+from tq_cluster.leader.workers import WorkerRegistry
 from tq_cluster.raft.door import Log, LogStatus, Role
 
 _logger = logging.getLogger(__name__)
@@ -94,6 +97,7 @@ class Leader:
         self._loop = asyncio.get_running_loop()
         self._log_time = LogTime(clock, self._peer_offsets_ms, members)
         self._leases = LeaseTable(self._loop.time)
+        self._workers = WorkerRegistry(self._loop.time)
         self._claimants: Waiters[str] = Waiters()
         self._watchers: Waiters[TaskId] = Waiters()
         self._ticker = Ticker(leases=self._leases, view=state.view, now_ms=self._log_time.now_ms)
@@ -122,7 +126,11 @@ class Leader:
 
     async def submit(self, operation: Operation) -> Outcome:
         """Have one operation decided, committed and applied; raises what Committer.submit does."""
-        return await self._committer.submit(operation)
+        outcome = await self._committer.submit(operation)
+        if isinstance(operation, Report) and isinstance(outcome, Replied):
+            assert isinstance(outcome.reply, worker_service_pb2.ReportResponse)
+            self._workers.reported(operation.request, outcome.reply)
+        return outcome
 
     async def read(self, query: Callable[[View], Answer]) -> Answer:
         """Answer ``query`` from a state that holds every write acknowledged before this call."""
@@ -151,6 +159,7 @@ class Leader:
         self._check_reign()
         reply, live = queries.heartbeat(self._state.view(), request)
         self._leases.renew(live, received_s)
+        self._workers.renewed(request.worker_id, live)
         return reply
 
     async def claim(self, operation: Claim, wait_s: float, received_s: float) -> Outcome:
@@ -160,7 +169,10 @@ class Leader:
         """
         give_up_s = self._loop.time() + wait_s
         queues = list(operation.request.queues)
-        with self._claimants.join(queues) as waiter:
+        with (
+            self._workers.claiming(operation.request),
+            self._claimants.join(queues) as waiter,
+        ):
             while True:
                 outcome = await self._claim_once(operation, received_s, queues)
                 if outcome is not None:
@@ -186,6 +198,28 @@ class Leader:
                 if answer.finished or not await waiter.wait(give_up_s - self._loop.time()):
                     return Replied(reply=answer)
                 self._check_reign()
+
+    async def list_workers(
+        self, request: worker_service_pb2.ListWorkersRequest
+    ) -> Replied | Refused:
+        """List the workers that this leader has heard from."""
+        size = pages.size_of(request.page_size, DEFAULT_LIMITS)
+        position = pages.position_of(request, request.page_token)
+        if isinstance(size, Refused):
+            return size
+        if isinstance(position, Refused):
+            return position
+        await self._log.confirm()
+        after = position.decode(errors="replace")
+        found, more = self._workers.listing(self._leases, after, size)
+        reply = worker_service_pb2.ListWorkersResponse(
+            workers=found, leader_id=self._log.status().leader_id or ""
+        )
+        if more:
+            position = found[-1].worker_id.encode()
+            reply.next_page_token = pages.token_of(request, position)
+        reply.observed.FromMilliseconds(int(self._workers.observed_s() * 1000))
+        return Replied(reply=reply)
 
     # ---------------------------------------------------------------- reigns
 
@@ -214,6 +248,7 @@ class Leader:
     def _begin_reign(self, term: int) -> None:
         self._reign = term
         self._leases.clear()  # of what an entry granted that was answered after the last reign
+        self._workers.clear()
         view = self._state.view()
         self._log_time.begin(queries.log_time(view))
         self._ticker.start(wake=self._committer.wake, ended=self._ended)
@@ -272,6 +307,7 @@ class Leader:
             self._leases.grant(lease)
         for token in wakeups.ended:
             self._leases.end(token)
+            self._workers.ended(token)
         for queue in wakeups.ready_queues:
             self._claimants.wake(queue, WAKE_AGAIN)
         for task_id in wakeups.finished:
@@ -302,6 +338,8 @@ class Leader:
             return outcome if reply.lost_task_ids else None
         for task in reply.tasks:
             task.waited.FromMilliseconds(waited_ms)
+        tokens = [FencingToken(task.token) for task in reply.tasks]
+        self._workers.granted(operation.request.worker_id, tokens)
         self._pass_on(queues, WAKE_AGAIN)
         return outcome
 

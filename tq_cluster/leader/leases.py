@@ -34,6 +34,9 @@ class LeaseTable:
     def __len__(self) -> int:
         return len(self._leases)
 
+    def __contains__(self, token: object) -> bool:
+        return token in self._leases
+
     def clear(self) -> None:
         """Forget everything: the reign is over."""
         self._leases.clear()

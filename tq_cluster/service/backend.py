@@ -43,6 +43,11 @@ class Leading(Protocol):
     ) -> Replied | Refused:
         """Answer with the task once it is terminal, or as it is after ``wait_s``."""
 
+    async def list_workers(
+        self, request: worker_service_pb2.ListWorkersRequest
+    ) -> Replied | Refused:
+        """List the workers that were heard from."""
+
 
 class CommittedView(View, Protocol):
     """What this node has on its disk."""

@@ -45,6 +45,12 @@ class WorkerServicer:
                 handle=self.report,
                 repeat=Repeat.SAFE,
             ),
+            Method(
+                name="ListWorkers",
+                request=pb.ListWorkersRequest,
+                handle=self.list_workers,
+                repeat=Repeat.READ,
+            ),
         )
 
     async def claim(self, request: pb.ClaimRequest, call: Call) -> pb.ClaimResponse:
@@ -66,6 +72,13 @@ class WorkerServicer:
         self._may_work(call)
         operation = Report(request=request, caller=call.caller)
         reply: pb.ReportResponse = reply_of(await self._leading.submit(operation))
+        return reply
+
+    async def list_workers(
+        self, request: pb.ListWorkersRequest, call: Call
+    ) -> pb.ListWorkersResponse:
+        self._authorize(call.caller.principal, Verb.READ, call.caller.namespace, "")
+        reply: pb.ListWorkersResponse = reply_of(await self._leading.list_workers(request))
         return reply
 
     def _may_work(self, call: Call, queue: str = "") -> None:

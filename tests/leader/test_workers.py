@@ -1,0 +1,83 @@
+"""The workers that a leader has heard from."""
+
+from __future__ import annotations
+
+from tq.v1 import worker_service_pb2 as pb
+from tq_cluster.core.types import FencingToken
+from tq_cluster.leader.workers import FORGOTTEN_S, WORKERS_MAX, WorkerRegistry
+
+
+class Noted:
+    """A registry on a clock that stands still unless a test moves it."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.registry = WorkerRegistry(lambda: self.now_s)
+
+    def claim(self, worker_id: str, *tokens: int) -> None:
+        with self.registry.claiming(pb.ClaimRequest(worker_id=worker_id, queues=["q"])):
+            self.registry.granted(worker_id, [FencingToken(token) for token in tokens])
+
+    def listed(self, *live: int) -> dict[str, pb.WorkerInfo]:
+        found, more = self.registry.listing(
+            [FencingToken(token) for token in live], "", WORKERS_MAX
+        )
+        assert not more
+        return {worker.worker_id: worker for worker in found}
+
+
+def test_a_worker_that_falls_silent_is_listed_with_its_silence_and_then_forgotten() -> None:
+    noted = Noted()
+    noted.claim("gone")
+    noted.now_s += 10
+    noted.claim("here")
+
+    assert noted.listed()["gone"].silence.ToMilliseconds() == 10_000
+    noted.now_s += FORGOTTEN_S - 5
+
+    assert list(noted.listed()) == ["here"]
+
+
+def test_only_leases_that_stand_are_counted() -> None:
+    noted = Noted()
+    noted.claim("w", 1, 2, 3)
+    noted.registry.ended(FencingToken(1))
+
+    assert noted.listed(1, 2)["w"].leases == 1
+    assert noted.listed(1, 2)["w"].claimed == 3
+
+
+def test_a_lease_that_moves_to_another_worker_is_counted_there() -> None:
+    noted = Noted()
+    noted.claim("w1", 1)
+    noted.claim("w2")
+
+    noted.registry.renewed("w2", [FencingToken(1)])
+
+    assert [worker.leases for worker in noted.listed(1).values()] == [0, 1]
+
+
+def test_a_claim_that_is_granted_again_counts_once() -> None:
+    noted = Noted()
+    noted.claim("w", 1)
+    noted.claim("w", 1)
+
+    assert noted.listed(1)["w"].claimed == 1
+
+
+def test_the_workers_remembered_are_bounded_and_the_most_silent_go_first() -> None:
+    noted = Noted()
+    for number in range(WORKERS_MAX + 5):
+        noted.claim(f"w{number}")
+
+    assert len(noted.registry) == WORKERS_MAX
+    assert "w4" not in noted.listed()
+    assert "w5" in noted.listed()
+
+
+def test_what_cannot_be_a_workers_id_is_not_noted() -> None:
+    noted = Noted()
+    noted.claim("")
+    noted.claim("x" * 201)
+
+    assert noted.listed() == {}

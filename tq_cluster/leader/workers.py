@@ -1,0 +1,164 @@
+"""Who works: the workers that a leader has heard from.
+
+It is what their own calls say, kept in memory and gone with the reign; nothing is decided by it. A
+new leader has heard from every worker that is alive within one long poll.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from tq.v1 import worker_service_pb2 as pb
+from tq_cluster.core.types import FencingToken
+
+FORGOTTEN_S: Final = 300.0
+"""A worker that was silent for so long is not listed any more."""
+WORKERS_MAX: Final = 10_000
+WORKER_ID_CHARS_MAX: Final = 200
+QUEUES_MAX: Final = 64
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker, as this leader has seen it."""
+
+    worker_id: str
+    seen_s: float
+    queues: tuple[str, ...] = ()
+    waiting: int = 0
+    """Claims of its that are being answered or wait for a task."""
+    claimed: int = 0
+    completed: int = 0
+    failed: int = 0
+    released: int = 0
+
+
+class WorkerRegistry:
+    """Workers by id, the one that was silent for longest first."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._now_s = now_s
+        self._since_s = now_s()
+        self._workers: OrderedDict[str, Worker] = OrderedDict()
+        self._holders: dict[FencingToken, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def clear(self) -> None:
+        """Forget everybody: another reign begins."""
+        self._since_s = self._now_s()
+        self._workers.clear()
+        self._holders.clear()
+
+    @contextmanager
+    def claiming(self, request: pb.ClaimRequest) -> Iterator[None]:
+        """Note who claims, and that it waits until the context ends."""
+        worker = self._seen(request.worker_id)
+        if worker is None or len(request.queues) > QUEUES_MAX:
+            yield
+            return
+        worker.queues = tuple(request.queues)
+        worker.waiting += 1
+        try:
+            yield
+        finally:
+            worker.waiting -= 1
+            self._seen(request.worker_id)
+
+    def granted(self, worker_id: str, tokens: Iterable[FencingToken]) -> None:
+        """Note what a claim was answered with."""
+        worker = self._seen(worker_id)
+        if worker is None:
+            return
+        for token in tokens:
+            if self._holders.get(token) != worker_id:  # a repeated claim is granted the same again
+                self._holders[token] = worker_id
+                worker.claimed += 1
+
+    def renewed(self, worker_id: str, live: Iterable[FencingToken]) -> None:
+        """Note a heartbeat, and which leases it keeps."""
+        if self._seen(worker_id) is not None:
+            for token in live:
+                self._holders[token] = worker_id
+
+    def reported(self, request: pb.ReportRequest, response: pb.ReportResponse) -> None:
+        """Note what became of attempts."""
+        worker = self._seen(request.worker_id)
+        if worker is None:
+            return
+        for report, result in zip(request.reports, response.results, strict=True):
+            if result.status != pb.ReportResult.STATUS_RECORDED:
+                continue
+            match report.WhichOneof("outcome"):
+                case "complete":
+                    worker.completed += 1
+                case "fail":
+                    worker.failed += 1
+                case "release":
+                    worker.released += 1
+
+    def ended(self, token: FencingToken) -> None:
+        """Note that a lease has ended."""
+        self._holders.pop(token, None)
+
+    def listing(
+        self, live: Container[FencingToken], after: str, limit: int
+    ) -> tuple[list[pb.WorkerInfo], bool]:
+        """Up to ``limit`` workers with ids above ``after``, in their order; and if there are more.
+
+        ``live`` holds the leases that stand.
+        """
+        self._forget()
+        now_s = self._now_s()
+        leases = Counter(holder for token, holder in self._holders.items() if token in live)
+        found = sorted(worker_id for worker_id in self._workers if worker_id > after)
+        return [
+            _info(self._workers[worker_id], leases[worker_id], now_s) for worker_id in found[:limit]
+        ], len(found) > limit
+
+    def observed_s(self) -> float:
+        """For how long workers have been noted."""
+        return self._now_s() - self._since_s
+
+    def _seen(self, worker_id: str) -> Worker | None:
+        """The worker that has just made a call; None for an id that cannot be one's."""
+        if not 1 <= len(worker_id) <= WORKER_ID_CHARS_MAX:
+            return None
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            self._forget()
+            while len(self._workers) >= WORKERS_MAX:
+                self._workers.popitem(last=False)
+            worker = self._workers[worker_id] = Worker(worker_id, self._now_s())
+        worker.seen_s = self._now_s()
+        self._workers.move_to_end(worker_id)
+        return worker
+
+    def _forget(self) -> None:
+        """Drop those who were silent for too long."""
+        too_long_ago_s = self._now_s() - FORGOTTEN_S
+        while self._workers:
+            first = next(iter(self._workers.values()))
+            if first.seen_s > too_long_ago_s:
+                return
+            del self._workers[first.worker_id]
+
+
+def _info(worker: Worker, leases: int, now_s: float) -> pb.WorkerInfo:
+    info = pb.WorkerInfo(
+        worker_id=worker.worker_id,
+        queues=worker.queues,
+        leases=leases,
+        waiting=worker.waiting > 0,
+        claimed=worker.claimed,
+        completed=worker.completed,
+        failed=worker.failed,
+        released=worker.released,
+    )
+    info.silence.FromMilliseconds(int((now_s - worker.seen_s) * 1000))
+    return info
