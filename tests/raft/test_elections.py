@@ -367,6 +367,8 @@ def test_who_cannot_hand_over_goes_on_as_before() -> None:
     async def scenario(cluster: Cluster) -> None:
         await cluster.start()
         leader = await cluster.await_leader()
+        cluster.load.on = False
+        await cluster.put(b"nothing is in flight")
         heir = cluster.followers()[0]
         heir.pause()
         handing_over = asyncio.ensure_future(leader.replica.transfer_leadership(heir.name, 0.5))

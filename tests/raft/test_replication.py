@@ -323,6 +323,7 @@ def test_a_snapshot_older_than_the_state_does_not_take_it_back() -> None:
         leader = stage.puppets["n1"]
         leader.say(append=append(1, (1, 0), [(1, b"entry")] * 9, commit_index=10))
         await stage.until("it is applied", lambda: stage.host.machine.applied.index == 10)
+        state = stage.host.machine.entries
         content = b'[[1, 0, ""], [2, 1, "00"]]'
         leader.say(
             snapshot_chunk=peer_pb2.SnapshotChunk(
@@ -338,6 +339,7 @@ def test_a_snapshot_older_than_the_state_does_not_take_it_back() -> None:
         assert (await leader.hears("snapshot_reply")).snapshot_reply.installed
         await stage.pass_time(0.2)
 
+        assert stage.host.machine.entries is state
         assert stage.host.machine.applied.index == 10
 
     on_stage(scenario)
@@ -424,6 +426,10 @@ def test_a_node_whose_state_ends_before_its_journal_begins_waits_for_a_snapshot(
         assert "waits for a peer's snapshot" in hurt.replica.status().message
         helper = next(host for host in cluster.hosts.values() if host is not hurt)
         await helper.start()
+        helper.pause()
+        await asyncio.sleep(2.0)
+        assert hurt.replica._engine.elections._attempts == 0, "it could not lead if it were elected"
+        helper.resume()
         await cluster.until("somebody leads", lambda: cluster.leader() is not None)
         assert cluster.leader() is helper
         assert hurt.replica.status().term == helper.replica.status().term
