@@ -21,7 +21,8 @@ from tq_cluster.raft.network import Network
 log = logging.getLogger(__name__)
 
 REDIAL_MIN_S = 0.020
-REDIAL_MAX_S = 0.500
+REDIAL_MAX_S = 0.100
+"""Short: while two nodes that could elect a leader have not found each other, nobody can write."""
 REFUSED_REDIAL_S = 1.0
 SWEEP_S = 0.5
 SILENT_SWEEPS_MAX = 6
