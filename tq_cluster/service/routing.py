@@ -205,7 +205,8 @@ class Router:
 
     def _given_up(self, method: Method, attempts: _Attempts, why: str) -> CallError:
         if attempts.maybe_applied:
-            return errors.outcome_unknown(f"{attempts.maybe_applied}; then: {why}")
+            then = f"; then: {why}" if why != attempts.maybe_applied else ""
+            return errors.outcome_unknown(attempts.maybe_applied + then)
         return errors.no_leader(f"{method.name} found no leader in time: {why}")
 
     def _trailing(self, request_id: str) -> list[tuple[str, str | bytes]]:
