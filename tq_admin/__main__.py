@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tq_admin import cluster, dead_letters, queues, submit, tasks
+from tq_admin import cluster, dead_letters, monitor, queues, stats, submit, tasks, workers
 from tq_admin.command import AddressOption, Globals, OutputOption, TimeoutOption, command
 
 EPILOG = (
@@ -33,25 +33,29 @@ def remember_globals(
 
 
 command(app, "submit")(submit.submit)
-command(app, "status")(tasks.status)
-command(app, "list")(tasks.list_tasks)
+command(app, "status", watchable=True)(tasks.status)
+command(app, "list", watchable=True)(tasks.list_tasks)
 command(app, "cancel")(tasks.cancel)
 command(app, "retry")(dead_letters.retry)
 command(app, "purge")(queues.purge)
-command(app, "cluster-status")(cluster.cluster_status)
+command(app, "workers", watchable=True)(workers.list_workers)
+command(app, "stats", watchable=True)(stats.stats)
+command(app, "queue-depth", watchable=True)(stats.queue_depth)
+command(app, "monitor")(monitor.monitor)
+command(app, "cluster-status", watchable=True)(cluster.cluster_status)
 command(app, "transfer-leadership")(cluster.transfer_leadership)
 
 queues_app = typer.Typer(no_args_is_help=True, help="What queues hold and how they behave.")
 app.add_typer(queues_app, name="queues")
-command(queues_app, "list")(queues.list_queues)
-command(queues_app, "show")(queues.show)
+command(queues_app, "list", watchable=True)(queues.list_queues)
+command(queues_app, "show", watchable=True)(queues.show)
 command(queues_app, "configure")(queues.configure)
 command(queues_app, "pause")(queues.pause)
 command(queues_app, "resume")(queues.resume)
 
 dead_letters_app = typer.Typer(no_args_is_help=True, help="Tasks that were given up.")
 app.add_typer(dead_letters_app, name="dead-letters")
-command(dead_letters_app, "list")(dead_letters.list_dead_letters)
+command(dead_letters_app, "list", watchable=True)(dead_letters.list_dead_letters)
 command(dead_letters_app, "show")(dead_letters.show)
 command(dead_letters_app, "redrive")(dead_letters.redrive)
 command(dead_letters_app, "delete")(dead_letters.delete)

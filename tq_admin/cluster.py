@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, cast
 
 import grpc
@@ -15,10 +16,10 @@ from tq.v1.cluster_service_pb2 import (
     NodeStatus,
 )
 from tq.v1.cluster_service_pb2_grpc import ClusterServiceStub
-from tq_admin.command import Session
 from tq_admin.failures import ExitCode, Failure, doing, nobody
-from tq_admin.output import details, grid
+from tq_admin.output import details, grid, latency, size, span
 from tq_admin.plain import Plain, plain
+from tq_admin.session import Session
 
 # The asked node asks its peers meanwhile; one that says nothing for so long is as good as down.
 STATUS_S = 3.0
@@ -30,17 +31,26 @@ CONNECTING = re.compile(
     r"(Failed to connect to remote host: )?"
 )
 COLUMNS = ("NODE", "ADDRESS", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "REACHABLE", "MESSAGE")
+WIDE_COLUMNS = (
+    *("NODE", "VERSION", "UP", "FSYNC P50", "FSYNC P99", "LONGEST HOLD"),
+    *("JOURNAL", "STATE", "DISK FREE"),
+)
 
 
-def cluster_status(session: Session) -> None:
+def cluster_status(
+    session: Session,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Also versions, latencies and what is on the disks.")
+    ] = False,
+) -> None:
     """Show every node's role, term, indexes, lag and reachability.
 
     Works with nodes down and without a leader; exits with 3 when no leader is known.
     """
-    asked, response = _ask_in_turn(session.addresses, min(STATUS_S, session.timeout_s))
+    asked, response = ask_in_turn(session.addresses, min(STATUS_S, session.timeout_s))
     data = {"asked": asked, **plain(response)}
-    session.output.show(data, lambda: _render(data))
-    if _leader(response) is None:
+    session.output.show(data, lambda: _render(data, wide=wide))
+    if leader_of(response) is None:
         reachable = sum(node.reachable for node in response.nodes)
         raise Failure(
             f"the cluster has no leader: {reachable} of {len(response.nodes)} nodes are reachable",
@@ -61,7 +71,7 @@ def transfer_leadership(
     session.output.show({"leader_id": leader_id}, lambda: details([("leader", leader_id)]))
 
 
-def _ask_in_turn(
+def ask_in_turn(
     addresses: tuple[str, ...], timeout_s: float
 ) -> tuple[str, GetClusterStatusResponse]:
     """The first answer that knows a leader; failing that, the one of the latest term.
@@ -77,7 +87,7 @@ def _ask_in_turn(
             call = cast("grpc.Call", error)  # a unary call's error is the call itself
             causes[address] = CONNECTING.sub("", call.details() or call.code().name)
         else:
-            if _leader(answers[address]) is not None:
+            if leader_of(answers[address]) is not None:
                 return address, answers[address]
     if not answers:
         raise nobody(causes)
@@ -90,14 +100,15 @@ def _ask(address: str, timeout_s: float) -> GetClusterStatusResponse:
         return stub.GetClusterStatus(GetClusterStatusRequest(), timeout=timeout_s)
 
 
-def _leader(response: GetClusterStatusResponse) -> NodeStatus | None:
+def leader_of(response: GetClusterStatusResponse) -> NodeStatus | None:
+    """The node that leads and says so itself."""
     leaders = [
         node for node in response.nodes if node.reachable and node.role == NodeStatus.ROLE_LEADER
     ]
     return max(leaders, key=lambda node: node.term, default=None)
 
 
-def _render(data: Plain) -> RenderableType:
+def _render(data: Plain, *, wide: bool) -> RenderableType:
     heading = details(
         [
             ("cluster", data["cluster_id"]),
@@ -106,7 +117,34 @@ def _render(data: Plain) -> RenderableType:
             ("as seen by", data["asked"]),
         ]
     )
-    return Group(heading, grid(COLUMNS, [_row(node) for node in data["nodes"]]))
+    tables = [grid(COLUMNS, [_row(node) for node in data["nodes"]])]
+    if wide:
+        rows = [_wide_row(node) for node in data["nodes"]]
+        tables.append(grid(WIDE_COLUMNS, rows, right=WIDE_COLUMNS[2:]))
+    return Group(heading, *tables)
+
+
+def _wide_row(node: Plain) -> tuple[object, ...]:
+    if not node["reachable"]:
+        return (node["node_id"], *("-",) * (len(WIDE_COLUMNS) - 1))
+    return (
+        node["node_id"],
+        node["version"],
+        uptime(node["started_at"]),
+        latency(node["fsync_p50"]),
+        latency(node["fsync_p99"]),
+        latency(node["loop_hold_max"]),
+        size(node["journal_bytes"]),
+        size(node["state_bytes"]),
+        size(node["disk_free_bytes"]),
+    )
+
+
+def uptime(started_at: str | None) -> str:
+    """How long ago a node started."""
+    if started_at is None:
+        return ""
+    return span((datetime.now(UTC) - datetime.fromisoformat(started_at)).total_seconds())
 
 
 def _row(node: Plain) -> tuple[object, ...]:

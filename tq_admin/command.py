@@ -8,6 +8,7 @@ import socket
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -15,6 +16,8 @@ import typer
 from tq_admin import values
 from tq_admin.failures import ExitCode, Failure, nobody
 from tq_admin.output import Format, Output
+from tq_admin.session import Session
+from tq_admin.watch import EVERY_MIN_S, watch
 from tq_client import Client
 
 ADDRESS_VARIABLE = "TQ_ADDRESS"
@@ -52,6 +55,16 @@ TimeoutOption = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+WatchOption = Annotated[
+    float | None,
+    typer.Option(
+        "--watch",
+        "-w",
+        metavar="SECONDS",
+        min=EVERY_MIN_S,
+        help="Show it again so often, until q or Ctrl-C; as JSON, a reading a line.",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,21 +76,16 @@ class Globals:
     timeout: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
-    """What a command works with."""
-
-    client: Client
-    addresses: tuple[str, ...]
-    timeout_s: float
-    output: Output
-
-
 Function = TypeVar("Function", bound=Callable[..., None])
 
 
-def command(app: typer.Typer, name: str) -> Callable[[Function], Function]:
-    """Register a function (session, *its own options) as a command of the app."""
+def command(
+    app: typer.Typer, name: str, *, watchable: bool = False
+) -> Callable[[Function], Function]:
+    """Register a function (session, *its own options) as a command of the app.
+
+    A watchable one only reads, and has --watch.
+    """
 
     def register(function: Function) -> Function:
         def run(
@@ -85,14 +93,18 @@ def command(app: typer.Typer, name: str) -> Callable[[Function], Function]:
             address: AddressOption = None,
             output: OutputOption = None,
             timeout: TimeoutOption = None,
+            watch: WatchOption = None,
             **own: Any,  # noqa: ANN401 - the function's own options, as typer parsed them
         ) -> None:
             here = Globals(address=address, output=output, timeout=timeout)
-            _run(function, here, ctx.obj, own)
+            _run(function, here, ctx, own, watch)
 
         _, *own_parameters = inspect.signature(function, eval_str=True).parameters.values()
-        context, *global_parameters, _ = inspect.signature(run, eval_str=True).parameters.values()
-        parameters = [context, *own_parameters, *global_parameters]
+        context, *global_parameters, every, _ = inspect.signature(
+            run, eval_str=True
+        ).parameters.values()
+        repeating = [every] if watchable else []
+        parameters = [context, *own_parameters, *repeating, *global_parameters]
         keyword_only = [
             parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters
         ]
@@ -105,12 +117,19 @@ def command(app: typer.Typer, name: str) -> Callable[[Function], Function]:
 
 
 def _run(
-    function: Callable[..., None], here: Globals, before: Globals, own: dict[str, Any]
+    function: Callable[..., None],
+    here: Globals,
+    ctx: typer.Context,
+    own: dict[str, Any],
+    every_s: float | None,
 ) -> None:
     try:
-        session = _open(here, before)
+        session = _open(here, ctx.obj)
         with session.client:
-            function(session, **own)
+            if every_s is None:
+                function(session, **own)
+            else:
+                watch(session, every_s, ctx.command_path, partial(function, **own))
     except Failure as failure:
         typer.echo(f"tq-admin: {failure.message}", err=True)
         if failure.advice:

@@ -8,11 +8,11 @@ import typer
 from rich.console import RenderableType
 
 from tq.v1.task_pb2 import TaskState
-from tq_admin.command import Session
 from tq_admin.confirm import YesOption, confirm
 from tq_admin.failures import Failure, doing
 from tq_admin.output import details, grid, instant
 from tq_admin.plain import Plain, plain
+from tq_admin.session import Session
 from tq_admin.tasks import first, page_size, show_task, state_name
 
 # What one call takes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,9 @@ from rich.text import Text
 
 # Wide enough that a table sent to a file or a pipe is not cut to a terminal's 80 columns.
 PIPE_COLUMNS = 200
+UNIT_STEP = 1_000
+PRECISE_MS = 10
+PRECISE_RATE = 10
 
 STATE_STYLES = {
     "PENDING": "cyan",
@@ -43,15 +46,19 @@ class Format(enum.StrEnum):
 class Output:
     """Prints one command's results to stdout, and remarks about them to stderr."""
 
-    def __init__(self, format_: Format) -> None:
+    def __init__(self, format_: Format, *, stream: bool = False) -> None:
+        """``stream``: one reading follows the other, told apart by lines or document marks."""
         self.format = format_
+        self._stream = stream
 
     def show(self, data: Any, table: Callable[[], RenderableType]) -> None:  # noqa: ANN401 - plain data
         """Print the data as asked; `table` draws it for people."""
         match self.format:
             case Format.JSON:
-                sys.stdout.write(json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+                indent = None if self._stream else 2
+                sys.stdout.write(json.dumps(data, ensure_ascii=False, indent=indent) + "\n")
             case Format.YAML:
+                sys.stdout.write("---\n" if self._stream else "")
                 sys.stdout.write(yaml.safe_dump(data, allow_unicode=True, sort_keys=False))
             case Format.TABLE:
                 _console(stderr=False).print(table())
@@ -61,12 +68,34 @@ class Output:
         _console(stderr=True).print(Text(text))
 
 
-def grid(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> Table:
-    """A table whose numbers stand to the right."""
+class Screenful(Output):
+    """Gathers what a command shows, for a screen that is drawn as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__(Format.TABLE)
+        self.shown: list[RenderableType] = []
+
+    def show(self, data: Any, table: Callable[[], RenderableType]) -> None:  # noqa: ANN401, ARG002 - as above
+        """Keep the table."""
+        self.shown.append(table())
+
+    def remark(self, text: str) -> None:
+        """Keep it beneath."""
+        self.shown.append(Text(text, style="dim"))
+
+
+def grid(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    title: str = "",
+    right: Collection[str] = (),
+) -> Table:
+    """A table whose numbers, and the columns in ``right``, stand to the right."""
     table = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
     for position, column in enumerate(columns):
         kinds = {type(row[position]) for row in rows if row[position] != "-"}
-        numeric = kinds == {int}
+        numeric = kinds == {int} or column in right
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(cell(value) for value in row))
@@ -114,6 +143,31 @@ def span(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def latency(value: str | None) -> str:
+    """A short Duration as protobuf writes it, "0.000512s", in milliseconds."""
+    if value is None:
+        return ""
+    milliseconds = float(value.removesuffix("s")) * 1000
+    return f"{milliseconds:.2f} ms" if milliseconds < PRECISE_MS else f"{milliseconds:.0f} ms"
+
+
+def size(amount: int) -> str:
+    """Bytes in the unit that suits them."""
+    value = float(amount)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < UNIT_STEP:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= UNIT_STEP
+    return f"{value:.1f} TB"
+
+
+def rate(per_s: float, unit: str = "/s") -> str:
+    """So many a second, a dot where nothing happens."""
+    if per_s == 0:
+        return "·"
+    return f"{per_s:,.0f}{unit}" if per_s >= PRECISE_RATE else f"{per_s:.1f}{unit}"
 
 
 def _console(*, stderr: bool) -> Console:

@@ -10,11 +10,11 @@ from rich.console import RenderableType
 
 from tq.v1.queue_service_pb2 import QueueSettings
 from tq_admin import values
-from tq_admin.command import Session
 from tq_admin.confirm import YesOption, confirm
 from tq_admin.failures import Failure, doing
 from tq_admin.output import details, grid, instant
 from tq_admin.plain import Plain, plain
+from tq_admin.session import Session
 from tq_admin.tasks import first
 from tq_client.errors import NotFoundError
 

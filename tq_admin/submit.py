@@ -12,9 +12,9 @@ import typer
 
 from tq.v1.task_pb2 import Task, TaskSpec, TaskState
 from tq_admin import values
-from tq_admin.command import Session
 from tq_admin.failures import Failure, doing
 from tq_admin.output import details
+from tq_admin.session import Session
 from tq_admin.tasks import show_task, state_name
 from tq_client import TqError
 

@@ -12,10 +12,10 @@ from rich.console import Group, RenderableType
 
 from tq.v1.task_pb2 import Task, TaskState
 from tq_admin import values
-from tq_admin.command import Session
 from tq_admin.failures import Failure, doing
 from tq_admin.output import details, grid, instant
 from tq_admin.plain import Plain, enum_name, plain
+from tq_admin.session import Session
 
 # What a table shows of a payload or a result; JSON and YAML show all of it.
 PREVIEW_CHARACTERS = 400

@@ -19,6 +19,8 @@ from tq.v1 import queue_service_pb2 as queue_pb
 from tq.v1 import queue_service_pb2_grpc as queue_grpc
 from tq.v1 import task_service_pb2 as task_service_pb
 from tq.v1 import task_service_pb2_grpc as task_grpc
+from tq.v1 import worker_service_pb2 as worker_pb
+from tq.v1 import worker_service_pb2_grpc as worker_grpc
 
 PRIORITY_MAX = 255
 
@@ -38,6 +40,7 @@ class FakeBroker(
     task_grpc.TaskServiceServicer,
     queue_grpc.QueueServiceServicer,
     cluster_grpc.ClusterServiceServicer,
+    worker_grpc.WorkerServiceServicer,
 ):
     """One node; `before` may refuse any call before it is looked at."""
 
@@ -46,6 +49,9 @@ class FakeBroker(
         self.settings: dict[str, queue_pb.QueueSettings] = {}
         self.submits: list[task_service_pb.SubmitRequest] = []
         self.purges = 0
+        self.submitted_a_reading = 0
+        self.readings = 0
+        self.workers = worker_pb.ListWorkersResponse(leader_id="n2")
         self.waits_until_finished = 1
         self.cluster = cluster_pb.GetClusterStatusResponse()
         self.before: Callable[[grpc.ServicerContext], None] = lambda context: None
@@ -134,6 +140,7 @@ class FakeBroker(
         self, request: queue_pb.ListQueuesRequest, context: grpc.ServicerContext
     ) -> queue_pb.ListQueuesResponse:
         self.before(context)
+        self.readings += 1
         return queue_pb.ListQueuesResponse(queues=[self._stats(name) for name in self._queues()])
 
     def ConfigureQueue(
@@ -209,6 +216,27 @@ class FakeBroker(
     ) -> cluster_pb.TransferLeadershipResponse:
         return cluster_pb.TransferLeadershipResponse(leader_id=request.target_node_id or "n2")
 
+    def ListWorkers(
+        self, request: worker_pb.ListWorkersRequest, context: grpc.ServicerContext
+    ) -> worker_pb.ListWorkersResponse:
+        self.before(context)
+        return self.workers
+
+    def Claim(
+        self, request: worker_pb.ClaimRequest, context: grpc.ServicerContext
+    ) -> worker_pb.ClaimResponse:
+        raise NotImplementedError
+
+    def Heartbeat(
+        self, request: worker_pb.HeartbeatRequest, context: grpc.ServicerContext
+    ) -> worker_pb.HeartbeatResponse:
+        raise NotImplementedError
+
+    def Report(
+        self, request: worker_pb.ReportRequest, context: grpc.ServicerContext
+    ) -> worker_pb.ReportResponse:
+        raise NotImplementedError
+
     def _task(self, task_id: str, context: grpc.ServicerContext) -> task_pb2.Task:
         if task_id not in self.tasks:
             refuse(context, grpc.StatusCode.NOT_FOUND, "NOT_FOUND", f"no task {task_id}")
@@ -231,7 +259,28 @@ class FakeBroker(
             pending=states.count(task_pb2.TASK_STATE_PENDING),
             failed=states.count(task_pb2.TASK_STATE_FAILED),
             settings=self.settings.get(queue),
+            totals=queue_pb.QueueTotals(submitted=self.submitted_a_reading * self.readings),
         )
+
+
+def cluster(
+    *, leader: str, down: tuple[str, ...] = (), term: int = 4
+) -> cluster_pb.GetClusterStatusResponse:
+    """Three nodes as one of them sees them."""
+    response = cluster_pb.GetClusterStatusResponse(cluster_id="c1", leader_id=leader, term=term)
+    for node_id in ("n1", "n2", "n3"):
+        node = response.nodes.add(node_id=node_id, address=f"{node_id}.example:7001")
+        if node_id in down:
+            node.unreachable_reason = "connection refused"
+            continue
+        node.reachable = True
+        node.role = (
+            cluster_pb.NodeStatus.ROLE_LEADER
+            if node_id == leader
+            else cluster_pb.NodeStatus.ROLE_FOLLOWER
+        )
+        node.term, node.commit_index, node.applied_index = term, 1_207, 1_205
+    return response
 
 
 @contextmanager
@@ -241,6 +290,7 @@ def serving(broker: FakeBroker) -> Iterator[str]:
     task_grpc.add_TaskServiceServicer_to_server(broker, server)
     queue_grpc.add_QueueServiceServicer_to_server(broker, server)
     cluster_grpc.add_ClusterServiceServicer_to_server(broker, server)
+    worker_grpc.add_WorkerServiceServicer_to_server(broker, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:

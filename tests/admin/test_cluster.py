@@ -8,22 +8,7 @@ import grpc
 import pytest
 
 from tests.admin.conftest import Admin
-from tests.admin.fake_broker import FakeBroker, refuse, serving
-from tq.v1.cluster_service_pb2 import GetClusterStatusResponse, NodeStatus
-
-
-def cluster(*, leader: str, down: tuple[str, ...] = (), term: int = 4) -> GetClusterStatusResponse:
-    """Three nodes as one of them sees them."""
-    response = GetClusterStatusResponse(cluster_id="c1", leader_id=leader, term=term)
-    for node_id in ("n1", "n2", "n3"):
-        node = response.nodes.add(node_id=node_id, address=f"{node_id}.example:7001")
-        if node_id in down:
-            node.unreachable_reason = "connection refused"
-            continue
-        node.reachable = True
-        node.role = NodeStatus.ROLE_LEADER if node_id == leader else NodeStatus.ROLE_FOLLOWER
-        node.term, node.commit_index, node.applied_index = term, 1_207, 1_205
-    return response
+from tests.admin.fake_broker import FakeBroker, cluster, refuse, serving
 
 
 def test_the_table_shows_every_node(admin: Admin, broker: FakeBroker) -> None:
@@ -169,3 +154,22 @@ def test_the_help_names_the_exit_codes(admin: Admin) -> None:
 
 def test_leadership_is_handed_to_whom_it_says(admin: Admin) -> None:
     assert admin("transfer-leadership", "n3", "-o", "json").json == {"leader_id": "n3"}
+
+
+def test_wide_shows_versions_latencies_and_what_is_on_the_disks(
+    admin: Admin, broker: FakeBroker
+) -> None:
+    broker.cluster = cluster(leader="n2", down=("n3",))
+    node = broker.cluster.nodes[1]
+    node.version, node.journal_bytes, node.disk_free_bytes = "0.9.1", 4_900_000, 80_800_000_000
+    node.fsync_p50.FromMicroseconds(400)
+    node.fsync_p99.FromMicroseconds(11_200)
+    node.loop_hold_max.FromMicroseconds(53_000)
+    node.started_at.GetCurrentTime()
+
+    lines = admin("cluster-status", "--wide").stdout.splitlines()
+
+    rows = [line.split() for line in lines if line.strip().startswith(("n2", "n3"))]
+    shown = "n2 0.9.1 0 s 0.40 ms 11 ms 53 ms 4.9 MB 0 B 80.8 GB"
+    assert rows[2] == shown.split()
+    assert rows[3] == ["n3", *["-"] * 8]
