@@ -11,8 +11,6 @@ import tty
 from types import TracebackType
 from typing import Any, Self
 
-READ_BYTES = 64
-
 
 class Keys:
     """Reads single keys from the terminal, which is as before when the context ends."""
@@ -44,10 +42,7 @@ class Keys:
                 time.sleep(left_s)
                 continue
             ready, _, _ = select.select([self._fd], [], [], left_s)
-            if ready:
-                typed = os.read(self._fd, READ_BYTES)
-                if not typed:  # the terminal is gone
-                    return True
-                if b"q" in typed.lower():
-                    return True
+            # One at a time: what is typed after q is for the shell. Nothing: the terminal is gone.
+            if ready and os.read(self._fd, 1) in (b"q", b"Q", b""):
+                return True
         return False

@@ -113,11 +113,20 @@ def _part(title: str, total: int = 0, shown: int = 0) -> RenderableType:
     return Rule(text, align="left", style="dim")
 
 
-def _table(*columns: str, right: Iterable[str] = ()) -> Table:
+def _table(*columns: str, right: Iterable[str] = (), elastic: str = "") -> Table:
+    """A table whose elastic column alone is cut where all do not fit."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.expand = bool(elastic)
     for column in columns:
         justify = "right" if column in right else "left"
-        table.add_column(column, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]  # a literal
+        ratio = 1 if column == elastic else None
+        table.add_column(
+            column,
+            justify=justify,  # type: ignore[arg-type]  # one of two literals
+            ratio=ratio,
+            no_wrap=True,
+            overflow="ellipsis",
+        )
     return table
 
 
@@ -125,7 +134,7 @@ def _nodes(nodes: Sequence[NodeStatus], *, wide: bool) -> RenderableType:
     numbers = ("LAG", "APPLIED", "FSYNC P99", "HOLD", "JOURNAL", "DISK FREE", "UP")
     more = ("HOLD", "JOURNAL", "DISK FREE", "UP") if wide else ()
     columns = ("NODE", "ADDRESS", "ROLE", "APPLIED", "LAG", "FSYNC P99", *more, "MESSAGE")
-    table = _table(*columns, right=numbers)
+    table = _table(*columns, right=numbers, elastic="MESSAGE")
     for node in nodes:
         if not node.reachable:
             blanks = [""] * (len(columns) - 4)
@@ -237,7 +246,7 @@ def _workers(seen: Observation, rows: int) -> RenderableType:
 def _dead_letters(tasks: Sequence[Task]) -> RenderableType:
     if not tasks:
         return Text("none", style="green")
-    table = _table("TASK", "QUEUE", "TYPE", "REASON", "ERROR")
+    table = _table("TASK", "QUEUE", "TYPE", "REASON", "ERROR", elastic="ERROR")
     for task in tasks:
         table.add_row(
             task.spec.task_id,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tq_admin.output import Output
@@ -16,3 +18,5 @@ class Session:
     addresses: tuple[str, ...]
     timeout_s: float
     output: Output
+    pause: Callable[[float], None] = time.sleep
+    """Wait so many seconds within a command."""

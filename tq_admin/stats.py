@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -42,7 +41,7 @@ def stats(
         raise typer.BadParameter(str(error), param_hint="--interval") from None
     with doing("cannot read the queues"):
         earlier = Reading.of(session.client.list_queues())
-        time.sleep(interval_s)
+        session.pause(interval_s)
         later = Reading.of(session.client.list_queues())
     rates = later.rates_since(earlier)
     data = _data(later, rates, later.at_s - earlier.at_s)

@@ -191,11 +191,21 @@ def _details(task: Task, data: Plain) -> RenderableType:
             attempt["token"],
             instant(attempt["started_at"]),
             instant(attempt["ended_at"]),
-            _preview(attempt["error"], PREVIEW_CHARACTERS),
+            _preview(attempt["error"].partition("\n")[0], PREVIEW_CHARACTERS),
         )
         for attempt in data["attempts"]
     ]
-    return Group(details(shown), grid(columns, attempts))
+    return Group(details(shown), grid(columns, attempts), *_other_errors(task))
+
+
+def _other_errors(task: Task) -> list[RenderableType]:
+    """What attempts said in several lines, where it is not what the last one said."""
+    others = [
+        (f"attempt {attempt.number}", _preview(attempt.error, PREVIEW_CHARACTERS))
+        for attempt in task.attempts
+        if "\n" in attempt.error and attempt.error != task.last_error
+    ]
+    return [details(others)] if others else []
 
 
 def _content(content: bytes) -> str:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -20,6 +21,10 @@ from tq_admin.output import Format, Output, Screenful
 from tq_admin.session import Session
 
 EVERY_MIN_S = 0.2
+
+
+class QuitError(Exception):
+    """q was pressed in the middle of a command."""
 
 
 def watch(session: Session, every_s: float, title: str, show: Callable[[Session], None]) -> None:
@@ -48,7 +53,9 @@ def _on_screen(
             page = Screenful()
             trouble: list[RenderableType] = []
             try:
-                show(dataclasses.replace(session, output=page))
+                show(dataclasses.replace(session, output=page, pause=partial(_pause, keys)))
+            except QuitError:
+                return
             except Failure as failure:
                 trouble = [Text(failure.message, style="bold red"), Text(failure.advice)]
             if page.shown:
@@ -56,6 +63,11 @@ def _on_screen(
             live.update(Group(heading(title, every_s), *last, *trouble), refresh=True)
             if keys.quit_within(max(0.05, started_s + every_s - time.monotonic())):
                 return
+
+
+def _pause(keys: Keys, seconds: float) -> None:
+    if keys.quit_within(seconds):
+        raise QuitError
 
 
 def _as_stream(session: Session, every_s: float, show: Callable[[Session], None]) -> None:

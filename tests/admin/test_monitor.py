@@ -114,7 +114,11 @@ def test_a_sparkline_rises_to_its_highest_value() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "shown"),
-    [(["monitor"], b"leader n2"), (["cluster-status", "--watch", "0.2"], b"n2.example")],
+    [
+        (["monitor"], b"leader n2"),
+        (["cluster-status", "--watch", "0.2"], b"n2.example"),
+        (["stats", "--interval", "1h", "--watch", "1"], b"asking"),
+    ],
 )
 def test_q_ends_what_is_shown_on_a_terminal(
     broker: FakeBroker, address: str, arguments: list[str], shown: bytes

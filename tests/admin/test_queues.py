@@ -94,13 +94,15 @@ def test_redriving_wants_task_ids_or_a_queue(admin: Admin) -> None:
 def test_a_dead_letter_is_shown_with_every_attempt(admin: Admin, broker: FakeBroker) -> None:
     admin("submit", "q", "t", "--id", "a")
     fail(broker, "a")
-    broker.tasks["a"].attempts.add(number=1, worker_id="w-7", error="no such image\nat line 3")
+    broker.tasks["a"].attempts.add(number=1, worker_id="w-6", error="no connection\nto port 80")
+    broker.tasks["a"].attempts.add(number=2, worker_id="w-7", error="no such image\nat line 3")
 
     ran = admin("dead-letters", "show", "a")
 
     assert ran.code == 0
+    assert "w-6" in ran.stdout
     assert "w-7" in ran.stdout
-    assert "at line 3" in ran.stdout
+    assert ran.stdout.count("to port 80") == ran.stdout.count("at line 3") == 1
     assert "tq-admin retry a" in ran.stderr
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -63,6 +66,29 @@ async def test_something_else_at_a_members_address_is_not_taken_for_the_member()
         status = await stubs.cluster.GetClusterStatus(STATUS, timeout=5)
 
     assert status.nodes[1].unreachable_reason == "n1 answers at its address"
+
+
+async def test_a_node_that_is_there_and_says_nothing_is_told_from_one_that_is_not_there() -> None:
+    async def say_nothing(_request: bytes, _context: object) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError("nothing sets it")
+
+    silent = grpc.aio.server()
+    answer: Any = grpc.unary_unary_rpc_method_handler(say_nothing)
+    handlers = {"GetNodeStatus": answer}
+    silent.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("tq.v1.ClusterService", handlers),)
+    )
+    port = silent.add_insecure_port("127.0.0.1:0")
+    await silent.start()
+    try:
+        async with cluster_of("n1", absent=("n2",)) as cluster, stubs_of(cluster["n1"]) as stubs:
+            cluster.apis["n2"] = f"127.0.0.1:{port}"
+            status = await stubs.cluster.GetClusterStatus(STATUS, timeout=5)
+    finally:
+        await silent.stop(grace=None)
+
+    assert status.nodes[1].unreachable_reason == "connected, but no answer within 0.5 s"
 
 
 async def health_of(stubs: Stubs, service: str) -> int:

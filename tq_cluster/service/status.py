@@ -133,7 +133,10 @@ class StatusBoard:
                 )
                 node = pb.GetNodeStatusResponse.FromString(raw).node
             except grpc.aio.AioRpcError as error:
-                reason = f"{error.code().name}: {error.details()}"
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    reason = f"connected, but no answer within {PEER_DEADLINE_S:g} s"
+                else:
+                    reason = f"{error.code().name}: {error.details()}"
             else:
                 if node.node_id == node_id:
                     return node
