@@ -13,7 +13,10 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.admin.fake_broker import FakeBroker, serving
+from tests.cluster.fixtures import cluster
 from tq_admin.__main__ import app
+
+__all__ = ["Admin", "Ran", "cluster"]
 
 
 @dataclass(frozen=True)
