@@ -21,6 +21,7 @@ from tq.v1 import task_service_pb2 as task_service_pb
 from tq.v1 import task_service_pb2_grpc as task_grpc
 from tq.v1 import worker_service_pb2 as worker_pb
 from tq.v1 import worker_service_pb2_grpc as worker_grpc
+from tq.v1.task_service_pb2 import ReadLevel
 
 PRIORITY_MAX = 255
 
@@ -51,6 +52,7 @@ class FakeBroker(
         self.purges = 0
         self.submitted_a_reading = 0
         self.readings = 0
+        self.read_level = ReadLevel.READ_LEVEL_UNSPECIFIED
         self.workers = worker_pb.ListWorkersResponse(leader_id="n2")
         self.waits_until_finished = 1
         self.cluster = cluster_pb.GetClusterStatusResponse()
@@ -141,6 +143,7 @@ class FakeBroker(
     ) -> queue_pb.ListQueuesResponse:
         self.before(context)
         self.readings += 1
+        self.read_level = request.read_level
         return queue_pb.ListQueuesResponse(queues=[self._stats(name) for name in self._queues()])
 
     def ConfigureQueue(

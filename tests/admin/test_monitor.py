@@ -18,6 +18,7 @@ from tests.admin.conftest import Admin
 from tests.admin.fake_broker import FakeBroker, cluster, serving
 from tests.admin.test_queues import fail
 from tq.v1.queue_service_pb2 import QueueStats
+from tq.v1.task_service_pb2 import ReadLevel
 from tq.v1.worker_service_pb2 import ListWorkersResponse
 from tq_admin.monitor_screen import draw, sparkline
 from tq_admin.observer import Observation, Observer
@@ -72,6 +73,7 @@ def test_without_a_leader_the_screen_says_what_is_only_as_last_seen(
     with observing(address) as observer:
         lines = drawn(observer.observe())
 
+    assert broker.read_level == ReadLevel.READ_LEVEL_LOCAL
     assert lines[0].startswith("tq monitor  no leader  1 of 3 nodes up")
     assert any("queues, as one node's disk has them" in line for line in lines)
     assert any(line.startswith("q ") for line in lines)

@@ -11,6 +11,7 @@ from chaos.processes import ProcessCluster
 from tests.admin.conftest import Ran
 from tq.v1.worker_service_pb2 import ClaimRequest, ReportRequest
 from tq_admin.__main__ import app
+from tq_admin.observer import Observer
 from tq_client import AsyncClient
 
 pytestmark = pytest.mark.cluster
@@ -94,3 +95,10 @@ async def test_with_nodes_down_every_command_answers_or_names_the_next_thing_to_
     alone = await admin(cluster, "cluster-status")
     assert alone.code == 3
     assert "1 of 3 nodes are reachable" in alone.stderr
+
+    observer = Observer(tuple(cluster.addresses), every_s=1)
+    seen = await asyncio.to_thread(observer.observe)
+    await asyncio.to_thread(observer.close)
+    assert (seen.led, seen.troubles) == (False, ())
+    assert seen.reading is not None
+    assert [(each.queue, each.pending) for each in seen.reading.queues] == [("q", 1)]
