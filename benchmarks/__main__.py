@@ -35,11 +35,13 @@ def main() -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    command = f"python -m benchmarks {' '.join(sys.argv[1:])}".strip()
+    everything = EVERYTHING in arguments.names
+    names = list(BENCHMARKS) if everything else arguments.names
+    command = " ".join(["python -m benchmarks", *([] if everything else names)])
     described = machine.describe(arguments.data_dir, command)
     figures: list[Figure] = []
     bystanders = machine.Bystanders()
-    for name in BENCHMARKS if EVERYTHING in arguments.names else arguments.names:
+    for name in names:
         with Console(stderr=True).status(f"measuring {name}"):
             figures.extend(asyncio.run(_measure(BENCHMARKS[name], arguments.data_dir)))
     described["other programs"] = f"took {bystanders.share():.0%} of the cores meanwhile"
