@@ -79,6 +79,19 @@ def test_without_a_leader_the_screen_says_what_is_only_as_last_seen(
     assert any(line.startswith("q ") for line in lines)
 
 
+def test_who_answered_last_time_is_asked_first(broker: FakeBroker, address: str) -> None:
+    broker.cluster = cluster(leader="n2")
+    lagging = FakeBroker()
+    lagging.cluster = cluster(leader="n1", term=3)
+    with serving(lagging) as other:
+        observer = Observer((other, address), every_s=1)
+        observer.latest = Observation(asked=address)
+        seen = observer.observe()
+    observer.close()
+
+    assert seen.asked == address
+
+
 def test_when_all_nodes_go_what_was_last_seen_stays(broker: FakeBroker) -> None:
     broker.cluster = cluster(leader="n2")
     with serving(broker) as address:
