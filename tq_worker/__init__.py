@@ -8,6 +8,15 @@
 
     $ tq-worker run --handlers shop.images --queues images --concurrency 20 --processes 2
 
+A function with types of its own is sent as JSON and submitted as it is called, see
+docs/worker.md:
+
+    @task(queue="images", retries=4)
+    def resize(path: str, size: int = 100) -> Size:
+        ...
+
+    size: Size = resize.submit("a.png", size=200).result()
+
 What an attempt can count on:
 
 - A handler runs in a process of its own making; nothing it does there keeps leases from being
@@ -27,15 +36,19 @@ What an attempt can count on:
 """
 
 from tq_worker.context import Cancellation, Result, TaskContext
-from tq_worker.errors import PermanentError, RetryableError, TaskCancelledError
-from tq_worker.registry import task
+from tq_worker.errors import PermanentError, RetryableError, TaskCancelledError, TaskFailedError
+from tq_worker.tasks import task
+from tq_worker.typed import Handle, TypedTask
 
 __all__ = [
     "Cancellation",
+    "Handle",
     "PermanentError",
     "Result",
     "RetryableError",
     "TaskCancelledError",
     "TaskContext",
+    "TaskFailedError",
+    "TypedTask",
     "task",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Collection
 from types import TracebackType
 
 from tq.v1.worker_service_pb2 import TaskReport
@@ -37,14 +38,14 @@ def returned(task_id: str, token: int, value: object) -> TaskReport:
 
 
 def raised(
-    task_id: str, token: int, error: BaseException, skip_file: str | None = None
+    task_id: str, token: int, error: BaseException, skip_files: Collection[str] = ()
 ) -> TaskReport:
     """Report what the handler raised.
 
-    Frames of ``skip_file`` at the traceback's head are left out.
+    Frames of ``skip_files`` at the traceback's head are left out.
     """
     report = TaskReport(task_id=task_id, token=token)
-    report.fail.error = describe(error, skip_file)
+    report.fail.error = describe(error, skip_files)
     report.fail.permanent = isinstance(error, PermanentError)
     if isinstance(error, RetryableError) and error.retry_after_s is not None:
         report.fail.retry_after.FromMilliseconds(round(error.retry_after_s * 1000))
@@ -65,10 +66,10 @@ def released(task_id: str, token: int, reason: str) -> TaskReport:
     return report
 
 
-def describe(error: BaseException, skip_file: str | None = None) -> str:
+def describe(error: BaseException, skip_files: Collection[str] = ()) -> str:
     """Say what was raised: "Type: message" first, then where."""
     head = f"{type(error).__name__}: {_text(error)}"
-    trace = _skip(error.__traceback__, skip_file)
+    trace = _skip(error.__traceback__, skip_files)
     if trace is None:
         return shorten(head)
     try:
@@ -97,7 +98,7 @@ def _text(error: BaseException) -> str:
         return f"(its message cannot be had: {type(broken).__name__})"
 
 
-def _skip(trace: TracebackType | None, skip_file: str | None) -> TracebackType | None:
-    while trace is not None and trace.tb_frame.f_code.co_filename == skip_file:
+def _skip(trace: TracebackType | None, skip_files: Collection[str]) -> TracebackType | None:
+    while trace is not None and trace.tb_frame.f_code.co_filename in skip_files:
         trace = trace.tb_next
     return trace

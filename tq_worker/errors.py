@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tq.v1.task_pb2 import Task, TaskState
+
 RETRY_AFTER_S_MAX = 366 * 86_400.0
 
 
@@ -25,6 +27,17 @@ class RetryableError(Exception):
 
 class TaskCancelledError(Exception):
     """Raised by `TaskContext.raise_if_cancelled`: the handler is to stop. Let it pass."""
+
+
+class TaskFailedError(Exception):
+    """Raised by `Handle.result`: the task is FAILED or CANCELLED, so it has no result."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        """With its last error, and the history of its attempts."""
+        state = TaskState.Name(task.state).removeprefix("TASK_STATE_")
+        text = f"task {task.spec.task_id} ({task.spec.type}) is {state}"
+        super().__init__(f"{text}: {task.last_error}" if task.last_error else text)
 
 
 class UsageError(Exception):

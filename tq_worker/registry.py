@@ -8,15 +8,16 @@ import re
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
 
 from tq_worker.context import Result, TaskContext
 
 TYPE_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
+_OURS = (__file__, str(Path(__file__).with_name("tasks.py")))
+
 Returned = bytes | Result | None
 Function = Callable[[bytes, TaskContext], Returned | Awaitable[Returned]]
-AnyFunction = TypeVar("AnyFunction", bound=Function)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,15 @@ class Handler:
     task_type: str
     function: Function
     is_async: bool
+    prepare: Callable[[], object] = lambda: None
+    """Raises where the function turns out to be unusable."""
+    queue: str = ""
+    """Where its `submit` puts tasks; empty for one of bytes."""
+
+    @property
+    def kind(self) -> str:
+        """How it is run, for people."""
+        return "async" if self.is_async else "thread"
 
 
 class Registry:
@@ -34,7 +44,14 @@ class Registry:
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
 
-    def add(self, task_type: str, function: Function) -> None:
+    def add(
+        self,
+        task_type: str,
+        function: Function,
+        *,
+        prepare: Callable[[], object] = lambda: None,
+        queue: str = "",
+    ) -> None:
         """Have ``function`` run tasks of ``task_type``; raises where it cannot."""
         if not TYPE_PATTERN.fullmatch(task_type):
             raise ValueError(
@@ -53,32 +70,28 @@ class Registry:
                 "claim this type"
             )
         self._handlers[task_type] = Handler(
-            task_type, function, inspect.iscoroutinefunction(function)
+            task_type, function, inspect.iscoroutinefunction(function), prepare, queue
         )
 
     def get(self, task_type: str) -> Handler | None:
         return self._handlers.get(task_type)
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with handlers that only now can be looked at, for people."""
+        problems = []
+        for handler in self._handlers.values():
+            try:
+                handler.prepare()
+            except Exception as error:  # noqa: BLE001 - user code: annotations may raise anything
+                problems.append(f"@task({handler.task_type!r}): {_name(handler.function)}: {error}")
+        return problems
 
     def task_types(self) -> list[str]:
         return sorted(self._handlers)
 
 
 HANDLERS = Registry()
-"""What `task` fills."""
-
-
-def task(task_type: str) -> Callable[[AnyFunction], AnyFunction]:
-    """Have the decorated function run tasks of ``task_type``.
-
-    It takes (payload: bytes, context: TaskContext) and returns bytes, a `Result` or None. An async
-    function runs on the event loop of its handler process, a sync one in one of its threads.
-    """
-
-    def register(function: AnyFunction) -> AnyFunction:
-        HANDLERS.add(task_type, function)
-        return function
-
-    return register
+"""What `@task` fills."""
 
 
 def load(modules: Sequence[str]) -> list[str]:
@@ -89,6 +102,7 @@ def load(modules: Sequence[str]) -> list[str]:
             importlib.import_module(module)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - user code, which may raise anything
             problems.append(f"--handlers {module}: cannot be imported: {_explain(error)}")
+    problems += HANDLERS.problems()
     if not problems and not HANDLERS.task_types():
         problems.append(
             f"--handlers {','.join(modules)}: no function there is decorated with @task"
@@ -102,7 +116,7 @@ def _explain(error: BaseException) -> str:
     user_frames = [
         frame
         for frame in frames
-        if frame.filename != __file__ and not frame.filename.startswith("<frozen importlib")
+        if frame.filename not in _OURS and not frame.filename.startswith("<frozen importlib")
     ]
     # The decorator's own frames say nothing; where the module itself is missing there are none at
     # all.

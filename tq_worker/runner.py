@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
-from tq_worker import endings
+from tq_worker import endings, signatures, typed
 from tq_worker.clock import boottime_s
 from tq_worker.context import TaskContext
 from tq_worker.leases import EXIT_BEFORE
@@ -21,6 +21,9 @@ FLUSH_S = 0.003
 
 NOT_STARTED = "not started"
 STOPPED = "stopped"
+
+_OURS = (__file__, str(typed.__file__), str(signatures.__file__))
+"""What stands between the loop and a handler: no news to who reads a traceback."""
 
 
 class Attempt:
@@ -197,7 +200,7 @@ class Runner:
     def _ended_by(self, attempt: Attempt, error: BaseException) -> TaskReport:
         if attempt.stop and isinstance(error, asyncio.CancelledError):
             return endings.released(attempt.task_id, attempt.token, STOPPED)
-        return endings.raised(attempt.task_id, attempt.token, error, skip_file=__file__)
+        return endings.raised(attempt.task_id, attempt.token, error, skip_files=_OURS)
 
     def _unknown(self, attempt: Attempt) -> TaskReport:
         known = ", ".join(self._handlers.task_types())

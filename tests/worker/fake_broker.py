@@ -22,6 +22,8 @@ from tq.v1.worker_service_pb2 import (
     HeartbeatRequest,
     HeartbeatResponse,
     HeartbeatResult,
+    ListWorkersRequest,
+    ListWorkersResponse,
     ReportRequest,
     ReportResponse,
     ReportResult,
@@ -251,6 +253,13 @@ class FakeBroker(WorkerServiceServicer):
             response.results.append(self._record(report))
         await self.notify()
         return response
+
+    async def ListWorkers(
+        self,
+        _request: ListWorkersRequest,
+        _context: Context[ListWorkersRequest, ListWorkersResponse],
+    ) -> ListWorkersResponse:
+        return ListWorkersResponse()
 
     lease_ms = 30_000
     """What heartbeats restore; claims set it."""

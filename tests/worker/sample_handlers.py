@@ -125,7 +125,7 @@ def flaky(_payload: bytes, context: TaskContext) -> bytes:
     return b"third"
 
 
-@task("wrong-return")  # type: ignore[type-var]  # what is wrong is the point
+@task("wrong-return")
 async def wrong_return(_payload: bytes, _context: TaskContext) -> dict[str, str]:
     return {}
 

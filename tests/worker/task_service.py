@@ -1,0 +1,80 @@
+"""The part of TaskService that typed tasks need, on the worker tests' fake queue."""
+
+from __future__ import annotations
+
+from grpc import aio
+
+from tests.worker.fake_broker import TERMINAL, Context, FakeBroker, FakeTask
+from tq.v1.task_pb2 import TaskState
+from tq.v1.task_service_pb2 import (
+    CancelTaskRequest,
+    CancelTaskResponse,
+    GetTaskRequest,
+    GetTaskResponse,
+    ListTasksRequest,
+    ListTasksResponse,
+    SubmitRequest,
+    SubmitResponse,
+    WaitTaskRequest,
+    WaitTaskResponse,
+)
+from tq.v1.task_service_pb2_grpc import TaskServiceServicer, add_TaskServiceServicer_to_server
+
+
+class FakeTaskService(TaskServiceServicer):
+    """Submits and waits; another port than the workers'."""
+
+    def __init__(self, broker: FakeBroker) -> None:
+        self._broker = broker
+        self._server = aio.server()
+        add_TaskServiceServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop(None)
+
+    async def Submit(
+        self, request: SubmitRequest, _context: Context[SubmitRequest, SubmitResponse]
+    ) -> SubmitResponse:
+        response = SubmitResponse()
+        for at, spec in enumerate(request.tasks):
+            spec.task_id = spec.task_id or f"{request.request_id}-{at}"
+            self._broker.tasks[spec.task_id] = FakeTask(spec)
+            self._broker.ready.append(spec.task_id)
+            response.results.add().task.task_id = spec.task_id
+        await self._broker.notify()
+        return response
+
+    async def WaitTask(
+        self, request: WaitTaskRequest, _context: Context[WaitTaskRequest, WaitTaskResponse]
+    ) -> WaitTaskResponse:
+        task = self._broker.tasks[request.task_id]
+        await self._broker.until(lambda: task.state in TERMINAL, "the end of a task")
+        response = WaitTaskResponse(finished=True)
+        response.task.spec.CopyFrom(task.spec)
+        response.task.state = TaskState.Value(f"TASK_STATE_{task.state}")
+        response.task.result = task.result
+        response.task.last_error = task.error
+        return response
+
+    async def GetTask(
+        self, _request: GetTaskRequest, _context: Context[GetTaskRequest, GetTaskResponse]
+    ) -> GetTaskResponse:
+        raise NotImplementedError
+
+    async def ListTasks(
+        self, _request: ListTasksRequest, _context: Context[ListTasksRequest, ListTasksResponse]
+    ) -> ListTasksResponse:
+        raise NotImplementedError
+
+    async def CancelTask(
+        self, _request: CancelTaskRequest, _context: Context[CancelTaskRequest, CancelTaskResponse]
+    ) -> CancelTaskResponse:
+        raise NotImplementedError

@@ -1,0 +1,340 @@
+from __future__ import annotations
+
+import asyncio
+import math
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from tests.worker.conftest import ROOT, StartWorker
+from tests.worker.fake_broker import FakeBroker
+from tests.worker.task_service import FakeTaskService
+from tests.worker.typed_handlers import add, place, wrong
+from tq_client import AsyncClient, Client
+from tq_worker import (
+    Handle,
+    PermanentError,
+    TaskContext,
+    TaskFailedError,
+    TypedTask,
+    registry,
+    task,
+)
+from tq_worker.signatures import Signature
+
+EXAMPLES = ROOT / "examples"
+TYPED = ("tests.worker.typed_handlers",)
+
+
+class Order(BaseModel):
+    number: int
+    lines: list[str]
+
+
+@dataclass
+class Point:
+    x: float
+    y: float = 0.0
+
+
+@pytest.fixture
+async def tasks(broker: FakeBroker) -> AsyncIterator[FakeTaskService]:
+    fake = FakeTaskService(broker)
+    await fake.start()
+    yield fake
+    await fake.stop()
+
+
+@pytest.fixture
+async def client(tasks: FakeTaskService) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(tasks.address) as client:
+        yield client
+
+
+@pytest.fixture
+def handlers(monkeypatch: pytest.MonkeyPatch) -> registry.Registry:
+    """Handlers of a test's own."""
+    fresh = registry.Registry()
+    monkeypatch.setattr(registry, "HANDLERS", fresh)
+    return fresh
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=EXAMPLES,
+        env={"PYTHONPATH": str(ROOT), "MYPYPATH": str(EXAMPLES), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+async def test_the_example_prints_what_its_handlers_return(
+    tasks: FakeTaskService, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{EXAMPLES}")
+    await start_worker(["images"], queues=["images"])
+
+    ended = await asyncio.to_thread(run, "submit_images.py", TQ_ADDRESS=tasks.address)
+
+    assert (ended.stdout.splitlines(), ended.stderr) == (
+        [
+            "Thumbnail(path='a.200.png', width=200, height=150)",
+            "attempt 1: a.200.png, b.50.png, c.50.png",
+        ],
+        "",
+    )
+
+
+def test_mypy_knows_what_submit_takes_and_what_comes_back(tmp_path: Path) -> None:
+    calls = tmp_path / "calls.py"
+    calls.write_text(
+        "from images import album, resize\n"
+        "resize.submit('a.png', size='large')\n"
+        "resize.submit('a.png', sise=200)\n"
+        "resize.map(['a.png'], size='large')\n"
+        "text: str = resize.submit('a.png').result()\n"
+        "album.submit([], context=None)\n"
+    )
+
+    told = run(
+        *("-m", "mypy", "--strict", "--no-error-summary", f"--cache-dir={tmp_path}/cache"),
+        *("images.py", "submit_images.py", str(calls)),
+    )
+
+    said = [line.split("error: ")[1] for line in told.stdout.splitlines() if "error: " in line]
+    assert [line for line in told.stdout.splitlines() if not line.startswith(str(calls))] == []
+    wrong_size = 'of "TypedTask" has incompatible type "str"; expected "int"  [arg-type]'
+    unexpected = 'for "submit" of "TypedTask"  [call-arg]'
+    assert said == [
+        f'Argument "size" to "submit" {wrong_size}',
+        f'Unexpected keyword argument "sise" {unexpected}',
+        f'Argument "size" to "map" {wrong_size}',
+        said[3],
+        f'Unexpected keyword argument "context" {unexpected}',
+    ], told.stdout + told.stderr
+    assert 'expression has type "Thumbnail", variable has type "str"' in said[3]
+
+
+async def test_a_call_becomes_json_by_name_and_its_result_comes_back_typed(
+    broker: FakeBroker, client: AsyncClient, start_worker: StartWorker
+) -> None:
+    await start_worker(TYPED)
+
+    handle: Handle[int] = await add.options(client=client).submit_async(2, b=40)
+
+    assert await handle.result_async() == 42
+    spec = broker.tasks[handle.task_id].spec
+    assert (spec.queue, spec.type, spec.payload) == ("q", "add", b'{"a":2,"b":40}')
+    assert (spec.content_type, spec.max_attempts) == ("application/json", 2)
+    assert broker.reports[0].complete.result == b"42"
+    assert broker.reports[0].complete.content_type == "application/json"
+
+
+async def test_a_function_that_takes_the_context_first_is_given_it(
+    client: AsyncClient, start_worker: StartWorker
+) -> None:
+    await start_worker(TYPED)
+
+    handles = await place.options(client=client).map_async([b"\xff\x00", b""])
+
+    assert [await each.result_async() for each in handles] == [("q", b"\xff\x00"), ("q", b"")]
+
+
+async def test_a_handle_says_why_there_is_no_result(
+    broker: FakeBroker, client: AsyncClient, start_worker: StartWorker
+) -> None:
+    await start_worker(TYPED)
+
+    handle = await add.options(client=client).submit_async(-5)
+
+    with pytest.raises(
+        TaskFailedError, match=r"\(add\) is FAILED: OSError: attempt with -5"
+    ) as told:
+        await handle.result_async()
+    assert "typed_handlers.py" in told.value.task.last_error
+    assert "tq_worker" not in told.value.task.last_error
+    assert broker.tasks[handle.task_id].ends == ["failed", "failed"]
+
+
+async def test_a_payload_that_does_not_fit_the_function_is_a_dead_letter_at_once(
+    broker: FakeBroker, start_worker: StartWorker
+) -> None:
+    await start_worker(TYPED)
+
+    ids = await broker.submit("add", b'{"a": "two", "c": 1}')
+
+    [ended] = await broker.until_ended(ids)
+    assert ended.ends == ["permanent"]
+    assert ended.error.startswith("PermanentError: the payload does not fit the handler: 2 ")
+
+
+async def test_a_result_of_another_type_than_promised_fails_the_attempt(
+    client: AsyncClient, start_worker: StartWorker
+) -> None:
+    await start_worker(TYPED)
+
+    handle = await wrong.options(client=client).submit_async()
+
+    with pytest.raises(TaskFailedError, match=r"Expected `int`"):
+        await handle.result_async()
+
+
+async def test_a_blocking_client_may_be_given(
+    tasks: FakeTaskService, start_worker: StartWorker
+) -> None:
+    await start_worker(TYPED)
+
+    def program() -> list[int]:
+        with Client(tasks.address) as client:
+            mine = add.options(client=client)
+            return [handle.result() for handle in [mine.submit(1), *mine.map([1, 2], b=7)]]
+
+    assert await asyncio.to_thread(program) == [2, 8, 9]
+
+
+async def test_a_client_of_the_wrong_kind_is_refused_with_what_to_use(client: AsyncClient) -> None:
+    with pytest.raises(TypeError, match="use submit_async"):
+        add.options(client=client).submit(1)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "error"),
+    [
+        ((), {}, "missing a required argument: 'a'"),
+        ((1,), {"c": 2}, "got an unexpected keyword argument 'c'"),
+        (("1",), {}, "Expected `int`"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_submitted(
+    args: tuple[Any, ...], kwargs: dict[str, Any], error: str
+) -> None:
+    with pytest.raises(TypeError, match=error):
+        add.spec(*args, **kwargs)
+
+
+def test_options_change_what_is_submitted_and_nothing_else() -> None:
+    later = datetime(2030, 1, 1, tzinfo=UTC)
+
+    spec = add.options(queue="slow", priority=9, run_at=later, max_attempts=7).spec(1)
+
+    assert (spec.queue, spec.priority, spec.max_attempts) == ("slow", 9, 7)
+    assert spec.run_at.ToDatetime(UTC) == later
+    assert (add.spec(1).queue, add.spec(1).priority, add.spec(1).max_attempts) == ("q", 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (Order, Order(number=7, lines=["ä"])),
+        (Point, Point(1.5)),
+        (list[Point], [Point(0.0, 2.0)]),
+        (bytes, b"\xff\xfe"),
+        (float, math.inf),
+        (datetime, datetime(2026, 1, 2, 3, 4, 5, 6, UTC)),
+        (timedelta, timedelta(days=1, microseconds=3)),
+        (dict[int, set[str]], {1: {"a"}}),
+        (Point | None, None),
+    ],
+)
+def test_values_come_through_json_as_they_were(kind: object, value: object) -> None:
+    def same(it: object) -> object:
+        return it
+
+    same.__annotations__ = {"it": kind, "return": kind}
+    signature = Signature(same)
+
+    assert signature.decode(signature.encode((value,), {})) == {"it": value}
+    assert signature.decode_result(signature.encode_result(value)) == value
+
+
+def test_a_handler_of_bytes_is_left_as_it_is(handlers: registry.Registry) -> None:
+    def named(payload: bytes, context: TaskContext) -> bytes:
+        return payload
+
+    def untyped(payload, context):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - as people write them
+        return payload
+
+    def late(payload: bytes, _context: Elsewhere.TaskContext | None = None) -> bytes:  # type: ignore[name-defined]  # noqa: F821 - as if imported for type checkers alone
+        return payload
+
+    for at, function in enumerate([named, untyped, late]):
+        assert task(f"t{at}")(function) is function
+        handler = handlers.get(f"t{at}")
+        assert handler is not None
+        assert handler.function is function
+    assert handlers.problems() == []
+
+
+def test_without_a_name_the_type_is_module_and_function(handlers: registry.Registry) -> None:
+    def nested() -> None: ...
+
+    assert place.task_type == "tests.worker.typed_handlers.place"
+    nested.__qualname__ = "top"
+    typed: TypedTask[[], None] = task(nested)
+    assert (typed.task_type, typed.queue) == ("tests.worker.test_typed.top", "default")
+    assert handlers.task_types() == ["tests.worker.test_typed.top"]
+
+
+def test_a_type_that_a_worker_would_not_know_is_refused_when_submitted(
+    handlers: registry.Registry,
+) -> None:
+    def top() -> None: ...
+
+    top.__module__, top.__qualname__ = "__main__", "top"
+
+    with pytest.raises(ValueError, match="give the task a name"):
+        task(top).spec()
+
+
+def test_what_cannot_be_sent_is_refused_where_it_is_defined(handlers: registry.Registry) -> None:
+    def stars(*paths: str) -> None: ...
+
+    def untyped(path: str, size=1) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001 - that is the point
+        ...
+
+    def plain(payload: bytes, context: TaskContext) -> None: ...
+
+    with pytest.raises(TypeError, match=r"its parameter \*paths: .* cannot be sent"):
+        task("a")(stars)
+    with pytest.raises(TypeError, match="its parameter size has no type"):
+        task("b")(untyped)
+    with pytest.raises(TypeError, match="are for functions with types of their own"):
+        task("c", retries=3)(plain)
+    with pytest.raises(ValueError, match="retries=-1: 0 to 999"):
+        task("d", retries=-1)
+    assert handlers.task_types() == []
+
+
+def test_types_that_are_not_json_are_a_problem_of_loading(handlers: registry.Registry) -> None:
+    class Odd:
+        pass
+
+    def odd(it: Odd) -> None: ...
+
+    odd.__annotations__["it"] = Odd
+
+    task("odd")(odd)
+
+    [problem] = handlers.problems()
+    assert problem.startswith("@task('odd'): tests.worker.test_typed.")
+    assert "Unable to generate pydantic-core schema" in problem
+
+
+def test_a_payload_is_an_empty_call_where_it_is_empty() -> None:
+    def none_needed(a: int = 1) -> None: ...
+
+    none_needed.__annotations__["a"] = int
+
+    assert Signature(none_needed).decode(b"") == {}
+    with pytest.raises(PermanentError):
+        Signature(none_needed).decode(b"null")
