@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from tests.core.lone_queue import LoneQueue, at, reason, replied, span, spec
 from tq.internal.v1 import log_pb2, state_pb2
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
-from tq_cluster.core import listings, queries, tables
+from tq_cluster.core import listings, pages, queries, tables
 from tq_cluster.core.limits import DAY_MS, Limits
 from tq_cluster.core.operations import Outcome
 from tq_cluster.core.types import TimestampMs
@@ -332,3 +332,26 @@ def test_a_queues_settings_are_replaced_as_a_whole() -> None:
     reply = replied(outcome, queue_service_pb2.ConfigureQueueResponse)
     expected = settings(ordering=settings.ORDERING_STRICT, aging=span(1_000))
     assert reply.settings == queue.stats().settings == expected
+
+
+def test_a_token_of_another_list_is_refused() -> None:
+    queue = mixed_queue()
+    view, now_ms = queue.store.view(), TimestampMs(queue.now_ms)
+    queues = replied(queries.list_queues(view, ListQueues(page_size=1), now_ms), ListQueuesReply)
+    assert queues.next_page_token
+
+    refused = list_tasks(queue, ListTasks(page_token=queues.next_page_token))
+
+    assert reason(refused) == "INVALID_ARGUMENT"
+
+
+def test_a_token_that_was_made_up_is_refused() -> None:
+    queue = mixed_queue()
+    view, now_ms = queue.store.view(), TimestampMs(queue.now_ms)
+    tasks, dead = ListTasks(), ListDeadLetters()
+    tasks.page_token = pages.token_of(tasks, bytes(9))
+    dead.page_token = pages.token_of(dead, bytes(9))
+
+    assert reason(list_tasks(queue, tasks)) == "INVALID_ARGUMENT"
+    refused = queries.list_dead_letters(view, dead, now_ms)
+    assert reason(refused) == "INVALID_ARGUMENT"

@@ -23,6 +23,9 @@ SCAN_MAX: Final = 2_000
 """How many tasks one page looks at."""
 
 _LAST_NUMBER: Final = (1 << 64) - 1
+_NUMBER_BYTES: Final = 8
+_DEAD_LETTER_BYTES: Final = 16
+"""An instant and a number: what follows the queue in a key of DEAD_LETTERS."""
 
 
 def list_tasks(
@@ -38,7 +41,7 @@ def list_tasks(
     """
     prefix = tables.prefix_of(namespace)
     size = pages.size_of(request.page_size, limits)
-    position = pages.position_of(request, request.page_token)
+    position = pages.position_of(request, request.page_token, _NUMBER_BYTES)
     fault = _check_states(request)
     if request.queue:
         fault = fault or check_queue_name("queue", request.queue)
@@ -65,7 +68,7 @@ def list_tasks(
             break
     else:
         return Replied(reply=reply)
-    reply.next_page_token = pages.token_of(request, number.to_bytes(8, "big"))
+    reply.next_page_token = pages.token_of(request, number.to_bytes(_NUMBER_BYTES, "big"))
     return Replied(reply=reply)
 
 
@@ -79,7 +82,7 @@ def list_dead_letters(
     """Return FAILED tasks, those that failed last first, with their histories."""
     prefix = tables.prefix_of(namespace)
     size = pages.size_of(request.page_size, limits)
-    position = pages.position_of(request, request.page_token)
+    position = pages.position_of(request, request.page_token, _DEAD_LETTER_BYTES)
     fault = check_queue_name("queue", request.queue) if request.queue else None
     for refused in (size, position, fault):
         if isinstance(refused, Refused):
@@ -104,7 +107,7 @@ def list_dead_letters(
         room -= task.ByteSize()
         reply.tasks.append(task)
         if len(reply.tasks) == size or room <= 0:
-            reply.next_page_token = pages.token_of(request, key[-16:])
+            reply.next_page_token = pages.token_of(request, key[-_DEAD_LETTER_BYTES:])
             break
     return Replied(reply=reply)
 
@@ -154,7 +157,7 @@ def _newest_first(
 
 
 def _falling(view: View, table: int, run_prefix: bytes, below: int) -> Iterator[int]:
-    start, stop = run_prefix, run_prefix + below.to_bytes(8, "big")
+    start, stop = run_prefix, run_prefix + below.to_bytes(_NUMBER_BYTES, "big")
     # One more than are looked at, so that the last page is known for what it is.
     for key, _ in view.scan(table, start, stop, limit=SCAN_MAX + 1, reverse=True):
         yield tables.split_number(key)

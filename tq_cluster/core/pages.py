@@ -1,4 +1,4 @@
-"""Where a page ends and the next begins: an opaque token that belongs to one set of filters."""
+"""Where a page ends and the next begins: an opaque token of one method and one set of filters."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ PAGE_SIZE_DEFAULT: Final = 100
 _DIGEST_BYTES: Final = 6
 _PAGING_FIELDS: Final = ("page_size", "page_token", "read_level")
 """What may differ from page to page."""
+_MADE_UP: Final = "is no token that a page before ended with"
 
 
 def size_of(page_size: int, limits: Limits) -> int | Refused:
@@ -31,8 +32,13 @@ def token_of(request: Message, position: bytes) -> str:
     return urlsafe_b64encode(_filters_digest(request) + position).decode().rstrip("=")
 
 
-def position_of(request: Message, page_token: str) -> bytes | Refused:
-    """Return where the page of a token begins: empty for the first page."""
+def position_of(
+    request: Message, page_token: str, position_bytes: int | None = None
+) -> bytes | Refused:
+    """Return where the page of a token begins: empty for the first page.
+
+    ``position_bytes`` is the length that every position of this list has, None where it varies.
+    """
     if not page_token:
         return b""
     try:
@@ -41,10 +47,13 @@ def position_of(request: Message, page_token: str) -> bytes | Refused:
     except (ValueError, binascii.Error):
         token = b""
     if len(token) <= _DIGEST_BYTES:
-        return invalid("page_token", "is no token that a page before ended with")
+        return invalid("page_token", _MADE_UP)
     if token[:_DIGEST_BYTES] != _filters_digest(request):
         return invalid("page_token", "belongs to other filters; start from the first page")
-    return token[_DIGEST_BYTES:]
+    position = token[_DIGEST_BYTES:]
+    if position_bytes is not None and len(position) != position_bytes:
+        return invalid("page_token", _MADE_UP)
+    return position
 
 
 def _filters_digest(request: Message) -> bytes:
@@ -53,5 +62,7 @@ def _filters_digest(request: Message) -> bytes:
     for name in _PAGING_FIELDS:
         if name in filters.DESCRIPTOR.fields_by_name:
             filters.ClearField(name)
+    # Two methods asked without filters encode alike.
+    method = request.DESCRIPTOR.full_name.encode()
     encoded = filters.SerializeToString(deterministic=True)
-    return blake2b(encoded, digest_size=_DIGEST_BYTES).digest()
+    return blake2b(method + b"\0" + encoded, digest_size=_DIGEST_BYTES).digest()

@@ -69,13 +69,11 @@ def _purged(request: queue_service_pb2.PurgeQueueRequest) -> queue_service_pb2.P
 
 def _newest(space: Space, request: queue_service_pb2.PurgeQueueRequest) -> int | Refused:
     """The number of the last task that belongs to this purge."""
-    position = pages.position_of(_purged(request), request.page_token)
+    position = pages.position_of(_purged(request), request.page_token, _NUMBER_BYTES)
     if isinstance(position, Refused):
         return position
     if not position:
         return space.counters.task_number
-    if len(position) != _NUMBER_BYTES:
-        return invalid("page_token", "is no token that a page before ended with")
     # No token of ours names a task that does not exist yet; one that was made up may.
     return min(int.from_bytes(position, "big"), space.counters.task_number)
 
