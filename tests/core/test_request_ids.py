@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from tests.core.lone_queue import LoneQueue, at, reason, replied, span, spec
 from tq.v1 import (
@@ -14,7 +15,7 @@ from tq.v1 import (
 )
 from tq_cluster.core import queries
 from tq_cluster.core.limits import DAY_MS, Limits
-from tq_cluster.core.operations import Caller, Claim, Refused
+from tq_cluster.core.operations import Caller, Claim, Refused, Submit
 from tq_cluster.core.types import FencingToken, Principal
 
 SubmitResponse = task_service_pb2.SubmitResponse
@@ -269,3 +270,17 @@ def test_a_replayed_claim_of_a_task_long_gone_names_nothing() -> None:
 
     assert replied(queue.claim(request_id="c"), ClaimResponse) == ClaimResponse()
     assert FencingToken(first.tasks[0].token) not in queue.leases
+
+
+@pytest.mark.parametrize(
+    "age",
+    [Duration(seconds=-1), Duration(nanos=1_000_000_000), Duration(seconds=2**63 - 1)],
+    ids=str,
+)
+def test_an_age_that_is_no_length_is_refused(age: Duration) -> None:
+    request = task_service_pb2.SubmitRequest(request_id="r", retry_age=age, tasks=[spec()])
+
+    outcome = LoneQueue().outcome(Submit(request=request, id_seed="r"))
+
+    assert isinstance(outcome, Refused)
+    assert (reason(outcome), outcome.field) == ("INVALID_ARGUMENT", "retry_age")

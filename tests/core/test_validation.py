@@ -46,6 +46,7 @@ BAD_SPECS = {
     ),
     "a timeout of nothing": (spec(timeout=span(0)), "timeout"),
     "a timeout under a millisecond": (spec(timeout=Duration(nanos=999_999)), "timeout"),
+    "a timeout of two signs": (spec(timeout=Duration(seconds=1, nanos=-1)), "timeout"),
     "a timeout over 7 d": (spec(timeout=span(7 * DAY_MS + 1)), "timeout"),
     "a negative retention": (spec(retention=span(-1)), "retention"),
     "a retention over 366 d": (spec(retention=span(366 * DAY_MS + 1)), "retention"),

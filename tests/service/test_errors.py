@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 import grpc
 import grpc.aio
 import pytest
-from google.protobuf.message import DecodeError
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
 
 from tests.service.fakes import Failure, cluster_of, fails, read_details, stubs_of
 from tq.v1 import errors_pb2, task_service_pb2
@@ -21,6 +23,9 @@ from tq_cluster.errors import (
     OverloadedError,
 )
 from tq_cluster.service import errors
+from tq_cluster.service.call import Call, Method, Repeat
+
+NO_LEVEL = cast(task_service_pb2.ReadLevel.ValueType, 9)
 
 CONTRACT = {
     "INVALID_ARGUMENT": (grpc.StatusCode.INVALID_ARGUMENT, False),
@@ -198,3 +203,55 @@ async def test_a_node_that_holds_all_the_calls_it_takes_says_overloaded() -> Non
     assert failure.reason == "OVERLOADED"
     assert failure.metadata == {"limit": "50"}
     assert failure.retry_after_ms == 100
+
+
+def test_a_message_that_repeats_what_was_sent_fits_an_answers_trailing_metadata() -> None:
+    refused = Refused(
+        reason=errors_pb2.ERROR_REASON_INVALID_ARGUMENT, message="\N{SNOWMAN}" * 5_000
+    )
+
+    failure = errors.refusal(refused)
+
+    assert len(failure.message.encode()) <= errors.MESSAGE_BYTES_MAX + len("...")
+    assert failure.message.endswith("\N{SNOWMAN}...")
+    assert len(failure.details) < 2 * errors.MESSAGE_BYTES_MAX
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "field"),
+    [
+        (
+            "GetTask",
+            task_service_pb2.GetTaskRequest(task_id="t", read_level=NO_LEVEL),
+            "read_level",
+        ),
+        (
+            "WaitTask",
+            task_service_pb2.WaitTaskRequest(task_id="t", wait=Duration(seconds=-1)),
+            "wait",
+        ),
+    ],
+)
+async def test_what_a_read_asks_for_in_vain_is_refused_by_its_field(
+    method: str, request_: Message, field: str
+) -> None:
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster.elect("n1", 1)
+        with fails() as failure:
+            await getattr(stubs.tasks, method)(request_, timeout=5)
+
+    assert (failure.reason, failure.metadata["field"]) == ("INVALID_ARGUMENT", field)
+
+
+def test_an_age_that_is_no_length_is_sent_on_as_it_came() -> None:
+    request = task_service_pb2.SubmitRequest(retry_age=Duration(seconds=2**63 - 1))
+    raw = request.SerializeToString()
+
+    assert method_of(task_service_pb2.SubmitRequest).aged(raw, elapsed_s=5) == raw
+
+
+def method_of(request: type[Message]) -> Method:
+    async def handle(_request: object, _call: Call) -> Message:
+        raise AssertionError("not called")
+
+    return Method(name="Submit", request=request, handle=handle, repeat=Repeat.NEVER)

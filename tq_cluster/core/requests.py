@@ -22,7 +22,7 @@ from tq_cluster.core.limits import MINUTE_MS, SECOND_MS, Limits
 from tq_cluster.core.operations import Caller, Refused
 from tq_cluster.core.spans import to_ms
 from tq_cluster.core.types import DurationMs
-from tq_cluster.core.validation import check_text
+from tq_cluster.core.validation import check_text, check_wait
 
 Method: TypeAlias = state_pb2.RequestRow.Method.ValueType
 
@@ -65,7 +65,9 @@ def recall(
     """Return what is remembered of this call, or that it is fresh, or why it is refused."""
     if not request.request_id:
         return Fresh(None, method)
-    fault = check_text("request_id", request.request_id, 128)
+    fault = check_text("request_id", request.request_id, 128) or check_wait(
+        "retry_age", request.retry_age
+    )
     if fault is not None:
         return fault
     limits = space.limits

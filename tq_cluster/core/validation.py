@@ -35,6 +35,8 @@ _TYPE_RULE = "1 to 128 characters of A-Z a-z 0-9 . _ : -"
 _TASK_ID_RULE = "1 to 200 characters of A-Z a-z 0-9 . _ : -"
 _SHOWN_MAX = 60
 _NANOS_A_SECOND = 1_000_000_000
+_SPAN_SECONDS_MAX = 315_576_000_000
+"""10,000 years, where Duration ends."""
 
 
 def invalid(field: str, message: str) -> Refused:
@@ -144,12 +146,32 @@ def _check_labels(spec: task_pb2.TaskSpec) -> Refused | None:
     return None
 
 
+def is_span(span: Duration) -> bool:
+    """Whether it is a Duration as its definition has it: up to 10,000 years, one sign."""
+    if abs(span.nanos) >= _NANOS_A_SECOND or abs(span.seconds) > _SPAN_SECONDS_MAX:
+        return False
+    return span.nanos == 0 or span.seconds == 0 or (span.nanos > 0) == (span.seconds > 0)
+
+
+def check_wait(field: str, span: Duration) -> Refused | None:
+    """Check a length that is no fault however long: all of it is not used."""
+    if is_span(span) and to_ms(span) >= 0:
+        return None
+    return invalid(field, f"is {_shown_span(span)}; it takes 0 s and more")
+
+
 def check_span(field: str, span: Duration, least_ms: int, most_ms: int) -> Refused | None:
     """Check a length of time; what is left of a millisecond does not count."""
-    if abs(span.nanos) < _NANOS_A_SECOND and least_ms <= to_ms(span) <= most_ms:
+    if is_span(span) and least_ms <= to_ms(span) <= most_ms:
         return None
-    sent = f"{span.seconds + span.nanos / _NANOS_A_SECOND:g} s"
+    sent = _shown_span(span)
     return invalid(field, f"is {sent}; it takes {least_ms / 1000:g} s to {most_ms / 1000:g} s")
+
+
+def _shown_span(span: Duration) -> str:
+    if is_span(span):
+        return f"{span.seconds + span.nanos / _NANOS_A_SECOND:g} s"
+    return f"no length ({span.seconds} seconds with {span.nanos} nanos)"
 
 
 def _check_instant(field: str, instant: Timestamp, latest_ms: int | None) -> Refused | None:

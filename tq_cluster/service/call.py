@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from tq.v1 import task_service_pb2
 from tq_cluster.core.operations import Caller
+from tq_cluster.core.validation import is_span
 
 MARGIN_SHARE = 0.1
 MARGIN_S = 0.2
@@ -140,6 +141,8 @@ class Method:
             return raw
         request: Any = self.request.FromString(raw)
         age = request.retry_age
+        if not is_span(age):
+            return raw  # refused by whoever decides it
         age.FromMicroseconds(age.ToMicroseconds() + int(elapsed_s * 1e6))
         return bytes(request.SerializeToString())
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from tq.v1 import cluster_service_pb2 as pb
-from tq.v1 import errors_pb2
-from tq_cluster.core.operations import Refused
+from tq_cluster.core.validation import invalid
 from tq_cluster.errors import OutcomeUnknownError
 from tq_cluster.raft.door import Log
 from tq_cluster.service.authorization import Authorize, Verb
@@ -73,12 +72,9 @@ class ClusterServicer:
         self._authorize(call.caller.principal, Verb.OPERATE, call.caller.namespace, "")
         target = request.target_node_id or None
         if target is not None and target not in self._members:
+            right = ", ".join(sorted(self._members))
             raise refusal(
-                Refused(
-                    reason=errors_pb2.ERROR_REASON_INVALID_ARGUMENT,
-                    message=f"{target!r} is no member; right is {', '.join(sorted(self._members))}",
-                    field="target_node_id",
-                )
+                invalid("target_node_id", f"is {target[:64]!r}, no member; right is {right}")
             )
         try:
             leader_id = await self._log.transfer_leadership(target, TRANSFER_S)

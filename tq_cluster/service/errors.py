@@ -28,6 +28,8 @@ ErrorReason: TypeAlias = errors_pb2.ErrorReason.ValueType
 
 DOMAIN = "tq"
 DETAILS_KEY = "grpc-status-details-bin"
+MESSAGE_BYTES_MAX = 1_000
+"""A message stands twice in an answer's trailing metadata, of which gRPC takes 8 KiB."""
 _PREFIX = "ERROR_REASON_"
 
 
@@ -90,14 +92,15 @@ def refusal(refused: Refused) -> CallError:
     if refused.field:
         metadata["field"] = refused.field
     name = errors_pb2.ErrorReason.Name(refused.reason).removeprefix(_PREFIX)
-    status = status_pb2.Status(code=row.code.value[0], message=refused.message)
+    message = _cut(refused.message)
+    status = status_pb2.Status(code=row.code.value[0], message=message)
     _pack(status, error_details_pb2.ErrorInfo(reason=name, domain=DOMAIN, metadata=metadata))
     after_ms = refused.retry_after_ms if refused.retry_after_ms is not None else row.retry_after_ms
     if after_ms is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(after_ms)
         _pack(status, retry)
-    return CallError(row.code, refused.message, status.SerializeToString())
+    return CallError(row.code, message, status.SerializeToString())
 
 
 def failure(error: Exception) -> CallError | None:
@@ -184,6 +187,14 @@ def _refused(error: Exception) -> Refused | None:
             )
         case _:
             return None
+
+
+def _cut(message: str) -> str:
+    """What of a message fits an answer; what a caller sent may stand in it."""
+    encoded = message.encode()
+    if len(encoded) <= MESSAGE_BYTES_MAX:
+        return message
+    return encoded[:MESSAGE_BYTES_MAX].decode(errors="ignore") + "..."
 
 
 def _pack(status: status_pb2.Status, detail: error_details_pb2.ErrorInfo) -> None:

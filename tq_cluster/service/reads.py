@@ -12,6 +12,7 @@ from tq.v1 import task_service_pb2
 from tq_cluster.core import queries
 from tq_cluster.core.operations import Outcome, Refused, Replied
 from tq_cluster.core.types import TimestampMs
+from tq_cluster.core.validation import invalid
 from tq_cluster.core.view import View
 from tq_cluster.service.backend import Committed, Leading
 from tq_cluster.service.errors import refusal
@@ -39,6 +40,11 @@ class Reads:
 
     async def answer(self, query: Query, request: Any) -> Any:  # noqa: ANN401  # any read's request and reply
         """Answer ``request`` as its ``read_level`` asks."""
+        if request.read_level not in task_service_pb2.ReadLevel.values():
+            levels = "READ_LEVEL_LINEARIZABLE or READ_LEVEL_LOCAL"
+            raise refusal(
+                invalid("read_level", f"is {request.read_level}, which is none; it takes {levels}")
+            )
         if request.read_level == task_service_pb2.READ_LEVEL_LOCAL:
             return self._local(query, request)
 

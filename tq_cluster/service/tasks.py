@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from tq.v1 import task_service_pb2 as pb
 from tq_cluster.core import listings, queries
 from tq_cluster.core.operations import Cancel, Submit
+from tq_cluster.core.validation import check_wait
 from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
 from tq_cluster.service.call import Call, Method, Place, Repeat
+from tq_cluster.service.errors import refusal
 from tq_cluster.service.reads import Reads, reply_of
 
 WAIT_MAX_S = 60.0
@@ -86,6 +88,8 @@ class TaskServicer:
 
     async def wait_task(self, request: pb.WaitTaskRequest, call: Call) -> pb.WaitTaskResponse:
         self._may_read(call)
+        if (fault := check_wait("wait", request.wait)) is not None:
+            raise refusal(fault)
         wait_s = call.wait_s(request.wait if request.HasField("wait") else None, WAIT_MAX_S)
         reply: pb.WaitTaskResponse = reply_of(await self._leading.wait_task(request, wait_s))
         return reply
