@@ -132,6 +132,9 @@ def test_what_is_missing_is_said_field_by_field() -> None:
         (GOOD + "node_id: n2\n", "the key 'node_id' stands twice"),
         ("- a\n- b\n", "must be a mapping of fields"),
         ("node_id: \x00", "not YAML"),
+        ("node_id: 2020-99-99", "not YAML: month must be in 1..12"),
+        ("? [a]\n: b\n", "line 1, column 3: not YAML: a field's name must be text"),
+        ("[" * 5_000, "not YAML: nested too deeply"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_said_to_be_none(
@@ -141,6 +144,15 @@ def test_a_file_that_is_no_configuration_is_said_to_be_none(
         config.load(write(tmp_path, text), {}, {})
 
     assert said in str(caught.value)
+    assert "is missing" not in str(caught.value), "what stands in it is not known"
+
+
+def test_a_data_directory_that_no_system_takes_is_a_mistake(tmp_path: Path) -> None:
+    found = mistakes_in(write(tmp_path, GOOD), TQ_DATA_DIR="/var/\0tq")
+
+    assert found == {
+        "data_dir": "'/var/\\x00tq' has a NUL in it; right is a path such as /var/lib/tq/n1"
+    }
 
 
 def test_a_file_that_is_not_there_is_a_mistake_and_no_traceback(tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ def load(
     """
     mistakes: list[Mistake] = []
     values = _read_file(path, mistakes) if path is not None else {}
+    unread = bool(mistakes)
     file_name = str(path) if path is not None else "no file given"
     sources: dict[str, str] = {}
     for name, field in ENVIRONMENT.items():
@@ -162,6 +163,8 @@ def load(
         config = NodeConfig.model_validate(values)
     except ValidationError as error:
         for detail in error.errors():
+            if unread and detail["type"] == "missing":
+                continue  # it may stand in the file
             field_name = ".".join(str(part) for part in detail["loc"] if part != "[key]")
             mistakes.append(
                 Mistake(
@@ -184,6 +187,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         seen: set[object] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a field's name must be text", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", key_node.start_mark
@@ -203,8 +210,11 @@ def _read_file(path: Path, mistakes: list[Mistake]) -> dict[str, Any]:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         mistakes.append(Mistake("", "", f"{path}{where}: not YAML: {error.problem}"))
         return {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
         mistakes.append(Mistake("", "", f"{path}: not YAML: {error}"))
+        return {}
+    except RecursionError:
+        mistakes.append(Mistake("", "", f"{path}: not YAML: nested too deeply"))
         return {}
     if loaded is None:
         return {}
@@ -291,7 +301,10 @@ def _say(kind: str, message: str, context: Mapping[str, Any], value: object) -> 
 def _contradictions(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Fields that are each well formed and cannot all be true; shapes are the model's business."""
     node_id, members = values.get("node_id"), values.get("members")
-    if values.get("data_dir") == "":
+    data_dir = values.get("data_dir")
+    if isinstance(data_dir, str) and "\0" in data_dir:
+        yield "data_dir", f"{data_dir!r} has a NUL in it; right is a path such as /var/lib/tq/n1"
+    if data_dir == "":
         yield "data_dir", "is empty; right is a path such as /var/lib/tq/n1"
     if not isinstance(members, dict) or not members:
         return
