@@ -177,3 +177,41 @@ def test_flipped_bits_are_never_read_as_something_else(tmp_path: Path) -> None:
     # Some bytes belong to nothing: LMDB leaves old copies of rows behind.
     assert outcomes[: len(in_rows)].count("refused") > len(in_rows) / 2
     assert len(set(outcomes) - {"refused"}) == 1
+
+
+OPENER = """
+import sys
+from pathlib import Path
+from tq_cluster.errors import StartError
+from tq_cluster.storage.rows import CorruptRowError
+from tq_cluster.storage.store import Store
+
+try:
+    store = Store(Path(sys.argv[1]))
+    for number in range(2_000):
+        store.view().get(7, b"%d" % number)
+except (StartError, CorruptRowError) as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("pages", [2, 3, 20, 200])
+def test_a_state_that_was_cut_short_is_said_to_be_damaged_and_kills_no_process(
+    tmp_path: Path, pages: int
+) -> None:
+    store = Store(tmp_path)
+    put(store, {b"%d" % number: b"row" * 300 for number in range(2_000)})
+    store.commit()
+    store.close()
+    os.truncate(tmp_path / "data.mdb", pages * os.sysconf("SC_PAGE_SIZE"))
+
+    ended = subprocess.run(
+        [sys.executable, "-c", OPENER, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert "move its data directory away" in ended.stdout

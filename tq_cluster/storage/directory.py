@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import StartError
-from tq_cluster.storage.files import make_folder, read_record, sync_folder, write_record
+from tq_cluster.storage.files import RESTORE, make_folder, read_record, sync_folder, write_record
 
 FORMAT = 1
 _NAME = re.compile(r"state-(\d+)")
@@ -39,7 +39,7 @@ class StateDirectory:
         fields = read_record(self._pointer, format_known=FORMAT)
         if fields is None:
             if found := [path.name for path in self._states() if any(path.iterdir())]:
-                raise StartError(f"{root} holds {found[0]}, but CURRENT is missing")
+                raise StartError(f"{root} holds {found[0]}, but CURRENT is missing; {RESTORE}")
             make_folder(root / "state-1")
             self._point("state-1", None)
         else:
@@ -47,7 +47,9 @@ class StateDirectory:
             installed = None if mark is None else AppliedAt(mark["index"], mark["term"])
             self._current = Current(root / fields["state"], installed)
             if not self._current.path.is_dir():
-                raise StartError(f"{self._current.path} is missing, but CURRENT names it")
+                raise StartError(
+                    f"{self._current.path} is missing, but CURRENT names it; {RESTORE}"
+                )
         self.sweep()
 
     @property

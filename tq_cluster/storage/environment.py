@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 from pathlib import Path
@@ -34,9 +35,23 @@ _PAUSE_S = 0.001
 
 def open_environment(path: Path) -> lmdb.Environment:
     """Open the state in a directory, or begin one there."""
-    return lmdb.open(
+    environment = lmdb.open(
         str(path), map_size=MAP_BYTES, max_dbs=TABLE_COUNT + 1, readahead=False, meminit=False
     )
+    _lengthen(environment, path / DATA_FILE)
+    return environment
+
+
+def _lengthen(environment: lmdb.Environment, file: Path) -> None:
+    """Give a file that was cut short its length again, so that what it lost reads as zeros.
+
+    They are found to be damage where they are read. Reading past the end of a mapped file would be
+    a bus error: the process would end without a word. (A sound file may be short as well: LMDB
+    does not write pages that the transaction which took them gave back.)
+    """
+    length = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if file.stat().st_size < length:
+        os.truncate(file, length)
 
 
 def open_tables(

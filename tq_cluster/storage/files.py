@@ -7,9 +7,11 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tq_cluster.errors import StartError
+
+RESTORE: Final = "restore this node from its peers: move its data directory away and start it empty"
 
 
 def sync_file(path: Path) -> None:
@@ -46,10 +48,12 @@ def read_record(path: Path, *, format_known: int) -> dict[str, Any] | None:
         fields = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise StartError(f"{path} is damaged: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise StartError(f"{path} is damaged: {error}; {RESTORE}") from error
     if not isinstance(fields, dict) or fields.pop("crc32", None) != _crc(fields):
-        raise StartError(f"{path} is damaged, or was edited: its checksum does not match")
+        raise StartError(
+            f"{path} is damaged, or was edited: its checksum does not match; {RESTORE}"
+        )
     if fields.get("format") != format_known:
         raise StartError(
             f"{path} has format {fields.get('format')}, this software knows {format_known}: start a"

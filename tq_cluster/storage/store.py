@@ -28,7 +28,7 @@ from tq_cluster.storage.environment import (
     read_applied,
     write_applied,
 )
-from tq_cluster.storage.files import make_folder, sync_folder
+from tq_cluster.storage.files import RESTORE, make_folder, sync_folder
 from tq_cluster.storage.lock import DirectoryLock
 from tq_cluster.storage.views import LmdbView, LmdbWorkspace
 
@@ -62,11 +62,14 @@ class Store:
             self._lock.release()
             raise
 
+    def _unusable(self, error: lmdb.Error) -> StartError:
+        return StartError(f"the state in {self.path} cannot be opened: {error}; {RESTORE}")
+
     def _open_environment(self) -> None:
         try:
             self._env = open_environment(self.path)
         except lmdb.Error as error:
-            raise StartError(f"the state in {self.path} cannot be opened: {error}") from error
+            raise self._unusable(error) from error
         try:
             self._txn = self._env.begin(write=True)
             self._tables = open_tables(self._env, self._txn)
@@ -82,7 +85,7 @@ class Store:
             self._txn = self._env.begin(write=True)
         except lmdb.Error as error:
             self._env.close()
-            raise StartError(f"the state in {self.path} cannot be opened: {error}") from error
+            raise self._unusable(error) from error
         except BaseException:
             self._env.close()
             raise
