@@ -172,5 +172,12 @@ def _obituary(code: int) -> str:
 
 def run(data_dir: Path, nodes: int, base_port: int, *, restart: bool) -> int:
     """Run the brokers until Ctrl-C; the result is the exit code."""
-    brokers = prepare(data_dir, nodes, base_port)
+    try:
+        brokers = prepare(data_dir, nodes, base_port)
+    except OSError as error:
+        where = error.filename or data_dir
+        raise StartError(
+            f"{where} cannot be used: {error.strerror}: give --data-dir a directory that can be"
+            " written to"
+        ) from error
     return asyncio.run(Supervisor(brokers, restart=restart, out=sys.stdout).run())

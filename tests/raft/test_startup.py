@@ -174,3 +174,22 @@ def test_a_member_without_its_journal_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(StartError, match="cluster c-1, but its journal is missing"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["node.lock", "identity", "journal", "snapshots"])
+def test_a_directory_that_cannot_be_used_is_refused_with_the_name_of_what_is_in_the_way(
+    tmp_path: Path, name: str
+) -> None:
+    close(opened(tmp_path))
+    path = tmp_path / name
+    if path.is_dir():
+        for entry in path.iterdir():
+            entry.unlink()
+        path.rmdir()
+        path.write_bytes(b"a file where a directory was")
+    else:
+        path.unlink()
+        path.mkdir()
+
+    with pytest.raises(StartError, match=f"{name}.* cannot be used: .*it can read and write"):
+        opened(tmp_path)

@@ -121,8 +121,12 @@ def _check_preamble(name: str, data: bytes) -> None:
 def _cut_tail(disk: Disk, name: str, good_bytes: int, size: int, error: DamagedError) -> None:
     log.warning(
         "journal: an interrupted write was cut off",
-        extra={"file": name, "kept_bytes": good_bytes, "cut_bytes": size - good_bytes},
-        exc_info=error,
+        extra={
+            "file": name,
+            "kept_bytes": good_bytes,
+            "cut_bytes": size - good_bytes,
+            "reason": str(error),
+        },
     )
     if good_bytes:
         disk.truncate(name, good_bytes)

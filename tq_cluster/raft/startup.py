@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 import random
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def open_data(
     limits: JournalLimits = DEFAULT_LIMITS,
 ) -> NodeData:
     """Open a node's data directory, or make a new one; StartError when it cannot be served."""
-    with ExitStack() as undo:
+    with _usable(path), ExitStack() as undo:
         directory = DataDirectory(path, node_id=node_id, draw=draw)
         undo.callback(directory.release)
         disk = FileDisk(directory.journal_path)
@@ -110,6 +110,18 @@ def open_data(
         store=store,
         alignment=alignment,
     )
+
+
+@contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    """Say of a directory or file that cannot be used which one, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise StartError(
+            f"{error.filename or path} cannot be used: {error.strerror or error}: give this node a"
+            " data directory that it can read and write"
+        ) from error
 
 
 def _require_journal(directory: DataDirectory, disk: FileDisk) -> None:
