@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-from tq_client import SpecFields
 from tq_worker import registry
 from tq_worker.context import TaskContext
 from tq_worker.registry import TYPE_PATTERN, Function
 from tq_worker.signatures import JSON, is_plain
 from tq_worker.typed import TypedTask
+
+if TYPE_CHECKING:
+    from tq_client import SpecFields
 
 DEFAULT_QUEUE = "default"
 RETRIES_MAX = 999

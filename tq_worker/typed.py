@@ -5,15 +5,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack
 
 from tq.v1.task_pb2 import Task, TaskSpec, TaskState
-from tq_client import AsyncClient, Client, SpecFields, TqError, task_spec
-from tq_client.shared import SharedClient, shared
 from tq_worker.context import Result, TaskContext
 from tq_worker.errors import TaskFailedError
 from tq_worker.registry import Function
 from tq_worker.signatures import JSON, Signature
+
+if TYPE_CHECKING:
+    # Elsewhere only where something is submitted: a handler process needs no gRPC.
+    from tq_client import AsyncClient, Client, SpecFields, TqError
+
+    AnyClient = Client | AsyncClient
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -21,7 +25,6 @@ R = TypeVar("R")
 S = TypeVar("S")
 A = TypeVar("A")
 T = TypeVar("T")
-AnyClient = Client | AsyncClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,8 @@ class TypedTask(Generic[P, R]):
 
         TypeError where the arguments are not what the function takes.
         """
+        from tq_client import task_spec  # noqa: PLC0415 - as above
+
         if self.task_type.startswith("__main__."):
             raise ValueError(
                 f"{self.task_type}: a worker imports this module under another name; give the "
@@ -161,6 +166,9 @@ class TypedTask(Generic[P, R]):
 
     def blocking(self) -> Client:
         """Return the client for calls that block."""
+        from tq_client import AsyncClient  # noqa: PLC0415 - as above
+        from tq_client.shared import shared  # noqa: PLC0415 - as above
+
         client = self._client or shared()
         if isinstance(client, AsyncClient):
             raise TypeError(
@@ -170,6 +178,9 @@ class TypedTask(Generic[P, R]):
 
     async def awaited(self, call: Callable[[AsyncClient], Coroutine[Any, Any, T]]) -> T:
         """Make a call without blocking the event loop."""
+        from tq_client import AsyncClient  # noqa: PLC0415 - as above
+        from tq_client.shared import SharedClient, shared  # noqa: PLC0415 - as above
+
         client = self._client or shared()
         if isinstance(client, AsyncClient):
             return await call(client)
@@ -179,6 +190,8 @@ class TypedTask(Generic[P, R]):
 
     def handles(self, outcomes: Iterable[str | TqError]) -> list[Handle[R]]:
         """Make a handle of each task's id; raises the first error."""
+        from tq_client import TqError  # noqa: PLC0415 - as above
+
         made = []
         for outcome in outcomes:
             if isinstance(outcome, TqError):

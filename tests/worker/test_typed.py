@@ -338,3 +338,11 @@ def test_a_payload_is_an_empty_call_where_it_is_empty() -> None:
     assert Signature(none_needed).decode(b"") == {}
     with pytest.raises(PermanentError):
         Signature(none_needed).decode(b"null")
+
+
+def test_a_process_with_handlers_of_bytes_alone_carries_neither_grpc_nor_pydantic() -> None:
+    told = run("-c", "import sys, tq_worker.child, tq_worker.handlers; print(*sys.modules)")
+
+    assert told.returncode == 0, told.stderr
+    assert "tq_worker.typed" in told.stdout.split()
+    assert {"grpc", "pydantic", "tq_client"}.isdisjoint(told.stdout.split())
