@@ -9,6 +9,7 @@ import sys
 
 from tq_client import AsyncClient
 from tq_worker import logs
+from tq_worker.check import check
 from tq_worker.errors import UsageError
 from tq_worker.options import CommandLine, parser, read
 from tq_worker.worker import Worker
@@ -18,9 +19,13 @@ EXIT_UNDELIVERED = 1
 
 
 def main() -> None:
-    """Run the command line; exits 0 after an orderly end."""
+    """Run the command line; exits 0 after an orderly end, 2 where it cannot be run."""
     arguments = parser().parse_args()
     try:
+        if arguments.command == "check":
+            for line in check(arguments, os.environ):
+                print(line)  # noqa: T201 - as below
+            return
         command = read(arguments, os.environ)
         logs.configure(command.worker.log_format)
         undelivered = asyncio.run(run(command))

@@ -48,6 +48,26 @@ def parser() -> argparse.ArgumentParser:
         "nothing is claimed any more, what runs may finish, and the rest is given back. A second "
         "signal does not wait.",
     )
+    _add_options(run)
+    check = commands.add_parser(
+        "check",
+        help="see whether run would start with these options, without starting it",
+        description="Check the options of run, import the handlers in a process of their own, and "
+        "list them. Exits with 2, and says all that is wrong, where run would not start.",
+    )
+    _add_options(check)
+    # What handlers there are does not depend on it.
+    check.set_defaults(queues="default")
+    return main
+
+
+def module_names(text: str) -> list[str]:
+    """Return those of the modules that can be one."""
+    names = (name.strip() for name in text.split(","))
+    return list(dict.fromkeys(name for name in names if _MODULE.fullmatch(name)))
+
+
+def _add_options(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--handlers",
         required=True,
@@ -55,7 +75,12 @@ def parser() -> argparse.ArgumentParser:
         help="modules with functions decorated by @task; tq_worker.handlers has echo, sleep, "
         "compute and fail",
     )
-    run.add_argument("--queues", required=True, metavar="QUEUE[,QUEUE]", help="where to claim from")
+    run.add_argument(
+        "--queues",
+        required=run.prog.endswith(" run"),
+        metavar="QUEUE[,QUEUE]",
+        help="where to claim from",
+    )
     run.add_argument(
         "--concurrency", default="10", metavar="N", help="tasks that run at a time (default 10)"
     )
@@ -85,7 +110,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="TIME",
         help="how long running tasks may take to finish after SIGTERM (default 60s)",
     )
-    return main
 
 
 def read(arguments: argparse.Namespace, environment: Mapping[str, str]) -> CommandLine:

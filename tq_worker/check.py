@@ -1,0 +1,92 @@
+"""The command `tq-worker check`: what is wrong with a command line and its handlers, unstarted."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from tq_worker import exits
+from tq_worker.errors import UsageError
+from tq_worker.options import module_names, read
+from tq_worker.registry import HANDLERS, load
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What importing the handlers brought."""
+
+    problems: Sequence[str]
+    handlers: Sequence[tuple[str, str, str]]
+    """Of each its type, how it is run, and the queue that its `submit` names, if it has one."""
+
+
+def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> list[str]:
+    """List the handlers, for people; raises UsageError with everything that is wrong."""
+    problems: list[str] = []
+    try:
+        read(arguments, environment)
+    except UsageError as error:
+        problems += error.problems
+    modules = module_names(arguments.handlers)
+    found = import_apart(modules) if modules else Found((), ())
+    problems += found.problems
+    if problems:
+        raise UsageError(problems)
+    return list(_table(("TYPE", "KIND", "QUEUE"), found.handlers))
+
+
+def import_apart(modules: Sequence[str]) -> Found:
+    """Import handlers as `run` does, in another process: what they do there is their own affair."""
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", "tq_worker.check", str(writing), *modules]
+    process = subprocess.Popen(  # noqa: S603 - our own module, checked arguments
+        # What they print is not part of the list.
+        command,
+        pass_fds=(writing,),
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+    )
+    os.close(writing)
+    with open(reading, encoding="utf-8") as answer:  # noqa: PTH123 - a descriptor, not a path
+        text = answer.read()
+    code = process.wait()
+    if not text:
+        problem = f"--handlers {','.join(modules)}: while imported, {exits.explain(code)}"
+        return Found((problem,), ())
+    told = json.loads(text)
+    return Found(told["problems"], [tuple(each) for each in told["handlers"]])
+
+
+def main() -> None:
+    """Import the handlers and write what was found to the descriptor that the parent named."""
+    writing = int(sys.argv[1])
+    os.set_inheritable(writing, False)
+    problems = load(sys.argv[2:])
+    handlers = []
+    for task_type in HANDLERS.task_types():
+        handler = HANDLERS.get(task_type)
+        assert handler is not None, "it was listed"
+        handlers.append((task_type, handler.kind, handler.queue or "-"))
+    with open(writing, "w", encoding="utf-8") as answer:
+        json.dump({"problems": problems, "handlers": handlers}, answer)
+    # Threads that a module has started would keep it waiting.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    lines = [head, *rows]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        yield "  ".join(cells).rstrip()
+
+
+if __name__ == "__main__":
+    main()
