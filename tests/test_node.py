@@ -194,6 +194,22 @@ def test_a_fatal_error_is_logged_and_ends_the_process_with_its_own_code() -> Non
     assert "fsync failed" in result.stderr
 
 
+def test_what_the_node_has_words_for_is_logged_without_a_traceback() -> None:
+    script = (
+        "from tq_cluster import errors, node; from tq_cluster.telemetry import logs\n"
+        "logs.set_up(node_id='n1', style='text', level='info')\n"
+        "node.end_process(errors.FatalError('told to stop by n2: this disk went back'))\n"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert result.returncode == node.EXIT_FATAL
+    assert 'reason="told to stop by n2: this disk went back"' in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 async def test_a_leader_whose_disk_is_slow_hands_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from tq_cluster.clock import SystemClock
 from tq_cluster.config import NodeConfig, split_address
 from tq_cluster.core import queries
-from tq_cluster.errors import NotLeaderError, StartError
+from tq_cluster.errors import FatalError, NotLeaderError, StartError
 from tq_cluster.fittings import ListenElsewhere, TimedState, TimedSyncer
 from tq_cluster.leader.committer import CommitHooks
 from tq_cluster.leader.leader import Formation, Leader
@@ -48,7 +48,11 @@ Fatal = Callable[[BaseException], None]
 
 def end_process(error: BaseException) -> NoReturn:
     """Say why, and end at once: going on, even to clean up, could risk the log."""
-    _logger.critical("the node stops", exc_info=error)
+    # What the node has words for needs no traceback, unless something else led to it.
+    worded = isinstance(error, FatalError) and error.__cause__ is None
+    _logger.critical(
+        "the node stops", extra={"reason": str(error)}, exc_info=None if worded else error
+    )
     logs.flush()
     os._exit(EXIT_FATAL)
 
