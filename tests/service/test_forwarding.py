@@ -122,11 +122,14 @@ async def test_a_caller_that_knows_of_a_later_term_is_not_sent_to_the_leader_of_
     assert len(cluster["n2"].leader.asked) == 1
 
 
-async def lose_leader_while_it_decides(cluster: Cluster) -> None:
-    """The leader dies with a call that has reached it, and n3 follows it."""
+async def lose_leader_while_it_decides(cluster: Cluster, after_s: float = 0) -> None:
+    """The leader dies ``after_s`` after a call has reached it, and n3 follows it."""
     leader = cluster["n1"].leader
     leader.answer = asyncio.Event().wait  # type: ignore[assignment]  # never answers
     await leader.arrived.wait()
+    loop = asyncio.get_running_loop()
+    dies_s = loop.time() + after_s
+    await until(lambda: loop.time() >= dies_s, "the leader's hour")
     await cluster["n1"].service._server.stop(None)
     for node_id in ("n2", "n3"):
         cluster[node_id].log.hear_of("n3", 3)
@@ -236,7 +239,7 @@ async def test_a_long_poll_is_held_by_the_next_leader_after_a_failover() -> None
     async with cluster_of("n1", "n2", "n3") as cluster, stubs_of(cluster["n2"]) as stubs:
         cluster.elect("n1", 2)
         claiming = stubs.worker.Claim(request, timeout=20)
-        await lose_leader_while_it_decides(cluster)
+        await lose_leader_while_it_decides(cluster, after_s=0.5)
         lost_s = asyncio.get_running_loop().time()
 
         await claiming
