@@ -15,8 +15,9 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
+import grpc
 from google.protobuf.message import Message
 from grpc import aio
 
@@ -24,6 +25,7 @@ from tq_client import errors
 from tq_client.connections import CONNECT_TIMEOUT_S, Connection, Connections
 from tq_client.errors import Reason, TqError
 
+Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 Request = TypeVar("Request", bound=Message)
 Reply = TypeVar("Reply", bound=Message)
 
@@ -122,6 +124,7 @@ class Caller:
         least_s = request.ByteSize() / BYTES_PER_S + (hold_s + HOLD_SLACK_S if hold_s else 0.0)
         attempt_s = ATTEMPT_FIRST_S
         pause_s = PAUSE_FIRST_S
+        again: Connection | None = None
         first_sent_s: float | None = None
         maybe_applied = False
         if method.repeat is Repeat.BY_REQUEST_ID and not getattr(request, "request_id", ""):
@@ -129,7 +132,8 @@ class Caller:
         while True:
             self._check_open(method, request, maybe_applied=maybe_applied)
             now_s = loop.time()
-            connection = self._connections.pick()
+            connection = again or self._connections.pick()
+            answered = False
             if not connection.open() and not await connection.connect(
                 min(CONNECT_TIMEOUT_S, deadline_s - now_s)
             ):
@@ -156,20 +160,23 @@ class Caller:
                     return Answer(reply, sent_at_s)
                 except aio.AioRpcError as rpc_error:
                     error = errors.of_rpc(rpc_error)
-                    self._learn(rpc_error.trailing_metadata() or ())
-                    self._connections.learn(
-                        error.metadata.get("leader", ""), self._connections.term
-                    )
+                    answered = self._heed(error, rpc_error.trailing_metadata() or ())
+                    if rpc_error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                        attempt_s = min(ATTEMPT_MAX_S, attempt_s * 2)
                 except _AbandonedError:
                     error = errors.of_reason(
                         Reason.OUTCOME_UNKNOWN, f"{connection.address} leads no more"
                     )
-                attempt_s = min(ATTEMPT_MAX_S, attempt_s * 2)
             maybe_applied |= error.reason is Reason.OUTCOME_UNKNOWN
             if not _worth_repeating(error, method.repeat, maybe_applied=maybe_applied):
                 raise error
-            if error.reason in _MAY_SUCCEED_ELSEWHERE:
-                self._connections.failed(connection)
+            if answered and connection is not again and error.reason is not Reason.NOT_LEADER:
+                # It is alive and about to learn who leads now; of the others neither is known.
+                again = connection
+            else:
+                again = None
+                if error.reason in _MAY_SUCCEED_ELSEWHERE:
+                    self._connections.failed(connection)
             # Full jitter (M. Brooker, "Exponential Backoff And Jitter", 2015), on top of what the
             # broker asks for.
             wait_s = (error.retry_after_s or 0.0) + self._draw.uniform(0.0, pause_s)
@@ -211,16 +218,21 @@ class Caller:
         finally:
             self._flights.discard(flight)
         self._connections.succeeded(connection)
-        self._learn(await call.trailing_metadata())
+        self._learn(*_who_leads(await call.trailing_metadata()))
         return reply
 
-    def _learn(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
-        leader, term = "", 0
-        for key, value in metadata:
-            if key == "tq-leader" and isinstance(value, str):
-                leader = value
-            elif key == "tq-term" and isinstance(value, str) and value.isdecimal():
-                term = int(value)
+    def _heed(self, error: TqError, metadata: Metadata) -> bool:
+        """Draw from a failed call what it says of the leader; True where a broker said it."""
+        leader, term = _who_leads(metadata)
+        if error.reason is Reason.NO_LEADER:
+            # Whom the broker takes for the leader is whom it could not reach.
+            self._connections.suspect(leader)
+        if error.reason in {Reason.NO_LEADER, Reason.OUTCOME_UNKNOWN}:
+            leader = ""
+        self._learn(error.metadata.get("leader", leader), term or self._connections.term)
+        return term > 0
+
+    def _learn(self, leader: str, term: int) -> None:
         if self._connections.learn(leader, term):
             # A deposed leader that is well answers by itself; one that fell silent would not.
             for flight in self._flights:
@@ -247,6 +259,17 @@ class Caller:
                 metadata=_naming(request),
             )
         raise errors.UnavailableError("the client is closed")
+
+
+def _who_leads(metadata: Metadata) -> tuple[str, int]:
+    """Read the leader's address and the term that a broker named, empty and 0 where it did not."""
+    leader, term = "", 0
+    for key, value in metadata:
+        if key == "tq-leader" and isinstance(value, str):
+            leader = value
+        elif key == "tq-term" and isinstance(value, str) and value.isdecimal():
+            term = int(value)
+    return leader, term
 
 
 def _worth_repeating(error: TqError, repeat: Repeat, *, maybe_applied: bool) -> bool:

@@ -155,6 +155,11 @@ class Connections:
         if self.leader == connection.address:
             self.leader = ""
 
+    def suspect(self, address: str) -> None:
+        """Ask others first for a while: another broker could not reach this one."""
+        if address in self._all:
+            self.failed(self._all[address])
+
     def learn(self, leader: str, term: int) -> bool:
         """Take notice of who leads in which term; True where that is another reign.
 

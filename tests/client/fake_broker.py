@@ -61,9 +61,12 @@ class FakeBroker:
         """List the requests of one method, as they arrived."""
         return [call.request for call in self.calls if call.method == method]
 
+    def who_leads(self) -> tuple[tuple[str, str], ...]:
+        return ("tq-leader", self.leader), ("tq-term", str(self.term))
+
     async def answer(self, call: Call, context: Context) -> Message:
         """Answer as a broker that knows who leads."""
-        context.set_trailing_metadata((("tq-leader", self.leader), ("tq-term", str(self.term))))
+        context.set_trailing_metadata(self.who_leads())
         make = self.answers.get(call.method)
         return make(call.request) if make else _reply_type(call.request)()
 
@@ -100,7 +103,7 @@ def refuse(
     """Refuse the call with a reason, as the service does."""
 
     async def step(broker: FakeBroker, call: Call, context: Context) -> Message:
-        del broker, call
+        del call
         status = status_pb2.Status(code=code.value[0], message=f"refused: {reason}")
         details: list[Message] = [
             error_details_pb2.ErrorInfo(domain="tq", reason=str(reason), metadata=metadata)
@@ -113,7 +116,12 @@ def refuse(
             packed = any_pb2.Any()
             packed.Pack(detail)
             status.details.append(packed)
-        await context.abort_with_status(rpc_status.to_status(status))
+        refused = rpc_status.to_status(status)
+        await context.abort(
+            refused.code,
+            refused.details,
+            trailing_metadata=(*refused.trailing_metadata, *broker.who_leads()),
+        )
         raise AssertionError("abort raises")
 
     return step

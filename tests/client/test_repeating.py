@@ -204,6 +204,51 @@ async def test_a_silent_broker_is_left_for_another(monkeypatch: pytest.MonkeyPat
     assert well.submits[hung.request_id].results[0].task.task_id == task_id
 
 
+@pytest.mark.parametrize("reason", [Reason.NO_LEADER, Reason.OUTCOME_UNKNOWN])
+async def test_a_leader_that_another_broker_had_no_answer_from_is_not_asked(
+    reason: Reason,
+) -> None:
+    silent, follower = FakeBroker(), FakeBroker()
+    async with serving(silent, follower):
+        follower.leader = silent.address
+        follower.steps.append(refuse(reason, grpc.StatusCode.UNAVAILABLE))
+        async with AsyncClient(follower.address) as client:
+            await client.submit("mail", "send")
+
+    assert len(follower.of("Submit")) == 2
+    assert not silent.calls
+
+
+async def test_a_broker_that_answers_without_a_leader_is_asked_twice_before_another() -> None:
+    brokers = [FakeBroker(), FakeBroker()]
+    asked: list[FakeBroker] = []
+    no_leader = refuse(Reason.NO_LEADER, grpc.StatusCode.UNAVAILABLE)
+
+    async def note_and_refuse(broker: FakeBroker, call: Call, context: Context) -> Message:
+        asked.append(broker)
+        return await no_leader(broker, call, context)
+
+    async with serving(*brokers) as addresses, AsyncClient(addresses) as client:
+        for broker in brokers:
+            broker.steps = [note_and_refuse] * 2
+        await client.submit("mail", "send")
+
+    first, second, third, fourth = asked
+    assert first is second is not third
+    assert third is fourth
+
+
+async def test_a_known_leader_that_another_broker_had_no_answer_from_is_left() -> None:
+    connections = Connections(["a:1", "b:1"], lambda: 100.0, random.Random(1))
+    connections.learn("a:1", term=1)
+
+    connections.suspect("a:1")
+
+    assert connections.leader == ""
+    assert connections.pick().address == "b:1"
+    await connections.close()
+
+
 async def test_a_long_poll_at_a_leader_that_fell_silent_goes_on_at_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
