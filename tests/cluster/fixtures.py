@@ -12,13 +12,15 @@ from chaos.processes import ProcessCluster
 
 @pytest_asyncio.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[ProcessCluster]:
-    """Three brokers with a leader; what they logged is printed, which pytest shows on failure.
+    """Three brokers that all answer, with a leader; what they logged is printed on failure.
 
     A test whose brokers logged an error of their own has failed, whatever its callers saw.
     """
     brokers = ProcessCluster(tmp_path / "cluster")
     try:
         await brokers.start()
+        # Two make a leader: the third may still be on its way to its port.
+        await brokers.await_caught_up(brokers.brokers, within_s=30)
         yield brokers
     finally:
         print(await brokers.describe())  # noqa: T201  # shown by pytest when the test failed
