@@ -16,7 +16,7 @@ RUN /build/bin/python -c "import tomllib; \
     print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')" \
     >build-requires.txt && /build/bin/pip install -r build-requires.txt
 
-COPY hatch_build.py ./
+COPY README.md hatch_build.py ./
 COPY scripts/generate_protos.py scripts/
 COPY proto/ proto/
 COPY tq_admin/ tq_admin/

@@ -41,6 +41,38 @@ def test_a_wheel_of_a_bare_checkout_carries_the_generated_package(tmp_path: Path
     assert not [name for name in names if name.startswith(("tests/", "proto/"))]
 
 
+def image_sources() -> list[str]:
+    """What the Dockerfile copies from the checkout, in its own words."""
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    copies = [line.split()[1:-1] for line in lines if line.startswith("COPY ")]
+    return [name.rstrip("/") for names in copies for name in names if "--from" not in names[0]]
+
+
+def test_the_image_is_handed_all_that_the_wheel_is_built_from(tmp_path: Path) -> None:
+    """The same wheel, built from what the Dockerfile copies and nothing else."""
+    context = tmp_path / "context"
+    context.mkdir()
+    let_in = (ROOT / ".dockerignore").read_text().splitlines()
+    for name in image_sources():
+        assert f"!{name}" in let_in or any(f"!{path}" in let_in for path in Path(name).parents), (
+            name
+        )
+        target = context / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, target, ignore=ignore, dirs_exist_ok=True)
+        else:
+            shutil.copy(ROOT / name, target)
+    build = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation"]
+
+    subprocess.run([*build, f"--wheel-dir={tmp_path}", str(context)], check=True)
+
+    [wheel] = tmp_path.glob("tq-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"{package}/__init__.py" for package in ("tq", *PACKAGES)} <= names
+
+
 def test_generating_twice_rewrites_nothing(tmp_path: Path) -> None:
     checkout = bare_checkout(tmp_path / "checkout")
     generate = [sys.executable, str(checkout / "scripts" / "generate_protos.py")]
