@@ -1,0 +1,234 @@
+"""Claims, leases and heartbeats as the service meets them on the leader."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from tests.leader.bench import (
+    Bench,
+    claim,
+    claimed,
+    heartbeat,
+    release,
+    start,
+    submit,
+    told,
+    until,
+)
+from tq.v1 import worker_service_pb2
+from tq_cluster.clock import SystemClock
+from tq_cluster.core.operations import (
+    Report,
+)
+from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
+from tq_cluster.leader.leader import Leader
+
+
+async def test_an_empty_claim_waits_for_a_task_and_is_woken_by_its_submit(bench: Bench) -> None:
+    waiting = await start(bench.leader.claim(claim(), 30, 0.0))
+    assert not waiting.done()
+
+    await bench.leader.submit(submit("resize"))
+    assert [task.spec.type for task in claimed(await waiting)] == ["resize"]
+
+
+async def test_many_idle_workers_all_get_work_when_much_arrives_at_once(bench: Bench) -> None:
+    waiting = [await start(bench.leader.claim(claim(f"w{n}", most=1), 30, 0.0)) for n in range(20)]
+    await bench.leader.submit(submit(*["resize"] * 20))
+
+    got = await asyncio.wait_for(asyncio.gather(*waiting), 5)
+    ids = {task.spec.task_id for outcome in got for task in claimed(outcome)}
+    assert len(ids) == 20
+
+
+async def test_a_long_poll_that_finds_nothing_answers_with_nothing(bench: Bench) -> None:
+    assert claimed(await bench.leader.claim(claim(), 0.0, 0.0)) == []
+
+
+async def test_tasks_granted_to_a_caller_who_had_gone_are_given_back(bench: Bench) -> None:
+    await bench.leader.submit(submit("resize"))
+    bench.log.held = True
+    gone = await start(bench.leader.claim(claim("gone"), 30, 0.0))
+    assert len(bench.log.proposals) == 2
+    gone.cancel()
+    await until(gone.done)
+
+    bench.log.held = False
+    bench.log.let_through()
+    await until(lambda: len(bench.log.proposals) >= 3 and bench.log.decidable() is not None)
+    assert len(claimed(await bench.leader.claim(claim("next"), 5, 0.0))) == 1
+
+
+async def test_a_silent_worker_loses_its_lease_and_reports_too_late(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.leader.submit(submit("resize"))
+    (task,) = claimed(await bench.leader.claim(claim("silent", lease_s=1), 0, 0.0))
+
+    # The worker was silent for a minute: the leader's clock says so.
+    monkeypatch.setattr(bench.leader._leases, "now_s", lambda: bench.leader._loop.time() + 60)
+    await until(lambda: len(bench.leader._leases) == 0, turn_s=0.01)
+
+    report = worker_service_pb2.ReportRequest(worker_id="silent")
+    report.reports.add(task_id=task.spec.task_id, token=task.token).complete.result = b"late"
+    outcome = await bench.leader.submit(Report(request=report))
+    answer = told(outcome, worker_service_pb2.ReportResponse)
+    assert answer.results[0].status == worker_service_pb2.ReportResult.STATUS_LEASE_LOST
+
+
+async def test_a_heartbeat_is_not_answered_while_an_entry_that_ends_its_lease_is_in_flight(
+    bench: Bench,
+) -> None:
+    await bench.leader.submit(submit("resize"))
+    (task,) = claimed(await bench.leader.claim(claim(), 0, 0.0))
+    bench.log.held = True
+    report = worker_service_pb2.ReportRequest(worker_id="w")
+    report.reports.add(task_id=task.spec.task_id, token=task.token).release.reason = "given back"
+    releasing = await start(bench.leader.submit(Report(request=report)))
+
+    beat = worker_service_pb2.HeartbeatRequest(worker_id="w")
+    beat.leases.add(task_id=task.spec.task_id, token=task.token)
+    beating = asyncio.ensure_future(bench.leader.heartbeat(beat))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not beating.done()
+
+    bench.log.let_through()
+    await releasing
+    answer = told(await beating, worker_service_pb2.HeartbeatResponse)
+    assert answer.results[0].status == worker_service_pb2.HeartbeatResult.STATUS_LEASE_LOST
+
+
+async def test_a_new_leader_starts_every_running_lease_afresh(bench: Bench) -> None:
+    await bench.leader.submit(submit("resize"))
+    (task,) = claimed(await bench.leader.claim(claim(lease_s=5), 0, 0.0))
+
+    successor = Leader(
+        log=bench.log,
+        state=bench.store,
+        clock=SystemClock(),
+        draw=random.Random(1),
+        members=3,
+        formation=lambda: None,
+        fatal=bench.fatal.append,
+    )
+    await bench.log.start()
+    await until(lambda: len(successor._leases) == 1)
+    assert successor._leases.expired(10) == []
+    assert task.token in successor._leases._deadline_s
+
+
+async def test_a_repeated_claim_that_is_answered_again_renews_its_leases(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.leader.submit(submit("resize"))
+    first = claimed(await bench.leader.claim(claim(request_id="c1"), 0, 0.0))
+    started_s = bench.leader._loop.time()
+    monkeypatch.setattr(bench.leader._leases, "now_s", lambda: started_s + 20)
+    again = claimed(await bench.leader.claim(claim(request_id="c1"), 0, 0.0))
+    assert [task.token for task in again] == [task.token for task in first]
+
+    # Its worker counts the 30 s from the repetition.
+    monkeypatch.setattr(bench.leader._leases, "now_s", lambda: started_s + 40)
+    assert bench.leader._leases.expired(10) == []
+
+
+async def test_no_entry_ends_a_lease_between_a_claims_replay_and_its_answer(bench: Bench) -> None:
+    await bench.leader.submit(submit("resize"))
+    (task,) = claimed(await bench.leader.claim(claim(request_id="c1"), 0, 0.0))
+    proposed = len(bench.log.proposals)
+
+    bench.log.confirms_held = True
+    replay = await start(bench.leader.claim(claim(request_id="c1"), 0, 0.0))
+    ending = await start(bench.leader.submit(release(task)))
+    assert len(bench.log.proposals) == proposed
+
+    bench.log.let_rounds_through()
+    assert [each.token for each in claimed(await replay)] == [task.token]
+    await ending
+    assert len(bench.log.proposals) == proposed + 1
+
+
+async def test_a_heartbeat_says_nothing_of_a_lease_that_an_entry_of_unknown_outcome_may_have_ended(
+    bench: Bench,
+) -> None:
+    await bench.leader.submit(submit("resize"))
+    (task,) = claimed(await bench.leader.claim(claim(), 0, 0.0))
+    bench.log.held = True
+    ending = await start(bench.leader.submit(release(task)))
+    beating = asyncio.ensure_future(bench.leader.heartbeat(heartbeat(task)))
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+    bench.log.depose()
+    with pytest.raises(OutcomeUnknownError):
+        await ending
+    with pytest.raises(NotLeaderError):
+        await beating
+
+
+async def test_a_heartbeat_is_not_answered_by_a_node_that_was_deposed_as_it_was_confirmed(
+    bench: Bench,
+) -> None:
+    await bench.leader.submit(submit("resize"))
+    (task,) = claimed(await bench.leader.claim(claim(), 0, 0.0))
+    bench.log.confirms_held = True
+    beating = asyncio.ensure_future(bench.leader.heartbeat(heartbeat(task)))
+    await asyncio.sleep(0)
+    bench.log.let_rounds_through()
+    bench.log.depose()
+
+    with pytest.raises(NotLeaderError):
+        await beating
+
+
+async def test_a_claim_cut_off_in_the_moment_it_is_granted_is_given_back(bench: Bench) -> None:
+    await bench.leader.submit(submit("resize"))
+    bench.log.held = True
+    gone = await start(bench.leader.claim(claim("gone"), 30, 0.0))
+    bench.log.let_through()
+    # After the callback that grants, before the claim's own coroutine goes on.
+    bench.leader._loop.call_soon(gone.cancel)
+    bench.log.held = False
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    (task,) = claimed(await bench.leader.claim(claim("next"), 5, 0.0))
+    assert task.attempt == 1
+
+
+async def test_a_claim_that_is_repeated_while_the_first_is_undecided_is_decided_after_it(
+    bench: Bench,
+) -> None:
+    await bench.leader.submit(submit("resize"))
+    bench.log.held = True
+    other = await start(bench.leader.submit(submit("other", request_id="r2", queue="other")))
+    first = await start(bench.leader.claim(claim(request_id="c1"), 0, 0.0))
+    repeated = await start(bench.leader.claim(claim(request_id="c1"), 0, 0.0))
+    bench.log.let_through()
+    await other
+    await until(lambda: len(bench.log.proposals) == 3)
+    first.cancel()
+    await until(first.done)
+    bench.log.held = False
+    bench.log.let_through()
+
+    answer = told(await repeated, worker_service_pb2.ClaimResponse)
+    assert len(answer.tasks) == 0, "it was told of a lease that is given back"
+    assert len(answer.lost_task_ids) == 1
+
+
+async def test_a_claim_that_may_not_wait_looks_once_however_often_it_is_woken(
+    bench: Bench,
+) -> None:
+    bench.log.confirms_held = True
+    hasty = await start(bench.leader.claim(claim(), 0, 0.0))
+    bench.leader._claimants.wake_all()
+    confirms = bench.log.confirms
+    bench.log.confirms_held = False
+    bench.log.let_rounds_through()
+
+    assert claimed(await hasty) == []
+    assert bench.log.confirms == confirms
