@@ -21,6 +21,7 @@ from tests.service.fakes import Stubs, until
 from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2
 from tq_cluster import config, dev, node
 from tq_cluster.errors import StartError
+from tq_cluster.storage.lock import DirectoryLock
 
 COMMAND = [sys.executable, "-m", "tq_cluster"]
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("TQ_")}
@@ -245,6 +246,21 @@ def test_dev_writes_a_file_for_each_broker(tmp_path: Path) -> None:
     ]
     loaded = config.load(brokers[2].config, {}, {})
     assert (loaded.node_id, loaded.listen_raft) == ("n3", "127.0.0.1:7103")
+
+
+def test_dev_leaves_a_directory_alone_whose_brokers_run(tmp_path: Path) -> None:
+    [broker] = dev.prepare(tmp_path, 1, 7001)
+    before = broker.config.read_bytes()
+    (tmp_path / "n1").mkdir()
+    lock = DirectoryLock(tmp_path / "n1" / "node.lock")
+
+    with pytest.raises(StartError, match=rf"n1 is in use by process {os.getpid()}"):
+        dev.prepare(tmp_path, 1, 8001)
+    assert broker.config.read_bytes() == before
+
+    lock.release()
+    [moved] = dev.prepare(tmp_path, 1, 8001)
+    assert moved.config.read_bytes() != before
 
 
 def free_base_port() -> int:

@@ -24,7 +24,12 @@ from tq_admin.session import Session
 # The asked node asks its peers meanwhile; one that says nothing for so long is as good as down.
 STATUS_S = 3.0
 # Despite its name also the time to connect: a stopped node accepts and says nothing.
-CHANNEL_OPTIONS = (("grpc.min_reconnect_backoff_ms", 1_000), ("grpc.enable_retries", 0))
+CHANNEL_OPTIONS = (
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.enable_retries", 0),
+    # A proxy that the environment names is for the web.
+    ("grpc.enable_http_proxy", 0),
+)
 # How gRPC begins what it says of a connection that it could not make; the cause follows.
 CONNECTING = re.compile(
     r"^failed to connect to all addresses; last error: \w+: \S+: "

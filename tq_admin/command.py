@@ -17,6 +17,7 @@ from tq_admin import values
 from tq_admin.failures import ExitCode, Failure, nobody
 from tq_admin.output import Format, Output
 from tq_admin.session import Session
+from tq_admin.visible import visible
 from tq_admin.watch import EVERY_MIN_S, watch
 from tq_client import Client
 
@@ -131,9 +132,9 @@ def _run(
             else:
                 watch(session, every_s, ctx.command_path, partial(function, **own))
     except Failure as failure:
-        typer.echo(f"tq-admin: {failure.message}", err=True)
+        typer.echo(f"tq-admin: {visible(failure.message)}", err=True)
         if failure.advice:
-            typer.echo(failure.advice, err=True)
+            typer.echo(visible(failure.advice), err=True)
         raise typer.Exit(failure.code) from None
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
@@ -144,7 +145,7 @@ def _run(
     except Exception as error:
         if os.environ.get("TQ_DEBUG"):
             traceback.print_exc()
-        fault = f"{type(error).__name__}: {error}"
+        fault = visible(f"{type(error).__name__}: {error}")
         typer.echo(f"tq-admin: a fault of tq-admin itself: {fault}", err=True)
         typer.echo("Run it again with TQ_DEBUG=1 in the environment to see where.", err=True)
         raise typer.Exit(ExitCode.FAILED) from error

@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from tq_admin.failures import ExitCode, Failure
+from tq_admin.visible import visible
 
 YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -25,5 +26,5 @@ def confirm(question: str, *, yes: bool) -> None:
         raise Failure(
             f"nobody is there to ask: {question}", "Say so beforehand with --yes.", ExitCode.USAGE
         )
-    if not typer.confirm(question, err=True):
+    if not typer.confirm(visible(question), err=True):
         raise Failure("nothing was changed")

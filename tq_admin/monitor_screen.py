@@ -19,6 +19,7 @@ from tq_admin.output import STATE_STYLES, latency, rate, size, span
 from tq_admin.plain import enum_name
 from tq_admin.readings import Rates, depth
 from tq_admin.stats import bar
+from tq_admin.visible import visible
 from tq_admin.workers import doing_now
 
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -48,7 +49,7 @@ def draw(seen: Observation, dimensions: ConsoleDimensions) -> RenderableType:
     return Group(
         _heading(seen),
         *(
-            Text(trouble, style="red", no_wrap=True, overflow="ellipsis")
+            Text(visible(trouble), style="red", no_wrap=True, overflow="ellipsis")
             for trouble in seen.troubles
         ),
         _part("nodes"),
@@ -96,12 +97,12 @@ def _heading(seen: Observation) -> RenderableType:
         up = sum(node.reachable for node in seen.cluster.nodes)
         total = len(seen.cluster.nodes)
         if leader is not None:
-            left.append(f"leader {leader.node_id}", style="bold green")
+            left.append(visible(f"leader {leader.node_id}"), style="bold green")
             left.append(f" in term {leader.term}  ")
         else:
             left.append("no leader  ", style="bold red")
         left.append(f"{up} of {total} nodes up", style="" if up == total else "bold yellow")
-        left.append(f"  {seen.cluster.cluster_id[:8]}", style="dim")
+        left.append(visible(f"  {seen.cluster.cluster_id[:8]}"), style="dim")
     line.add_row(left, Text(f"q quits  {datetime.now(UTC):%H:%M:%S}Z", style="dim"))
     return line
 
@@ -130,6 +131,11 @@ def _table(*columns: str, right: Iterable[str] = (), elastic: str = "") -> Table
     return table
 
 
+def _add(table: Table, *cells: str | Text) -> None:
+    """Add a row; what is in a cell is never taken for markup and stays on its line."""
+    table.add_row(*(each if isinstance(each, Text) else Text(visible(each)) for each in cells))
+
+
 def _nodes(nodes: Sequence[NodeStatus], *, wide: bool) -> RenderableType:
     numbers = ("LAG", "APPLIED", "FSYNC P99", "HOLD", "JOURNAL", "DISK FREE", "UP")
     more = ("HOLD", "JOURNAL", "DISK FREE", "UP") if wide else ()
@@ -139,8 +145,8 @@ def _nodes(nodes: Sequence[NodeStatus], *, wide: bool) -> RenderableType:
         if not node.reachable:
             blanks = [""] * (len(columns) - 4)
             down = Text("DOWN", style="bold red")
-            reason = Text(node.unreachable_reason, style="red")
-            table.add_row(node.node_id, node.address, down, *blanks, reason)
+            reason = Text(visible(node.unreachable_reason), style="red")
+            _add(table, node.node_id, node.address, down, *blanks, reason)
             continue
         role = enum_name(NodeStatus.Role.DESCRIPTOR, node.role)
         disk = (
@@ -149,7 +155,8 @@ def _nodes(nodes: Sequence[NodeStatus], *, wide: bool) -> RenderableType:
             size(node.disk_free_bytes),
             uptime(node.started_at.ToJsonString()),
         )
-        table.add_row(
+        _add(
+            table,
             node.node_id,
             node.address,
             Text(role, style=STATE_STYLES.get(role, "")),
@@ -157,7 +164,7 @@ def _nodes(nodes: Sequence[NodeStatus], *, wide: bool) -> RenderableType:
             Text(f"{node.lag_entries:,}", style="yellow" if node.lag_entries else "dim"),
             latency(node.fsync_p99.ToJsonString()),
             *(disk if wide else ()),
-            Text(node.message, style="yellow"),
+            Text(visible(node.message), style="yellow"),
         )
     return table
 
@@ -170,7 +177,7 @@ def _rates(history: Sequence[Rates]) -> RenderableType:
     for name, style in RATES:
         values = [rates[name] for rates in history]
         now = rate(values[-1]) if values else "-"
-        table.add_row(name, Text(now, style="bold"), Text(sparkline(values), style=style))
+        _add(table, name, Text(now, style="bold"), Text(sparkline(values), style=style))
     return table
 
 
@@ -203,7 +210,8 @@ def _queues(queues: Sequence[QueueStats], seen: Observation, *, wide: bool) -> R
     for each in queues:
         rates = seen.rates.get(each.queue)
         note = Text("paused", style="yellow") if each.settings.paused else Text(_waited(each))
-        table.add_row(
+        _add(
+            table,
             each.queue,
             f"{each.pending:,}",
             f"{each.running:,}",
@@ -232,7 +240,8 @@ def _workers(seen: Observation, rows: int) -> RenderableType:
     busiest = sorted(seen.workers.workers, key=lambda each: (-each.leases, each.worker_id))
     for worker in busiest[:rows]:
         silent_s = worker.silence.ToMilliseconds() / 1000
-        table.add_row(
+        _add(
+            table,
             worker.worker_id,
             ", ".join(worker.queues),
             doing_now(worker, silent_s) if seen.led else Text("?", style="dim"),
@@ -248,7 +257,8 @@ def _dead_letters(tasks: Sequence[Task]) -> RenderableType:
         return Text("none", style="green")
     table = _table("TASK", "QUEUE", "TYPE", "REASON", "ERROR", elastic="ERROR")
     for task in tasks:
-        table.add_row(
+        _add(
+            table,
             task.spec.task_id,
             task.spec.queue,
             task.spec.type,

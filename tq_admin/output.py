@@ -15,6 +15,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tq_admin.visible import visible
+
 # Wide enough that a table sent to a file or a pipe is not cut to a terminal's 80 columns.
 PIPE_COLUMNS = 200
 UNIT_STEP = 1_000
@@ -65,7 +67,7 @@ class Output:
 
     def remark(self, text: str) -> None:
         """Say something that is not part of the result."""
-        _console(stderr=True).print(Text(text))
+        _console(stderr=True).print(Text(visible(text)))
 
 
 class Screenful(Output):
@@ -81,7 +83,7 @@ class Screenful(Output):
 
     def remark(self, text: str) -> None:
         """Keep it beneath."""
-        self.shown.append(Text(text, style="dim"))
+        self.shown.append(Text(visible(text), style="dim"))
 
 
 def grid(
@@ -113,18 +115,26 @@ def details(pairs: Sequence[tuple[str, object]]) -> Table:
 
 
 def cell(value: object) -> Text:
-    """A value as people read it; never interpreted as markup."""
+    """A value as people read it; never interpreted as markup, and on one line.
+
+    What may have several is given as a Text, such as `prose` makes.
+    """
     match value:
         case None | "":
             return Text("-", style="dim")
         case bool():
             return Text("yes" if value else "NO", style="" if value else "bold red")
         case dict():
-            return Text(" ".join(f"{key}={item}" for key, item in value.items()) or "-")
+            return Text(visible(" ".join(f"{key}={item}" for key, item in value.items())) or "-")
         case Text():
             return value
         case _:
-            return Text(str(value), style=STATE_STYLES.get(str(value), ""))
+            return Text(visible(str(value)), style=STATE_STYLES.get(str(value), ""))
+
+
+def prose(text: str) -> Text:
+    """Text of several lines as it is, but for what would tell the terminal something."""
+    return Text(visible(text, lines=True))
 
 
 def instant(value: str | None) -> str:

@@ -129,7 +129,7 @@ def _purge(session: Session, queue: str) -> int:
         if not cancelled:
             raise
         message = f"{failure.message} ({cancelled:,} are cancelled so far)"
-        advice = f"{failure.advice}\nGo on with: tq-admin purge {queue}".lstrip()
+        advice = f"{failure.advice} Go on with: tq-admin purge {queue}".lstrip()
         raise Failure(message, advice, failure.code) from failure
     return cancelled
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from tq.v1.queue_service_pb2 import QueueStats
 from tq_admin import values
 from tq_admin.failures import doing
-from tq_admin.output import grid, rate
+from tq_admin.output import cell, grid, rate
 from tq_admin.plain import Plain, plain
 from tq_admin.readings import DEPTHS, TOTALS, Rates, Reading, depth, together
 from tq_admin.session import Session
@@ -95,7 +95,7 @@ def _bars(queues: Sequence[QueueStats]) -> RenderableType:
     table.add_column()
     for each in sorted(queues, key=lambda each: (-depth(each), each.queue)):
         paused = Text("paused", style="yellow") if each.settings.paused else Text()
-        table.add_row(each.queue, f"{depth(each):,}", bar(each, deepest, BAR_COLUMNS), paused)
+        table.add_row(cell(each.queue), f"{depth(each):,}", bar(each, deepest, BAR_COLUMNS), paused)
     return Group(table, Text(), legend())
 
 

@@ -124,4 +124,5 @@ def _wait(session: Session, task_id: str) -> None:
 
 def _ending(task: Task) -> str:
     ending = f"task {task.spec.task_id} ended {state_name(task.state)}"
-    return f"{ending}: {task.last_error}" if task.last_error else ending
+    error, *_ = task.last_error.splitlines() or [""]
+    return f"{ending}: {error}" if error else ending

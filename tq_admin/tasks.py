@@ -9,11 +9,12 @@ from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Group, RenderableType
+from rich.text import Text
 
 from tq.v1.task_pb2 import Task, TaskState
 from tq_admin import values
 from tq_admin.failures import Failure, doing
-from tq_admin.output import details, grid, instant
+from tq_admin.output import details, grid, instant, prose
 from tq_admin.plain import Plain, enum_name, plain
 from tq_admin.session import Session
 
@@ -173,7 +174,7 @@ def _details(task: Task, data: Plain) -> RenderableType:
         ("finished", instant(data["finished_at"])),
         ("labels", spec.get("labels")),
         ("failure", data["failure_reason"] if task.failure_reason else None),
-        ("last error", data["last_error"]),
+        ("last error", prose(task.last_error) if task.last_error else None),
         ("cancel", "requested" if task.cancel_requested else None),
         ("redrives", task.redrives or None),
         ("payload", _content(task.spec.payload)),
@@ -201,20 +202,20 @@ def _details(task: Task, data: Plain) -> RenderableType:
 def _other_errors(task: Task) -> list[RenderableType]:
     """What attempts said in several lines, where it is not what the last one said."""
     others = [
-        (f"attempt {attempt.number}", _preview(attempt.error, PREVIEW_CHARACTERS))
+        (f"attempt {attempt.number}", prose(_preview(attempt.error, PREVIEW_CHARACTERS)))
         for attempt in task.attempts
         if "\n" in attempt.error and attempt.error != task.last_error
     ]
     return [details(others)] if others else []
 
 
-def _content(content: bytes) -> str:
+def _content(content: bytes) -> Text | None:
     if not content:
-        return ""
+        return None
     try:
-        return _preview(content.decode(), PREVIEW_CHARACTERS)
+        return prose(_preview(content.decode(), PREVIEW_CHARACTERS))
     except UnicodeDecodeError:
-        return f"{len(content):,} bytes"
+        return Text(f"{len(content):,} bytes")
 
 
 def _preview(text: str, length: int) -> str:

@@ -19,6 +19,7 @@ from tq_admin.failures import Failure
 from tq_admin.keys import Keys
 from tq_admin.output import Format, Output, Screenful
 from tq_admin.session import Session
+from tq_admin.visible import visible
 
 EVERY_MIN_S = 0.2
 
@@ -57,7 +58,10 @@ def _on_screen(
             except QuitError:
                 return
             except Failure as failure:
-                trouble = [Text(failure.message, style="bold red"), Text(failure.advice)]
+                trouble = [
+                    Text(visible(failure.message), style="bold red"),
+                    Text(visible(failure.advice)),
+                ]
             if page.shown:
                 last = page.shown
             live.update(Group(heading(title, every_s), *last, *trouble), refresh=True)

@@ -29,6 +29,8 @@ Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 Request = TypeVar("Request", bound=Message)
 Reply = TypeVar("Reply", bound=Message)
 
+MESSAGE_BYTES_MAX = 32 << 20
+"""What a broker takes in one call; what is larger gRPC would cut off there without a reason."""
 PAUSE_FIRST_S = 0.02
 PAUSE_MAX_S = 1.0
 ATTEMPT_FIRST_S = 0.5
@@ -118,6 +120,7 @@ class Caller:
 
         ``hold_s`` is how long the broker may hold the call on purpose (a long poll).
         """
+        _check_size(request)
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + timeout_s
         # What the broker and the network may take anyway; and what an answer may take besides.
@@ -259,6 +262,16 @@ class Caller:
                 metadata=_naming(request),
             )
         raise errors.UnavailableError("the client is closed")
+
+
+def _check_size(request: Message) -> None:
+    size = request.ByteSize()
+    if size > MESSAGE_BYTES_MAX:
+        raise errors.of_reason(
+            Reason.PAYLOAD_TOO_LARGE,
+            f"the call has {size:,} bytes and a broker takes {MESSAGE_BYTES_MAX:,}; not sent",
+            metadata={"limit": str(MESSAGE_BYTES_MAX), "actual": str(size)},
+        )
 
 
 def _who_leads(metadata: Metadata) -> tuple[str, int]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tq.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 
 CONNECT_TIMEOUT_S = 1.0
+RESOLVE_AGAIN_MS = 1_000
 QUIET_FIRST_S = 0.05
 QUIET_MAX_S = 2.0
 
@@ -44,6 +45,8 @@ CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # Despite its name also the least time that one attempt to connect is given.
     ("grpc.min_reconnect_backoff_ms", 100),
+    # A broker's name may stand for another address once it is back; gRPC would look after 30 s.
+    ("grpc.dns_min_time_between_resolutions_ms", RESOLVE_AGAIN_MS),
     # Else a second client in this process would share the first one's connection, and its backoff.
     ("grpc.use_local_subchannel_pool", 1),
     # A proxy that the environment names is for the web.

@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,6 +18,7 @@ from typing import Any, TextIO
 import yaml
 
 from tq_cluster.errors import StartError
+from tq_cluster.storage.lock import DirectoryLock
 
 HOST = "127.0.0.1"
 RAFT_PORT_OFFSET = 100
@@ -40,7 +42,7 @@ class Broker:
 
 
 def prepare(data_dir: Path, nodes: int, base_port: int) -> list[Broker]:
-    """Write a file for each broker; a directory formed with other nodes or ports is refused."""
+    """Write a file for each broker; a directory of other nodes, or one in use, is left alone."""
     members = {
         f"n{number}": {
             "raft": f"{HOST}:{base_port + RAFT_PORT_OFFSET + number - 1}",
@@ -49,6 +51,7 @@ def prepare(data_dir: Path, nodes: int, base_port: int) -> list[Broker]:
         for number in range(1, nodes + 1)
     }
     _check_same_members(data_dir, nodes)
+    _check_nobody_runs(data_dir, members)
     data_dir.mkdir(parents=True, exist_ok=True)
     brokers: list[Broker] = []
     for node_id, member in members.items():
@@ -162,6 +165,14 @@ def _check_same_members(data_dir: Path, nodes: int) -> None:
             f"{data_dir} holds a cluster of {', '.join(found)}, not of {nodes} nodes: say --nodes"
             f" {len(found)}, or give --data-dir a new directory"
         )
+
+
+def _check_nobody_runs(data_dir: Path, node_ids: Iterable[str]) -> None:
+    """Refuse before a file is touched: a broker that runs would be restarted from it."""
+    for node_id in node_ids:
+        lock = data_dir / node_id / "node.lock"
+        if lock.exists():
+            DirectoryLock(lock).release()
 
 
 def _obituary(code: int) -> str:

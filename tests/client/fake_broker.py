@@ -177,13 +177,14 @@ async def until_reached(client: AsyncClient, broker: FakeBroker) -> None:
 
 
 @asynccontextmanager
-async def serving(*brokers: FakeBroker) -> AsyncIterator[str]:
+async def serving(*brokers: FakeBroker, at: str = "127.0.0.1:0") -> AsyncIterator[str]:
     """Serve the brokers on loopback; yields their addresses, separated by commas."""
+    host = at.rpartition(":")[0]
     async with AsyncExitStack() as stack:
         for broker in brokers:
             server = aio.server()
             server.add_generic_rpc_handlers((_Handlers(broker),))
-            broker.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+            broker.address = f"{host}:{server.add_insecure_port(at)}"
             await server.start()
             stack.push_async_callback(server.stop, None)
         yield ",".join(broker.address for broker in brokers)

@@ -42,6 +42,8 @@ CHANNEL_OPTIONS: _Options = [
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 100),
+    # A container may come back with another address; gRPC would look its name up after 30 s.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     # Each node has connections of its own; sharing between in-process nodes would entangle them.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),

@@ -1,0 +1,69 @@
+"""Strings that users chose are shown, and do nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.admin.conftest import Admin
+from tests.admin.fake_broker import FakeBroker
+from tests.admin.test_monitor import cluster, drawn
+from tq.v1 import task_pb2
+from tq_admin.observer import Observation
+from tq_admin.visible import visible
+
+# Line ends, a terminal's own commands, markup of the library that draws, text turned around.
+EVIL = "a\nb\x1b[2Jc\x9bd[/x]e\u202ef"
+SHOWN = r"a\nb\x1b[2Jc\x9bd[/x]e\u202ef"
+
+
+@pytest.fixture
+def evil(admin: Admin, broker: FakeBroker) -> task_pb2.Task:
+    """A dead letter with an id, a type, labels, a worker and errors of the worst kind."""
+    admin("submit", "q", EVIL, "--id", EVIL, "--label", f"k={EVIL}", "--payload", EVIL)
+    task = broker.tasks[EVIL]
+    task.state = task_pb2.TASK_STATE_FAILED
+    task.last_error = EVIL
+    task.attempts.add(number=1, worker_id=EVIL, error=EVIL)
+    return task
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["list"],
+        ["status", EVIL],
+        ["dead-letters", "list"],
+        ["dead-letters", "show", EVIL],
+        ["status", f"{EVIL}, which is not there"],
+        ["cancel", EVIL],
+        ["dead-letters", "delete", f"{EVIL}, which is not there", "--yes"],
+    ],
+    ids=" ".join,
+)
+def test_no_command_lets_a_string_move_the_cursor_or_break_its_line(
+    admin: Admin, evil: task_pb2.Task, command: list[str]
+) -> None:
+    ran = admin(*command)
+
+    assert SHOWN in ran.stdout + ran.stderr
+    for shown in (ran.stdout, ran.stderr):
+        assert not set(shown) & {"\x1b", "\x9b", "\u202e"}
+        # Only what may have several lines begins a new one: payload and error, below their names.
+        assert not [line for line in shown.splitlines() if line.startswith("b")]
+
+
+def test_the_monitor_shows_strings_as_they_are(evil: task_pb2.Task) -> None:
+    cluster_ = cluster(leader="n2", down=("n3",))
+    cluster_.nodes[2].unreachable_reason = EVIL
+    seen = Observation(cluster=cluster_, dead=(evil,), troubles=(EVIL,))
+
+    lines = drawn(seen, 300)
+
+    assert len([line for line in lines if SHOWN in line]) == 3
+    assert "\x1b" not in "".join(lines)
+
+
+def test_what_reads_well_stays_as_it_is_and_errors_keep_their_lines() -> None:
+    assert visible("grün 🎉 naïve") == "grün 🎉 naïve"
+    assert visible("one\n\ttwo\x07", lines=True) == "one\n\ttwo\\x07"
+    assert visible("one\ntwo") == r"one\ntwo"
