@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.admin.conftest import Admin
-from tests.admin.fake_broker import FakeBroker
-from tests.admin.test_monitor import cluster, drawn
+from tests.admin.fake_broker import FakeBroker, cluster
+from tests.admin.test_monitor import drawn
 from tq.v1 import task_pb2
 from tq_admin.observer import Observation
 from tq_admin.visible import visible
