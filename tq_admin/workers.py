@@ -9,17 +9,30 @@ from rich.text import Text
 
 from tq.v1.worker_service_pb2 import ListWorkersResponse, WorkerInfo
 from tq_admin.failures import doing
-from tq_admin.output import grid, span
+from tq_admin.output import grid, size, span
 from tq_admin.plain import plain
 from tq_admin.session import Session
 
-COLUMNS = ("WORKER", "QUEUES", "NOW", "LEASES", "CLAIMED", "COMPLETED", "FAILED", "LAST SEEN")
+COLUMNS = (
+    "WORKER",
+    "QUEUES",
+    "NOW",
+    "LEASES",
+    "CLAIMED",
+    "COMPLETED",
+    "FAILED",
+    "CPU",
+    "MEMORY",
+    "LAST SEEN",
+)
 # A worker claims, renews or reports more often than this.
 SILENT_S = 75.0
 
 
 def list_workers(session: Session) -> None:
     """Show who works: which queues each claims from, what it holds, when it was last heard of.
+
+    CPU (of one core) and memory are those of all its processes, as its last heartbeat said.
 
     It is what the leader has seen since it leads; a worker is forgotten after 5 silent minutes.
     """
@@ -50,6 +63,8 @@ def row(worker: WorkerInfo) -> tuple[object, ...]:
         worker.claimed,
         worker.completed,
         worker.failed,
+        f"{worker.usage.cpu_cores:.0%}" if worker.HasField("usage") else "",
+        size(worker.usage.memory_bytes) if worker.HasField("usage") else "",
         "now" if silent_s < 1 else f"{span(silent_s)} ago",
     )
 

@@ -17,7 +17,8 @@ def test_workers_are_shown_with_what_they_hold_and_how_long_they_were_silent(
     admin: Admin, broker: FakeBroker
 ) -> None:
     broker.workers.observed.FromSeconds(300)
-    broker.workers.workers.add(worker_id="busy", queues=["a", "b"], leases=3, completed=40)
+    busy = broker.workers.workers.add(worker_id="busy", queues=["a", "b"], leases=3, completed=40)
+    busy.usage.memory_bytes, busy.usage.cpu_cores = 72_000_000, 1.25
     broker.workers.workers.add(worker_id="eager", queues=["a"], waiting=True)
     gone = broker.workers.workers.add(worker_id="gone", queues=["a"], leases=1)
     gone.silence.FromSeconds(200)
@@ -25,7 +26,9 @@ def test_workers_are_shown_with_what_they_hold_and_how_long_they_were_silent(
     ran = admin("workers")
 
     rows = {line.split()[0]: line.split() for line in ran.stdout.splitlines() if line.strip()}
-    assert rows["busy"] == ["busy", "a,", "b", "working", "3", "0", "40", "0", "now"]
+    assert rows["busy"] == (
+        ["busy", "a,", "b", "working", "3", "0", "40", "0", "125%", "72.0", "MB", "now"]
+    )
     assert rows["eager"][2] == "waiting"
     assert rows["gone"][2:4] == ["silent", "1"]
     assert "As seen by n2, which leads for 5 min." in ran.stderr

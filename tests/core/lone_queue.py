@@ -158,9 +158,16 @@ class LoneQueue:
         lease_ms: int | None = None,
         request_id: str = "",
         retry_age_ms: int | None = None,
+        types: Sequence[str] = (),
+        except_types: Sequence[str] = (),
     ) -> Outcome:
         request = worker_service_pb2.ClaimRequest(
-            worker_id=worker, queues=queues, max_tasks=most, request_id=request_id
+            worker_id=worker,
+            queues=queues,
+            max_tasks=most,
+            request_id=request_id,
+            types=types,
+            except_types=except_types,
         )
         if lease_ms is not None:
             request.lease.CopyFrom(span(lease_ms))

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.core.lone_queue import LoneQueue, at, replied, span, spec
+from tests.core.lone_queue import LoneQueue, at, replied, report_of, span, spec
 from tq.internal.v1 import log_pb2
 from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core import tables
 from tq_cluster.core.limits import Limits
-from tq_cluster.core.operations import Claim, ConfigureQueue, Submit
+from tq_cluster.core.operations import Claim, ConfigureQueue, Outcome, Refused, Submit
+from tq_cluster.core.ordering import PASSED_MAX
 from tq_cluster.storage.memory import MemoryWorkspace
 
 Settings = queue_service_pb2.QueueSettings
@@ -256,3 +257,74 @@ def test_a_queue_without_fairness_keys_pays_for_lanes_only_when_it_fills_or_runs
         written.append(lane_rows_written())
 
     assert written == [1, 0, 0, 0, 0, 1]
+
+
+def ids_of(outcome: Outcome) -> list[str]:
+    return [each.spec.task_id for each in replied(outcome, Response).tasks]
+
+
+def test_a_claim_can_leave_out_types_and_can_name_the_only_ones_it_wants() -> None:
+    queue = LoneQueue()
+    for task_id, task_type in [("x1", "x"), ("y1", "y"), ("x2", "x"), ("z1", "z"), ("y2", "y")]:
+        queue.submitted(spec(task_id=task_id, type=task_type))
+
+    assert ids_of(queue.claim(2, except_types=["x"])) == ["y1", "z1"]
+    assert ids_of(queue.claim(2, types=["x", "y"], except_types=["y"])) == ["x1", "x2"]
+    assert ids_of(queue.claim(2, types=["z"])) == []
+    assert ids_of(queue.claim(2)) == ["y2"]
+
+
+def test_with_aging_a_claim_of_one_type_still_gets_the_most_urgent_of_it() -> None:
+    queue = LoneQueue()
+    queue.configure(ordering=Settings.ORDERING_AGING, aging=span(1_000))
+    queue.submitted(spec(task_id="old", type="x"), spec(task_id="high", type="x", priority=1))
+    queue.submitted(spec(task_id="other", priority=9))
+
+    assert ids_of(queue.claim(2, types=["x"])) == ["high", "old"]
+
+
+def test_a_task_keeps_its_type_for_claims_through_release_and_retry() -> None:
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="x1", type="x"))
+    (claimed,) = queue.claimed()
+    queue.report(report_of(claimed, release=worker_service_pb2.Release()))
+    assert ids_of(queue.claim(except_types=["x"])) == []
+
+    (claimed,) = queue.claimed()
+    failure = worker_service_pb2.Failure(error="once more", retry_after=span(0))
+    queue.report(report_of(claimed, fail=failure))
+    queue.make_due()
+
+    assert ids_of(queue.claim(except_types=["x"])) == []
+    assert ids_of(queue.claim(types=["x"])) == ["x1"]
+
+
+def test_a_claim_passes_a_bounded_number_of_tasks_that_it_does_not_want() -> None:
+    queue = LoneQueue()
+    for _ in range(PASSED_MAX // 500):
+        queue.submitted(*[spec(type="x") for _ in range(500)])
+    queue.submitted(spec(task_id="first", type="y"), spec(task_id="second", type="y"))
+    assert ids_of(queue.claim(1, types=["y"])) == ["first"]
+
+    queue.submitted(*[spec(type="x", priority=1) for _ in range(2)])
+
+    assert ids_of(queue.claim(1, types=["y"])) == []
+
+
+def test_tasks_that_an_earlier_version_made_ready_are_told_apart_by_their_specs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tq_cluster.core.submits.type_digest", lambda _: 0)
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="x1", type="x"), spec(task_id="y1", type="y"))
+    assert ids_of(queue.claim(2, types=["y"])) == ["y1"]
+
+
+@pytest.mark.parametrize("field", ["types", "except_types"])
+def test_a_claim_that_names_too_many_types_is_refused(field: str) -> None:
+    queue = LoneQueue()
+
+    outcome = queue.claim(**{field: ["x"] * 65})  # type: ignore[arg-type]  # a field of two
+
+    assert isinstance(outcome, Refused)
+    assert outcome.message == f"{field} has 65 types; at most 64 are taken"

@@ -37,3 +37,14 @@ def test_who_leaves_without_looking_passes_the_wake_on() -> None:
             waiters.wake("mail", 2)
             patient._woken.clear()  # it has looked, and found nothing yet
         assert patient.woken
+
+
+def test_one_who_may_find_nothing_is_woken_besides_the_others_and_not_in_their_place() -> None:
+    waiters: Waiters[str] = Waiters()
+    with (
+        waiters.join(["mail"], picky=True) as picky,
+        waiters.join(["mail"]) as first,
+        waiters.join(["mail"]) as second,
+    ):
+        waiters.wake("mail", 1)
+        assert (picky.woken, first.woken, second.woken) == (True, True, False)

@@ -81,3 +81,13 @@ def test_what_cannot_be_a_workers_id_is_not_noted() -> None:
     noted.claim("x" * 201)
 
     assert noted.listed() == {}
+
+
+def test_what_a_worker_last_said_of_itself_stands_until_it_says_otherwise() -> None:
+    noted = Noted()
+    noted.registry.renewed("w", [], pb.WorkerUsage(memory_bytes=7, cpu_cores=0.5))
+    noted.registry.renewed("w", [])
+    noted.claim("mute")
+
+    assert noted.listed()["w"].usage == pb.WorkerUsage(memory_bytes=7, cpu_cores=0.5)
+    assert not noted.listed()["mute"].HasField("usage")

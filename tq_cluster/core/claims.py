@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2, worker_service_pb2
 from tq_cluster.core import ordering, requests, rows, states, tables, tasks
@@ -52,12 +54,15 @@ def _grant(
     granted = space.wakeups.granted
     first = len(granted)
     room = space.limits.reply_bytes_max
+    picks = Picks(request)
     # The list is complete before anything is written: a scan must not see its table change.
     for _, number, queue, _, _ in list(
-        ordering.in_order(space.workspace, space.prefix, queues, request.max_tasks)
+        ordering.in_order(space.workspace, space.prefix, queues, request.max_tasks, picks.by_digest)
     ):
         row = rows.read_task(space.workspace, space.prefix, number)
         spec = rows.read_spec(space.workspace, space.prefix, number, row.payload_chunks)
+        if not picks.takes(spec.type):
+            continue
         if row.expire_at_ms and row.expire_at_ms <= space.now_ms:
             tasks.fail(space, queue, number, row, spec.task_id, task_pb2.FAILURE_REASON_EXPIRED)
             space.put_task(number, row)
@@ -73,6 +78,31 @@ def _grant(
         space.put_task(number, row)
         _add_claimed(reply, spec, row)
     return granted[first:]
+
+
+class Picks:
+    """Which types a claim wants."""
+
+    def __init__(self, request: worker_service_pb2.ClaimRequest) -> None:
+        self._types = frozenset(request.types)
+        self._except = frozenset(request.except_types)
+        digests = {_digest(each) for each in self._types}
+        # Two types of one digest: the one that is wanted waits with the other. One in 2^32.
+        excepted = {_digest(each) for each in self._except}
+        self.by_digest: Callable[[bytes], bool] | None = None
+        """Whether a task may be wanted, by what READY holds of its type; None: all are."""
+        if digests or excepted:
+            self.by_digest = lambda digest: (
+                not digest or ((not digests or digest in digests) and digest not in excepted)
+            )
+
+    def takes(self, task_type: str) -> bool:
+        """Say it of a type itself."""
+        return (not self._types or task_type in self._types) and task_type not in self._except
+
+
+def _digest(task_type: str) -> bytes:
+    return ordering.ready_value(ordering.type_digest(task_type))
 
 
 def _open_queues(space: Space, request: worker_service_pb2.ClaimRequest) -> list[Queue]:

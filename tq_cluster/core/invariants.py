@@ -148,7 +148,7 @@ class _Audit:
             ready_key = tables.ready_key(
                 prefix, queue_id, lane, row.priority, row.due_at_ms, number
             )
-            expected[tables.READY][ready_key] = b""
+            expected[tables.READY][ready_key] = ordering.ready_value(row.type_digest)
             expected[tables.LANES][tables.lane_key(prefix, queue_id, 0, 0, lane)] = b""
         elif row.state in states.WAITING:
             expected[tables.DUE][tables.at_key(prefix, row.due_at_ms, number)] = b""

@@ -10,6 +10,7 @@ from tq_cluster.core import requests, rows, tables, tasks
 from tq_cluster.core.batch import Space
 from tq_cluster.core.ids import derived_id
 from tq_cluster.core.operations import Outcome, Refused, Replied, Submit
+from tq_cluster.core.ordering import type_digest
 from tq_cluster.core.spans import to_ms, to_ms_up
 from tq_cluster.core.types import TaskId
 from tq_cluster.core.validation import (
@@ -73,6 +74,7 @@ def create(space: Space, spec: task_pb2.TaskSpec, task_id: TaskId) -> state_pb2.
     row = state_pb2.TaskRow()
     row.queue_id = queue.queue_id
     row.priority = spec.priority
+    row.type_digest = type_digest(spec.type)
     row.max_attempts = spec.max_attempts or MAX_ATTEMPTS_DEFAULT
     row.submitted_at_ms = now_ms
     row.due_at_ms = max(now_ms, to_ms_up(spec.run_at)) if spec.HasField("run_at") else now_ms

@@ -35,7 +35,9 @@ BY_STATE: Final = 11
 LANES: Final = 12
 """queue id, band (u8), start tag (u64), lane (u32) -> nothing. The lanes that hold ready tasks."""
 READY: Final = 13
-"""queue id, lane (u32), 255 - priority (u8), due at, task number -> nothing. The PENDING tasks."""
+"""queue id, lane (u32), 255 - priority (u8), due at, task number -> digest of its type (4 bytes).
+The PENDING tasks. Nothing stands for the digest where an earlier version wrote the row.
+"""
 DUE: Final = 14
 """due at, task number -> nothing. The SCHEDULED and RETRYING tasks."""
 EXPIRING: Final = 15

@@ -193,7 +193,7 @@ def _move(
 def _index_waiting(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
     """Add a waiting task to what makes it ready or expires it, before it is counted."""
     if row.state == states.PENDING:
-        ordering.enter(space, queue, number, row.priority, row.due_at_ms)
+        ordering.enter(space, queue, number, row.priority, row.due_at_ms, row.type_digest)
     else:
         due_key = tables.at_key(space.prefix, row.due_at_ms, number)
         space.workspace.put(tables.DUE, due_key, _NOTHING)

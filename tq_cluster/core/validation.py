@@ -24,6 +24,7 @@ PRIORITY_MAX: Final = 255
 MAX_ATTEMPTS_MAX: Final = 1_000
 MULTIPLIER_MAX: Final = 100
 LABELS_MAX: Final = 32
+_CLAIM_TYPES_MAX: Final = 64
 LABEL_KEY_CHARS_MAX: Final = 64
 LABEL_VALUE_CHARS_MAX: Final = 256
 
@@ -213,6 +214,10 @@ def check_claim(request: worker_service_pb2.ClaimRequest, limits: Limits) -> Ref
     )
     for name in request.queues:
         fault = fault or check_queue_name("queues", name)
+    for field, types in (("types", request.types), ("except_types", request.except_types)):
+        if fault is None and len(types) > _CLAIM_TYPES_MAX:
+            most = _CLAIM_TYPES_MAX
+            fault = invalid(field, f"has {len(types)} types; at most {most} are taken")
     if fault is None and not 1 <= request.max_tasks <= limits.claim_tasks_max:
         most = limits.claim_tasks_max
         fault = invalid("max_tasks", f"is {request.max_tasks}; it takes 1 to {most}")

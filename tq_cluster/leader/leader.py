@@ -159,7 +159,8 @@ class Leader:
         self._check_reign()
         reply, live = queries.heartbeat(self._state.view(), request)
         self._leases.renew(live, received_s)
-        self._workers.renewed(request.worker_id, live)
+        usage = request.usage if request.HasField("usage") else None
+        self._workers.renewed(request.worker_id, live, usage)
         return reply
 
     async def claim(self, operation: Claim, wait_s: float, received_s: float) -> Outcome:
@@ -169,9 +170,10 @@ class Leader:
         """
         give_up_s = self._loop.time() + wait_s
         queues = list(operation.request.queues)
+        picky = bool(operation.request.types or operation.request.except_types)
         with (
             self._workers.claiming(operation.request),
-            self._claimants.join(queues) as waiter,
+            self._claimants.join(queues, picky=picky) as waiter,
         ):
             while True:
                 outcome = await self._claim_once(operation, received_s, queues)

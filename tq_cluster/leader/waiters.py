@@ -19,10 +19,12 @@ one new task does not wake a thousand idle workers.
 class Waiter:
     """One caller's place in the queue of those who wait."""
 
-    __slots__ = ("_woken",)
+    __slots__ = ("_woken", "picky")
 
-    def __init__(self) -> None:
+    def __init__(self, *, picky: bool) -> None:
         self._woken = asyncio.Event()
+        self.picky = picky
+        """It may find nothing where another would."""
 
     @property
     def woken(self) -> bool:
@@ -56,13 +58,14 @@ class Waiters(Generic[Topic]):
         return len({id(waiter) for queue in self._by_topic.values() for waiter in queue})
 
     @contextmanager
-    def join(self, topics: Iterable[Topic]) -> Iterator[Waiter]:
+    def join(self, topics: Iterable[Topic], *, picky: bool = False) -> Iterator[Waiter]:
         """Wait for any of ``topics`` until the context ends.
 
         Join before looking, then look, then wait: what happens between the look and the wait
-        wakes, too. Who leaves with a wake that it has not looked after passes that on.
+        wakes, too. Who leaves with a wake that it has not looked after passes that on. One that is
+        ``picky`` is woken besides the others, never in the place of one.
         """
-        waiter = Waiter()
+        waiter = Waiter(picky=picky)
         joined = list(dict.fromkeys(topics))
         for topic in joined:
             self._by_topic.setdefault(topic, OrderedDict())[waiter] = None
@@ -84,7 +87,7 @@ class Waiters(Generic[Topic]):
                 return
             if not waiter.woken:
                 waiter.wake()
-                most -= 1
+                most -= not waiter.picky
 
     def wake_all(self, topic: Topic | None = None) -> None:
         """Wake everybody, or everybody who waits for ``topic``."""

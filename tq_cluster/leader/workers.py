@@ -35,6 +35,8 @@ class Worker:
     completed: int = 0
     failed: int = 0
     released: int = 0
+    usage: pb.WorkerUsage | None = None
+    """As it last said."""
 
 
 class WorkerRegistry:
@@ -80,11 +82,17 @@ class WorkerRegistry:
                 self._holders[token] = worker_id
                 worker.claimed += 1
 
-    def renewed(self, worker_id: str, live: Iterable[FencingToken]) -> None:
-        """Note a heartbeat, and which leases it keeps."""
-        if self._seen(worker_id) is not None:
-            for token in live:
-                self._holders[token] = worker_id
+    def renewed(
+        self, worker_id: str, live: Iterable[FencingToken], usage: pb.WorkerUsage | None = None
+    ) -> None:
+        """Note a heartbeat: which leases it keeps, and what it says of its worker."""
+        worker = self._seen(worker_id)
+        if worker is None:
+            return
+        for token in live:
+            self._holders[token] = worker_id
+        if usage is not None:
+            worker.usage = usage
 
     def reported(self, request: pb.ReportRequest, response: pb.ReportResponse) -> None:
         """Note what became of attempts."""
@@ -159,6 +167,7 @@ def _info(worker: Worker, leases: int, now_s: float) -> pb.WorkerInfo:
         completed=worker.completed,
         failed=worker.failed,
         released=worker.released,
+        usage=worker.usage,
     )
     info.silence.FromMilliseconds(int((now_s - worker.seen_s) * 1000))
     return info
