@@ -45,14 +45,20 @@ def test_the_shipped_files_are_right_and_name_the_same_three_members(number: int
 
 def test_the_environment_overrides_the_file_and_flags_override_both(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD + "log: {level: debug}\n")
-    environment = {"TQ_NODE_ID": "n2", "TQ_DATA_DIR": "elsewhere", "TQ_LISTEN_API": "0.0.0.0:9001"}
-    flags = {("node_id",): "n3", ("log", "format"): "json"}
+    environment = {
+        "TQ_NODE_ID": "n2",
+        "TQ_DATA_DIR": "elsewhere",
+        "TQ_LISTEN_API": "0.0.0.0:9001",
+        "TQ_CALLS_MAX": "12",
+    }
+    flags = {("node_id",): "n3", ("log", "format"): "json", ("limits", "calls_max"): "7"}
 
     loaded = config.load(path, environment, flags)
 
     assert loaded.node_id == "n3"
     assert loaded.data_dir == Path("elsewhere")
     assert loaded.listen_api == "0.0.0.0:9001"
+    assert loaded.limits.calls_max == 7
     assert (loaded.log.format, loaded.log.level) == ("json", "debug")
 
 

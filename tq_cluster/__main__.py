@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -30,73 +32,51 @@ app = typer.Typer(
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="The node's file (YAML).", show_default=False)
 ]
-NodeId = Annotated[str | None, typer.Option(help="Overrides node_id.", show_default=False)]
-DataDir = Annotated[str | None, typer.Option(help="Overrides data_dir.", show_default=False)]
-ListenRaft = Annotated[
-    str | None, typer.Option(help="Overrides listen.raft, HOST:PORT.", show_default=False)
-]
-ListenApi = Annotated[
-    str | None, typer.Option(help="Overrides listen.api, HOST:PORT.", show_default=False)
-]
-LogFormat = Annotated[
-    str | None, typer.Option(help="Overrides log.format: text or json.", show_default=False)
-]
-LogLevel = Annotated[str | None, typer.Option(help="Overrides log.level.", show_default=False)]
-MetricsListen = Annotated[
-    str | None, typer.Option(help="Overrides metrics_listen, HOST:PORT.", show_default=False)
-]
 
 
-def _load(
-    path: Path | None,
-    node_id: str | None,
-    data_dir: str | None,
-    listen_raft: str | None,
-    listen_api: str | None,
-    log_format: str | None,
-    log_level: str | None,
-    metrics_listen: str | None,
-) -> config.NodeConfig:
-    given = {
-        ("node_id",): node_id,
-        ("data_dir",): data_dir,
-        ("listen", "raft"): listen_raft,
-        ("listen", "api"): listen_api,
-        ("log", "format"): log_format,
-        ("log", "level"): log_level,
-        ("metrics_listen",): metrics_listen,
-    }
-    flags = {field: value for field, value in given.items() if value is not None}
-    return config.load(path, os.environ, flags)
+def _command(
+    name: str,
+) -> Callable[[Callable[[config.NodeConfig], None]], Callable[[config.NodeConfig], None]]:
+    """Register what is done with a node's configuration, with a flag for every setting of it."""
+
+    def register(
+        function: Callable[[config.NodeConfig], None],
+    ) -> Callable[[config.NodeConfig], None]:
+        def run(config_file: ConfigFile = None, **given: str | None) -> None:
+            flags = {
+                setting.field: text
+                for setting in config.SETTINGS
+                if (text := given[setting.parameter]) is not None
+            }
+            function(config.load(config_file, os.environ, flags))
+
+        file, _ = inspect.signature(run, eval_str=True).parameters.values()
+        parameters = [file.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+        for setting in config.SETTINGS:
+            about = f"{setting.help}  [${setting.environment}]"
+            option = typer.Option(setting.flag, help=about, show_default=False)
+            parameters.append(
+                inspect.Parameter(
+                    setting.parameter,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=None,
+                    annotation=Annotated[str | None, option],
+                )
+            )
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # typer reads it
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(name, help=function.__doc__)(run)
+        return function
+
+    return register
 
 
-@app.command()
-def serve(
-    config_file: ConfigFile = None,
-    node_id: NodeId = None,
-    data_dir: DataDir = None,
-    listen_raft: ListenRaft = None,
-    listen_api: ListenApi = None,
-    log_format: LogFormat = None,
-    log_level: LogLevel = None,
-    metrics_listen: MetricsListen = None,
-) -> None:
+@_command("serve")
+def serve(settings: config.NodeConfig) -> None:
     """Run one broker until SIGTERM or Ctrl-C.
 
-    The file is overridden by the environment (TQ_NODE_ID, TQ_DATA_DIR, TQ_MEMBERS,
-    TQ_LISTEN_RAFT, TQ_LISTEN_API, TQ_CALLS_MAX, TQ_LOG_FORMAT, TQ_LOG_LEVEL, TQ_METRICS_LISTEN),
-    the environment by flags.
+    The file is overridden by the environment, the environment by flags.
     """
-    settings = _load(
-        config_file,
-        node_id,
-        data_dir,
-        listen_raft,
-        listen_api,
-        log_format,
-        log_level,
-        metrics_listen,
-    )
     # Here, so that the other commands start without gRPC.
     from tq_cluster import node  # noqa: PLC0415
 
@@ -120,28 +100,9 @@ def dev_command(
     raise typer.Exit(dev.run(data_dir, nodes, base_port, restart=restart))
 
 
-@app.command("check-config")
-def check_config(
-    config_file: ConfigFile = None,
-    node_id: NodeId = None,
-    data_dir: DataDir = None,
-    listen_raft: ListenRaft = None,
-    listen_api: ListenApi = None,
-    log_format: LogFormat = None,
-    log_level: LogLevel = None,
-    metrics_listen: MetricsListen = None,
-) -> None:
+@_command("check-config")
+def check_config(settings: config.NodeConfig) -> None:
     """Say what `serve` would make of the same flags, file and environment."""
-    settings = _load(
-        config_file,
-        node_id,
-        data_dir,
-        listen_raft,
-        listen_api,
-        log_format,
-        log_level,
-        metrics_listen,
-    )
     typer.echo(settings.model_dump_json(indent=2))
 
 

@@ -7,7 +7,7 @@ environment, the environment by flags, and every mistake is reported at once.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,18 +27,39 @@ from tq_cluster.errors import StartError
 MEMBERS_MAX = 7
 PORT_MAX = 65_535
 
-ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
-    "TQ_NODE_ID": ("node_id",),
-    "TQ_DATA_DIR": ("data_dir",),
-    "TQ_MEMBERS": ("members",),
-    "TQ_LISTEN_RAFT": ("listen", "raft"),
-    "TQ_LISTEN_API": ("listen", "api"),
-    "TQ_CALLS_MAX": ("limits", "calls_max"),
-    "TQ_LOG_FORMAT": ("log", "format"),
-    "TQ_LOG_LEVEL": ("log", "level"),
-    "TQ_METRICS_LISTEN": ("metrics_listen",),
-}
-"""Environment variables, and the field that each overrides."""
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One field of a node's file, and what overrides it."""
+
+    field: tuple[str, ...]
+    """Its path in the file."""
+    environment: str
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """The option of `serve` that overrides the environment."""
+        return f"--{self.parameter.replace('_', '-')}"
+
+    @property
+    def parameter(self) -> str:
+        """The path in one word."""
+        return "_".join(self.field)
+
+
+SETTINGS: Sequence[Setting] = (
+    Setting(("node_id",), "TQ_NODE_ID", "Who this broker is among the members."),
+    Setting(("data_dir",), "TQ_DATA_DIR", "Its own directory."),
+    Setting(("members",), "TQ_MEMBERS", "All brokers: n1=RAFT_HOST:PORT/API_HOST:PORT,n2=..."),
+    Setting(("listen", "raft"), "TQ_LISTEN_RAFT", "Where the raft port binds, HOST:PORT."),
+    Setting(("listen", "api"), "TQ_LISTEN_API", "Where the API binds, HOST:PORT."),
+    Setting(("limits", "calls_max"), "TQ_CALLS_MAX", "Calls held at once."),
+    Setting(("log", "format"), "TQ_LOG_FORMAT", "text or json."),
+    Setting(("log", "level"), "TQ_LOG_LEVEL", "debug, info, warning or error."),
+    Setting(("metrics_listen",), "TQ_METRICS_LISTEN", "Where metrics are served, HOST:PORT."),
+)
+"""Everything that a node can be told."""
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -152,11 +173,13 @@ def load(
     unread = bool(mistakes)
     file_name = str(path) if path is not None else "no file given"
     sources: dict[str, str] = {}
-    for name, field in ENVIRONMENT.items():
-        if (text := environment.get(name)) is not None:
-            _override(values, sources, field, text, name, mistakes)
-    for field, text in flags.items():
-        _override(values, sources, field, text, f"--{'-'.join(field).replace('_', '-')}", mistakes)
+    for setting in SETTINGS:
+        for source, given in (
+            (setting.environment, environment.get(setting.environment)),
+            (setting.flag, flags.get(setting.field)),
+        ):
+            if given is not None:
+                _override(values, sources, setting.field, given, source, mistakes)
 
     config: NodeConfig | None = None
     try:

@@ -1,0 +1,147 @@
+"""The tables of settings in docs/operations.md, and the settings that there are."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import typer.main
+from pydantic import BaseModel
+
+import tq_admin.__main__
+import tq_cluster.__main__
+from tq_admin import command
+from tq_cluster.config import SETTINGS, NodeConfig
+from tq_worker import options
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "operations.md").read_text()
+PACKAGES = ("tq_admin", "tq_client", "tq_cluster", "tq_worker")
+VARIABLE = re.compile(r"\b(?:TQ|OTEL)_[A-Z_]+\b")
+REQUIRED = "required"
+
+Line = tuple[str, ...]
+"""What a table says of one setting, without the meaning. An empty default: it says it in words."""
+
+
+def table(heading: str) -> list[Line]:
+    """The lines below a heading, their markup taken off."""
+    chapter = TEXT.partition(f"\n### {heading}\n")[2].partition("\n##")[0]
+    rows = re.findall(r"^\|(.+)\|$", chapter, re.MULTILINE)[2:]
+    cells = [[cell.strip() for cell in row.split("|")] for row in rows]
+    return [(*(cell.strip("`") for cell in row[:-2]), _default_of(row[-2])) for row in cells]
+
+
+def _default_of(cell: str) -> str:
+    # What is no code and not required is a default in words.
+    return cell.strip("`") if cell.startswith("`") or cell == REQUIRED else ""
+
+
+def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Every field of a node's file with its default, those in sections by their section."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from leaves(field.annotation, (*path, name))
+        else:
+            default = REQUIRED if field.is_required() else str(field.default or "")
+            yield ".".join((*path, name)), default
+
+
+def flags_of(name: str) -> list[str]:
+    """The flags of a command of tq-cluster."""
+    group = typer.main.get_command(tq_cluster.__main__.app)
+    found = group.commands[name].params  # type: ignore[attr-defined] # of a group, which it is
+    return [parameter.opts[0] for parameter in found]
+
+
+def broker() -> list[Line]:
+    settings = {".".join(setting.field): setting for setting in SETTINGS}
+    assert sorted(settings) == sorted(name for name, _ in leaves(NodeConfig))
+    return [
+        (name, settings[name].environment, settings[name].flag, default)
+        for name, default in leaves(NodeConfig)
+    ]
+
+
+def worker() -> list[Line]:
+    return [(flag, _environment(flag), default) for flag, default in _worker_flags("run")]
+
+
+def admin() -> list[Line]:
+    group = typer.main.get_command(tq_admin.__main__.app)
+    defaults = {"--output": "table", "--timeout": command.DEFAULT_TIMEOUT}
+    flags = [
+        parameter.opts[0]
+        for parameter in group.params
+        if "completion" not in (parameter.name or "")
+    ]
+    return [
+        *((flag, _environment(flag), defaults.get(flag, "")) for flag in flags),
+        ("", "TQ_DEBUG", ""),
+    ]
+
+
+def _environment(flag: str) -> str:
+    return "TQ_ADDRESS" if flag == "--address" else ""
+
+
+def _worker_flags(name: str) -> list[tuple[str, str]]:
+    parser = options.parser()
+    [commands] = [
+        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+    ]
+    return [
+        (
+            max(action.option_strings, key=len),
+            REQUIRED if action.required else str(action.default or ""),
+        )
+        for action in commands.choices[name]._actions
+        if action.dest != "help"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("heading", "settings"),
+    [
+        ("Of a broker", broker()),
+        ("Of a worker", worker()),
+        ("Of tq-admin and the clients", admin()),
+    ],
+    ids=["broker", "worker", "admin"],
+)
+def test_every_setting_has_its_line_and_every_line_its_setting(
+    heading: str, settings: Sequence[Line]
+) -> None:
+    assert sorted(table(heading)) == sorted(settings)
+
+
+def test_what_a_broker_can_be_told_can_be_told_by_flag_and_checked_beforehand() -> None:
+    flags = ["--config", *(setting.flag for setting in SETTINGS)]
+
+    assert flags_of("serve") == flags_of("check-config") == flags
+
+
+def test_a_worker_is_checked_with_the_flags_that_it_runs_with() -> None:
+    run, check = (dict(_worker_flags(name)) for name in ("run", "check"))
+
+    assert run.keys() == check.keys()
+
+
+def test_every_variable_that_is_looked_at_is_in_a_table_and_no_other_is() -> None:
+    code = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
+    read = {name for path in code for name in VARIABLE.findall(path.read_text())}
+    headings = ("Of a broker", "Of a worker", "Of tq-admin and the clients")
+    told = {cell for heading in headings for line in table(heading) for cell in line}
+
+    assert {cell for cell in told if VARIABLE.fullmatch(cell)} == read
+
+
+def test_every_variable_of_the_units_and_the_compose_file_is_explained() -> None:
+    documents = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    files = [ROOT / "docker-compose.cluster.yml", *(ROOT / "deploy" / "systemd").iterdir()]
+    named = {name for path in files for name in VARIABLE.findall(path.read_text())}
+
+    assert not {name for name in named if name not in documents}
