@@ -1,7 +1,8 @@
 """Resolve the dependencies of pyproject.toml into the two lock files, or check them.
 
-requirements-dev.lock has everything a checkout needs, requirements.lock what runs in a container,
-in the same versions. Their first lines carry a digest of what was resolved, so the check needs no
+requirements-dev.lock has everything a checkout needs, requirements.lock what runs in a container
+(with the extra otel, so that a container can export traces), in the same versions. Their first
+lines carry a digest of what was resolved, so the check needs no
 network.
 
 Usage: python scripts/lock.py [--check] [--upgrade]
@@ -46,7 +47,7 @@ def check() -> None:
 def write(*, upgrade: bool) -> None:
     """Resolve for all pythons and platforms; keep the present versions unless upgrading."""
     _compile(LOCK, "--extra=dev", *(["--upgrade"] if upgrade else []))
-    _compile(RUNTIME_LOCK, f"--constraint={LOCK.name}", "--upgrade")
+    _compile(RUNTIME_LOCK, "--extra=otel", f"--constraint={LOCK.name}", "--upgrade")
 
 
 def _compile(lock: Path, *options: str) -> None:

@@ -51,7 +51,7 @@ from tq.v1.worker_service_pb2 import (
     ReportRequest,
     ReportResponse,
 )
-from tq_client import errors, methods
+from tq_client import errors, methods, tracing
 from tq_client.calls import Answer, Caller
 from tq_client.coalescer import BATCH_BYTES_MAX, TASKS_MAX, Coalescer
 from tq_client.connections import Connections
@@ -132,7 +132,11 @@ class AsyncClient:
         program, name it: ``task_id=...`` fails with ConflictError the second time.
         """
         spec = task_spec(queue, task_type, payload, **fields)
-        return (await self._coalescer.submit(spec, self._within(timeout_s))).task_id
+        with tracing.submission() as submission:
+            spec = submission.stamp(spec)
+            task_id = (await self._coalescer.submit(spec, self._within(timeout_s))).task_id
+            submission.answered([task_id])
+            return task_id
 
     async def submit_many(
         self, specs: Iterable[TaskSpec], *, timeout_s: float | None = None
@@ -144,17 +148,21 @@ class AsyncClient:
         """
         deadline_s = asyncio.get_running_loop().time() + self._within(timeout_s)
         outcomes: list[str | errors.TqError] = []
-        for batch in _batches(specs):
-            left_s = deadline_s - asyncio.get_running_loop().time()
-            try:
-                response = await self._submit(SubmitRequest(tasks=batch), left_s)
-            except errors.TqError as error:
-                outcomes.extend([error] * len(batch))
-                continue
-            outcomes.extend(
-                errors.of_item(result.error) if result.HasField("error") else result.task.task_id
-                for result in response.results
-            )
+        with tracing.submission() as submission:
+            for batch in _batches(submission.stamp_all(specs)):
+                left_s = deadline_s - asyncio.get_running_loop().time()
+                try:
+                    response = await self._submit(SubmitRequest(tasks=batch), left_s)
+                except errors.TqError as error:
+                    outcomes.extend([error] * len(batch))
+                    continue
+                outcomes.extend(
+                    errors.of_item(result.error)
+                    if result.HasField("error")
+                    else result.task.task_id
+                    for result in response.results
+                )
+            submission.answered(outcomes)
         return outcomes
 
     async def get(
@@ -407,7 +415,13 @@ class AsyncClient:
         return answer.reply
 
     async def _submit(self, request: SubmitRequest, timeout_s: float) -> SubmitResponse:
-        return (await self._caller.call(methods.SUBMIT, request, timeout_s=timeout_s)).reply
+        # Not that of whoever is active here: submits of several callers share the call. Brokers
+        # tell the others' traces by their tasks.
+        traceparent = tracing.traceparent_in(request.tasks[0])
+        answer = await self._caller.call(
+            methods.SUBMIT, request, timeout_s=timeout_s, traceparent=traceparent
+        )
+        return answer.reply
 
     def _within(self, timeout_s: float | None) -> float:
         return self._timeout_s if timeout_s is None else timeout_s

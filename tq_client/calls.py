@@ -21,7 +21,7 @@ import grpc
 from google.protobuf.message import Message
 from grpc import aio
 
-from tq_client import errors
+from tq_client import errors, tracing
 from tq_client.connections import CONNECT_TIMEOUT_S, Connection, Connections
 from tq_client.errors import Reason, TqError
 
@@ -115,11 +115,15 @@ class Caller:
         *,
         timeout_s: float,
         hold_s: float = 0.0,
+        traceparent: str | None = None,
     ) -> Answer[Reply]:
         """Make one call, which owns ``request`` and writes request_id and retry_age into it.
 
         ``hold_s`` is how long the broker may hold the call on purpose (a long poll).
+        ``traceparent`` says which trace the call belongs to; None: that of the caller's span.
         """
+        if traceparent is None:
+            traceparent = tracing.current_traceparent()
         _check_size(request)
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + timeout_s
@@ -156,6 +160,7 @@ class Caller:
                         method,
                         connection,
                         request,
+                        traceparent,
                         left_s
                         if method.repeat is Repeat.NEVER
                         else min(left_s, least_s + attempt_s),
@@ -198,9 +203,12 @@ class Caller:
         method: Method[Request, Reply],
         connection: Connection,
         request: Request,
+        traceparent: str,
         timeout_s: float,
     ) -> Reply:
         metadata = [("tq-client", CLIENT_NAME)]
+        if traceparent:
+            metadata.append(("traceparent", traceparent))
         if self._connections.term:
             metadata.append(("tq-min-term", str(self._connections.term)))
         call = method.stub(connection)(request, timeout=timeout_s, metadata=metadata)

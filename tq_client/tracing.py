@@ -1,0 +1,146 @@
+"""Traces: what is submitted where a caller's OpenTelemetry span is active belongs to its trace.
+
+OpenTelemetry is used where the caller's program has imported it, and not otherwise: without it no
+span can be active.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from tq.v1.task_pb2 import TaskSpec
+from tq_client.errors import TqError
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span, SpanContext
+
+_API = "opentelemetry.trace"
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def traceparent_of(context: SpanContext) -> str:
+    """Write a span's context as the W3C has it; empty for one that belongs to no trace."""
+    if not context.is_valid:
+        return ""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def current_traceparent() -> str:
+    """The context of the span that is active here, or nothing."""
+    if _API not in sys.modules:
+        return ""
+    from opentelemetry import trace  # noqa: PLC0415 - imported already, by the caller's program
+
+    return traceparent_of(trace.get_current_span().get_span_context())
+
+
+def traceparent_in(spec: TaskSpec) -> str:
+    """The context that a spec carries; empty where it is none that a header could carry."""
+    return spec.traceparent if _TRACEPARENT.fullmatch(spec.traceparent) else ""
+
+
+def submission() -> Submission:
+    """Begin what a caller's one submit is in its trace."""
+    return TracedSubmission() if _API in sys.modules else _UNTRACED
+
+
+class Submission:
+    """A submit of a program that does not use OpenTelemetry."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def stamp(self, spec: TaskSpec) -> TaskSpec:
+        """Return a spec to submit in the place of this one, which stays as it is."""
+        return spec
+
+    def stamp_all(self, specs: Iterable[TaskSpec]) -> Iterable[TaskSpec]:
+        """Do the same for each as it is asked for."""
+        return specs
+
+    def answered(self, outcomes: Sequence[str | TqError]) -> None:
+        """Note the ids of the tasks, and what was refused."""
+
+
+class TracedSubmission(Submission):
+    """A submit as a span, whose context the tasks carry that have none of their own."""
+
+    def __init__(self) -> None:
+        from opentelemetry import trace  # noqa: PLC0415 - as above
+
+        self._span: Span = trace.get_tracer("tq_client", version("tq")).start_span(
+            "tq submit",
+            kind=trace.SpanKind.PRODUCER,
+            attributes={
+                "messaging.system": "tq",
+                "messaging.operation.name": "submit",
+                "messaging.operation.type": "send",
+            },
+        )
+        self._failed = trace.StatusCode.ERROR
+        self._traceparent = traceparent_of(self._span.get_span_context())
+        self._queues: set[str] = set()
+        self._types: set[str] = set()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._span.is_recording():
+            if len(self._queues) == 1:
+                self._span.set_attribute("messaging.destination.name", *self._queues)
+            if len(self._types) == 1:
+                self._span.set_attribute("tq.task.type", *self._types)
+            if error is not None:
+                self._fail(error, str(error))
+        self._span.end()
+
+    def stamp(self, spec: TaskSpec) -> TaskSpec:
+        self._queues.add(spec.queue)
+        self._types.add(spec.type)
+        if spec.traceparent or not self._traceparent:
+            return spec
+        stamped = TaskSpec()
+        stamped.CopyFrom(spec)
+        stamped.traceparent = self._traceparent
+        return stamped
+
+    def stamp_all(self, specs: Iterable[TaskSpec]) -> Iterator[TaskSpec]:
+        return map(self.stamp, specs)
+
+    def answered(self, outcomes: Sequence[str | TqError]) -> None:
+        if not self._span.is_recording():
+            return
+        refused = [outcome for outcome in outcomes if isinstance(outcome, TqError)]
+        if len(outcomes) > 1:
+            self._span.set_attribute("messaging.batch.message_count", len(outcomes))
+            said = f"{len(refused)} of {len(outcomes)} tasks were not created; the first: "
+        else:
+            said = ""
+        if refused:
+            self._fail(refused[0], said + str(refused[0]))
+        elif len(outcomes) == 1:
+            self._span.set_attribute("messaging.message.id", str(outcomes[0]))
+
+    def _fail(self, error: BaseException, said: str) -> None:
+        kind = type(error).__name__
+        self._span.set_attribute("error.type", getattr(error, "reason", kind))
+        self._span.set_status(self._failed, f"{kind}: {said}")
+
+
+_UNTRACED = Submission()
