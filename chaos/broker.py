@@ -8,7 +8,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -16,6 +17,49 @@ import yaml
 LOG_TAIL_LINES = 40
 COMPLAINT = re.compile(r"^Traceback| (error|critical) +\S")
 TQ_CLUSTER = ("-m", "tq_cluster")
+
+
+class SetupConflictError(ValueError):
+    """Two faults want one node started in ways that do not go together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSetup:
+    """How a node's process is started, where that is not the plain way."""
+
+    wrapper: tuple[str, ...] = ()
+    """Put before the command: ``("unshare", "-T", "--monotonic", "5")`` for example. It may stay as
+    the broker's parent: signals go to the whole process group."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    data_dir: Path | None = None
+    """On a file system that a fault can be injected into; None: beside the node's log."""
+    launcher: tuple[str, ...] | None = None
+    """Arguments of the interpreter, in place of ``-m tq_cluster``."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """Further fields of the node's configuration file."""
+
+    def with_(self, other: NodeSetup) -> NodeSetup:
+        """Add what ``other`` asks for; its wrapper goes around this one's."""
+        if self.data_dir and other.data_dir and self.data_dir != other.data_dir:
+            raise SetupConflictError(f"data in {self.data_dir} and in {other.data_dir}")
+        for name in self.environment.keys() & other.environment.keys():
+            # LD_PRELOAD can hold several libraries; anything else can have one value.
+            if name != "LD_PRELOAD" and self.environment[name] != other.environment[name]:
+                raise SetupConflictError(f"two values for {name}")
+        preloads = [
+            setup.environment["LD_PRELOAD"]
+            for setup in (self, other)
+            if "LD_PRELOAD" in setup.environment
+        ]
+        preload = {"LD_PRELOAD": " ".join(dict.fromkeys(preloads))} if preloads else {}
+        return replace(
+            self,
+            wrapper=other.wrapper + self.wrapper,
+            environment={**self.environment, **other.environment, **preload},
+            data_dir=self.data_dir or other.data_dir,
+            launcher=other.launcher or self.launcher,
+            settings={**self.settings, **other.settings},
+        )
 
 
 class BrokerProcess:
@@ -27,16 +71,14 @@ class BrokerProcess:
         folder: Path,
         members: Mapping[str, Mapping[str, str]],
         *,
-        launcher: Sequence[str] = TQ_CLUSTER,
-        environment: Mapping[str, str] | None = None,
+        setup: NodeSetup,
     ) -> None:
         self.node_id = node_id
         self.address = members[node_id]["api"]
-        self.data_dir = folder / node_id
+        self.data_dir = setup.data_dir or folder / node_id
         self.log_path = folder / f"{node_id}.log"
         self._config_path = folder / f"{node_id}.yaml"
-        self._launcher = tuple(launcher)
-        self._environment = dict(environment or {})
+        self.setup = setup
         self._process: subprocess.Popen[bytes] | None = None
         self.paused = False
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,26 +86,34 @@ class BrokerProcess:
             "node_id": node_id,
             "data_dir": str(self.data_dir),
             "members": {name: dict(member) for name, member in members.items()},
+            **setup.settings,
         }
         self._config_path.write_text(yaml.safe_dump(config))
 
     @property
     def pid(self) -> int | None:
-        """The process id while it runs."""
+        """The process id while it runs; a wrapper's, if there is one that stays."""
         return self._process.pid if self._process is not None else None
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and neither killed nor stopped since."""
+        return self._process is not None
 
     def start(self) -> None:
         """Start the process; it is up once its status can be asked."""
         assert self._process is None, f"{self.node_id} runs already"
         # A variable of the surrounding shell must not reach into the nodes' configuration.
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("TQ_")}
+        launcher = self.setup.launcher or TQ_CLUSTER
+        serve = (sys.executable, *launcher, "serve", "--config", str(self._config_path))
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  # our own command
-                [sys.executable, *self._launcher, "serve", "--config", str(self._config_path)],
+                [*self.setup.wrapper, *serve],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**inherited, "PYTHONUNBUFFERED": "1", **self._environment},
+                env={**inherited, "PYTHONUNBUFFERED": "1", **self.setup.environment},
                 start_new_session=True,
             )
         self.paused = False
@@ -75,7 +125,7 @@ class BrokerProcess:
     def kill(self) -> None:
         """SIGKILL: nothing is flushed, nobody is told."""
         if self._process is not None:
-            self._process.kill()
+            self._signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
             self.paused = False
@@ -96,7 +146,7 @@ class BrokerProcess:
             return None
         if self.paused:
             self.resume()
-        self._process.terminate()
+        self._signal(signal.SIGTERM)
         try:
             code: int | None = await asyncio.to_thread(self._process.wait, within_s)
         except subprocess.TimeoutExpired:
@@ -120,5 +170,7 @@ class BrokerProcess:
         return [line for line in lines if COMPLAINT.search(line)]
 
     def _signal(self, number: signal.Signals) -> None:
+        """Signal the process and whatever it started; one that has ended is past signals."""
         assert self._process is not None, f"{self.node_id} does not run"
-        self._process.send_signal(number)
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, number)

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Self
 
 from chaos.checker import TERMINAL, Violation, check
+from chaos.cluster import Cluster
 from chaos.ledger import Answer, Ending, Ledger, ReadCall, SubmitCall
 from chaos.outages import first_acknowledged_s
-from chaos.processes import ProcessCluster
 from chaos.stub_client import StubClient
 from chaos.stub_worker import Plan, StubWorker, work_result
 from tq.v1 import task_pb2, task_service_pb2
@@ -33,10 +33,12 @@ class Load:
     The pace does not wait for answers, so that the ledger also tells how long writes were out.
     """
 
-    cluster: ProcessCluster
+    cluster: Cluster
     lease_s: float = 2.0
     seed: int = 1
     ledger: Ledger = field(default_factory=Ledger)
+    addresses: Sequence[str] = ()
+    """Where the brokers are called, where that is not at the nodes themselves."""
     client: StubClient = field(init=False)
     workers: list[StubWorker] = field(init=False)
     _draw: random.Random = field(init=False)
@@ -46,7 +48,7 @@ class Load:
 
     def __post_init__(self) -> None:
         self._draw = random.Random(self.seed)
-        addresses = self.cluster.addresses
+        addresses = self.addresses or self.cluster.addresses
         self.client = StubClient(addresses, self.ledger, "client")
         self.workers = [
             StubWorker(addresses, self.ledger, worker_id, QUEUE, lease_s=self.lease_s)

@@ -1,42 +1,24 @@
 """A cluster of broker processes on loopback, to be broken and watched.
 
-    async with ProcessCluster(folder) as cluster:
-        leader = await cluster.await_leader(within_s=10)
-        cluster.kill(leader.node_id)
-        await cluster.await_leader(within_s=10)
-
-Whoever waits here waits for a fact. When it does not come, the error tells each node's role, term
-and indexes, and the last lines of every log.
+async with ProcessCluster(folder) as cluster:
+    leader = await cluster.await_leader(within_s=10)
+    cluster.kill(leader.node_id)
+    await cluster.await_leader(within_s=10)
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
 
-import grpc
-from grpc import aio
-
-from chaos.broker import TQ_CLUSTER, BrokerProcess
+from chaos.broker import TQ_CLUSTER, BrokerProcess, NodeSetup
+from chaos.cluster import Cluster, FactMissingError, NodeStatus
 from chaos.ports import free_addresses
-from chaos.stubs import CHANNEL_OPTIONS
-from tq.v1 import cluster_service_pb2, cluster_service_pb2_grpc
 
-NodeStatus = cluster_service_pb2.NodeStatus
-FactT = TypeVar("FactT")
-
-POLL_S = 0.02
-ASK_S = 1.0
+__all__ = ["FactMissingError", "NodeStatus", "ProcessCluster"]
 
 
-class FactMissingError(AssertionError):
-    """What was waited for did not come; says what was seen instead."""
-
-
-class ProcessCluster:
+class ProcessCluster(Cluster):
     """Broker processes n1, n2, ... with everything they write below ``folder``."""
 
     def __init__(
@@ -46,63 +28,41 @@ class ProcessCluster:
         nodes: int = 3,
         launcher: Sequence[str] = TQ_CLUSTER,
         environment: Mapping[str, str] | None = None,
+        members: Mapping[str, Mapping[str, str]] | None = None,
+        setup: Callable[[str], NodeSetup] | None = None,
     ) -> None:
-        addresses = free_addresses(2 * nodes)
-        members = {
-            f"n{number + 1}": {"raft": addresses[2 * number], "api": addresses[2 * number + 1]}
-            for number in range(nodes)
-        }
+        """``members`` names other addresses than free ones on loopback (and then says who exists).
+
+        ``setup`` says how each node is started, beyond what all of them share.
+        """
+        super().__init__()
         self.folder = folder
+        shared = NodeSetup(launcher=tuple(launcher), environment=dict(environment or {}))
+        known = members or _on_loopback(nodes)
         self.brokers = {
             node_id: BrokerProcess(
-                node_id, folder, members, launcher=launcher, environment=environment
+                node_id, folder, known, setup=shared.with_(setup(node_id)) if setup else shared
             )
-            for node_id in members
+            for node_id in known
         }
-        self._channels: dict[str, aio.Channel] = {}
 
     @property
-    def addresses(self) -> list[str]:
-        """The API addresses of all nodes, up or down."""
-        return [broker.address for broker in self.brokers.values()]
-
-    @property
-    def majority(self) -> int:
-        """How many nodes decide."""
-        return len(self.brokers) // 2 + 1
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.start()
-        except BaseException:
-            await self.close()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, Exception):
-            print(await self.describe())  # noqa: T201  # the logs are gone with the folder
-        await self.close()
+    def nodes(self) -> Mapping[str, BrokerProcess]:
+        """The brokers."""
+        return self.brokers
 
     async def start(self, within_s: float = 30) -> None:
         """Start every node that is down and wait until the cluster has a leader."""
         for broker in self.brokers.values():
-            if broker.pid is None:
+            if not broker.running:
                 broker.start()
         await self.await_leader(within_s)
 
     async def close(self) -> None:
-        """End every process at once; nothing of this cluster is needed any more."""
+        """End every process at once."""
         for broker in self.brokers.values():
             broker.kill()
-        for channel in self._channels.values():
-            await channel.close()
-        self._channels.clear()
+        await super().close()
 
     def kill(self, *node_ids: str) -> None:
         """SIGKILL these nodes."""
@@ -122,107 +82,32 @@ class ProcessCluster:
         for node_id in node_ids:
             self.brokers[node_id].start()
 
-    def channel(self, node_id: str) -> aio.Channel:
-        """An open channel to a node's API, shared by everyone who asks."""
-        if node_id not in self._channels:
-            self._channels[node_id] = aio.insecure_channel(
-                self.brokers[node_id].address, options=CHANNEL_OPTIONS
-            )
-        return self._channels[node_id]
+    async def crash(self, *node_ids: str) -> None:
+        """As ``kill``, for whoever does not know which kind of cluster it breaks."""
+        self.kill(*node_ids)
 
-    async def node_status(self, node_id: str) -> NodeStatus | str:
-        """A node's own word on itself, or why there is none."""
-        broker = self.brokers[node_id]
-        if broker.pid is None:
-            return "down"
-        if broker.paused:
-            return "paused"
-        stub = cluster_service_pb2_grpc.ClusterServiceStub(self.channel(node_id))
-        try:
-            reply = await stub.GetNodeStatus(
-                cluster_service_pb2.GetNodeStatusRequest(), timeout=ASK_S
-            )
-        except grpc.aio.AioRpcError as error:
-            return f"no answer: {error.code().name}"
-        return reply.node
+    async def freeze(self, *node_ids: str) -> None:
+        """As ``pause``."""
+        for node_id in node_ids:
+            self.pause(node_id)
 
-    async def statuses(self, node_ids: Iterable[str] | None = None) -> dict[str, NodeStatus | str]:
-        """Every node's own word, asked at the same time."""
-        asked = list(node_ids or self.brokers)
-        return dict(zip(asked, await asyncio.gather(*map(self.node_status, asked)), strict=True))
+    async def thaw(self, *node_ids: str) -> None:
+        """As ``resume``."""
+        for node_id in node_ids:
+            self.resume(node_id)
 
-    async def await_leader(self, within_s: float, *, other_than: str | None = None) -> NodeStatus:
-        """Wait until a majority, and the node itself, say who leads in the highest term."""
+    async def revive(self, *node_ids: str) -> None:
+        """As ``restart``."""
+        self.restart(*node_ids)
 
-        async def leader() -> NodeStatus | None:
-            known = [s for s in (await self.statuses()).values() if isinstance(s, NodeStatus)]
-            term = max((status.term for status in known), default=0)
-            for status in known:
-                followers = [s for s in known if s.leader_id == status.node_id and s.term == term]
-                if (
-                    status.role == NodeStatus.ROLE_LEADER
-                    and status.term == term
-                    and status.node_id != other_than
-                    and len(followers) >= self.majority
-                ):
-                    return status
-            return None
+    async def shut_down(self, node_id: str) -> int | None:
+        """SIGTERM, and wait for the end."""
+        return await self.brokers[node_id].stop()
 
-        return await self.await_fact("a leader that a majority agrees on", leader, within_s)
 
-    async def await_caught_up(self, node_ids: Iterable[str], within_s: float) -> None:
-        """Wait until these nodes have applied what the leader has committed by now."""
-        leader = await self.await_leader(within_s)
-        waiting = list(node_ids)
-
-        async def caught_up() -> bool | None:
-            statuses = await self.statuses(waiting)
-            return (
-                all(
-                    isinstance(status, NodeStatus) and status.applied_index >= leader.commit_index
-                    for status in statuses.values()
-                )
-                or None
-            )
-
-        what = f"{', '.join(waiting)} to have applied index {leader.commit_index}"
-        await self.await_fact(what, caught_up, within_s)
-
-    async def await_fact(
-        self, what: str, probe: Callable[[], Awaitable[FactT | None]], within_s: float
-    ) -> FactT:
-        """Ask ``probe`` until it has an answer; FactMissingError tells what was seen instead."""
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + within_s
-        while True:
-            fact = await probe()
-            if fact is not None:
-                return fact
-            for broker in self.brokers.values():
-                code = broker.exited()
-                if code is not None:
-                    raise FactMissingError(
-                        f"{broker.node_id} ended by itself with code {code} while waiting for"
-                        f" {what}\n{broker.log_tail()}"
-                    )
-            if loop.time() > deadline_s:
-                raise FactMissingError(
-                    f"waited {within_s} s for {what}; seen instead:\n{await self.describe()}"
-                )
-            await asyncio.sleep(POLL_S)
-
-    async def describe(self) -> str:
-        """Each node's role, term and indexes, and the end of its log."""
-        lines = []
-        for node_id, status in (await self.statuses()).items():
-            if isinstance(status, str):
-                lines.append(f"{node_id}: {status}")
-            else:
-                lines.append(
-                    f"{node_id}: {NodeStatus.Role.Name(status.role)} term {status.term}"
-                    f" leader {status.leader_id or '?'} last {status.last_index}"
-                    f" commit {status.commit_index} applied {status.applied_index}"
-                    f" {status.message}"
-                )
-        tails = [broker.log_tail() for broker in self.brokers.values()]
-        return "\n".join([*lines, *tails])
+def _on_loopback(nodes: int) -> dict[str, dict[str, str]]:
+    addresses = free_addresses(2 * nodes)
+    return {
+        f"n{number + 1}": {"raft": addresses[2 * number], "api": addresses[2 * number + 1]}
+        for number in range(nodes)
+    }

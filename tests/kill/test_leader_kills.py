@@ -43,7 +43,7 @@ async def kill_leader(load: Load) -> tuple[str, Outage]:
     """SIGKILL the leader and wait until a new one acknowledges a write."""
     leader = await load.cluster.await_leader(within_s=20)
     killed_s = load.ledger.now_s()
-    load.cluster.kill(leader.node_id)
+    await load.cluster.crash(leader.node_id)
     await load.await_acknowledgement(since_s=killed_s, within_s=20)
     measured = outage(load.ledger, killed_s)
     assert measured is not None

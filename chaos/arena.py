@@ -1,0 +1,72 @@
+"""Where a scenario plays: the cluster, the load on it, and what has happened so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from chaos.checker import Violation
+from chaos.cluster import Cluster
+from chaos.ledger import Ledger
+from chaos.load import Load
+from chaos.nemesis import Deed
+
+
+@dataclass(slots=True, kw_only=True)
+class Happening:
+    """A fault, or a stage of the run, for the report; times are the ledger's."""
+
+    name: str
+    what: str
+    nodes: tuple[str, ...] = ()
+    began_s: float
+    ended_s: float | None = None
+
+
+@dataclass(slots=True)
+class Arena:
+    """What a nemesis has to work with."""
+
+    cluster: Cluster
+    load: Load
+    happenings: list[Happening] = field(default_factory=list)
+    accusations: list[Violation] = field(default_factory=list)
+    tell: Callable[[str], None] | None = None
+    """Who is told what happens, as it happens."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """What every client and worker saw."""
+        return self.load.ledger
+
+    def begin(self, name: str, deed: Deed, *, since_s: float | None = None) -> Happening:
+        """Write down that something happens from now on, or since then."""
+        happening = Happening(
+            name=name,
+            what=deed.what,
+            nodes=deed.nodes,
+            began_s=self.ledger.now_s() if since_s is None else since_s,
+        )
+        self.happenings.append(happening)
+        if self.tell is not None:
+            at_s = happening.began_s - self.ledger.started_s
+            self.tell(f"{at_s:7.2f} s  {name}: {deed}")
+        return happening
+
+    def end(self, happening: Happening) -> None:
+        """Write down that it is over."""
+        happening.ended_s = self.ledger.now_s()
+
+    @contextmanager
+    def stage(self, name: str, what: str, *nodes: str) -> Iterator[Happening]:
+        """Write down a part of what a nemesis does, with its own begin and end."""
+        happening = self.begin(name, Deed(what, nodes))
+        try:
+            yield happening
+        finally:
+            self.end(happening)
+
+    def accuse(self, promise: str, message: str) -> None:
+        """Report a broken promise that no history shows: a call that hung, a node that stayed."""
+        self.accusations.append(Violation(promise, message))

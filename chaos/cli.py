@@ -1,0 +1,185 @@
+"""The command line: ``python -m chaos list | run | report``."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from chaos import netlab, profiles
+from chaos.conduct import conduct
+from chaos.nemesis import Transport
+from chaos.profiles import Profile
+from chaos.result import Result, Verdict, read_results
+from chaos.run import Plan, no_cluster, obstacle
+from chaos.scenario import Scenario
+from chaos.scenarios import all_scenarios
+
+OUT_DEFAULT = Path("chaos-reports")
+STYLES = {
+    Verdict.KEPT: "green",
+    Verdict.BROKEN: "bold red",
+    Verdict.NOT_RUN: "yellow",
+    Verdict.ERROR: "bold magenta",
+}
+EXITS = {Verdict.KEPT: 0, Verdict.BROKEN: 1, Verdict.ERROR: 2, Verdict.NOT_RUN: 3}
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Break a cluster on purpose, and judge from complete histories what it did.",
+)
+console = Console(highlight=False)
+
+
+@app.command("list")
+def list_() -> None:
+    """List the scenarios, the faults in each, and what this machine lacks for them."""
+    table = Table("scenario", "faults", "nodes", "ci", "what happens")
+    for scenario in all_scenarios().values():
+        lacks = _lacks(scenario)
+        notes = "".join(f"\n[yellow]not here: {escape(why)}[/]" for why in lacks)
+        table.add_row(
+            scenario.name,
+            " ".join(scenario.faults),
+            f"{scenario.nodes} {scenario.transport}",
+            "yes" if scenario.in_ci else "",
+            escape(scenario.summary) + notes,
+        )
+    console.print(table)
+
+
+@app.command()
+def run(
+    scenario: Annotated[str, typer.Option(help="Which one: see `list`.")] = "",
+    profile: Annotated[Profile | None, typer.Option(help="Instead: a whole set of them.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Repeats a run's choices. Else drawn.")] = None,
+    duration: Annotated[
+        float | None, typer.Option(help="Seconds of faults; of a profile: of everything.")
+    ] = None,
+    transport: Annotated[
+        Transport | None, typer.Option(help="What the nodes are. Else the scenario's choice.")
+    ] = None,
+    against: Annotated[
+        str, typer.Option(help="HOST:PORT,... of a cluster of yours: load and verdict alone.")
+    ] = "",
+    out: Annotated[Path, typer.Option(help="Where reports go.")] = OUT_DEFAULT,
+    strict: Annotated[bool, typer.Option(help="Fail where a scenario cannot run here.")] = False,
+) -> None:
+    """Run one scenario, or a profile of many; write a report of each."""
+    out.mkdir(parents=True, exist_ok=True)
+    chosen_seed = random.SystemRandom().randrange(1, 1_000_000) if seed is None else seed
+    if profile is not None:
+        results = profiles.run(profile, chosen_seed, duration, out, console)
+        console.print(_table(results))
+        raise typer.Exit(profiles.exit_code(results, strict=strict))
+    plan = _plan(scenario, chosen_seed, duration, transport, _split(against))
+    if plan.transport is Transport.NETLAB and not netlab.inside() and netlab.missing() is None:
+        with netlab.lab(plan.scenario.nodes) as enter:
+            raise typer.Exit(profiles.run_apart(plan, out, enter))
+    result = asyncio.run(conduct(plan, out, lambda line: console.print(escape(line))))
+    _tell(result)
+    raise typer.Exit(EXITS[result.verdict])
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Option(help="Where the reports are.")] = OUT_DEFAULT,
+) -> None:
+    """Show how the runs ended whose reports are in a folder."""
+    results = read_results(out)
+    if not results:
+        console.print(f"there is no run in {out}")
+        raise typer.Exit(2)
+    console.print(_table(results))
+
+
+def _plan(
+    name: str,
+    seed: int,
+    duration: float | None,
+    transport: Transport | None,
+    against: Sequence[str],
+) -> Plan:
+    known = all_scenarios()
+    if against:
+        scenario = known.get(name) or known["steady"]
+        scenario = replace(scenario, nemeses=(), transport=Transport.OUTSIDE)
+        transport = Transport.OUTSIDE
+    elif name in known:
+        scenario = known[name]
+    else:
+        choices = ", ".join(sorted(known))
+        problem = f"there is no scenario {name!r}" if name else "name a scenario or a profile"
+        raise typer.BadParameter(f"{problem}; there are: {choices}", param_hint="--scenario")
+    return Plan(
+        scenario=scenario,
+        seed=seed,
+        duration_s=scenario.duration_s if duration is None else duration,
+        transport=transport or scenario.transport,
+        against=against,
+    )
+
+
+def _split(addresses: str) -> list[str]:
+    return [address for address in addresses.split(",") if address]
+
+
+def _lacks(scenario: Scenario) -> list[str]:
+    plan = Plan(scenario=scenario, seed=0, duration_s=0, transport=scenario.transport)
+    without_cluster = no_cluster(plan)
+    if without_cluster:
+        return [without_cluster]
+    reasons = (obstacle(plan, make()) for make in scenario.nemeses)
+    return list(dict.fromkeys(why for why in reasons if why))
+
+
+def _tell(result: Result) -> None:
+    style = STYLES[result.verdict]
+    console.print(f"[{style}]{result.verdict}[/]  {escape(_line(result))}")
+    for violation in result.violations:
+        console.print(escape(violation), style="red")
+    for name, why in result.not_injected.items():
+        console.print(f"[yellow]not run: {escape(name)}: {escape(why)}[/]")
+    if result.reason:
+        console.print(escape(result.reason))
+    console.print(f"again: {escape(result.command)}")
+
+
+def _line(result: Result) -> str:
+    return (
+        f"{result.scenario} on {result.transport}, seed {result.seed}: {result.calls} calls,"
+        f" {result.unanswered} never answered, {result.tasks} tasks; {result.took_s:.0f} s"
+    )
+
+
+def _table(results: Sequence[Result]) -> Table:
+    table = Table(
+        "scenario", "faults", "seed", "verdict", "s", "calls", "outage p50/max", "remarks"
+    )
+    for result in results:
+        outage = ""
+        if result.outage_median_s is not None and result.outage_max_s is not None:
+            outage = f"{result.outage_median_s * 1e3:.0f}/{result.outage_max_s * 1e3:.0f} ms"
+        lacks = [f"not run: {name}: {why}" for name, why in result.not_injected.items()]
+        remarks = [result.reason, *lacks, *(text.splitlines()[0] for text in result.violations)]
+        table.add_row(
+            result.scenario,
+            " ".join(result.faults),
+            str(result.seed),
+            f"[{STYLES[result.verdict]}]{result.verdict}[/]",
+            f"{result.took_s:.0f}",
+            str(result.calls),
+            outage,
+            escape("\n".join(remark for remark in remarks if remark)),
+        )
+    return table

@@ -1,0 +1,83 @@
+"""Sets of scenarios: ``ci`` has every fault once, ``nightly`` goes on for as long as asked."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from chaos import netlab
+from chaos.nemesis import Transport
+from chaos.result import Result, Verdict, read_results
+from chaos.run import Plan
+from chaos.scenario import Scenario
+from chaos.scenarios import all_scenarios
+
+NIGHTLY_S = 3_600.0
+NIGHTLY_STRETCH = 3.0
+"""How much longer than in ``ci`` each scenario lasts there."""
+
+
+class Profile(enum.StrEnum):
+    """What ``--profile`` takes."""
+
+    CI = "ci"
+    NIGHTLY = "nightly"
+
+
+def plans(profile: Profile, seed: int, scenarios: Sequence[Scenario]) -> Iterator[Plan]:
+    """What to run, in order; ``nightly`` never ends and gives each turn another seed."""
+    draw = random.Random(seed)
+    for turn in itertools.count():
+        for scenario in scenarios:
+            if profile is Profile.CI and not scenario.in_ci:
+                continue
+            stretch = NIGHTLY_STRETCH if profile is Profile.NIGHTLY else 1.0
+            yield Plan(
+                scenario=scenario,
+                seed=draw.randrange(1, 1_000_000),
+                duration_s=stretch * scenario.duration_s,
+                transport=scenario.transport,
+            )
+        if profile is Profile.CI:
+            return
+        assert turn < sys.maxsize
+
+
+def run(
+    profile: Profile, seed: int, duration_s: float | None, out: Path, console: Console
+) -> list[Result]:
+    """Run each plan in a process of its own; what became of each."""
+    until_s = time.monotonic() + (duration_s or NIGHTLY_S)
+    first = len(read_results(out))
+    for plan in plans(profile, seed, list(all_scenarios().values())):
+        if profile is Profile.NIGHTLY and time.monotonic() >= until_s:
+            break
+        console.rule(f"{plan.scenario.name}: {' '.join(plan.scenario.faults)}")
+        run_apart(plan, out)
+    return read_results(out)[first:]
+
+
+def run_apart(plan: Plan, out: Path, enter: Sequence[str] = ()) -> int:
+    """Run a plan in a process of its own, in a lab's hub for example; its exit code.
+
+    Nothing of one run is left in the next, and a run that dies takes no other with it.
+    """
+    if plan.transport is Transport.NETLAB and not enter and netlab.missing() is None:
+        with netlab.lab(plan.scenario.nodes) as hub:
+            return run_apart(plan, out, hub)
+    command = [*enter, sys.executable, "-m", "chaos", *plan.arguments, "--out", str(out)]
+    return subprocess.run(command, cwd=netlab.ROOT, check=False).returncode  # noqa: S603  # our own
+
+
+def exit_code(results: Sequence[Result], *, strict: bool) -> int:
+    """0 when every promise was kept; what could not run counts as a failure where ``strict``."""
+    fine = {Verdict.KEPT} if strict else {Verdict.KEPT, Verdict.NOT_RUN}
+    return 0 if results and all(result.verdict in fine for result in results) else 1

@@ -1,0 +1,258 @@
+"""One run of a scenario, from the first node's start to the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shlex
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chaos import containers, netlab
+from chaos.arena import Arena, Happening
+from chaos.broker import NodeSetup
+from chaos.checker import Violation
+from chaos.cluster import Cluster, FactMissingError
+from chaos.containers import ContainerCluster
+from chaos.ledger import Ledger
+from chaos.load import Load, wrong_results
+from chaos.nemesis import Deed, Nemesis, Transport
+from chaos.netlab import NetlabCluster
+from chaos.outages import Outage, outage
+from chaos.outside import OutsideCluster
+from chaos.processes import ProcessCluster
+from chaos.scenario import Order, Scenario
+from chaos.stubs import StubRefusedError, UnansweredError
+from chaos.watch import Sight, Watch
+
+QUIET_S = (0.3, 1.0)
+"""How long a cluster is left alone between two faults."""
+FINISH_S = 90.0
+AT_ONCE_MAX = 2
+"""How many faults ``Order.AT_RANDOM`` lays on top of each other."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """What is to be run."""
+
+    scenario: Scenario
+    seed: int
+    duration_s: float
+    transport: Transport
+    against: Sequence[str] = ()
+    """Addresses of a cluster that is not ours, for ``Transport.OUTSIDE``."""
+    every_node: NodeSetup = field(default_factory=NodeSetup)
+    """Added to how each node is started."""
+
+    @property
+    def arguments(self) -> list[str]:
+        """What repeats this run, after ``python -m chaos``."""
+        where = ["--transport", self.transport.value]
+        if self.transport is Transport.OUTSIDE:
+            where = ["--against", ",".join(self.against)]
+        return [
+            *("run", "--scenario", self.scenario.name, "--seed", str(self.seed)),
+            *("--duration", f"{self.duration_s:g}", *where),
+        ]
+
+    @property
+    def command(self) -> str:
+        """The same for a shell."""
+        return shlex.join(["python", "-m", "chaos", *self.arguments])
+
+    @property
+    def run_name(self) -> str:
+        """What its files are called by."""
+        return f"{self.scenario.name}-{self.transport}-{self.seed}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Played:
+    """All that a run leaves behind."""
+
+    plan: Plan
+    ledger: Ledger
+    happenings: list[Happening]
+    sights: dict[str, list[Sight]]
+    violations: list[Violation]
+    injected: dict[str, int]
+    not_injected: dict[str, str]
+    outages: list[Outage]
+    took_s: float
+    error: str = ""
+    """The traceback of what ended the suite itself."""
+
+
+def obstacle(plan: Plan, nemesis: Nemesis) -> str | None:
+    """Say why this nemesis cannot strike in this run; None when it can."""
+    if plan.transport not in nemesis.transports:
+        kinds = " or ".join(sorted(nemesis.transports))
+        return f"{nemesis.name} needs nodes as {kinds}, not {plan.transport}"
+    return nemesis.needs()
+
+
+def no_cluster(plan: Plan) -> str | None:
+    """Say why this kind of cluster cannot be made here."""
+    if plan.transport is Transport.NETLAB:
+        return netlab.missing()
+    if plan.transport is Transport.CONTAINERS:
+        return containers.missing()
+    return None
+
+
+async def play(plan: Plan, folder: Path, tell: Callable[[str], None] | None = None) -> Played:
+    """Run it. What the nodes write goes below ``folder``."""
+    run = _Run(plan, folder, tell)
+    started_s = time.monotonic()
+    error = ""
+    async with AsyncExitStack() as stack:
+        try:
+            await run.whole(stack)
+        except (FactMissingError, UnansweredError, StubRefusedError) as missing:
+            # What was promised to come did not: that is a finding, with what was seen instead.
+            run.violations.append(Violation("available", str(missing)))
+        except Exception:  # noqa: BLE001  # told as the suite's own failure, beside all that is known
+            error = traceback.format_exc()
+    return Played(
+        plan=plan,
+        ledger=run.ledger,
+        happenings=run.happenings,
+        sights=run.watch.sights if run.watch else {},
+        violations=run.violations,
+        injected=run.injected,
+        not_injected=run.not_injected,
+        outages=run.outages,
+        took_s=time.monotonic() - started_s,
+        error=error,
+    )
+
+
+class _Run:
+    def __init__(self, plan: Plan, folder: Path, tell: Callable[[str], None] | None) -> None:
+        self.plan = plan
+        self._folder = folder
+        self._tell = tell
+        self._draw = random.Random(plan.seed)
+        made = [make() for make in plan.scenario.nemeses]
+        obstacles = {nemesis.name: obstacle(plan, nemesis) for nemesis in made}
+        self.not_injected = {name: why for name, why in obstacles.items() if why is not None}
+        self._nemeses = [nemesis for nemesis in made if obstacles[nemesis.name] is None]
+        self._workloads = [make() for make in plan.scenario.workloads]
+        self.injected = {nemesis.name: 0 for nemesis in self._nemeses}
+        self.ledger = Ledger()
+        self.happenings: list[Happening] = []
+        self.violations: list[Violation] = []
+        self.outages: list[Outage] = []
+        self.watch: Watch | None = None
+
+    async def whole(self, stack: AsyncExitStack) -> None:
+        """Set up, break, mend, finish, judge; ``stack`` takes everything down again."""
+        node_ids = [f"n{number + 1}" for number in range(self.plan.scenario.nodes)]
+        for nemesis in self._nemeses:
+            stack.push_async_callback(nemesis.cleanup)
+            await nemesis.prepare(self._folder, node_ids)
+        cluster = self._cluster()
+        stack.push_async_callback(cluster.close)
+        await cluster.start()
+        self.watch = Watch(cluster, self.ledger.now_s)
+        self.watch.start()
+        stack.push_async_callback(self.watch.stop)
+        addresses: Sequence[str] = cluster.addresses
+        for nemesis in self._nemeses:
+            addresses = await nemesis.front(addresses)
+        load = Load(
+            cluster,
+            lease_s=self.plan.scenario.lease_s,
+            seed=self.plan.seed,
+            ledger=self.ledger,
+            addresses=addresses,
+        )
+        arena = Arena(cluster, load, self.happenings, self.violations, self._tell)
+        await stack.enter_async_context(load)
+        for workload in self._workloads:
+            stack.push_async_callback(workload.close)
+            await workload.start(arena, addresses, self.plan.seed)
+        await load.await_under_way()
+        try:
+            await self._rage(arena)
+        finally:
+            for nemesis in self._nemeses:
+                await nemesis.heal(arena)
+        await self._finish(arena)
+
+    def _cluster(self) -> Cluster:
+        def setup(node_id: str) -> NodeSetup:
+            asked = self.plan.every_node
+            for nemesis in self._nemeses:
+                asked = asked.with_(nemesis.setup(node_id))
+            return asked
+
+        nodes, folder = self.plan.scenario.nodes, self._folder / "cluster"
+        match self.plan.transport:
+            case Transport.PROCESSES:
+                return ProcessCluster(folder, nodes=nodes, setup=setup)
+            case Transport.NETLAB:
+                return NetlabCluster(folder, nodes=nodes, setup=setup)
+            case Transport.CONTAINERS:
+                return ContainerCluster()
+            case Transport.OUTSIDE:
+                return OutsideCluster(self.plan.against)
+
+    async def _rage(self, arena: Arena) -> None:
+        """Break and mend until the time is up, and everything has been broken once."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self.plan.duration_s
+        if not self._nemeses:
+            await asyncio.sleep(self.plan.duration_s)
+            return
+        while True:
+            if self.plan.scenario.order is Order.IN_TURN:
+                for nemesis in self._nemeses:
+                    await self._strike(arena, [nemesis])
+            else:
+                count = self._draw.randint(1, min(AT_ONCE_MAX, len(self._nemeses)))
+                await self._strike(arena, self._draw.sample(self._nemeses, count))
+            if loop.time() >= until_s:
+                return
+
+    async def _strike(self, arena: Arena, nemeses: Sequence[Nemesis]) -> None:
+        """Inject, hold, heal, and wait until the cluster is well again."""
+        happenings = []
+        for nemesis in nemeses:
+            began_s = arena.ledger.now_s()
+            deed = await nemesis.inject(arena, self._draw)
+            self.injected[nemesis.name] += 1
+            happenings.append(arena.begin(nemesis.name, deed, since_s=began_s))
+            await asyncio.sleep(self._draw.uniform(*nemesis.hold_s))
+        for nemesis in reversed(nemeses):
+            await nemesis.heal(arena)
+        for happening in happenings:
+            arena.end(happening)
+        healed_s = arena.ledger.now_s()
+        within_s = max(nemesis.within_s for nemesis in nemeses)
+        await arena.load.await_acknowledgement(within_s, since_s=healed_s)
+        await arena.cluster.await_caught_up(arena.cluster.nodes, within_s)
+        for happening in happenings:
+            measured = outage(arena.ledger, happening.began_s)
+            if measured is not None:
+                self.outages.append(measured)
+        await asyncio.sleep(self._draw.uniform(*QUIET_S))
+
+    async def _finish(self, arena: Arena) -> None:
+        closing = arena.begin("finish", Deed("no new work; every task finishes"))
+        for workload in self._workloads:
+            await workload.settle()
+        self.violations += await arena.load.finish(FINISH_S)
+        for workload in self._workloads:
+            await workload.judge(arena)
+        arena.end(closing)
+        for task_id in sorted(wrong_results(arena.ledger)):
+            arena.accuse("I5", f"task {task_id}: its result is not what its payload gives")
+        for name, node in arena.cluster.nodes.items():
+            for line in node.complaints()[:5]:
+                arena.accuse("sound", f"{name} logged an error of its own: {line}")

@@ -1,0 +1,45 @@
+"""A scenario: what kind of cluster, under what load, broken how and for how long."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chaos.nemesis import Nemesis, Transport
+from chaos.workload import Workload
+
+
+class Order(enum.Enum):
+    """How a scenario's nemeses follow each other."""
+
+    IN_TURN = "in turn"
+    """One after the other, each once at least, the cluster whole in between."""
+    AT_RANDOM = "at random"
+    """Drawn, also on top of each other, with quiet periods."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """With a seed, everything that the suite decides in a run."""
+
+    name: str
+    """``like-this``: what it is called by on the command line."""
+    summary: str
+    nemeses: tuple[Callable[[], Nemesis], ...]
+    workloads: tuple[Callable[[], Workload], ...] = ()
+    """What goes on beside the steady load of submits, claims, reports and reads."""
+    transport: Transport = Transport.PROCESSES
+    nodes: int = 3
+    duration_s: float = 10.0
+    """For how long faults are injected, at least; start and end come on top."""
+    order: Order = Order.IN_TURN
+    lease_s: float = 2.0
+    in_ci: bool = True
+    """Whether the ``ci`` profile has it; ``nightly`` has all."""
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """The ids of every fault in it."""
+        found = {fault for make in self.nemeses for fault in make().faults}
+        return tuple(sorted(found, key=lambda fault: int(fault.removeprefix("F"))))

@@ -1,0 +1,58 @@
+"""Who led and who answered, over the whole of a run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chaos.cluster import Cluster, NodeStatus
+
+EVERY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A node from ``at_s`` on, until its next sight."""
+
+    at_s: float
+    state: str
+    """LEADER, FOLLOWER and the like, or "down", "paused", "no answer: ..."."""
+    term: int = 0
+    commit_index: int = 0
+
+
+class Watch:
+    """Asks every node for its status, each for itself: a silent one holds up nobody else."""
+
+    def __init__(self, cluster: Cluster, now_s: Callable[[], float]) -> None:
+        self._cluster = cluster
+        self._now_s = now_s
+        self._tasks: list[asyncio.Task[None]] = []
+        self.sights: dict[str, list[Sight]] = {name: [] for name in cluster.nodes}
+
+    def start(self) -> None:
+        """Watch from now on."""
+        self._tasks = [asyncio.create_task(self._look(name)) for name in self.sights]
+
+    async def stop(self) -> None:
+        """Watch no longer; raises what ended a watch early."""
+        for task in self._tasks:
+            task.cancel()
+        for result in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+
+    async def _look(self, name: str) -> None:
+        sights = self.sights[name]
+        while True:
+            asked_s = self._now_s()
+            status = await self._cluster.node_status(name)
+            if isinstance(status, str):
+                sight = Sight(asked_s, status)
+            else:
+                role = NodeStatus.Role.Name(status.role).removeprefix("ROLE_")
+                sight = Sight(self._now_s(), role, status.term, status.commit_index)
+            if not sights or (sight.state, sight.term) != (sights[-1].state, sights[-1].term):
+                sights.append(sight)
+            await asyncio.sleep(EVERY_S)

@@ -1,0 +1,55 @@
+"""What stands in the list can be run, told apart and repeated."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+from chaos.nemesis import Transport
+from chaos.profiles import Profile, plans
+from chaos.run import Plan
+from chaos.scenarios import all_scenarios
+
+
+def test_every_scenario_names_faults_of_the_catalogue() -> None:
+    for scenario in all_scenarios().values():
+        assert re.fullmatch(r"[a-z0-9-]+", scenario.name)
+        assert all(re.fullmatch(r"F(1?[0-9]|2[0-5])", fault) for fault in scenario.faults)
+
+
+def test_nemeses_of_one_name_are_one_and_the_same() -> None:
+    makers = {make for scenario in all_scenarios().values() for make in scenario.nemeses}
+
+    names = [make().name for make in makers]
+
+    assert len(names) == len(set(names))
+
+
+def test_the_ci_profile_ends_and_the_nightly_one_goes_on_with_new_seeds() -> None:
+    scenarios = list(all_scenarios().values())
+    twice = 2 * len(scenarios)
+
+    ci = list(plans(Profile.CI, 1, scenarios))
+    nightly = list(itertools.islice(plans(Profile.NIGHTLY, 1, scenarios), twice))
+
+    assert [plan.scenario for plan in ci] == [one for one in scenarios if one.in_ci]
+    assert len(nightly) == twice
+    assert nightly[0].scenario is nightly[len(scenarios)].scenario
+    assert nightly[0].seed != nightly[len(scenarios)].seed
+
+
+def test_a_profile_draws_the_same_seeds_again_from_its_own() -> None:
+    scenarios = list(all_scenarios().values())
+
+    first = [plan.seed for plan in plans(Profile.CI, 7, scenarios)]
+
+    assert first == [plan.seed for plan in plans(Profile.CI, 7, scenarios)]
+
+
+def test_a_plan_tells_the_command_that_repeats_it() -> None:
+    scenario = all_scenarios()["kill"]
+    plan = Plan(scenario=scenario, seed=41, duration_s=12.5, transport=Transport.PROCESSES)
+
+    assert plan.command == (
+        "python -m chaos run --scenario kill --seed 41 --duration 12.5 --transport processes"
+    )
