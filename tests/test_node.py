@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from chaos.ports import free_addresses
+from tests.cluster.ports import free_base_port
 from tests.service.fakes import Stubs, until
 from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2
 from tq_cluster import config, dev, node
@@ -261,23 +262,6 @@ def test_dev_leaves_a_directory_alone_whose_brokers_run(tmp_path: Path) -> None:
     lock.release()
     [moved] = dev.prepare(tmp_path, 1, 8001)
     assert moved.config.read_bytes() != before
-
-
-def free_base_port() -> int:
-    """A port from which on dev finds all that it needs free."""
-    while True:
-        base_port = int(free_addresses(1)[0].split(":")[1])
-        ports = [base_port + offset for offset in (0, 1, 2, 100, 101, 102)]
-        if all(is_free(port) for port in ports):
-            return base_port
-
-
-def is_free(port: int) -> bool:
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
 
 
 @pytest.mark.cluster

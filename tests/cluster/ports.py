@@ -1,0 +1,26 @@
+"""Ports for `tq-cluster dev`, which counts on from the first."""
+
+from __future__ import annotations
+
+import socket
+
+from chaos.ports import free_addresses
+
+OFFSETS = (0, 1, 2, 100, 101, 102)
+
+
+def free_base_port() -> int:
+    """A port from which on dev finds all that it needs free."""
+    while True:
+        base_port = int(free_addresses(1)[0].split(":")[1])
+        if all(is_free(base_port + offset) for offset in OFFSETS):
+            return base_port
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen there now."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True

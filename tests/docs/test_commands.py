@@ -1,0 +1,350 @@
+"""Every command in the documents does what it is said to do, here or in a test that is named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+import tq_admin.__main__
+from chaos.ports import free_addresses
+from tests.cluster.ports import free_base_port
+from tests.docs.commands import DOCUMENTS, LANGUAGES, ROOT, blocks, commands, python_blocks
+from tests.docs.reader import Reader
+from tq.v1.worker_service_pb2 import ClaimRequest, ReportRequest
+from tq_client import Client
+
+ON_THE_CLUSTER = {
+    "tq-admin cluster-status": "tq-admin cluster-status",
+    "tq-admin submit default echo --payload hello --wait": (
+        "tq-admin submit demo greet --payload hello --wait"
+    ),
+    "tq-admin submit QUEUE TYPE": "tq-admin submit mail letter",
+    "tq-admin status TASK_ID": "tq-admin status waits-1",
+    "tq-admin list": "tq-admin list",
+    "tq-admin cancel TASK_ID...": "tq-admin cancel waits-1 waits-2",
+    "tq-admin retry TASK_ID...": "tq-admin retry dead-1 dead-2",
+    "tq-admin purge QUEUE": "tq-admin purge full --yes",
+    "tq-admin queues list": "tq-admin queues list",
+    "tq-admin queues show QUEUE": "tq-admin queues show mail",
+    "tq-admin queues configure QUEUE": "tq-admin queues configure mail --ordering aging",
+    "tq-admin queues pause QUEUE": "tq-admin queues pause mail",
+    "tq-admin queues resume QUEUE": "tq-admin queues resume mail",
+    "tq-admin queue-depth": "tq-admin queue-depth",
+    "tq-admin stats": "tq-admin stats --interval 10ms",
+    "tq-admin workers": "tq-admin workers",
+    "tq-admin dead-letters list": "tq-admin dead-letters list",
+    "tq-admin dead-letters show TASK_ID": "tq-admin dead-letters show dead-3",
+    "tq-admin dead-letters redrive": "tq-admin dead-letters redrive dead-4",
+    "tq-admin dead-letters delete": "tq-admin dead-letters delete --queue mail --yes",
+    "tq-admin transfer-leadership [NODE]": "tq-admin transfer-leadership",
+}
+"""Run here against three brokers; what is left to the reader (which task, which queue) is put in,
+and in their order: what a later one needs an earlier one leaves.
+"""
+
+TO_THEIR_END = {
+    ". .venv/bin/activate": ". .venv/bin/activate",
+    "make": "make",
+    "make format": "make -n format",
+    "make lock": "make -n lock",
+    "make api-docs": "make -n api-docs",
+    "make demo": "make -n demo",
+    "make bench": "make -n bench",
+    "make test ARGS='-m \"not cluster\"'": "make -n test ARGS='-m \"not cluster\"'",
+    "python -m benchmarks outage": "python -m benchmarks outage --help",
+    "tq-cluster check-config": "tq-cluster check-config --config cluster-configs/node1.yaml",
+}
+"""Run here, in the checkout. What takes minutes, or changes the checkout, is only read: with `-n`
+make says what it would do.
+"""
+
+NAMED = {
+    "tq-admin queues configure",
+    "tq-admin queues resume",
+    "tq-cluster serve",
+    "tq-worker check",
+    "tq-worker run",
+}
+"""Spoken of without what they need: their help answers."""
+
+BY_THE_READER = {
+    "tq-cluster dev",
+    "tq-worker run --handlers greetings --queues demo",
+    "tq-worker run --handlers images --queues images",
+    "tq-worker check --handlers images --queues images",
+    "tq-worker run --handlers sums --queues sums",
+    "tq-cluster serve --config FILE",
+    "tq-cluster health",
+    "tq-admin --install-completion",
+}
+"""Each in a test below, by its own name."""
+
+BY_THE_GATE = {
+    ".ci/run",
+    ".venv/bin/python -m pytest",
+    "lint-imports",
+    "make check",
+    "make imports",
+    "make protos",
+    "make setup",
+    "make test",
+    "make test-compose",
+}
+"""Stages of .ci/run, or what makes them up; run here they would run themselves."""
+
+GENERATING = (
+    "tests/languages/test_generating.py::test_every_command_of_the_document_makes_its_stubs"
+)
+RESTARTING = (
+    "tests/deploy/test_rolling_restart.py::test_restarting_every_broker_in_turn_fails_no_call"
+)
+CONTAINERS = (
+    "tests/compose/test_compose.py::"
+    "test_containers_killed_and_paused_cost_no_task_and_the_cluster_heals"
+)
+BY_ANOTHER_TEST = {
+    "buf generate --path proto/tq/v1 --template go.gen.yaml": GENERATING,
+    "protoc -I proto --java_out=gen --grpc-java_out=gen proto/tq/v1/*.proto": GENERATING,
+    "protoc -I proto --csharp_out=gen --grpc_out=gen "
+    '--plugin=protoc-gen-grpc="$(command -v grpc_csharp_plugin)" proto/tq/v1/*.proto': GENERATING,
+    "python -m grpc_tools.protoc -I proto --python_out=gen --grpc_python_out=gen "
+    "proto/tq/v1/*.proto": GENERATING,
+    "python -m grpc_tools.protoc": GENERATING,
+    "deploy/rolling-restart --restart 'ssh {host} sudo systemctl restart tq-cluster@{node}'": (
+        RESTARTING
+    ),
+    "export TQ_ADDRESS=10.0.0.1:7001,10.0.0.2:7001,10.0.0.3:7001": RESTARTING,
+    "docker compose -f docker-compose.cluster.yml restart {node}": RESTARTING,
+    "docker compose -f docker-compose.cluster.yml up -d --wait": CONTAINERS,
+    "docker compose -f docker-compose.cluster.yml down": CONTAINERS,
+    "docker compose -f docker-compose.cluster.yml --profile monitoring up -d": (
+        "tests/compose/test_compose.py::test_every_compose_takes_the_file_with_and_without_monitoring"
+    ),
+    "tq-admin monitor": "tests/admin/test_monitor.py::test_q_ends_what_is_shown_on_a_terminal",
+    # These change the machine they run on; the tests hold what they start and install.
+    "pip wheel .": (
+        "tests/project/test_build.py::test_a_wheel_of_a_bare_checkout_carries_the_generated_package"
+    ),
+    "python3 -m venv /opt/tq": (
+        "tests/deploy/test_units.py::test_the_broker_unit_runs_commands_that_exist"
+    ),
+    "/opt/tq/bin/pip install": (
+        "tests/deploy/test_units.py::test_the_broker_unit_runs_commands_that_exist"
+    ),
+    "useradd --system tq": "tests/deploy/test_units.py::test_a_unit_runs_as_nobody_that_matters",
+    "systemctl enable --now tq-cluster@n1": (
+        "tests/deploy/test_units.py::test_the_broker_unit_runs_commands_that_exist"
+    ),
+    "journalctl -u tq-cluster@n1": (
+        "tests/deploy/test_units.py::test_the_broker_unit_runs_commands_that_exist"
+    ),
+    "systemctl enable --now tq-worker@resize": (
+        "tests/deploy/test_units.py::test_the_worker_unit_gives_a_command_line_that_the_worker_takes"
+    ),
+}
+"""Run by the test that is named."""
+
+ACCOUNTED_FOR = [
+    set(ON_THE_CLUSTER),
+    set(TO_THEIR_END),
+    NAMED,
+    BY_THE_READER,
+    BY_THE_GATE,
+    set(BY_ANOTHER_TEST),
+]
+
+
+def test_every_command_in_the_documents_is_accounted_for_once_and_here() -> None:
+    told = {command.text: command.document for command in commands()}
+    listed = [text for part in ACCOUNTED_FOR for text in part]
+
+    assert len(listed) == len(set(listed))
+    forgotten = {text: document for text, document in told.items() if text not in listed}
+    assert not forgotten, "say in this file how each of these is run, or where"
+    assert not set(listed) - set(told), "in no document any more"
+
+
+def test_every_fenced_block_says_its_language() -> None:
+    for path in DOCUMENTS:
+        assert {language for language, _ in blocks(path)} <= LANGUAGES, path.name
+
+
+@pytest.mark.parametrize("named", sorted(set(BY_ANOTHER_TEST.values())))
+def test_the_test_that_runs_a_command_is_there(named: str) -> None:
+    file, _, name = named.partition("::")
+
+    assert f"def {name}(" in (ROOT / file).read_text()
+
+
+def test_what_is_left_to_the_gate_is_a_stage_of_it() -> None:
+    gate = (ROOT / ".ci" / "run").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+
+    def is_run(target: str) -> bool:
+        if re.search(rf"^ *stage .* {target}$", gate, re.MULTILINE):
+            return True
+        rule = re.search(rf"^{target}:([^#\n]*)", makefile, re.MULTILINE)
+        # One that only gathers others, or one that a stage needs first.
+        gathers = rule is not None and all(is_run(each) for each in rule[1].split()[1:] or "?")
+        return gathers or re.search(rf"^setup: {target} ", makefile, re.MULTILINE) is not None
+
+    for command in BY_THE_GATE - {".ci/run", ".venv/bin/python -m pytest", "lint-imports"}:
+        assert is_run(command.removeprefix("make ")), command
+    assert re.search(r"^test: .*\n\t\$\(PY\) -m pytest", makefile, re.MULTILINE)
+    assert re.search(r"^imports: .*\n\t\$\(VENV\)/bin/lint-imports$", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", TO_THEIR_END.values())
+def test_a_command_for_the_checkout_runs(command: str, tmp_path: Path) -> None:
+    ended = Reader(tmp_path).type(command, inside=ROOT)
+
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("command", sorted(NAMED))
+def test_what_is_spoken_of_explains_itself(command: str, tmp_path: Path) -> None:
+    ended = Reader(tmp_path).type(f"{command} --help")
+
+    assert ended.returncode == 0, ended.stderr
+    assert "usage:" in ended.stdout.lower()
+
+
+def test_the_shell_is_taught_by_the_documented_command(tmp_path: Path) -> None:
+    # The shell is told by the process above: with something after it, bash stays there.
+    ended = Reader(tmp_path).type("tq-admin --install-completion; echo done")
+
+    assert "done" in ended.stdout, ended.stderr
+    assert "tq-admin" in (tmp_path / ".bashrc").read_text()
+
+
+@pytest.mark.cluster
+def test_one_broker_runs_by_its_file_until_ctrl_c(tmp_path: Path) -> None:
+    raft, api = free_addresses(2)
+    file = {"node_id": "n1", "data_dir": "data", "members": {"n1": {"raft": raft, "api": api}}}
+    (tmp_path / "FILE").write_text(yaml.safe_dump(file))
+    broker = Reader(tmp_path).leave_running(
+        "tq-cluster serve --config FILE", until="leadership begins"
+    )
+
+    assert broker.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """Somebody who has followed the README up to the caller: brokers, a handler, a worker."""
+    reader = Reader(tmp_path_factory.mktemp("reader"))
+    base_port = free_base_port()
+    reader.environment["TQ_ADDRESS"] = ",".join(
+        f"127.0.0.1:{base_port + number}" for number in range(3)
+    )
+    handler, _ = python_blocks("README.md")
+    (reader.folder / "greetings.py").write_text(handler)
+    brokers = reader.leave_running(
+        f"tq-cluster dev --base-port {base_port}", until="leadership begins"
+    )
+    try:
+        worker = reader.leave_running(
+            "tq-worker run --handlers greetings --queues demo", until="worker ready"
+        )
+        try:
+            yield reader
+        finally:
+            assert worker.stop() == 0, worker.said()
+    finally:
+        assert brokers.stop() == 0, brokers.said()
+
+
+@pytest.fixture(scope="module")
+def client(reader: Reader) -> Iterator[Client]:
+    """Tasks for the commands to work on: some that wait, some that were given up."""
+    with Client(reader.environment["TQ_ADDRESS"], timeout_s=60) as client:
+        dead = [f"dead-{number}" for number in range(1, 6)]
+        for task_id in dead:
+            client.submit("mail", "letter", task_id=task_id)
+        claimed = client.claim(
+            ClaimRequest(worker_id="w1", queues=["mail"], max_tasks=len(dead))
+        ).reply
+        report = ReportRequest(worker_id="w1")
+        for each in claimed.tasks:
+            item = report.reports.add(task_id=each.spec.task_id, token=each.token)
+            item.fail.error, item.fail.permanent = "550 no such mailbox", True
+        client.report(report)
+        for task_id in ("waits-1", "waits-2"):
+            client.submit("mail", "letter", task_id=task_id)
+        client.submit("full", "letter")
+        yield client
+
+
+@pytest.mark.cluster
+def test_the_caller_of_the_readme_prints_what_its_handler_returned(reader: Reader) -> None:
+    _, caller = python_blocks("README.md")
+    (reader.folder / "caller.py").write_text(caller)
+
+    ended = reader.type("python caller.py")
+
+    assert ended.stdout == "hello world, attempt 1\n", ended.stderr
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("command", ON_THE_CLUSTER.values())
+def test_a_command_for_the_cluster_does_its_work(
+    reader: Reader, client: Client, command: str
+) -> None:
+    arguments = re.split(r"\s+", command.removeprefix("tq-admin "))
+    environment = {"TQ_ADDRESS": reader.environment["TQ_ADDRESS"]}
+
+    ended = CliRunner().invoke(tq_admin.__main__.app, arguments, env=environment)
+
+    assert ended.exit_code == 0, ended.stderr
+    assert ended.stdout
+
+
+@pytest.mark.cluster
+def test_a_broker_is_asked_for_its_health(reader: Reader) -> None:
+    addresses = reader.environment["TQ_ADDRESS"].split(",")
+
+    ended = reader.type(f"tq-cluster health --address {addresses[0]}")
+
+    assert (ended.returncode, ended.stdout) == (0, f"{addresses[0]}: SERVING\n")
+
+
+@pytest.mark.cluster
+def test_typed_tasks_are_checked_run_and_called_as_the_document_says(reader: Reader) -> None:
+    module, caller = python_blocks("docs/worker.md")
+    (reader.folder / "images.py").write_text(module)
+    (reader.folder / "calls.py").write_text(
+        f"from images import *\n{caller}\n"
+        "print(thumbnail, [handle.result().path for handle in handles], urgent.result().width)\n"
+    )
+
+    checked = reader.type("tq-worker check --handlers images --queues images")
+    worker = reader.leave_running(
+        "tq-worker run --handlers images --queues images", until="worker ready"
+    )
+    called = reader.type("python calls.py")
+    ended = worker.stop()
+
+    assert re.search(r"^resize +thread +images$", checked.stdout, re.MULTILINE), checked.stdout
+    assert called.stdout == (
+        "Thumbnail(path='a.png.200', width=200) ['b.png.50', 'c.png.50'] 100\n"
+    ), called.stderr
+    assert ended == 0
+
+
+@pytest.mark.cluster
+def test_a_celery_task_is_run_by_the_worker_of_its_document(reader: Reader, client: Client) -> None:
+    [example] = [text for text in python_blocks("docs/coming-from.md") if '@task("add")' in text]
+    (reader.folder / "sums.py").write_text(example)
+    worker = reader.leave_running(
+        "tq-worker run --handlers sums --queues sums", until="worker ready"
+    )
+
+    task = client.wait(client.submit("sums", "add", b"[2, 3]"))
+
+    assert task.result == b"5"
+    assert worker.stop() == 0
