@@ -58,6 +58,8 @@ SETTINGS: Sequence[Setting] = (
     Setting(("log", "format"), "TQ_LOG_FORMAT", "text or json."),
     Setting(("log", "level"), "TQ_LOG_LEVEL", "debug, info, warning or error."),
     Setting(("metrics_listen",), "TQ_METRICS_LISTEN", "Where metrics are served, HOST:PORT."),
+    Setting(("tracing", "otlp_endpoint"), "TQ_OTLP_ENDPOINT", "Who is sent traces, HOST:PORT."),
+    Setting(("tracing", "ratio"), "TQ_TRACING_RATIO", "Of traces begun here, 0 to 1 of them."),
 )
 """Everything that a node can be told."""
 
@@ -79,7 +81,13 @@ def _address(value: str) -> str:
     return value
 
 
+def _endpoint(value: str) -> str:
+    split_address(value.removeprefix("http://").removeprefix("https://").removesuffix("/"))
+    return value
+
+
 Address = Annotated[str, AfterValidator(_address)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
 NodeId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
@@ -115,6 +123,16 @@ class Log(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class Tracing(_Section):
+    """Which traces are recorded, and who is sent them (docs/monitoring.md)."""
+
+    otlp_endpoint: Endpoint | None = None
+    """A collector's OTLP port for gRPC: host:port, or https://host:port for TLS. Absent: none."""
+    ratio: float | None = Field(default=None, ge=0, le=1)
+    """How many of the traces that begin here; others go by their own sampled flag. Absent: what
+    OTEL_TRACES_SAMPLER says, by default all."""
+
+
 class NodeConfig(_Section):
     """All that one node is told."""
 
@@ -124,6 +142,7 @@ class NodeConfig(_Section):
     listen: Listen = Listen()
     limits: Limits = Limits()
     log: Log = Log()
+    tracing: Tracing = Tracing()
     metrics_listen: Address | None = None
     """Where metrics are served over HTTP. Absent: nowhere."""
 

@@ -31,7 +31,7 @@ from tq_cluster.raft.state_files import StateFiles
 from tq_cluster.raft.syncer import ThreadSyncer
 from tq_cluster.service.service import Parts, Service
 from tq_cluster.service.status import ClusterFacts, Vitals
-from tq_cluster.telemetry import logs
+from tq_cluster.telemetry import logs, tracing
 from tq_cluster.telemetry.loop_hold import LoopHold
 from tq_cluster.telemetry.metrics import Metrics
 
@@ -68,6 +68,12 @@ class Node:
         self._clock = SystemClock()
         self._started_at_ms = self._clock.wall_ms()
         draw = random.Random()
+        self._tracing = tracing.set_up(
+            otlp_endpoint=config.tracing.otlp_endpoint,
+            ratio=config.tracing.ratio,
+            node_id=config.node_id,
+            environment=os.environ,
+        )
         self.metrics = Metrics()
         self._hold = LoopHold(self.metrics.loop_held)
         self._syncer = ThreadSyncer(self._loop)
@@ -123,6 +129,7 @@ class Node:
                 calls_max=config.limits.calls_max,
                 jitter=draw,
                 fatal=fatal,
+                tracing=self._tracing,
             )
         )
         self._timer: asyncio.TimerHandle | None = None
@@ -165,6 +172,8 @@ class Node:
         self._data.journal.close()
         self._data.directory.release()
         self._syncer.close()
+        if self._tracing is not None:
+            await self._tracing.close()
 
     def _tick(self) -> None:
         """Commit the state when that is due, and tell the gauges."""

@@ -8,6 +8,7 @@ from tests.core.lone_queue import LoneQueue, at, reason, replied, spec
 from tq.v1 import errors_pb2, task_service_pb2
 from tq_cluster.core.ids import derived_id
 from tq_cluster.core.limits import DEFAULT_LIMITS
+from tq_cluster.core.operations import Caller
 
 Response = task_service_pb2.SubmitResponse
 
@@ -30,6 +31,25 @@ def test_a_submitted_task_can_be_read_as_it_was_sent() -> None:
     assert queue.state("resize-1") == "PENDING"
     assert task.submitted_at == task.due_at == at(0)
     assert not task.HasField("finished_at")
+
+
+def test_a_task_without_a_trace_takes_that_of_the_call_that_brings_it() -> None:
+    of_call = "00-11111111111111111111111111111111-2222222222222222-01"
+    queue = LoneQueue()
+
+    bare, own = spec(task_id="bare"), spec(task_id="own", traceparent="mine")
+    queue.submit(bare, own, caller=Caller(traceparent=of_call))
+
+    assert queue.task("bare").spec.traceparent == of_call
+    assert queue.task("own").spec.traceparent == "mine"
+
+
+def test_a_header_that_is_no_trace_context_is_not_kept() -> None:
+    queue = LoneQueue()
+
+    queue.submit(spec(task_id="bare"), caller=Caller(traceparent="00-ab" * 100))
+
+    assert queue.task("bare").spec.traceparent == ""
 
 
 def test_unnamed_tasks_get_ids_that_their_submitter_can_work_out() -> None:

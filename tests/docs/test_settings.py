@@ -133,7 +133,12 @@ def test_a_worker_is_checked_with_the_flags_that_it_runs_with() -> None:
 def test_every_variable_that_is_looked_at_is_in_a_table_and_no_other_is() -> None:
     code = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
     read = {name for path in code for name in VARIABLE.findall(path.read_text())}
-    headings = ("Of a broker", "Of a worker", "Of tq-admin and the clients")
+    headings = (
+        "Of a broker",
+        "Of a worker",
+        "Of tq-admin and the clients",
+        "Of OpenTelemetry",
+    )
     told = {cell for heading in headings for line in table(heading) for cell in line}
 
     assert {cell for cell in told if VARIABLE.fullmatch(cell)} == read

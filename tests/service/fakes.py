@@ -32,6 +32,7 @@ from tq_cluster.service.proof import Membership
 from tq_cluster.service.service import Parts, Service
 from tq_cluster.service.status import ClusterFacts, Vitals
 from tq_cluster.storage.memory import MemoryStore
+from tq_cluster.telemetry.spans import Tracing
 
 Answer = TypeVar("Answer")
 
@@ -192,7 +193,13 @@ class FakeLeader:
 class Node:
     """A service that listens, over a fake log and a fake leader."""
 
-    def __init__(self, node_id: str, apis: dict[str, str], members: list[str]) -> None:
+    def __init__(
+        self,
+        node_id: str,
+        apis: dict[str, str],
+        members: list[str],
+        tracing: Tracing | None = None,
+    ) -> None:
         self.node_id = node_id
         self.log = FakeLog(node_id, members)
         self.store = MemoryStore()
@@ -221,6 +228,7 @@ class Node:
             calls_max=50,
             jitter=random.Random(1),
             fatal=self.errors.append,
+            tracing=tracing,
         )
         self.service = Service(self.parts)
         self.address = f"127.0.0.1:{self.service.bind('127.0.0.1:0')}"
@@ -244,11 +252,13 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster_of(*node_ids: str, absent: tuple[str, ...] = ()) -> AsyncIterator[Cluster]:
+async def cluster_of(
+    *node_ids: str, absent: tuple[str, ...] = (), tracing: Tracing | None = None
+) -> AsyncIterator[Cluster]:
     """Nodes that listen; ``absent`` ones are members at whose address nothing listens."""
     apis: dict[str, str] = {}
     members = [*node_ids, *absent]
-    nodes = {node_id: Node(node_id, apis, members) for node_id in node_ids}
+    nodes = {node_id: Node(node_id, apis, members, tracing) for node_id in node_ids}
     for node_id in absent:
         apis[node_id] = "127.0.0.1:1"
     for node in nodes.values():

@@ -35,13 +35,23 @@ def delete_chunks(workspace: Workspace, table: int, prefix: bytes, number: int, 
 
 
 def put_spec(
-    workspace: Workspace, prefix: bytes, number: int, spec: task_pb2.TaskSpec, task_id: str
+    workspace: Workspace,
+    prefix: bytes,
+    number: int,
+    spec: task_pb2.TaskSpec,
+    task_id: str,
+    traceparent: str = "",
 ) -> int:
-    """Store a spec under its final id and return in how many chunks its payload stands."""
+    """Store a spec under its final id and return in how many chunks its payload stands.
+
+    ``traceparent`` is for one that names none of its own.
+    """
     stored = task_pb2.TaskSpec()
     stored.CopyFrom(spec)
     stored.DiscardUnknownFields()  # what no limit was held against is not kept
     stored.task_id = task_id
+    if traceparent and not spec.traceparent:
+        stored.traceparent = traceparent
     chunks = 0
     if len(spec.payload) > tables.INLINE_BYTES_MAX:
         chunks = put_chunks(workspace, tables.PAYLOADS, prefix, number, spec.payload)

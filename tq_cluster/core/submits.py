@@ -17,6 +17,7 @@ from tq_cluster.core.validation import (
     MAX_ATTEMPTS_DEFAULT,
     check_count,
     check_spec,
+    is_traceparent,
     item_error,
 )
 
@@ -35,13 +36,16 @@ def decide_submit(space: Space, operation: Submit) -> Outcome:
         return _replay(space, operation, recalled)
     reply = task_service_pb2.SubmitResponse()
     refused: list[int] = []
+    traceparent = operation.caller.traceparent
+    if not is_traceparent(traceparent):
+        traceparent = ""  # a header can be anything
     for item, spec in enumerate(request.tasks):
         task_id = TaskId(spec.task_id) or derived_id(operation.id_seed, item)
         fault = check_spec(spec, space.limits, space.now_ms) or find_taken(space, task_id)
         if fault is None:
             created = reply.results.add().task
             created.task_id = task_id
-            created.state = create(space, spec, task_id).state
+            created.state = create(space, spec, task_id, traceparent).state
         else:
             reply.results.add().error.CopyFrom(item_error(fault))
             refused.append(item)
@@ -66,8 +70,13 @@ def _taken(task_id: TaskId) -> Refused:
     )
 
 
-def create(space: Space, spec: task_pb2.TaskSpec, task_id: TaskId) -> state_pb2.TaskRow:
-    """Create the task of a spec that was checked, under an id that is free."""
+def create(
+    space: Space, spec: task_pb2.TaskSpec, task_id: TaskId, traceparent: str = ""
+) -> state_pb2.TaskRow:
+    """Create the task of a spec that was checked, under an id that is free.
+
+    ``traceparent`` is the trace context for a spec that names none.
+    """
     queue = space.queue_or_new(spec.queue)
     number = space.next_task_number()
     now_ms = space.now_ms
@@ -82,7 +91,9 @@ def create(space: Space, spec: task_pb2.TaskSpec, task_id: TaskId) -> state_pb2.
         row.expire_at_ms = max(1, to_ms(spec.expire_at))
     if spec.HasField("retention"):
         row.retention_ms = to_ms(spec.retention)
-    row.payload_chunks = rows.put_spec(space.workspace, space.prefix, number, spec, task_id)
+    row.payload_chunks = rows.put_spec(
+        space.workspace, space.prefix, number, spec, task_id, traceparent
+    )
     id_key = tables.name_key(space.prefix, task_id)
     space.workspace.put(tables.TASK_IDS, id_key, number.to_bytes(8, "big"))
     tasks.arrive(space, queue, number, row)

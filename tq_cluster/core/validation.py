@@ -29,6 +29,8 @@ LABEL_KEY_CHARS_MAX: Final = 64
 LABEL_VALUE_CHARS_MAX: Final = 256
 
 is_queue_name: Final = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
+is_traceparent: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
+"""A trace context as the W3C writes it."""
 _is_type: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}").fullmatch
 
 _QUEUE_NAME_RULE = "1 to 128 characters of A-Z a-z 0-9 . _ -"

@@ -111,6 +111,14 @@ def failure(error: Exception) -> CallError | None:
     return refusal(refused) if refused is not None else None
 
 
+def reason_name(error: BaseException) -> str:
+    """Name an error as its caller is told of it, or, where it is a fault of ours, by its type."""
+    failed = failure(error) if isinstance(error, Exception) else None
+    if failed is None:
+        return type(error).__name__
+    return errors_pb2.ErrorReason.Name(failed.reason).removeprefix(_PREFIX)
+
+
 def not_leader(leader: str) -> CallError:
     """This node does not lead and was asked not to forward; ``leader`` is its API, if known."""
     return refusal(

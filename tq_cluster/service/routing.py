@@ -10,8 +10,9 @@ import logging
 import random
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
@@ -32,6 +33,9 @@ from tq_cluster.service.forwarding import BrokenError, Forwarder, NotTakenError
 from tq_cluster.service.links import metadata_of
 from tq_cluster.service.proof import PeerProof
 from tq_cluster.service.roles import Roles
+
+if TYPE_CHECKING:
+    from tq_cluster.telemetry.spans import Tracing
 
 _logger = logging.getLogger(__name__)
 
@@ -63,10 +67,12 @@ class Router:
         proof: PeerProof,
         calls_max: int,
         authenticate: Authenticate = authenticate,
+        tracing: Tracing | None = None,
         jitter: random.Random,
         fatal: Callable[[BaseException], None],
     ) -> None:
         """``fatal`` ends the process."""
+        self._tracing = tracing
         self._roles = roles
         self._forwarder = forwarder
         self._proof = proof
@@ -92,7 +98,10 @@ class Router:
         try:
             call = self._admit(method, path, context)
             request_id = call.request_id
-            reply = await self._resolve(method, raw, call)
+            if self._tracing is None:
+                reply = await self._resolve(method, raw, call)
+            else:
+                reply = await self._traced(self._tracing, method, raw, call)
         except Exception as error:  # every failure leaves by the one table
             failed = errors.failure(error)
             if isinstance(error, FatalError):
@@ -149,6 +158,13 @@ class Router:
         if not self._proof.holds(proof, asserted, path, request_id):
             raise errors.unauthenticated(f"only nodes may say that a call is {asserted!r}'s")
         return Principal(asserted)
+
+    async def _traced(self, tracing: Tracing, method: Method, raw: bytes, call: Call) -> bytes:
+        with tracing.call(
+            method.name, call.path, call.caller.traceparent, errors.reason_name
+        ) as traceparent:
+            caller = replace(call.caller, traceparent=traceparent)
+            return await self._resolve(method, raw, replace(call, caller=caller))
 
     async def _resolve(self, method: Method, raw: bytes, call: Call) -> bytes:
         if method.answered_here(raw):

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tq_cluster.clock import Clock
 from tq_cluster.raft.door import Log
@@ -30,6 +31,9 @@ from tq_cluster.service.staleness import Staleness
 from tq_cluster.service.status import ClusterFacts, StatusBoard, Vitals
 from tq_cluster.service.tasks import TaskServicer
 from tq_cluster.service.worker import WorkerServicer
+
+if TYPE_CHECKING:
+    from tq_cluster.telemetry.spans import Tracing
 
 TICK_S = 0.2
 DRAIN_S = 1.0
@@ -59,6 +63,7 @@ class Parts:
     """Told of what should never happen; ends the process."""
     authenticate: Authenticate = authenticate
     authorize: Authorize = authorize
+    tracing: Tracing | None = None
 
 
 class Service:
@@ -77,6 +82,7 @@ class Service:
             proof=proof,
             calls_max=parts.calls_max,
             authenticate=parts.authenticate,
+            tracing=parts.tracing,
             jitter=parts.jitter,
             fatal=parts.fatal,
         )
@@ -97,8 +103,13 @@ class Service:
             facts=parts.facts,
         )
         led: tuple[Servicer, ...] = (
-            TaskServicer(leading=parts.leading, reads=reads, authorize=parts.authorize),
-            WorkerServicer(leading=parts.leading, authorize=parts.authorize),
+            TaskServicer(
+                leading=parts.leading,
+                reads=reads,
+                authorize=parts.authorize,
+                tracing=parts.tracing,
+            ),
+            WorkerServicer(leading=parts.leading, authorize=parts.authorize, tracing=parts.tracing),
             QueueServicer(leading=parts.leading, reads=reads, authorize=parts.authorize),
         )
         cluster = ClusterServicer(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tq.v1 import task_service_pb2 as pb
 from tq_cluster.core import listings, queries
@@ -15,6 +17,9 @@ from tq_cluster.service.call import Call, Method, Place, Repeat
 from tq_cluster.service.errors import refusal
 from tq_cluster.service.reads import Reads, reply_of
 
+if TYPE_CHECKING:
+    from tq_cluster.telemetry.spans import Tracing
+
 WAIT_MAX_S = 60.0
 
 
@@ -23,7 +28,15 @@ class TaskServicer:
 
     name = "tq.v1.TaskService"
 
-    def __init__(self, *, leading: Leading, reads: Reads, authorize: Authorize) -> None:
+    def __init__(
+        self,
+        *,
+        leading: Leading,
+        reads: Reads,
+        authorize: Authorize,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self._tracing = tracing
         self._leading = leading
         self._reads = reads
         self._authorize = authorize
@@ -74,6 +87,9 @@ class TaskServicer:
         seed = request.request_id or uuid.uuid4().hex
         operation = Submit(request=request, id_seed=seed, caller=caller)
         reply: pb.SubmitResponse = reply_of(await self._leading.submit(operation))
+        if self._tracing is not None:
+            spent_s = asyncio.get_running_loop().time() - call.arrived_s
+            self._tracing.submitted(request, reply, spent_s)
         return reply
 
     async def get_task(self, request: pb.GetTaskRequest, call: Call) -> pb.GetTaskResponse:

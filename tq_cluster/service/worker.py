@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tq.v1 import worker_service_pb2 as pb
 from tq_cluster.core.operations import Claim, Report
@@ -10,6 +12,9 @@ from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
 from tq_cluster.service.call import Call, Method, Repeat
 from tq_cluster.service.reads import reply_of
+
+if TYPE_CHECKING:
+    from tq_cluster.telemetry.spans import Tracing
 
 WAIT_MAX_S = 60.0
 
@@ -19,7 +24,10 @@ class WorkerServicer:
 
     name = "tq.v1.WorkerService"
 
-    def __init__(self, *, leading: Leading, authorize: Authorize) -> None:
+    def __init__(
+        self, *, leading: Leading, authorize: Authorize, tracing: Tracing | None = None
+    ) -> None:
+        self._tracing = tracing
         self._leading = leading
         self._authorize = authorize
 
@@ -61,6 +69,9 @@ class WorkerServicer:
         operation = Claim(request=request, caller=call.caller)
         outcome = await self._leading.claim(operation, wait_s, call.received_s)
         reply: pb.ClaimResponse = reply_of(outcome)
+        if self._tracing is not None:
+            spent_s = asyncio.get_running_loop().time() - call.received_s
+            self._tracing.granted(request.worker_id, reply, spent_s)
         return reply
 
     async def heartbeat(self, request: pb.HeartbeatRequest, call: Call) -> pb.HeartbeatResponse:

@@ -8,12 +8,15 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from tq_cluster.telemetry import tracing
+
 _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def keys_of(record: logging.LogRecord) -> dict[str, Any]:
-    """What was given as ``extra``."""
-    return {key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS}
+    """What was given as ``extra``, and which trace the line belongs to."""
+    keys = {key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS}
+    return {**keys, **tracing.active_ids()}
 
 
 _GRPC_CORE = "grpc._cython.cygrpc"

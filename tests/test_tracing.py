@@ -1,0 +1,86 @@
+"""Whether a broker exports traces: only where it was told to, and only with OpenTelemetry."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+
+from tests.test_telemetry import root_logger
+from tq_cluster import telemetry
+from tq_cluster.errors import StartError
+from tq_cluster.telemetry import logs, tracing
+from tq_cluster.telemetry.spans import Tracing
+
+__all__ = ["root_logger"]
+
+NOWHERE = "http://127.0.0.1:1"
+
+
+def set_up(endpoint: str | None = None, **environment: str) -> Tracing | None:
+    return tracing.set_up(otlp_endpoint=endpoint, ratio=None, node_id="n1", environment=environment)
+
+
+@pytest.fixture
+def no_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an installation without the extra."""
+    monkeypatch.delattr(telemetry, "spans", raising=False)
+    monkeypatch.delitem(sys.modules, "tq_cluster.telemetry.spans", raising=False)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
+
+
+async def test_nobody_is_sent_traces_unless_somebody_was_named() -> None:
+    assert set_up() is None
+    assert set_up(OTEL_SERVICE_NAME="orders") is None
+
+    for named in (set_up(NOWHERE), set_up(OTEL_EXPORTER_OTLP_ENDPOINT=NOWHERE)):
+        assert named is not None
+        await named.close()
+
+
+@pytest.mark.usefixtures("no_opentelemetry")
+def test_without_opentelemetry_a_configured_endpoint_is_refused_with_what_to_install() -> None:
+    with pytest.raises(StartError, match=r"tracing\.otlp_endpoint .* pip install 'tq\[otel\]'"):
+        set_up(NOWHERE)
+
+
+@pytest.mark.usefixtures("no_opentelemetry")
+def test_without_opentelemetry_its_own_variable_is_a_warning_and_no_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert set_up(OTEL_EXPORTER_OTLP_ENDPOINT=NOWHERE) is None
+
+    [record] = caplog.records
+    assert record.getMessage() == "no traces are exported"
+    assert logs.keys_of(record)["endpoint"] == NOWHERE
+
+
+@pytest.mark.usefixtures("no_opentelemetry")
+def test_without_opentelemetry_and_without_an_endpoint_nothing_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert set_up() is None
+    assert caplog.records == []
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_a_line_logged_inside_a_span_names_its_trace() -> None:
+    stream = io.StringIO()
+    logs.set_up(node_id="n1", style="json", level="info", stream=stream)
+    logger = logging.getLogger("tq")
+    tracer = TracerProvider().get_tracer("test")
+
+    logger.info("outside")
+    with tracer.start_as_current_span("call") as span:
+        logger.info("inside")
+
+    outside, inside = map(json.loads, stream.getvalue().splitlines())
+    context = span.get_span_context()
+    assert "trace_id" not in outside
+    assert inside["trace_id"] == trace.format_trace_id(context.trace_id)
+    assert inside["span_id"] == trace.format_span_id(context.span_id)

@@ -1,0 +1,237 @@
+"""The spans that a broker records: of calls, and of what they did to the tasks of each trace.
+
+Recording one costs some 50 microseconds of the event loop, and sending them is a thread's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+)
+from opentelemetry.util.types import AttributeValue
+
+from tq.v1 import task_pb2, task_service_pb2, worker_service_pb2
+
+TRACES_MAX = 128
+"""For so many tasks of one call a span is recorded: more would hold the event loop too long."""
+FLUSH_S = 2.0
+"""How long a node that stops waits for its last spans to be taken."""
+_NS = 1_000_000_000
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_WORD = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+def export_to(endpoint: str, *, ratio: float | None, node_id: str) -> Tracing:
+    """Record spans and send them to a collector: ``http://`` in plain text, ``https://`` by TLS."""
+    version = metadata.version("tq")
+    named = {"service.name": "tq-cluster", "service.instance.id": node_id}
+    # The environment (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) has the last word.
+    resource = Resource.create({**named, "service.version": version})
+    provider = TracerProvider(
+        resource=resource.merge(OTELResourceDetector().detect()),
+        sampler=None if ratio is None else ParentBased(TraceIdRatioBased(ratio)),
+        shutdown_on_exit=False,
+    )
+    if "://" not in endpoint:
+        endpoint = f"http://{endpoint}"
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    return Tracing(provider, version)
+
+
+def parse(traceparent: str) -> SpanContext | None:
+    """Read a trace context as the W3C writes it; None for anything else."""
+    match = _TRACEPARENT.fullmatch(traceparent)
+    if match is None:
+        return None
+    context = SpanContext(
+        int(match[1], 16), int(match[2], 16), is_remote=True, trace_flags=_flags(match[3])
+    )
+    return context if context.is_valid else None
+
+
+def write(context: SpanContext) -> str:
+    """Write a trace context as the W3C has it."""
+    return (
+        f"00-{trace.format_trace_id(context.trace_id)}-"
+        f"{trace.format_span_id(context.span_id)}-{int(context.trace_flags):02x}"
+    )
+
+
+class Tracing:
+    """Records what this node does for tasks whose trace is sampled."""
+
+    def __init__(self, provider: TracerProvider, version: str) -> None:
+        self._provider = provider
+        self._tracer = provider.get_tracer("tq_cluster", version)
+
+    async def close(self) -> None:
+        """Send what is left, for a moment: a collector that is gone holds nothing up."""
+        loop = asyncio.get_running_loop()
+        sent = asyncio.Event()
+
+        def shut_down() -> None:
+            self._provider.shutdown()
+            loop.call_soon_threadsafe(sent.set)
+
+        # A daemon: the process need not wait for it either.
+        threading.Thread(target=shut_down, name="last spans", daemon=True).start()
+        try:
+            async with asyncio.timeout(FLUSH_S):
+                await sent.wait()
+        except TimeoutError:
+            return
+
+    @contextmanager
+    def call(
+        self, method: str, path: str, traceparent: str, reason_of: Callable[[BaseException], str]
+    ) -> Iterator[str]:
+        """Record a call, and yield the trace context of what it leads to.
+
+        One that belongs to no trace is recorded only where it brings tasks: it begins theirs.
+        ``reason_of`` names what its caller is told of a failure.
+        """
+        parent = parse(traceparent)
+        if (parent is None and method != "Submit") or (parent is not None and not _sampled(parent)):
+            yield traceparent
+            return
+        service = path.strip("/").partition("/")[0]
+        span = self._tracer.start_span(
+            f"tq.{_WORD.sub('_', method).lower()}",
+            _below(parent),
+            SpanKind.SERVER,
+            {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method},
+        )
+        if not span.is_recording():
+            yield traceparent
+            return
+        try:
+            with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+                yield write(span.get_span_context())
+        except BaseException as error:
+            span.set_attribute("error.type", reason_of(error))
+            span.set_status(StatusCode.ERROR, str(error))
+            raise
+        finally:
+            span.end()
+
+    def submitted(
+        self,
+        request: task_service_pb2.SubmitRequest,
+        reply: task_service_pb2.SubmitResponse,
+        spent_s: float,
+    ) -> None:
+        """Record a submit in the trace of each task that it created.
+
+        Tasks of several callers share a call, which is recorded as the first one's.
+        """
+        call = trace.get_current_span()
+        own = call.get_span_context()
+        if call.is_recording():
+            call.set_attributes(_of_tasks("submit", "send", request.tasks))
+            if len(reply.results) == 1:
+                call.set_attribute("messaging.message.id", reply.results[0].task.task_id)
+        links = [Link(own)] if own.is_valid else []
+        ended_ns = time.time_ns()
+        seen: set[str] = set()
+        for spec, result in zip(request.tasks, reply.results, strict=True):
+            if not spec.traceparent or spec.traceparent in seen or len(seen) >= TRACES_MAX:
+                continue
+            seen.add(spec.traceparent)
+            parent = parse(spec.traceparent)
+            if parent is None or not _sampled(parent) or parent.trace_id == own.trace_id:
+                continue
+            attributes = _of_tasks("submit", "send", [spec])
+            attributes["messaging.message.id"] = result.task.task_id
+            began_ns = ended_ns - int(spent_s * _NS)
+            span = self._tracer.start_span(
+                "tq.submit", _below(parent), SpanKind.SERVER, attributes, links, began_ns
+            )
+            if result.HasField("error"):
+                span.set_status(StatusCode.ERROR, result.error.message)
+            span.end(ended_ns)
+
+    def granted(
+        self, worker_id: str, reply: worker_service_pb2.ClaimResponse, spent_s: float
+    ) -> None:
+        """Record each lease in its task's trace, and name the span to the worker.
+
+        ``spent_s`` is how long ago the call came that granted them.
+        """
+        ended_ns = time.time_ns()
+        recorded = 0
+        for task in reply.tasks:
+            if not task.spec.traceparent or recorded >= TRACES_MAX:
+                continue
+            parent = parse(task.spec.traceparent)
+            if parent is None or not _sampled(parent):
+                continue
+            recorded += 1
+            # What the call waited for this task is no part of the grant.
+            waited_ns = task.waited.ToNanoseconds()
+            began_ns = ended_ns - max(0, int(spent_s * _NS) - waited_ns)
+            attributes = _of_tasks("claim", "receive", [task.spec])
+            attributes |= {
+                "messaging.message.id": task.spec.task_id,
+                "tq.task.attempt": task.attempt,
+                "tq.worker.id": worker_id,
+            }
+            span = self._tracer.start_span(
+                "tq.claim", _below(parent), SpanKind.SERVER, attributes, None, began_ns
+            )
+            span.end(ended_ns)
+            task.traceparent = write(span.get_span_context())
+
+
+def _below(parent: SpanContext | None) -> Context:
+    """What a span is begun in, whatever is active here; None: in a trace of its own."""
+    root = Context()
+    return root if parent is None else trace.set_span_in_context(NonRecordingSpan(parent), root)
+
+
+def _of_tasks(
+    operation: str, kind: str, tasks: Sequence[task_pb2.TaskSpec]
+) -> dict[str, AttributeValue]:
+    """Attributes by OpenTelemetry's conventions for messaging systems."""
+    attributes: dict[str, AttributeValue] = {
+        "messaging.system": "tq",
+        "messaging.operation.name": operation,
+        "messaging.operation.type": kind,
+    }
+    queues = {task.queue for task in tasks}
+    types = {task.type for task in tasks}
+    if len(queues) == 1:
+        attributes["messaging.destination.name"] = queues.pop()
+    if len(types) == 1:
+        attributes["tq.task.type"] = types.pop()
+    if len(tasks) > 1:
+        attributes["messaging.batch.message_count"] = len(tasks)
+    return attributes
+
+
+def _sampled(context: SpanContext) -> bool:
+    return bool(context.trace_flags & TraceFlags.SAMPLED)
+
+
+def _flags(text: str) -> TraceFlags:
+    return TraceFlags(int(text, 16))
