@@ -21,7 +21,8 @@ from tests.cluster.ports import free_base_port
 from tests.service.fakes import Stubs, until
 from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2
 from tq_cluster import config, dev, node
-from tq_cluster.errors import StartError
+from tq_cluster.disk_watch import SLOW_S
+from tq_cluster.errors import DiskError, StartError
 from tq_cluster.storage.lock import DirectoryLock
 
 COMMAND = [sys.executable, "-m", "tq_cluster"]
@@ -177,7 +178,7 @@ async def test_a_state_that_cannot_be_committed_ends_the_node(
         await until(lambda: bool(errors), "the node is told to end")
     await one.stop()
 
-    assert isinstance(errors[0], OSError)
+    assert isinstance(errors[0], DiskError)
 
 
 def test_a_fatal_error_is_logged_and_ends_the_process_with_its_own_code() -> None:
@@ -219,16 +220,14 @@ async def test_a_leader_whose_disk_is_slow_hands_over(
     await one.start()
     await until(one.leader.serving, "it leads")
 
-    one._disk_took("journal fsync", node.SLOW_S - 0.1)
-    before = one._handing_over
-    one._disk_took("journal fsync", node.SLOW_S + 0.1)
-    after = one._handing_over
-    assert after is not None
-    await after  # there is nobody to hand over to, which is no disaster
+    one.disk.took("journal fsync", SLOW_S - 0.1)
+    before = caplog.text
+    one.disk.took("journal fsync", SLOW_S + 0.1)
+    # There is nobody to hand over to, which is no disaster.
+    await until(lambda: "nobody took over" in caplog.text, "it tried")
     await one.stop()
 
-    assert before is None
-    assert "nobody took over" in caplog.text
+    assert "slow disk" not in before
 
 
 def test_dev_refuses_a_directory_that_holds_a_cluster_of_another_size(tmp_path: Path) -> None:

@@ -55,6 +55,16 @@ SETTINGS: Sequence[Setting] = (
     Setting(("listen", "raft"), "TQ_LISTEN_RAFT", "Where the raft port binds, HOST:PORT."),
     Setting(("listen", "api"), "TQ_LISTEN_API", "Where the API binds, HOST:PORT."),
     Setting(("limits", "calls_max"), "TQ_CALLS_MAX", "Calls held at once."),
+    Setting(
+        ("limits", "disk_reserve_mb"),
+        "TQ_DISK_RESERVE_MB",
+        "With less free on its disk (MiB), no room for new tasks.",
+    ),
+    Setting(
+        ("limits", "disk_ballast_mb"),
+        "TQ_DISK_BALLAST_MB",
+        "Held in a file, given up when the disk is all but full (MiB).",
+    ),
     Setting(("log", "format"), "TQ_LOG_FORMAT", "text or json."),
     Setting(("log", "level"), "TQ_LOG_LEVEL", "debug, info, warning or error."),
     Setting(("metrics_listen",), "TQ_METRICS_LISTEN", "Where metrics are served, HOST:PORT."),
@@ -114,6 +124,10 @@ class Limits(_Section):
 
     calls_max: int = Field(default=20_000, ge=1, le=1_000_000)
     """Calls held at once, long polls included; one more is answered OVERLOADED."""
+    disk_reserve_mb: int = Field(default=256, ge=1, le=1_048_576)
+    """With less free on its disk (in MiB), the node counts as having no room for new tasks."""
+    disk_ballast_mb: int = Field(default=64, ge=0, le=1_048_576)
+    """Held in a file that is given up when the disk is all but full (in MiB); 0: none."""
 
 
 class Log(_Section):
@@ -284,7 +298,7 @@ def _override(
     value: Any = text
     if field == ("members",):
         value = _parse_members(text, source, mistakes)
-    elif field == ("limits", "calls_max") and re.fullmatch(r"[0-9]+", text):
+    elif field[0] == "limits" and re.fullmatch(r"[0-9]+", text):
         value = int(text)
     target[field[-1]] = value
     sources[".".join(field)] = source

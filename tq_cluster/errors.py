@@ -31,5 +31,9 @@ class FatalError(TqError):
     """The process must stop: going on would risk the log."""
 
 
+class DiskError(FatalError):
+    """The disk failed under journal or state; the message says how."""
+
+
 class StartError(TqError):
     """The node refuses to start; the message says what is wrong and what would be right."""

@@ -19,6 +19,12 @@ class TimedSyncer:
         self._inner = inner
         self._observe = observe
         self._loop = asyncio.get_running_loop()
+        self._since_s: float | None = None
+
+    @property
+    def running_s(self) -> float:
+        """For how long what runs now has been running; 0 when nothing does."""
+        return 0.0 if self._since_s is None else self._loop.time() - self._since_s
 
     def run(self, job: Job, done: Done) -> None:
         spent_s = 0.0
@@ -30,10 +36,12 @@ class TimedSyncer:
             spent_s = self._loop.time() - started_s
 
         def report(error: BaseException | None) -> None:
+            self._since_s = None
             if error is None:
                 self._observe(spent_s)
             done(error)
 
+        self._since_s = self._loop.time()
         self._inner.run(timed, report)
 
     def finish(self) -> None:

@@ -20,7 +20,8 @@ from typing import Any, NoReturn
 from tq_cluster.clock import SystemClock
 from tq_cluster.config import NodeConfig, split_address
 from tq_cluster.core import queries
-from tq_cluster.errors import FatalError, NotLeaderError, StartError
+from tq_cluster.disk_watch import DiskWatch
+from tq_cluster.errors import DiskError, FatalError, StartError
 from tq_cluster.fittings import ListenElsewhere, TimedState, TimedSyncer
 from tq_cluster.leader.committer import CommitHooks
 from tq_cluster.leader.leader import Formation, Leader
@@ -31,6 +32,7 @@ from tq_cluster.raft.state_files import StateFiles
 from tq_cluster.raft.syncer import ThreadSyncer
 from tq_cluster.service.service import Parts, Service
 from tq_cluster.service.status import ClusterFacts, Vitals
+from tq_cluster.storage.headroom import Headroom
 from tq_cluster.telemetry import logs, tracing
 from tq_cluster.telemetry.loop_hold import LoopHold
 from tq_cluster.telemetry.metrics import Metrics
@@ -39,9 +41,6 @@ _logger = logging.getLogger(__name__)
 
 EXIT_FATAL = 70
 TICK_S = 0.05
-SLOW_S = 0.5
-"""A leader whose disk took longer than this hands over."""
-HAND_OVER_S = 1.0
 
 Fatal = Callable[[BaseException], None]
 
@@ -49,7 +48,9 @@ Fatal = Callable[[BaseException], None]
 def end_process(error: BaseException) -> NoReturn:
     """Say why, and end at once: going on, even to clean up, could risk the log."""
     # What the node has words for needs no traceback, unless something else led to it.
-    worded = isinstance(error, FatalError) and error.__cause__ is None
+    worded = isinstance(error, FatalError) and (
+        isinstance(error, DiskError) or error.__cause__ is None
+    )
     _logger.critical(
         "the node stops", extra={"reason": str(error)}, exc_info=None if worded else error
     )
@@ -76,15 +77,25 @@ class Node:
         )
         self.metrics = Metrics()
         self._hold = LoopHold(self.metrics.loop_held)
+        # Before anything is opened: on a full disk that takes what the ballast gives up.
+        headroom = Headroom(
+            config.data_dir,
+            reserve_bytes=config.limits.disk_reserve_mb << 20,
+            ballast_bytes=config.limits.disk_ballast_mb << 20,
+        )
+        with suppress(OSError):  # `open_data` says what is wrong with the directory
+            headroom.look()
         self._syncer = ThreadSyncer(self._loop)
+        self._journal_syncer = TimedSyncer(self._syncer, self._fsynced)
         state_written_ms = _last_written_ms(config.data_dir, self._started_at_ms)
         try:
             self._data: NodeData = open_data(
                 config.data_dir,
                 node_id=config.node_id,
                 draw=draw,
-                syncer=TimedSyncer(self._syncer, self._fsynced),
+                syncer=self._journal_syncer,
                 on_fatal=fatal,
+                relief=headroom.give_up,
             )
         except BaseException:
             self._syncer.close()
@@ -102,6 +113,14 @@ class Node:
             draw=draw,
             fatal=fatal,
             membership=lambda: queries.membership(self._store.view()),
+            disk_low=lambda: headroom.low,
+        )
+        self.disk = DiskWatch(
+            headroom,
+            members=len(config.members),
+            status=self.replica.status,
+            hand_over=self.replica.transfer_leadership,
+            fatal=fatal,
         )
         self.leader = Leader(
             log=self.replica,
@@ -113,6 +132,7 @@ class Node:
             fatal=fatal,
             hooks=CommitHooks(decide=self.metrics.decided, commit=self.metrics.committed),
             confirm_hook=self.metrics.confirmed,
+            disk_pressure=lambda: self.disk.pressure,
         )
         self.service = Service(
             Parts(
@@ -133,7 +153,6 @@ class Node:
             )
         )
         self._timer: asyncio.TimerHandle | None = None
-        self._handing_over: asyncio.Task[None] | None = None
         self._stop_metrics: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
@@ -154,7 +173,7 @@ class Node:
         await self.service.show_stopping()
         if self.replica.status().role is Role.LEADER and len(self._config.members) > 1:
             # Before the port closes: what arrives meanwhile is forwarded to the next leader.
-            await self._hand_over("stopping")
+            await self.disk.hand_over("stopping")
         await self.service.stop()
         await self._close()
 
@@ -162,8 +181,7 @@ class Node:
         self._hold.stop()
         if self._timer is not None:
             self._timer.cancel()
-        if self._handing_over is not None:
-            self._handing_over.cancel()
+        self.disk.stop()
         self._stop_metrics()
         self.leader.stop()
         await self.replica.stop()
@@ -179,12 +197,16 @@ class Node:
         """Commit the state when that is due, and tell the gauges."""
         self._timer = self._loop.call_later(TICK_S, self._tick)
         try:
+            self.disk.tick(self._journal_syncer.running_s)
             started_s = self._loop.time()
             if self._store.commit_due(started_s):
                 self._store.commit()
                 spent_s = self._loop.time() - started_s
                 self.metrics.state_committed(spent_s)
-                self._disk_took("state commit", spent_s)
+                self.disk.took("state commit", spent_s)
+        except OSError as error:
+            self._fatal(DiskError(f"{self._config.data_dir} cannot be used: {error}"))
+            return
         except Exception as error:  # noqa: BLE001  # handed on: a state that fails ends the process
             self._fatal(error)
             return
@@ -195,27 +217,12 @@ class Node:
             commit_index=status.commit_index,
             applied_index=status.applied_index,
         )
+        self.metrics.has_room(free_bytes=self.disk.headroom.free_bytes, low=self.disk.headroom.low)
         self.metrics.holds(calls=self.service.calls, journal_bytes=status.journal_bytes)
 
     def _fsynced(self, seconds: float) -> None:
         self.metrics.fsynced(seconds)
-        self._disk_took("journal fsync", seconds)
-
-    def _disk_took(self, what: str, seconds: float) -> None:
-        if seconds < SLOW_S:
-            return
-        _logger.warning("slow disk", extra={"what": what, "seconds": round(seconds, 3)})
-        handing_over = self._handing_over is not None and not self._handing_over.done()
-        if not handing_over and self.replica.status().role is Role.LEADER:
-            self._handing_over = self._loop.create_task(self._hand_over("slow disk"))
-
-    async def _hand_over(self, why: str) -> None:
-        try:
-            leader_id = await self.replica.transfer_leadership(None, HAND_OVER_S)
-        except (NotLeaderError, TimeoutError) as error:
-            _logger.warning("nobody took over", extra={"why": why, "reason": str(error)})
-        else:
-            _logger.info("leadership handed over", extra={"why": why, "leader_id": leader_id})
+        self.disk.took("journal fsync", seconds)
 
     def _serve_metrics(self) -> None:
         if self._config.metrics_listen is None:
@@ -248,6 +255,7 @@ class Node:
             fsync_p50_s=p50_s,
             fsync_p99_s=p99_s,
             loop_hold_max_s=self._hold.longest_s(),
+            message=self.disk.message,
         )
 
 

@@ -33,6 +33,7 @@ class Bench:
         self.store = MemoryStore()
         self.log = FakeLog(self.store)
         self.fatal: list[BaseException] = []
+        self.disk_pressure = False
         self.leader = Leader(
             log=self.log,
             state=self.store,
@@ -41,6 +42,7 @@ class Bench:
             members=3,
             formation=lambda: None,
             fatal=self.fatal.append,
+            disk_pressure=lambda: self.disk_pressure,
         )
 
 

@@ -8,15 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.leader.bench import (
-    Bench,
-    claim,
-    claimed,
-    start,
-    submit,
-    told,
-    until,
-)
+from tests.leader.bench import Bench, claim, claimed, release, start, submit, told, until
 from tests.leader.fakes import FakeLog
 from tq.internal.v1 import log_pb2
 from tq.v1 import errors_pb2, task_service_pb2, worker_service_pb2
@@ -28,6 +20,7 @@ from tq_cluster.core.operations import (
     Decision,
     Operation,
     Refused,
+    Replied,
     Report,
     Submit,
 )
@@ -216,3 +209,19 @@ async def test_the_membership_is_written_once_every_member_was_seen() -> None:
     await until(lambda: queries.membership(store.view()) is not None, turn_s=0.01)
     assert queries.membership(store.view()) == ("c1", {"n1": "inc1"})
     leader.stop()
+
+
+async def test_while_the_disks_are_nearly_full_no_task_is_created_and_reports_are_taken(
+    bench: Bench,
+) -> None:
+    await bench.leader.submit(submit("a"))
+    [task] = claimed(await bench.leader.claim(claim(), 0.0, 0.0))
+    bench.disk_pressure = True
+
+    refused = await bench.leader.submit(submit("b", request_id="r2"))
+    assert isinstance(refused, Refused)
+    assert refused.reason == errors_pb2.ERROR_REASON_DISK_PRESSURE
+    assert isinstance(await bench.leader.submit(release(task)), Replied)
+
+    bench.disk_pressure = False
+    assert isinstance(await bench.leader.submit(submit("b", request_id="r2")), Replied)

@@ -42,6 +42,8 @@ class Submit:
     is none.
     """
     caller: Caller = ANONYMOUS
+    disk_pressure: bool = False
+    """Fewer members than a majority have room on their disks: create nothing new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

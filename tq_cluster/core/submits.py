@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import errors_pb2, task_pb2, task_service_pb2
 from tq_cluster.core import requests, rows, tables, tasks
 from tq_cluster.core.batch import Space
 from tq_cluster.core.ids import derived_id
+from tq_cluster.core.limits import SECOND_MS
 from tq_cluster.core.operations import Outcome, Refused, Replied, Submit
 from tq_cluster.core.ordering import type_digest
 from tq_cluster.core.spans import to_ms, to_ms_up
-from tq_cluster.core.types import TaskId
+from tq_cluster.core.types import DurationMs, TaskId
 from tq_cluster.core.validation import (
     MAX_ATTEMPTS_DEFAULT,
     check_count,
     check_spec,
     is_traceparent,
     item_error,
+)
+
+_NO_ROOM: Final = Refused(
+    reason=errors_pb2.ERROR_REASON_DISK_PRESSURE,
+    message="fewer members than a majority have room on their disks: new tasks are refused until"
+    " there is room; reports, cancels and reads go on",
+    retry_after_ms=DurationMs(10 * SECOND_MS),
 )
 
 
@@ -34,6 +43,8 @@ def decide_submit(space: Space, operation: Submit) -> Outcome:
         return recalled
     if isinstance(recalled, state_pb2.RequestRow):
         return _replay(space, operation, recalled)
+    if operation.disk_pressure:
+        return _NO_ROOM
     reply = task_service_pb2.SubmitResponse()
     refused: list[int] = []
     traceparent = operation.caller.traceparent

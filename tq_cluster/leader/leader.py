@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from tq.v1 import task_service_pb2, worker_service_pb2
@@ -22,6 +22,7 @@ from tq_cluster.core.operations import (
     Refused,
     Replied,
     Report,
+    Submit,
     Wakeups,
 )
 from tq_cluster.core.types import FencingToken, TaskId
@@ -83,17 +84,19 @@ class Leader:
         fatal: Callable[[BaseException], None],
         hooks: CommitHooks | None = None,
         confirm_hook: Callable[[float], None] = lambda _seconds: None,
+        disk_pressure: Callable[[], bool] = lambda: False,
     ) -> None:
         """Wire the parts together.
 
         ``members`` is how many nodes the cluster has; ``formation`` is asked where the state
-        names none. ``fatal`` ends the process.
+        names none. ``fatal`` ends the process. While ``disk_pressure`` holds, no task is created.
         """
         self._log = log
         self._state = state
         self._formation = formation
         self._confirm_hook = confirm_hook
         self._fatal = fatal
+        self._disk_pressure = disk_pressure
         self._loop = asyncio.get_running_loop()
         self._log_time = LogTime(clock, self._peer_offsets_ms, members)
         self._leases = LeaseTable(self._loop.time)
@@ -126,6 +129,8 @@ class Leader:
 
     async def submit(self, operation: Operation) -> Outcome:
         """Have one operation decided, committed and applied; raises what Committer.submit does."""
+        if isinstance(operation, Submit) and self._disk_pressure():
+            operation = replace(operation, disk_pressure=True)
         outcome = await self._committer.submit(operation)
         if isinstance(operation, Report) and isinstance(outcome, Replied):
             assert isinstance(outcome.reply, worker_service_pb2.ReportResponse)

@@ -6,10 +6,12 @@ Simulations bring one that forgets unsynced bytes.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from tq_cluster.storage.files import make_folder
+from tq_cluster.storage.headroom import NO_ROOM
 
 
 class Disk(Protocol):
@@ -44,8 +46,10 @@ class Disk(Protocol):
 class FileDisk:
     """A directory of a real file system. Keeps its files open."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, relief: Callable[[], bool] = lambda: False) -> None:
+        """``relief`` is called when there is no room to write, and says whether it made some."""
         make_folder(path)
+        self._relief = relief
         self.path = path
         self._files: dict[str, int] = {}
         self._folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -66,10 +70,14 @@ class FileDisk:
         return b"".join(parts)
 
     def append(self, name: str, data: bytes) -> None:
-        file = self._file(name, os.O_CREAT)
         rest = memoryview(data)
         while rest:
-            rest = rest[os.write(file, rest) :]
+            try:
+                rest = rest[os.write(self._file(name, os.O_CREAT), rest) :]
+            except OSError as error:
+                # Nothing of this piece was written: what went before it stays where it is.
+                if error.errno not in NO_ROOM or not self._relief():
+                    raise
 
     def truncate(self, name: str, size: int) -> None:
         os.ftruncate(self._file(name), size)

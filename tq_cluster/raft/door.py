@@ -35,6 +35,8 @@ class PeerProgress:
     """Leader only, else 0: the last entry the peer is known to hold on its disk."""
     wall_offset_ms: int | None
     """The peer's wall clock less ours, as of its last message; None when it has not said."""
+    disk_low: bool = False
+    """Whether the peer said in its last answer that its disk is nearly full."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,6 +56,8 @@ class Surroundings:
     """The members, as the state has them."""
     settings: RaftSettings
     loop: asyncio.AbstractEventLoop
+    disk_low: Callable[[], bool]
+    """Whether this node's disk is nearly full; its leader is told."""
 
 
 class Engine:
@@ -128,6 +130,7 @@ class Engine:
             clock=around.clock,
             rules=settings.rules,
             rebuilding=lambda: self.rebuilding,
+            disk_low=around.disk_low,
         )
         self.rounds = Rounds(core.peer_ids, core.majority, settings.leader_fallback_s)
         self._sending = SnapshotSending(
@@ -304,12 +307,14 @@ class Engine:
                 self._following.on_append(peer_id, message.append)
             case "append_reply":
                 self.peers.note_wall_ms(peer_id, message.append_reply.wall_ms)
+                self.peers.note_disk_low(peer_id, message.append_reply.disk_low)
                 self._leading.on_append_reply(peer_id, message.append_reply)
                 self._commit_soon()
             case "probe":
                 self._following.on_probe(peer_id, message.probe)
             case "echo":
                 self.peers.note_wall_ms(peer_id, message.echo.wall_ms)
+                self.peers.note_disk_low(peer_id, message.echo.disk_low)
                 self._leading.on_echo(peer_id, message.echo.term, message.echo.round)
             case "pre_vote_request":
                 self.elections.on_pre_vote_request(peer_id, message.pre_vote_request)

@@ -29,6 +29,7 @@ class Following:
         clock: Clock,
         rules: Rules,
         rebuilding: Callable[[], bool],
+        disk_low: Callable[[], bool],
     ) -> None:
         """``rebuilding``: whether the state ends before the journal begins."""
         self._core = core
@@ -39,6 +40,7 @@ class Following:
         self._clock = clock
         self._rules = rules
         self._rebuilding = rebuilding
+        self._disk_low = disk_low
         self._round = 0
         self._vouched_below: int | None = None
 
@@ -53,7 +55,12 @@ class Following:
 
     def echo(self, peer_id: str, number: int) -> None:
         """Answer a round; vouches for the term alone, so nothing need be on disk."""
-        echo = peer_pb2.Echo(term=self._core.term, round=number, wall_ms=self._clock.wall_ms())
+        echo = peer_pb2.Echo(
+            term=self._core.term,
+            round=number,
+            wall_ms=self._clock.wall_ms(),
+            disk_low=self._disk_low(),
+        )
         self._send_now(peer_id, peer_pb2.PeerMessage(echo=echo))
 
     def from_leader(self, peer_id: str, term: int) -> bool:
@@ -188,6 +195,7 @@ class Following:
             last_index=self._journal.last_index,
             needs_state=self._rebuilding(),
             wall_ms=self._clock.wall_ms(),
+            disk_low=self._disk_low(),
         )
         self._output.send(peer_id, peer_pb2.PeerMessage(append_reply=reply))
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, overload
 
-from tq_cluster.errors import FatalError
+from tq_cluster.errors import DiskError, FatalError
 from tq_cluster.raft.disk import Disk
 from tq_cluster.raft.journal_batch import Batch
 from tq_cluster.raft.journal_files import Opened, Segment, open_files, segment_name
@@ -177,7 +177,7 @@ class Journal:
 
     def _write(self, kind: Kind, payload: bytes, *, first: bool) -> Place:
         if self._failed:
-            raise FatalError("the journal's disk has failed; nothing is written any more")
+            raise DiskError("the journal's disk has failed; nothing is written any more")
         segment = self._segments[-1]
         data = encode(segment.number, segment.size, kind, payload, first_of_batch=first)
         place = Place(segment.number, segment.size, len(data))
@@ -246,7 +246,7 @@ class Journal:
         while self._in_flight is not None:
             self._syncer.finish()
         if self._failed:
-            raise FatalError("the journal's disk has failed; nothing is written any more")
+            raise DiskError("the journal's disk has failed; nothing is written any more")
         if not self._is_dirty():
             return
         batch = self._take_batch()
@@ -254,7 +254,7 @@ class Journal:
             batch.run(self._disk)
         except OSError as error:
             self._synced(error)
-            raise FatalError(f"the journal cannot be written: {error}") from error
+            raise DiskError(f"the journal cannot be written: {error}") from error
         self._synced(None)
 
     def close(self) -> None:
@@ -279,7 +279,7 @@ class Journal:
             # What the kernel made of the dirty pages is unknown, and a second fsync would not tell:
             # never count on anything written from here on.
             self._failed = True
-            self._on_fatal(FatalError(f"the journal cannot be written: {error}"))
+            self._on_fatal(DiskError(f"the journal cannot be written: {error}"))
             return
         self._synced_pos = batch.pos
         self._durable_index = batch.last_index
@@ -325,7 +325,7 @@ class Journal:
             data = self._disk.read(name, place.offset, place.size)
             return command_of(place.segment, place.offset, data)
         except (OSError, DamagedError) as error:
-            raise FatalError(f"entry {index} in {name} cannot be read back: {error}") from error
+            raise DiskError(f"entry {index} in {name} cannot be read back: {error}") from error
 
     def _evict_oldest(self) -> None:
         self._cached_bytes -= len(self._commands.pop(self._cached_from, b""))

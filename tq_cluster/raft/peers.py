@@ -85,6 +85,7 @@ class Peers:
         self._redial_s: dict[str, float] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._walls_ms: dict[str, int] = {}
+        self._low_disks: set[str] = set()
         """Per peer its wall clock as of its last word, less our monotonic clock."""
         self._stop_listening: Callable[[], None] | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -130,6 +131,16 @@ class Peers:
         # Not less our own wall clock: when that steps, the peers must be seen to disagree at once,
         # and not only when each has spoken again.
         self._walls_ms[peer_id] = wall_ms - self._running_ms()
+
+    def disk_low(self, peer_id: str) -> bool:
+        """Whether the peer last said that its disk is nearly full."""
+        return peer_id in self._low_disks
+
+    def note_disk_low(self, peer_id: str, low: bool) -> None:
+        if low:
+            self._low_disks.add(peer_id)
+        else:
+            self._low_disks.discard(peer_id)
 
     def _running_ms(self) -> int:
         return int(self._clock.monotonic_s() * 1000)

@@ -54,6 +54,7 @@ class Replica:
         membership: Callable[[], Membership | None],
         settings: RaftSettings | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
+        disk_low: Callable[[], bool] = lambda: False,
     ) -> None:
         """Wire the parts; ``Surroundings`` says what they are. The loop is the running one."""
         around = Surroundings(
@@ -69,6 +70,7 @@ class Replica:
             membership=membership,
             settings=settings or RaftSettings(),
             loop=loop or asyncio.get_running_loop(),
+            disk_low=disk_low,
         )
         self._node_id = around.identity.node_id
         self._loop = around.loop
@@ -108,6 +110,7 @@ class Replica:
                     connected=peers.connected(peer_id),
                     match_index=core.match_index(peer_id) if core.leads else 0,
                     wall_offset_ms=peers.wall_offset_ms(peer_id),
+                    disk_low=peers.disk_low(peer_id),
                 )
                 for peer_id in core.peer_ids
             },

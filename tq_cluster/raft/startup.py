@@ -87,12 +87,16 @@ def open_data(
     syncer: Syncer,
     on_fatal: Callable[[FatalError], None],
     limits: JournalLimits = DEFAULT_LIMITS,
+    relief: Callable[[], bool] = lambda: False,
 ) -> NodeData:
-    """Open a node's data directory, or make a new one; StartError when it cannot be served."""
+    """Open a node's data directory, or make a new one; StartError when it cannot be served.
+
+    ``relief`` is asked to make room when the disk is full, from the thread that writes the journal.
+    """
     with _usable(path), ExitStack() as undo:
         directory = DataDirectory(path, node_id=node_id, draw=draw)
         undo.callback(directory.release)
-        disk = FileDisk(directory.journal_path)
+        disk = FileDisk(directory.journal_path, relief)
         undo.callback(disk.close)
         _require_journal(directory, disk)
         states = StateDirectory(path)

@@ -19,7 +19,7 @@ import lmdb
 from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.queries import cluster_version
 from tq_cluster.core.types import AppliedAt
-from tq_cluster.errors import FatalError, StartError
+from tq_cluster.errors import DiskError, FatalError, StartError
 from tq_cluster.storage.apply import changes_of
 from tq_cluster.storage.environment import (
     EMPTY,
@@ -124,7 +124,7 @@ class Store:
                 for key in table.deleted_keys:
                     self._txn.delete(key, db=database)
         except lmdb.Error as error:
-            raise FatalError(f"entry {index} of term {term} cannot be applied: {error}") from error
+            raise DiskError(f"entry {index} of term {term} cannot be applied: {error}") from error
         self._applied = AppliedAt(index, term)
         self._pending_bytes += len(entry)
         return changes is not None
@@ -173,7 +173,7 @@ class Store:
             self._txn.commit()
             self._txn = self._env.begin(write=True)
         except lmdb.Error as error:
-            raise FatalError(f"the state in {self.path} cannot be committed: {error}") from error
+            raise DiskError(f"the state in {self.path} cannot be committed: {error}") from error
         self._durable = self._applied
         self._pending_bytes = 0
         self._pending_since_s = None

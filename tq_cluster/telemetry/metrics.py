@@ -37,6 +37,12 @@ class Metrics:
         self._commit_index = self._gauge("tq_commit_index", "The last entry known committed.")
         self._applied_index = self._gauge("tq_applied_index", "The last entry applied.")
         self._calls = self._gauge("tq_calls", "Calls held now, long polls included.")
+        self._disk_free = self._gauge(
+            "tq_disk_free_bytes", "Free on the disk of the data directory."
+        )
+        self._disk_low = self._gauge(
+            "tq_disk_low", "1 while the disk is nearly full: the node has no room for new tasks."
+        )
         self._journal_bytes = self._gauge("tq_journal_bytes", "Size of the journal on disk.")
 
     def decided(self, seconds: float) -> None:
@@ -79,6 +85,11 @@ class Metrics:
         """What the node holds, told from time to time."""
         self._calls.set(calls)
         self._journal_bytes.set(journal_bytes)
+
+    def has_room(self, *, free_bytes: int, low: bool) -> None:
+        """What the disk has left."""
+        self._disk_free.set(free_bytes)
+        self._disk_low.set(low)
 
     def serve(self, host: str, port: int) -> Callable[[], None]:
         """Serve the metrics over HTTP from a thread; the result stops it. OSError: port in use."""

@@ -1,0 +1,111 @@
+"""What a node does about its disk: it refuses new tasks in time, and lets a better disk lead."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from tq_cluster.errors import NotLeaderError
+from tq_cluster.raft.door import LogStatus, Role
+from tq_cluster.storage.headroom import Headroom
+
+_logger = logging.getLogger(__name__)
+
+SLOW_S: Final = 0.5
+"""A leader whose disk takes longer than this hands over."""
+HAND_OVER_S: Final = 1.0
+AGAIN_S: Final = 10.0
+"""Where every disk is slow, leadership goes round no faster than this."""
+
+HandOver = Callable[[str | None, float], Awaitable[str]]
+
+
+class DiskWatch:
+    """Told of every tick and of every fsync, on the loop."""
+
+    def __init__(
+        self,
+        headroom: Headroom,
+        *,
+        members: int,
+        status: Callable[[], LogStatus],
+        hand_over: HandOver,
+        fatal: Callable[[BaseException], None],
+    ) -> None:
+        """``hand_over`` is the log's ``transfer_leadership``."""
+        self.headroom = headroom
+        self._majority = members // 2 + 1
+        self._status = status
+        self._hand_over = hand_over
+        self._fatal = fatal
+        self._loop = asyncio.get_running_loop()
+        self._handing_over: asyncio.Task[None] | None = None
+        self._not_before_s = self._loop.time()
+        self._laying: asyncio.Future[None] | None = None
+        self.pressure = False
+        """Fewer members than a majority have room: nothing new is to be created."""
+
+    @property
+    def message(self) -> str:
+        """What an operator should know of the disk."""
+        if not self.headroom.low:
+            return ""
+        given_up = "" if self.headroom.has_ballast else ", its ballast is given up"
+        return f"the disk is nearly full: {self.headroom.free_bytes >> 20} MiB free{given_up}"
+
+    def tick(self, fsync_running_s: float) -> None:
+        """Look at the disk; ``fsync_running_s`` is for how long the fsync under way has run."""
+        low = self.headroom.look()
+        if self.headroom.wants_ballast and self._laying is None:
+            self._laying = self._loop.run_in_executor(None, self.headroom.lay_ballast)
+            self._laying.add_done_callback(self._laid)
+        status = self._status()
+        roomy = [
+            name for name, peer in status.peers.items() if peer.connected and not peer.disk_low
+        ]
+        self.pressure = len(roomy) + (not low) < self._majority
+        if status.role is not Role.LEADER:
+            return
+        if fsync_running_s >= SLOW_S:
+            self._give_way("slow disk", None)
+        elif low and not self.pressure:
+            # The others can go on without this disk; as their leader it would hold them back.
+            self._give_way(
+                "disk nearly full", max(roomy, key=lambda n: status.peers[n].match_index)
+            )
+
+    def took(self, what: str, seconds: float) -> None:
+        """A write of ``what`` has ended after so long."""
+        if seconds < SLOW_S:
+            return
+        _logger.warning("slow disk", extra={"what": what, "seconds": round(seconds, 3)})
+        if self._status().role is Role.LEADER:
+            self._give_way("slow disk", None)
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        if self._handing_over is not None:
+            self._handing_over.cancel()
+
+    def _laid(self, done: asyncio.Future[None]) -> None:
+        self._laying = None
+        if not done.cancelled() and (error := done.exception()) is not None:
+            self._fatal(error)
+
+    def _give_way(self, why: str, target_id: str | None) -> None:
+        under_way = self._handing_over is not None and not self._handing_over.done()
+        if under_way or self._loop.time() < self._not_before_s:
+            return
+        self._not_before_s = self._loop.time() + AGAIN_S
+        self._handing_over = self._loop.create_task(self.hand_over(why, target_id))
+
+    async def hand_over(self, why: str, target_id: str | None = None) -> None:
+        """Have another lead, the one that has most unless ``target_id`` says which."""
+        try:
+            leader_id = await self._hand_over(target_id, HAND_OVER_S)
+        except (NotLeaderError, TimeoutError) as error:
+            _logger.warning("nobody took over", extra={"why": why, "reason": str(error)})
+        else:
+            _logger.info("leadership handed over", extra={"why": why, "leader_id": leader_id})
