@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import traceback
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import metadata
@@ -30,9 +31,12 @@ from tq_cluster.raft.replica import Replica
 from tq_cluster.raft.startup import NodeData, open_data
 from tq_cluster.raft.state_files import StateFiles
 from tq_cluster.raft.syncer import ThreadSyncer
+from tq_cluster.service.backups import NoRoomError
 from tq_cluster.service.service import Parts, Service
 from tq_cluster.service.status import ClusterFacts, Vitals
+from tq_cluster.storage.backup import Maker, OutgoingBackup, make_backup
 from tq_cluster.storage.headroom import Headroom
+from tq_cluster.storage.snapshot import SnapshotError
 from tq_cluster.telemetry import logs, tracing
 from tq_cluster.telemetry.loop_hold import LoopHold
 from tq_cluster.telemetry.metrics import Metrics
@@ -144,6 +148,7 @@ class Node:
                 clock=self._clock,
                 vitals=self._vitals,
                 facts=self._facts,
+                copy_state=self._copy_state,
                 membership=lambda: queries.membership(self._store.view()),
                 state_written_ms=state_written_ms,
                 calls_max=config.limits.calls_max,
@@ -244,6 +249,23 @@ class Node:
         membership = queries.membership(view)
         cluster_id = membership[0] if membership is not None else self._data.directory.cluster_id
         return ClusterFacts(cluster_id or "", queries.cluster_version(view))
+
+    def _copy_state(self) -> Callable[[], OutgoingBackup]:
+        self._store.commit()
+        maker = Maker(
+            node_id=self._config.node_id,
+            version=metadata.version("tq"),
+            made_at_ms=self._clock.wall_ms(),
+            backup_id=uuid.uuid4().hex,
+        )
+
+        def copy() -> OutgoingBackup:
+            try:
+                return make_backup(self._store, self._data.states.snapshots, maker)
+            except SnapshotError as error:
+                raise NoRoomError(str(error)) from error
+
+        return copy
 
     def _vitals(self) -> Vitals:
         p50_s, p99_s = self.metrics.fsyncs.percentiles(0.5, 0.99)

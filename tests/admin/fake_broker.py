@@ -56,6 +56,8 @@ class FakeBroker(
         self.workers = worker_pb.ListWorkersResponse(leader_id="n2")
         self.waits_until_finished = 1
         self.cluster = cluster_pb.GetClusterStatusResponse()
+        self.backup: list[cluster_pb.BackupResponse] = []
+        self.backups: list[cluster_pb.BackupRequest] = []
         self.before: Callable[[grpc.ServicerContext], None] = lambda context: None
 
     def Submit(
@@ -203,6 +205,13 @@ class FakeBroker(
         return queue_pb.PurgeQueueResponse(
             cancelled=len(waiting[:2]), next_page_token="more" if waiting[2:] else ""
         )
+
+    def Backup(
+        self, request: cluster_pb.BackupRequest, context: grpc.ServicerContext
+    ) -> Iterator[cluster_pb.BackupResponse]:
+        self.backups.append(request)
+        yield from self.backup
+        self.before(context)
 
     def GetClusterStatus(
         self, request: cluster_pb.GetClusterStatusRequest, context: grpc.ServicerContext

@@ -28,6 +28,7 @@ from tq_cluster.core.types import AppliedAt
 from tq_cluster.core.view import View
 from tq_cluster.errors import NotLeaderError
 from tq_cluster.raft.door import LogStatus, PeerProgress, Role
+from tq_cluster.service.backups import Copy
 from tq_cluster.service.proof import Membership
 from tq_cluster.service.service import Parts, Service
 from tq_cluster.service.status import ClusterFacts, Vitals
@@ -190,6 +191,11 @@ class FakeLeader:
             raise
 
 
+def no_copy() -> Copy:
+    """No test asked for a backup."""
+    raise NotImplementedError
+
+
 class Node:
     """A service that listens, over a fake log and a fake leader."""
 
@@ -206,6 +212,7 @@ class Node:
         self.leader = FakeLeader(self.log, self.store)
         self.membership: Membership | None = ("c1", {name: f"inc-{name}" for name in members})
         self.errors: list[BaseException] = []
+        self.copy_state: Callable[[], Copy] = no_copy
         self.parts = Parts(
             node_id=node_id,
             apis=apis,
@@ -223,6 +230,7 @@ class Node:
                 loop_hold_max_s=0.003,
             ),
             facts=lambda: ClusterFacts("c1", 1),
+            copy_state=lambda: self.copy_state,
             membership=lambda: self.membership,
             state_written_ms=SystemClock().wall_ms(),
             calls_max=50,

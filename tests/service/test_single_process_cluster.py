@@ -3,77 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import grpc.aio
 import pytest
 
-from chaos.ports import free_addresses
-from tests.service.fakes import Stubs, fails, until
+from tests.service.fakes import fails, until
+from tests.service.trio import trio
 from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster import config
-from tq_cluster.node import Node
 from tq_cluster.raft.door import Role
 
 STATUS = cluster_service_pb2.GetClusterStatusRequest()
-
-
-class Trio:
-    """Three nodes that can be stopped and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        addresses = iter(free_addresses(6))
-        members = {f"n{i}": {"raft": next(addresses), "api": next(addresses)} for i in (1, 2, 3)}
-        self.configs = {
-            node_id: config.NodeConfig.model_validate(
-                {"node_id": node_id, "data_dir": folder / node_id, "members": members}
-            )
-            for node_id in members
-        }
-        self.nodes: dict[str, Node] = {}
-        self.errors: list[BaseException] = []
-
-    async def start(self, node_id: str) -> None:
-        node = Node(self.configs[node_id], fatal=self.errors.append)
-        await node.start()
-        self.nodes[node_id] = node
-
-    async def stop(self, node_id: str) -> None:
-        await self.nodes.pop(node_id).stop()
-
-    def leader_id(self) -> str | None:
-        """Who serves, if anybody does."""
-        serving = [node_id for node_id, node in self.nodes.items() if node.leader.serving()]
-        return serving[0] if len(serving) == 1 else None
-
-    async def await_leader(self) -> str:
-        def seen() -> str:
-            return str({name: node.replica.status() for name, node in self.nodes.items()})
-
-        await until(lambda: self.leader_id() is not None, f"a leader: {seen()}", within_s=20)
-        leader_id = self.leader_id()
-        assert leader_id is not None
-        return leader_id
-
-    @asynccontextmanager
-    async def stubs(self, node_id: str) -> AsyncIterator[Stubs]:
-        address = self.configs[node_id].members[node_id].api
-        async with grpc.aio.insecure_channel(address) as channel:
-            yield Stubs(channel)
-
-
-@asynccontextmanager
-async def trio(folder: Path) -> AsyncIterator[Trio]:
-    nodes = Trio(folder)
-    try:
-        await asyncio.gather(*(nodes.start(node_id) for node_id in nodes.configs))
-        yield nodes
-    finally:
-        for node_id in list(nodes.nodes):
-            await nodes.stop(node_id)
-    assert nodes.errors == []
 
 
 def submit(request_id: str, *payloads: bytes) -> task_service_pb2.SubmitRequest:

@@ -14,6 +14,7 @@ from tests.simulation.state import Applied, KeepingMachine, ModelledStates, Stat
 from tests.simulation.virtual_loop import HostLoop, VirtualLoop
 from tq_cluster.errors import FatalError
 from tq_cluster.raft.door import LogStatus, Role
+from tq_cluster.raft.identity import EMPTY_ORIGIN, Origin
 from tq_cluster.raft.journal import Journal, JournalLimits
 from tq_cluster.raft.replica import Replica
 from tq_cluster.raft.settings import RaftSettings
@@ -33,6 +34,7 @@ class Identity:
     incarnation: str
     group_id: int = 0
     cluster_id: str | None = None
+    origin: Origin = EMPTY_ORIGIN
 
     def join(self, cluster_id: str) -> None:
         self.cluster_id = cluster_id

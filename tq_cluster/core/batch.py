@@ -27,6 +27,11 @@ class Draw(Protocol):
         """Return a number from 0 up to, not including, 1."""
 
 
+def tokens_by(at_ms: int) -> int:
+    """Return the least token that a lease granted at this instant has."""
+    return at_ms // 1000 * _TOKENS_A_SECOND
+
+
 class Queue:
     """A queue as the batch has it so far."""
 
@@ -193,8 +198,7 @@ class Space:
         It is also above any that it granted up to this second as far as a state restored from an
         old backup does not remember them.
         """
-        by_time = self.now_ms // 1000 * _TOKENS_A_SECOND
-        token = max(self.counters.token + 1, by_time)
+        token = max(self.counters.token + 1, tokens_by(self.now_ms))
         assert token <= TOKEN_MAX, "fencing tokens are used up: is the clock centuries ahead?"
         self.counters.token = token
         return FencingToken(token)

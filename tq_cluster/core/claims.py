@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tq.internal.v1 import state_pb2
-from tq.v1 import task_pb2, worker_service_pb2
+from tq.v1 import errors_pb2, task_pb2, worker_service_pb2
 from tq_cluster.core import ordering, requests, rows, states, tables, tasks
 from tq_cluster.core.batch import Queue, Space
 from tq_cluster.core.operations import Claim, Lease, Outcome, Refused, Replied
@@ -23,6 +23,8 @@ def decide_claim(space: Space, operation: Claim) -> Outcome:
     fault = check_claim(request, space.limits)
     if fault is not None:
         return fault
+    if space.workspace.get(tables.META, tables.RESTORED_KEY) is not None:
+        return _not_formed_yet()
     method = state_pb2.RequestRow.METHOD_CLAIM
     recalled = requests.recall(space, operation.caller, method, request)
     if isinstance(recalled, Refused):
@@ -39,6 +41,14 @@ def decide_claim(space: Space, operation: Claim) -> Outcome:
         )
         requests.remember(space, recalled, row)
     return Replied(reply=reply)
+
+
+def _not_formed_yet() -> Refused:
+    return Refused(
+        reason=errors_pb2.ERROR_REASON_NO_LEADER,
+        message="the restored cluster is not formed yet: until all its members have answered, a"
+        " token could be one that the cluster before it granted",
+    )
 
 
 def _grant(

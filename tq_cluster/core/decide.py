@@ -19,8 +19,10 @@ from tq_cluster.core.operations import (
     ConfigureQueue,
     Decision,
     DeleteDeadLetters,
+    EndLeases,
     ExpireLeases,
     FormCluster,
+    LeaveCluster,
     MakeDue,
     Operation,
     Outcome,
@@ -34,6 +36,7 @@ from tq_cluster.core.purges import decide_purge
 from tq_cluster.core.queues import decide_configure
 from tq_cluster.core.redrives import decide_redrive
 from tq_cluster.core.reports import decide_report
+from tq_cluster.core.restoring import decide_end_leases, decide_leave
 from tq_cluster.core.retention import decide_retired
 from tq_cluster.core.submits import decide_submit
 from tq_cluster.core.types import TimestampMs
@@ -93,5 +96,9 @@ def _decide_one(batch: Batch, operation: Operation) -> Outcome:
             return decide_retired(space, operation)
         case FormCluster():
             return decide_formation(space, operation)
+        case EndLeases():
+            return decide_end_leases(space, operation)
+        case LeaveCluster():
+            return decide_leave(space, operation)
         case _:
             assert_never(operation)

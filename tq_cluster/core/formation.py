@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tq.internal.v1 import state_pb2
 from tq_cluster.core import tables
-from tq_cluster.core.batch import CLUSTER_VERSION, Space
+from tq_cluster.core.batch import CLUSTER_VERSION, Space, tokens_by
 from tq_cluster.core.operations import Done, FormCluster, Outcome
 from tq_cluster.core.validation import invalid
 
@@ -20,12 +20,26 @@ def decide_formation(space: Space, operation: FormCluster) -> Outcome:
         ],
     )
     found = space.workspace.get(tables.META, tables.CLUSTER_KEY)
-    if found is not None:
-        formed = state_pb2.ClusterRow.FromString(found)
+    formed = state_pb2.ClusterRow.FromString(found or b"")
+    if formed.cluster_id:
         row.cluster_version = formed.cluster_version
         if formed == row:
             return Done(more=False)
         return invalid("cluster_id", f"is taken: cluster {formed.cluster_id} was formed here")
     space.workspace.put(tables.META, tables.CLUSTER_KEY, row.SerializeToString(deterministic=True))
+    _begin_tokens(space, operation)
     space.batch.changed = True
     return Done(more=False)
+
+
+def _begin_tokens(space: Space, operation: FormCluster) -> None:
+    """Over a restored state: put tokens above all that its cluster can have granted since."""
+    found = space.workspace.get(tables.META, tables.RESTORED_KEY)
+    if found is None:
+        return
+    since_ms = operation.wall_ms - state_pb2.RestoredRow.FromString(found).made_at_ms
+    # That cluster's log time was what it was when the backup was made, ahead of the wall clocks
+    # perhaps, and ran on at most a tenth faster than they.
+    reached_ms = max(operation.wall_ms, space.now_ms + max(0, since_ms) * 11 // 10)
+    space.counters.token = max(space.counters.token, tokens_by(reached_ms))
+    space.workspace.delete(tables.META, tables.RESTORED_KEY)

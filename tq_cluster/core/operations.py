@@ -153,6 +153,29 @@ class FormCluster:
     cluster_id: str
     members: Mapping[str, str]
     """Node id to incarnation."""
+    wall_ms: int
+    """The members' wall clocks: over a restored state, tokens go on above what that allows."""
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndLeases:
+    """End a slice of the running leases, whose cluster is no more."""
+
+    order: ClassVar[int] = 0
+    quarantine: bool
+    """Whether their tasks become dead letters, rather than ready again."""
+    tasks_max: int = 200
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaveCluster:
+    """Make the state that of a cluster which is yet to be formed."""
+
+    order: ClassVar[int] = 5
+    made_at_ms: int
+    """When the state was copied, by the wall clock."""
     caller: Caller = ANONYMOUS
 
 
@@ -169,6 +192,8 @@ Operation = (
     | MakeDue
     | RemoveRetired
     | FormCluster
+    | EndLeases
+    | LeaveCluster
 )
 """``order`` is the place of its kind within a batch: reports and releases, cancels, expiries,
 submits, claims.

@@ -159,9 +159,9 @@ def next_retired_ms(view: View, namespace: int = 0, limits: Limits = DEFAULT_LIM
 def membership(view: View) -> tuple[str, dict[str, str]] | None:
     """Return the cluster's id and its members' incarnations, None before it is formed."""
     row = view.get(tables.META, tables.CLUSTER_KEY)
-    if row is None:
+    cluster = state_pb2.ClusterRow.FromString(row or b"")
+    if not cluster.cluster_id:
         return None
-    cluster = state_pb2.ClusterRow.FromString(row)
     return cluster.cluster_id, {each.node_id: each.incarnation for each in cluster.members}
 
 

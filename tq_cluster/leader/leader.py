@@ -289,7 +289,11 @@ class Leader:
             if formed is None:  # a member has not said yet who it is
                 await asyncio.sleep(FORMATION_S)
                 continue
-            operation = FormCluster(cluster_id=formed.cluster_id, members=formed.members)
+            operation = FormCluster(
+                cluster_id=formed.cluster_id,
+                members=formed.members,
+                wall_ms=self._log_time.wall_ms(),
+            )
             try:
                 await self._committer.submit(operation)
             except (NotLeaderError, OutcomeUnknownError):

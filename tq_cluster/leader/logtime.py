@@ -56,6 +56,10 @@ class LogTime:
             self._now_ms += elapsed_ms * (1 + speed)
         return TimestampMs(int(self._now_ms))
 
+    def wall_ms(self) -> int:
+        """What the members' wall clocks say together."""
+        return int(self._median_ms())
+
     def _offsets_ms(self) -> list[int]:
         return [0, *self._peer_offsets_ms()]
 

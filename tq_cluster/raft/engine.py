@@ -22,6 +22,7 @@ from tq_cluster.raft.door import StateMachine
 from tq_cluster.raft.elections import Elections
 from tq_cluster.raft.following import Following
 from tq_cluster.raft.formation import Formation, Membership, NodeIdentity
+from tq_cluster.raft.identity import Origin
 from tq_cluster.raft.journal_door import LogJournal
 from tq_cluster.raft.leading import Leading
 from tq_cluster.raft.network import Network
@@ -103,7 +104,7 @@ class Engine:
         self.formation = Formation(
             identity=around.identity,
             member_ids=tuple(sorted(around.members)),
-            pristine=lambda: journal.last_index <= 1 and journal.getCurrentTerm() == 0,
+            pristine=lambda: _is_untouched(journal, around.identity.origin),
             membership=around.membership,
             clock=around.clock,
             draw=around.draw,
@@ -436,3 +437,8 @@ class Engine:
                 return
             self._timer.cancel()
         self._timer = self._loop.call_at(due_s, self.guarded, self._tick)
+
+
+def _is_untouched(journal: LogJournal, origin: Origin) -> bool:
+    """Whether the node has neither voted nor received an entry since its directory was made."""
+    return journal.last_index <= origin.index and journal.getCurrentTerm() == origin.term

@@ -17,6 +17,7 @@ from tq.internal.v1 import peer_pb2
 from tq_cluster.clock import Clock
 from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.raft import frames
+from tq_cluster.raft.identity import Origin
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,10 @@ class NodeIdentity(Protocol):
     @property
     def cluster_id(self) -> str | None:
         """None: it belongs to no cluster yet."""
+
+    @property
+    def origin(self) -> Origin:
+        """What its log and state begin with."""
 
     def join(self, cluster_id: str) -> None:
         """Belong to that cluster from now on. Durable on return."""
@@ -99,6 +104,7 @@ class Formation:
             pristine=self._pristine(),
             member_ids=self._member_ids,
             wall_ms=self._clock.wall_ms(),
+            restored_from=str(identity.origin),
         )
 
     def membership(self) -> Membership | None:
@@ -162,6 +168,11 @@ class Formation:
             return _refusal(
                 f"{name} is empty, but cluster {identity.cluster_id} exists: it stays a stranger",
                 stranger=True,
+            )
+        if not self.formed and hello.pristine and hello.restored_from != str(identity.origin):
+            return _refusal(
+                f"{name} begins with {hello.restored_from or 'nothing'}, {identity.node_id} with "
+                f"{str(identity.origin) or 'nothing'}: restore all members from one backup, or none"
             )
         known = self._known_incarnation(name)
         if self.formed and known is not None and hello.incarnation != known:

@@ -16,12 +16,29 @@ from pathlib import Path
 from typing import Final
 
 from tq_cluster.errors import StartError
+from tq_cluster.storage.environment import EMPTY
 from tq_cluster.storage.files import make_folder, read_record, write_record
 from tq_cluster.storage.lock import DirectoryLock
 
 FORMAT: Final = 1
-_FILE = "identity"
-_NOT_DATA = frozenset({f"{_FILE}.partial", "node.lock", "lost+found"})
+FILE: Final = "identity"
+_NOT_DATA = frozenset({f"{FILE}.partial", "node.lock", "lost+found"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a node's log and state begin with: nothing, or what a backup held."""
+
+    backup_id: str = ""
+    index: int = EMPTY.index
+    term: int = EMPTY.term
+
+    def __str__(self) -> str:
+        """How nodes compare it. Empty: nothing."""
+        return f"backup {self.backup_id} at entry {self.index}" if self.backup_id else ""
+
+
+EMPTY_ORIGIN: Final = Origin()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +51,22 @@ class Identity:
     """Drawn when the directory was empty: a node that lost its disk has another one."""
     cluster_id: str | None = None
     """None: it belongs to no cluster yet."""
+    origin: Origin = EMPTY_ORIGIN
+
+
+def data_in(path: Path) -> list[str]:
+    """Name what a directory holds that may be a node's data, some of it."""
+    return sorted({entry.name for entry in path.iterdir()} - _NOT_DATA)
+
+
+def write_identity(path: Path, identity: Identity) -> None:
+    """Say whose data the directory at ``path`` holds. Durable on return."""
+    write_record(path / FILE, {"format": FORMAT, **asdict(identity)})
+
+
+def new_incarnation(draw: random.Random) -> str:
+    """Draw the incarnation of a new directory."""
+    return f"{draw.getrandbits(64):016x}"
 
 
 class DataDirectory:
@@ -73,6 +106,11 @@ class DataDirectory:
         return self.identity.cluster_id
 
     @property
+    def origin(self) -> Origin:
+        """What its log and state begin with."""
+        return self.identity.origin
+
+    @property
     def journal_path(self) -> Path:
         return self.path / "journal"
 
@@ -90,7 +128,7 @@ class DataDirectory:
         self._lock.release()
 
     def _read(self) -> Identity | None:
-        fields = read_record(self.path / _FILE, format_known=FORMAT)
+        fields = read_record(self.path / FILE, format_known=FORMAT)
         if fields is None:
             return None
         return Identity(
@@ -98,21 +136,21 @@ class DataDirectory:
             group_id=fields["group_id"],
             incarnation=fields["incarnation"],
             cluster_id=fields["cluster_id"],
+            # A directory of the first version names none.
+            origin=Origin(**fields.get("origin", {})),
         )
 
     def _write(self, identity: Identity) -> None:
-        write_record(self.path / _FILE, {"format": FORMAT, **asdict(identity)})
+        write_identity(self.path, identity)
         self.identity = identity
 
     def _claim(self, node_id: str, group_id: int, draw: random.Random) -> Identity:
-        found = sorted({entry.name for entry in self.path.iterdir()} - _NOT_DATA)
-        if found:
+        if found := data_in(self.path):
             raise StartError(
                 f"{self.path} holds {', '.join(found[:3])} but no identity file: give {node_id} an"
                 " empty data directory, or the one that it had"
             )
-        incarnation = f"{draw.getrandbits(64):016x}"
-        self._write(Identity(node_id=node_id, group_id=group_id, incarnation=incarnation))
+        self._write(Identity(node_id=node_id, group_id=group_id, incarnation=new_incarnation(draw)))
         return self.identity
 
     def _check(self, node_id: str, group_id: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,7 @@ class Repeat(enum.Enum):
 
 
 Handler = Callable[[Any, Call], Awaitable[Message]]
+StreamHandler = Callable[[Any, Call], AsyncGenerator[Message, None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,3 +150,14 @@ class Method:
     def _level(self, raw: bytes) -> int:
         request: Any = self.request.FromString(raw)
         return int(request.read_level)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamMethod:
+    """One method of the API that the asked node answers with a stream, for as long as it takes."""
+
+    name: str
+    request: type[Message]
+    handle: StreamHandler
+    default_deadline_s: float = 3600.0
+    """For a caller that gives none. Nothing is cut off at it."""

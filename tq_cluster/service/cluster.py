@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import aclosing
 
 from tq.v1 import cluster_service_pb2 as pb
 from tq_cluster.core.validation import invalid
 from tq_cluster.errors import OutcomeUnknownError
 from tq_cluster.raft.door import Log
 from tq_cluster.service.authorization import Authorize, Verb
-from tq_cluster.service.call import Call, Method, Place, Repeat
+from tq_cluster.service.backups import Backups
+from tq_cluster.service.call import Call, Method, Place, Repeat, StreamMethod
 from tq_cluster.service.errors import refusal
 from tq_cluster.service.status import StatusBoard
 
@@ -22,14 +24,21 @@ class ClusterServicer:
     name = "tq.v1.ClusterService"
 
     def __init__(
-        self, *, log: Log, board: StatusBoard, members: Collection[str], authorize: Authorize
+        self,
+        *,
+        log: Log,
+        board: StatusBoard,
+        backups: Backups,
+        members: Collection[str],
+        authorize: Authorize,
     ) -> None:
         self._log = log
+        self._backups = backups
         self._board = board
         self._members = members
         self._authorize = authorize
 
-    def methods(self) -> Sequence[Method]:
+    def methods(self) -> Sequence[Method | StreamMethod]:
         """What this service answers."""
         return (
             Method(
@@ -52,6 +61,7 @@ class ClusterServicer:
                 handle=self.transfer_leadership,
                 repeat=Repeat.NEVER,
             ),
+            StreamMethod(name="Backup", request=pb.BackupRequest, handle=self.backup),
         )
 
     async def get_cluster_status(
@@ -81,3 +91,11 @@ class ClusterServicer:
         except TimeoutError as error:
             raise OutcomeUnknownError(f"nobody took over within {TRANSFER_S:g} s") from error
         return pb.TransferLeadershipResponse(leader_id=leader_id)
+
+    async def backup(
+        self, request: pb.BackupRequest, call: Call
+    ) -> AsyncGenerator[pb.BackupResponse, None]:
+        self._authorize(call.caller.principal, Verb.OPERATE, call.caller.namespace, "")
+        async with aclosing(self._backups.stream(request)) as parts:
+            async for part in parts:
+                yield part

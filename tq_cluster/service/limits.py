@@ -9,8 +9,8 @@ from tq_cluster.core.limits import DEFAULT_LIMITS
 MESSAGE_BYTES_MAX = DEFAULT_LIMITS.message_bytes_max
 CONNECTION_AGE_MS = 300_000
 """After this a client's connection is closed gently, so that load moves after a failover."""
-CONNECTION_AGE_GRACE_MS = 90_000
-"""Above the longest long poll."""
+CONNECTION_AGE_GRACE_MS = 6 * 3_600_000
+"""Above the longest long poll, and above the longest backup: new calls go elsewhere meanwhile."""
 KEEPALIVE_MS = 10_000
 KEEPALIVE_TIMEOUT_MS = 5_000
 PING_INTERVAL_MIN_MS = 5_000

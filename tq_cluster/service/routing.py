@@ -10,9 +10,10 @@ import logging
 import random
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import grpc
 import grpc.aio
@@ -27,7 +28,16 @@ from tq_cluster.errors import (
 )
 from tq_cluster.service import errors
 from tq_cluster.service.authorization import Authenticate, authenticate
-from tq_cluster.service.call import Call, Header, Method, Repeat, certain_s, margin_s, number_in
+from tq_cluster.service.call import (
+    Call,
+    Header,
+    Method,
+    Repeat,
+    StreamMethod,
+    certain_s,
+    margin_s,
+    number_in,
+)
 from tq_cluster.service.errors import DETAILS_KEY, CallError
 from tq_cluster.service.forwarding import BrokenError, Forwarder, NotTakenError
 from tq_cluster.service.links import metadata_of
@@ -102,24 +112,46 @@ class Router:
                 reply = await self._resolve(method, raw, call)
             else:
                 reply = await self._traced(self._tracing, method, raw, call)
-        except Exception as error:  # every failure leaves by the one table
-            failed = errors.failure(error)
-            if isinstance(error, FatalError):
-                # A damaged row, for one: the other nodes' are whole, and can answer.
-                self._fatal(error)
-            if failed is None:
-                request_id = request_id or uuid.uuid4().hex
-                _logger.exception("call failed", extra={"path": path, "call": request_id})
-                failed = errors.internal(request_id)
-            trailing = [*self._trailing(request_id), (DETAILS_KEY, failed.details)]
-            await context.abort(failed.code, failed.message, tuple(trailing))
+        except Exception as error:  # noqa: BLE001  # every failure leaves by the one table
+            await self._fail(error, path, request_id, context)
         else:
             context.set_trailing_metadata(tuple(self._trailing(request_id)))
             return reply
         finally:
             self.calls -= 1
 
-    def _admit(self, method: Method, path: str, context: Context) -> Call:
+    async def stream(self, method: StreamMethod, path: str, raw: bytes, context: Context) -> None:
+        """Answer one call with a stream, at this node; its trailing metadata says who leads."""
+        self.calls += 1
+        request_id = ""
+        try:
+            call = self._admit(method, path, context)
+            request_id = call.request_id
+            async with aclosing(method.handle(method.request.FromString(raw), call)) as parts:
+                async for part in parts:
+                    await context.write(part.SerializeToString())
+        except Exception as error:  # noqa: BLE001  # as above
+            await self._fail(error, path, request_id, context)
+        else:
+            context.set_trailing_metadata(tuple(self._trailing(request_id)))
+        finally:
+            self.calls -= 1
+
+    async def _fail(
+        self, error: Exception, path: str, request_id: str, context: Context
+    ) -> NoReturn:
+        failed = errors.failure(error)
+        if isinstance(error, FatalError):
+            # A damaged row, for one: the other nodes' are whole, and can answer.
+            self._fatal(error)
+        if failed is None:
+            request_id = request_id or uuid.uuid4().hex
+            _logger.error("call failed", extra={"path": path, "call": request_id}, exc_info=error)
+            failed = errors.internal(request_id)
+        trailing = [*self._trailing(request_id), (DETAILS_KEY, failed.details)]
+        await context.abort(failed.code, failed.message, tuple(trailing))
+
+    def _admit(self, method: Method | StreamMethod, path: str, context: Context) -> Call:
         if self.calls > self._calls_max:
             raise errors.overloaded(self._calls_max)
         metadata = metadata_of(context.invocation_metadata())

@@ -11,7 +11,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from tq_cluster.errors import StartError
-from tq_cluster.service.call import Method
+from tq_cluster.service.call import Method, StreamMethod
 from tq_cluster.service.health import Health
 from tq_cluster.service.limits import SERVER_OPTIONS
 from tq_cluster.service.routing import Context, Router
@@ -22,7 +22,7 @@ class Servicer(Protocol):
 
     name: str
 
-    def methods(self) -> Sequence[Method]:
+    def methods(self) -> Sequence[Method | StreamMethod]:
         """What it answers."""
 
 
@@ -57,10 +57,22 @@ def bind(server: grpc.aio.Server, address: str) -> int:
         ) from error
 
 
-def _raw_handler(router: Router, method: Method, path: str) -> grpc.RpcMethodHandler[bytes, bytes]:
-    async def answer(raw: bytes, context: Context) -> bytes:
-        return await router.answer(method, path, raw, context)
+def _raw_handler(
+    router: Router, method: Method | StreamMethod, path: str
+) -> grpc.RpcMethodHandler[bytes, bytes]:
+    # No deserializers: bytes in, bytes out.
+    if isinstance(method, StreamMethod):
+        streamed = method
 
-    handler: Callable[[bytes, Context], Awaitable[bytes]] = answer
-    # No deserializer: bytes in, bytes out.
-    return grpc.unary_unary_rpc_method_handler(handler)
+        async def stream(raw: bytes, context: Context) -> None:
+            await router.stream(streamed, path, raw, context)
+
+        streaming: Callable[[bytes, Context], Awaitable[None]] = stream
+        return grpc.unary_stream_rpc_method_handler(streaming)
+    unary = method
+
+    async def answer(raw: bytes, context: Context) -> bytes:
+        return await router.answer(unary, path, raw, context)
+
+    answering: Callable[[bytes, Context], Awaitable[bytes]] = answer
+    return grpc.unary_unary_rpc_method_handler(answering)

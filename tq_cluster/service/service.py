@@ -17,6 +17,7 @@ from tq_cluster.service.authorization import (
     authorize,
 )
 from tq_cluster.service.backend import Committed, Leading
+from tq_cluster.service.backups import Backups, CopyState
 from tq_cluster.service.cluster import ClusterServicer
 from tq_cluster.service.forwarding import Forwarder
 from tq_cluster.service.health import Health
@@ -54,6 +55,7 @@ class Parts:
     clock: Clock
     vitals: Callable[[], Vitals]
     facts: Callable[[], ClusterFacts]
+    copy_state: CopyState
     membership: Callable[[], Membership | None]
     state_written_ms: int
     """When the state was last written before this start, by the wall clock."""
@@ -113,7 +115,11 @@ class Service:
             QueueServicer(leading=parts.leading, reads=reads, authorize=parts.authorize),
         )
         cluster = ClusterServicer(
-            log=parts.log, board=board, members=parts.apis, authorize=parts.authorize
+            log=parts.log,
+            board=board,
+            backups=Backups(log=parts.log, copy_state=parts.copy_state),
+            members=parts.apis,
+            authorize=parts.authorize,
         )
         self._health = Health(
             log=parts.log,

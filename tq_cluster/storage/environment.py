@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import struct
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +15,7 @@ import lmdb
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import StartError
 from tq_cluster.storage.rows import TABLE_COUNT, CorruptRowError, seal, unseal
+from tq_cluster.storage.views import LmdbView
 
 STATE_FORMAT: Final = 1
 
@@ -95,6 +98,21 @@ def check_state(file: Path, *, rows: bool) -> AppliedAt:
     With ``rows``, read every one of them, at a pace that leaves room for others in the process, and
     raise CorruptRowError for the first that is damaged.
     """
+    with _opened(file) as (txn, tables):
+        if rows:
+            _read_all(txn, tables[:TABLE_COUNT])
+        return read_applied(txn, tables) or EMPTY
+
+
+@contextmanager
+def read_state(file: Path) -> Iterator[LmdbView]:
+    """Show the state in a file of its own; StartError when it is no state."""
+    with _opened(file) as (txn, tables):
+        yield LmdbView(txn, tables, read_applied(txn, tables) or EMPTY)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[lmdb.Transaction[bytes], list[lmdb._Database]]]:
     try:
         with lmdb.open(
             str(file),
@@ -109,9 +127,7 @@ def check_state(file: Path, *, rows: bool) -> AppliedAt:
                 for number in range(TABLE_COUNT + 1)
             ]
             with environment.begin() as txn:
-                if rows:
-                    _read_all(txn, tables[:TABLE_COUNT])
-                return read_applied(txn, tables) or EMPTY
+                yield txn, tables
     except lmdb.Error as error:
         raise StartError(f"{file} is no state: {error}") from error
 

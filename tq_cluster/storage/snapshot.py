@@ -48,22 +48,24 @@ def make_snapshot(
     store: Store,
     folder: Path,
     *,
+    name: str = "outgoing",
     bytes_per_s: int = COPY_BYTES_PER_S,
     room_spared_bytes: int = ROOM_SPARED_BYTES,
 ) -> SnapshotFile:
     """Copy the state of the last commit to a file in ``folder``, every row checked.
 
-    Raises SnapshotError when the disk lacks room, and CorruptRowError when this node's own state is
+    ``name`` is how the file's name begins: two that are made at once must differ in it. Raises
+    SnapshotError when the disk lacks room, and CorruptRowError when this node's own state is
     damaged: the process must end then.
     """
     _require_room(folder, store.used_bytes(), room_spared_bytes)
-    partial = folder / f"outgoing-{threading.get_ident()}.partial"
+    partial = folder / f"{name}-{threading.get_ident()}.partial"
     try:
         with partial.open("wb") as file:
             crc = _copy(store, file.fileno(), bytes_per_s)
             size = file.tell()
         applied = check_state(partial, rows=True)
-        path = folder / f"outgoing-{applied.index}-{applied.term}-{crc:08x}"
+        path = folder / f"{name}-{applied.index}-{applied.term}-{crc:08x}"
         partial.replace(path)
     except OSError as error:
         raise SnapshotError(f"the state cannot be copied to {folder}: {error}") from error

@@ -1,0 +1,137 @@
+"""tq-cluster restore: what it refuses, and that nothing half made is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.storage.test_backup import MAKER
+from tests.test_node import run, write_config
+from tq_cluster import config, restore
+from tq_cluster.clock import Clock
+from tq_cluster.core.operations import FormCluster
+from tq_cluster.errors import StartError
+from tq_cluster.raft.identity import data_in
+from tq_cluster.storage.backup import make_backup, write_backup
+from tq_cluster.storage.directory import StateDirectory
+from tq_cluster.storage.offline import decide_offline
+from tq_cluster.storage.store import Store
+
+
+class StoppedClock(Clock):
+    """Shows one instant."""
+
+    def __init__(self, wall_ms: int) -> None:
+        self._wall_ms = wall_ms
+
+    def monotonic_s(self) -> float:
+        return 0.0
+
+    def wall_ms(self) -> int:
+        return self._wall_ms
+
+
+NOW = StoppedClock(MAKER.made_at_ms + 1)
+
+
+@pytest.fixture
+def backup(tmp_path: Path) -> Path:
+    states = StateDirectory(tmp_path / "old")
+    store = Store(states.current.path)
+    store.apply(2, 1, b"")
+    formed = FormCluster(cluster_id="c-1", members={"n1": "i-1"}, wall_ms=0)
+    decide_offline(store, formed, now_ms=MAKER.made_at_ms)
+    store.commit()
+    path = tmp_path / "backup"
+    made = make_backup(store, states.snapshots, MAKER)
+    write_backup(made, path)
+    made.close()
+    store.close()
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> config.NodeConfig:
+    return config.load(write_config(tmp_path), {}, {})
+
+
+def test_a_directory_that_holds_anything_is_left_as_it_is(
+    backup: Path, settings: config.NodeConfig
+) -> None:
+    settings.data_dir.mkdir()
+    (settings.data_dir / "CURRENT").write_text("mine")
+
+    with pytest.raises(StartError, match="holds CURRENT: a backup is restored into an empty"):
+        restore.restore(backup, settings, NOW)
+
+    assert (settings.data_dir / "CURRENT").read_text() == "mine"
+
+
+def test_a_damaged_backup_leaves_an_empty_directory(
+    backup: Path, settings: config.NodeConfig
+) -> None:
+    content = bytearray(backup.read_bytes())
+    content[5_000] ^= 1
+    backup.write_bytes(content)
+
+    with pytest.raises(StartError, match="not those that its SHA-256 was made of"):
+        restore.restore(backup, settings, NOW)
+
+    assert data_in(settings.data_dir) == []
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(
+    backup: Path, settings: config.NodeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tq_cluster.raft.restoring.ROOM_SPARED_BYTES", 2**60)
+
+    with pytest.raises(StartError, match="MiB free; to restore this backup takes"):
+        restore.restore(backup, settings, NOW)
+
+    assert data_in(settings.data_dir) == []
+
+
+def test_a_clock_from_before_the_backup_is_refused(
+    backup: Path, settings: config.NodeConfig
+) -> None:
+    with pytest.raises(StartError, match="set the clock right first, fencing tokens go by it"):
+        restore.restore(backup, settings, StoppedClock(MAKER.made_at_ms - 3_600_000))
+
+    assert not settings.data_dir.exists()
+
+
+def test_a_restore_that_was_cut_short_is_no_node(
+    backup: Path, settings: config.NodeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tq_cluster.raft.restoring.write_identity", cut)
+    monkeypatch.setattr("tq_cluster.raft.restoring._sweep", lambda path: None)  # as SIGKILL does
+    with pytest.raises(KeyboardInterrupt):
+        restore.restore(backup, settings, NOW)
+
+    started = run("serve", "--config", str(settings.data_dir.parent / "node.yaml"))
+
+    assert started.returncode == 2
+    assert "but no identity file" in started.stderr
+
+
+def test_the_commands_say_what_they_did_and_what_is_next(
+    backup: Path, settings: config.NodeConfig
+) -> None:
+    path = str(settings.data_dir.parent / "node.yaml")
+
+    checked = run("check-backup", str(backup))
+    restored = run("restore", "--backup", str(backup), "--config", path)
+    again = run("restore", "--backup", str(backup), "--config", path)
+
+    assert checked.returncode == 0
+    assert f"{backup} is whole." in checked.stdout
+    assert "up to entry:" in checked.stdout
+    assert restored.returncode == 0, restored.stderr
+    assert "holds node n1 of a new cluster" in restored.stdout
+    assert again.returncode == 2
+    assert "a backup is restored into an empty directory" in again.stderr
+    assert list(backup.parent.glob("*.checking")) == []

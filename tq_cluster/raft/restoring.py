@@ -1,0 +1,139 @@
+"""A data directory made of a backup: one member of a cluster that is yet to be formed.
+
+Every member is made of the same file, each on its own: what is changed on the way depends on the
+file alone. They form a cluster like empty nodes do, once all have answered and have the same origin
+(formation.py); its id, its incarnations and its first token are drawn then.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NoReturn
+
+from tq.internal.v1 import backup_pb2
+from tq_cluster.core.operations import EndLeases, LeaveCluster
+from tq_cluster.core.types import AppliedAt
+from tq_cluster.errors import FatalError, StartError
+from tq_cluster.raft.disk import FileDisk
+from tq_cluster.raft.identity import Identity, Origin, data_in, new_incarnation, write_identity
+from tq_cluster.raft.journal import Journal
+from tq_cluster.raft.records import Vote
+from tq_cluster.raft.syncer import InlineSyncer
+from tq_cluster.storage.backup import check_extracted, extract_state, read_header
+from tq_cluster.storage.directory import StateDirectory
+from tq_cluster.storage.environment import DATA_FILE
+from tq_cluster.storage.files import make_folder
+from tq_cluster.storage.lock import DirectoryLock
+from tq_cluster.storage.offline import decide_offline
+from tq_cluster.storage.store import Store
+
+ROOM_SPARED_BYTES: Final = 64 * 2**20
+SLICE_TASKS: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What was made of a backup."""
+
+    header: backup_pb2.BackupHeader
+    applied: AppliedAt
+    """Where the new log begins."""
+    incarnation: str
+
+
+def restore_data(
+    backup: Path, path: Path, *, node_id: str, draw: random.Random, group_id: int = 0
+) -> Restored:
+    """Make the data directory of ``node_id`` of a backup.
+
+    Raises BackupError for a file that is damaged, and StartError where ``path`` holds anything or
+    lacks room; nothing is left behind then. The identity is written last: a directory on which this
+    was cut short has none, and no node starts on it.
+    """
+    header = read_header(backup)
+    make_folder(path)
+    lock = DirectoryLock(path / "node.lock")
+    try:
+        _require_empty(path)
+        _require_room(path, header.state_bytes)
+        try:
+            applied = _make(backup, path)
+            incarnation = new_incarnation(draw)
+            origin = Origin(backup_id=header.backup_id, index=applied.index, term=applied.term)
+            identity = Identity(
+                node_id=node_id, group_id=group_id, incarnation=incarnation, origin=origin
+            )
+            write_identity(path, identity)
+        except BaseException:
+            _sweep(path)
+            raise
+    finally:
+        lock.release()
+    return Restored(header=header, applied=applied, incarnation=incarnation)
+
+
+def _make(backup: Path, path: Path) -> AppliedAt:
+    state = StateDirectory(path).current.path
+    header = extract_state(backup, state / DATA_FILE)
+    check_extracted(backup, state / DATA_FILE, header)
+    store = Store(state)
+    try:
+        _begin_anew(store, header)
+        applied = store.applied
+    finally:
+        store.close()
+    disk = FileDisk(path / "journal")
+    try:
+        journal = Journal(disk, InlineSyncer(), on_fatal=_raise)
+        journal.reset(applied.index, applied.term)
+        # The new cluster's terms go on above those of the log that it inherits.
+        journal.set_vote(Vote(applied.term, None))
+        journal.close()
+    finally:
+        disk.close()
+    return applied
+
+
+def _begin_anew(store: Store, header: backup_pb2.BackupHeader) -> None:
+    """End every lease of the cluster that was backed up, and leave that cluster."""
+    now_ms = header.log_time_ms
+    while decide_offline(store, EndLeases(quarantine=False, tasks_max=SLICE_TASKS), now_ms).more:
+        store.commit()
+    decide_offline(store, LeaveCluster(made_at_ms=header.made_at_ms), now_ms)
+    store.commit()
+
+
+def _require_empty(path: Path) -> None:
+    if found := data_in(path):
+        raise StartError(
+            f"{path} holds {', '.join(found[:3])}: a backup is restored into an empty directory;"
+            " move what is there away, or name another data_dir"
+        )
+
+
+def _require_room(path: Path, state_bytes: int) -> None:
+    free = os.statvfs(path)
+    free_bytes = free.f_bavail * free.f_frsize
+    needed_bytes = state_bytes + state_bytes // 4 + ROOM_SPARED_BYTES
+    if free_bytes < needed_bytes:
+        raise StartError(
+            f"{path} has {free_bytes >> 20} MiB free; to restore this backup takes"
+            f" {needed_bytes >> 20} MiB"
+        )
+
+
+def _sweep(path: Path) -> None:
+    for name in data_in(path):
+        found = path / name
+        if found.is_dir():
+            shutil.rmtree(found)
+        else:
+            found.unlink()
+
+
+def _raise(error: FatalError) -> NoReturn:
+    raise error

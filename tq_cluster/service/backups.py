@@ -1,0 +1,119 @@
+"""ClusterService.Backup: a copy of this node's state, streamed while everything goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from typing import Protocol
+
+from tq.internal.v1 import backup_pb2
+from tq.v1 import cluster_service_pb2 as pb
+from tq.v1 import errors_pb2
+from tq_cluster.core.operations import Refused
+from tq_cluster.errors import OverloadedError
+from tq_cluster.raft.door import Log
+from tq_cluster.service.errors import no_leader, refusal
+
+CATCH_UP_S = 10.0
+LOOK_S = 0.01
+
+
+class NoRoomError(Exception):
+    """The copy could not be made: the disk lacks room, or failed. Nothing has changed."""
+
+
+class Copy(Protocol):
+    """A copy of the state, as the bytes of a backup file."""
+
+    @property
+    def header(self) -> backup_pb2.BackupHeader:
+        """What it holds."""
+
+    @property
+    def file_bytes(self) -> int:
+        """How long the whole file is."""
+
+    def pieces(self) -> Iterator[bytes]:
+        """The file from its first byte to its last; slow."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+CopyState = Callable[[], Callable[[], Copy]]
+"""Makes everything applied so far durable; the result then copies it, slowly, in a thread."""
+
+
+class Backups:
+    """Makes one backup at a time."""
+
+    def __init__(self, *, log: Log, copy_state: CopyState) -> None:
+        self._log = log
+        self._copy_state = copy_state
+        self._busy = False
+
+    async def stream(self, request: pb.BackupRequest) -> AsyncGenerator[pb.BackupResponse, None]:
+        """The parts of the answer."""
+        await self._catch_up(request.min_applied_index)
+        if self._busy:
+            raise OverloadedError("a backup of this node is being made already")
+        self._busy = True
+        try:
+            async with aclosing(self._parts()) as parts:
+                async for part in parts:
+                    yield part
+        finally:
+            self._busy = False
+
+    async def _parts(self) -> AsyncGenerator[pb.BackupResponse, None]:
+        loop = asyncio.get_running_loop()
+        making = loop.run_in_executor(None, self._copy_state())
+        try:
+            copy = await asyncio.shield(making)
+        except NoRoomError as error:
+            reason = errors_pb2.ERROR_REASON_DISK_PRESSURE
+            raise refusal(Refused(reason=reason, message=str(error))) from error
+        except asyncio.CancelledError:
+            making.add_done_callback(_closed)
+            raise
+        pieces = copy.pieces()
+        try:
+            yield pb.BackupResponse(summary=_summary(copy))
+            while True:
+                piece = await loop.run_in_executor(None, next, pieces, b"")
+                if not piece:
+                    return
+                yield pb.BackupResponse(data=piece)
+        finally:
+            copy.close()
+
+    async def _catch_up(self, index: int) -> None:
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + CATCH_UP_S
+        while (applied := self._log.status().applied_index) < index:
+            if loop.time() > give_up_s:
+                raise no_leader(
+                    f"this node has applied entry {applied} and not yet {index}: ask another node"
+                )
+            await asyncio.sleep(LOOK_S)
+
+
+def _closed(making: asyncio.Future[Copy]) -> None:
+    if making.exception() is None:
+        making.result().close()
+
+
+def _summary(copy: Copy) -> pb.BackupSummary:
+    header = copy.header
+    summary = pb.BackupSummary(
+        cluster_id=header.cluster_id,
+        node_id=header.node_id,
+        version=header.version,
+        cluster_version=header.cluster_version,
+        applied_index=header.applied_index,
+        applied_term=header.applied_term,
+        file_bytes=copy.file_bytes,
+    )
+    summary.made_at.FromMilliseconds(header.made_at_ms)
+    return summary
