@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -34,24 +34,27 @@ ConfigFile = Annotated[
 ]
 
 
-def _command(
-    name: str,
-) -> Callable[[Callable[[config.NodeConfig], None]], Callable[[config.NodeConfig], None]]:
-    """Register what is done with a node's configuration, with a flag for every setting of it."""
+Function = TypeVar("Function", bound=Callable[..., None])
 
-    def register(
-        function: Callable[[config.NodeConfig], None],
-    ) -> Callable[[config.NodeConfig], None]:
-        def run(config_file: ConfigFile = None, **given: str | None) -> None:
+
+def _command(name: str) -> Callable[[Function], Function]:
+    """Register a function of a node's configuration, with a flag for every setting of it.
+
+    What else the function takes are options of its own.
+    """
+
+    def register(function: Function) -> Function:
+        def run(config_file: ConfigFile = None, **given: Any) -> None:  # noqa: ANN401 - as typer parsed them
             flags = {
                 setting.field: text
                 for setting in config.SETTINGS
-                if (text := given[setting.parameter]) is not None
+                if (text := given.pop(setting.parameter)) is not None
             }
-            function(config.load(config_file, os.environ, flags))
+            function(config.load(config_file, os.environ, flags), **given)
 
+        _, *own = inspect.signature(function, eval_str=True).parameters.values()
         file, _ = inspect.signature(run, eval_str=True).parameters.values()
-        parameters = [file.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, file)]
         for setting in config.SETTINGS:
             about = f"{setting.help}  [${setting.environment}]"
             option = typer.Option(setting.flag, help=about, show_default=False)
@@ -121,18 +124,15 @@ def check_backup(
     typer.echo(restore.check(file, scratch))
 
 
-@app.command("restore")
+@_command("restore")
 def restore_command(
+    settings: config.NodeConfig,
     backup: Annotated[Path, typer.Option(help="What tq-admin backup wrote.")],
-    config_file: ConfigFile = None,
-    node_id: NodeId = None,
-    data_dir: DataDir = None,
 ) -> None:
     """Make the data directory of one member of a new cluster of a backup.
 
     Run it for every member, on the same file; then start them. data_dir has to be empty.
     """
-    settings = _load(config_file, node_id, data_dir, None, None, None, None, None)
     # As above.
     from tq_cluster import restore  # noqa: PLC0415
     from tq_cluster.clock import SystemClock  # noqa: PLC0415

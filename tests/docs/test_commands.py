@@ -66,6 +66,8 @@ make says what it would do.
 NAMED = {
     "tq-admin queues configure",
     "tq-admin queues resume",
+    "tq-cluster check-backup",
+    "tq-cluster restore",
     "tq-cluster serve",
     "tq-worker check",
     "tq-worker run",
@@ -107,7 +109,17 @@ CONTAINERS = (
     "tests/compose/test_compose.py::"
     "test_containers_killed_and_paused_cost_no_task_and_the_cluster_heals"
 )
+RESTORING = (
+    "tests/recovery/test_backup_and_restore.py::"
+    "test_a_new_cluster_made_of_a_backup_has_its_tasks_and_none_of_its_leases"
+)
+RESTORE_COMMAND = (
+    "tests/recovery/test_restore_command.py::test_the_commands_say_what_they_did_and_what_is_next"
+)
 BY_ANOTHER_TEST = {
+    "tq-admin backup FILE": RESTORING,
+    "tq-cluster check-backup FILE": RESTORE_COMMAND,
+    "tq-cluster restore --backup FILE --config node.yaml": RESTORE_COMMAND,
     "buf generate --path proto/tq/v1 --template go.gen.yaml": GENERATING,
     "protoc -I proto --java_out=gen --grpc-java_out=gen proto/tq/v1/*.proto": GENERATING,
     "protoc -I proto --csharp_out=gen --grpc_out=gen "
