@@ -85,9 +85,14 @@ def test_the_first_leader_knows_who_forms_the_cluster() -> None:
 
 def test_a_wiped_node_stays_a_stranger_and_says_so() -> None:
     async def scenario(cluster: Cluster) -> None:
+        cluster.load.on = False
         await cluster.start()
         leader = await cluster.await_leader()
-        await cluster.put(b"before the loss")
+        index = await cluster.put(b"before the loss")
+        await cluster.until(
+            "every disk has it",
+            lambda: all(host.journal.durable_last_index() >= index for host in cluster.machines),
+        )
         wiped = cluster.followers()[0]
         wiped.kill()
         wipe(wiped)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
@@ -23,8 +25,8 @@ class Observed(Protocol):
         """As it was last open."""
 
     @property
-    def state_entries(self) -> list[Applied]:
-        """What it has applied, as far as a power cut now would leave it."""
+    def state_index(self) -> int:
+        """The last entry that it has applied, as far as a power cut now would leave it."""
 
 
 class Checker:
@@ -33,11 +35,47 @@ class Checker:
     def __init__(self, hosts: Mapping[str, Observed]) -> None:
         self._hosts = hosts
         self._leaders: dict[int, str] = {}
+        self._written: dict[tuple[int, int], tuple[int, int | None]] = {}
+        """(index, term): (CRC of the entry, term of the entry before it)."""
         self._chosen: dict[int, tuple[int, bytes]] = {}
         self._chosen_by_term: dict[int, int] = {}
         """The term in which an entry was first applied: it was committed in that one or before."""
         self.acked: dict[int, tuple[int, bytes]] = {}
         """index: (term, entry) of what callers were told is committed."""
+        self._unsafe: dict[int, tuple[int, bytes]] = {}
+        """Of those, what may not be in the states of a majority yet."""
+        self.losses: Counter[str] = Counter()
+        """Per host how often its log became shorter, or was opened."""
+
+    # ------------------------------------------------------------------ at every write
+
+    def appended(self, host: Observed, index: int, term: int, entry: bytes) -> None:
+        """Log matching, step by step: index and term name one entry, and all that came before."""
+        written = (zlib.crc32(entry), host.journal.term_at(index - 1))
+        known = self._written.setdefault((index, term), written)
+        if known != written:
+            raise Violation(
+                f"{host.name} wrote {entry[:40]!r} as entry {index} of term {term}, after one of"
+                f" term {written[1]}; elsewhere it is another, or follows one of term {known[1]}"
+            )
+
+    def opened(self, host: Observed) -> None:
+        """A disk is back: what is on it is what was written to it."""
+        journal = host.journal
+        for index in range(journal.first_index + 1, journal.last_index + 1):
+            entry, _, term = journal.entry(index)
+            self.appended(host, index, term, entry)
+        self.lost(host)
+
+    def lost(self, host: Observed) -> None:
+        """A log has become shorter, or was found so: what was acknowledged is still durable."""
+        holders = sorted(other.state_index for other in self._hosts.values())
+        # What a majority has in its state stays there: only what came later can be lost.
+        safe = holders[(len(holders) - 1) // 2]
+        self._unsafe = {index: told for index, told in self._unsafe.items() if index > safe}
+        for index, (term, entry) in self._unsafe.items():
+            self._check_durable(index, term, entry)
+        self.losses[host.name] += 1
 
     # ------------------------------------------------------------------ as it happens
 
@@ -71,7 +109,7 @@ class Checker:
 
     def acknowledged(self, index: int, term: int, entry: bytes) -> None:
         """What a caller is told is on a majority's disks."""
-        self.acked[index] = (term, entry)
+        self.acked[index] = self._unsafe[index] = (term, entry)
         self._check_durable(index, term, entry)
 
     def confirmed(self, asked_after: int, index: int, name: str) -> None:
@@ -82,7 +120,7 @@ class Checker:
                 f"had been acknowledged before it asked: a stale read"
             )
 
-    # ------------------------------------------------------------------ now and then
+    # ------------------------------------------------------------------ of everything
 
     def check_logs(self) -> None:
         """Log matching; what was acknowledged is still durable on a majority."""
@@ -140,6 +178,5 @@ def _holds(host: Observed, index: int, term: int) -> bool:
     journal = host.journal
     if index <= journal.durable_last_index() and journal.term_at(index) == term:
         return True
-    # Compacted: then the state has it, durably.
-    entries = host.state_entries
-    return len(entries) >= index and entries[index - 1][:2] == (index, term)
+    # Compacted: then the state has it, durably, and it is the one that all have applied.
+    return host.state_index >= index

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from tests.simulation.checker import Checker
+from tests.simulation.faults import USUAL_LATENCY_S
 from tests.simulation.host import Host
 from tests.simulation.network import ModelledNetwork
 from tests.simulation.virtual_loop import VirtualLoop
@@ -16,7 +16,8 @@ from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import NotLeaderError, OutcomeUnknownError, TqError
 from tq_cluster.raft.settings import RaftSettings
 
-CHECK_EVERY_S = 0.25
+LOAD_SLICE_S = 0.5
+"""A step of load is the load of so long."""
 
 
 @dataclass
@@ -47,9 +48,9 @@ class Cluster:
         *,
         size: int = 3,
         settings: RaftSettings | None = None,
+        skewed: bool = False,
     ) -> None:
         self.loop = loop
-        self.tasks: set[asyncio.Task[None]] = set()
         self.draw = random.Random(seed)
         self.network = ModelledNetwork(loop, random.Random(f"{seed}/network"))
         names = [f"n{number + 1}" for number in range(size)]
@@ -62,12 +63,13 @@ class Cluster:
                 network=self.network,
                 settings=settings or RaftSettings(),
                 seed=seed,
+                skewed=skewed,
             )
             for name in names
         }
         self.checker = Checker(self.hosts)
         self.load = Load()
-        self._checking = True
+        self._load_slices = 0
         self.deaths: list[tuple[str, BaseException]] = []
         for host in self.hosts.values():
             host.checker = self.checker
@@ -76,34 +78,39 @@ class Cluster:
 
     def stop_checking(self) -> None:
         """For a scenario in which no promise holds."""
-        self._checking = False
         for host in self.hosts.values():
             host.checker = None
 
     async def start(self) -> None:
         for host in self.hosts.values():
             await host.start()
-        self._check_soon()
 
-    def _check_soon(self) -> None:
-        if self._checking:
-            self.checker.check_logs()
-        self.loop.call_later(CHECK_EVERY_S, self._check_soon)
+    @property
+    def machines(self) -> list[Host]:
+        return list(self.hosts.values())
 
     def _died(self, host: Host, error: BaseException) -> None:
-        self.deaths.append((host.name, error))
         self.note(f"{host.name} died: {error}")
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run it beside everything else."""
-        task = self.loop.create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        if not host.disk.fail_syncs:
+            self.deaths.append((host.name, error))
 
     def note(self, what: str) -> None:
         self.load.trace.append(f"{self.loop.time():.6f} {what}")
 
     # ------------------------------------------------------------------ callers
+
+    def take_load(self) -> None:
+        """Propose entries for a while."""
+        self.load.on = True
+        self._load_slices += 1
+        for host in self.hosts.values():
+            if host.up:
+                self._propose_later(host)
+        self.loop.call_later(LOAD_SLICE_S, self._end_load_slice)
+
+    def _end_load_slice(self) -> None:
+        self._load_slices -= 1
+        self.load.on = self._load_slices > 0
 
     def _attend(self, host: Host) -> None:
         replica = host.replica
@@ -232,12 +239,9 @@ class Cluster:
         """End all faults; every node comes to hold and apply the same, which is checked."""
         self.load.on = False
         self.network.heal()
-        self.network.conditions.latency_s = (0.0002, 0.001)
+        self.network.conditions.latency_s = USUAL_LATENCY_S
         for host in self.hosts.values():
-            host.resume()
-            if not host.up:
-                await host.start()
-            host.syncer.delay_s = (0.0002, 0.004)
+            host.recover(self.draw)
         await self.put(b"the last one", within_s=within_s)
         await self.until(
             "every node has applied the same",

@@ -1,147 +1,210 @@
-"""Random faults: one seed, one sequence of them."""
+"""What can be done to a cluster: each fault begins at its step and ends by itself."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections.abc import Callable
+from typing import Protocol
 
-from tests.simulation.cluster import Cluster
-from tests.simulation.host import Host
+from tests.simulation.host import USUAL_FSYNC_S, Host
+from tests.simulation.network import ModelledNetwork
+from tests.simulation.virtual_loop import VirtualLoop
+from tq_cluster.errors import NotLeaderError
+from tq_cluster.raft.door import Role
+
+USUAL_LATENCY_S = (0.0002, 0.001)
+
+WEIGHTS = {
+    "kill": 4,
+    "cut_power": 3,
+    "cut_all_power": 1,
+    "pause": 4,
+    "stall": 2,
+    "stall_all": 1,
+    "isolate": 3,
+    "one_way": 3,
+    "break_links": 3,
+    "slow_disk": 2,
+    "very_slow_disk": 2,
+    "broken_disk": 1,
+    "slow_network": 2,
+    "hand_over": 3,
+    "set_clock": 1,
+}
+
+
+class Victim(Protocol):
+    """A cluster that faults are done to."""
+
+    loop: VirtualLoop
+    network: ModelledNetwork
+
+    @property
+    def machines(self) -> list[Host]: ...
+
+    def leader(self) -> Host | None: ...
+
+    def note(self, what: str) -> None: ...
 
 
 class Faults:
-    """Hurts a cluster for a while."""
+    """Hurts a cluster. Every method is a kind of step and draws from that step's randomness."""
 
-    def __init__(self, cluster: Cluster, draw: random.Random) -> None:
-        self._cluster = cluster
-        self._draw = draw
+    def __init__(self, victim: Victim) -> None:
+        self._victim = victim
+        self._handing_over: asyncio.Task[None] | None = None
 
-    async def run(self, for_s: float) -> None:
-        """One fault after another; each ends by itself, so they overlap."""
-        loop = self._cluster.loop
-        end_s = loop.time() + for_s
-        kinds: list[tuple[int, Callable[[], None]]] = [
-            (4, self._kill),
-            (3, self._cut_power),
-            (1, self._cut_all_power),
-            (4, self._pause),
-            (3, self._isolate),
-            (3, self._one_way),
-            (3, self._break_links),
-            (2, self._slow_disk),
-            (2, self._slow_network),
-            (2, self._transfer),
-        ]
-        weights = [weight for weight, _ in kinds]
-        while loop.time() < end_s:
-            await asyncio.sleep(self._draw.uniform(0.05, 1.2))
-            (_, fault), *_ = self._draw.choices(kinds, weights)
-            fault()
-
-    def _host(self, *, leader: float = 0.5) -> Host | None:
-        """A host that runs; the leader with that probability."""
-        up = [host for host in self._cluster.hosts.values() if host.up and not host.paused]
-        if not up:
-            return None
-        leading = self._cluster.leader()
-        if leading in up and self._draw.random() < leader:
-            return leading
-        return self._draw.choice(up)
-
-    def _later(self, least_s: float, most_s: float, end: Callable[[], None]) -> None:
-        self._cluster.loop.call_later(self._draw.uniform(least_s, most_s), end)
-
-    def _restart(self, host: Host) -> None:
-        async def restart() -> None:
-            if not host.up:
-                self._cluster.note(f"{host.name} starts")
-                await host.start()
-
-        self._cluster.spawn(restart())
-
-    def _kill(self) -> None:
-        host = self._host()
+    def kill(self, draw: random.Random) -> None:
+        host = self._host(draw)
         if host is not None:
-            self._cluster.note(f"{host.name} is killed")
+            self._victim.note(f"{host.name} is killed")
             host.kill()
-            self._later(0.01, 2.0, lambda: self._restart(host))
+            self._restart_later(host, draw.uniform(0.01, 2.0))
 
-    def _cut_power(self) -> None:
-        host = self._host()
+    def cut_power(self, draw: random.Random) -> None:
+        host = self._host(draw)
         if host is not None:
-            self._cluster.note(f"power cut at {host.name}")
+            self._victim.note(f"power cut at {host.name}")
             host.cut_power()
-            self._later(0.05, 2.0, lambda: self._restart(host))
+            self._restart_later(host, draw.uniform(0.05, 2.0))
 
-    def _cut_all_power(self) -> None:
-        self._cluster.note("power cut everywhere")
-        for host in self._cluster.hosts.values():
+    def cut_all_power(self, draw: random.Random) -> None:
+        self._victim.note("power cut everywhere")
+        for host in self._victim.machines:
             if host.up:
-                host.resume()
                 host.cut_power()
-            self._later(0.05, 1.0, lambda host=host: self._restart(host))  # type: ignore[misc]
+            self._restart_later(host, draw.uniform(0.05, 1.0))
 
-    def _pause(self) -> None:
-        host = self._host(leader=0.7)
-        if host is not None:
-            self._cluster.note(f"{host.name} pauses")
-            host.pause()
-            self._later(0.05, 2.5, host.resume)
+    def pause(self, draw: random.Random) -> None:
+        self._pause(self._host(draw, leader=0.7), draw.uniform(0.05, 2.5))
 
-    def _isolate(self) -> None:
-        host = self._host(leader=0.7)
+    def stall(self, draw: random.Random) -> None:
+        """Something holds the loop for longer than it should."""
+        self._pause(self._host(draw, leader=0.7), draw.uniform(0.05, 0.3))
+
+    def stall_all(self, draw: random.Random) -> None:
+        """All nodes on one machine that has too much to do."""
+        for host in self._victim.machines:
+            if host.up and not host.paused:
+                self._pause(host, draw.uniform(0.05, 0.3))
+
+    def isolate(self, draw: random.Random) -> None:
+        host = self._host(draw, leader=0.7)
         if host is not None:
-            self._cluster.note(f"{host.name} is cut off")
+            self._victim.note(f"{host.name} is cut off")
             for other in self._others(host):
-                self._block(host.name, other, 0.2, 3.0)
-                self._block(other, host.name, 0.2, 3.0)
+                self._block(host.name, other, draw.uniform(0.2, 3.0))
+                self._block(other, host.name, draw.uniform(0.2, 3.0))
 
-    def _one_way(self) -> None:
-        host = self._host()
+    def one_way(self, draw: random.Random) -> None:
+        host = self._host(draw)
         if host is not None:
-            other = self._draw.choice(self._others(host))
-            self._cluster.note(f"nothing gets from {host.name} to {other}")
-            self._block(host.name, other, 0.1, 2.0)
+            other = draw.choice(self._others(host))
+            self._victim.note(f"nothing gets from {host.name} to {other}")
+            self._block(host.name, other, draw.uniform(0.1, 2.0))
 
-    def _break_links(self) -> None:
-        host = self._host()
+    def break_links(self, draw: random.Random) -> None:
+        host = self._host(draw)
         if host is not None:
-            other = self._draw.choice(self._others(host))
-            self._cluster.note(f"connection of {host.name} and {other} breaks")
-            self._cluster.network.break_links(host.name, other)
+            other = draw.choice(self._others(host))
+            self._victim.note(f"connection of {host.name} and {other} breaks")
+            self._victim.network.break_links(host.name, other)
 
-    def _others(self, host: Host) -> list[str]:
-        return [name for name in self._cluster.hosts if name != host.name]
+    def slow_disk(self, draw: random.Random) -> None:
+        self._slow_disk(self._host(draw), (0.02, 0.3), draw.uniform(0.2, 2.0))
 
-    def _block(self, source: str, target: str, least_s: float, most_s: float) -> None:
-        network = self._cluster.network
-        network.block(source, target)
-        self._later(least_s, most_s, lambda: network.unblock(source, target))
+    def very_slow_disk(self, draw: random.Random) -> None:
+        """Slower than an election takes."""
+        self._slow_disk(self._host(draw, leader=0.7), (0.3, 0.9), draw.uniform(0.2, 1.0))
 
-    def _slow_disk(self) -> None:
-        host = self._host()
+    def broken_disk(self, draw: random.Random) -> None:
+        """The next fsync fails: the process ends, and its disk is what a power cut leaves."""
+        host = self._host(draw)
         if host is not None:
-            syncer = host.syncer
-            syncer.delay_s = (0.02, 0.3)
-            self._later(0.2, 2.0, lambda: setattr(syncer, "delay_s", (0.0002, 0.004)))
+            self._victim.note(f"the disk of {host.name} fails")
+            host.fail_disk()
+            self._later(draw.uniform(0.2, 1.0), lambda: self._repair(host, draw))
 
-    def _slow_network(self) -> None:
-        conditions = self._cluster.network.conditions
-        conditions.latency_s = (0.001, self._draw.choice((0.02, 0.1)))
-        self._later(0.2, 2.0, lambda: setattr(conditions, "latency_s", (0.0002, 0.001)))
+    def slow_network(self, draw: random.Random) -> None:
+        conditions = self._victim.network.conditions
+        slowest_s = draw.choice((0.02, 0.1))
+        self._victim.note(f"the network takes up to {slowest_s} s")
+        conditions.latency_s = (0.001, slowest_s)
+        for_s = draw.uniform(0.2, 2.0)
+        self._later(for_s, lambda: setattr(conditions, "latency_s", USUAL_LATENCY_S))
 
-    def _transfer(self) -> None:
-        leader = self._cluster.leader()
+    def hand_over(self, draw: random.Random) -> None:
+        leader = self._victim.leader()
         if leader is None or leader.paused:
             return
-        replica = leader.replica
-        self._cluster.note(f"{leader.name} hands over")
+        heir = draw.choice([None, *self._others(leader)])
+        self._victim.note(f"{leader.name} hands over to {heir or 'whom it likes'}")
+        self._handing_over = leader.host_loop.create_task(self._hand_over(leader, heir))
 
-        async def transfer() -> None:
-            try:
-                await replica.transfer_leadership(None, 1.0)
-            except Exception as error:  # noqa: BLE001 - every refusal is legal here
-                self._cluster.note(f"transfer: {type(error).__name__}")
+    def set_clock(self, draw: random.Random) -> None:
+        """A wall clock steps: by seconds, or by hours."""
+        host = draw.choice(self._victim.machines)
+        reach_ms = draw.choice((3_000, 20_000, 7_200_000))
+        host.clock.offset_ms = draw.randint(-reach_ms, reach_ms)
+        self._victim.note(f"the clock of {host.name} is set {host.clock.offset_ms} ms off")
 
-        self._cluster.spawn(transfer())
+    # ------------------------------------------------------------------ how
+
+    def _host(self, draw: random.Random, *, leader: float = 0.5) -> Host | None:
+        """A host that runs; the leader with that probability."""
+        up = [host for host in self._victim.machines if host.up and not host.paused]
+        leading = self._victim.leader()
+        if not up:
+            return None
+        if leading in up and draw.random() < leader:
+            return leading
+        return draw.choice(up)
+
+    def _others(self, host: Host) -> list[str]:
+        return [other.name for other in self._victim.machines if other is not host]
+
+    def _later(self, delay_s: float, end: Callable[[], None]) -> None:
+        self._victim.loop.call_later(delay_s, end)
+
+    def _restart_later(self, host: Host, delay_s: float) -> None:
+        self._later(delay_s, lambda: self._restart(host))
+
+    def _restart(self, host: Host) -> None:
+        if not host.up and not host.disk.fail_syncs:
+            self._victim.note(f"{host.name} starts")
+            host.begin()
+
+    def _pause(self, host: Host | None, for_s: float) -> None:
+        if host is not None:
+            self._victim.note(f"{host.name} stands still for {for_s:.3f} s")
+            process = host.host_loop
+            process.pause()
+            self._later(for_s, process.resume)
+
+    def _block(self, source: str, target: str, for_s: float) -> None:
+        network = self._victim.network
+        network.block(source, target)
+        self._later(for_s, lambda: network.unblock(source, target))
+
+    def _slow_disk(self, host: Host | None, delay_s: tuple[float, float], for_s: float) -> None:
+        if host is not None:
+            self._victim.note(f"an fsync of {host.name} takes {delay_s[0]} to {delay_s[1]} s")
+            syncer = host.syncer
+            syncer.delay_s = delay_s
+            self._later(for_s, lambda: setattr(syncer, "delay_s", USUAL_FSYNC_S))
+
+    def _repair(self, host: Host, draw: random.Random) -> None:
+        if host.disk.fail_syncs:
+            if host.up:
+                host.kill()
+            host.repair_disk(draw)
+            self._restart(host)
+
+    async def _hand_over(self, leader: Host, heir: str | None) -> None:
+        if leader.replica.status().role is not Role.LEADER:
+            return
+        try:
+            await leader.replica.transfer_leadership(heir, 1.0)
+        except (NotLeaderError, TimeoutError) as error:
+            self._victim.note(f"handing over: {type(error).__name__}")

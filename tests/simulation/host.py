@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from pysyncobj import syncobj
 
 from tests.raft.modelled_disk import ModelledDisk, PowerCutError
 from tests.simulation.checker import Checker
 from tests.simulation.network import ModelledNetwork
 from tests.simulation.state import Applied, KeepingMachine, ModelledStates, StateDisk
 from tests.simulation.virtual_loop import HostLoop, VirtualLoop
+from tests.simulation.watched_journal import WatchedJournal
 from tq_cluster.errors import FatalError
 from tq_cluster.raft.door import LogStatus, Role
+from tq_cluster.raft.formation import Membership
 from tq_cluster.raft.identity import EMPTY_ORIGIN, Origin
-from tq_cluster.raft.journal import Journal, JournalLimits
+from tq_cluster.raft.journal import JournalLimits
 from tq_cluster.raft.replica import Replica
 from tq_cluster.raft.settings import RaftSettings
+from tq_cluster.raft.snapshots import States
 from tq_cluster.raft.startup import align
 
+USUAL_FSYNC_S = (0.0002, 0.004)
 SMALL_JOURNAL = JournalLimits(
     segment_bytes=2_000, retain_bytes=6_000, retain_entries=40, cache_bytes=4_000
 )
@@ -41,24 +49,39 @@ class Identity:
 
 
 @dataclass
+class Oscillator:
+    """What a machine's clocks run on, as long as it has power."""
+
+    started_s: float = 0.0
+    rate: float = 1.0
+
+    @classmethod
+    def drawn(cls, draw: random.Random) -> Oscillator:
+        """As they come: two of them differ in rate by less than 1 %."""
+        return cls(draw.uniform(0, 1e6), draw.uniform(0.9951, 1.0049))
+
+
+@dataclass
 class WallClock:
-    """A wall clock that is off by a constant."""
+    """A machine's clocks: the wall clock is off, and can be set."""
 
     loop: VirtualLoop
     offset_ms: int
+    oscillator: Oscillator = field(default_factory=Oscillator)
 
     def monotonic_s(self) -> float:
-        return self.loop.time()
+        return self.oscillator.started_s + self.oscillator.rate * self.loop.time()
 
     def wall_ms(self) -> int:
-        return 1_700_000_000_000 + self.offset_ms + int(self.loop.time() * 1000)
+        running_ms = int(self.oscillator.rate * self.loop.time() * 1000)
+        return 1_700_000_000_000 + self.offset_ms + running_ms
 
 
 class SlowSyncer:
     """Implements ``syncer.Syncer``: each job takes a while, and a dead process finishes none."""
 
     def __init__(self, loop: HostLoop, draw: random.Random) -> None:
-        self.delay_s: tuple[float, float] = (0.0002, 0.004)
+        self.delay_s = USUAL_FSYNC_S
         self._loop = loop
         self._draw = draw
         self._job: Callable[[], None] | None = None
@@ -78,8 +101,12 @@ class SlowSyncer:
             return
         done, self._job, self._done = self._done, None, None
         assert done is not None
-        job()
-        done(None)
+        try:
+            job()
+        except OSError as error:
+            done(error)
+        else:
+            done(None)
 
     def interrupted(self) -> Callable[[], None] | None:
         """The job that was under way, never to be reported."""
@@ -99,6 +126,7 @@ class Host:
         network: ModelledNetwork,
         settings: RaftSettings,
         seed: str,
+        skewed: bool = False,
     ) -> None:
         self.name = name
         self._members = members
@@ -111,13 +139,14 @@ class Host:
         self.disk = ModelledDisk()
         self.state_disk = StateDisk()
         self.identity = Identity(name, f"disk of {name}")
-        self.clock = WallClock(loop, self.draw.randint(-2_000, 2_000))
+        oscillator = Oscillator.drawn(self.draw) if skewed else Oscillator()
+        self.clock = WallClock(loop, self.draw.randint(-2_000, 2_000), oscillator)
         self.checker: Checker | None = None
         self.on_start: list[Callable[[Host], None]] = []
         self.on_death: Callable[[Host, BaseException], None] | None = None
         self.align: Callable[[Host], object] = _align
         self._replica: Replica | None = None
-        self.journal: Journal
+        self.journal: WatchedJournal
         self.machine: KeepingMachine
         self.host_loop: HostLoop
         self.syncer: SlowSyncer
@@ -136,39 +165,72 @@ class Host:
         return self.up and self.host_loop.paused
 
     @property
-    def state_entries(self) -> list[Applied]:
-        return self.state_disk.durable
+    def state_index(self) -> int:
+        return self.state_disk.durable[-1][0]
 
     # ------------------------------------------------------------------ the process
 
     async def start(self) -> None:
+        """Start a process; on return it listens."""
+        self.begin()
+        await asyncio.sleep(0)
+
+    def begin(self) -> None:
+        """Start a process."""
         assert not self.up
         self._starts += 1
+        oscillator = self.clock.oscillator
+        self.host_loop = HostLoop(self._loop, started_s=oscillator.started_s, rate=oscillator.rate)
         draw = random.Random(f"{self._seed}/{self.name}/{self._starts}")
-        self.host_loop = host_loop = HostLoop(self._loop)
-        self.syncer = SlowSyncer(host_loop, draw)
-        self.machine = KeepingMachine(self.state_disk, self._saw_applied)
-        self.journal = Journal(self.disk, self.syncer, on_fatal=self._died, limits=SMALL_JOURNAL)
+        self.host_loop.within(lambda: self._assemble(draw))
+        started = self.host_loop.create_task(self.replica.start())
+        started.add_done_callback(self._started)
+
+    def _assemble(self, draw: random.Random) -> None:
+        self.syncer = SlowSyncer(self.host_loop, draw)
+        self.journal = WatchedJournal(
+            self.disk, self.syncer, on_fatal=self._died, limits=SMALL_JOURNAL
+        )
+        self._open_state(draw)
         self.align(self)
-        replica = self._replica = Replica(
+        if self.checker is not None:
+            self.checker.opened(self)
+            self.journal.watched_by(self.checker, self)
+        self._replica = Replica(
             identity=self.identity,
             members=self._members,
             journal=self.journal,
             machine=self.machine,
-            states=ModelledStates(self.machine, host_loop, draw),
-            network=self._network.of_host(self.name, host_loop),
+            states=self._states(draw),
+            network=self._network.of_host(self.name, self.host_loop),
             clock=self.clock,
             draw=draw,
             fatal=self._died,
-            membership=lambda: None,
+            membership=self._membership,
             settings=self._settings,
-            loop=host_loop,  # type: ignore[arg-type]  # as much of a loop as a replica needs
+            loop=self.host_loop,
         )
-        replica.on_role_change(self._saw_role)
+        # The core takes the time from whichever process was started last.
+        syncobj.monotonicTime = _running_time_s
+        self.replica.on_role_change(self._saw_role)
         for listener in self.on_start:
             listener(self)
-        self._commit_state(host_loop)
-        await replica.start()
+        self._commit_state(self.host_loop)
+
+    def _started(self, task: asyncio.Task[None]) -> None:
+        error = task.exception()
+        if error is not None:
+            self._loop.fail(error)
+
+    def _open_state(self, draw: random.Random) -> None:
+        del draw
+        self.machine = KeepingMachine(self.state_disk, self._saw_applied)
+
+    def _states(self, draw: random.Random) -> States:
+        return ModelledStates(self.machine, self.host_loop, draw)
+
+    def _membership(self) -> Membership | None:
+        return None
 
     def _commit_state(self, host_loop: HostLoop) -> None:
         if host_loop is self.host_loop:
@@ -184,7 +246,8 @@ class Host:
             self.checker.leads(self, status.term)
 
     def _died(self, error: BaseException) -> None:
-        self.kill()
+        if self.up:
+            self.kill()
         if not isinstance(error, FatalError) or self.on_death is None:
             self._loop.fail(error)
         else:
@@ -197,7 +260,7 @@ class Host:
         job = self._end_process(silently=False)
         if job is not None:
             self.disk.steps_left = self.draw.randint(0, 6)
-            with contextlib.suppress(PowerCutError):
+            with contextlib.suppress(PowerCutError, OSError):
                 job()
             self.disk.steps_left = None
 
@@ -205,6 +268,14 @@ class Host:
         """What was not synced is gone, or torn, or there by luck."""
         self._end_process(silently=self.draw.random() < 0.5)
         self.disk = self.disk.power_cut(self.draw)
+
+    def fail_disk(self) -> None:
+        """Every fsync fails from now on: the process must end, having acknowledged nothing."""
+        self.disk.fail_syncs = True
+
+    def repair_disk(self, draw: random.Random) -> None:
+        """It works again; of what was not synced some may be there."""
+        self.disk = self.disk.power_cut(draw)
 
     def _end_process(self, *, silently: bool) -> Callable[[], None] | None:
         assert self.up
@@ -216,6 +287,17 @@ class Host:
     def pause(self) -> None:
         self.host_loop.pause()
 
+    def recover(self, draw: random.Random) -> None:
+        """Everything about it works again."""
+        self.resume()
+        if self.disk.fail_syncs:
+            if self.up:
+                self.kill()
+            self.repair_disk(draw)
+        if not self.up:
+            self.begin()
+        self.syncer.delay_s = USUAL_FSYNC_S
+
     def resume(self) -> None:
         if self.up and self.host_loop.paused:
             self.host_loop.resume()
@@ -225,3 +307,8 @@ def _align(host: Host) -> None:
     """Start-up's alignment (rule R10)."""
     align(host.journal, host.machine.applied, host.state_disk.installed)
     host.state_disk.installed = None
+
+
+def _running_time_s() -> float:
+    loop = asyncio._get_running_loop()
+    return time.monotonic() if loop is None else loop.time()

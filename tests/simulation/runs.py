@@ -1,34 +1,22 @@
-"""Whole simulated histories, each from one seed.
-
-``python -m tests.simulation.runs SEED`` runs one and prints what happened.
-"""
+"""Whole simulated histories, each from one seed."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
-import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
-from tests.simulation.cluster import Cluster, Load
-from tests.simulation.faults import Faults
+from tests.simulation.cluster import LOAD_SLICE_S, Cluster, Load
+from tests.simulation.faults import WEIGHTS, Faults, Victim
+from tests.simulation.story import History, Script, Step, Story
 from tests.simulation.virtual_loop import VirtualLoop
 from tq_cluster.raft.settings import RaftSettings
 
-FAULTS_FOR_S = 15.0
+LOAD = "load"
+SCRIPT = Script(for_s=15.0, weights=WEIGHTS, steady=((LOAD, LOAD_SLICE_S),))
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a history."""
-
-    load: Load
-    digest: str
-    """Of everything that happened, in order."""
+Kind = Callable[[random.Random], object]
 
 
 def simulate(
@@ -38,6 +26,7 @@ def simulate(
     size: int = 3,
     settings: RaftSettings | None = None,
     checked: bool = True,
+    skewed: bool = False,
 ) -> T:
     """Run a scenario on a fresh cluster in virtual time.
 
@@ -47,7 +36,7 @@ def simulate(
     asyncio.set_event_loop(None)
 
     async def run() -> T:
-        cluster = Cluster(loop, seed, size=size, settings=settings)
+        cluster = Cluster(loop, seed, size=size, settings=settings, skewed=skewed)
         if not checked:
             cluster.stop_checking()
         return await scenario(cluster)
@@ -59,29 +48,39 @@ def simulate(
         loop.close()
 
 
-def random_history(
-    seed: int, *, settings: RaftSettings | None = None, for_s: float = FAULTS_FOR_S
-) -> Outcome:
+def protocol_history(story: Story, *, settings: RaftSettings | None = None) -> History:
     """Random faults under load, then peace; the checker watches throughout."""
-    size = 5 if seed % 5 == 0 else 3
+    load = Load(on=False)
 
-    async def scenario(cluster: Cluster) -> Outcome:
+    async def scenario(cluster: Cluster) -> None:
+        cluster.load = load
         await cluster.start()
         await cluster.await_leader()
-        await Faults(cluster, random.Random(f"{seed}/faults")).run(for_s)
+        await play(cluster, story.steps(SCRIPT), story, {LOAD: lambda _: cluster.take_load()})
         await cluster.settle()
         assert not cluster.deaths, f"nodes died: {cluster.deaths}"
-        trace = "\n".join(cluster.load.trace)
-        return Outcome(cluster.load, hashlib.sha256(trace.encode()).hexdigest())
 
-    return simulate(scenario, seed=str(seed), size=size, settings=settings)
+    size = 5 if story.seed % 5 == 0 else 3
+    error: Exception | None = None
+    try:
+        simulate(scenario, seed=str(story.seed), size=size, settings=settings, skewed=True)
+    except Exception as failure:  # noqa: BLE001 - whatever goes wrong is what the seed has found
+        error = failure
+    counts = {
+        "acknowledged": load.acknowledged,
+        "unknown": load.unknown,
+        "confirmed": load.confirmed,
+    }
+    return History(load.trace, counts, error)
 
 
-if __name__ == "__main__":
-    outcome = random_history(int(sys.argv[1]))
-    sys.stdout.write("\n".join(outcome.load.trace) + "\n")
-    load = outcome.load
-    sys.stdout.write(
-        f"proposed {load.proposed}, acknowledged {load.acknowledged}, unknown {load.unknown}, "
-        f"confirmed {load.confirmed}, digest {outcome.digest}\n"
-    )
+async def play(
+    victim: Victim, steps: Sequence[Step], story: Story, also: Mapping[str, Kind]
+) -> None:
+    """Take each step at its time: a fault, or a kind of step from ``also``."""
+    faults = Faults(victim)
+    began_s = victim.loop.time()
+    for step in steps:
+        await asyncio.sleep(began_s + step.at_s - victim.loop.time())
+        take = also.get(step.kind) or getattr(faults, step.kind)
+        take(story.draw(f"step {step.number}"))

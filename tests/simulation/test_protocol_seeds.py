@@ -1,7 +1,6 @@
 """Random histories: kills, power cuts, pauses, partitions, slow disks and networks, under load.
 
-``TQ_SEEDS`` says how many, ``TQ_FIRST_SEED`` where to begin. ``python -m tests.simulation.runs
-SEED`` runs one and prints what happened.
+New seeds each time. ``TQ_SEEDS`` says how many, ``TQ_FIRST_SEED`` where to begin.
 """
 
 from __future__ import annotations
@@ -12,23 +11,38 @@ import sys
 
 import pytest
 
+from tests.simulation import campaign
+from tests.simulation.__main__ import drawn_seed
 from tests.simulation.checker import Violation
-from tests.simulation.runs import random_history
+from tests.simulation.runs import SCRIPT, protocol_history
+from tests.simulation.story import Story
 from tq_cluster.raft.settings import RaftSettings, Rules
 
-FIRST_SEED = int(os.environ.get("TQ_FIRST_SEED", "0"))
-SEEDS = int(os.environ.get("TQ_SEEDS", "80"))
+SEEDS = int(os.environ.get("TQ_SEEDS", "100"))
 
 
-@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + SEEDS))
-def test_no_history_breaks_a_promise(seed: int) -> None:
-    try:
-        outcome = random_history(seed)
-    except BaseException as error:
-        error.add_note(f"to see it again: python -m tests.simulation.runs {seed}")
-        raise
+def first_seed() -> int:
+    return int(os.environ.get("TQ_FIRST_SEED") or drawn_seed())
 
-    assert outcome.load.acknowledged > 0
+
+def told(done: campaign.Campaign) -> str:
+    """All failing seeds, the first one in short."""
+    lines = [f"seed {story.seed}: {failure}\n  {story.command}" for story, failure in done.failures]
+    return "\n".join([*lines, *(campaign.tell(story) for story, _ in done.failures[:1])])
+
+
+def test_no_history_breaks_a_promise(capsys: pytest.CaptureFixture[str]) -> None:
+    first = first_seed()
+    with capsys.disabled():
+        sys.stdout.write(f"\nprotocol seeds {first} to {first + SEEDS - 1}\n")
+
+    done = campaign.run(first, SEEDS)
+
+    with capsys.disabled():
+        sys.stdout.write(done.describe() + "\n")
+    assert not done.failures, told(done)
+    assert done.seeds == SEEDS
+    assert done.counts["acknowledged"] > 10 * SEEDS
 
 
 @pytest.mark.parametrize(
@@ -39,15 +53,21 @@ def test_no_history_breaks_a_promise(seed: int) -> None:
     ],
 )
 def test_the_checker_notices_a_broken_promise(rules: Rules, said: str) -> None:
-    with pytest.raises(Violation, match=said):
-        random_history(0, settings=RaftSettings(rules=rules))
+    settings = RaftSettings(rules=rules)
+    found = (protocol_history(Story(seed), settings=settings) for seed in range(50))
+
+    failed = next(history for history in found if history.error is not None)
+
+    assert isinstance(failed.error, Violation)
+    assert said in failed.failure
 
 
-def test_one_seed_is_one_history_whatever_the_order_of_hashes() -> None:
+@pytest.mark.parametrize("options", [["7"], ["7", "--only", "3,8,20,30,31"]])
+def test_one_seed_is_one_history_whatever_the_order_of_hashes(options: list[str]) -> None:
     """Else a seed that failed once could not be looked at again."""
     printed = {
         subprocess.run(
-            [sys.executable, "-m", "tests.simulation.runs", "7"],
+            [sys.executable, "-m", "tests.simulation", "show", *options],
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             check=True,
             capture_output=True,
@@ -57,3 +77,12 @@ def test_one_seed_is_one_history_whatever_the_order_of_hashes() -> None:
     }
 
     assert len(printed) == 1
+
+
+def test_a_story_is_the_same_with_some_of_its_steps_left_out() -> None:
+    story = Story(3)
+    whole = story.steps(SCRIPT)
+
+    part = story.only({1, 4, 9}).steps(SCRIPT)
+
+    assert part == [whole[1], whole[4], whole[9]]

@@ -7,10 +7,13 @@ history.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class StuckError(Exception):
@@ -24,12 +27,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._now_s = 0.0
         self._selector = self
+        self.processes: list[HostLoop] = []
         self.failure: BaseException | None = None
         """What a callback raised. The run ends with it."""
         self.set_exception_handler(lambda _, context: self._failed(context))
 
     def time(self) -> float:
         return self._now_s
+
+    def close(self) -> None:
+        """End every process that is left."""
+        for process in self.processes:
+            process.take_apart()
+        super().close()
 
     def select(self, timeout_s: float | None) -> list[object]:
         if timeout_s is None:
@@ -62,71 +72,122 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Nobody sleeps."""
 
 
-class HostTimer:
-    """What ``call_at`` returns."""
-
-    def __init__(self, when_s: float) -> None:
-        self._when_s = when_s
-        self._cancelled = False
-
-    def when(self) -> float:
-        return self._when_s
-
-    def cancel(self) -> None:
-        self._cancelled = True
-
-    def cancelled(self) -> bool:
-        return self._cancelled
+if TYPE_CHECKING:
+    _Loop = asyncio.BaseEventLoop
+else:
+    # Most of what a loop can do nobody asks of this one.
+    _Loop = asyncio.AbstractEventLoop
 
 
-class HostLoop:
-    """One process's view of the loop: it can be paused, and it can end.
+class HostLoop(_Loop):
+    """One process's view of the loop: it can be paused, it can end, and its clock may be off.
 
     While it is paused its callbacks pile up. When it goes on they run as a real loop would run
-    them: first what was ready, then what arrived at its sockets, then its timers.
+    them: first what was ready, then what arrived at its sockets, then its timers. Whatever it runs
+    finds it as the running loop.
     """
 
-    def __init__(self, loop: VirtualLoop) -> None:
+    def __init__(self, loop: VirtualLoop, *, started_s: float = 0.0, rate: float = 1.0) -> None:
+        """``started_s`` and ``rate``: what its clock showed at the beginning, and its speed."""
         self._loop = loop
+        loop.processes.append(self)
+        self._started_s = started_s
+        self._rate = rate
         self._paused = False
         self._ended = False
-        self._held: tuple[list[Callable[[], None]], ...] = ([], [], [])
+        self._held: tuple[list[asyncio.Handle], ...] = ([], [], [])
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def time(self) -> float:
-        return self._loop.time()
+        return self._started_s + self._rate * self._loop.time()
 
     def create_future(self) -> asyncio.Future[Any]:
-        return self._loop.create_future()
+        # Asked from outside, by a test: then it is the test that will wait for it.
+        inside = isinstance(asyncio.get_running_loop(), HostLoop)
+        return asyncio.Future(loop=self if inside else self._loop)
 
-    def call_soon(self, function: Callable[..., object], *args: object) -> None:
-        self._loop.call_soon(self._run, 0, lambda: function(*args))
+    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:  # noqa: ANN401
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, **options)
+        # Kept, so that one that never runs again is not taken apart at a moment of Python's choice.
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def call_soon(
+        self,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        if not self._ended:
+            self._loop.call_soon(self._run, 0, handle)
+        return handle
 
     def arrived(self, function: Callable[[], object]) -> None:
         """Something came in at a socket."""
-        self._run(1, function)
+        self._run(1, asyncio.Handle(function, (), self))
 
     def call_later(
-        self, delay_s: float, function: Callable[..., object], *args: object
-    ) -> HostTimer:
-        return self.call_at(self.time() + delay_s, function, *args)
+        self,
+        delay: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.time() + delay, callback, *args, context=context)
 
-    def call_at(self, when_s: float, function: Callable[..., object], *args: object) -> HostTimer:
-        timer = HostTimer(when_s)
-
-        def fire() -> None:
-            if not timer.cancelled():
-                function(*args)
-
-        self._loop.call_at(when_s, self._run, 2, fire)
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        if not self._ended:
+            self._loop.call_at((when - self._started_s) / self._rate, self._run, 2, timer)
         return timer
 
-    def _run(self, kind: int, function: Callable[[], object]) -> None:
-        if self._ended:
+    def run_in_executor(self, executor: object, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]  # noqa: ANN401
+        """Do it a little later, in one piece."""
+        del executor
+        done = self.create_future()
+
+        def work() -> None:
+            try:
+                result = func(*args)
+            except Exception as error:  # noqa: BLE001 - whoever waits for it gets it
+                done.set_exception(error)
+            else:
+                done.set_result(result)
+
+        self.call_later(0.01, work)
+        return done
+
+    def within(self, function: Callable[[], T]) -> T:
+        """Run it now, as a callback of this process's."""
+        outer = asyncio._get_running_loop()
+        asyncio._set_running_loop(self)
+        try:
+            return function()
+        finally:
+            asyncio._set_running_loop(outer)
+
+    def _run(self, kind: int, handle: asyncio.Handle) -> None:
+        if self._ended or handle.cancelled():
             return
         if self._paused:
-            self._held[kind].append(function)  # type: ignore[arg-type]  # results are dropped
+            self._held[kind].append(handle)
             return
-        function()
+        outer = asyncio._get_running_loop()
+        asyncio._set_running_loop(self)
+        try:
+            handle._run()
+        finally:
+            asyncio._set_running_loop(outer)
+
+    # ------------------------------------------------------------------ the process
 
     def pause(self) -> None:
         """As SIGSTOP."""
@@ -136,13 +197,21 @@ class HostLoop:
         """As SIGCONT."""
         self._paused = False
         held, self._held = self._held, ([], [], [])
-        for kind, functions in enumerate(held):
-            for function in functions:
-                self._loop.call_soon(self._run, kind, function)
+        for kind, handles in enumerate(held):
+            for handle in handles:
+                self._loop.call_soon(self._run, kind, handle)
 
     def end(self) -> None:
         """As SIGKILL: nothing of this process runs any more."""
         self._ended = True
+
+    def take_apart(self) -> None:
+        """End it, and close what never came to its end: not later, when nothing stands any more."""
+        self.end()
+        for task in list(self._tasks):
+            # What a dead process would have done in the end is nobody's concern.
+            with contextlib.suppress(Exception):
+                self.within(task.get_coro().close)
 
     @property
     def paused(self) -> bool:
@@ -151,3 +220,21 @@ class HostLoop:
     @property
     def ended(self) -> bool:
         return self._ended
+
+    # ------------------------------------------------------------------ what asyncio asks for
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return not self._ended
+
+    def is_closed(self) -> bool:
+        return self._ended
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if not self._ended:
+            self._loop.call_exception_handler(context)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """It is dropped when its time comes."""

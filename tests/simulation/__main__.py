@@ -1,0 +1,97 @@
+"""Run simulated clusters.
+
+python -m tests.simulation run --seeds 10000 [--whole-stack] [--jobs 2] [--first SEED]
+python -m tests.simulation show SEED [--whole-stack] [--only STEPS]
+python -m tests.simulation shorten SEED [--whole-stack]
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+
+from tests.simulation import campaign
+from tests.simulation.story import Story
+
+
+def drawn_seed() -> int:
+    """A first seed that nobody has run yet, most likely."""
+    return int.from_bytes(os.urandom(4), "big")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run many seeds; a failing one is told in short")
+    run.add_argument("--seeds", type=int, default=1_000)
+    run.add_argument("--first", type=int, default=None, help="the first seed; drawn by default")
+    run.add_argument("--jobs", type=int, default=None, help="processes; one a core by default")
+    run.add_argument("--failures", type=int, default=5, help="stop after so many failing seeds")
+    run.add_argument("--whole-stack", action="store_true")
+    show = commands.add_parser("show", help="run one seed and print all that happens")
+    show.add_argument("seed", type=int)
+    show.add_argument("--whole-stack", action="store_true")
+    show.add_argument("--only", default=None, help="the numbers of the steps to take")
+    shorten = commands.add_parser("shorten", help="find the fewest steps with which a seed fails")
+    shorten.add_argument("seed", type=int)
+    shorten.add_argument("--whole-stack", action="store_true")
+    chosen = parser.parse_args(arguments)
+    logging.disable(logging.CRITICAL)
+    if chosen.command == "run":
+        return _run(chosen)
+    story = Story(chosen.seed, chosen.whole_stack)
+    if chosen.command == "show":
+        return _show(story, chosen.only)
+    _say(campaign.tell(story))
+    return 0
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    first = drawn_seed() if chosen.first is None else chosen.first
+    _say(f"seeds {first} to {first + chosen.seeds - 1}")
+    told_s = 0.0
+
+    def progress(so_far: campaign.Campaign) -> None:
+        nonlocal told_s
+        if so_far.spent_s - told_s >= 10:
+            told_s = so_far.spent_s
+            _say(so_far.describe())
+
+    done = campaign.run(
+        first,
+        chosen.seeds,
+        whole_stack=chosen.whole_stack,
+        jobs=chosen.jobs,
+        progress=progress,
+        failures_max=chosen.failures,
+    )
+    _say(done.describe())
+    for story, failure in done.failures:
+        _say(f"seed {story.seed}: {failure}\n  {story.command}")
+    if done.failures:
+        _say(campaign.tell(done.failures[0][0]))
+    return 1 if done.failures else 0
+
+
+def _show(story: Story, only: str | None) -> int:
+    if only is not None:
+        story = story.only({int(number) for number in only.split(",") if number.isdigit()})
+    happened = campaign.history(story)
+    _say("\n".join(happened.trace))
+    _say(", ".join(f"{value} {name}" for name, value in happened.counts.items()))
+    _say(f"digest {happened.digest}")
+    if happened.error is not None:
+        _say("".join(traceback.format_exception(happened.error)))
+    return 1 if happened.error is not None else 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

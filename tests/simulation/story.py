@@ -1,0 +1,97 @@
+"""What a seed is going to do to a cluster, step by step, before any of it has happened.
+
+Each step draws from its own randomness, so that a story still means the same with some of its steps
+left out: that is how a failing one is made short.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something that is done to the cluster, or asked of it."""
+
+    number: int
+    at_s: float
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A seed's steps; ``kept`` names those that are taken, None: all."""
+
+    seed: int
+    whole_stack: bool = False
+    kept: frozenset[int] | None = None
+
+    def draw(self, what: object) -> random.Random:
+        """The randomness of one part of the story."""
+        return random.Random(f"{self.seed}/{what}")
+
+    def only(self, kept: AbstractSet[int]) -> Story:
+        """The same with no more than these steps."""
+        return Story(self.seed, self.whole_stack, frozenset(kept))
+
+    @property
+    def command(self) -> str:
+        """What shows it again."""
+        options = " --whole-stack" if self.whole_stack else ""
+        if self.kept is not None:
+            options += f" --only {','.join(map(str, sorted(self.kept))) or 'none'}"
+        return f"python -m tests.simulation show {self.seed}{options}"
+
+    def steps(self, script: Script) -> list[Step]:
+        """What happens, in order."""
+        steps = script.steps(self.draw("steps"))
+        return [step for step in steps if self.kept is None or step.number in self.kept]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What stories are made of."""
+
+    for_s: float
+    weights: Mapping[str, int]
+    """How likely each kind of fault is."""
+    pause_s: tuple[float, float] = (0.05, 1.2)
+    """Between one fault and the next."""
+    steady: tuple[tuple[str, float], ...] = ()
+    """(kind, every so many seconds) of what goes on all the time."""
+
+    def steps(self, draw: random.Random) -> list[Step]:
+        """One story, in the order of time."""
+        at: list[tuple[float, str]] = []
+        for kind, every_s in self.steady:
+            at += [(every_s * turn, kind) for turn in range(int(self.for_s / every_s))]
+        now_s = draw.uniform(*self.pause_s)
+        kinds, weights = list(self.weights), list(self.weights.values())
+        while now_s < self.for_s:
+            at.append((now_s, draw.choices(kinds, weights)[0]))
+            now_s += draw.uniform(*self.pause_s)
+        return [Step(number, *each) for number, each in enumerate(sorted(at))]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What came of a story."""
+
+    trace: Sequence[str]
+    """Everything that happened, in order."""
+    counts: Mapping[str, int]
+    error: Exception | None = None
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal histories."""
+        return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()
+
+    @property
+    def failure(self) -> str:
+        """What went wrong; empty when nothing did."""
+        return "" if self.error is None else f"{type(self.error).__name__}: {self.error}"

@@ -1,0 +1,39 @@
+"""The product's journal, with the checker looking on at every write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tq_cluster.raft.journal import Journal
+
+if TYPE_CHECKING:
+    from tests.simulation.checker import Checker, Observed
+
+
+class WatchedJournal(Journal):
+    """Tells the checker of every entry written and of every one given up."""
+
+    _watcher: tuple[Checker, Observed] | None = None
+
+    def watched_by(self, checker: Checker, host: Observed) -> None:
+        """Tell ``checker`` what is done to the journal of ``host``."""
+        self._watcher = checker, host
+
+    def add(self, command: bytes, idx: int, term: int) -> None:
+        super().add(command, idx, term)
+        if self._watcher is not None:
+            checker, host = self._watcher
+            checker.appended(host, idx, term, command)
+
+    def truncate(self, index: int) -> None:
+        super().truncate(index)
+        self._lost()
+
+    def reset(self, index: int, term: int) -> None:
+        super().reset(index, term)
+        self._lost()
+
+    def _lost(self) -> None:
+        if self._watcher is not None:
+            checker, host = self._watcher
+            checker.lost(host)
