@@ -32,6 +32,7 @@ ADVICE = {
     Reason.DISK_PRESSURE: "Free disk space on the brokers; completions are still taken.",
     Reason.INTERNAL: "Nothing was changed. The leader's log names the cause.",
     Reason.NO_LEADER: "See who is missing with: tq-admin cluster-status",
+    Reason.NO_STATE: "See what it waits for with: tq-admin cluster-status",
     Reason.NOT_LEADER: "See who leads with: tq-admin cluster-status",
     Reason.OUTCOME_UNKNOWN: "It may have been done: look before you repeat it (status, list).",
     Reason.OVERLOADED: "Nothing was changed. Try again shortly.",

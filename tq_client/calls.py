@@ -82,7 +82,9 @@ def boottime_s() -> float:
 
 
 _LEASE_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-_MAY_SUCCEED_ELSEWHERE = frozenset({Reason.NOT_LEADER, Reason.NO_LEADER, Reason.OUTCOME_UNKNOWN})
+_MAY_SUCCEED_ELSEWHERE = frozenset(
+    {Reason.NOT_LEADER, Reason.NO_LEADER, Reason.NO_STATE, Reason.OUTCOME_UNKNOWN}
+)
 
 
 class _AbandonedError(Exception):

@@ -37,3 +37,7 @@ class DiskError(FatalError):
 
 class StartError(TqError):
     """The node refuses to start; the message says what is wrong and what would be right."""
+
+
+class DamagedStateError(StartError):
+    """The state on disk is not what was written. The journal can still be sound."""

@@ -36,6 +36,7 @@ from tq_cluster.service.service import Parts, Service
 from tq_cluster.service.status import ClusterFacts, Vitals
 from tq_cluster.storage.backup import Maker, OutgoingBackup, make_backup
 from tq_cluster.storage.headroom import Headroom
+from tq_cluster.storage.rows import CorruptRowError
 from tq_cluster.storage.snapshot import SnapshotError
 from tq_cluster.telemetry import logs, tracing
 from tq_cluster.telemetry.loop_hold import LoopHold
@@ -53,7 +54,7 @@ def end_process(error: BaseException) -> NoReturn:
     """Say why, and end at once: going on, even to clean up, could risk the log."""
     # What the node has words for needs no traceback, unless something else led to it.
     worded = isinstance(error, FatalError) and (
-        isinstance(error, DiskError) or error.__cause__ is None
+        isinstance(error, (DiskError, CorruptRowError)) or error.__cause__ is None
     )
     _logger.critical(
         "the node stops", extra={"reason": str(error)}, exc_info=None if worded else error
@@ -98,7 +99,7 @@ class Node:
                 node_id=config.node_id,
                 draw=draw,
                 syncer=self._journal_syncer,
-                on_fatal=fatal,
+                on_fatal=self._end,
                 relief=headroom.give_up,
             )
         except BaseException:
@@ -115,7 +116,7 @@ class Node:
             network=ListenElsewhere(config.listen_raft),
             clock=self._clock,
             draw=draw,
-            fatal=fatal,
+            fatal=self._end,
             membership=lambda: queries.membership(self._store.view()),
             disk_low=lambda: headroom.low,
         )
@@ -124,7 +125,7 @@ class Node:
             members=len(config.members),
             status=self.replica.status,
             hand_over=self.replica.transfer_leadership,
-            fatal=fatal,
+            fatal=self._end,
         )
         self.leader = Leader(
             log=self.replica,
@@ -133,7 +134,7 @@ class Node:
             draw=draw,
             members=len(config.members),
             formation=self._formation,
-            fatal=fatal,
+            fatal=self._end,
             hooks=CommitHooks(decide=self.metrics.decided, commit=self.metrics.committed),
             confirm_hook=self.metrics.confirmed,
             disk_pressure=lambda: self.disk.pressure,
@@ -150,15 +151,23 @@ class Node:
                 facts=self._facts,
                 copy_state=self._copy_state,
                 membership=lambda: queries.membership(self._store.view()),
-                state_written_ms=state_written_ms,
+                # Nobody knows how old one is that begins anew.
+                state_written_ms=0 if self._data.set_aside else state_written_ms,
                 calls_max=config.limits.calls_max,
                 jitter=draw,
-                fatal=fatal,
+                fatal=self._end,
                 tracing=self._tracing,
             )
         )
         self._timer: asyncio.TimerHandle | None = None
         self._stop_metrics: Callable[[], None] = lambda: None
+
+    def _end(self, error: BaseException) -> None:
+        """End the process. A state in which damage was found is not opened again."""
+        if isinstance(error, CorruptRowError):
+            with suppress(OSError):
+                self._store.condemn(str(error))
+        self._fatal(error)
 
     async def start(self) -> None:
         """Listen, take part, answer calls; StartError where a port cannot be had."""
@@ -210,10 +219,10 @@ class Node:
                 self.metrics.state_committed(spent_s)
                 self.disk.took("state commit", spent_s)
         except OSError as error:
-            self._fatal(DiskError(f"{self._config.data_dir} cannot be used: {error}"))
+            self._end(DiskError(f"{self._config.data_dir} cannot be used: {error}"))
             return
         except Exception as error:  # noqa: BLE001  # handed on: a state that fails ends the process
-            self._fatal(error)
+            self._end(error)
             return
         status = self.replica.status()
         self.metrics.stands(

@@ -9,7 +9,7 @@ import pytest
 
 from tests.raft.modelled_disk import ModelledDisk
 from tq_cluster.core.types import AppliedAt
-from tq_cluster.errors import FatalError, StartError
+from tq_cluster.errors import DamagedStateError, FatalError, StartError
 from tq_cluster.raft.journal import Journal, JournalLimits
 from tq_cluster.raft.startup import Alignment, NodeData, align, open_data
 from tq_cluster.raft.syncer import InlineSyncer
@@ -162,6 +162,58 @@ def test_a_refused_data_directory_is_let_go_of(tmp_path: Path) -> None:
 
     for _ in range(2):
         with pytest.raises(StartError, match="restore the node"):
+            opened(tmp_path)
+
+
+def spoil(data: NodeData) -> None:
+    close(data)
+    (data.states.current.path / "data.mdb").write_bytes(b"not a database" * 1_000)
+
+
+def test_a_damaged_state_is_filled_again_from_the_journal(tmp_path: Path) -> None:
+    data = opened(tmp_path)
+    data.journal.add(b"", 2, 1)
+    data.store.apply(2, 1, b"")
+    data.store.commit()
+    spoil(data)
+
+    again = opened(tmp_path)
+
+    assert again.set_aside
+    assert (again.alignment, again.store.applied) == (Alignment.REPLAY, AppliedAt(1, 0))
+    assert list(again.journal[:])[1:] == [(b"", 2, 1)]
+    close(again)
+    last = opened(tmp_path)
+    assert not last.set_aside
+    close(last)
+
+
+def test_a_damaged_state_whose_journal_was_compacted_waits_for_a_snapshot(tmp_path: Path) -> None:
+    data = opened(tmp_path)
+    for index in range(2, 6):
+        data.store.apply(index, 1, b"")
+    data.store.commit()
+    data.states.switch(data.states.current.path, AppliedAt(5, 1))
+    close(data)
+    data = opened(tmp_path)
+    assert data.journal.first_index == 5
+    spoil(data)
+
+    again = opened(tmp_path)
+
+    assert (again.alignment, again.journal.last_index) == (Alignment.REBUILD, 5)
+    close(again)
+
+
+def test_an_installed_snapshot_that_the_journal_does_not_know_is_not_set_aside(
+    tmp_path: Path,
+) -> None:
+    data = opened(tmp_path)
+    data.states.switch(data.states.current.path, AppliedAt(5, 1))
+    spoil(data)
+
+    for _ in range(2):
+        with pytest.raises(DamagedStateError):
             opened(tmp_path)
 
 

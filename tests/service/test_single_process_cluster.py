@@ -11,6 +11,7 @@ from tests.service.fakes import fails, until
 from tests.service.trio import trio
 from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.raft.door import Role
+from tq_cluster.storage.rows import CorruptRowError
 
 STATUS = cluster_service_pb2.GetClusterStatusRequest()
 
@@ -192,6 +193,46 @@ async def test_a_local_read_at_a_follower_says_how_old_it_may_be(tmp_path: Path)
 
     assert read.task.spec.payload == b"x"
     assert 0 < read.staleness.ToMilliseconds() < 60_000
+
+
+async def test_a_node_whose_state_is_damaged_fills_it_again_and_goes_on(tmp_path: Path) -> None:
+    local = task_service_pb2.GetTaskRequest(read_level=task_service_pb2.READ_LEVEL_LOCAL)
+    async with trio(tmp_path) as nodes:
+        leader_id = await nodes.await_leader()
+        hurt = next(name for name in nodes.nodes if name != leader_id)
+        async with nodes.stubs(leader_id) as stubs:
+            submitted = await stubs.tasks.Submit(submit("s1", b"kept"), timeout=10)
+        local.task_id = submitted.results[0].task.task_id
+        state = nodes.nodes[hurt]._data.states.current.path
+        await nodes.stop(hurt)
+        (state / "data.mdb").write_bytes(b"not a database" * 1_000)
+
+        await nodes.start(hurt)
+
+        again = nodes.nodes[hurt]
+        assert again._data.set_aside
+        applied = nodes.nodes[leader_id].replica.status().applied_index
+        await until(lambda: again._store.durable.index >= applied, "it has caught up")
+        async with nodes.stubs(hurt) as stubs:
+            read = await stubs.tasks.GetTask(local, timeout=10)
+
+    assert read.task.spec.payload == b"kept"
+    assert (tmp_path / hurt / f"damaged-{state.name}").is_dir()
+
+
+async def test_a_row_that_fails_its_check_ends_the_node_and_its_state(tmp_path: Path) -> None:
+    async with trio(tmp_path) as nodes:
+        await nodes.await_leader()
+        hurt = nodes.nodes["n2"]
+
+        hurt._end(CorruptRowError("table 3, key 62: 9 bytes fail their CRC"))
+        [error] = nodes.errors
+        nodes.errors.clear()
+        await nodes.stop("n2")
+        await nodes.start("n2")
+
+        assert isinstance(error, CorruptRowError)
+        assert nodes.nodes["n2"]._data.set_aside
 
 
 async def test_every_node_learns_its_role(tmp_path: Path) -> None:

@@ -147,8 +147,13 @@ async def test_the_services_can_be_discovered_by_reflection() -> None:
 async def test_a_local_read_needs_no_leader_and_says_how_old_it_may_be() -> None:
     request = queue_service_pb2.ListQueuesRequest(read_level=task_service_pb2.READ_LEVEL_LOCAL)
     async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        with fails() as empty:
+            await stubs.queues.ListQueues(request, timeout=5)
+        cluster["n1"].store.apply(2, 1, b"")
+        cluster["n1"].store.commit()
         reply = await stubs.queues.ListQueues(request, timeout=5)
 
+    assert empty.reason == "NO_STATE", "an empty answer would be taken for an empty queue"
     assert reply.staleness.ToMilliseconds() > 0
     assert cluster["n1"].leader.asked == []
 

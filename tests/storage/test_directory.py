@@ -82,3 +82,18 @@ def test_a_damaged_pointer_is_refused(
 
     with pytest.raises(StartError, match=complaint):
         StateDirectory(tmp_path)
+
+
+def test_a_damaged_state_gives_way_to_an_empty_one_and_the_last_one_is_kept(tmp_path: Path) -> None:
+    states = StateDirectory(tmp_path)
+    (states.current.path / "data.mdb").write_bytes(b"first")
+    states.set_aside()
+    (states.current.path / "data.mdb").write_bytes(b"second")
+    kept = states.set_aside()
+
+    again = StateDirectory(tmp_path)
+
+    assert (kept / "data.mdb").read_bytes() == b"second"
+    assert list(again.current.path.iterdir()) == []
+    assert again.current.installed is None
+    assert sorted(path.name for path in tmp_path.glob("*state-*")) == ["damaged-state-2", "state-3"]

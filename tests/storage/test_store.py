@@ -13,7 +13,7 @@ from tq.internal.v1 import log_pb2, state_pb2
 from tq_cluster.core import tables
 from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.types import AppliedAt
-from tq_cluster.errors import FatalError, StartError
+from tq_cluster.errors import DamagedStateError, FatalError, StartError
 from tq_cluster.storage.memory import Image, MemoryStore
 from tq_cluster.storage.rows import CorruptRowError, seal
 from tq_cluster.storage.store import (
@@ -368,3 +368,25 @@ def test_a_state_whose_own_record_is_damaged_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(StartError, match="damaged"):
         Store(tmp_path)
+
+
+def test_a_state_in_which_damage_was_found_is_not_opened_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.condemn("table 3, key 62: 9 bytes fail their CRC")
+    store.close()
+
+    for _ in range(2):
+        with pytest.raises(DamagedStateError, match="table 3, key 62"):
+            Store(tmp_path)
+
+
+def test_a_disk_without_room_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path) -> lmdb.Environment:
+        raise lmdb.DiskError(f"{path}: No space left on device")
+
+    monkeypatch.setattr("tq_cluster.storage.store.open_environment", full)
+
+    with pytest.raises(StartError, match="No space left") as caught:
+        Store(tmp_path)
+
+    assert not isinstance(caught.value, DamagedStateError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import logging
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tq_cluster.core.types import AppliedAt
-from tq_cluster.errors import FatalError, StartError
+from tq_cluster.errors import DamagedStateError, FatalError, StartError
 from tq_cluster.raft.disk import FileDisk
 from tq_cluster.raft.identity import DataDirectory
 from tq_cluster.raft.journal import DEFAULT_LIMITS, Journal, JournalLimits
@@ -19,6 +20,8 @@ from tq_cluster.raft.syncer import Syncer
 from tq_cluster.storage.directory import StateDirectory
 from tq_cluster.storage.environment import EMPTY
 from tq_cluster.storage.store import Store
+
+log = logging.getLogger(__name__)
 
 
 class Alignment(enum.Enum):
@@ -77,6 +80,8 @@ class NodeData:
     states: StateDirectory
     store: Store
     alignment: Alignment
+    set_aside: bool
+    """The state was damaged and begins anew."""
 
 
 def open_data(
@@ -100,7 +105,7 @@ def open_data(
         undo.callback(disk.close)
         _require_journal(directory, disk)
         states = StateDirectory(path)
-        store = Store(states.current.path)
+        store, set_aside = _open_state(states)
         undo.callback(store.close)
         journal = Journal(disk, syncer, on_fatal=on_fatal, limits=limits)
         alignment = align(journal, store.applied, states.current.installed)
@@ -113,7 +118,26 @@ def open_data(
         states=states,
         store=store,
         alignment=alignment,
+        set_aside=set_aside,
     )
+
+
+def _open_state(states: StateDirectory) -> tuple[Store, bool]:
+    """Open the state; one that is damaged gives way to an empty one, which the log fills again.
+
+    What this node has acknowledged and whom it voted for stands in the journal. Only an installed
+    snapshot that the journal does not know yet vouches for itself, and cannot be done without.
+    """
+    try:
+        return Store(states.current.path), False
+    except DamagedStateError as error:
+        if states.current.installed is not None:
+            raise
+        kept = states.set_aside()
+        log.warning(
+            "the state is damaged and will be rebuilt", extra={"why": str(error), "kept": str(kept)}
+        )
+        return Store(states.current.path), True
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from tq.v1 import task_service_pb2
+from tq.v1 import errors_pb2, task_service_pb2
 from tq_cluster.core import queries
 from tq_cluster.core.operations import Outcome, Refused, Replied
 from tq_cluster.core.types import TimestampMs
@@ -20,6 +20,15 @@ from tq_cluster.service.staleness import Staleness
 
 Query = Callable[[View, Any, TimestampMs], Replied | Refused]
 """One of the core's reads: of a view, for a request, at an instant of log time."""
+
+
+NOTHING_APPLIED = 1
+"""Where every log begins, before its first entry of any meaning."""
+_STATELESS = Refused(
+    reason=errors_pb2.ERROR_REASON_NO_STATE,
+    message="this node has no state to read from: its cluster is not formed, or it waits for what"
+    " the others have",
+)
 
 
 def reply_of(outcome: Outcome) -> Any:  # noqa: ANN401  # each method knows its own reply
@@ -56,6 +65,8 @@ class Reads:
     def _local(self, query: Query, request: Message) -> Any:  # noqa: ANN401  # as above
         with self._committed.committed_view() as view:
             applied = view.applied
+            if applied.index <= NOTHING_APPLIED:
+                raise refusal(_STATELESS)
             outcome = query(view, request, queries.log_time(view))
         reply = reply_of(outcome)
         staleness: Duration = reply.staleness

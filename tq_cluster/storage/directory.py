@@ -17,6 +17,7 @@ from tq_cluster.errors import StartError
 from tq_cluster.storage.files import RESTORE, make_folder, read_record, sync_folder, write_record
 
 FORMAT = 1
+_ASIDE = "damaged-"
 _NAME = re.compile(r"state-(\d+)")
 
 
@@ -72,6 +73,23 @@ class StateDirectory:
         """Make the state in ``path``, complete and on disk, the current one. Durable on return."""
         sync_folder(self.root)
         self._point(path.name, installed)
+
+    def set_aside(self) -> Path:
+        """Begin with an empty state, and return where the damaged one is kept to be looked at.
+
+        Only the last one is kept. An installed snapshot that the journal does not know may not go:
+        others count on what it holds.
+        """
+        damaged = self._current.path
+        fresh = self.next_path()
+        sync_folder(self.root)
+        self._point(fresh.name, None)
+        for earlier in self.root.glob(f"{_ASIDE}*"):
+            shutil.rmtree(earlier)
+        kept = self.root / f"{_ASIDE}{damaged.name}"
+        damaged.rename(kept)
+        sync_folder(self.root)
+        return kept
 
     def clear_mark(self) -> None:
         """Note that the journal knows the current state."""

@@ -13,7 +13,7 @@ from typing import Final
 import lmdb
 
 from tq_cluster.core.types import AppliedAt
-from tq_cluster.errors import StartError
+from tq_cluster.errors import DamagedStateError, StartError
 from tq_cluster.storage.rows import TABLE_COUNT, CorruptRowError, seal, unseal
 from tq_cluster.storage.views import LmdbView
 
@@ -75,7 +75,7 @@ def read_applied(txn: lmdb.Transaction[bytes], tables: list[lmdb._Database]) -> 
     try:
         index, term, state_format = _APPLIED.unpack(unseal(_META, _APPLIED_KEY, sealed))
     except (CorruptRowError, struct.error) as error:
-        raise StartError(f"the state's own record is damaged: {error}") from error
+        raise DamagedStateError(f"the state's own record is damaged: {error}") from error
     if state_format > STATE_FORMAT:
         raise StartError(
             f"the state has format {state_format}, this software knows {STATE_FORMAT}: start a"

@@ -19,7 +19,7 @@ import lmdb
 from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.queries import cluster_version
 from tq_cluster.core.types import AppliedAt
-from tq_cluster.errors import DiskError, FatalError, StartError
+from tq_cluster.errors import DamagedStateError, DiskError, FatalError, StartError
 from tq_cluster.storage.apply import changes_of
 from tq_cluster.storage.environment import (
     EMPTY,
@@ -28,10 +28,13 @@ from tq_cluster.storage.environment import (
     read_applied,
     write_applied,
 )
-from tq_cluster.storage.files import RESTORE, make_folder, sync_folder
+from tq_cluster.storage.files import RESTORE, make_folder, read_record, sync_folder, write_record
 from tq_cluster.storage.lock import DirectoryLock
 from tq_cluster.storage.views import LmdbView, LmdbWorkspace
 
+CONDEMNED: Final = "CONDEMNED"
+"""Lies in the directory of a state in which damage was found; says what."""
+_NOT_DAMAGE: Final = (lmdb.DiskError, lmdb.LockError, lmdb.MemoryError, lmdb.ReadonlyError)
 COMMIT_SECONDS: Final = 0.2
 COMMIT_BYTES: Final = 16 * 2**20
 
@@ -42,7 +45,8 @@ class Store:
     def __init__(self, path: Path) -> None:
         """Open the state in ``path``, made where it is missing.
 
-        StartError when it is in use, damaged, or written by newer software.
+        StartError when it is in use or written by newer software, DamagedStateError when it is
+        damaged.
         """
         self._copying = threading.Lock()
         self._open(path)
@@ -57,13 +61,24 @@ class Store:
         self._pending_since_s: float | None = None
         self._lock = DirectoryLock(path / "store.lock")
         try:
+            self._require_uncondemned()
             self._open_environment()
         except BaseException:
             self._lock.release()
             raise
 
     def _unusable(self, error: lmdb.Error) -> StartError:
-        return StartError(f"the state in {self.path} cannot be opened: {error}; {RESTORE}")
+        kind = StartError if isinstance(error, _NOT_DAMAGE) else DamagedStateError
+        return kind(f"the state in {self.path} cannot be opened: {error}; {RESTORE}")
+
+    def _require_uncondemned(self) -> None:
+        found = read_record(self.path / CONDEMNED, format_known=1)
+        if found is not None:
+            raise DamagedStateError(f"the state in {self.path} is damaged: {found['reason']}")
+
+    def condemn(self, reason: str) -> None:
+        """Note that this state is damaged, so that nobody opens it again. Durable on return."""
+        write_record(self.path / CONDEMNED, {"format": 1, "reason": reason})
 
     def _open_environment(self) -> None:
         try:
