@@ -20,13 +20,14 @@ import threading
 import traceback
 
 from tq.internal.v1.worker_child_pb2 import ToHandlers
-from tq_worker import exits, logs
+from tq_worker import exits, logs, tracing
 from tq_worker.clock import boottime_s
 from tq_worker.frames import FrameReader
 from tq_worker.outbox import Outbox
 from tq_worker.progress import Progress
 from tq_worker.registry import HANDLERS, load
 from tq_worker.runner import Attempt, Runner
+from tq_worker.tracing import Telling
 
 READ_BYTES = 256 * 1024
 WATCH_S = 1.0
@@ -116,8 +117,16 @@ class Listener:
 
 async def serve(listener: Listener, outbox: Outbox, progress: Progress, slots: int) -> None:
     """Run handlers until the parent says to leave."""
+    telling = Telling.read(os.environ)
+    spans = tracing.set_up(telling, os.environ)
     runner = Runner(
-        slots=slots, handlers=HANDLERS, outbox=outbox, progress=progress, ended=listener.ended
+        slots=slots,
+        handlers=HANDLERS,
+        outbox=outbox,
+        progress=progress,
+        ended=listener.ended,
+        tracing=spans,
+        log_tasks=telling.log_tasks,
     )
     loop = asyncio.get_running_loop()
     threading.Thread(
@@ -126,6 +135,8 @@ async def serve(listener: Listener, outbox: Outbox, progress: Progress, slots: i
     outbox.loaded(HANDLERS.task_types(), ())
     await runner.idle.wait()
     runner.close()
+    if spans is not None:
+        spans.close()
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ def main() -> None:
             return
         command = read(arguments, os.environ)
         logs.configure(command.worker.log_format)
+        os.environ |= command.worker.telling.environment()
         undelivered = asyncio.run(run(command))
     except UsageError as error:
         for problem in error.problems:

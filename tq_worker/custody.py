@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
 from tq_worker import endings
@@ -14,6 +14,10 @@ from tq_worker.leases import Lease, Stop
 from tq_worker.pace import Pace
 from tq_worker.process import HandlerProcess
 from tq_worker.settlement import settle, settle_death
+from tq_worker.tracing import trace_of
+
+if TYPE_CHECKING:
+    from tq_worker.spans import Tracing
 
 _logger = logging.getLogger(__name__)
 
@@ -35,7 +39,16 @@ class Reports(Protocol):
 class Custody:
     """Holds the leases and sees to it that no handler outlives its own."""
 
-    def __init__(self, *, concurrency: int, reports: Reports) -> None:
+    def __init__(
+        self,
+        *,
+        concurrency: int,
+        reports: Reports,
+        tracing: Tracing | None = None,
+        log_tasks: bool = False,
+    ) -> None:
+        self._tracing = tracing
+        self._log_tasks = log_tasks
         self.held: dict[int, Lease] = {}
         """By token."""
         self.changed = asyncio.Event()
@@ -95,7 +108,9 @@ class Custody:
 
     def reported(self, token: int) -> None:
         """Forget a lease: its report was answered, or given up."""
-        self.held.pop(token, None)
+        lease = self.held.pop(token, None)
+        if lease is not None and lease.reporting is not None:
+            lease.reporting.end()
         self.changed.set()
 
     # ---------------------------------------------------------------- what handler processes say
@@ -121,6 +136,8 @@ class Custody:
         cause = process.how_it_ended()
         for lease in process.outstanding.values():
             lease.process = None
+            if self._tracing is not None and process.has_started(lease):
+                self._tracing.killed(lease, cause)
             report = settle_death(
                 lease,
                 started=process.has_started(lease),
@@ -161,15 +178,22 @@ class Custody:
         if report.HasField("fail"):
             error = report.fail.error.partition("\n")[0]
             _logger.info("attempt failed", extra={**_facts(lease), "error": error})
+        elif self._log_tasks:
+            how = "completed" if report.HasField("complete") else "released"
+            _logger.info("attempt %s", how, extra=_facts(lease))
+        if self._tracing is not None and lease.reporting is None:
+            lease.reporting = self._tracing.report(lease)
         self._reports.add(report)
 
 
 def _facts(lease: Lease) -> dict[str, object]:
     return {
         "task_id": lease.task_id,
+        "queue": lease.queue,
         "type": lease.task_type,
         "attempt": lease.attempt,
         "token": lease.token,
+        **trace_of(lease.traceparent),
     }
 
 

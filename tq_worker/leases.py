@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import enum
 import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
     from tq.v1.worker_service_pb2 import ClaimedTask
     from tq_worker.process import HandlerProcess
 
@@ -40,6 +43,7 @@ class Lease:
 
     task_id: str
     task_type: str
+    queue: str = ""
     token: int
     attempt: int
     length_s: float
@@ -55,6 +59,12 @@ class Lease:
     """When patience with a handler that was asked to stop ends."""
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
     """Runs while a handler with a timeout does."""
+    traceparent: str = ""
+    """The trace context of the grant, else of the task; empty where it has none."""
+    taken_ns: int = field(default_factory=time.time_ns)
+    """When it came, by the wall clock."""
+    reporting: Span | None = field(default=None, repr=False)
+    """Ends when its report is answered."""
 
     @classmethod
     def of(cls, claimed: ClaimedTask, sent_at_s: float) -> Lease:
@@ -65,11 +75,13 @@ class Lease:
         return cls(
             task_id=spec.task_id,
             task_type=spec.type,
+            queue=spec.queue,
             token=claimed.token,
             attempt=claimed.attempt,
             length_s=length_s,
             until_s=believed_end_s(sent_at_s, waited_s, length_s),
             timeout_s=spec.timeout.ToMilliseconds() / 1000 if spec.HasField("timeout") else None,
+            traceparent=claimed.traceparent or spec.traceparent,
         )
 
     def stop_due(self, now_s: float) -> bool:

@@ -7,6 +7,8 @@ import json
 import logging
 import sys
 
+from tq_worker import tracing
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -46,7 +48,8 @@ def configure(log_format: str) -> None:
 
 
 def _facts(record: logging.LogRecord) -> dict[str, object]:
-    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    facts = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    return {**tracing.active_ids(), **facts}
 
 
 def _plain(value: object) -> str:

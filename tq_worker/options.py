@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tq_client.async_client import DEFAULT_ADDRESSES
+from tq_worker import tracing
 from tq_worker.errors import UsageError
 from tq_worker.worker import WorkerOptions
 
@@ -24,6 +25,7 @@ _QUEUE = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
 _ADDRESS = re.compile(r"(?:[^\s:]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})")
+_RATIO = re.compile(r"\d+(\.\d+)?")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
 
@@ -105,6 +107,21 @@ def _add_options(run: argparse.ArgumentParser) -> None:
         "--log-format", default="text", metavar="text|json", help="on standard error (default text)"
     )
     run.add_argument(
+        "--log-tasks", action="store_true", help="log how each attempt starts and ends, too"
+    )
+    run.add_argument(
+        "--otlp-endpoint",
+        metavar="HOST:PORT",
+        help="send traces to this collector's OTLP port for gRPC, https://HOST:PORT by TLS "
+        "(default: $TQ_OTLP_ENDPOINT, else not)",
+    )
+    run.add_argument(
+        "--tracing-ratio",
+        metavar="R",
+        help="how many of the traces that begin at this worker are recorded, 0 to 1 "
+        "(default: $TQ_TRACING_RATIO, else all)",
+    )
+    run.add_argument(
         "--drain-timeout",
         default="60s",
         metavar="TIME",
@@ -145,6 +162,7 @@ def read(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Comma
         )
     if arguments.log_format not in {"text", "json"}:
         check.problems.append(f"--log-format {arguments.log_format!r}: must be text or json")
+    telling = check.telling(arguments, environment)
     if check.problems:
         raise UsageError(check.problems)
     return CommandLine(
@@ -157,6 +175,7 @@ def read(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Comma
             lease_s=lease_s,
             drain_timeout_s=drain_timeout_s,
             log_format=arguments.log_format,
+            telling=telling,
         ),
         addresses=addresses,
     )
@@ -192,6 +211,28 @@ class _Check:
             f"from {least_s:g} s to {most_s:g} s"
         )
         return least_s
+
+    def telling(
+        self, arguments: argparse.Namespace, environment: Mapping[str, str]
+    ) -> tracing.Telling:
+        source = "--otlp-endpoint" if arguments.otlp_endpoint else "TQ_OTLP_ENDPOINT"
+        endpoint = arguments.otlp_endpoint or environment.get("TQ_OTLP_ENDPOINT") or None
+        if endpoint is not None:
+            address = endpoint.removeprefix("http://").removeprefix("https://").removesuffix("/")
+            self.addresses(source, address)
+            if not tracing.installed():
+                self.problems.append(f"{source} {endpoint}: {tracing.TO_DO}")
+        ratio_source = "--tracing-ratio" if arguments.tracing_ratio else "TQ_TRACING_RATIO"
+        text = arguments.tracing_ratio or environment.get("TQ_TRACING_RATIO") or None
+        ratio = float(text) if text and _RATIO.fullmatch(text) else None
+        if text and (ratio is None or ratio > 1):
+            self.problems.append(f"{ratio_source} {text!r}: must be a number from 0 to 1")
+        wanted = tracing.Telling.read({**environment, "TQ_TRACING_RATIO": ""})
+        return tracing.Telling(
+            otlp_endpoint=endpoint,
+            ratio=ratio,
+            log_tasks=arguments.log_tasks or wanted.log_tasks,
+        )
 
     def addresses(self, source: str, text: str) -> list[str]:
         addresses = [address.strip() for address in text.split(",")]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import TYPE_CHECKING
 
 from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
 from tq_worker import endings, signatures, typed
@@ -15,6 +18,12 @@ from tq_worker.leases import EXIT_BEFORE
 from tq_worker.outbox import Outbox
 from tq_worker.progress import Progress
 from tq_worker.registry import Handler, Registry
+from tq_worker.tracing import RUNNING
+
+if TYPE_CHECKING:
+    from tq_worker.spans import AttemptSpan, Tracing
+
+_logger = logging.getLogger(__name__)
 
 FLUSH_REPORTS = 64
 FLUSH_S = 0.003
@@ -81,8 +90,12 @@ class Runner:
         outbox: Outbox,
         progress: Progress,
         ended: Callable[[int], object],
+        tracing: Tracing | None = None,
+        log_tasks: bool = False,
     ) -> None:
         """``ended`` is told the token of each attempt that is over, in any thread."""
+        self._tracing = tracing
+        self._log_tasks = log_tasks
         self._slots = slots
         self._handlers = handlers
         self._outbox = outbox
@@ -158,10 +171,12 @@ class Runner:
         if handler.is_async:
             attempt.task = self._loop.create_task(self._run_async(attempt, handler))
         else:
-            self._threads.submit(self._run_in_thread, attempt, handler)
+            # In a context of its own: what is active in one attempt is not in the thread's next.
+            self._threads.submit(copy_context().run, self._run_in_thread, attempt, handler)
 
     async def _run_async(self, attempt: Attempt, handler: Handler) -> None:
         attempt.begun = True
+        span = self._begin(attempt)
         try:
             if attempt.stop:
                 raise asyncio.CancelledError(attempt.stop)  # noqa: TRY301 - ends as if cancelled a moment later
@@ -171,13 +186,16 @@ class Runner:
             )
             report = endings.returned(attempt.task_id, attempt.token, value)
         except BaseException as error:  # noqa: BLE001 - user code: whatever it raises is its attempt's end
-            report = self._ended_by(attempt, error)
+            report = self._ended_by(attempt, error, span)
+        if span is not None:
+            span.end(report)
         self._busy -= 1
         self._finish(attempt, report)
         self._start_ready()
         self._flush_soon()
 
     def _run_in_thread(self, attempt: Attempt, handler: Handler) -> None:
+        span = self._begin(attempt)
         try:
             context = attempt.context
             assert context is not None, "set by _start"
@@ -185,7 +203,9 @@ class Runner:
             value = handler.function(attempt.claimed.spec.payload, context)
             report = endings.returned(attempt.task_id, attempt.token, value)
         except BaseException as error:  # noqa: BLE001 - as above
-            report = self._ended_by(attempt, error)
+            report = self._ended_by(attempt, error, span)
+        if span is not None:
+            span.end(report)
         self._finish(attempt, report)
         # The loop may be held by another handler: this result need not wait for it.
         if not self._queue:
@@ -197,9 +217,29 @@ class Runner:
         self._start_ready()
         self._flush_soon()
 
-    def _ended_by(self, attempt: Attempt, error: BaseException) -> TaskReport:
+    def _begin(self, attempt: Attempt) -> AttemptSpan | None:
+        """Have what is logged and recorded from here on belong to the attempt's trace."""
+        claimed = attempt.claimed
+        RUNNING.set(claimed.spec.traceparent)
+        span = None if self._tracing is None else self._tracing.begin(claimed)
+        if self._log_tasks:
+            facts = {
+                "task_id": attempt.task_id,
+                "queue": claimed.spec.queue,
+                "type": claimed.spec.type,
+                "attempt": claimed.attempt,
+                "token": attempt.token,
+            }
+            _logger.info("attempt started", extra=facts)
+        return span
+
+    def _ended_by(
+        self, attempt: Attempt, error: BaseException, span: AttemptSpan | None
+    ) -> TaskReport:
         if attempt.stop and isinstance(error, asyncio.CancelledError):
             return endings.released(attempt.task_id, attempt.token, STOPPED)
+        if span is not None:
+            span.failed(error)
         return endings.raised(attempt.task_id, attempt.token, error, skip_files=_OURS)
 
     def _unknown(self, attempt: Attempt) -> TaskReport:

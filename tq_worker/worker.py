@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from tq_worker import tracing
 from tq_worker.broker import Broker
 from tq_worker.claims import Claims
 from tq_worker.clock import boottime_s
@@ -44,6 +46,7 @@ class WorkerOptions:
     drain_timeout_s: float = 60.0
     log_format: str = "text"
     """Of the lines that handlers log."""
+    telling: tracing.Telling = field(default_factory=tracing.Telling)
 
 
 class Leaving(enum.Enum):
@@ -63,7 +66,13 @@ class Worker:
         self._reporter = Reporter(
             worker_id=options.worker_id, broker=broker, answered=self._answered
         )
-        self._custody = Custody(concurrency=options.concurrency, reports=self._reporter)
+        self._tracing = tracing.set_up(options.telling, os.environ)
+        self._custody = Custody(
+            concurrency=options.concurrency,
+            reports=self._reporter,
+            tracing=self._tracing,
+            log_tasks=options.telling.log_tasks,
+        )
         self._pool = Pool(
             modules=options.modules,
             concurrency=options.concurrency,
@@ -105,6 +114,8 @@ class Worker:
                 await self._work()
         finally:
             await self._pool.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         undelivered = self._reporter.backlog()
         _logger.log(
             logging.ERROR if undelivered else logging.INFO,

@@ -85,7 +85,12 @@ def admin() -> list[Line]:
 
 
 def _environment(flag: str) -> str:
-    return "TQ_ADDRESS" if flag == "--address" else ""
+    return {
+        "--address": "TQ_ADDRESS",
+        "--log-tasks": "TQ_LOG_TASKS",
+        "--otlp-endpoint": "TQ_OTLP_ENDPOINT",
+        "--tracing-ratio": "TQ_TRACING_RATIO",
+    }.get(flag, "")
 
 
 def _worker_flags(name: str) -> list[tuple[str, str]]:
