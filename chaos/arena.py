@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from chaos.checker import Violation
 from chaos.cluster import Cluster
-from chaos.ledger import Ledger
+from chaos.history.record import Ledger
+from chaos.history.violation import Violation
 from chaos.load import Load
 from chaos.nemesis import Deed
 

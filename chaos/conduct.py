@@ -9,8 +9,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from chaos.checker import Violation
-from chaos.ledger import Ledger, SubmitCall
+from chaos.history.calls import SubmitCall
+from chaos.history.record import Ledger
+from chaos.history.violation import Violation
 from chaos.result import Result, Verdict
 from chaos.run import Plan, Played, no_cluster, obstacle, play
 

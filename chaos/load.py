@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from chaos.checker import TERMINAL, Violation, check
 from chaos.cluster import Cluster
-from chaos.ledger import Answer, Ending, Ledger, ReadCall, SubmitCall
+from chaos.history.calls import Answer, Ending, ReadCall, SubmitCall
+from chaos.history.model import TERMINAL
+from chaos.history.record import Ledger
+from chaos.history.verdict import check
+from chaos.history.violation import Violation
 from chaos.outages import first_acknowledged_s
 from chaos.stub_client import StubClient
 from chaos.stub_worker import Plan, StubWorker, work_result
@@ -36,7 +40,7 @@ class Load:
     cluster: Cluster
     lease_s: float = 2.0
     seed: int = 1
-    ledger: Ledger = field(default_factory=Ledger)
+    ledger: Ledger = field(default_factory=lambda: Ledger(time.monotonic))
     addresses: Sequence[str] = ()
     """Where the brokers are called, where that is not at the nodes themselves."""
     client: StubClient = field(init=False)
@@ -123,6 +127,7 @@ class Load:
         """List every task and read each of them, also those whose submit was never answered."""
         listing = await self.client.list_all()
         self.ledger.listed(listing)
+        self.ledger.counted(await self.client.list_queues())
         known = {task.spec.task_id for task in listing} | set(self._ids)
         waiting = iter(sorted(known))
 

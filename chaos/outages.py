@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chaos.ledger import Answer, Ledger, SubmitCall
+from chaos.history.calls import Answer, SubmitCall
+from chaos.history.record import Ledger
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from pathlib import Path
 from chaos import containers, netlab
 from chaos.arena import Arena, Happening
 from chaos.broker import NodeSetup
-from chaos.checker import Violation
 from chaos.cluster import Cluster, FactMissingError
 from chaos.containers import ContainerCluster
-from chaos.ledger import Ledger
+from chaos.history.record import Ledger
+from chaos.history.violation import Violation
 from chaos.load import Load, wrong_results
 from chaos.nemesis import Deed, Nemesis, Transport
 from chaos.netlab import NetlabCluster
@@ -144,7 +144,7 @@ class _Run:
         self._nemeses = [nemesis for nemesis in made if obstacles[nemesis.name] is None]
         self._workloads = [make() for make in plan.scenario.workloads]
         self.injected = {nemesis.name: 0 for nemesis in self._nemeses}
-        self.ledger = Ledger()
+        self.ledger = Ledger(time.monotonic)
         self.happenings: list[Happening] = []
         self.violations: list[Violation] = []
         self.outages: list[Outage] = []

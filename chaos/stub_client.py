@@ -9,9 +9,10 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from grpc import aio
 
-from chaos.ledger import LEDGER_LABEL, ReadCall, SubmitCall, ledger_label
+from chaos.history.calls import ReadCall, SubmitCall
+from chaos.history.record import LEDGER_LABEL, ledger_label
 from chaos.stubs import Broker, StubCaller
-from tq.v1 import task_pb2, task_service_pb2
+from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
 
 SEND_S = 1.0
 """How long one sending may take before another broker is asked."""
@@ -25,6 +26,8 @@ class StubClient(StubCaller):
     ) -> list[str | None]:
         """Create tasks, each labelled for the ledger; None stands for an item that was refused."""
         request_id = str(uuid.uuid4())
+        queues = {spec.queue for spec in specs}
+        queue = queues.pop() if len(queues) == 1 else ""
         for item, spec in enumerate(specs):
             spec.labels[LEDGER_LABEL] = ledger_label(request_id, item)
 
@@ -38,7 +41,7 @@ class StubClient(StubCaller):
             return ids
 
         return await self.until_answered(
-            lambda: self.ledger.submit(self.actor, request_id, len(specs)),
+            lambda: self.ledger.submit(self.actor, request_id, len(specs), queue),
             send,
             within_s=within_s,
         )
@@ -63,6 +66,12 @@ class StubClient(StubCaller):
             raise
         self.ledger.found(call, reply.task)
         return reply.task
+
+    async def list_queues(self) -> list[queue_service_pb2.QueueStats]:
+        """What the cluster counts, by queue; the asked broker must be up or come up."""
+        request = queue_service_pb2.ListQueuesRequest(page_size=1_000)
+        reply = await self.brokers[0].queues.ListQueues(request, timeout=10, wait_for_ready=True)
+        return list(reply.queues)
 
     async def list_all(
         self,

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 
-from chaos.beliefs import CLOCK_MARGIN
-from chaos.ledger import (
+from chaos.history.beliefs import CLOCK_MARGIN
+from chaos.history.calls import (
     ClaimCall,
     Ending,
     HeartbeatCall,
     HeartbeatStatus,
-    Ledger,
     ReportCall,
     ReportStatus,
 )
+from chaos.history.record import Ledger
 from chaos.stubs import Broker, StubCaller, UnansweredError, seconds
 from tq.v1 import task_pb2, worker_service_pb2
 

@@ -17,10 +17,17 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
-from chaos.ledger import Call, Ledger
-from tq.v1 import errors_pb2, task_service_pb2_grpc, worker_service_pb2_grpc
+from chaos.history.calls import Call
+from chaos.history.record import Ledger
+from tq.v1 import (
+    errors_pb2,
+    queue_service_pb2_grpc,
+    task_service_pb2_grpc,
+    worker_service_pb2_grpc,
+)
 
 if TYPE_CHECKING:
+    from tq.v1.queue_service_pb2_grpc import QueueServiceAsyncStub
     from tq.v1.task_service_pb2_grpc import TaskServiceAsyncStub
     from tq.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 
@@ -76,6 +83,7 @@ class Broker:
     channel: aio.Channel
     tasks: TaskServiceAsyncStub
     workers: WorkerServiceAsyncStub
+    queues: QueueServiceAsyncStub
 
 
 def connect(address: str) -> Broker:
@@ -86,6 +94,7 @@ def connect(address: str) -> Broker:
         channel,
         task_service_pb2_grpc.TaskServiceStub(channel),
         worker_service_pb2_grpc.WorkerServiceStub(channel),
+        queue_service_pb2_grpc.QueueServiceStub(channel),
     )
 
 

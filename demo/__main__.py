@@ -8,14 +8,16 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from rich.console import Console
 
 import demo
-from chaos.checker import Violation, check, report
-from chaos.ledger import Ledger
+from chaos.history.record import Ledger
+from chaos.history.verdict import check, report
+from chaos.history.violation import Violation
 from chaos.outages import Outage
 from chaos.processes import ProcessCluster
 from chaos.workers import WorkerProcesses
@@ -58,7 +60,7 @@ class Demo:
             options=("--concurrency", str(CONCURRENCY)),
             environment={RUNS_DIR_VARIABLE: str(self._runs_dir)},
         )
-        self._ledger = Ledger()
+        self._ledger = Ledger(time.monotonic)
         self._probe = Probe(addresses, self._ledger)
         self._stale = StaleWorker(addresses, self._ledger)
         self._outages: list[Outage] = []

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from google.protobuf.duration_pb2 import Duration
 
-from chaos.ledger import LEDGER_LABEL, Ending, Ledger, ledger_label
-from tq.v1 import task_pb2, worker_service_pb2
+from chaos.history.calls import Ending
+from chaos.history.record import LEDGER_LABEL, Ledger, ledger_label
+from tq.v1 import queue_service_pb2, task_pb2, worker_service_pb2
 
 Report = worker_service_pb2.ReportResult
 Heartbeat = worker_service_pb2.HeartbeatResult
@@ -98,13 +99,22 @@ class Story:
         attempts: Mapping[int, task_pb2.Attempt.End.ValueType] | None = None,
         *,
         result: bytes = b"done",
+        cancel_requested: bool = False,
+        redrives: int = 0,
+        queue: str = "",
     ) -> None:
         """Read task t; ``state`` None: not found."""
         self._now_s = at[0]
         call = self.ledger.read("reader", "t")
         task = None
         if state is not None:
-            task = task_pb2.Task(spec=task_pb2.TaskSpec(task_id="t"), state=state, result=result)
+            task = task_pb2.Task(
+                spec=task_pb2.TaskSpec(task_id="t", queue=queue),
+                state=state,
+                result=result,
+                cancel_requested=cancel_requested,
+                redrives=redrives,
+            )
             for token, end in (attempts or {}).items():
                 task.attempts.add(token=token, end=end)
         if self._answered(at):
@@ -116,6 +126,60 @@ class Story:
         call = self.ledger.read("reader", "t")
         if self._answered(at):
             self.ledger.refused(call, "NO_LEADER")
+
+    def cancel(
+        self, at: Span, state: task_pb2.TaskState.ValueType | None, *, request: str = "c"
+    ) -> None:
+        """Cancel task t; ``state`` None: there is none."""
+        self._now_s = at[0]
+        call = self.ledger.cancel("operator", request, "t")
+        if self._answered(at):
+            self.ledger.cancelled(call, state)
+
+    def redrive(self, at: Span, count: int, *, request: str = "d", queue: str = "") -> None:
+        """Redrive task t, or a queue."""
+        self._now_s = at[0]
+        task = "" if queue else "t"
+        call = self.ledger.redrive("operator", request, task_id=task, queue=queue)
+        if self._answered(at):
+            self.ledger.changed(call, count)
+
+    def delete(self, at: Span, count: int, *, request: str = "x") -> None:
+        """Delete the dead letter t."""
+        self._now_s = at[0]
+        call = self.ledger.delete("operator", request, task_id="t")
+        if self._answered(at):
+            self.ledger.changed(call, count)
+
+    def purge(self, at: Span, count: int, *, queue: str = "q", request: str = "p") -> None:
+        self._now_s = at[0]
+        call = self.ledger.purge("operator", request, queue)
+        if self._answered(at):
+            self.ledger.changed(call, count)
+
+    def pause(self, at: Span, *, paused: bool, queue: str = "q") -> None:
+        self._now_s = at[0]
+        call = self.ledger.pause("operator", queue, paused=paused)
+        if self._answered(at):
+            self.ledger.configured(call)
+
+    def counted(self, queue: str, **counts: int) -> None:
+        """End with what a queue counts; ``ever_...`` are its totals."""
+        stats = queue_service_pb2.QueueStats(queue=queue)
+        for name, count in counts.items():
+            total = name.startswith("ever_")
+            setattr(stats.totals if total else stats, name.removeprefix("ever_"), count)
+        self.ledger.counted([stats])
+
+    def listed_in(self, queue: str, *tasks: tuple[str, str, task_pb2.TaskState.ValueType]) -> None:
+        """End with a listing of (task id, request id/item, state)."""
+        self.ledger.listed(
+            task_pb2.Task(
+                spec=task_pb2.TaskSpec(task_id=task_id, queue=queue, labels={LEDGER_LABEL: label}),
+                state=state,
+            )
+            for task_id, label, state in tasks
+        )
 
     def listed(self, *labels_of_ids: tuple[str, str]) -> None:
         """End with a listing of (task id, request id/item)."""

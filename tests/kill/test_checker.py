@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from chaos.checker import check, report
-from chaos.ledger import Ending, ledger_label
+from chaos.history.calls import Ending
+from chaos.history.record import ledger_label
+from chaos.history.verdict import check, report
 from tests.kill.story import (
     ALREADY_RECORDED,
     COMPLETED,

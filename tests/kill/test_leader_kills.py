@@ -1,7 +1,7 @@
 """Leaders die under load, again and again; the ledger shows that nothing acknowledged is lost.
 
 The client and the workers are made from generated stubs alone. Every call is written down, and the
-checker judges the whole history at the end (see chaos/checker.py for what it looks at).
+checker judges the whole history at the end (see chaos/history for what it looks at).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import asyncio
 
 import pytest
 
-from chaos.checker import report
-from chaos.ledger import Ending, ReportStatus
+from chaos.history.calls import Ending, ReportStatus
+from chaos.history.verdict import report
 from chaos.load import Load, wrong_results
 from chaos.outages import Outage, outage, summary
 from chaos.processes import ProcessCluster

@@ -5,14 +5,17 @@ The bugs are planted by `mutant_broker.py`; no node that ships can be told to ha
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from chaos.checker import Violation, check, report
-from chaos.ledger import Ending, Ledger
+from chaos.history.calls import Ending
+from chaos.history.record import Ledger
+from chaos.history.verdict import check, report
+from chaos.history.violation import Violation
 from chaos.processes import ProcessCluster
 from chaos.stub_client import StubClient
 from chaos.stub_worker import Plan, StubWorker
@@ -38,7 +41,7 @@ def spec(salt: object) -> task_pb2.TaskSpec:
 
 async def a_worker_that_reports_too_late(cluster: ProcessCluster) -> tuple[Ledger, list[Violation]]:
     """Let a lease expire and pass on; then let its first holder report before the second."""
-    ledger = Ledger()
+    ledger = Ledger(time.monotonic)
     async with AsyncExitStack() as stack:
         client = StubClient(cluster.addresses, ledger, "client")
         silent = StubWorker(cluster.addresses, ledger, "silent", QUEUE, lease_s=1)
@@ -78,7 +81,7 @@ async def a_power_cut(
     """Submit, cut the power of every node at once, start again, and look for what was submitted."""
     accounts, lie = folder / "accounts", folder / "lie"
     accounts.mkdir()
-    ledger = Ledger()
+    ledger = Ledger(time.monotonic)
     given = {ACCOUNTS_VARIABLE: str(accounts), LIE_VARIABLE: str(lie), **environment}
     async with AsyncExitStack() as stack:
         cluster = await stack.enter_async_context(cluster_with(folder / "cluster", given))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.checker import report
+from chaos.history.verdict import report
 from chaos.load import Load, wrong_results
 from chaos.processes import ProcessCluster
 from tests.kill import mutant_broker

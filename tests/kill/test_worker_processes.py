@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
-from chaos.checker import TERMINAL, check, report
-from chaos.ledger import Ledger
+from chaos.history.model import TERMINAL
+from chaos.history.record import Ledger
+from chaos.history.verdict import check, report
 from chaos.processes import ProcessCluster
 from chaos.stub_client import StubClient
 from chaos.workers import WorkerProcesses
@@ -37,7 +39,7 @@ async def submit_wave(client: StubClient, wave: int) -> dict[str, bytes]:
 async def test_killed_leaders_and_killed_workers_cost_no_task(
     cluster: ProcessCluster, tmp_path: Path
 ) -> None:
-    ledger = Ledger()
+    ledger = Ledger(time.monotonic)
     client = StubClient(cluster.addresses, ledger, "client")
     workers = WorkerProcesses(
         tmp_path / "workers",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chaos.facts import LeaseFacts
-from chaos.ledger import ClaimCall, Grant, HeartbeatCall, Renewal, ReportCall
+from chaos.history.calls import ClaimCall, Grant, HeartbeatCall, Renewal, ReportCall
+from chaos.history.facts import LeaseFacts
 
 CLOCK_MARGIN = 0.01
 """A worker stops this part of the lease's length early: clocks may differ by 1 % in rate."""

@@ -6,17 +6,22 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from chaos.ledger import (
+from chaos.history.calls import (
     Answer,
+    CancelCall,
     ClaimCall,
+    DeleteCall,
     Grant,
     HeartbeatCall,
-    Ledger,
+    PauseCall,
+    PurgeCall,
     ReadCall,
+    RedriveCall,
     Renewal,
     ReportCall,
     SubmitCall,
 )
+from chaos.history.record import Ledger
 
 
 @dataclass(slots=True)
@@ -42,6 +47,9 @@ class TaskFacts:
     acknowledged_by_s: float = float("inf")
     leases: dict[int, LeaseFacts] = field(default_factory=dict)
     reads: list[ReadCall] = field(default_factory=list)
+    cancels: list[CancelCall] = field(default_factory=list)
+    dead_letter_calls: list[RedriveCall | DeleteCall] = field(default_factory=list)
+    """Those that name this task."""
 
     def lease(self, token: int) -> LeaseFacts:
         """Return the lease, known from now on."""
@@ -63,11 +71,21 @@ class Facts:
         self.ledger = ledger
         self.submits: dict[str, list[SubmitCall]] = defaultdict(list)
         self.tasks: dict[str, TaskFacts] = {}
+        self.claim_began_s: dict[str, float] = {}
+        """By request id: when it was first sent."""
+        self.unanswered_claims: dict[str, list[float]] = defaultdict(list)
+        """By worker: when claims were sent whose answers nobody saw."""
+        self.sweeps: list[PurgeCall | RedriveCall | DeleteCall] = []
+        """What was done to whole queues."""
+        self.pauses: list[PauseCall] = []
         for call in ledger.calls:
             match call:
                 case SubmitCall():
                     self._submit(call)
                 case ClaimCall():
+                    self.claim_began_s.setdefault(call.request_id, call.began_s)
+                    if call.answer is Answer.UNKNOWN:
+                        self.unanswered_claims[call.actor].append(call.began_s)
                     for grant in call.grants:
                         self.task(grant.task_id).lease(grant.token).granted.append((call, grant))
                 case HeartbeatCall():
@@ -78,6 +96,14 @@ class Facts:
                     self.task(call.task_id).lease(call.token).reports.append(call)
                 case ReadCall() if call.answer is Answer.APPLIED:
                     self.task(call.task_id).reads.append(call)
+                case CancelCall():
+                    self.task(call.task_id).cancels.append(call)
+                case RedriveCall() | DeleteCall() if call.task_id:
+                    self.task(call.task_id).dead_letter_calls.append(call)
+                case PurgeCall() | RedriveCall() | DeleteCall():
+                    self.sweeps.append(call)
+                case PauseCall():
+                    self.pauses.append(call)
         for task_id in ledger.listing or ():
             self.task(task_id)
 
@@ -88,6 +114,37 @@ class Facts:
     def acknowledged(self) -> Iterable[TaskFacts]:
         """The tasks whose submit was answered."""
         return (task for task in self.tasks.values() if task.request_ids)
+
+    def requests_of(self, task: TaskFacts) -> set[str]:
+        """The requests that created it, or may have: by their answers, or by its label."""
+        label = (self.ledger.listing or {}).get(task.task_id, "")
+        named = label.rpartition("/")[0]
+        return task.request_ids | ({named} if named in self.submits else set())
+
+    def queues_of(self, task: TaskFacts) -> set[str]:
+        """Its queue, by whatever told; empty where nothing did."""
+        listed = self.ledger.placed.get(task.task_id)
+        if listed is not None:
+            return {listed}
+        sent = {call.queue for request_id in task.request_ids for call in self.submits[request_id]}
+        read = {read.task.spec.queue for read in task.reads if read.task is not None}
+        return (sent | read) - {""}
+
+    def is_in(self, task: TaskFacts, queue: str) -> bool:
+        """Whether a task is known to be in a queue."""
+        return self.queues_of(task) == {queue}
+
+    def may_be_in(self, task: TaskFacts, queue: str) -> bool:
+        """Whether a task may be in a queue, for all that is known."""
+        return self.queues_of(task) <= {queue}
+
+    def may_be_deleted(self, task: TaskFacts) -> bool:
+        """Whether anybody asked for a deletion that may have met it."""
+        named = any(isinstance(call, DeleteCall) for call in task.dead_letter_calls)
+        return named or any(
+            isinstance(call, DeleteCall) and self.may_be_in(task, call.queue)
+            for call in self.sweeps
+        )
 
     def _submit(self, call: SubmitCall) -> None:
         self.submits[call.request_id].append(call)

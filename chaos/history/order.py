@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from itertools import groupby
 
-from chaos.facts import Facts, LeaseFacts, TaskFacts
-from chaos.ledger import ReadCall, ReportStatus
+from chaos.history.calls import ReadCall, ReportStatus
+from chaos.history.facts import Facts, LeaseFacts, TaskFacts
 from tq.v1 import task_pb2
 
 

@@ -1,97 +1,28 @@
-"""Judge a ledger: does what clients and workers saw keep the contract?
-
-The invariants, by their numbers:
-
-I1  no acknowledged submit is lost
-I2  one request id, one creation
-I3  a task's leases never overlap, in log order or in their holders' belief; their tokens rise
-I4  at most one accepted terminal outcome a task
-I5  the outcome acknowledged to a worker is the recorded one
-I6  each task's history, ordered by its tokens, is consistent with real time
-I8  once faults stop, every task finishes
-
-A call without an answer is a "maybe": it may explain what is seen, and it never accuses.
-"""
+"""I1 to I5 and I8, each looked for in what is known of requests, tasks and leases."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from chaos.beliefs import belief
-from chaos.facts import Facts, TaskFacts
-from chaos.ledger import (
-    Answer,
-    Ending,
-    Ledger,
-    ReadCall,
-    ReportCall,
-    ReportStatus,
-    SubmitCall,
-    ledger_label,
-)
-from chaos.timeline import contradictions
+from chaos.history.beliefs import CLOCK_MARGIN, belief
+from chaos.history.calls import Answer, Ending, ReadCall, ReportCall, ReportStatus, SubmitCall
+from chaos.history.facts import Facts, TaskFacts
+from chaos.history.model import TERMINAL
+from chaos.history.record import ledger_label
+from chaos.history.violation import Violation
 from tq.v1 import task_pb2
 
-TERMINAL = frozenset(
-    {task_pb2.TASK_STATE_COMPLETED, task_pb2.TASK_STATE_FAILED, task_pb2.TASK_STATE_CANCELLED}
-)
 ATTEMPTS_KEPT = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """One broken promise, and the task at which it shows; None when it is about a request."""
-
-    invariant: str
-    message: str
-    task_id: str | None = None
-
-
-def check(
-    ledger: Ledger, *, all_finished: bool = True, all_workers: bool = True
-) -> list[Violation]:
-    """Return every broken promise; empty when the history keeps the contract.
-
-    ``all_finished``: the run was given the time to finish, so every task has to be terminal.
-    ``all_workers``: every worker wrote into this ledger, so every completion has to be in it.
-    """
-    facts = Facts(ledger)
-    found = [*_requests(facts)]
-    for task in facts.tasks.values():
-        found += _not_lost(facts, task)
-        found += _leases(facts, task)
-        found += _one_outcome(task)
-        found += _recorded_as_told(task)
-        if all_workers:
-            found += _out_of_nowhere(task)
-        found += _real_time(facts, task)
-        if all_finished:
-            found += _finished(facts, task)
-    found += _tokens_name_one_lease(facts)
-    return found
-
-
-def report(ledger: Ledger, violations: list[Violation], *, at_most: int = 5) -> str:
-    """Put violations into words, the first ones with the calls that led to them."""
-    lines = []
-    for violation in violations[:at_most]:
-        lines.append(f"{violation.invariant}: {violation.message}")
-        if violation.task_id is not None:
-            lines += [f"    {line}" for line in ledger.history(violation.task_id)]
-    if len(violations) > at_most:
-        lines.append(f"... and {len(violations) - at_most} more")
-    return "\n".join(lines)
 
 
 def _violation(invariant: str, task: TaskFacts, message: str) -> Violation:
     return Violation(invariant, f"task {task.task_id}: {message}", task.task_id)
 
 
-def _not_lost(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
+def not_lost(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
     """I1, for whatever looked after the acknowledgement."""
-    if not task.request_ids:
+    if not task.request_ids or facts.may_be_deleted(task):
         return
     for read in task.reads:
         if read.task is None and read.began_s > task.acknowledged_by_s:
@@ -104,7 +35,7 @@ def _not_lost(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
             yield _violation("I1", task, "was claimed and its report found no such task")
 
 
-def _requests(facts: Facts) -> Iterator[Violation]:
+def requests(facts: Facts) -> Iterator[Violation]:
     """I2: what each request id created."""
     for request_id, calls in facts.submits.items():
         answers = {tuple(call.task_ids) for call in calls if call.answer is Answer.APPLIED}
@@ -148,7 +79,7 @@ def _half_created(
         yield Violation("I2", f"request {request_id} created only its items {there} of {tasks}")
 
 
-def _leases(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
+def leases(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
     """I3: a lease has one holder, and holders never overlap."""
     held = []
     for lease in task.in_token_order():
@@ -172,7 +103,30 @@ def _leases(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
                 )
 
 
-def _tokens_name_one_lease(facts: Facts) -> Iterator[Violation]:
+def expired_early(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
+    """I3: no lease is called expired before its holder's time was up, whatever the clocks say."""
+    for read in task.reads:
+        for attempt in read.task.attempts if read.task is not None else ():
+            lease = task.leases.get(attempt.token)
+            if attempt.end != task_pb2.Attempt.END_LEASE_EXPIRED or lease is None:
+                continue
+            lengths = [(claim.began_s, grant.lease_s) for claim, grant in lease.granted]
+            lengths += [(beat.began_s, one.lease_s) for beat, one in lease.renewals if one.renewed]
+            until_s = max(
+                (began + length * (1 - CLOCK_MARGIN) for began, length in lengths), default=0
+            )
+            if read.known_by_s < until_s:
+                start = facts.ledger.started_s
+                yield _violation(
+                    "I3",
+                    task,
+                    f"token {attempt.token} was read as expired at {read.known_by_s - start:.3f} s"
+                    f" and lasts until {until_s - start:.3f} s",
+                )
+                return
+
+
+def tokens_name_one_lease(facts: Facts) -> Iterator[Violation]:
     """I3: no token stands for leases of two tasks."""
     owners: dict[int, TaskFacts] = {}
     for task in facts.tasks.values():
@@ -186,7 +140,7 @@ def _tokens_name_one_lease(facts: Facts) -> Iterator[Violation]:
                 )
 
 
-def _one_outcome(task: TaskFacts) -> Iterator[Violation]:
+def one_outcome(task: TaskFacts) -> Iterator[Violation]:
     """I4: one accepted completion a task, one RECORDED a token."""
     completed = []
     for lease in task.in_token_order():
@@ -216,7 +170,7 @@ _END_OF = {
 }
 
 
-def _recorded_as_told(task: TaskFacts) -> Iterator[Violation]:
+def recorded_as_told(task: TaskFacts) -> Iterator[Violation]:
     """I5: what workers were told is on record."""
     read = task.last_read()
     if read is None or read.task is None:
@@ -264,7 +218,7 @@ def _as_told(
             yield _violation("I5", task, f"{told}and its result is another one")
 
 
-def _out_of_nowhere(task: TaskFacts) -> Iterator[Violation]:
+def out_of_nowhere(task: TaskFacts) -> Iterator[Violation]:
     """I5: the record holds nothing that nobody reported."""
     read = task.last_read()
     if read is None or read.task is None:
@@ -284,13 +238,7 @@ def _out_of_nowhere(task: TaskFacts) -> Iterator[Violation]:
             yield _violation("I5", task, "its result is none that was ever reported")
 
 
-def _real_time(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
-    """I6: token order and real time agree."""
-    for message in contradictions(facts, task):
-        yield _violation("I6", task, message)
-
-
-def _finished(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
+def finished(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
     """I8, for every task that is known to exist."""
     exists = bool(task.request_ids) or task.task_id in (facts.ledger.listing or {})
     read = task.last_read()

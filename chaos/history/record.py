@@ -6,14 +6,31 @@ stays *unknown*: it may have been applied, may yet be, or never. The checker tak
 
 from __future__ import annotations
 
-import enum
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TypeVar
 
-from tq.v1 import task_pb2, worker_service_pb2
+from chaos.history.calls import (
+    Answer,
+    Call,
+    CancelCall,
+    ClaimCall,
+    DeleteCall,
+    Ending,
+    Grant,
+    HeartbeatCall,
+    HeartbeatStatus,
+    PauseCall,
+    PurgeCall,
+    ReadCall,
+    RedriveCall,
+    Renewal,
+    ReportCall,
+    ReportStatus,
+    SubmitCall,
+)
+from tq.v1 import queue_service_pb2, task_pb2, worker_service_pb2
 
 LEDGER_LABEL = "ledger"
 """The label by which the tasks of a submit are found again: ``request_id/item``."""
@@ -24,127 +41,6 @@ def ledger_label(request_id: str, item: int) -> str:
     return f"{request_id}/{item}"
 
 
-class Answer(enum.Enum):
-    """What became of a call, as its caller knows it."""
-
-    UNKNOWN = "unknown"
-    APPLIED = "applied"
-    REFUSED = "refused"
-    """Definitely not applied."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Call:
-    """One call on the wire; a retry is another call. Times are of one monotonic clock."""
-
-    actor: str
-    began_s: float
-    ended_s: float | None = None
-    answer: Answer = Answer.UNKNOWN
-    detail: str = ""
-
-    @property
-    def known_by_s(self) -> float:
-        """When its effect was there at the latest."""
-        return float("inf") if self.ended_s is None else self.ended_s
-
-
-@dataclass(slots=True, kw_only=True)
-class SubmitCall(Call):
-    """``task_ids`` has None where an item was refused."""
-
-    request_id: str
-    tasks: int
-    task_ids: Sequence[str | None] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
-    """One task of a claim's answer."""
-
-    task_id: str
-    token: int
-    attempt: int
-    lease_s: float
-    waited_s: float
-
-
-@dataclass(slots=True, kw_only=True)
-class ClaimCall(Call):
-    """The actor is the worker's id."""
-
-    request_id: str
-    grants: Sequence[Grant] = ()
-    lost_task_ids: Sequence[str] = ()
-
-
-HeartbeatStatus = worker_service_pb2.HeartbeatResult.Status
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Renewal:
-    """One lease of a heartbeat's answer."""
-
-    task_id: str
-    token: int
-    status: HeartbeatStatus.ValueType
-    lease_s: float
-
-    @property
-    def renewed(self) -> bool:
-        """Whether the lease was live and is longer now."""
-        return self.status in {
-            HeartbeatStatus.STATUS_RENEWED,
-            HeartbeatStatus.STATUS_CANCEL_REQUESTED,
-        }
-
-
-@dataclass(slots=True, kw_only=True)
-class HeartbeatCall(Call):
-    """The actor is the worker's id."""
-
-    renewals: Sequence[Renewal] = ()
-
-
-class Ending(enum.Enum):
-    """What a worker reports of an attempt."""
-
-    COMPLETE = "complete"
-    FAIL = "fail"
-    RELEASE = "release"
-
-
-ReportStatus = worker_service_pb2.ReportResult.Status
-
-
-@dataclass(slots=True, kw_only=True)
-class ReportCall(Call):
-    """One attempt's end, reported alone. ``status`` and ``state`` count once it is answered."""
-
-    task_id: str
-    token: int
-    ending: Ending
-    result: bytes = b""
-    status: ReportStatus.ValueType = ReportStatus.STATUS_UNSPECIFIED
-    state: task_pb2.TaskState.ValueType = task_pb2.TASK_STATE_UNSPECIFIED
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the worker was told that its report is the recorded one."""
-        return self.status in {
-            ReportStatus.STATUS_RECORDED,
-            ReportStatus.STATUS_ALREADY_RECORDED,
-        }
-
-
-@dataclass(slots=True, kw_only=True)
-class ReadCall(Call):
-    """A linearizable GetTask. ``task`` counts once it is APPLIED: None is NOT_FOUND."""
-
-    task_id: str
-    task: task_pb2.Task | None = None
-
-
 CallT = TypeVar("CallT", bound=Call)
 
 
@@ -152,19 +48,32 @@ CallT = TypeVar("CallT", bound=Call)
 class Ledger:
     """The history of one run, in the order in which calls began."""
 
-    now_s: Callable[[], float] = time.monotonic
+    now_s: Callable[[], float]
+    """One clock for all of the run; never the wall's, which may be set."""
     calls: list[Call] = field(default_factory=list)
     listing: dict[str, str] | None = None
     """The ledger label of every task that the cluster lists at the end; None: it was not asked."""
+    states: dict[str, task_pb2.TaskState.ValueType] = field(default_factory=dict)
+    """By task id, from the same listing."""
+    placed: dict[str, str] = field(default_factory=dict)
+    """The queue of each, likewise."""
+    queues: dict[str, queue_service_pb2.QueueStats] = field(default_factory=dict)
+    """What the cluster counts, by queue, at the same time; empty: it was not asked."""
     started_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.started_s = self.now_s()
 
-    def submit(self, actor: str, request_id: str, tasks: int) -> SubmitCall:
-        """Write down that a submit is about to be sent."""
+    def submit(self, actor: str, request_id: str, tasks: int, queue: str = "") -> SubmitCall:
+        """Write down that a submit is about to be sent; ``queue`` where all go to one."""
         return self._begin(
-            SubmitCall(actor=actor, began_s=self.now_s(), request_id=request_id, tasks=tasks)
+            SubmitCall(
+                actor=actor,
+                began_s=self.now_s(),
+                request_id=request_id,
+                tasks=tasks,
+                queue=queue,
+            )
         )
 
     def submitted(self, call: SubmitCall, task_ids: Sequence[str | None]) -> None:
@@ -243,6 +152,64 @@ class Ledger:
         call.task = task
         self._end(call, Answer.APPLIED)
 
+    def cancel(self, actor: str, request_id: str, task_id: str) -> CancelCall:
+        """Write down that a task is about to be cancelled."""
+        return self._begin(
+            CancelCall(actor=actor, began_s=self.now_s(), request_id=request_id, task_id=task_id)
+        )
+
+    def cancelled(self, call: CancelCall, state: task_pb2.TaskState.ValueType | None) -> None:
+        """Write down the state that was told; None when there is no such task."""
+        call.state = state
+        self._end(call, Answer.APPLIED)
+
+    def redrive(
+        self, actor: str, request_id: str, *, task_id: str = "", queue: str = ""
+    ) -> RedriveCall:
+        """Write down that one dead letter, or those of a queue, are about to be redriven."""
+        return self._begin(
+            RedriveCall(
+                actor=actor,
+                began_s=self.now_s(),
+                request_id=request_id,
+                task_id=task_id,
+                queue=queue,
+            )
+        )
+
+    def delete(
+        self, actor: str, request_id: str, *, task_id: str = "", queue: str = ""
+    ) -> DeleteCall:
+        """Write down that one dead letter, or those of a queue, are about to be deleted."""
+        return self._begin(
+            DeleteCall(
+                actor=actor,
+                began_s=self.now_s(),
+                request_id=request_id,
+                task_id=task_id,
+                queue=queue,
+            )
+        )
+
+    def purge(self, actor: str, request_id: str, queue: str) -> PurgeCall:
+        """Write down that a slice of a queue's waiting tasks is about to be cancelled."""
+        return self._begin(
+            PurgeCall(actor=actor, began_s=self.now_s(), request_id=request_id, queue=queue)
+        )
+
+    def changed(self, call: RedriveCall | DeleteCall | PurgeCall, count: int) -> None:
+        """Write down how many tasks a call was told to have changed."""
+        call.count = count
+        self._end(call, Answer.APPLIED)
+
+    def pause(self, actor: str, queue: str, *, paused: bool) -> PauseCall:
+        """Write down that a queue is about to be paused, or taken up again."""
+        return self._begin(PauseCall(actor=actor, began_s=self.now_s(), queue=queue, paused=paused))
+
+    def configured(self, call: PauseCall) -> None:
+        """Write down that it is."""
+        self._end(call, Answer.APPLIED)
+
     def refused(self, call: Call, detail: str) -> None:
         """Write down that a call was answered with a definite no: nothing was applied."""
         call.detail = detail
@@ -254,7 +221,16 @@ class Ledger:
 
     def listed(self, tasks: Iterable[task_pb2.Task]) -> None:
         """Write down which tasks the cluster lists, once nothing is submitted any more."""
-        self.listing = {task.spec.task_id: task.spec.labels.get(LEDGER_LABEL, "") for task in tasks}
+        listed = list(tasks)
+        self.listing = {
+            task.spec.task_id: task.spec.labels.get(LEDGER_LABEL, "") for task in listed
+        }
+        self.states = {task.spec.task_id: task.state for task in listed}
+        self.placed = {task.spec.task_id: task.spec.queue for task in listed}
+
+    def counted(self, queues: Iterable[queue_service_pb2.QueueStats]) -> None:
+        """Write down what the cluster counts, beside ``listed`` and with nothing in between."""
+        self.queues = {stats.queue: stats for stats in queues}
 
     def calls_since(self, since_s: float) -> Iterator[Call]:
         """The calls that began then or later, the newest first."""
@@ -290,10 +266,10 @@ def _describe(call: Call, task_id: str) -> str:
         tokens = [grant.token for grant in call.grants if grant.task_id == task_id]
         return f"claim {call.request_id}: token {tokens[0]}" if tokens else ""
     if isinstance(call, HeartbeatCall):
-        states = {
+        ends = {
             r.token: HeartbeatStatus.Name(r.status) for r in call.renewals if r.task_id == task_id
         }
-        return f"heartbeat: {_pairs(states)}" if states else ""
+        return f"heartbeat: {_pairs(ends)}" if ends else ""
     if isinstance(call, ReportCall) and call.task_id == task_id:
         status = ReportStatus.Name(call.status) if call.status else ended
         return f"report {call.ending.value} with token {call.token}: {status}"
@@ -304,6 +280,12 @@ def _describe(call: Call, task_id: str) -> str:
             return "read: not found"
         ends = {a.token: task_pb2.Attempt.End.Name(a.end) for a in call.task.attempts}
         return f"read: {task_pb2.TaskState.Name(call.task.state)}, {_pairs(ends) or 'no attempts'}"
+    if isinstance(call, CancelCall) and call.task_id == task_id:
+        told = ended if call.state is None else task_pb2.TaskState.Name(call.state)
+        return f"cancel {call.request_id}: {told}"
+    if isinstance(call, RedriveCall | DeleteCall) and call.task_id == task_id:
+        verb = "redrive" if isinstance(call, RedriveCall) else "delete"
+        return f"{verb} {call.request_id}: {ended}, {call.count} changed"
     return ""
 
 

@@ -1,0 +1,106 @@
+"""What one task is, as its callers may rely on it: a small state machine to hold histories against.
+
+It is written from the protos and the guarantees alone, and shares no code with the brokers. Where
+callers cannot know what happens (a lease expires, a timer fires), the model allows it at any time:
+whether it was too early is not a matter of order, and judged elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from tq.v1 import task_pb2
+
+State: TypeAlias = "task_pb2.TaskState.ValueType"
+End: TypeAlias = "task_pb2.Attempt.End.ValueType"
+
+ABSENT: State = task_pb2.TASK_STATE_UNSPECIFIED
+SCHEDULED = task_pb2.TASK_STATE_SCHEDULED
+PENDING = task_pb2.TASK_STATE_PENDING
+RUNNING = task_pb2.TASK_STATE_RUNNING
+RETRYING = task_pb2.TASK_STATE_RETRYING
+COMPLETED = task_pb2.TASK_STATE_COMPLETED
+FAILED = task_pb2.TASK_STATE_FAILED
+CANCELLED = task_pb2.TASK_STATE_CANCELLED
+
+TERMINAL = frozenset({COMPLETED, FAILED, CANCELLED})
+WAITING = frozenset({task_pb2.TASK_STATE_BLOCKED, SCHEDULED, PENDING, RETRYING})
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An attempt that is over. ``reported`` is the state that a report of it led to, or ABSENT."""
+
+    token: int
+    end: End
+    reported: State = ABSENT
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """Everything about a task that an answer can depend on."""
+
+    state: State = ABSENT
+    deleted: bool = False
+    """Whether it was there once: what is deleted is not created again by a repeated submit."""
+    token: int = 0
+    """Of the newest lease."""
+    stranded: bool = False
+    """Whether nobody saw the answer that granted it: then the leader may take it back by itself."""
+    ended: tuple[Ended, ...] = ()
+    cancel_requested: bool = False
+    result: bytes = b""
+    redrives: int = 0
+    remembered: frozenset[str] = frozenset()
+    """Request ids that changed this task: repeating them changes nothing."""
+
+    @property
+    def exists(self) -> bool:
+        return self.state != ABSENT
+
+    def held_by(self, token: int) -> bool:
+        """Whether the lease of this token lives."""
+        return self.state == RUNNING and self.token == token
+
+    def ending_of(self, token: int) -> Ended | None:
+        """How the attempt of this token ended, if it did."""
+        return next((one for one in self.ended if one.token == token), None)
+
+    def attempts(self) -> list[tuple[int, End]]:
+        """What a read shows of its attempts: token and end, the live one included."""
+        over = [(one.token, one.end) for one in self.ended]
+        if self.state == RUNNING:
+            over.append((self.token, task_pb2.Attempt.END_RUNNING))
+        return over
+
+    def over(self, end: End, state: State, *, reported: bool) -> TaskState:
+        """End the live attempt."""
+        ended = Ended(self.token, end, state if reported else ABSENT)
+        return replace(self, state=state, ended=(*self.ended, ended), cancel_requested=False)
+
+    def unseen(self) -> Iterator[TaskState]:
+        """What it may become without anybody's call."""
+        if self.state == RUNNING and self.cancel_requested:
+            yield self.over(task_pb2.Attempt.END_CANCELLED, CANCELLED, reported=False)
+        elif self.state == RUNNING:
+            expired = task_pb2.Attempt.END_LEASE_EXPIRED
+            yield self.over(expired, RETRYING, reported=False)
+            yield self.over(expired, FAILED, reported=False)
+            if self.stranded:
+                yield self.over(task_pb2.Attempt.END_RELEASED, PENDING, reported=True)
+        elif self.state in {RETRYING, SCHEDULED}:
+            yield replace(self, state=PENDING)
+
+
+def with_unseen(states: frozenset[TaskState]) -> frozenset[TaskState]:
+    """Add all that these may have become by themselves."""
+    found = set(states)
+    open_ = list(states)
+    while open_:
+        for later in open_.pop().unseen():
+            if later not in found:
+                found.add(later)
+                open_.append(later)
+    return frozenset(found)
