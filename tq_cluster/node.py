@@ -24,7 +24,8 @@ from tq_cluster.core import queries
 from tq_cluster.disk_watch import DiskWatch
 from tq_cluster.errors import DiskError, FatalError, StartError
 from tq_cluster.fittings import ListenElsewhere, TimedState, TimedSyncer
-from tq_cluster.leader.committer import CommitHooks
+from tq_cluster.leader.counting import Counting
+from tq_cluster.leader.hooks import LeaderHooks
 from tq_cluster.leader.leader import Formation, Leader
 from tq_cluster.raft.door import Role
 from tq_cluster.raft.replica import Replica
@@ -46,6 +47,8 @@ _logger = logging.getLogger(__name__)
 
 EXIT_FATAL = 70
 TICK_S = 0.05
+DISK_S = 5.0
+"""How often the gauges are told what is on the disk."""
 
 Fatal = Callable[[BaseException], None]
 
@@ -80,7 +83,7 @@ class Node:
             node_id=config.node_id,
             environment=os.environ,
         )
-        self.metrics = Metrics()
+        self.metrics = Metrics(metadata.version("tq"))
         self._hold = LoopHold(self.metrics.loop_held)
         # Before anything is opened: on a full disk that takes what the ballast gives up.
         headroom = Headroom(
@@ -127,6 +130,9 @@ class Node:
             hand_over=self.replica.transfer_leadership,
             fatal=self._end,
         )
+        counting = Counting(
+            view=self._store.view, tasks=self.metrics.tasks, queues=self.metrics.queues
+        )
         self.leader = Leader(
             log=self.replica,
             state=self._store,
@@ -135,8 +141,14 @@ class Node:
             members=len(config.members),
             formation=self._formation,
             fatal=self._end,
-            hooks=CommitHooks(decide=self.metrics.decided, commit=self.metrics.committed),
-            confirm_hook=self.metrics.confirmed,
+            hooks=LeaderHooks(
+                decide=self.metrics.decided,
+                commit=self.metrics.committed,
+                confirm=self.metrics.confirmed,
+                begun=self.metrics.leads_now,
+                counted=counting.add,
+                surveyed=counting.show,
+            ),
             disk_pressure=lambda: self.disk.pressure,
         )
         self.service = Service(
@@ -160,6 +172,7 @@ class Node:
             )
         )
         self._timer: asyncio.TimerHandle | None = None
+        self._disk_at_s = 0.0
         self._stop_metrics: Callable[[], None] = lambda: None
 
     def _end(self, error: BaseException) -> None:
@@ -233,6 +246,18 @@ class Node:
         )
         self.metrics.has_room(free_bytes=self.disk.headroom.free_bytes, low=self.disk.headroom.low)
         self.metrics.holds(calls=self.service.calls, journal_bytes=status.journal_bytes)
+        if self._config.metrics_listen is not None:
+            self._look_round()
+
+    def _look_round(self) -> None:
+        """Tell the gauges that cost something, which nobody sees unless metrics are served."""
+        self.leader.survey()
+        if self._loop.time() >= self._disk_at_s:
+            self._disk_at_s = self._loop.time() + DISK_S
+            self.metrics.disk(
+                state_bytes=_allocated_bytes(self._store.path),
+                size_bytes=shutil.disk_usage(self._config.data_dir).total,
+            )
 
     def _fsynced(self, seconds: float) -> None:
         self.metrics.fsynced(seconds)

@@ -9,6 +9,7 @@ from tq.v1 import queue_service_pb2
 from tq_cluster.core import rows, states, tables
 from tq_cluster.core.limits import Limits
 from tq_cluster.core.operations import Wakeups
+from tq_cluster.core.tallies import Tally
 from tq_cluster.core.types import FencingToken, TaskNumber, TimestampMs
 from tq_cluster.core.view import View, Workspace
 
@@ -18,6 +19,10 @@ AGING_MS_DEFAULT: Final = 1_000
 _TOKENS_A_SECOND: Final = 1 << 20
 TOKEN_MAX: Final = (1 << 53) - 1
 """Beyond it a token would not survive JSON or a float."""
+
+UPPER_BANDS: Final = 3
+"""Bands of priorities that are counted by themselves; the lowest one is the rest."""
+BAND_SHIFT: Final = 6
 
 
 class Draw(Protocol):
@@ -36,6 +41,7 @@ class Queue:
     """A queue as the batch has it so far."""
 
     __slots__ = (
+        "_upper",
         "aging_ms",
         "changed",
         "counts",
@@ -44,6 +50,7 @@ class Queue:
         "ordering",
         "paused",
         "queue_id",
+        "tally",
     )
 
     def __init__(self, queue_id: int, row: state_pb2.QueueRow) -> None:
@@ -55,7 +62,31 @@ class Queue:
         self.counts = list(row.tasks_by_state)
         # A row from before these were kept: counted from here on.
         self.entries = list(row.entries_by_state) or [0] * len(states.ALL)
+        self._upper = list(row.upper_bands_by_state)
         self.changed = False
+        self.tally = Tally(row.name)
+
+    def moved(self, number: int, row: state_pb2.TaskRow, before: states.State) -> None:
+        """Note that a task of it came to where its row says."""
+        self.tally.moved(number, row.type_digest, before, row.state)
+        if band := row.priority >> BAND_SHIFT:
+            self._shift(band, before, row.state)
+
+    def _shift(self, band: int, before: states.State, after: states.State) -> None:
+        """Let a task's move count in its band, one of the upper ones."""
+        if not self._upper:
+            self._upper = [0] * (UPPER_BANDS * len(states.ALL))
+        if before in states.UNFINISHED:
+            place = UPPER_BANDS * before + band - 1
+            # Zero where an earlier version, which did not count bands, has let the task in.
+            self._upper[place] = max(0, self._upper[place] - 1)
+        if after in states.UNFINISHED:
+            self._upper[UPPER_BANDS * after + band - 1] += 1
+
+    def upper_bands(self, state: states.State) -> list[int]:
+        """Return how many of its tasks in an unfinished state are of each band but the lowest."""
+        first = UPPER_BANDS * state
+        return self._upper[first : first + UPPER_BANDS] or [0] * UPPER_BANDS
 
     def row(self) -> state_pb2.QueueRow:
         """Return what is stored of it."""
@@ -66,6 +97,7 @@ class Queue:
             paused=self.paused,
             tasks_by_state=self.counts,
             entries_by_state=self.entries,
+            upper_bands_by_state=self._upper,
         )
 
 
@@ -217,9 +249,10 @@ class Space:
             self.wakeups.due_at_ms = at_ms
 
     def finish(self) -> None:
-        """Write the queues that changed."""
+        """Write the queues that changed, and hand over what moved in them."""
         for queue in self._by_id.values():
             if queue.changed:
+                self.wakeups.tallies.append(queue.tally)
                 self.workspace.put(
                     tables.QUEUES,
                     tables.queue_key(self.prefix, queue.queue_id),

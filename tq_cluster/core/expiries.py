@@ -24,6 +24,7 @@ def _expire(space: Space, lease: Lease) -> None:
     if row.state != states.RUNNING or row.token != lease.token:
         return  # it has ended meanwhile
     queue = space.queue(row.queue_id)
+    queue.tally.leases_expired += 1
     if row.cancel_requested:
         attempt = tasks.end_attempt(space, row, task_pb2.Attempt.END_CANCELLED)
         tasks.finish(space, queue, lease.number, row, lease.task_id, states.CANCELLED)

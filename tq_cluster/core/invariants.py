@@ -13,7 +13,7 @@ from typing import Final
 from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2
 from tq_cluster.core import ordering, rows, states, tables
-from tq_cluster.core.batch import TOKEN_MAX, Queue, read_queue
+from tq_cluster.core.batch import BAND_SHIFT, TOKEN_MAX, UPPER_BANDS, Queue, read_queue
 from tq_cluster.core.limits import DEFAULT_LIMITS
 from tq_cluster.core.view import View
 
@@ -25,6 +25,20 @@ Rows = dict[bytes, bytes]
 def violations(view: View, namespace: int = 0) -> list[str]:
     """Return what is wrong with one namespace of a state, in words; empty for a healthy one."""
     return list(_Audit(view, namespace).run())
+
+
+class _Counted:
+    """What a queue's row should count."""
+
+    def __init__(self) -> None:
+        self.by_state = [0] * len(states.ALL)
+        self.upper_bands = {state: [0] * UPPER_BANDS for state in states.ALL}
+
+    def add(self, row: state_pb2.TaskRow) -> None:
+        """Count one of its tasks."""
+        self.by_state[row.state] += 1
+        if band := row.priority >> BAND_SHIFT:
+            self.upper_bands[row.state][band - 1] += 1
 
 
 class _Audit:
@@ -67,14 +81,14 @@ class _Audit:
             )
             for key in self._rows(tables.QUEUES)
         }
-        counted = {queue_id: [0] * len(states.ALL) for queue_id in queues}
+        counted = {queue_id: _Counted() for queue_id in queues}
         for key, value in self._rows(tables.TASKS).items():
             number = tables.split_number(key)
             row = state_pb2.TaskRow.FromString(value)
             if row.queue_id not in queues:
                 yield f"task {number} is in queue {row.queue_id}, which does not exist"
                 continue
-            counted[row.queue_id][row.state] += 1
+            counted[row.queue_id].add(row)
             yield from self._task(number, row)
         yield from self._queues(queues, counted)
         yield from self._indexes()
@@ -177,10 +191,17 @@ class _Audit:
         for place in range(first, row.history_length):
             keys[tables.ATTEMPTS].add(tables.attempt_key(prefix, number, place))
 
-    def _queues(self, queues: dict[int, Queue], counted: dict[int, list[int]]) -> Iterator[str]:
+    def _queues(self, queues: dict[int, Queue], counted: dict[int, _Counted]) -> Iterator[str]:
         for queue_id, queue in queues.items():
-            if queue.counts != counted[queue_id]:
-                yield f"queue {queue.name} counts {queue.counts}, has {counted[queue_id]}"
+            has = counted[queue_id]
+            if queue.counts != has.by_state:
+                yield f"queue {queue.name} counts {queue.counts}, has {has.by_state}"
+            for state in states.UNFINISHED:
+                if queue.upper_bands(state) != has.upper_bands[state]:
+                    yield (
+                        f"queue {queue.name} counts {queue.upper_bands(state)} in the upper bands"
+                        f" of state {state}, has {has.upper_bands[state]}"
+                    )
             if queue_id > self._counters.queue_id:
                 yield f"queue {queue.name} is above the counter, {self._counters.queue_id}"
         named = {

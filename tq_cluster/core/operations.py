@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 from google.protobuf.message import Message
 
 from tq.v1 import errors_pb2, queue_service_pb2, task_service_pb2, worker_service_pb2
+from tq_cluster.core.tallies import Tally
 from tq_cluster.core.types import DurationMs, FencingToken, Principal, TaskId, TaskNumber
 
 NOBODY = Principal("")
@@ -243,6 +244,8 @@ class Wakeups:
     A batch of repeated claims alone changes nothing and still has leases here.
     """
     ended: list[FencingToken] = field(default_factory=list)
+    tallies: list[Tally] = field(default_factory=list)
+    """What moved, by queue: to be counted."""
     due_at_ms: int | None = None
     """The earliest instant at which something that was written becomes due."""
 

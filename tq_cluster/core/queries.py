@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from tq.internal.v1 import state_pb2
-from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
+from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core import describe, requests, rows, states, tables
 from tq_cluster.core.batch import read_queue
 from tq_cluster.core.cancels import no_such_task
+from tq_cluster.core.depths import queue_depths
 from tq_cluster.core.limits import DEFAULT_LIMITS, Limits
 from tq_cluster.core.listings import list_dead_letters, list_queues, list_tasks
 from tq_cluster.core.operations import Lease, Refused, Replied
@@ -31,8 +32,10 @@ __all__ = [
     "membership",
     "next_due_ms",
     "next_retired_ms",
+    "queue_depths",
     "queue_stats",
     "running_leases",
+    "task_type",
 ]
 
 TERMINAL_STATES: Final = states.TERMINAL
@@ -175,6 +178,13 @@ def log_time(view: View) -> TimestampMs:
     """Return the instant of the last decision that changed anything; 0 before any."""
     row = view.get(tables.META, tables.COUNTERS_KEY)
     return TimestampMs(state_pb2.CountersRow.FromString(row or b"").now_ms)
+
+
+def task_type(view: View, number: int, namespace: int = 0) -> str | None:
+    """Return the type of the task of a number, None where its retention is over."""
+    key = tables.number_key(tables.prefix_of(namespace), number)
+    spec = view.get(tables.SPECS, key)
+    return None if spec is None else task_pb2.TaskSpec.FromString(spec).type
 
 
 def _first_at(view: View, table: int, prefix: bytes) -> int | None:

@@ -22,6 +22,8 @@ ALL: Final[tuple[State, ...]] = tuple(task_pb2.TaskState.values())
 TERMINAL: Final[frozenset[State]] = frozenset({COMPLETED, FAILED, CANCELLED})
 WAITING: Final[frozenset[State]] = frozenset({SCHEDULED, PENDING, RETRYING})
 
+UNFINISHED: Final[tuple[State, ...]] = (SCHEDULED, PENDING, RUNNING, RETRYING)
+
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     SCHEDULED: frozenset({PENDING, FAILED, CANCELLED}),
     PENDING: frozenset({RUNNING, FAILED, CANCELLED}),

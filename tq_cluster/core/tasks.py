@@ -34,6 +34,7 @@ def arrive(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> N
         row.state = states.PENDING
     _index_waiting(space, queue, number, row)
     queue.entries[states.NONE] += 1
+    queue.moved(number, row, states.NONE)
     _list(space, queue, number, row.state, _NOTHING)
 
 
@@ -64,6 +65,7 @@ def lease(
     """Begin an attempt: grant a lease under the next token."""
     _unindex_waiting(space, queue, number, row)
     token = space.next_token()
+    queue.tally.waited_ms.append(space.now_ms - row.due_at_ms)
     listing = state_pb2.LeaseRow(token=token, task_id=task_id, lease_ms=lease_ms)
     _move(space, queue, number, row, states.RUNNING, listing.SerializeToString())
     row.token = token
@@ -123,6 +125,7 @@ def finish(
     if row.state in states.WAITING:
         _unindex_waiting(space, queue, number, row)
     _move(space, queue, number, row, state)
+    queue.tally.ended(state, now_ms - row.submitted_at_ms, row.attempts_made)
     kept_ms = row.retention_ms if row.HasField("retention_ms") else RETENTION_MS[state]
     row.finished_at_ms = now_ms
     row.retire_at_ms = now_ms + kept_ms
@@ -143,6 +146,7 @@ def fail(
     """Make a task a dead letter."""
     finish(space, queue, number, row, task_id, states.FAILED)
     row.failure_reason = reason
+    queue.tally.died(reason)
     for queue_id in (tables.ALL_QUEUES, queue.queue_id):
         key = tables.dead_letter_key(space.prefix, queue_id, row.finished_at_ms, number)
         space.workspace.put(tables.DEAD_LETTERS, key, _NOTHING)
@@ -183,8 +187,10 @@ def _move(
     listing: bytes = _NOTHING,
 ) -> None:
     assert state in states.TRANSITIONS[row.state], f"task {number}: {row.state} to {state}"
-    unlist(space, queue, number, row.state)
+    before = row.state
+    unlist(space, queue, number, before)
     row.state = state
+    queue.moved(number, row, before)
     if state in states.WAITING:
         _index_waiting(space, queue, number, row)
     _list(space, queue, number, state, listing)

@@ -32,6 +32,7 @@ from tq_cluster.core.types import AppliedAt, FencingToken, TimestampMs
 from tq_cluster.core.view import Workspace
 from tq_cluster.errors import FatalError, NotLeaderError, OverloadedError
 from tq_cluster.leader.giveback import release_of
+from tq_cluster.leader.hooks import LeaderHooks
 from tq_cluster.raft.door import Log, Role
 
 _logger = logging.getLogger(__name__)
@@ -70,14 +71,6 @@ class _Waiting:
     payload_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class CommitHooks:
-    """What is told how long each part took, in seconds."""
-
-    decide: Callable[[float], None] = lambda _seconds: None
-    commit: Callable[[float], None] = lambda _seconds: None
-
-
 class Committer:
     """Takes operations while this node leads and answers each once its entry is applied here."""
 
@@ -90,7 +83,7 @@ class Committer:
         draw: Draw,
         housekeeping: Callable[[], Iterable[Operation]],
         applied: Callable[[Wakeups], None],
-        hooks: CommitHooks,
+        hooks: LeaderHooks,
         fatal: Callable[[BaseException], None],
     ) -> None:
         """Wire the parts together.
@@ -313,6 +306,7 @@ class Committer:
                 self._hooks.commit(self._loop.time() - proposed)
                 self._applied(decision.wakeups)
                 self._answer(batch, decision)
+                self._hooks.counted(decision.wakeups.tallies)
             if self._waiting:
                 self._arrange()
 
@@ -325,12 +319,14 @@ class Committer:
         would believe in a lease that another already holds.
         """
         renews = bool(decision.wakeups.granted)
+        asked = self._loop.time()
 
         def confirmed(round_: asyncio.Future[AppliedAt]) -> None:
             error = round_.exception()
             if renews:
                 self._renewing = False
             if error is None:
+                self._hooks.confirm(self._loop.time() - asked)
                 if renews:
                     self._applied(decision.wakeups)
                 self._answer(batch, decision)

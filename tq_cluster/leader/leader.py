@@ -33,9 +33,11 @@ from tq_cluster.errors import (
     OutcomeUnknownError,
     OverloadedError,
 )
-from tq_cluster.leader.committer import CommitHooks, Committer, DraftWorkspace
+from tq_cluster.leader.committer import Committer, DraftWorkspace
+from tq_cluster.leader.hooks import LeaderHooks
 from tq_cluster.leader.leases import LeaseTable
 from tq_cluster.leader.logtime import LogTime
+from tq_cluster.leader.survey import Surveyor
 from tq_cluster.leader.ticker import Ticker
 from tq_cluster.leader.waiters import WAKE_AGAIN, Waiters
 from tq_cluster.leader.workers import WorkerRegistry
@@ -82,8 +84,7 @@ class Leader:
         members: int,
         formation: Callable[[], Formation | None],
         fatal: Callable[[BaseException], None],
-        hooks: CommitHooks | None = None,
-        confirm_hook: Callable[[float], None] = lambda _seconds: None,
+        hooks: LeaderHooks | None = None,
         disk_pressure: Callable[[], bool] = lambda: False,
     ) -> None:
         """Wire the parts together.
@@ -94,7 +95,7 @@ class Leader:
         self._log = log
         self._state = state
         self._formation = formation
-        self._confirm_hook = confirm_hook
+        self._hooks = hooks or LeaderHooks()
         self._fatal = fatal
         self._disk_pressure = disk_pressure
         self._loop = asyncio.get_running_loop()
@@ -111,8 +112,16 @@ class Leader:
             draw=draw,
             housekeeping=self._ticker.operations,
             applied=self._applied,
-            hooks=hooks or CommitHooks(),
+            hooks=self._hooks,
             fatal=fatal,
+        )
+        self._surveyor = Surveyor(
+            view=state.view,
+            workers=self._workers,
+            leases=lambda: len(self._leases),
+            now_ms=self._log_time.now_ms,
+            now_s=self._loop.time,
+            done=self._hooks.surveyed,
         )
         self._reign: int | None = None
         """The term this node serves in, or None while it does not."""
@@ -139,9 +148,7 @@ class Leader:
 
     async def read(self, query: Callable[[View], Answer]) -> Answer:
         """Answer ``query`` from a state that holds every write acknowledged before this call."""
-        started_s = self._loop.time()
-        await self._log.confirm()
-        self._confirm_hook(self._loop.time() - started_s)
+        await self._confirm()
         return query(self._state.view())
 
     async def get_task(self, request: task_service_pb2.GetTaskRequest) -> Replied | Refused:
@@ -154,13 +161,13 @@ class Leader:
         """Renew the leases listed, as far as they are live, from the moment of this call."""
         received_s = self._leases.now_s()
         tokens = [FencingToken(lease.token) for lease in request.leases]
-        await self._log.confirm()
+        await self._confirm()
         while (flight := self._committer.ending(tokens)) is not None:
             # An entry on its way ends one of these leases: told "renewed", its worker would go on
             # beside the next.
             await asyncio.wait([flight])
             # Leadership may have ended with the entry under way: whoever leads next knows.
-            await self._log.confirm()
+            await self._confirm()
         self._check_reign()
         reply, live = queries.heartbeat(self._state.view(), request)
         self._leases.renew(live, received_s)
@@ -216,7 +223,7 @@ class Leader:
             return size
         if isinstance(position, Refused):
             return position
-        await self._log.confirm()
+        await self._confirm()
         after = position.decode(errors="replace")
         found, more = self._workers.listing(self._leases, after, size)
         reply = worker_service_pb2.ListWorkersResponse(
@@ -227,6 +234,11 @@ class Leader:
             reply.next_page_token = pages.token_of(request, position)
         reply.observed.FromMilliseconds(int(self._workers.observed_s() * 1000))
         return Replied(reply=reply)
+
+    def survey(self) -> None:
+        """Look through a few more queues or workers, while leading; hooks hear what was found."""
+        if self.serving():
+            self._surveyor.step()
 
     # ---------------------------------------------------------------- reigns
 
@@ -261,11 +273,13 @@ class Leader:
         self._ticker.start(wake=self._committer.wake, ended=self._ended)
         self._taking_over = self._loop.create_task(self._take_over(), name="take-over")
         self._taking_over.add_done_callback(self._ended)
+        self._hooks.begun()
         _logger.info("leadership begins", extra={"term": term})
 
     def _end_reign(self, leader_id: str | None) -> None:
         if self._reign is not None:
             _logger.info("leadership ends", extra={"term": self._reign, "leader_id": leader_id})
+            self._surveyor.stop()
         self._reign = None
         self._ticker.stop()
         if self._taking_over is not None:
@@ -306,6 +320,12 @@ class Leader:
         """Without what looks after leases and due times the queue would stand still unnoticed."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fatal(error)
+
+    async def _confirm(self) -> None:
+        """Return once it is known that this node still led when it was asked."""
+        started_s = self._loop.time()
+        await self._log.confirm()
+        self._hooks.confirm(self._loop.time() - started_s)
 
     def _check_reign(self) -> None:
         if self._log.status().role is not Role.LEADER:

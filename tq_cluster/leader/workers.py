@@ -17,6 +17,8 @@ from tq_cluster.core.types import FencingToken
 
 FORGOTTEN_S: Final = 300.0
 """A worker that was silent for so long is not listed any more."""
+ACTIVE_S: Final = 60.0
+"""A worker that neither waits nor was heard from for so long is not counted any more."""
 WORKERS_MAX: Final = 10_000
 WORKER_ID_CHARS_MAX: Final = 200
 QUEUES_MAX: Final = 64
@@ -128,6 +130,13 @@ class WorkerRegistry:
         return [
             _info(self._workers[worker_id], leases[worker_id], now_s) for worker_id in found[:limit]
         ], len(found) > limit
+
+    def active(self) -> Iterator[Worker]:
+        """Yield those that claim now or did a moment ago; others may come and go meanwhile."""
+        silent_since_s = self._now_s() - ACTIVE_S
+        for worker in list(self._workers.values()):
+            if worker.waiting or worker.seen_s >= silent_since_s:
+                yield worker
 
     def observed_s(self) -> float:
         """For how long workers have been noted."""

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    start_http_server,
+)
 
+from tq_cluster.telemetry.labels import Labels
+from tq_cluster.telemetry.metrics_queues import QueueMetrics
+from tq_cluster.telemetry.metrics_tasks import TaskMetrics
 from tq_cluster.telemetry.samples import Samples
 
 _SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -14,9 +24,19 @@ _SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5
 class Metrics:
     """The metrics of one node in a registry of its own, so that tests can have several."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: str = "") -> None:
         self.registry = CollectorRegistry()
         self.fsyncs = Samples()
+        labels = Labels()
+        self.tasks = TaskMetrics(labels)
+        self.queues = QueueMetrics(labels)
+        self.registry.register(self.tasks)
+        self.registry.register(self.queues)
+        ProcessCollector(registry=self.registry)
+        build = Gauge(
+            "tq_build_info", "1, with the version that runs.", ["version"], registry=self.registry
+        )
+        build.labels(version).set(1)
         self._decide = self._histogram("tq_decide_seconds", "Deciding one batch on the leader.")
         self._commit = self._histogram(
             "tq_commit_seconds", "From proposing an entry to having applied it, on the leader."
@@ -44,6 +64,15 @@ class Metrics:
             "tq_disk_low", "1 while the disk is nearly full: the node has no room for new tasks."
         )
         self._journal_bytes = self._gauge("tq_journal_bytes", "Size of the journal on disk.")
+        self._state_bytes = self._gauge("tq_state_bytes", "What the state takes on the disk.")
+        self._disk_size = self._gauge(
+            "tq_disk_size_bytes", "Size of the disk of the data directory."
+        )
+        self._leader_changes = Counter(
+            "tq_leader_changes_total",
+            "Times this node became the leader: the sum over the brokers is how often it changed.",
+            registry=self.registry,
+        )
 
     def decided(self, seconds: float) -> None:
         """One batch was decided."""
@@ -90,6 +119,15 @@ class Metrics:
         """What the disk has left."""
         self._disk_free.set(free_bytes)
         self._disk_low.set(low)
+
+    def disk(self, *, state_bytes: int, size_bytes: int) -> None:
+        """What the state takes of the disk, told from time to time."""
+        self._state_bytes.set(state_bytes)
+        self._disk_size.set(size_bytes)
+
+    def leads_now(self) -> None:
+        """This node became the leader."""
+        self._leader_changes.inc()
 
     def serve(self, host: str, port: int) -> Callable[[], None]:
         """Serve the metrics over HTTP from a thread; the result stops it. OSError: port in use."""

@@ -1,0 +1,53 @@
+"""How deep queues are: unfinished tasks by state and by band of priorities.
+
+The counts stand in the queue's own row and move with its tasks, so that nobody has to look through
+a table for them. The lowest band, where priorities are unless somebody sets them, is what the
+others leave of the state's count.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from tq_cluster.core import ordering, states, tables
+from tq_cluster.core.batch import UPPER_BANDS, Queue, read_queue
+from tq_cluster.core.view import View
+
+BANDS: Final = UPPER_BANDS + 1
+
+
+class Depth(NamedTuple):
+    """What is in one queue."""
+
+    queue: str
+    unfinished: dict[tuple[states.State, int], int]
+    """By state and band, 0 being the band of the lowest priorities."""
+    finished: dict[states.State, int]
+    """By state: those that are kept until their retention ends."""
+    paused: bool
+    head_due_ms: int | None
+    """When the task that is claimed next became due. None: none is pending."""
+
+
+def queue_depths(view: View, after: str, limit: int, namespace: int = 0) -> list[Depth]:
+    """Return the depths of up to ``limit`` queues with names above ``after``, by name."""
+    prefix = tables.prefix_of(namespace)
+    start = tables.name_key(prefix, after) + b"\x00" if after else prefix
+    found = view.scan(tables.QUEUE_IDS, start, tables.end_of(prefix), limit=limit)
+    ids = [int.from_bytes(value, "big") for _, value in found]
+    return [_depth(view, prefix, read_queue(view, prefix, queue_id)) for queue_id in ids]
+
+
+def _depth(view: View, prefix: bytes, queue: Queue) -> Depth:
+    unfinished: dict[tuple[states.State, int], int] = {}
+    for state in states.UNFINISHED:
+        upper = queue.upper_bands(state)
+        unfinished[state, 0] = queue.counts[state] - sum(upper)
+        for band, count in enumerate(upper, 1):
+            unfinished[state, band] = count
+    head_due_ms = None
+    if queue.counts[states.PENDING]:
+        for _, _, _, _, due_at_ms in ordering.in_order(view, prefix, [queue], 1):
+            head_due_ms = due_at_ms
+    finished = {state: queue.counts[state] for state in sorted(states.TERMINAL)}
+    return Depth(queue.name, unfinished, finished, queue.paused, head_due_ms)

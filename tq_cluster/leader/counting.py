@@ -1,0 +1,110 @@
+"""From what the core tallied to what is measured: names for states, reasons and types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from tq.v1 import task_pb2
+from tq_cluster.core import queries, states
+from tq_cluster.core.tallies import Tally
+from tq_cluster.core.view import View
+from tq_cluster.leader.survey import Survey
+from tq_cluster.telemetry.labels import OTHER
+from tq_cluster.telemetry.metrics_queues import Found, QueueMetrics
+from tq_cluster.telemetry.metrics_tasks import Event, TaskMetrics
+
+_BY_END: Final[dict[states.State, Event]] = {
+    states.RUNNING: "claimed",
+    states.RETRYING: "retried",
+    states.COMPLETED: "completed",
+    states.FAILED: "failed",
+    states.CANCELLED: "cancelled",
+}
+_STATES: Final = {
+    state: task_pb2.TaskState.Name(state).removeprefix("TASK_STATE_").lower()
+    for state in states.ALL
+}
+_REASONS: Final = {
+    reason: task_pb2.FailureReason.Name(reason).removeprefix("FAILURE_REASON_").lower()
+    for reason in task_pb2.FailureReason.values()
+}
+TYPES_REMEMBERED: Final = 1_000
+
+
+class Counting:
+    """Counts what applied entries did to tasks, and shows what surveys found."""
+
+    def __init__(
+        self, *, view: Callable[[], View], tasks: TaskMetrics, queues: QueueMetrics
+    ) -> None:
+        self._view = view
+        self._tasks = tasks
+        self._queues = queues
+        self._types: dict[int, str] = {}
+        """Their names by their digests. Two of one digest count as the first: one in 2^32."""
+
+    def add(self, tallies: Sequence[Tally]) -> None:
+        """Count what an entry did that is applied."""
+        tasks = self._tasks
+        for tally in tallies:
+            queue = tally.queue
+            for (digest, before, after), count in tally.moves.items():
+                event = _event(before, after)
+                if event is not None:
+                    tasks.moved(event, queue, self._type(digest, tally), count)
+            if tally.waited_ms:
+                tasks.waited(queue, tally.waited_ms)
+            for state, lasted_ms in tally.lasted_ms.items():
+                tasks.lasted(queue, _STATES[state], lasted_ms)
+            if tally.attempts:
+                tasks.attempted(queue, tally.attempts)
+            for reason, count in tally.dead_letters.items():
+                tasks.died(queue, _REASONS[reason], count)
+            if tally.leases_expired:
+                tasks.leases_expired(queue, tally.leases_expired)
+
+    def show(self, survey: Survey | None) -> None:
+        """Show what a survey found; None: this node leads no more."""
+        if survey is None:
+            self._queues.found(None)
+            return
+        found = Found(
+            queue_workers=dict(survey.queue_workers),
+            workers=survey.workers,
+            slots=survey.slots,
+            slots_busy=survey.slots_busy,
+            leases=survey.leases,
+        )
+        for depth in survey.depths:
+            for (state, band), count in depth.unfinished.items():
+                found.unfinished[depth.queue, _STATES[state], band] = count
+            for state, count in depth.finished.items():
+                found.finished[depth.queue, _STATES[state]] = count
+            age_ms = 0 if depth.head_due_ms is None else survey.now_ms - depth.head_due_ms
+            found.head_age_s[depth.queue] = max(0, age_ms) / 1000
+            found.paused[depth.queue] = depth.paused
+        self._queues.found(found)
+
+    def _type(self, digest: int, tally: Tally) -> str:
+        """The name of a type: looked up once, since only its digest goes with every move."""
+        name = self._types.get(digest)
+        if name is None:
+            if len(self._types) >= TYPES_REMEMBERED:
+                return OTHER
+            name = queries.task_type(self._view(), tally.examples[digest])
+            if name is None:  # the task was removed by the same entry
+                return OTHER
+            self._types[digest] = name
+        return name
+
+
+def _event(before: states.State, after: states.State) -> Event | None:
+    """What a move is counted as; None for becoming due, which nobody did."""
+    if before == states.NONE:
+        return "submitted"
+    if after == states.PENDING:
+        if before == states.RUNNING:
+            return "released"
+        return "redriven" if before == states.FAILED else None
+    return _BY_END[after]

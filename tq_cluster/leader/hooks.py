@@ -1,0 +1,27 @@
+"""What a leader tells whoever measures it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tq_cluster.core.tallies import Tally
+from tq_cluster.leader.survey import Survey
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderHooks:
+    """Called on the event loop: each must be brief, and must not raise."""
+
+    decide: Callable[[float], None] = lambda _seconds: None
+    """How long deciding one batch took."""
+    commit: Callable[[float], None] = lambda _seconds: None
+    """How long one entry took from being proposed to being applied."""
+    confirm: Callable[[float], None] = lambda _seconds: None
+    """How long confirming leadership took."""
+    begun: Callable[[], None] = lambda: None
+    """This node begins to serve as the leader."""
+    counted: Callable[[Sequence[Tally]], None] = lambda _tallies: None
+    """What an entry did to tasks, once it is applied here."""
+    surveyed: Callable[[Survey | None], None] = lambda _survey: None
+    """What queues hold and who works on them; None when this node does not lead any more."""

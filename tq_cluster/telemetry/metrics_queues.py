@@ -1,0 +1,138 @@
+"""What queues hold and who works on them, as the leader finds it every few seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from tq_cluster.telemetry.labels import OTHER, Labels
+
+BANDS: Final = ("0-63", "64-127", "128-191", "192-255")
+"""Priorities, by how many of them share a series."""
+_ON_THE_LEADER: Final = " Only the leader says it."
+_Key = TypeVar("_Key")
+
+
+@dataclass(slots=True)
+class Found:
+    """What one look through the queues and the workers found."""
+
+    unfinished: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    """Tasks by queue, state and band."""
+    finished: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Tasks by queue and state."""
+    head_age_s: dict[str, float] = field(default_factory=dict)
+    paused: dict[str, bool] = field(default_factory=dict)
+    queue_workers: dict[str, int] = field(default_factory=dict)
+    workers: int = 0
+    slots: int = 0
+    slots_busy: int = 0
+    leases: int = 0
+
+
+class QueueMetrics(Collector):
+    """Gauges of what was found last; no series at all on a node that does not lead."""
+
+    def __init__(self, labels: Labels) -> None:
+        self._labels = labels
+        self._found: Found | None = None
+
+    def found(self, found: Found | None) -> None:
+        """Show what was found; None: this node does not lead."""
+        if found is None:
+            self._found = None
+            return
+        before = self._found
+        shown = Found(
+            workers=found.workers,
+            slots=found.slots,
+            slots_busy=found.slots_busy,
+            leases=found.leases,
+        )
+        # A series that was ever shown goes on at zero; one that never had anything need not be.
+        if before is not None:
+            shown.unfinished = dict.fromkeys(before.unfinished, 0)
+            shown.finished = dict.fromkeys(before.finished, 0)
+            shown.head_age_s = dict.fromkeys(before.head_age_s, 0.0)
+            shown.queue_workers = dict.fromkeys(before.queue_workers, 0)
+        for (queue, state, band), count in found.unfinished.items():
+            if count:
+                _add(shown.unfinished, (self._labels.queue(queue), state, band), count)
+        for (queue, state), count in found.finished.items():
+            if count:
+                _add(shown.finished, (self._labels.queue(queue), state), count)
+        for queue, age_s in found.head_age_s.items():
+            label = self._labels.queue(queue)
+            shown.head_age_s[label] = max(shown.head_age_s.get(label, 0.0), age_s)
+        for queue, paused in found.paused.items():
+            if (label := self._labels.queue(queue)) != OTHER:
+                shown.paused[label] = paused
+        for queue, count in found.queue_workers.items():
+            _add(shown.queue_workers, self._labels.queue(queue), count)
+        self._found = shown
+
+    def describe(self) -> Iterator[Metric]:
+        """Yield the metrics without their values."""
+        yield from self._families().values()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what was found last."""
+        families = self._families()
+        found = self._found
+        if found is not None:
+            for (queue, state, band), count in found.unfinished.items():
+                families["unfinished"].add_metric([queue, state, BANDS[band]], count)
+            for key, count in found.finished.items():
+                families["finished"].add_metric(key, count)
+            for queue, age_s in found.head_age_s.items():
+                families["head_age"].add_metric([queue], age_s)
+            for queue, paused in found.paused.items():
+                families["paused"].add_metric([queue], paused)
+            for queue, count in found.queue_workers.items():
+                families["queue_workers"].add_metric([queue], count)
+            families["workers"].add_metric([], found.workers)
+            families["slots"].add_metric([], found.slots)
+            families["slots_busy"].add_metric([], found.slots_busy)
+            families["leases"].add_metric([], found.leases)
+        yield from families.values()
+
+    def _families(self) -> Mapping[str, GaugeMetricFamily]:
+        def family(name: str, help_: str, *labels: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(name, help_ + _ON_THE_LEADER, labels=labels)
+
+        return {
+            "unfinished": family(
+                "tq_queue_tasks",
+                "Unfinished tasks now, by state and by band of priorities.",
+                *("queue", "state", "priority"),
+            ),
+            "finished": family(
+                "tq_queue_finished_tasks",
+                "Finished tasks kept until their retention ends; the failed are the dead letters.",
+                *("queue", "state"),
+            ),
+            "head_age": family(
+                "tq_queue_head_age_seconds",
+                "For how long the task that is claimed next has been due; 0 with none pending."
+                f" Under {OTHER} the longest.",
+                "queue",
+            ),
+            "paused": family("tq_queue_paused", "1 while a queue hands nothing out.", "queue"),
+            "queue_workers": family(
+                "tq_queue_workers",
+                "Workers that claim from a queue; one that claims from two is in both.",
+                "queue",
+            ),
+            "workers": family("tq_workers", "Workers that claim now or did within a minute."),
+            "slots": family("tq_worker_slots", "Tasks that these workers can run at a time."),
+            "slots_busy": family("tq_worker_slots_busy", "Tasks that these workers run."),
+            "leases": family("tq_leases", "Leases that stand."),
+        }
+
+
+def _add(counts: dict[_Key, int], key: _Key, count: int) -> None:
+    counts[key] = counts.get(key, 0) + count
