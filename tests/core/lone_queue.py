@@ -127,6 +127,15 @@ class LoneQueue:
         self.decide(operation)
         return len(self.entries) > before
 
+    def overwrite(self, table: int, key: bytes, value: bytes) -> None:
+        """Have a row as another version might have left it."""
+        with self.store.workspace() as workspace:
+            workspace.put(table, key, value)
+            changes = workspace.tables()
+        index = self.store.applied.index
+        entry = log_pb2.Entry(format=1, decided_term=1, base_index=index, tables=changes)
+        assert self.store.apply(index + 1, 1, entry.SerializeToString())
+
     # ---------------------------------------------------------------- callers
 
     def submit(

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.message import Message
 
 from tests.core.lone_queue import LoneQueue, at, reason, replied, span, spec
-from tq.internal.v1 import log_pb2, state_pb2
+from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
 from tq_cluster.core import listings, pages, queries, tables
 from tq_cluster.core.limits import DAY_MS, Limits
@@ -301,12 +301,7 @@ def test_a_queue_of_a_version_that_kept_no_totals_is_counted_from_now_on() -> No
     key = tables.queue_key(tables.prefix_of(0), 1)
     row = state_pb2.QueueRow.FromString(queue.store.view().get(tables.QUEUES, key) or b"")
     row.ClearField("entries_by_state")
-    with queue.store.workspace() as workspace:
-        workspace.put(tables.QUEUES, key, row.SerializeToString())
-        changes = workspace.tables()
-    index = queue.store.applied.index
-    entry = log_pb2.Entry(format=1, decided_term=1, base_index=index, tables=changes)
-    queue.store.apply(index + 1, 1, entry.SerializeToString())
+    queue.overwrite(tables.QUEUES, key, row.SerializeToString())
 
     assert queue.stats().totals == queue_service_pb2.QueueTotals()
     queue.submitted(spec())

@@ -30,7 +30,7 @@ REQUEST_WINDOW_MS = 500_000
 
 plans = st.fixed_dictionaries(
     {
-        "priority": st.sampled_from([0, 0, 1, 2]),
+        "priority": st.sampled_from([0, 0, 1, 2, 64, 255]),
         "delay_ms": st.sampled_from([0, 0, 0, 40, 400]),
         "max_attempts": st.integers(1, 3),
         "expire_in_ms": st.sampled_from([None, None, None, 50, 500]),

@@ -57,13 +57,29 @@ def _families(collector: Collector) -> Iterable[Metric]:
     return describe()
 
 
+def documented(registry: CollectorRegistry) -> list[tuple[str, str, list[str], str]]:
+    """Name, kind, labels and help of each metric, in the order in which they are exported."""
+    return [
+        (metric.name + SUFFIXES[metric.type][0].replace("_bucket", ""), metric.type, labels, help_)
+        for collector in list(registry._collector_to_names)
+        for metric in _families(collector)
+        for labels in [list(_labels(collector, metric))]
+        for help_ in [metric.documentation]
+    ]
+
+
+def _labels(collector: Collector, metric: Metric) -> tuple[str, ...]:
+    own = getattr(collector, "_labelnames", ()) or getattr(metric, "_labelnames", ())
+    return tuple(own)
+
+
 def exported(*registries: CollectorRegistry) -> dict[str, set[str]]:
     """The series that registries export, with their labels; children need not exist yet."""
     series: dict[str, set[str]] = {}
     for registry in registries:
         for collector in list(registry._collector_to_names):
             for metric in _families(collector):
-                labels = set(getattr(collector, "_labelnames", ()))
+                labels = set(_labels(collector, metric))
                 labels.update(*(sample.labels for sample in metric.samples))
                 for suffix in SUFFIXES[metric.type]:
                     extra = {"le"} if suffix == "_bucket" else set()

@@ -20,8 +20,11 @@ from tq_cluster.core.operations import (
     Report,
     Submit,
 )
+from tq_cluster.leader.counting import Counting
+from tq_cluster.leader.hooks import LeaderHooks
 from tq_cluster.leader.leader import Leader
 from tq_cluster.storage.memory import MemoryStore
+from tq_cluster.telemetry.metrics import Metrics
 
 Reply = TypeVar("Reply", bound=Message)
 
@@ -29,11 +32,17 @@ Reply = TypeVar("Reply", bound=Message)
 class Bench:
     """A leader with its log and state."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics | None = None) -> None:
         self.store = MemoryStore()
         self.log = FakeLog(self.store)
         self.fatal: list[BaseException] = []
         self.disk_pressure = False
+        hooks = None
+        if metrics is not None:
+            counting = Counting(view=self.store.view, tasks=metrics.tasks, queues=metrics.queues)
+            hooks = LeaderHooks(
+                begun=metrics.leads_now, counted=counting.add, surveyed=counting.show
+            )
         self.leader = Leader(
             log=self.log,
             state=self.store,
@@ -42,6 +51,7 @@ class Bench:
             members=3,
             formation=lambda: None,
             fatal=self.fatal.append,
+            hooks=hooks,
             disk_pressure=lambda: self.disk_pressure,
         )
 

@@ -70,7 +70,6 @@ class Counting:
             self._queues.found(None)
             return
         found = Found(
-            queue_workers=dict(survey.queue_workers),
             workers=survey.workers,
             slots=survey.slots,
             slots_busy=survey.slots_busy,
@@ -81,9 +80,14 @@ class Counting:
                 found.unfinished[depth.queue, _STATES[state], band] = count
             for state, count in depth.finished.items():
                 found.finished[depth.queue, _STATES[state]] = count
-            age_ms = 0 if depth.head_due_ms is None else survey.now_ms - depth.head_due_ms
-            found.head_age_s[depth.queue] = max(0, age_ms) / 1000
-            found.paused[depth.queue] = depth.paused
+            if depth.head_due_ms is not None:
+                age_ms = survey.now_ms - depth.head_due_ms
+                found.head_age_s[depth.queue] = max(0, age_ms) / 1000
+            if depth.paused:
+                found.paused.add(depth.queue)
+            # Of queues that exist only: workers name in a claim whatever they like.
+            if workers := survey.queue_workers[depth.queue]:
+                found.queue_workers[depth.queue] = workers
         self._queues.found(found)
 
     def _type(self, digest: int, tally: Tally) -> str:

@@ -13,7 +13,7 @@ from tq_cluster.telemetry.labels import OTHER, Labels
 
 BANDS: Final = ("0-63", "64-127", "128-191", "192-255")
 """Priorities, by how many of them share a series."""
-_ON_THE_LEADER: Final = " Only the leader says it."
+ON_THE_LEADER: Final = " Only the leader says it."
 _Key = TypeVar("_Key")
 
 
@@ -26,7 +26,8 @@ class Found:
     finished: dict[tuple[str, str], int] = field(default_factory=dict)
     """Tasks by queue and state."""
     head_age_s: dict[str, float] = field(default_factory=dict)
-    paused: dict[str, bool] = field(default_factory=dict)
+    paused: set[str] = field(default_factory=set)
+    ever_paused: set[str] = field(default_factory=set)
     queue_workers: dict[str, int] = field(default_factory=dict)
     workers: int = 0
     slots: int = 0
@@ -59,6 +60,7 @@ class QueueMetrics(Collector):
             shown.finished = dict.fromkeys(before.finished, 0)
             shown.head_age_s = dict.fromkeys(before.head_age_s, 0.0)
             shown.queue_workers = dict.fromkeys(before.queue_workers, 0)
+            shown.ever_paused = before.ever_paused.copy()
         for (queue, state, band), count in found.unfinished.items():
             if count:
                 _add(shown.unfinished, (self._labels.queue(queue), state, band), count)
@@ -68,9 +70,8 @@ class QueueMetrics(Collector):
         for queue, age_s in found.head_age_s.items():
             label = self._labels.queue(queue)
             shown.head_age_s[label] = max(shown.head_age_s.get(label, 0.0), age_s)
-        for queue, paused in found.paused.items():
-            if (label := self._labels.queue(queue)) != OTHER:
-                shown.paused[label] = paused
+        shown.paused = {self._labels.queue(queue) for queue in found.paused} - {OTHER}
+        shown.ever_paused |= shown.paused
         for queue, count in found.queue_workers.items():
             _add(shown.queue_workers, self._labels.queue(queue), count)
         self._found = shown
@@ -90,8 +91,8 @@ class QueueMetrics(Collector):
                 families["finished"].add_metric(key, count)
             for queue, age_s in found.head_age_s.items():
                 families["head_age"].add_metric([queue], age_s)
-            for queue, paused in found.paused.items():
-                families["paused"].add_metric([queue], paused)
+            for queue in found.ever_paused:
+                families["paused"].add_metric([queue], queue in found.paused)
             for queue, count in found.queue_workers.items():
                 families["queue_workers"].add_metric([queue], count)
             families["workers"].add_metric([], found.workers)
@@ -102,7 +103,7 @@ class QueueMetrics(Collector):
 
     def _families(self) -> Mapping[str, GaugeMetricFamily]:
         def family(name: str, help_: str, *labels: str) -> GaugeMetricFamily:
-            return GaugeMetricFamily(name, help_ + _ON_THE_LEADER, labels=labels)
+            return GaugeMetricFamily(name, help_ + ON_THE_LEADER, labels=labels)
 
         return {
             "unfinished": family(
