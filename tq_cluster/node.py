@@ -231,6 +231,8 @@ class Node:
                 spent_s = self._loop.time() - started_s
                 self.metrics.state_committed(spent_s)
                 self.disk.took("state commit", spent_s)
+            if self._config.metrics_listen is not None:
+                self._look_round()
         except OSError as error:
             self._end(DiskError(f"{self._config.data_dir} cannot be used: {error}"))
             return
@@ -246,8 +248,6 @@ class Node:
         )
         self.metrics.has_room(free_bytes=self.disk.headroom.free_bytes, low=self.disk.headroom.low)
         self.metrics.holds(calls=self.service.calls, journal_bytes=status.journal_bytes)
-        if self._config.metrics_listen is not None:
-            self._look_round()
 
     def _look_round(self) -> None:
         """Tell the gauges that cost something, which nobody sees unless metrics are served."""

@@ -306,11 +306,17 @@ class Committer:
                 self._hooks.commit(self._loop.time() - proposed)
                 self._applied(decision.wakeups)
                 self._answer(batch, decision)
-                self._hooks.counted(decision.wakeups.tallies)
+                self._count(decision)
             if self._waiting:
                 self._arrange()
 
         flight.add_done_callback(landed)
+
+    def _count(self, decision: Decision) -> None:
+        try:
+            self._hooks.counted(decision.wakeups.tallies)
+        except FatalError as error:  # it looks names up in the state, and may find damage
+            self._fatal(error)
 
     def _answer_after_confirm(self, batch: list[_Waiting], decision: Decision) -> None:
         """Tell what no entry carries only once this node is known to have led when it was found.
