@@ -64,6 +64,9 @@ class Nemesis:
     within_s: ClassVar[float] = 30.0
     """How soon after ``heal`` a new write has to be acknowledged and all nodes be level."""
 
+    excuses: ClassVar[tuple[str, ...]] = ()
+    """What a node may log of it as an error of its own: any line that holds one of these."""
+
     def needs(self) -> str | None:
         """Say what this machine lacks for it: no root, no tool...; None when it can run."""
         return None

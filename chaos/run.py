@@ -254,5 +254,9 @@ class _Run:
         for task_id in sorted(wrong_results(arena.ledger)):
             arena.accuse("I5", f"task {task_id}: its result is not what its payload gives")
         for name, node in arena.cluster.nodes.items():
-            for line in node.complaints()[:5]:
+            unexcused = [line for line in node.complaints() if not self._excused(line)]
+            for line in unexcused[:5]:
                 arena.accuse("sound", f"{name} logged an error of its own: {line}")
+
+    def _excused(self, line: str) -> bool:
+        return any(excuse in line for nemesis in self._nemeses for excuse in nemesis.excuses)

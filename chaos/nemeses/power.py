@@ -1,0 +1,95 @@
+"""F7 and F8: the power goes, and with it everything that was not fsynced."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from chaos.arena import Arena
+from chaos.nemeses.on_disks import OnDisks
+from chaos.nemesis import Deed
+
+
+class PowerLoss(OnDisks):
+    """Some nodes lose their power at once: the processes die, then their disks forget."""
+
+    faults = ("F7",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._down: list[str] = []
+
+    async def choose(self, arena: Arena, draw: random.Random) -> list[str]:
+        """Which nodes."""
+        raise NotImplementedError
+
+    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+        self._down = await self.choose(arena, draw)
+        await arena.cluster.crash(*self._down)
+        for node_id in self._down:
+            await asyncio.to_thread(self.disks[node_id].cut_power)
+        return Deed("lost power", tuple(self._down))
+
+    async def heal(self, arena: Arena) -> None:
+        down, self._down = self._down, []
+        await self.repair(down)
+        await arena.cluster.revive(*down)
+
+
+class PowerLossOne(PowerLoss):
+    """The leader's host."""
+
+    name = "power-loss-one"
+    summary = "the leader loses power and everything it had not fsynced"
+
+    async def choose(self, arena: Arena, draw: random.Random) -> list[str]:
+        del draw
+        return [(await arena.cluster.await_leader(within_s=self.within_s)).node_id]
+
+
+class PowerLossMajority(PowerLoss):
+    """The leader's rack."""
+
+    name = "power-loss-majority"
+    summary = "the leader and a follower lose power and everything they had not fsynced"
+
+    async def choose(self, arena: Arena, draw: random.Random) -> list[str]:
+        leader = await arena.cluster.await_leader(within_s=self.within_s)
+        others = [name for name in arena.cluster.nodes if name != leader.node_id]
+        return [leader.node_id, *draw.sample(others, arena.cluster.majority - 1)]
+
+
+class PowerLossAll(PowerLoss):
+    """The whole building."""
+
+    name = "power-loss-all"
+    summary = "every node loses power and everything it had not fsynced"
+
+    async def choose(self, arena: Arena, draw: random.Random) -> list[str]:
+        return draw.sample(sorted(arena.cluster.nodes), len(arena.cluster.nodes))
+
+
+class PowerLossBesidePause(PowerLoss):
+    """One node forgets while another knows nothing new: the third decides what was acknowledged."""
+
+    name = "power-loss-beside-pause"
+    faults = ("F8",)
+    summary = "a follower is paused; then the leader loses power and what it had not fsynced"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._paused: list[str] = []
+
+    async def choose(self, arena: Arena, draw: random.Random) -> list[str]:
+        leader = await arena.cluster.await_leader(within_s=self.within_s)
+        others = [name for name in arena.cluster.nodes if name != leader.node_id]
+        self._paused = [draw.choice(others)]
+        await arena.cluster.freeze(*self._paused)
+        # The two that are left acknowledge without it.
+        await arena.load.await_acknowledgement(self.within_s)
+        return [leader.node_id]
+
+    async def heal(self, arena: Arena) -> None:
+        await super().heal(arena)
+        paused, self._paused = self._paused, []
+        await arena.cluster.thaw(*paused)
