@@ -6,7 +6,7 @@ import asyncio
 import random
 
 from chaos.arena import Arena
-from chaos.ledger import Call, SubmitCall
+from chaos.history.calls import Call, SubmitCall
 from chaos.nemeses.on_disks import RESERVE_MB, OnDisks, await_end
 from chaos.nemesis import Deed
 
