@@ -87,7 +87,7 @@ def run(
         with netlab.lab(plan.scenario.nodes) as enter:
             raise typer.Exit(profiles.run_apart(plan, out, enter))
     result = asyncio.run(conduct(plan, out, lambda line: console.print(escape(line))))
-    _tell(result)
+    _tell(result, out)
     raise typer.Exit(EXITS[result.verdict])
 
 
@@ -143,7 +143,7 @@ def _lacks(scenario: Scenario) -> list[str]:
     return list(dict.fromkeys(why for why in reasons if why))
 
 
-def _tell(result: Result) -> None:
+def _tell(result: Result, out: Path) -> None:
     style = STYLES[result.verdict]
     console.print(f"[{style}]{result.verdict}[/]  {escape(_line(result))}")
     for violation in result.violations:
@@ -152,7 +152,9 @@ def _tell(result: Result) -> None:
         console.print(f"[yellow]not run: {escape(name)}: {escape(why)}[/]")
     if result.reason:
         console.print(escape(result.reason))
-    console.print(f"again: {escape(result.command)}")
+    if result.report:
+        console.print(f"report: {escape(str(out / result.report))}")
+    console.print(f"again: {escape(result.command)}", soft_wrap=True)
 
 
 def _line(result: Result) -> str:

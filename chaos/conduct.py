@@ -12,6 +12,7 @@ from pathlib import Path
 from chaos.history.calls import SubmitCall
 from chaos.history.record import Ledger
 from chaos.history.violation import Violation
+from chaos.report import page
 from chaos.result import Result, Verdict
 from chaos.run import Plan, Played, no_cluster, obstacle, play
 
@@ -36,6 +37,8 @@ async def conduct(plan: Plan, out: Path, tell: Callable[[str], None]) -> Result:
         try:
             played = await play(plan, folder, tell)
             _sum_up(result, played)
+            result.report = f"{plan.run_name}.html"
+            page.write(out / result.report, played, result)
             if not result.well:
                 _keep_logs(folder, out / f"{plan.run_name}-logs")
         finally:

@@ -20,6 +20,7 @@ from chaos.history.violation import Violation
 from chaos.outages import first_acknowledged_s
 from chaos.stub_client import StubClient
 from chaos.stub_worker import Plan, StubWorker, work_result
+from chaos.stubs import seconds
 from tq.v1 import task_pb2, task_service_pb2
 
 QUEUE = "load"
@@ -28,6 +29,7 @@ SUBMIT_EVERY_S = 0.02
 READ_EVERY_S = 0.05
 NEWEST = 20
 UNDER_WAY = 100
+BACKOFF_S, BACKOFF_MAX_S = 0.05, 0.5
 
 
 @dataclass(slots=True)
@@ -204,6 +206,10 @@ class Load:
             payload=plan.payload(f"{self.seed}.{salt}"),
             priority=self._draw.choice((0, 0, 0, 9)),
             max_attempts=50,
+            # An attempt lost to a fault is made again while the run lasts.
+            retry_policy=task_pb2.RetryPolicy(
+                initial_backoff=seconds(BACKOFF_S), max_backoff=seconds(BACKOFF_MAX_S)
+            ),
         )
 
     async def _read_steadily(self) -> None:
