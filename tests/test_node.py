@@ -213,6 +213,24 @@ def test_what_the_node_has_words_for_is_logged_without_a_traceback() -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_what_fails_as_a_node_starts_or_stops_is_logged_like_what_fails_between() -> None:
+    script = (
+        "from tq_cluster import config, errors, node\n"
+        "async def fail(config): raise errors.FatalError('the state cannot be committed')\n"
+        "node._serve = fail\n"
+        "member = config.Member(raft='127.0.0.1:7101', api='127.0.0.1:7001')\n"
+        "node.serve(config.NodeConfig(node_id='n1', data_dir='n1', members={'n1': member}))\n"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert result.returncode == node.EXIT_FATAL
+    assert 'the node stops reason="the state cannot be committed"' in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 async def test_a_leader_whose_disk_is_slow_hands_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

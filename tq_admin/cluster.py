@@ -90,13 +90,23 @@ def ask_in_turn(
             answers[address] = _ask(address, timeout_s)
         except grpc.RpcError as error:
             call = cast("grpc.Call", error)  # a unary call's error is the call itself
-            causes[address] = CONNECTING.sub("", call.details() or call.code().name)
+            causes[address] = _cause(call, timeout_s)
         else:
             if leader_of(answers[address]) is not None:
                 return address, answers[address]
     if not answers:
         raise nobody(causes)
     return max(answers.items(), key=lambda item: item[1].term)
+
+
+def _cause(call: grpc.Call, timeout_s: float) -> str:
+    """Why a node did not answer, in few words."""
+    if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"no answer within {timeout_s:g} s"
+    cause = CONNECTING.sub("", call.details() or call.code().name)
+    if "HTTP/2" in cause or call.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return f"no broker's API, whatever else it is: {cause}"
+    return cause
 
 
 def _ask(address: str, timeout_s: float) -> GetClusterStatusResponse:

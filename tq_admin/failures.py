@@ -30,12 +30,17 @@ class Failure(Exception):  # noqa: N818 - not a fault of the program: what a per
 
 ADVICE = {
     Reason.DISK_PRESSURE: "Free disk space on the brokers; completions are still taken.",
+    Reason.INVALID_ARGUMENT: "See what it takes with --help.",
     Reason.INTERNAL: "Nothing was changed. The leader's log names the cause.",
     Reason.NO_LEADER: "See who is missing with: tq-admin cluster-status",
     Reason.NO_STATE: "See what it waits for with: tq-admin cluster-status",
+    Reason.NOT_FOUND: "See what there is with: tq-admin list, tq-admin queues list",
     Reason.NOT_LEADER: "See who leads with: tq-admin cluster-status",
-    Reason.OUTCOME_UNKNOWN: "It may have been done: look before you repeat it (status, list).",
+    Reason.OUTCOME_UNKNOWN: (
+        "It may have been done: look before you repeat it (status, list, cluster-status)."
+    ),
     Reason.OVERLOADED: "Nothing was changed. Try again shortly.",
+    Reason.PAYLOAD_TOO_LARGE: "Keep large things elsewhere, and submit where they are.",
     Reason.PERMISSION_DENIED: "Ask the cluster's operator for the right to do this.",
     Reason.QUEUE_PAUSED: "Resume the queue with: tq-admin queues resume QUEUE",
     Reason.QUOTA_EXCEEDED: "Wait for the queue to drain, or have its limit raised.",

@@ -313,11 +313,11 @@ def _given_up(
 ) -> TqError:
     if maybe_applied and method.repeat is Repeat.READ:
         return errors.UnavailableError(
-            f"no answer within {timeout_s:g} s; at last: {last}", reason=Reason.NO_LEADER
+            f"no answer within {timeout_s:.3g} s; at last: {last}", reason=Reason.NO_LEADER
         )
     if maybe_applied:
         return errors.OutcomeUnknownError(
-            f"no answer within {timeout_s:g} s; at last: {last}",
+            f"no answer within {timeout_s:.3g} s; at last: {last}",
             reason=Reason.OUTCOME_UNKNOWN,
             metadata=_naming(request),
         )

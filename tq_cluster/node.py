@@ -318,7 +318,10 @@ class Node:
 def serve(config: NodeConfig) -> None:
     """Run one node until SIGTERM or Ctrl-C; StartError where it cannot start."""
     logs.set_up(node_id=config.node_id, style=config.log.format, level=config.log.level)
-    asyncio.run(_serve(config))
+    try:
+        asyncio.run(_serve(config))
+    except FatalError as error:  # as it started or stopped; between them it ended the process
+        end_process(error)
 
 
 async def _serve(config: NodeConfig) -> None:

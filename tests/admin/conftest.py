@@ -59,6 +59,13 @@ def nowhere() -> Iterator[str]:
 
 
 @pytest.fixture
+def silent() -> Iterator[str]:
+    """An address that accepts and never says a word, as a broker's that is stopped."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
 def admin(address: str) -> Admin:
     """Run tq-admin against the fake broker; no traceback ever leaves it."""
 

@@ -139,6 +139,19 @@ def test_q_ends_what_is_shown_on_a_terminal(
     broker: FakeBroker, address: str, arguments: list[str], shown: bytes
 ) -> None:
     broker.cluster = cluster(leader="n2")
+
+    watch_until_q(address, arguments, shown)
+
+
+@pytest.mark.parametrize("arguments", [["monitor"], ["list", "--watch", "1", "--timeout", "100ms"]])
+def test_a_cluster_that_says_nothing_is_watched_until_q(silent: str, arguments: list[str]) -> None:
+    watch_until_q(
+        silent, arguments, b"no broker answered" if "monitor" in arguments else b"NO_LEADER"
+    )
+
+
+def watch_until_q(address: str, arguments: list[str], shown: bytes) -> None:
+    """Run a command on a terminal, press q once this is shown: it ends, and well."""
     ours, theirs = pty.openpty()
     running = subprocess.Popen(
         [sys.executable, "-m", "tq_admin", *arguments, "-a", address],

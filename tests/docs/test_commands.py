@@ -56,6 +56,7 @@ TO_THEIR_END = {
     "make demo": "make -n demo",
     "make bench": "make -n bench",
     "make test ARGS='-m \"not cluster\"'": "make -n test ARGS='-m \"not cluster\"'",
+    "python -m chaos list": "python -m chaos list",
     "python -m benchmarks outage": "python -m benchmarks outage --help",
     "tq-cluster check-config": "tq-cluster check-config --config cluster-configs/node1.yaml",
 }

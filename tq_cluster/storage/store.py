@@ -68,8 +68,10 @@ class Store:
             raise
 
     def _unusable(self, error: lmdb.Error) -> StartError:
-        kind = StartError if isinstance(error, _NOT_DAMAGE) else DamagedStateError
-        return kind(f"the state in {self.path} cannot be opened: {error}; {RESTORE}")
+        what = f"the state in {self.path} cannot be opened: {error}"
+        if isinstance(error, _NOT_DAMAGE):
+            return StartError(f"{what}; nothing is known to be wrong with it: see to its disk")
+        return DamagedStateError(f"{what}; {RESTORE}")
 
     def _require_uncondemned(self) -> None:
         found = read_record(self.path / CONDEMNED, format_known=1)
