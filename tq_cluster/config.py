@@ -67,6 +67,7 @@ SETTINGS: Sequence[Setting] = (
     ),
     Setting(("log", "format"), "TQ_LOG_FORMAT", "text or json."),
     Setting(("log", "level"), "TQ_LOG_LEVEL", "debug, info, warning or error."),
+    Setting(("log", "tasks"), "TQ_LOG_TASKS", "true: a line for what becomes of each task."),
     Setting(("metrics_listen",), "TQ_METRICS_LISTEN", "Where metrics are served, HOST:PORT."),
     Setting(("tracing", "otlp_endpoint"), "TQ_OTLP_ENDPOINT", "Who is sent traces, HOST:PORT."),
     Setting(("tracing", "ratio"), "TQ_TRACING_RATIO", "Of traces begun here, 0 to 1 of them."),
@@ -135,6 +136,8 @@ class Log(_Section):
 
     format: Literal["text", "json"] = "text"
     level: Literal["debug", "info", "warning", "error"] = "info"
+    tasks: bool = False
+    """Whether the leader writes a line for whatever becomes of a task, several for each."""
 
 
 class Tracing(_Section):

@@ -24,6 +24,7 @@ from tq_cluster.core import queries
 from tq_cluster.disk_watch import DiskWatch
 from tq_cluster.errors import DiskError, FatalError, StartError
 from tq_cluster.fittings import ListenElsewhere, TimedState, TimedSyncer
+from tq_cluster.leader import task_log
 from tq_cluster.leader.counting import Counting
 from tq_cluster.leader.hooks import LeaderHooks
 from tq_cluster.leader.leader import Formation, Leader
@@ -148,6 +149,7 @@ class Node:
                 begun=self.metrics.leads_now,
                 counted=counting.add,
                 surveyed=counting.show,
+                event=task_log.writer(wanted=config.log.tasks),
             ),
             disk_pressure=lambda: self.disk.pressure,
         )

@@ -24,6 +24,8 @@ pytestmark = pytest.mark.cluster
 
 QUEUE = "pictures"
 ROOT = Path(__file__).resolve().parents[2]
+ENDS = ("attempt completed", "attempt failed", "attempt released")
+BECAME = ["task submitted", "task assigned", "task dead"]
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": "50"}
 
 
@@ -35,7 +37,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest_asyncio.fixture
 async def brokers(tmp_path: Path, collector: Collector) -> AsyncIterator[ProcessCluster]:
-    environment = {**SOON, "TQ_OTLP_ENDPOINT": collector.address}
+    environment = {**SOON, "TQ_OTLP_ENDPOINT": collector.address, "TQ_LOG_TASKS": "1"}
     async with ProcessCluster(tmp_path / "cluster", environment=environment) as cluster:
         await cluster.await_caught_up(cluster.brokers, within_s=30)
         yield cluster
@@ -138,5 +140,17 @@ async def test_a_task_is_one_trace_from_its_caller_to_its_handlers_own_span(
     of_trace = [line["event"] for line in lines if line.get("trace_id") == one["order"].trace_id]
     assert "picture read" in of_trace
     assert of_trace.count("attempt started") == 3
+    ends = {line["task_id"]: line["event"] for line in lines if line["event"] in ENDS}
+    assert ends == {
+        "picture-1": "attempt completed",
+        "picture-1-store": "attempt completed",
+        "picture-2": "attempt failed",
+    }
     said = next(line for line in lines if line["event"] == "picture read")
     assert said["span_id"] == one["read picture"].span_id
+
+    logged = brokers.brokers[leader.node_id].log_path.read_text().splitlines()
+    task_lines = [line for line in logged if "task_id=picture-2" in line]
+    assert [event for line in task_lines for event in BECAME if event in line] == BECAME
+    assert all(f"trace_id={one['order'].trace_id}" in line for line in task_lines)
+    assert "attempt=1 worker_id=w1 reason=PERMANENT_ERROR" in task_lines[-1]

@@ -19,6 +19,7 @@ from tq.v1 import (
 )
 from tq_cluster.core import queries
 from tq_cluster.core.decide import Draw, decide
+from tq_cluster.core.events import TaskEvent
 from tq_cluster.core.invariants import violations
 from tq_cluster.core.limits import DEFAULT_LIMITS, Limits
 from tq_cluster.core.operations import (
@@ -81,12 +82,16 @@ class LoneQueue:
         draw: Draw | None = None,
         audited: bool = True,
         store: MemoryStore | Store | None = None,
+        tell_events: bool = False,
     ) -> None:
         self.store = store or MemoryStore()
         self.now_ms = START_MS
         self.leases: dict[FencingToken, Lease] = {}
         """The live ones, as a leader would know them."""
         self.entries: list[bytes] = []
+        self.events: list[TaskEvent] = []
+        """What became of tasks, where that was asked for."""
+        self._tell_events = tell_events
         self._limits = limits
         self._draw = draw or random.Random(0)
         self._audited = audited
@@ -97,7 +102,14 @@ class LoneQueue:
         """Decide a batch and apply it."""
         now_ms = TimestampMs(self.now_ms)
         with self.store.workspace() as workspace:
-            decision = decide(operations, now_ms, workspace, self._draw, self._limits)
+            decision = decide(
+                operations,
+                now_ms,
+                workspace,
+                self._draw,
+                self._limits,
+                tell_events=self._tell_events,
+            )
             changes = workspace.tables()
         if changes:
             applied = self.store.applied
@@ -114,6 +126,8 @@ class LoneQueue:
             del self.leases[token]
         for lease in decision.wakeups.granted:
             self.leases[lease.token] = lease
+        assert (decision.wakeups.events is not None) == self._tell_events
+        self.events += decision.wakeups.events or []
         if self._audited:
             assert violations(self.store.view()) == []
         return decision

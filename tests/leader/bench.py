@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from tests.leader.fakes import FakeLog
 from tq.v1 import task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import SystemClock
+from tq_cluster.core.events import TaskEvent
 from tq_cluster.core.operations import (
     Claim,
     Outcome,
@@ -32,12 +33,16 @@ Reply = TypeVar("Reply", bound=Message)
 class Bench:
     """A leader with its log and state."""
 
-    def __init__(self, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics | None = None,
+        on_event: Callable[[TaskEvent], None] | None = None,
+    ) -> None:
         self.store = MemoryStore()
         self.log = FakeLog(self.store)
         self.fatal: list[BaseException] = []
         self.disk_pressure = False
-        hooks = None
+        hooks = LeaderHooks(event=on_event)
         if metrics is not None:
             counting = Counting(view=self.store.view, tasks=metrics.tasks, queues=metrics.queues)
             hooks = LeaderHooks(

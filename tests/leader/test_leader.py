@@ -115,12 +115,17 @@ async def test_an_operation_that_cannot_be_decided_fails_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fragile(
-        operations: Sequence[Operation], now_ms: TimestampMs, workspace: Workspace, draw: Draw
+        operations: Sequence[Operation],
+        now_ms: TimestampMs,
+        workspace: Workspace,
+        draw: Draw,
+        *,
+        tell_events: bool,
     ) -> Decision:
         for each in operations:
             if isinstance(each, Submit) and each.request.tasks[0].type == "bomb":
                 raise ZeroDivisionError
-        return decide(operations, now_ms, workspace, draw)
+        return decide(operations, now_ms, workspace, draw, tell_events=tell_events)
 
     monkeypatch.setattr("tq_cluster.leader.committer.decide", fragile)
     bench.log.held = True
@@ -160,7 +165,7 @@ async def test_waiting_for_a_task_that_does_not_exist_is_refused_at_once(bench: 
 async def test_a_damaged_row_under_a_decision_ends_the_process(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def damaged(*_: object) -> Decision:
+    def damaged(*_: object, **__: object) -> Decision:
         raise CorruptRowError("table 5")
 
     monkeypatch.setattr("tq_cluster.leader.committer.decide", damaged)

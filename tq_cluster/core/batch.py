@@ -122,14 +122,20 @@ class Batch:
     """The batch as a whole: its instant, its counters, what it wakes."""
 
     def __init__(
-        self, workspace: Workspace, now_ms: TimestampMs, draw: Draw, limits: Limits
+        self,
+        workspace: Workspace,
+        now_ms: TimestampMs,
+        draw: Draw,
+        limits: Limits,
+        *,
+        tell_events: bool = False,
     ) -> None:
         """Go on from where the last batch ended; time must not have gone back since."""
         self.workspace = workspace
         self.now_ms = now_ms
         self.draw = draw
         self.limits = limits
-        self.wakeups = Wakeups()
+        self.wakeups = Wakeups(events=[] if tell_events else None)
         self.changed = False
         """Whether anything was written: only then is there anything to write at the end."""
         row = workspace.get(tables.META, tables.COUNTERS_KEY)

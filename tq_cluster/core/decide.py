@@ -51,17 +51,20 @@ def decide(
     workspace: Workspace,
     draw: Draw,
     limits: Limits = DEFAULT_LIMITS,
+    *,
+    tell_events: bool = False,
 ) -> Decision:
     """Decide a batch on the leader: what changes, and what each caller is told.
 
     Total: an operation that cannot be honoured gets a `Refused`, never an exception, and leaves no
     change behind. ``now_ms`` is log time, never below the last decided one. ``workspace`` must
     already hold every entry of the leader's log; it takes the changes, none of them if all that was
-    asked for leaves everything as it is. ``draw`` is where jitter comes from.
+    asked for leaves everything as it is. ``draw`` is where jitter comes from. ``tell_events`` asks
+    for what became of tasks, which costs a row read for each.
 
     Kinds are decided in the order of ``Operation.order``, within a kind as given.
     """
-    batch = Batch(workspace, now_ms, draw, limits)
+    batch = Batch(workspace, now_ms, draw, limits, tell_events=tell_events)
     outcomes: dict[int, Outcome] = {}
     for place in sorted(range(len(operations)), key=lambda place: operations[place].order):
         outcomes[place] = _decide_one(batch, operations[place])

@@ -6,6 +6,7 @@ from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2
 from tq_cluster.core import retries, states, tables, tasks
 from tq_cluster.core.batch import Space
+from tq_cluster.core.events import What, note
 from tq_cluster.core.operations import Done, ExpireLeases, Lease
 
 
@@ -29,6 +30,7 @@ def _expire(space: Space, lease: Lease) -> None:
         attempt = tasks.end_attempt(space, row, task_pb2.Attempt.END_CANCELLED)
         tasks.finish(space, queue, lease.number, row, lease.task_id, states.CANCELLED)
     else:
+        note(space, What.LEASE_EXPIRED, queue, lease.number, row)
         attempt = tasks.end_attempt(space, row, task_pb2.Attempt.END_LEASE_EXPIRED)
         retries.retry_or_fail(space, queue, lease.number, row, lease.task_id)
     tasks.put_attempt(space, lease.number, row, attempt)

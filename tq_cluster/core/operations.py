@@ -9,13 +9,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from google.protobuf.message import Message
 
 from tq.v1 import errors_pb2, queue_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core.tallies import Tally
 from tq_cluster.core.types import DurationMs, FencingToken, Principal, TaskId, TaskNumber
+
+if TYPE_CHECKING:
+    from tq_cluster.core.events import TaskEvent
 
 NOBODY = Principal("")
 
@@ -248,6 +251,8 @@ class Wakeups:
     """What moved, by queue: to be counted."""
     due_at_ms: int | None = None
     """The earliest instant at which something that was written becomes due."""
+    events: list[TaskEvent] | None = None
+    """What became of tasks, in order; None where nobody asked."""
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2, task_pb2
 from tq_cluster.core import requests, rows, states, tables, tasks
 from tq_cluster.core.batch import Space
+from tq_cluster.core.events import What, note
 from tq_cluster.core.operations import Outcome, Redrive, Refused, Replied
 from tq_cluster.core.queues import no_such_queue
 from tq_cluster.core.validation import check_count, check_queue_name, invalid
@@ -88,6 +89,7 @@ def _redrive(space: Space, number: int, row: state_pb2.TaskRow) -> None:
     row.finished_at_ms = 0
     row.retire_at_ms = 0
     tasks.make_pending(space, queue, number, row)
+    note(space, What.REDRIVEN, queue, number, row)
     space.put_task(number, row)
 
 

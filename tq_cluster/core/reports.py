@@ -11,6 +11,7 @@ from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2, worker_service_pb2
 from tq_cluster.core import retries, rows, states, submits, tables, tasks
 from tq_cluster.core.batch import Queue, Space
+from tq_cluster.core.events import What, note
 from tq_cluster.core.ids import child_seed, derived_id
 from tq_cluster.core.operations import Outcome, Replied, Report
 from tq_cluster.core.spans import put_ms, to_ms
@@ -176,6 +177,7 @@ def _release(
 ) -> None:
     """Return the task to its old place in the order, as if this attempt had not been."""
     reason = _cut(report.release.reason, space.limits.error_bytes_max)
+    note(space, What.RELEASED, queue, number, row)
     attempt = tasks.end_attempt(space, row, task_pb2.Attempt.END_RELEASED, reason)
     row.attempts_made -= 1
     tasks.make_pending(space, queue, number, row)

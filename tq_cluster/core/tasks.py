@@ -12,6 +12,7 @@ from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2
 from tq_cluster.core import ordering, states, tables
 from tq_cluster.core.batch import Queue, Space
+from tq_cluster.core.events import What, note
 from tq_cluster.core.limits import DAY_MS
 from tq_cluster.core.operations import Lease
 from tq_cluster.core.types import DurationMs, FencingToken, TaskId, TaskNumber
@@ -36,6 +37,7 @@ def arrive(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> N
     queue.entries[states.NONE] += 1
     queue.moved(number, row, states.NONE)
     _list(space, queue, number, row.state, _NOTHING)
+    note(space, What.SUBMITTED, queue, number, row)
 
 
 def make_pending(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
@@ -51,6 +53,7 @@ def make_retrying(
     """Let a task wait for its next attempt."""
     row.due_at_ms = due_at_ms
     _move(space, queue, number, row, states.RETRYING)
+    note(space, What.RETRIED, queue, number, row)
 
 
 def lease(
@@ -74,6 +77,7 @@ def lease(
     row.lease_ms = lease_ms
     row.attempts_made += 1
     space.wakeups.granted.append(Lease(token, number, task_id, lease_ms))
+    note(space, What.ASSIGNED, queue, number, row)
 
 
 def end_attempt(
@@ -133,6 +137,9 @@ def finish(
     retired_key = tables.at_key(space.prefix, row.retire_at_ms, number)
     workspace.put(tables.RETIRED, retired_key, task_id.encode())
     space.wakeups.finished.add(TaskId(task_id))
+    if state != states.FAILED:
+        end = What.COMPLETED if state == states.COMPLETED else What.CANCELLED
+        note(space, end, queue, number, row)
 
 
 def fail(
@@ -147,6 +154,7 @@ def fail(
     finish(space, queue, number, row, task_id, states.FAILED)
     row.failure_reason = reason
     queue.tally.died(reason)
+    note(space, What.DEAD, queue, number, row)
     for queue_id in (tables.ALL_QUEUES, queue.queue_id):
         key = tables.dead_letter_key(space.prefix, queue_id, row.finished_at_ms, number)
         space.workspace.put(tables.DEAD_LETTERS, key, _NOTHING)

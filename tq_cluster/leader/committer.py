@@ -198,7 +198,13 @@ class Committer:
         now_ms = self._now_ms()
         try:
             with self._state.workspace() as workspace:
-                decision = decide([each.operation for each in batch], now_ms, workspace, self._draw)
+                decision = decide(
+                    [each.operation for each in batch],
+                    now_ms,
+                    workspace,
+                    self._draw,
+                    tell_events=self._hooks.event is not None,
+                )
                 tables = workspace.tables()
         except FatalError as error:
             # No operation's fault: as long as this node leads, nothing can be had from what is

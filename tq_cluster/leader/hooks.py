@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tq_cluster.core.events import TaskEvent
 from tq_cluster.core.tallies import Tally
 from tq_cluster.leader.survey import Survey
 
@@ -23,5 +24,7 @@ class LeaderHooks:
     """This node begins to serve as the leader."""
     counted: Callable[[Sequence[Tally]], None] = lambda _tallies: None
     """What an entry did to tasks, once it is applied here."""
+    event: Callable[[TaskEvent], None] | None = None
+    """What became of one task, once it is applied here; None: nobody asks, and none is told."""
     surveyed: Callable[[Survey | None], None] = lambda _survey: None
     """What queues hold and who works on them; None when this node does not lead any more."""

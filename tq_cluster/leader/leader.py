@@ -343,6 +343,9 @@ class Leader:
             self._claimants.wake(queue, WAKE_AGAIN)
         for task_id in wakeups.finished:
             self._watchers.wake_all(task_id)
+        if self._hooks.event is not None:
+            for event in wakeups.events or ():
+                self._hooks.event(event)
 
     async def _claim_once(
         self, operation: Claim, received_s: float, queues: list[str]

@@ -27,8 +27,9 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("ExecuteBatchError raised in core")
 
 
-def _timestamp(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, UTC)
+def timestamp(seconds: float) -> str:
+    """Write an instant as all log lines do."""
+    moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -42,7 +43,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         keys = "".join(f" {key}={_plain(value)}" for key, value in keys_of(record).items())
         level = record.levelname.lower()
-        line = f"{_timestamp(record)} {self._node_id} {level:<8} {record.getMessage()}{keys}"
+        line = f"{timestamp(record.created)} {self._node_id} {level:<8} {record.getMessage()}{keys}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
@@ -57,7 +58,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
-            "time": _timestamp(record),
+            "time": timestamp(record.created),
             "node": self._node_id,
             "level": record.levelname.lower(),
             "logger": record.name,

@@ -1,0 +1,78 @@
+"""The lines that a leader writes of its tasks, where it is told to."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from tests.leader.bench import Bench, claim, claimed, start, submit, until
+from tq.v1 import worker_service_pb2
+from tq_cluster.core.events import TaskEvent, What
+from tq_cluster.core.operations import Report
+from tq_cluster.leader import task_log
+from tq_cluster.telemetry.logs import keys_of
+
+TRACE = f"00-{'1' * 32}-{'2' * 16}-01"
+
+
+def event(what: What, **changed: object) -> TaskEvent:
+    facts: dict[str, object] = {
+        "what": what,
+        "task_id": "t1",
+        "queue": "q",
+        "task_type": "resize",
+        "attempt": 2,
+        "worker_id": "w1",
+        "traceparent": TRACE,
+        "due_at_ms": 1_760_000_000_000,
+        "reason": 0,
+    }
+    return TaskEvent(**{**facts, **changed})  # type: ignore[arg-type]  # as above
+
+
+async def test_events_are_told_once_they_are_applied_and_not_before() -> None:
+    told: list[TaskEvent] = []
+    bench = Bench(told.append)
+    await bench.log.start()
+    bench.log.held = True
+    submitting = await start(bench.leader.submit(submit("resize")))
+    await until(lambda: len(bench.log.proposals) == 1)
+    assert told == []
+
+    bench.log.held = False
+    bench.log.let_through()
+    await submitting
+    (task,) = claimed(await bench.leader.claim(claim(), 0, 0.0))
+    report = worker_service_pb2.ReportRequest(worker_id="w")
+    report.reports.add(task_id=task.spec.task_id, token=task.token).complete.SetInParent()
+    await bench.leader.submit(Report(request=report))
+
+    assert [each.what for each in told] == [What.SUBMITTED, What.ASSIGNED, What.COMPLETED]
+
+
+def test_a_line_names_the_task_its_attempt_and_its_trace(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # Given back afterwards. All other lines begin at WARNING here.
+    caplog.set_level(logging.NOTSET, logger=task_log.__name__)
+    write = task_log.writer(wanted=True)
+    assert write is not None
+
+    write(event(What.RETRIED))
+    write(event(What.DEAD, reason=2, traceparent=""))
+    write(event(What.SUBMITTED, attempt=0, worker_id=""))
+
+    lines = [(record.getMessage(), keys_of(record)) for record in caplog.records]
+    task = {"task_id": "t1", "queue": "q", "type": "resize"}
+    tried = {**task, "attempt": 2, "worker_id": "w1"}
+    trace = {"trace_id": "1" * 32}
+    assert lines == [
+        ("task retried", {**tried, "due_at": "2025-10-09T08:53:20.000Z", **trace}),
+        ("task dead", {**tried, "reason": "PERMANENT_ERROR"}),
+        ("task submitted", {**task, **trace}),
+    ]
+
+
+def test_nobody_writes_where_nobody_wants_it() -> None:
+    assert task_log.writer(wanted=False) is None

@@ -1,0 +1,68 @@
+"""What became of tasks, for whoever writes it down; told only where somebody asked to hear it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tq.internal.v1 import state_pb2
+from tq.v1 import task_pb2
+from tq_cluster.core import rows
+
+if TYPE_CHECKING:
+    from tq_cluster.core.batch import Queue, Space
+
+
+class What(enum.StrEnum):
+    """The vocabulary; docs/monitoring.md explains it."""
+
+    SUBMITTED = "task submitted"
+    ASSIGNED = "task assigned"
+    COMPLETED = "task completed"
+    RETRIED = "task retried"
+    DEAD = "task dead"
+    CANCELLED = "task cancelled"
+    RELEASED = "task released"
+    REDRIVEN = "task redriven"
+    LEASE_EXPIRED = "lease expired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEvent:
+    """One of them."""
+
+    what: What
+    task_id: str
+    queue: str
+    task_type: str
+    attempt: int
+    """0 before the first."""
+    worker_id: str
+    """Who made that attempt; empty before the first."""
+    traceparent: str
+    due_at_ms: int
+    """When a task that is retried may be claimed again."""
+    reason: task_pb2.FailureReason.ValueType
+    """Why a task is dead."""
+
+
+def note(space: Space, what: What, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
+    """Tell it, as the task's row says it now."""
+    events = space.wakeups.events
+    if events is None:
+        return
+    spec = rows.read_spec(space.workspace, space.prefix, number)
+    events.append(
+        TaskEvent(
+            what=what,
+            task_id=spec.task_id,
+            queue=queue.name,
+            task_type=spec.type,
+            attempt=row.attempts_made,
+            worker_id=row.worker_id,
+            traceparent=spec.traceparent,
+            due_at_ms=row.due_at_ms,
+            reason=row.failure_reason,
+        )
+    )
