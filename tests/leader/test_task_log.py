@@ -33,7 +33,7 @@ def event(what: What, **changed: object) -> TaskEvent:
 
 async def test_events_are_told_once_they_are_applied_and_not_before() -> None:
     told: list[TaskEvent] = []
-    bench = Bench(told.append)
+    bench = Bench(on_event=told.append)
     await bench.log.start()
     bench.log.held = True
     submitting = await start(bench.leader.submit(submit("resize")))
