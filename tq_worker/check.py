@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tq_worker import exits
+from tq.internal.v1.worker_child_pb2 import Handler
+from tq_worker import demands, exits
 from tq_worker.errors import UsageError
 from tq_worker.options import module_names, read
 from tq_worker.registry import HANDLERS, load
@@ -21,23 +22,37 @@ class Found:
     """What importing the handlers brought."""
 
     problems: Sequence[str]
-    handlers: Sequence[tuple[str, str, str]]
-    """Of each its type, how it is run, and the queue that its `submit` names, if it has one."""
+    handlers: Sequence[tuple[str, str, str, int]]
+    """Of each its type, how it is run, the queue that its `submit` names, if it has one, and its
+    limit.
+    """
 
 
 def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> list[str]:
     """List the handlers, for people; raises UsageError with everything that is wrong."""
     problems: list[str] = []
+    limits: Mapping[str, int] = {}
     try:
-        read(arguments, environment)
+        limits = read(arguments, environment).worker.limits
     except UsageError as error:
         problems += error.problems
     modules = module_names(arguments.handlers)
     found = import_apart(modules) if modules else Found((), ())
     problems += found.problems
+    if not problems:
+        known = {
+            task_type: Handler(type=task_type, solo=execution == "process", limit=limit)
+            for task_type, execution, _, limit in found.handlers
+        }
+        if (fault := demands.problem(known, limits)) is not None:
+            problems.append(fault)
     if problems:
         raise UsageError(problems)
-    return list(_table(("TYPE", "KIND", "QUEUE"), found.handlers))
+    rows = [
+        (task_type, execution, queue, str(limits.get(task_type, limit) or "-"))
+        for task_type, execution, queue, limit in found.handlers
+    ]
+    return list(_table(("TYPE", "EXECUTION", "QUEUE", "LIMIT"), rows))
 
 
 def import_apart(modules: Sequence[str]) -> Found:
@@ -66,12 +81,11 @@ def main() -> None:
     """Import the handlers and write what was found to the descriptor that the parent named."""
     writing = int(sys.argv[1])
     os.set_inheritable(writing, False)
-    problems = load(sys.argv[2:])
-    handlers = []
-    for task_type in HANDLERS.task_types():
-        handler = HANDLERS.get(task_type)
-        assert handler is not None, "it was listed"
-        handlers.append((task_type, handler.kind, handler.queue or "-"))
+    problems = load(sys.argv[2:]).problems
+    handlers = [
+        (each.task_type, each.execution, each.queue or "-", each.concurrency)
+        for each in HANDLERS.handlers()
+    ]
     with open(writing, "w", encoding="utf-8") as answer:
         json.dump({"problems": problems, "handlers": handlers}, answer)
     # Threads that a module has started would keep it waiting.

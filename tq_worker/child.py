@@ -10,17 +10,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ctypes
+import fcntl
 import math
 import os
 import select
 import signal
 import socket
+import struct
 import sys
+import termios
 import threading
 import traceback
+from collections.abc import Sequence
 
-from tq.internal.v1.worker_child_pb2 import ToHandlers
-from tq_worker import exits, logs, tracing
+from tq.internal.v1.worker_child_pb2 import Handler, ToHandlers
+from tq_worker import exits, logs, sources, tracing
 from tq_worker.clock import boottime_s
 from tq_worker.frames import FrameReader
 from tq_worker.outbox import Outbox
@@ -47,6 +51,11 @@ class Listener:
         self._connection = connection
         self._frames = FrameReader(ToHandlers)
         self._attempts: dict[int, Attempt] = {}
+        self._heard_bytes = 0
+        self._overdue: dict[int, int] = {}
+        """Tokens of leases that are over, each with how many bytes must have been heard before that
+        is believed.
+        """
 
     def ended(self, token: int) -> None:
         """Forget an attempt that is over; called in any thread."""
@@ -58,15 +67,19 @@ class Listener:
             poll = select.poll()
             poll.register(self._connection, select.POLLIN)
             while True:
-                # What the parent said comes first: it may have renewed what seems to be over.
-                if poll.poll(self._patience_ms()):
+                patience_ms = self._patience_ms()
+                spoken = bool(poll.poll(patience_ms))
+                if spoken:
                     data = self._connection.recv(READ_BYTES)
                     if not data:
                         os._exit(exits.PARENT_GONE)
                     for message in self._frames.feed(data):
                         self._obey(message, runner, loop)
-                else:
-                    self._check_leases()
+                    self._heard_bytes += len(data)
+                if spoken and patience_ms != 0:
+                    self._overdue = {}
+                elif self.outlived():
+                    os._exit(exits.LEASE_OVER)
         except BaseException:  # noqa: BLE001 - a process that cannot hear its parent must not run on
             traceback.print_exc()
             os._exit(exits.BROKEN)
@@ -108,14 +121,29 @@ class Listener:
         left_s = min(WATCH_S, min(ends_s, default=math.inf) - now_s)
         return max(0, math.ceil(left_s * 1000))
 
-    def _check_leases(self) -> None:
+    def outlived(self) -> bool:
+        """Whether a handler runs on though its lease is over.
+
+        What the parent has said until now is heard first: it may have renewed what seems to be
+        over. What it goes on to say is not waited for.
+        """
         now_s = boottime_s()
-        for attempt in list(self._attempts.values()):
-            if attempt.context is not None and now_s >= attempt.last_s:
-                os._exit(exits.LEASE_OVER)
+        overdue = [
+            token
+            for token, attempt in list(self._attempts.items())
+            if attempt.context is not None and now_s >= attempt.last_s
+        ]
+        if overdue:
+            until_bytes = self._heard_bytes + _unread_bytes(self._connection)
+            self._overdue = {each: self._overdue.get(each, until_bytes) for each in overdue}
+        else:
+            self._overdue = {}
+        return any(self._heard_bytes >= until for until in self._overdue.values())
 
 
-async def serve(listener: Listener, outbox: Outbox, progress: Progress, slots: int) -> None:
+async def serve(
+    listener: Listener, outbox: Outbox, progress: Progress, slots: int, files: Sequence[str]
+) -> None:
     """Run handlers until the parent says to leave."""
     telling = Telling.read(os.environ)
     spans = tracing.set_up(telling, os.environ)
@@ -132,7 +160,11 @@ async def serve(listener: Listener, outbox: Outbox, progress: Progress, slots: i
     threading.Thread(
         target=listener.listen, args=(runner, loop), name="listener", daemon=True
     ).start()
-    outbox.loaded(HANDLERS.task_types(), ())
+    handlers = [
+        Handler(type=each.task_type, solo=each.execution == "process", limit=each.concurrency)
+        for each in HANDLERS.handlers()
+    ]
+    outbox.loaded(handlers, (), files)
     await runner.idle.wait()
     runner.close()
     if spans is not None:
@@ -159,11 +191,18 @@ def main() -> None:
     progress = Progress(arguments.progress_fd)
     os.close(arguments.progress_fd)
     outbox = Outbox(connection)
-    problems = load(arguments.handlers.split(","))
-    if problems:
-        outbox.loaded((), problems)
+    modules = arguments.handlers.split(",")
+    imported = load(modules)
+    files = sources.files(modules, imported.errors)
+    if imported.problems:
+        outbox.loaded((), imported.problems, files)
         sys.exit(exits.NOT_LOADED)
-    asyncio.run(serve(Listener(connection), outbox, progress, arguments.slots))
+    asyncio.run(serve(Listener(connection), outbox, progress, arguments.slots, files))
+
+
+def _unread_bytes(connection: socket.socket) -> int:
+    answer = fcntl.ioctl(connection, termios.FIONREAD, struct.pack("i", 0))
+    return int(struct.unpack("i", answer)[0])
 
 
 def _die_with_parent() -> None:

@@ -14,9 +14,12 @@ from typing import Protocol
 from tq.v1.worker_service_pb2 import ClaimRequest, ClaimResponse
 from tq_client.errors import OutcomeUnknownError, TqError
 from tq_worker.broker import Answer, Broker
+from tq_worker.contact import Contact
 from tq_worker.custody import Custody
+from tq_worker.demands import Demand
 from tq_worker.leases import Stop
 from tq_worker.pool import Pool
+from tq_worker.stats import Stats
 
 _logger = logging.getLogger(__name__)
 
@@ -55,32 +58,38 @@ class Appetite:
     wait_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What all claims of a worker have in common."""
+
+    worker_id: str
+    queues: Sequence[str]
+    lease_s: float
+    wait_s: float
+    """How long a call may wait for tasks."""
+    broker: Broker
+    custody: Custody
+    pool: Pool
+    reports: Backlog
+    contact: Contact
+    stats: Stats
+
+
 class Claims:
-    """Asks for as many tasks as fit, one call at a time.
+    """Asks for as many tasks of one demand as fit, one call at a time.
 
     A call that finds none waits at the broker, but only for what could start at once: tasks to hold
     ahead are asked for while there is a backlog. Else the next few to come would all be this
     worker's, while others idle.
     """
 
-    def __init__(
-        self,
-        *,
-        worker_id: str,
-        queues: Sequence[str],
-        lease_s: float,
-        broker: Broker,
-        custody: Custody,
-        pool: Pool,
-        reports: Backlog,
-    ) -> None:
-        self._worker_id = worker_id
-        self._queues = queues
-        self._lease_s = lease_s
-        self._broker = broker
-        self._custody = custody
-        self._pool = pool
-        self._reports = reports
+    def __init__(self, parts: Parts, demand: Demand) -> None:
+        self._parts = parts
+        self._demand = demand
+        self._broker = parts.broker
+        self._custody = parts.custody
+        self._pool = parts.pool
+        self._stats = parts.stats
         self._reached = False
         """The last claim was answered."""
         self._complained = False
@@ -98,7 +107,7 @@ class Claims:
             while not await self._claim(request):
                 await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)
                 pause_s = min(PAUSE_MAX_S, pause_s * 2)
-                if time.monotonic() - first_sent_s > min(REPEAT_S, self._lease_s):
+                if time.monotonic() - first_sent_s > min(REPEAT_S, self._parts.lease_s):
                     # What an earlier attempt may have granted has expired, or will before long.
                     break
             else:
@@ -106,6 +115,7 @@ class Claims:
 
     async def _claim(self, request: ClaimRequest) -> bool:
         """Make one claim; False if its outcome is unknown and it is to be repeated as it is."""
+        self._parts.contact.asked()
         call = asyncio.ensure_future(self._broker.claim(request, timeout_s=CALL_S))
         try:
             answer = await asyncio.shield(call)
@@ -113,6 +123,7 @@ class Claims:
             await self._finish(request, call)
             raise
         except TqError as error:
+            self._stats.claims["error"] += 1
             if not self._complained:
                 _logger.warning("tasks cannot be claimed", extra={"error": str(error)})
             self._reached, self._complained = False, True
@@ -123,6 +134,8 @@ class Claims:
         if self._complained:
             _logger.info("tasks are claimed again")
         self._reached, self._complained = True, False
+        self._parts.contact.answered()
+        self._stats.claims["tasks" if answer.reply.tasks else "nothing"] += 1
         self._take(answer, request.max_tasks)
         return True
 
@@ -156,26 +169,32 @@ class Claims:
     async def _appetite(self) -> Appetite:
         """Wait until a claim is worth its while."""
         while True:
-            self._ahead = self._custody.ahead() if self._more else 0
-            idle = self._pool.idle_slots()
-            room = self._pool.room(self._ahead)
+            demand = self._demand
+            self._ahead = self._custody.ahead() if self._more and not demand.types else 0
+            idle = self._pool.room(solo=demand.solo)
+            room = self._pool.room(self._ahead, solo=demand.solo)
+            if demand.limit is not None:
+                # Slots are shared with other types: where both find tasks for the same one, what
+                # waits behind it for too long is given back.
+                room = min(room, demand.limit - self._custody.unended[demand.types[0]])
             # With tasks at hand for every slot a claim can wait until it is for many.
             worthwhile = room > 0 and (idle > 0 or room * 2 >= self._ahead)
-            if worthwhile and self._reports.backlog() < BACKLOG_MAX:
+            if worthwhile and self._parts.reports.backlog() < BACKLOG_MAX:
                 # One that finds out whether a broker is there does not wait for tasks as well.
                 waits = self._reached and room <= idle
-                return Appetite(min(room, TASKS_MAX), WAIT_S if waits else 0.0)
-            self._custody.changed.clear()
-            await self._custody.changed.wait()
+                return Appetite(min(room, TASKS_MAX), self._parts.wait_s if waits else 0.0)
+            await self._custody.change()
 
     def _request(self, appetite: Appetite) -> ClaimRequest:
         request = ClaimRequest(
-            worker_id=self._worker_id,
-            queues=self._queues,
+            worker_id=self._parts.worker_id,
+            queues=self._parts.queues,
             max_tasks=appetite.tasks,
+            types=self._demand.types,
+            except_types=self._demand.except_types,
             request_id=uuid.uuid4().hex,
         )
-        request.lease.FromMilliseconds(round(self._lease_s * 1000))
+        request.lease.FromMilliseconds(round(self._parts.lease_s * 1000))
         if appetite.wait_s:
             request.wait.FromMilliseconds(round(appetite.wait_s * 1000))
         return request

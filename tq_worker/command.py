@@ -6,20 +6,20 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 from tq_client import AsyncClient
-from tq_worker import logs
+from tq_worker import exits, logs
 from tq_worker.check import check
 from tq_worker.errors import UsageError
+from tq_worker.link import Link
 from tq_worker.options import CommandLine, parser, read
+from tq_worker.reload import Changes
 from tq_worker.worker import Worker
-
-EXIT_USAGE = 2
-EXIT_UNDELIVERED = 1
 
 
 def main() -> None:
-    """Run the command line; exits 0 after an orderly end, 2 where it cannot be run."""
+    """Run the command line; exits 0 after an orderly end, else as `exits` says."""
     arguments = parser().parse_args()
     try:
         if arguments.command == "check":
@@ -29,19 +29,56 @@ def main() -> None:
         command = read(arguments, os.environ)
         logs.configure(command.worker.log_format)
         os.environ |= command.worker.telling.environment()
-        undelivered = asyncio.run(run(command))
+        code = asyncio.run(run(command))
     except UsageError as error:
-        for problem in error.problems:
-            print(f"tq-worker: {problem}", file=sys.stderr)  # noqa: T201 - to the person who typed the command
-        sys.exit(EXIT_USAGE)
-    sys.exit(EXIT_UNDELIVERED if undelivered else 0)
+        complain(error.problems)
+        sys.exit(exits.USAGE)
+    sys.exit(code)
 
 
 async def run(command: CommandLine) -> int:
-    """Work until a signal says to leave; returns how many reports could not be delivered."""
-    async with AsyncClient(command.addresses) as client:
-        worker = Worker(command.worker, client)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, worker.leave)
-        return await worker.run()
+    """Work until a signal says to leave; returns the exit code."""
+    link = Link(lambda: AsyncClient(command.addresses))
+    worker = Worker(command.worker, link, link.reconnect)
+    left = asyncio.Event()
+
+    def leave() -> None:
+        left.set()
+        worker.leave()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, leave)
+    try:
+        while True:
+            try:
+                undelivered = await worker.run()
+            except UsageError as error:
+                if not command.worker.reload or not worker.sources():
+                    raise
+                complain([*error.problems, "waiting for the next change of a file"])
+                if not await _changed(worker, left):
+                    return exits.USAGE
+                worker = Worker(command.worker, link, link.reconnect)
+            else:
+                if worker.deaf:
+                    return exits.DEAF
+                return exits.UNDELIVERED if undelivered else 0
+    finally:
+        await link.close()
+
+
+async def _changed(worker: Worker, left: asyncio.Event) -> bool:
+    """Wait for a change of a handler's file; False if told to leave before."""
+    changing = asyncio.ensure_future(Changes(worker.sources).next())
+    leaving = asyncio.ensure_future(left.wait())
+    done, waiting = await asyncio.wait([changing, leaving], return_when=asyncio.FIRST_COMPLETED)
+    for each in waiting:
+        each.cancel()
+    return changing in done
+
+
+def complain(problems: Sequence[str]) -> None:
+    """Say to the person who typed the command what is wrong."""
+    for problem in problems:
+        print(f"tq-worker: {problem}", file=sys.stderr)  # noqa: T201 - as it says

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,8 +13,9 @@ from tq_worker import endings
 from tq_worker.clock import boottime_s
 from tq_worker.leases import Lease, Stop
 from tq_worker.pace import Pace
-from tq_worker.process import HandlerProcess
+from tq_worker.process import End, HandlerProcess
 from tq_worker.settlement import settle, settle_death
+from tq_worker.stats import Stats
 from tq_worker.tracing import trace_of
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class Custody:
         *,
         concurrency: int,
         reports: Reports,
+        stats: Stats,
         tracing: Tracing | None = None,
         log_tasks: bool = False,
     ) -> None:
@@ -51,10 +54,25 @@ class Custody:
         self._log_tasks = log_tasks
         self.held: dict[int, Lease] = {}
         """By token."""
-        self.changed = asyncio.Event()
-        """Set when a task ended or there may be room for more; whoever waits for it clears it."""
+        self.unended: Counter[str] = Counter()
+        """By type, those of them whose attempts have not ended."""
+        self._waiting: list[asyncio.Future[None]] = []
         self._pace = Pace(concurrency, boottime_s())
         self._reports = reports
+        self._stats = stats
+
+    async def change(self) -> None:
+        """Return when a task has ended or there may be room for more."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        await waiter
+
+    def room_changed(self) -> None:
+        """There may be room for more tasks."""
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
     # ---------------------------------------------------------------- what the broker says
 
@@ -67,6 +85,7 @@ class Custody:
             if claimed.token not in self.held:
                 lease = Lease.of(claimed, sent_at_s)
                 self.held[lease.token] = lease
+                self.unended[lease.task_type] += 1
                 fresh.append((lease, claimed))
         return fresh
 
@@ -111,7 +130,7 @@ class Custody:
         lease = self.held.pop(token, None)
         if lease is not None and lease.reporting is not None:
             lease.reporting.end()
-        self.changed.set()
+        self.room_changed()
 
     # ---------------------------------------------------------------- what handler processes say
 
@@ -122,34 +141,35 @@ class Custody:
             if lease.timeout_s is not None and lease.timer is None:
                 lease.timer = loop.call_later(lease.timeout_s, self.stop, lease, Stop.TIMED_OUT)
 
-    def ended(self, ends: Iterable[tuple[Lease, TaskReport]]) -> None:
+    def ended(self, ends: Iterable[End]) -> None:
         """Report how attempts ended."""
         count = 0
-        for lease, report in ends:
-            count += not report.HasField("release")
-            self._report(lease, settle(lease, report))
+        for end in ends:
+            count += not end.report.HasField("release")
+            if end.ran_s:
+                self._ran(end.lease, end.ran_s)
+            self._report(end.lease, settle(end.lease, end.report))
         self._pace.ended(count, boottime_s())
-        self.changed.set()
+        self.room_changed()
 
     def died(self, process: HandlerProcess) -> None:
         """Report what a process left behind: what had started failed, the rest is given back."""
         cause = process.how_it_ended()
         for lease in process.outstanding.values():
             lease.process = None
-            if self._tracing is not None and process.has_started(lease):
-                self._tracing.killed(lease, cause)
+            started = process.has_started(lease)
+            if started:
+                self._ran(lease, None)
+                if self._tracing is not None:
+                    self._tracing.killed(lease, cause)
             report = settle_death(
                 lease,
-                started=process.has_started(lease),
+                started=started,
                 cause=cause,
                 killed=process.ended_for_a_lease(),
             )
             self._report(lease, report)
-        self.changed.set()
-
-    def room_changed(self) -> None:
-        """There may be room for more tasks."""
-        self.changed.set()
+        self.room_changed()
 
     # ---------------------------------------------------------------- time
 
@@ -172,18 +192,31 @@ class Custody:
         if lease.timer is not None:
             lease.timer.cancel()
             lease.timer = None
+        self.unended[lease.task_type] -= 1
+        kind = (lease.queue, lease.task_type)
         if report is None:
+            self._stats.lost[kind] += 1
             self.held.pop(lease.token, None)
             return
         if report.HasField("fail"):
+            self._stats.failed[kind] += 1
             error = report.fail.error.partition("\n")[0]
             _logger.info("attempt failed", extra={**_facts(lease), "error": error})
-        elif self._log_tasks:
-            how = "completed" if report.HasField("complete") else "released"
-            _logger.info("attempt %s", how, extra=_facts(lease))
+        else:
+            completed = report.HasField("complete")
+            (self._stats.completed if completed else self._stats.released)[kind] += 1
+            if self._log_tasks:
+                how = "completed" if completed else "released"
+                _logger.info("attempt %s", how, extra=_facts(lease))
         if self._tracing is not None and lease.reporting is None:
             lease.reporting = self._tracing.report(lease)
         self._reports.add(report)
+
+    def _ran(self, lease: Lease, ran_s: float | None) -> None:
+        kind = (lease.queue, lease.task_type)
+        self._stats.started[kind] += 1
+        if ran_s is not None:
+            self._stats.durations[kind].add(ran_s)
 
 
 def _facts(lease: Lease) -> dict[str, object]:

@@ -1,8 +1,15 @@
-"""How a handler process ends, and what that is called."""
+"""How a worker and its handler processes end, and what that is called."""
 
 from __future__ import annotations
 
 import signal
+
+UNDELIVERED = 1
+"""The worker ended in order, but for reports that no broker took."""
+USAGE = 2
+"""The worker cannot run as asked; it has said why."""
+DEAF = 3
+"""The worker gave up: no broker answered it, or its event loop stood still. Start it again."""
 
 NOT_LOADED = 112
 """The handler modules cannot be imported; it has said why."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from tq.v1.worker_service_pb2 import HeartbeatRequest, HeartbeatResult
+from tq.v1.worker_service_pb2 import HeartbeatRequest, HeartbeatResult, WorkerUsage
 from tq_client.errors import TqError
 from tq_worker.broker import Broker
 from tq_worker.custody import Custody
@@ -16,6 +16,8 @@ _logger = logging.getLogger(__name__)
 
 LEASES_MAX = 10_000
 """A call lists at most so many."""
+FIRST_S = 1.0
+"""The first is early: it says how the worker is."""
 RETRY = 1 / 8
 """The part of the interval after which a heartbeat that failed is repeated."""
 
@@ -25,8 +27,18 @@ _Status = HeartbeatResult.Status
 class Heartbeats:
     """Tells the custody what the broker says of each lease."""
 
-    def __init__(self, *, worker_id: str, broker: Broker, custody: Custody, lease_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        worker_id: str,
+        broker: Broker,
+        custody: Custody,
+        lease_s: float,
+        usage: Callable[[], WorkerUsage],
+    ) -> None:
+        """``usage`` says how the worker is."""
         self._worker_id = worker_id
+        self._usage = usage
         self._broker = broker
         self._custody = custody
         self._interval_s = lease_s / 3
@@ -34,7 +46,7 @@ class Heartbeats:
 
     async def run(self) -> None:
         """Renew until cancelled."""
-        pause_s = self._interval_s
+        pause_s = min(FIRST_S, self._interval_s)
         while True:
             await asyncio.sleep(pause_s)
             pause_s = self._interval_s if await self.beat() else self._interval_s * RETRY
@@ -43,22 +55,23 @@ class Heartbeats:
         """Renew everything once; False if some of it must be tried again."""
         leases = list(self._custody.held.values())
         try:
-            for at in range(0, len(leases), LEASES_MAX):
+            # One without leases still says how the worker is.
+            for at in range(0, max(1, len(leases)), LEASES_MAX):
                 await self._renew(leases[at : at + LEASES_MAX])
         except TqError as error:
-            if not self._failing:
+            if leases and not self._failing:
                 _logger.warning(
                     "leases cannot be renewed", extra={"leases": len(leases), "error": str(error)}
                 )
-            self._failing = True
-            return False
+            self._failing |= bool(leases)
+            return not leases
         if self._failing:
             _logger.info("leases are renewed again")
         self._failing = False
         return True
 
     async def _renew(self, leases: Sequence[Lease]) -> None:
-        request = HeartbeatRequest(worker_id=self._worker_id)
+        request = HeartbeatRequest(worker_id=self._worker_id, usage=self._usage())
         for lease in leases:
             request.leases.add(task_id=lease.task_id, token=lease.token)
         answer = await self._broker.heartbeat(request, timeout_s=self._interval_s)

@@ -17,6 +17,10 @@ from tq_worker.worker import WorkerOptions
 
 CONCURRENCY_MAX = 1000
 PROCESSES_MAX = 64
+TASKS_PER_CHILD_MAX = 1_000_000_000
+MEMORY_MB_MAX = 1_000_000
+MB = 1_000_000
+DEAF_AFTER_S_MIN = 5.0
 QUEUES_MAX = 64
 WORKER_ID_MAX = 200
 PORT_MAX = 65_535
@@ -26,6 +30,7 @@ _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
 _ADDRESS = re.compile(r"(?:[^\s:]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})")
 _RATIO = re.compile(r"\d+(\.\d+)?")
+_LIMIT = re.compile(r"([A-Za-z0-9._:-]{1,128})=(\d{1,18})")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
 
@@ -87,7 +92,34 @@ def _add_options(run: argparse.ArgumentParser) -> None:
         "--concurrency", default="10", metavar="N", help="tasks that run at a time (default 10)"
     )
     run.add_argument(
-        "--processes", default="1", metavar="P", help="processes that run them (default 1)"
+        "--processes",
+        default="1",
+        metavar="P",
+        help="processes that async handlers and threads share (default 1)",
+    )
+    run.add_argument(
+        "--process-slots",
+        metavar="N",
+        help='tasks of handlers with execution="process" that run at a time, besides the others, '
+        "each in a process of its own (default: one a core, at most --concurrency)",
+    )
+    run.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="TYPE=N",
+        help="so many of a type run at a time, at most; goes before @task(concurrency=N); "
+        "may be given again",
+    )
+    run.add_argument(
+        "--max-tasks-per-child",
+        metavar="N",
+        help="have another process take over from one that was given so many tasks",
+    )
+    run.add_argument(
+        "--max-memory-per-child",
+        metavar="MB",
+        help="the same once one uses so much; it finishes what it runs",
     )
     run.add_argument(
         "--address",
@@ -127,6 +159,23 @@ def _add_options(run: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="how long running tasks may take to finish after SIGTERM (default 60s)",
     )
+    run.add_argument(
+        "--deaf-after",
+        default="60s",
+        metavar="TIME",
+        help="connect anew when no claim was answered for so long, and exit with 3 after as long "
+        "again (default 60s)",
+    )
+    run.add_argument(
+        "--metrics-listen",
+        metavar="HOST:PORT",
+        help="serve Prometheus metrics there (default: $TQ_METRICS_LISTEN, else not)",
+    )
+    run.add_argument(
+        "--reload",
+        action="store_true",
+        help="for development: load the handlers anew when one of their files changes",
+    )
 
 
 def read(arguments: argparse.Namespace, environment: Mapping[str, str]) -> CommandLine:
@@ -147,12 +196,32 @@ def read(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Comma
             f"--processes {processes}: more than --concurrency {concurrency}, "
             "so that some would have nothing to do"
         )
+    process_slots = min(concurrency, len(os.sched_getaffinity(0)))
+    if arguments.process_slots is not None:
+        process_slots = check.number("--process-slots", arguments.process_slots, 1, PROCESSES_MAX)
+    tasks_max = memory_mb_max = None
+    if arguments.max_tasks_per_child is not None:
+        tasks_max = check.number(
+            "--max-tasks-per-child", arguments.max_tasks_per_child, 1, TASKS_PER_CHILD_MAX
+        )
+    if arguments.max_memory_per_child is not None:
+        memory_mb_max = check.number(
+            "--max-memory-per-child", arguments.max_memory_per_child, 1, MEMORY_MB_MAX
+        )
+    metrics = arguments.metrics_listen or environment.get("TQ_METRICS_LISTEN")
+    metrics_listen = None
+    if metrics:
+        metrics_source = "--metrics-listen" if arguments.metrics_listen else "TQ_METRICS_LISTEN"
+        [address] = check.addresses(metrics_source, metrics.replace(",", " "))
+        host, _, port = address.rpartition(":")
+        metrics_listen = (host.strip("[]"), int(port) if port.isdecimal() else 0)
     source = "--address" if arguments.address else "TQ_ADDRESS"
     addresses = check.addresses(
         source, arguments.address or environment.get("TQ_ADDRESS") or DEFAULT_ADDRESSES
     )
     lease_s = check.duration("--lease", arguments.lease, 1.0, 3600.0)
     drain_timeout_s = check.duration("--drain-timeout", arguments.drain_timeout, 0.0, 86_400.0)
+    deaf_after_s = check.duration("--deaf-after", arguments.deaf_after, DEAF_AFTER_S_MIN, 3600.0)
     worker_id = arguments.worker_id
     if worker_id is None:
         worker_id = f"{socket.gethostname()[:150]}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -163,6 +232,7 @@ def read(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Comma
     if arguments.log_format not in {"text", "json"}:
         check.problems.append(f"--log-format {arguments.log_format!r}: must be text or json")
     telling = check.telling(arguments, environment)
+    limits = check.limits("--limit", arguments.limit)
     if check.problems:
         raise UsageError(check.problems)
     return CommandLine(
@@ -172,8 +242,15 @@ def read(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Comma
             queues=queues,
             concurrency=concurrency,
             processes=processes,
+            process_slots=process_slots,
+            limits=limits,
+            tasks_max=tasks_max,
+            memory_bytes_max=None if memory_mb_max is None else memory_mb_max * MB,
             lease_s=lease_s,
             drain_timeout_s=drain_timeout_s,
+            deaf_after_s=deaf_after_s,
+            reload=arguments.reload,
+            metrics_listen=metrics_listen,
             log_format=arguments.log_format,
             telling=telling,
         ),
@@ -199,6 +276,18 @@ class _Check:
             return int(text)
         self.problems.append(f"{flag} {text!r}: must be a whole number from {least} to {most}")
         return least
+
+    def limits(self, flag: str, texts: Sequence[str]) -> dict[str, int]:
+        limits = {}
+        for text in ",".join(texts).split(","):
+            match = _LIMIT.fullmatch(text.strip())
+            if match and 1 <= int(match[2]) <= CONCURRENCY_MAX:
+                limits[match[1]] = int(match[2])
+            elif texts:
+                self.problems.append(
+                    f"{flag} {text!r}: must be TYPE=N, N from 1 to {CONCURRENCY_MAX}"
+                )
+        return limits
 
     def duration(self, flag: str, text: str, least_s: float, most_s: float) -> float:
         match = _DURATION.fullmatch(text.strip())

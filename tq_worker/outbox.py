@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
-from tq.internal.v1.worker_child_pb2 import FromHandlers, Loaded
+from tq.internal.v1.worker_child_pb2 import FromHandlers, Handler, Loaded
 from tq.v1.worker_service_pb2 import TaskReport
 from tq_worker import exits
 from tq_worker.frames import encode
@@ -20,20 +20,23 @@ class Outbox:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._sending = threading.Lock()
-        self._reports: deque[TaskReport] = deque()
+        self._reports: deque[tuple[TaskReport, int]] = deque()
 
-    def loaded(self, task_types: Sequence[str], problems: Sequence[str]) -> None:
+    def loaded(
+        self, handlers: Sequence[Handler], problems: Sequence[str], sources: Sequence[str]
+    ) -> None:
         """Say, first of all, that tasks can be taken, or why not."""
-        self._send(FromHandlers(loaded=Loaded(task_types=task_types, problems=problems)))
+        loaded = Loaded(handlers=handlers, problems=problems, sources=sources)
+        self._send(FromHandlers(loaded=loaded))
 
     def started(self, token: int) -> None:
         """Say, before a handler is entered, that its time runs."""
         with self._sending:
             self._send(FromHandlers(started=[token]))
 
-    def add(self, report: TaskReport) -> None:
-        """Keep a report for the next flush."""
-        self._reports.append(report)
+    def add(self, report: TaskReport, ran_us: int) -> None:
+        """Keep a report, and how long its handler ran, for the next flush."""
+        self._reports.append((report, ran_us))
 
     def __len__(self) -> int:
         return len(self._reports)
@@ -45,7 +48,11 @@ class Outbox:
             # lock.
             reports = [self._reports.popleft() for _ in range(len(self._reports))]
             if reports:
-                self._send(FromHandlers(reports=reports))
+                message = FromHandlers(
+                    reports=[report for report, _ in reports],
+                    ran_us=[ran_us for _, ran_us in reports],
+                )
+                self._send(message)
 
     def _send(self, message: FromHandlers) -> None:
         try:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from tq.internal.v1.worker_child_pb2 import FromHandlers, Loaded, Renewal, ToHandlers
 from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
@@ -20,11 +23,24 @@ from tq_worker.frames import FrameReader, encode
 from tq_worker.leases import Lease
 from tq_worker.progress import Progress, create_shared
 
+if TYPE_CHECKING:
+    from tq_worker.seat import Seat
+
 NS = 1_000_000_000
 FRAME_BYTES = 1024 * 1024
 """A batch of tasks is cut into frames of about this size, so that the first starts before the last
 has arrived.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How one attempt ended, as its process says."""
+
+    lease: Lease
+    report: TaskReport
+    ran_s: float
+    """For how long its handler ran; 0 where it was not started."""
 
 
 class Events(Protocol):
@@ -36,7 +52,7 @@ class Events(Protocol):
     def started(self, leases: Iterable[Lease]) -> None:
         """Attempts with a timeout were begun."""
 
-    def ended(self, process: HandlerProcess, ends: Iterable[tuple[Lease, TaskReport]]) -> None:
+    def ended(self, process: HandlerProcess, ends: Sequence[End]) -> None:
         """Attempts came to an end."""
 
     def exited(self, process: HandlerProcess) -> None:
@@ -49,24 +65,26 @@ class HandlerProcess:
     def __init__(
         self,
         *,
-        number: int,
+        seat: Seat,
         modules: Sequence[str],
         slots: int,
         log_format: str,
         events: Events,
     ) -> None:
-        self.number = number
+        self.seat = seat
         self.slots = slots
         self.ready = False
         """Its handlers are loaded and it lives."""
         self.outstanding: dict[int, Lease] = {}
         """What was handed in and has not ended, by token, in order."""
-        self.finished = 0
+        self.handed_in = 0
+        """How many tasks it was ever given."""
+        self.leaving = False
+        """It was told to exit once nothing runs."""
         self.exit_code: int | None = None
         self.killed_for: str | None = None
         """Why this worker killed it; None if it did not."""
         self._events = events
-        self._handed_in = 0
         self._taken_before = 0
         self._stuck_since_s = boottime_s()
         self._frames = FrameReader(FromHandlers)
@@ -94,10 +112,18 @@ class HandlerProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    def memory_bytes(self) -> int:
+        """Its resident memory; 0 once it has ended."""
+        try:
+            pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
+        return pages * resource.getpagesize()
+
     def stuck_since_s(self, now_s: float) -> float:
         """Since when tasks have waited here and none was started; ``now_s`` if it is not so."""
         taken = self._progress.taken()
-        if taken == self._handed_in or taken != self._taken_before:
+        if taken == self.handed_in or taken != self._taken_before:
             self._taken_before = taken
             self._stuck_since_s = now_s
         return self._stuck_since_s
@@ -112,8 +138,8 @@ class HandlerProcess:
         frame_bytes = 0
         for lease, claimed in tasks:
             lease.process = self
-            lease.place = self._handed_in
-            self._handed_in += 1
+            lease.place = self.handed_in
+            self.handed_in += 1
             self.outstanding[lease.token] = lease
             start = frame.start.add(lease_until_ns=round(lease.until_s * NS))
             start.task.CopyFrom(claimed)
@@ -141,6 +167,7 @@ class HandlerProcess:
 
     def leave(self) -> None:
         """Have it exit once nothing runs."""
+        self.leaving = True
         self._send(ToHandlers(leave=True))
 
     def kill(self, reason: str) -> None:
@@ -177,12 +204,11 @@ class HandlerProcess:
                 )
             if message.reports:
                 ends = []
-                for report in message.reports:
+                for report, ran_us in zip(message.reports, message.ran_us, strict=True):
                     # Leave out a report on what it was never given: it is not ours to pass on.
                     if (lease := self.outstanding.pop(report.token, None)) is not None:
                         lease.process = None
-                        ends.append((lease, report))
-                self.finished += len(ends)
+                        ends.append(End(lease, report, ran_us / 1e6))
                 self._events.ended(self, ends)
 
     def _exited(self) -> None:

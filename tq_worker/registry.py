@@ -9,11 +9,15 @@ import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from tq_worker.context import Result, TaskContext
 
+Execution = Literal["async", "thread", "process"]
+
 TYPE_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
+CONCURRENCY_MAX = 1000
 _OURS = (__file__, str(Path(__file__).with_name("tasks.py")))
 
 Returned = bytes | Result | None
@@ -27,15 +31,13 @@ class Handler:
     task_type: str
     function: Function
     is_async: bool
+    execution: Execution
+    concurrency: int = 0
+    """So many of it run at a time in one worker, at most; 0: as many as fit."""
     prepare: Callable[[], object] = lambda: None
     """Raises where the function turns out to be unusable."""
     queue: str = ""
     """Where its `submit` puts tasks; empty for one of bytes."""
-
-    @property
-    def kind(self) -> str:
-        """How it is run, for people."""
-        return "async" if self.is_async else "thread"
 
 
 class Registry:
@@ -49,6 +51,8 @@ class Registry:
         task_type: str,
         function: Function,
         *,
+        execution: Execution | None = None,
+        concurrency: int | None = None,
         prepare: Callable[[], object] = lambda: None,
         queue: str = "",
     ) -> None:
@@ -63,6 +67,22 @@ class Registry:
             raise TypeError(
                 f"@task({task_type!r}): {_name(function)} must take (payload, context): {error}"
             ) from None
+        is_async = inspect.iscoroutinefunction(function)
+        fits = execution in {None, "process", "async" if is_async else "thread"}
+        if not fits and execution in get_args(Execution):
+            kind = "async" if is_async else "not async"
+            raise ValueError(
+                f"@task({task_type!r}): execution={execution!r}: {_name(function)} is {kind}"
+            )
+        if not fits:
+            raise ValueError(
+                f"@task({task_type!r}): execution={execution!r}: it is async, thread or process"
+            )
+        if concurrency is not None and not 1 <= concurrency <= CONCURRENCY_MAX:
+            raise ValueError(
+                f"@task({task_type!r}): concurrency={concurrency!r}: "
+                f"1 to {CONCURRENCY_MAX} are allowed"
+            )
         known = self._handlers.get(task_type)
         if known is not None and known.function is not function:
             raise ValueError(
@@ -70,7 +90,13 @@ class Registry:
                 "claim this type"
             )
         self._handlers[task_type] = Handler(
-            task_type, function, inspect.iscoroutinefunction(function), prepare, queue
+            task_type=task_type,
+            function=function,
+            is_async=is_async,
+            execution=execution or ("async" if is_async else "thread"),
+            concurrency=concurrency or 0,
+            prepare=prepare,
+            queue=queue,
         )
 
     def get(self, task_type: str) -> Handler | None:
@@ -89,25 +115,41 @@ class Registry:
     def task_types(self) -> list[str]:
         return sorted(self._handlers)
 
+    def handlers(self) -> list[Handler]:
+        """Return all, by type."""
+        return [self._handlers[each] for each in self.task_types()]
+
 
 HANDLERS = Registry()
 """What `@task` fills."""
 
 
-def load(modules: Sequence[str]) -> list[str]:
-    """Import the modules, which fill `HANDLERS`; returns what went wrong, for people."""
-    problems = []
+@dataclass(frozen=True, slots=True)
+class Import:
+    """What came of importing the handlers."""
+
+    problems: Sequence[str]
+    """For people; empty where all is well."""
+    errors: Sequence[BaseException]
+    """What modules raised."""
+
+
+def load(modules: Sequence[str]) -> Import:
+    """Import the modules, which fill `HANDLERS`."""
+    problems: list[str] = []
+    errors: list[BaseException] = []
     for module in modules:
         try:
             importlib.import_module(module)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - user code, which may raise anything
             problems.append(f"--handlers {module}: cannot be imported: {_explain(error)}")
+            errors.append(error)
     problems += HANDLERS.problems()
     if not problems and not HANDLERS.task_types():
         problems.append(
             f"--handlers {','.join(modules)}: no function there is decorated with @task"
         )
-    return problems
+    return Import(problems, errors)
 
 
 def _explain(error: BaseException) -> str:

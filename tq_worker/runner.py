@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,7 @@ class Attempt:
         "done",
         "last_s",
         "lease_until_s",
+        "started_s",
         "stop",
         "task",
         "task_id",
@@ -62,6 +64,8 @@ class Attempt:
         """When its handler must have stopped; the parent should have seen to it a moment before."""
         self.context: TaskContext | None = None
         """Set from the moment its handler may run."""
+        self.started_s = 0.0
+        """When that was, by the monotonic clock."""
         self.task: asyncio.Task[None] | None = None
         self.begun = False
         """The first line of an async handler's task has run, so that cancelling it is noticed."""
@@ -165,6 +169,7 @@ class Runner:
 
     def _start(self, attempt: Attempt, handler: Handler) -> None:
         self._busy += 1
+        attempt.started_s = time.monotonic()
         attempt.context = TaskContext(attempt.claimed, attempt.lease_until_s)
         if attempt.claimed.spec.HasField("timeout"):
             self._outbox.started(attempt.token)
@@ -250,7 +255,8 @@ class Runner:
     def _finish(self, attempt: Attempt, report: TaskReport) -> None:
         attempt.done = True
         self._ended(attempt.token)
-        self._outbox.add(report)
+        ran_s = time.monotonic() - attempt.started_s if attempt.started_s else 0.0
+        self._outbox.add(report, max(1, int(ran_s * 1e6)) if attempt.started_s else 0)
 
     def _flush_soon(self) -> None:
         """Send reports in batches while there is more to run, at once when there is not."""

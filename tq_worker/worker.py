@@ -6,19 +6,27 @@ import asyncio
 import enum
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tq_worker import tracing
 from tq_worker.broker import Broker
-from tq_worker.claims import Claims
+from tq_worker.claims import WAIT_S, Claims, Parts
 from tq_worker.clock import boottime_s
+from tq_worker.contact import Contact
 from tq_worker.custody import STOP_GRACE_S, Custody
+from tq_worker.demands import demands, problem
+from tq_worker.errors import UsageError
 from tq_worker.heartbeats import Heartbeats
 from tq_worker.leases import Stop
-from tq_worker.pool import Pool
+from tq_worker.pool import Plan, Pool
+from tq_worker.reload import Changes
 from tq_worker.reports import Reporter
+from tq_worker.stats import Stats
+from tq_worker.usage import Usage
+from tq_worker.vitals import Vitals
+from tq_worker.watchdog import LEAVE_S, LoopGuard, Watchdog, die_soon
 
 _logger = logging.getLogger(__name__)
 
@@ -29,6 +37,8 @@ handler at least.
 """
 HURRY_GRACE_S = 0.5
 """How long handlers may take to stop when the worker is to leave at once."""
+RELIEVE_S = 1.0
+"""How often the memory of handler processes is looked at."""
 LAST_REPORTS_S = 10.0
 """How long a worker that leaves tries to deliver its last reports."""
 
@@ -42,11 +52,31 @@ class WorkerOptions:
     queues: Sequence[str]
     concurrency: int
     processes: int = 1
+    process_slots: int = 1
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """By type, how many run at a time; they go before what handlers say."""
+    tasks_max: int | None = None
+    memory_bytes_max: int | None = None
     lease_s: float = 30.0
     drain_timeout_s: float = 60.0
+    deaf_after_s: float = 60.0
+    reload: bool = False
+    metrics_listen: tuple[str, int] | None = None
     log_format: str = "text"
     """Of the lines that handlers log."""
     telling: tracing.Telling = field(default_factory=tracing.Telling)
+
+    def plan(self) -> Plan:
+        """Return what the pool is told."""
+        return Plan(
+            modules=self.modules,
+            concurrency=self.concurrency,
+            processes=self.processes,
+            process_slots=self.process_slots,
+            tasks_max=self.tasks_max,
+            memory_bytes_max=self.memory_bytes_max,
+            log_format=self.log_format,
+        )
 
 
 class Leaving(enum.Enum):
@@ -61,8 +91,17 @@ class Leaving(enum.Enum):
 class Worker:
     """Made and run on one event loop; `leave` may be called from its signal handlers."""
 
-    def __init__(self, options: WorkerOptions, broker: Broker) -> None:
+    def __init__(
+        self,
+        options: WorkerOptions,
+        broker: Broker,
+        reconnect: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """``reconnect`` has ``broker`` use new connections; None: it cannot."""
         self._options = options
+        self._stats = Stats()
+        self._contact = Contact(asyncio.get_running_loop().time)
+        self._reconnect = reconnect
         self._reporter = Reporter(
             worker_id=options.worker_id, broker=broker, answered=self._answered
         )
@@ -70,33 +109,44 @@ class Worker:
         self._custody = Custody(
             concurrency=options.concurrency,
             reports=self._reporter,
+            stats=self._stats,
             tracing=self._tracing,
             log_tasks=options.telling.log_tasks,
         )
-        self._pool = Pool(
-            modules=options.modules,
-            concurrency=options.concurrency,
-            processes=options.processes,
-            log_format=options.log_format,
-            owner=self._custody,
+        self._pool = Pool(plan=options.plan(), owner=self._custody, stats=self._stats)
+        self._vitals = Vitals(
+            stats=self._stats,
+            usage=Usage(),
+            contact=self._contact,
+            custody=self._custody,
+            pool=self._pool,
+            reporter=self._reporter,
         )
-        self._claims = Claims(
+        self._parts = Parts(
             worker_id=options.worker_id,
             queues=options.queues,
             lease_s=options.lease_s,
+            # Well below the patience with brokers that do not answer.
+            wait_s=min(WAIT_S, options.deaf_after_s / 3),
             broker=broker,
             custody=self._custody,
             pool=self._pool,
             reports=self._reporter,
+            contact=self._contact,
+            stats=self._stats,
         )
         self._heartbeats = Heartbeats(
             worker_id=options.worker_id,
             broker=broker,
             custody=self._custody,
             lease_s=options.lease_s,
+            usage=self._vitals.said,
         )
         self._leave = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._reloaded = asyncio.Event()
+        self.deaf = ""
+        """Why the worker gave up on its brokers; empty if it did not."""
 
     def leave(self, how: Leaving = Leaving.DRAIN) -> None:
         """End: in order, or, when asked a second time, at once."""
@@ -107,13 +157,20 @@ class Worker:
     async def run(self) -> int:
         """Work until told to leave; returns how many reports could not be delivered.
 
-        Raises UsageError if the handlers cannot be loaded.
+        Raises UsageError if the handlers cannot be loaded, or the metrics not be served.
         """
+        guard = LoopGuard(self._options.deaf_after_s)
+        guard.start()
         try:
-            if await self._start():
-                await self._work()
+            stop_metrics = self._serve_metrics()
+            try:
+                if await self._start():
+                    await self._work()
+            finally:
+                await self._pool.close()
+                stop_metrics()
         finally:
-            await self._pool.close()
+            guard.stop()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
         undelivered = self._reporter.backlog()
@@ -123,6 +180,24 @@ class Worker:
             extra={"undelivered_reports": undelivered},
         )
         return undelivered
+
+    def sources(self) -> Sequence[str]:
+        """Return the files that the handlers were made from, as far as they could be."""
+        return self._pool.sources
+
+    def _serve_metrics(self) -> Callable[[], None]:
+        listen = self._options.metrics_listen
+        if listen is None:
+            return lambda: None
+        # Only where it is wanted: what it imports is some MB.
+        from tq_worker import metrics  # noqa: PLC0415
+
+        host, port = listen
+        try:
+            return metrics.serve(self._vitals, host, port)
+        except OSError as error:
+            problem = f"metrics cannot be served at {host}:{port}: {error.strerror}"
+            raise UsageError([f"--metrics-listen: {problem}"]) from None
 
     async def _start(self) -> bool:
         """Load the handlers; False if told to leave meanwhile."""
@@ -137,12 +212,14 @@ class Worker:
             return False
         await loading
         options = self._options
+        if (fault := problem(self._pool.handlers, options.limits)) is not None:
+            raise UsageError([fault])
         _logger.info(
             "worker ready",
             extra={
                 "worker_id": options.worker_id,
                 "queues": list(options.queues),
-                "types": list(self._pool.task_types),
+                "types": sorted(self._pool.handlers),
                 "concurrency": options.concurrency,
                 "processes": options.processes,
             },
@@ -155,8 +232,19 @@ class Worker:
                 group.create_task(self._reporter.run(), name="reports"),
                 group.create_task(self._heartbeats.run(), name="heartbeats"),
                 group.create_task(self._check_leases(), name="leases"),
+                group.create_task(self._relieve_large(), name="memory"),
             ]
-            claims = group.create_task(self._claims.run(), name="claims")
+            if self._reconnect is not None:
+                watchdog = Watchdog(
+                    contact=self._contact,
+                    deaf_after_s=self._options.deaf_after_s,
+                    reconnect=self._connect_anew,
+                    give_up=self._give_up,
+                )
+                background.append(group.create_task(watchdog.run(), name="watchdog"))
+            if self._options.reload:
+                background.append(group.create_task(self._watch_files(), name="reload"))
+            claims = group.create_task(self._claim(), name="claims")
             await self._leave.wait()
             claims.cancel()
             await asyncio.wait([claims])
@@ -178,7 +266,7 @@ class Worker:
             await self._until_idle(HURRY_GRACE_S)
         else:
             await self._until_idle(STOP_GRACE_S, unless=self._hurry)
-        for process in self._pool.processes():
+        for process in self._pool.everyone():
             if process.outstanding:
                 process.kill(Stop.SHUTDOWN.value)
         await self._until_idle(None)
@@ -203,8 +291,57 @@ class Worker:
 
     async def _idle(self) -> None:
         while any(lease.process is not None for lease in self._custody.held.values()):
-            self._custody.changed.clear()
-            await self._custody.changed.wait()
+            await self._custody.change()
+
+    async def _claim(self) -> None:
+        """Claim whatever there are handlers for, until cancelled."""
+        while True:
+            self._reloaded.clear()
+            wanted = demands(self._pool.handlers, self._options.limits)
+            loops = [asyncio.ensure_future(Claims(self._parts, each).run()) for each in wanted]
+            reloaded = asyncio.ensure_future(self._reloaded.wait())
+            try:
+                await asyncio.wait([*loops, reloaded], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for each in (*loops, reloaded):
+                    each.cancel()
+                await asyncio.wait([*loops, reloaded])
+            for each in loops:
+                if not each.cancelled():
+                    each.result()  # raises what ended it: a loop has no other end
+
+    async def _watch_files(self) -> None:
+        changes = Changes(self.sources)
+        while True:
+            changed = await changes.next()
+            _logger.info("files have changed: handlers are loaded anew", extra={"files": changed})
+            try:
+                await self._pool.reload()
+            except UsageError as error:
+                _logger.error(  # noqa: TRY400 - the cause is in the text
+                    "new handlers cannot be used, the old ones go on until the next change",
+                    extra={"problems": error.problems},
+                )
+                continue
+            self._reloaded.set()
+            _logger.info("new handlers are used", extra={"types": sorted(self._pool.handlers)})
+
+    async def _relieve_large(self) -> None:
+        while True:
+            await asyncio.sleep(RELIEVE_S)
+            self._pool.relieve_large()
+
+    async def _connect_anew(self) -> None:
+        self._stats.reconnects += 1
+        assert self._reconnect is not None, "or nobody watches"
+        await self._reconnect()
+
+    def _give_up(self, why: str) -> None:
+        """Leave; what could not be said to the brokers by then is left unsaid."""
+        _logger.critical("worker gives up", extra={"why": why})
+        self.deaf = why
+        die_soon(LEAVE_S)
+        self.leave(Leaving.AT_ONCE)
 
     async def _check_leases(self) -> None:
         interval_s = min(CHECK_MAX_S, self._options.lease_s / CHECKS_PER_LEASE)

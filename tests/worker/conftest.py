@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.worker.fake_broker import FakeBroker
 from tq_client import AsyncClient
+from tq_worker.link import Link
 from tq_worker.worker import Leaving, Worker, WorkerOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = "tq_worker.handlers"
 SAMPLES = "tests.worker.sample_handlers"
+SOLO = "tests.worker.solo_handlers"
 
 RunningWorker = Callable[..., "asyncio.Task[int]"]
 
@@ -100,7 +102,7 @@ StartWorker = Callable[..., Awaitable[WorkerRun]]
 @pytest.fixture
 async def start_worker(broker: FakeBroker) -> AsyncIterator[StartWorker]:
     running: list[WorkerRun] = []
-    clients: list[AsyncClient] = []
+    links: list[Link] = []
 
     async def start(
         modules: Sequence[str] = (SHIPPED, SAMPLES),
@@ -110,9 +112,16 @@ async def start_worker(broker: FakeBroker) -> AsyncIterator[StartWorker]:
         processes: int = 1,
         lease_s: float = 30.0,
         drain_timeout_s: float = 60.0,
+        deaf_after_s: float = 60.0,
+        process_slots: int = 1,
+        limits: Mapping[str, int] | None = None,
+        tasks_max: int | None = None,
+        memory_bytes_max: int | None = None,
+        reload: bool = False,
+        metrics_listen: tuple[str, int] | None = None,
     ) -> WorkerRun:
-        client = AsyncClient([broker.address])
-        clients.append(client)
+        link = Link(lambda: AsyncClient([broker.address]))
+        links.append(link)
         options = WorkerOptions(
             worker_id=f"w{len(running) + 1}",
             modules=modules,
@@ -121,8 +130,15 @@ async def start_worker(broker: FakeBroker) -> AsyncIterator[StartWorker]:
             processes=processes,
             lease_s=lease_s,
             drain_timeout_s=drain_timeout_s,
+            deaf_after_s=deaf_after_s,
+            process_slots=process_slots,
+            limits=limits or {},
+            tasks_max=tasks_max,
+            memory_bytes_max=memory_bytes_max,
+            reload=reload,
+            metrics_listen=metrics_listen,
         )
-        worker = Worker(options, client)
+        worker = Worker(options, link, link.reconnect)
         run = WorkerRun(worker, asyncio.ensure_future(worker.run()))
         running.append(run)
         return run
@@ -131,5 +147,5 @@ async def start_worker(broker: FakeBroker) -> AsyncIterator[StartWorker]:
     for run in running:
         run.worker.leave(Leaving.AT_ONCE)
     await asyncio.gather(*(run.task for run in running), return_exceptions=True)
-    for client in clients:
-        await client.close()
+    for link in links:
+        await link.close()

@@ -28,6 +28,7 @@ from tq.v1.worker_service_pb2 import (
     ReportResponse,
     ReportResult,
     TaskReport,
+    WorkerUsage,
 )
 from tq.v1.worker_service_pb2_grpc import (
     WorkerServiceServicer,
@@ -69,6 +70,8 @@ class FakeBroker(WorkerServiceServicer):
         self.ready: deque[str] = deque()
         self.heartbeats: list[list[int]] = []
         """The tokens that each answered heartbeat listed."""
+        self.usage: dict[str, WorkerUsage] = {}
+        """What each worker last said of itself."""
         self.reports: list[TaskReport] = []
         """Everything that was reported, refused or not."""
         self.claimants = 0
@@ -240,7 +243,10 @@ class FakeBroker(WorkerServiceServicer):
                 _Beat.STATUS_CANCEL_REQUESTED if task.cancel_requested else _Beat.STATUS_RENEWED
             )
             result.lease.FromMilliseconds(self.lease_ms)
-        self.heartbeats.append([held.token for held in request.leases])
+        if request.leases:
+            self.heartbeats.append([held.token for held in request.leases])
+        if request.HasField("usage"):
+            self.usage[request.worker_id] = request.usage
         await self.notify()
         return response
 
@@ -269,7 +275,13 @@ class FakeBroker(WorkerServiceServicer):
         wanted = set(request.queues)
 
         def claimable() -> list[str]:
-            return [each for each in self.ready if self.tasks[each].spec.queue in wanted]
+            return [
+                each
+                for each in self.ready
+                if (spec := self.tasks[each].spec).queue in wanted
+                and (not request.types or spec.type in request.types)
+                and spec.type not in request.except_types
+            ]
 
         async with self._changed:
             self.claimants += 1

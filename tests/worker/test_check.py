@@ -28,20 +28,20 @@ def test_it_lists_the_handlers_without_a_broker_and_exits_with_0(tmp_path: Path)
         "from tq_worker import task\n\n"
         "print('imported')\n\n"
         "@task('resize', queue='images')\ndef resize(path: str, size: int) -> str: ...\n\n"
-        "@task\nasync def later(at: 'Instant') -> None: ...\n\n"
+        "@task(execution='process', concurrency=2)\nasync def later(at: 'Instant') -> None: ...\n\n"
         "Instant = int\n"
     )
 
-    ended = check("--handlers", f"{SHIPPED},mine", path=tmp_path)
+    ended = check("--handlers", f"{SHIPPED},mine", "--limit", "resize=3", path=tmp_path)
 
     assert ended.stdout.splitlines() == [
-        "TYPE        KIND    QUEUE",
-        "compute     thread  -",
-        "echo        async   -",
-        "fail        async   -",
-        "mine.later  async   default",
-        "resize      thread  images",
-        "sleep       async   -",
+        "TYPE        EXECUTION  QUEUE    LIMIT",
+        "compute     thread     -        -",
+        "echo        async      -        -",
+        "fail        async      -        -",
+        "mine.later  process    default  2",
+        "resize      thread     images   3",
+        "sleep       async      -        -",
     ]
     assert (ended.stderr, ended.returncode) == ("imported\n", 0)
 

@@ -1,0 +1,61 @@
+"""Which types of tasks are claimed together, as they have their slots or their limit in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tq.internal.v1.worker_child_pb2 import Handler
+
+TYPES_MAX = 64
+"""A claim names at most so many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What one loop of claims asks for."""
+
+    types: Sequence[str] = ()
+    """Empty: all but ``except_types``, those included that no handler is known for."""
+    except_types: Sequence[str] = ()
+    solo: bool = False
+    """They run in processes of their own."""
+    limit: int | None = None
+    """So many of its one type run at a time, at most."""
+
+
+def demands(handlers: Mapping[str, Handler], limits: Mapping[str, int]) -> list[Demand]:
+    """Split the handlers' types into what is claimed by itself; ``limits`` go before their own.
+
+    Types with a limit each have a loop of their own, so that a claim never brings more of one than
+    may run; those that run in processes of their own have one; and one has all the rest.
+    """
+    limited = {
+        name: limits.get(name, handler.limit)
+        for name, handler in handlers.items()
+        if limits.get(name, handler.limit)
+    }
+    solo = [name for name, handler in handlers.items() if handler.solo and name not in limited]
+    found = [Demand(except_types=sorted([*limited, *solo]))]
+    if solo:
+        found.append(Demand(types=sorted(solo), solo=True))
+    found += [
+        Demand(types=[name], solo=handlers[name].solo, limit=limit)
+        for name, limit in sorted(limited.items())
+    ]
+    return found
+
+
+def problem(handlers: Mapping[str, Handler], limits: Mapping[str, int]) -> str | None:
+    """Say what stands against these, if anything does."""
+    unknown = sorted(set(limits).difference(handlers))
+    if unknown:
+        known = ", ".join(sorted(handlers))
+        return f"--limit {unknown[0]}: no handler for this type; there are: {known}"
+    apart = demands(handlers, limits)[0].except_types
+    if len(apart) > TYPES_MAX:
+        return (
+            f"{len(apart)} types have a limit or a process of their own; at most {TYPES_MAX} can: "
+            "run some of them in another worker"
+        )
+    return None

@@ -1,0 +1,53 @@
+"""Notices that files have changed, for `--reload`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+POLL_S = 0.3
+SETTLE_S = 0.1
+"""An editor may write a file in pieces: they have to stay the same for so long."""
+
+Stamp = tuple[int, int]
+
+
+class Changes:
+    """Watches the files that ``files`` names at the moment."""
+
+    def __init__(self, files: Callable[[], Iterable[str]]) -> None:
+        self._files = files
+        self._seen = self._look()
+
+    async def next(self) -> list[str]:
+        """Return which files were written, made or removed since the last call, once some were."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            now = self._look()
+            changed = self._since(now)
+            while changed and (later := await self._settled(now)) is not None:
+                now = later
+            # What is watched only from now on did not change.
+            self._seen = now
+            if changed:
+                return sorted(changed)
+
+    async def _settled(self, before: Mapping[str, Stamp]) -> Mapping[str, Stamp] | None:
+        await asyncio.sleep(SETTLE_S)
+        now = self._look()
+        return None if now == before else now
+
+    def _since(self, now: Mapping[str, Stamp]) -> list[str]:
+        return [name for name, stamp in now.items() if self._seen.get(name, stamp) != stamp]
+
+    def _look(self) -> Mapping[str, Stamp]:
+        return {name: _stamp(name) for name in self._files()}
+
+
+def _stamp(name: str) -> Stamp:
+    try:
+        found = Path(name).stat()
+    except OSError:
+        return (0, 0)
+    return (found.st_mtime_ns, found.st_size)
