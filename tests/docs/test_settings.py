@@ -67,7 +67,8 @@ def broker() -> list[Line]:
 
 
 def worker() -> list[Line]:
-    return [(flag, _environment(flag), default) for flag, default in _worker_flags("run")]
+    variables = {"--address": "TQ_ADDRESS", "--metrics-listen": "TQ_METRICS_LISTEN"}
+    return [(flag, variables.get(flag, ""), default) for flag, default in _worker_flags("run")]
 
 
 def admin() -> list[Line]:

@@ -71,7 +71,10 @@ async def test_tasks_slots_processes_and_claims_are_counted(
     assert seen["tq_worker_tasks_failed_total", "q", "solo-segfault"] == 1
     assert seen["tq_worker_tasks_started_total", "q", "until-file"] == 1
     assert seen["tq_worker_handler_process_deaths_total",] == 1
-    assert (seen["tq_worker_tasks_capacity", "shared"], seen["tq_worker_tasks_capacity", "process"]) == (4, 1)
+    assert (
+        seen["tq_worker_tasks_capacity", "shared"],
+        seen["tq_worker_tasks_capacity", "process"],
+    ) == (4, 1)
     assert seen["tq_worker_tasks_running", "shared"] == 1
     assert seen["tq_worker_tasks_held",] == 1
     assert seen["tq_worker_claims_total", "tasks"] >= 3
