@@ -67,8 +67,7 @@ def broker() -> list[Line]:
 
 
 def worker() -> list[Line]:
-    variables = {"--address": "TQ_ADDRESS", "--metrics-listen": "TQ_METRICS_LISTEN"}
-    return [(flag, variables.get(flag, ""), default) for flag, default in _worker_flags("run")]
+    return [(flag, _environment(flag), default) for flag, default in _worker_flags("run")]
 
 
 def admin() -> list[Line]:
@@ -89,6 +88,7 @@ def _environment(flag: str) -> str:
     return {
         "--address": "TQ_ADDRESS",
         "--log-tasks": "TQ_LOG_TASKS",
+        "--metrics-listen": "TQ_METRICS_LISTEN",
         "--otlp-endpoint": "TQ_OTLP_ENDPOINT",
         "--tracing-ratio": "TQ_TRACING_RATIO",
     }.get(flag, "")
