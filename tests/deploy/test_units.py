@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tq_cluster import __main__ as cluster_command
-from tq_worker import command as worker_command
+from tq_worker import exits as worker_exits
 from tq_worker import options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +65,7 @@ def test_what_no_restart_cures_is_not_restarted() -> None:
     broker, worker = load("tq-cluster@.service"), load("tq-worker@.service")
 
     assert broker["RestartPreventExitStatus"] == [str(cluster_command.EXIT_REFUSED)]
-    assert worker["RestartPreventExitStatus"] == [str(worker_command.EXIT_USAGE)]
+    assert worker["RestartPreventExitStatus"] == [str(worker_exits.USAGE)]
 
 
 def test_a_worker_is_given_longer_to_stop_than_its_tasks_have_to_finish() -> None:
