@@ -9,6 +9,7 @@ from typing import Annotated, cast
 import grpc
 import typer
 from rich.console import Group, RenderableType
+from rich.text import Text
 
 from tq.v1.cluster_service_pb2 import (
     GetClusterStatusRequest,
@@ -37,7 +38,7 @@ CONNECTING = re.compile(
 )
 COLUMNS = ("NODE", "ADDRESS", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "REACHABLE", "MESSAGE")
 WIDE_COLUMNS = (
-    *("NODE", "VERSION", "UP", "FSYNC P50", "FSYNC P99", "LONGEST HOLD"),
+    *("NODE", "VERSION", "UP", "FSYNC P50", "FSYNC P99", "HOLD"),
     *("JOURNAL", "STATE", "DISK FREE"),
 )
 
@@ -132,11 +133,16 @@ def _render(data: Plain, *, wide: bool) -> RenderableType:
             ("as seen by", data["asked"]),
         ]
     )
-    tables = [grid(COLUMNS, [_row(node) for node in data["nodes"]])]
+    rows = [_row(node) for node in data["nodes"]]
+    tables = [grid(COLUMNS, rows, elastic="MESSAGE", optional=("COMMIT", "TERM"))]
     if wide:
-        rows = [_wide_row(node) for node in data["nodes"]]
-        tables.append(grid(WIDE_COLUMNS, rows, right=WIDE_COLUMNS[2:]))
-    return Group(heading, *tables)
+        wide_rows = [_wide_row(node) for node in data["nodes"]]
+        right = WIDE_COLUMNS[2:]
+        tables.append(grid(WIDE_COLUMNS, wide_rows, right=right, optional=("FSYNC P50", "STATE")))
+    parts: list[RenderableType] = [heading]
+    for each in tables:
+        parts += [Text(), each]
+    return Group(*parts)
 
 
 def _wide_row(node: Plain) -> tuple[object, ...]:

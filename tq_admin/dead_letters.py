@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from tq.v1.task_pb2 import TaskState
 from tq_admin.confirm import YesOption, confirm
 from tq_admin.failures import Failure, doing
-from tq_admin.output import details, grid, instant
+from tq_admin.output import details, distance, grid
 from tq_admin.plain import Plain, plain
 from tq_admin.session import Session
 from tq_admin.tasks import first, page_size, show_task, state_name
@@ -48,10 +48,8 @@ def show(session: Session, task_id: Annotated[str, typer.Argument()]) -> None:
             f"See it with: tq-admin status {task_id}",
         )
     show_task(session, task)
-    session.output.remark(
-        f"Try it again: tq-admin retry {task_id}   "
-        f"Forget it: tq-admin dead-letters delete {task_id}"
-    )
+    session.output.remark(f"Try it again: tq-admin retry {task_id}")
+    session.output.remark(f"Forget it: tq-admin dead-letters delete {task_id}")
 
 
 def retry(
@@ -184,9 +182,11 @@ def _table(data: list[Plain]) -> RenderableType:
                 task["spec"]["type"],
                 task["failure_reason"],
                 task["attempts_made"],
-                instant(task["finished_at"]),
+                distance(task["finished_at"]),
                 task["last_error"].partition("\n")[0],
             )
             for task in data
         ],
+        elastic="LAST ERROR",
+        optional=("ATTEMPTS", "TYPE", "QUEUE"),
     )

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import yaml
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tq_admin.grid import Grid
 from tq_admin.visible import visible
 
 # Wide enough that a table sent to a file or a pipe is not cut to a terminal's 80 columns.
@@ -22,6 +22,7 @@ PIPE_COLUMNS = 200
 UNIT_STEP = 1_000
 PRECISE_MS = 10
 PRECISE_RATE = 10
+PRECISE_S = 10
 
 STATE_STYLES = {
     "PENDING": "cyan",
@@ -90,18 +91,26 @@ def grid(
     columns: Sequence[str],
     rows: Sequence[Sequence[object]],
     *,
-    title: str = "",
     right: Collection[str] = (),
-) -> Table:
-    """A table whose numbers, and the columns in ``right``, stand to the right."""
-    table = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for position, column in enumerate(columns):
-        kinds = {type(row[position]) for row in rows if row[position] != "-"}
-        numeric = kinds == {int} or column in right
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(cell(value) for value in row))
-    return table
+    elastic: str = "",
+    optional: Sequence[str] = (),
+) -> Grid:
+    """A table whose numbers, and the columns in ``right``, stand to the right.
+
+    Where it is too wide, the ``optional`` columns go first, in turn, and ``elastic`` is cut.
+    """
+    numeric = {
+        column
+        for place, column in enumerate(columns)
+        if {type(row[place]) for row in rows if row[place] != "-"} == {int}
+    }
+    return Grid(
+        columns,
+        [[cell(value) for value in row] for row in rows],
+        right=frozenset(numeric | set(right)),
+        elastic=elastic,
+        optional=optional,
+    )
 
 
 def details(pairs: Sequence[tuple[str, object]]) -> Table:
@@ -141,10 +150,24 @@ def instant(value: str | None) -> str:
     """An RFC 3339 instant to the second, in UTC, with how far from now it is."""
     if value is None:
         return ""
-    at = datetime.fromisoformat(value)
-    seconds = (datetime.now(UTC) - at).total_seconds()
-    distance = f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"
-    return f"{at:%Y-%m-%d %H:%M:%S}Z ({distance})"
+    return f"{datetime.fromisoformat(value):%Y-%m-%d %H:%M:%S}Z ({distance(value)})"
+
+
+def distance(value: str | None) -> str:
+    """How far an RFC 3339 instant is from now: what a table has room for."""
+    if value is None:
+        return ""
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(value)).total_seconds()
+    return f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"
+
+
+def took(started: str | None, ended: str | None) -> str:
+    """How long it was between two RFC 3339 instants."""
+    if started is None or ended is None:
+        return ""
+    length = datetime.fromisoformat(ended) - datetime.fromisoformat(started)
+    seconds = length.total_seconds()
+    return f"{seconds:.2f} s" if seconds < PRECISE_S else span(seconds)
 
 
 def span(seconds: float) -> str:

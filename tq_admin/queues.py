@@ -12,7 +12,7 @@ from tq.v1.queue_service_pb2 import QueueSettings
 from tq_admin import values
 from tq_admin.confirm import YesOption, confirm
 from tq_admin.failures import Failure, doing
-from tq_admin.output import details, grid, instant
+from tq_admin.output import details, distance, grid, instant
 from tq_admin.plain import Plain, plain
 from tq_admin.session import Session
 from tq_admin.tasks import first
@@ -151,18 +151,19 @@ def _configure(session: Session, queue: str, settings: QueueSettings) -> None:
 
 
 def _table(data: list[Plain]) -> RenderableType:
-    columns = ("QUEUE", *(count.upper() for count in COUNTS), "OLDEST PENDING", "PAUSED")
+    columns = ("QUEUE", *(count.upper() for count in COUNTS), "OLDEST", "PAUSED")
     return grid(
         columns,
         [
             (
                 stats["queue"],
                 *(stats[count] for count in COUNTS),
-                instant(stats["oldest_pending_at"]),
+                distance(stats["oldest_pending_at"]),
                 "paused" if (stats["settings"] or {}).get("paused") else "",
             )
             for stats in data
         ],
+        optional=("BLOCKED", "CANCELLED", "SCHEDULED", "RETRYING", "OLDEST"),
     )
 
 

@@ -19,6 +19,7 @@ from tq_admin.readings import DEPTHS, TOTALS, Rates, Reading, depth, together
 from tq_admin.session import Session
 
 BAR_COLUMNS = 40
+SHORT = {"submitted": "in", "completed": "done"}
 STYLES = {
     "pending": "cyan",
     "running": "blue",
@@ -113,7 +114,7 @@ def _data(reading: Reading, rates: dict[str, Rates], seconds: float) -> Plain:
 def _table(queues: Sequence[QueueStats], rates: dict[str, Rates]) -> RenderableType:
     columns = (
         *("QUEUE", "WAITING", "RUNNING", "DONE", "FAILED"),
-        *(f"{name.upper()}/s" for name in TOTALS),
+        *(f"{SHORT.get(name, name).upper()}/s" for name in TOTALS),
     )
     rows: list[tuple[object, ...]] = [
         (
@@ -135,4 +136,5 @@ def _table(queues: Sequence[QueueStats], rates: dict[str, Rates]) -> RenderableT
                 *(rate(value, unit="") for value in together(rates).values()),
             )
         )
-    return grid(columns, rows, right=columns[1:])
+    optional = ("CANCELLED/s", "CLAIMED/s", "RETRIED/s")
+    return grid(columns, rows, right=columns[1:], optional=optional)

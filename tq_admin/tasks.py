@@ -14,7 +14,7 @@ from rich.text import Text
 from tq.v1.task_pb2 import Task, TaskState
 from tq_admin import values
 from tq_admin.failures import Failure, doing
-from tq_admin.output import details, grid, instant, prose
+from tq_admin.output import details, distance, grid, instant, prose, took
 from tq_admin.plain import Plain, enum_name, plain
 from tq_admin.session import Session
 
@@ -139,11 +139,13 @@ def _table(found: list[Task]) -> RenderableType:
                 state_name(task.state),
                 task.spec.priority,
                 task.attempts_made,
-                instant(task.submitted_at.ToJsonString()),
+                distance(task.submitted_at.ToJsonString()),
                 _preview(task.last_error.partition("\n")[0], 60),
             )
             for task in found
         ],
+        elastic="LAST ERROR",
+        optional=("PRIORITY", "ATTEMPTS", "TYPE"),
     )
 
 
@@ -183,20 +185,21 @@ def _details(task: Task, data: Plain) -> RenderableType:
     shown = [(name, value) for name, value in pairs if value not in (None, "", {})]
     if not task.attempts:
         return details(shown)
-    columns = ("ATTEMPT", "END", "WORKER", "TOKEN", "STARTED", "ENDED", "ERROR")
+    columns = ("ATTEMPT", "END", "WORKER", "TOKEN", "STARTED", "TOOK", "ERROR")
     attempts = [
         (
             attempt["number"],
             attempt["end"],
             attempt["worker_id"],
             attempt["token"],
-            instant(attempt["started_at"]),
-            instant(attempt["ended_at"]),
+            distance(attempt["started_at"]),
+            took(attempt["started_at"], attempt["ended_at"]),
             _preview(attempt["error"].partition("\n")[0], PREVIEW_CHARACTERS),
         )
         for attempt in data["attempts"]
     ]
-    return Group(details(shown), grid(columns, attempts), *_other_errors(task))
+    history = grid(columns, attempts, elastic="ERROR", optional=("TOKEN", "WORKER"))
+    return Group(details(shown), Text(), history, *_other_errors(task))
 
 
 def _other_errors(task: Task) -> list[RenderableType]:

@@ -49,7 +49,13 @@ def list_workers(session: Session) -> None:
 
 def table(found: ListWorkersResponse) -> RenderableType:
     """The workers, a row each."""
-    return grid(COLUMNS, [row(worker) for worker in found.workers])
+    return grid(
+        COLUMNS,
+        [row(worker) for worker in found.workers],
+        right=("CPU", "MEMORY"),
+        elastic="QUEUES",
+        optional=("CLAIMED", "CPU", "MEMORY"),
+    )
 
 
 def row(worker: WorkerInfo) -> tuple[object, ...]:

@@ -61,7 +61,7 @@ def test_stats_give_rates_between_two_readings(admin: Admin, broker: FakeBroker)
     assert ran.json["queues"][0]["rates"]["submitted_per_s"] == per_s
     assert ran.json["queues"][0]["rates"]["failed_per_s"] == 0
     table = admin("stats", "--interval", "50ms")
-    assert "SUBMITTED/s" in table.stdout
+    assert "IN/s" in table.stdout
     assert "Rates over 0." in table.stderr
     assert admin("stats", "--interval", "soon").code == 2
 
