@@ -19,9 +19,10 @@ docs/worker.md:
 
 What an attempt can count on:
 
-- A handler runs in a process of its own making; nothing it does there keeps leases from being
-  renewed. `--concurrency` handlers run at a time, spread over `--processes`. Async handlers share
-  their process's event loop, sync ones get a thread each.
+- A handler runs in a process that the worker starts for handlers; nothing it does there keeps
+  leases from being renewed. `--concurrency` handlers run at a time, spread over `--processes`.
+  Async handlers share their process's event loop, sync ones get a thread each. One with
+  `execution="process"` has a process to itself: what becomes of that is no other task's affair.
 - What it returns is the task's result; a `Result` also carries a content type, and tasks that are
   created if and only if this completion is recorded. `PermanentError` makes the task a dead letter.
   Any other exception is a failure that is retried; so are a timeout, a process that died (every

@@ -78,7 +78,7 @@ def families(vitals: Vitals) -> Iterator[Metric]:
     yield claims
     yield _gauge(
         "tq_worker_claim_silence_seconds",
-        "For how long claims are made and none is answered.",
+        "Since when no claim was answered; a long poll's length while all is well.",
         vitals.contact.silence_s(),
     )
     yield CounterMetricFamily(

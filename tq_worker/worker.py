@@ -222,6 +222,7 @@ class Worker:
                 "types": sorted(self._pool.handlers),
                 "concurrency": options.concurrency,
                 "processes": options.processes,
+                "process_slots": self._pool.slots(solo=True),
             },
         )
         return True

@@ -157,7 +157,7 @@ def test_panels_have_a_data_source_that_is_provisioned_and_a_place_of_their_own(
             assert panel["type"] == "row" or source["datasource"]["uid"] in uids, panel["title"]
 
 
-def test_prometheus_scrapes_every_broker_of_the_compose_file_where_it_serves_metrics() -> None:
+def test_prometheus_scrapes_every_process_of_the_compose_file_where_it_serves_metrics() -> None:
     compose = _load(ROOT / "docker-compose.cluster.yml")
     served = {
         f"{name}:{service['environment']['TQ_METRICS_LISTEN'].rpartition(':')[2]}"
@@ -165,12 +165,13 @@ def test_prometheus_scrapes_every_broker_of_the_compose_file_where_it_serves_met
         if "TQ_METRICS_LISTEN" in service.get("environment", {})
     }
 
-    [brokers] = [job for job in scrape_jobs() if job["job_name"] == "tq-broker"]
-
     assert {
-        target for static in brokers["static_configs"] for target in static["targets"]
+        target
+        for job in scrape_jobs()
+        for static in job["static_configs"]
+        for target in static["targets"]
     } == served
-    assert len(served) == 3
+    assert len(served) == 5
 
 
 def test_what_prometheus_and_grafana_are_told_to_read_exists() -> None:

@@ -78,6 +78,8 @@ class FakeBroker(WorkerServiceServicer):
         """Claims that wait."""
         self.deaf = False
         """Heartbeats fail."""
+        self.mute = False
+        """Claims are taken and never answered."""
         self.refused_result: bytes | None = None
         """A result that is refused, as one too large would be."""
         self.lose_next_claim = False
@@ -200,6 +202,8 @@ class FakeBroker(WorkerServiceServicer):
         self, request: ClaimRequest, context: Context[ClaimRequest, ClaimResponse]
     ) -> ClaimResponse:
         received_s = time.monotonic()
+        if self.mute:
+            await asyncio.Event().wait()
         if request.request_id not in self._claims:
             granted = await self._grant(request)
             if granted:

@@ -90,11 +90,12 @@ async def test_a_handler_that_finished_before_it_noticed_the_cancel_is_completed
     assert (task.state, task.result) == ("COMPLETED", b"finished")
 
 
+@ASYNC_AND_SYNC
 async def test_losing_the_lease_stops_the_handler_and_reports_nothing(
-    broker: FakeBroker, start_worker: StartWorker, facts: Facts
+    broker: FakeBroker, start_worker: StartWorker, facts: Facts, task_type: str
 ) -> None:
     await start_worker(lease_s=1.0)
-    [task_id] = await broker.submit("until-cancelled", facts.payload)
+    [task_id] = await broker.submit(task_type, facts.payload)
     await facts.until("started")
     stale = broker.tasks[task_id].token
 

@@ -101,6 +101,19 @@ async def test_a_worker_whose_connection_is_a_black_hole_connects_anew_and_then_
     assert "Traceback" not in errors.decode()
 
 
+async def test_a_worker_whose_brokers_take_claims_and_never_answer_gives_up(
+    broker: FakeBroker, run: Run
+) -> None:
+    broker.mute = True
+
+    process = await run(broker.address)
+    _, errors = await process.communicate()
+
+    assert process.returncode == exits.DEAF, errors.decode()
+    assert "no claim was answered for 4 s, connecting anew did not help" in errors.decode()
+    assert "Traceback" not in errors.decode()
+
+
 async def test_a_worker_that_is_answered_again_in_time_goes_on(
     broker: FakeBroker, run: Run
 ) -> None:
