@@ -1,0 +1,122 @@
+"""F15: wall clocks that are wrong, step by hours, jump to and fro."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from chaos.arena import Arena
+from chaos.broker import NodeSetup
+from chaos.nemesis import Deed, Nemesis, Transport
+
+SOURCE = Path(__file__).resolve().parents[1] / "native" / "clock_skew.c"
+STROBE_S = 0.1
+HOUR_S = 3_600.0
+COMPILE_S = 60.0
+
+
+class ClockSkew(Nemesis):
+    """Moves the wall clocks of nodes while they run; everything else keeps its time."""
+
+    faults = ("F15",)
+    transports = frozenset({Transport.PROCESSES, Transport.NETLAB})
+    hold_s = (2.0, 3.0)
+
+    def __init__(self) -> None:
+        self._library: Path | None = None
+        self._files: dict[str, Path] = {}
+        self._strobing: asyncio.Task[None] | None = None
+
+    def needs(self) -> str | None:
+        return None if shutil.which("cc") else "there is no C compiler (cc)"
+
+    async def prepare(self, folder: Path, node_ids: Sequence[str]) -> None:
+        library = folder / "clock_skew.so"
+        if not library.exists():
+            await asyncio.to_thread(_compile, library)
+        self._library = library
+        self._files = {name: folder / f"{name}.clock-skew" for name in node_ids}
+
+    def setup(self, node_id: str) -> NodeSetup:
+        return NodeSetup(
+            environment={
+                "LD_PRELOAD": str(self._library),
+                "CLOCK_SKEW_FILE": str(self._files[node_id]),
+            }
+        )
+
+    def move(self, node_id: str, seconds: float) -> None:
+        """Set a node's clock this far off."""
+        partial = self._files[node_id].with_suffix(".partial")
+        partial.write_text(f"{seconds:.6f}")
+        partial.replace(self._files[node_id])
+
+    async def heal(self, arena: Arena) -> None:
+        del arena
+        if self._strobing is not None:
+            self._strobing.cancel()
+            await asyncio.gather(self._strobing, return_exceptions=True)
+            self._strobing = None
+        for node_id in self._files:
+            self.move(node_id, 0.0)
+
+    async def strobe(self, node_id: str, seconds: float) -> None:
+        """Let it jump to and fro until ``heal``."""
+
+        async def jump() -> None:
+            while True:
+                self.move(node_id, seconds)
+                await asyncio.sleep(STROBE_S)
+                self.move(node_id, 0.0)
+                await asyncio.sleep(STROBE_S)
+
+        self._strobing = asyncio.create_task(jump())
+
+
+class LeaderClockSteps(ClockSkew):
+    """The clock of the one that keeps the log's time."""
+
+    name = "leader-clock-steps"
+    summary = "the leader's wall clock steps by an hour"
+
+    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+        leader = await arena.cluster.await_leader(within_s=self.within_s)
+        seconds = draw.choice((-HOUR_S, HOUR_S))
+        self.move(leader.node_id, seconds)
+        return Deed(f"its clock is {seconds:+g} s off", (leader.node_id,))
+
+
+class ClocksApart(ClockSkew):
+    """No two nodes agree."""
+
+    name = "clocks-apart"
+    summary = "every node's wall clock is off by another 0.2 to 60 s"
+
+    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+        off = {name: draw.choice((-1, 1)) * draw.uniform(0.2, 60.0) for name in arena.cluster.nodes}
+        for name, seconds in off.items():
+            self.move(name, seconds)
+        told = ", ".join(f"{name} {seconds:+.1f} s" for name, seconds in off.items())
+        return Deed(f"clocks are off: {told}")
+
+
+class ClockStrobes(ClockSkew):
+    """A clock that cannot make up its mind."""
+
+    name = "clock-strobes"
+    summary = "the leader's wall clock jumps to and fro by minutes, ten times a second"
+
+    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+        leader = await arena.cluster.await_leader(within_s=self.within_s)
+        seconds = draw.uniform(60.0, 600.0)
+        await self.strobe(leader.node_id, seconds)
+        return Deed(f"its clock strobes by {seconds:.0f} s", (leader.node_id,))
+
+
+def _compile(library: Path) -> None:
+    command = ["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(SOURCE)]
+    subprocess.run(command, check=True, timeout=COMPILE_S)  # noqa: S603  # our own command

@@ -1,0 +1,199 @@
+"""F10, F11 and F12: what a disk gives back is not what was written to it.
+
+The node whose disk it is must notice: it fills its state again from its own log and its peers, or
+it stays away and says so. Whatever it does, nobody is ever served from the damage. One that stays
+away gets its own disk back as it was before, as if a good copy of that moment had been found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from chaos.arena import Arena
+from chaos.cluster import NodeStatus
+from chaos.nemeses.starve import broker
+from chaos.nemesis import Deed, Nemesis, Transport
+
+STATE, JOURNAL = "state-*/data.mdb", "journal/*"
+SETTLE_S = 20.0
+POLL_S = 0.1
+FLIPS = 16
+
+
+class Damage(Nemesis):
+    """A follower's files are damaged while it is down."""
+
+    transports = frozenset({Transport.PROCESSES, Transport.NETLAB})
+    excuses = ("the node stops", "peer lost entries that it had acknowledged")
+
+    def __init__(self) -> None:
+        self._folder = Path()
+        self._hurt: str | None = None
+        self._stayed_away = ""
+
+    async def prepare(self, folder: Path, node_ids: Sequence[str]) -> None:
+        del node_ids
+        self._folder = folder / f"{self.name}-copy"
+
+    async def harm(self, data_dir: Path, draw: random.Random) -> str:
+        """Damage what is in the directory; in words."""
+        raise NotImplementedError
+
+    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+        leader = await arena.cluster.await_leader(within_s=self.within_s)
+        others = [name for name in arena.cluster.nodes if name != leader.node_id]
+        self._hurt = draw.choice(others)
+        await arena.cluster.crash(self._hurt)
+        data_dir = broker(arena, self._hurt).data_dir
+        await self._copy(data_dir, self._folder)
+        what = await self.harm(data_dir, draw)
+        await arena.cluster.revive(self._hurt)
+        became = await self._await_fate(arena, self._hurt)
+        return Deed(f"{what}; it {became}", (self._hurt,))
+
+    async def _await_fate(self, arena: Arena, node_id: str) -> str:
+        """See whether it comes back level, ends, or stays a stranger."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + SETTLE_S
+        while loop.time() < until_s:
+            code = arena.cluster.nodes[node_id].exited()
+            if code is not None:
+                await arena.cluster.crash(node_id)
+                self._stayed_away = f"refused to go on (exit code {code})"
+                return self._stayed_away
+            status = await arena.cluster.node_status(node_id)
+            leader = await arena.cluster.await_leader(within_s=self.within_s)
+            if isinstance(status, NodeStatus):
+                if status.role == NodeStatus.ROLE_STRANGER:
+                    self._stayed_away = "stays a stranger"
+                    return self._stayed_away
+                if status.leader_id and status.applied_index >= leader.commit_index:
+                    self._stayed_away = ""
+                    return "came back level"
+            await asyncio.sleep(POLL_S)
+        self._stayed_away = f"was neither level nor away after {SETTLE_S:g} s"
+        arena.accuse("detected", f"{node_id} {self._stayed_away}")
+        return self._stayed_away
+
+    async def heal(self, arena: Arena) -> None:
+        hurt, self._hurt = self._hurt, None
+        if hurt is None:
+            return
+        if self._stayed_away:
+            await arena.cluster.crash(hurt)
+            await self._copy(self._folder, broker(arena, hurt).data_dir)
+            await arena.cluster.revive(hurt)
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    async def _copy(self, source: Path, target: Path) -> None:
+        await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
+        await asyncio.to_thread(shutil.copytree, source, target)
+
+
+def largest(data_dir: Path, pattern: str) -> Path:
+    """The file with most in it."""
+    return max(data_dir.glob(pattern), key=lambda path: path.stat().st_size)
+
+
+def newest(data_dir: Path, pattern: str) -> Path:
+    """The file with the last name."""
+    return max(data_dir.glob(pattern))
+
+
+class TruncateState(Damage):
+    """The state ends early, as after a copy that was cut short."""
+
+    name = "truncate-state"
+    faults = ("F10",)
+    summary = "a follower's state is cut short while it is down"
+
+    async def harm(self, data_dir: Path, draw: random.Random) -> str:
+        state = largest(data_dir, STATE)
+        size = state.stat().st_size
+        kept = draw.randrange(0, size // 2)
+        with state.open("r+b") as file:
+            file.truncate(kept)
+        return f"its state was cut from {size} to {kept} bytes"
+
+
+class TearJournal(Damage):
+    """The end of the journal is half written."""
+
+    name = "tear-journal"
+    faults = ("F10",)
+    summary = "the end of a follower's journal is torn off in the middle of a record"
+
+    async def harm(self, data_dir: Path, draw: random.Random) -> str:
+        journal = newest(data_dir, JOURNAL)
+        size = journal.stat().st_size
+        torn = min(size // 2, draw.randrange(1, 2_000))
+        with journal.open("r+b") as file:
+            file.truncate(size - torn)
+        return f"{torn} bytes are torn off its journal"
+
+
+class FlipBits(Damage):
+    """Bits turn over in the journal or in the state."""
+
+    name = "flip-bits"
+    faults = ("F11",)
+    summary = "bits are flipped in a follower's journal or state while it is down"
+
+    async def harm(self, data_dir: Path, draw: random.Random) -> str:
+        file_kind = draw.choice((STATE, JOURNAL))
+        path = largest(data_dir, file_kind)
+        size = path.stat().st_size
+        with path.open("r+b") as file:
+            for _ in range(FLIPS):
+                at = draw.randrange(size)
+                file.seek(at)
+                [byte] = file.read(1)
+                file.seek(at)
+                file.write(bytes([byte ^ 1 << draw.randrange(8)]))
+        return f"{FLIPS} bits are flipped in its {path.name}"
+
+
+class Wipe(Damage):
+    """The disk is replaced by an empty one."""
+
+    name = "wipe"
+    faults = ("F12",)
+    summary = "a follower comes back with an empty disk under its own name"
+
+    async def harm(self, data_dir: Path, draw: random.Random) -> str:
+        del draw
+        await asyncio.to_thread(shutil.rmtree, data_dir)
+        return "its disk was wiped"
+
+
+class OldImage(Damage):
+    """The disk is replaced by a copy from before."""
+
+    name = "old-image"
+    faults = ("F12",)
+    summary = "a follower comes back with an older image of its disk"
+
+    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+        leader = await arena.cluster.await_leader(within_s=self.within_s)
+        hurt = draw.choice([name for name in arena.cluster.nodes if name != leader.node_id])
+        data_dir = broker(arena, hurt).data_dir
+        older = self._folder.with_name(f"{self.name}-older")
+        await arena.cluster.crash(hurt)
+        await self._copy(data_dir, older)
+        await arena.cluster.revive(hurt)
+        await arena.cluster.await_caught_up([hurt], self.within_s)
+        # What it acknowledges from here on is not in the older image.
+        await arena.load.await_acknowledgement(self.within_s)
+        await arena.cluster.await_caught_up([hurt], self.within_s)
+        await arena.cluster.crash(hurt)
+        self._hurt = hurt
+        await self._copy(data_dir, self._folder)
+        await self._copy(older, data_dir)
+        await asyncio.to_thread(shutil.rmtree, older)
+        await arena.cluster.revive(hurt)
+        became = await self._await_fate(arena, hurt)
+        return Deed(f"an older image of its disk came back; it {became}", (hurt,))

@@ -1,0 +1,133 @@
+"""F9: a node dies at one exact place in its work."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from chaos.arena import Arena
+from chaos.broker import NodeSetup
+from chaos.nemesis import Deed, Nemesis, Transport
+
+LAUNCHER = ("-m", "tests.chaos.failpoint_broker")
+"""tq-cluster with the places marked at which it can be told to die; nothing that ships has them."""
+FILE_VARIABLE = "FAILPOINT_FILE"
+SMALL_JOURNAL_VARIABLE = "SMALL_JOURNAL"
+POINTS = (
+    "journal append",
+    "journal fsync",
+    "vote",
+    "acknowledgement",
+    "state commit",
+    "compaction",
+)
+"""Each with a side: before it has happened, or after."""
+SNAPSHOT_POINTS = ("snapshot copied", "snapshot installed", "pointer switched")
+HIT_S = 6.0
+POLL_S = 0.02
+
+
+class Failpoint(Nemesis):
+    """Tells a node to die the next time it comes to a place, and waits until it did."""
+
+    name = "failpoint"
+    faults = ("F9",)
+    summary = "a node dies around a journal write, an fsync, a vote, an ack, a commit, a compaction"
+    transports = frozenset({Transport.PROCESSES, Transport.NETLAB})
+    hold_s = (0.2, 0.8)
+    points: ClassVar[tuple[str, ...]] = POINTS
+
+    def __init__(self) -> None:
+        self._files: dict[str, Path] = {}
+        self._down: list[str] = []
+        self._order: list[tuple[str, str]] = []
+
+    async def prepare(self, folder: Path, node_ids: Sequence[str]) -> None:
+        self._files = {name: folder / f"{name}.failpoint" for name in node_ids}
+
+    def setup(self, node_id: str) -> NodeSetup:
+        return NodeSetup(
+            launcher=LAUNCHER,
+            environment={FILE_VARIABLE: str(self._files[node_id]), SMALL_JOURNAL_VARIABLE: "1"},
+        )
+
+    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+        if not self._order:
+            self._order = [(point, side) for point in self.points for side in ("before", "after")]
+            draw.shuffle(self._order)
+        point, side = self._order.pop()
+        leader = await arena.cluster.await_leader(within_s=self.within_s)
+        victim = draw.choice([leader.node_id, draw.choice(sorted(arena.cluster.nodes))])
+        hit = await self.strike(arena, victim, f"{side} {point}")
+        return Deed(f"{'died' if hit else 'never came to be'} {side}: {point}", (victim,))
+
+    async def strike(self, arena: Arena, node_id: str, place: str) -> bool:
+        """Arm the place and wait until the node has died there."""
+        self._files[node_id].write_text(place)
+        if place.endswith("vote"):
+            # Nobody votes unless somebody stands.
+            other = await arena.cluster.await_leader(within_s=self.within_s)
+            if other.node_id != node_id:
+                await arena.cluster.crash(other.node_id)
+                self._down.append(other.node_id)
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + HIT_S
+        while loop.time() < until_s:
+            if arena.cluster.nodes[node_id].exited() is not None:
+                await arena.cluster.crash(node_id)
+                self._down.append(node_id)
+                return True
+            await asyncio.sleep(POLL_S)
+        self._files[node_id].unlink(missing_ok=True)
+        return False
+
+    async def heal(self, arena: Arena) -> None:
+        for file in self._files.values():
+            file.unlink(missing_ok=True)
+        down, self._down = self._down, []
+        await arena.cluster.revive(*down)
+
+
+class SnapshotFailpoint(Failpoint):
+    """A follower has fallen behind what the journals keep, and dies while it gets a snapshot."""
+
+    name = "snapshot-failpoint"
+    faults = ("F9", "F18")
+    summary = "a lagging follower, or its leader, dies while a snapshot is made, sent, installed"
+    points: ClassVar[tuple[str, ...]] = SNAPSHOT_POINTS
+    within_s = 60.0
+
+    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+        if not self._order:
+            self._order = [(point, side) for point in self.points for side in ("before", "after")]
+            draw.shuffle(self._order)
+        point, side = self._order.pop()
+        leader = await arena.cluster.await_leader(within_s=self.within_s)
+        behind = draw.choice([name for name in arena.cluster.nodes if name != leader.node_id])
+        await arena.cluster.crash(behind)
+        self._down = [behind]
+        await self._leave_behind(arena, leader.commit_index)
+        victim = leader.node_id if point == "snapshot copied" else behind
+        self._down = []
+        self._files[victim].write_text(f"{side} {point}")
+        await arena.cluster.revive(behind)
+        hit = await self.strike(arena, victim, f"{side} {point}")
+        return Deed(f"{'died' if hit else 'never came to be'} {side}: {point}", (victim,))
+
+    async def _leave_behind(self, arena: Arena, index: int) -> None:
+        """Wait until the journals have let go of what the one that is down needs next."""
+
+        async def far() -> bool | None:
+            leader = await arena.cluster.await_leader(within_s=self.within_s)
+            return leader.commit_index > index + LEFT_BEHIND or None
+
+        await arena.cluster.await_fact(f"{LEFT_BEHIND} entries more", far, self.within_s)
+        await asyncio.sleep(COMPACTED_S)
+
+
+LEFT_BEHIND = 400
+COMPACTED_S = 2.5
+"""By when a journal has been compacted that could be."""
