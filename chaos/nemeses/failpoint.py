@@ -34,7 +34,7 @@ class Failpoint(Nemesis):
     """Tells a node to die the next time it comes to a place, and waits until it did."""
 
     name = "failpoint"
-    faults = ("F9",)
+    faults: ClassVar[tuple[str, ...]] = ("F9",)
     summary = "a node dies around a journal write, an fsync, a vote, an ack, a commit, a compaction"
     transports = frozenset({Transport.PROCESSES, Transport.NETLAB})
     hold_s = (0.2, 0.8)
