@@ -146,7 +146,7 @@ async def serve(
 ) -> None:
     """Run handlers until the parent says to leave."""
     telling = Telling.read(os.environ)
-    spans = tracing.set_up(telling, os.environ)
+    spans = tracing.set_up(telling, os.environ, with_handlers=True)
     runner = Runner(
         slots=slots,
         handlers=HANDLERS,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
 from tq_worker import endings
 from tq_worker.clock import boottime_s
+from tq_worker.events import What
 from tq_worker.leases import Lease, Stop
 from tq_worker.pace import Pace
 from tq_worker.process import End, HandlerProcess
@@ -118,7 +119,7 @@ class Custody:
         lease.kill_at_s = min(lease.kill_at_s, boottime_s() + grace_s)
         lease.process.stop(lease, why.value)
         level = logging.WARNING if why in {Stop.LEASE_LOST, Stop.LEASE_OVER} else logging.INFO
-        _logger.log(level, "handler is stopped", extra={**_facts(lease), "why": why.value})
+        _logger.log(level, What.STOPPED.value, extra={**_facts(lease), "why": why.value})
 
     def release(self, leases: Iterable[Lease], reason: str) -> None:
         """Give back tasks that no process was given."""
@@ -201,13 +202,13 @@ class Custody:
         if report.HasField("fail"):
             self._stats.failed[kind] += 1
             error = report.fail.error.partition("\n")[0]
-            _logger.info("attempt failed", extra={**_facts(lease), "error": error})
+            _logger.info(What.FAILED.value, extra={**_facts(lease), "error": error})
         else:
             completed = report.HasField("complete")
             (self._stats.completed if completed else self._stats.released)[kind] += 1
             if self._log_tasks:
-                how = "completed" if completed else "released"
-                _logger.info("attempt %s", how, extra=_facts(lease))
+                what = What.COMPLETED if completed else What.RELEASED
+                _logger.info(what.value, extra=_facts(lease))
         if self._tracing is not None and lease.reporting is None:
             lease.reporting = self._tracing.report(lease)
         self._reports.add(report)

@@ -15,6 +15,7 @@ from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
 from tq_worker import endings, signatures, typed
 from tq_worker.clock import boottime_s
 from tq_worker.context import TaskContext
+from tq_worker.events import What
 from tq_worker.leases import EXIT_BEFORE
 from tq_worker.outbox import Outbox
 from tq_worker.progress import Progress
@@ -235,7 +236,7 @@ class Runner:
                 "attempt": claimed.attempt,
                 "token": attempt.token,
             }
-            _logger.info("attempt started", extra=facts)
+            _logger.info(What.STARTED.value, extra=facts)
         return span
 
     def _ended_by(

@@ -26,8 +26,8 @@ FLUSH_S = 1.0
 _W3C = TraceContextTextMapPropagator()
 
 
-def export_to(endpoint: str, ratio: float | None) -> Tracing:
-    """Record spans and send them to a collector, those of handlers, too."""
+def export_to(endpoint: str, ratio: float | None, *, with_handlers: bool) -> Tracing:
+    """Record spans and send them to a collector, those of handlers in this process, too."""
     # Only where they are exported: handlers with a provider of their own need no more than the API.
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
@@ -49,7 +49,8 @@ def export_to(endpoint: str, ratio: float | None) -> Tracing:
     if "://" not in endpoint:
         endpoint = f"http://{endpoint}"
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
-    trace.set_tracer_provider(provider)
+    if with_handlers:
+        trace.set_tracer_provider(provider)
     return Tracing(provider)
 
 

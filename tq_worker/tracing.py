@@ -70,13 +70,15 @@ def installed() -> bool:
         return False
 
 
-def set_up(telling: Telling, environment: Mapping[str, str]) -> Tracing | None:
+def set_up(
+    telling: Telling, environment: Mapping[str, str], *, with_handlers: bool = False
+) -> Tracing | None:
     """Begin to record traces; None where nobody asked for any.
 
-    Handlers that have set up OpenTelemetry themselves by now keep their own: what is recorded goes
-    where they send it.
+    Where handlers run, what they record goes the same way, unless they have set up OpenTelemetry
+    themselves by now: then what is recorded here goes theirs.
     """
-    if (own := _of_handlers()) is not None:
+    if with_handlers and (own := _of_handlers()) is not None:
         return own
     standard = next(filter(None, map(environment.get, STANDARD_ENDPOINTS)), None)
     endpoint = telling.otlp_endpoint or standard
@@ -87,7 +89,7 @@ def set_up(telling: Telling, environment: Mapping[str, str]) -> Tracing | None:
         return None
     from tq_worker import spans  # noqa: PLC0415 - imports OpenTelemetry
 
-    return spans.export_to(endpoint, telling.ratio)
+    return spans.export_to(endpoint, telling.ratio, with_handlers=with_handlers)
 
 
 def active_ids() -> dict[str, str]:

@@ -11,6 +11,7 @@ import pytest
 from tests.worker.fake_broker import FakeBroker
 from tq_client import AsyncClient
 from tq_worker.link import Link
+from tq_worker.tracing import Telling
 from tq_worker.worker import Leaving, Worker, WorkerOptions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,6 +120,7 @@ async def start_worker(broker: FakeBroker) -> AsyncIterator[StartWorker]:
         memory_bytes_max: int | None = None,
         reload: bool = False,
         metrics_listen: tuple[str, int] | None = None,
+        telling: Telling | None = None,
     ) -> WorkerRun:
         link = Link(lambda: AsyncClient([broker.address]))
         links.append(link)
@@ -137,6 +139,7 @@ async def start_worker(broker: FakeBroker) -> AsyncIterator[StartWorker]:
             memory_bytes_max=memory_bytes_max,
             reload=reload,
             metrics_listen=metrics_listen,
+            telling=telling or Telling(),
         )
         worker = Worker(options, link, link.reconnect)
         run = WorkerRun(worker, asyncio.ensure_future(worker.run()))

@@ -128,6 +128,7 @@ class FakeBroker(WorkerServiceServicer):
         timeout_s: float | None = None,
         max_attempts: int = 5,
         labels: dict[str, str] | None = None,
+        traceparent: str = "00-trace",
     ) -> list[str]:
         """Add tasks and return their ids."""
         ids = []
@@ -140,7 +141,7 @@ class FakeBroker(WorkerServiceServicer):
                 max_attempts=max_attempts,
                 content_type="text/plain",
                 labels=labels or {},
-                traceparent="00-trace",
+                traceparent=traceparent,
             )
             if timeout_s is not None:
                 spec.timeout.FromMilliseconds(round(timeout_s * 1000))
