@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import sys
+from importlib import metadata
 
 import pytest
 from opentelemetry import trace
@@ -32,6 +34,16 @@ def no_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(telemetry, "spans", raising=False)
     monkeypatch.delitem(sys.modules, "tq_cluster.telemetry.spans", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
+
+
+def test_the_extra_that_is_named_brings_what_exports_traces() -> None:
+    brought = [each for each in metadata.requires("tq") or () if "'otel'" in each.replace('"', "'")]
+
+    assert {re.split(r"[^a-z-]", each)[0] for each in brought} == {
+        "opentelemetry-api",
+        "opentelemetry-exporter-otlp-proto-grpc",
+        "opentelemetry-sdk",
+    }
 
 
 async def test_nobody_is_sent_traces_unless_somebody_was_named() -> None:

@@ -143,6 +143,9 @@ BY_ANOTHER_TEST = {
     "pip wheel .": (
         "tests/project/test_build.py::test_a_wheel_of_a_bare_checkout_carries_the_generated_package"
     ),
+    "pip install 'tq[otel]'": (
+        "tests/test_tracing.py::test_the_extra_that_is_named_brings_what_exports_traces"
+    ),
     "python3 -m venv /opt/tq": (
         "tests/deploy/test_units.py::test_the_broker_unit_runs_commands_that_exist"
     ),

@@ -1,6 +1,6 @@
 """The spans that a broker records: of calls, and of what they did to the tasks of each trace.
 
-Recording one costs 25 to 50 microseconds of the event loop, and sending them is a thread's business.
+Recording one costs 25 to 50 microseconds of the event loop; sending them is a thread's business.
 """
 
 from __future__ import annotations
