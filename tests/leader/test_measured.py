@@ -133,7 +133,7 @@ async def test_only_the_leader_says_what_queues_hold_and_who_works(bench: Measur
     assert (depth("pending", "192-255"), depth("pending", "0-63")) == (1, 1)
     assert (depth("running", "192-255"), depth("running", "0-63")) == (1, None)
     assert bench.sample("tq_queue_workers", queue="q") == bench.sample("tq_workers") == 1
-    assert (bench.sample("tq_worker_slots"), bench.sample("tq_worker_slots_busy")) == (8, 1)
+    assert (bench.sample("tq_workers_slots"), bench.sample("tq_workers_slots_busy")) == (8, 1)
     assert bench.sample("tq_leases") == 1
     assert bench.sample("tq_queue_paused", queue="idle") == 1
     assert bench.sample("tq_queue_head_age_seconds", queue="q") is not None

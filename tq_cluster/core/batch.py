@@ -68,9 +68,16 @@ class Queue:
 
     def moved(self, number: int, row: state_pb2.TaskRow, before: states.State) -> None:
         """Note that a task of it came to where its row says."""
-        self.tally.moved(number, row.type_digest, before, row.state)
+        after = row.state
+        move = (row.type_digest, before, after)
+        moves = self.tally.moves
+        if move in moves:
+            moves[move] += 1
+        else:
+            moves[move] = 1
+            self.tally.examples[row.type_digest] = number
         if band := row.priority >> BAND_SHIFT:
-            self._shift(band, before, row.state)
+            self._shift(band, before, after)
 
     def _shift(self, band: int, before: states.State, after: states.State) -> None:
         """Let a task's move count in its band, one of the upper ones."""

@@ -44,17 +44,6 @@ class Tally:
         self.dead_letters: dict[task_pb2.FailureReason.ValueType, int] = {}
         self.leases_expired = 0
 
-    def moved(
-        self, number: int, type_digest: int, before: states.State, after: states.State
-    ) -> None:
-        """Count one task that moved."""
-        move = (type_digest, before, after)
-        try:
-            self.moves[move] += 1
-        except KeyError:
-            self.moves[move] = 1
-            self.examples[type_digest] = number
-
     def ended(self, state: states.State, lasted_ms: int, attempts: int) -> None:
         """Note how long a task took to its end, and how many attempts."""
         self.lasted_ms[state].append(lasted_ms)

@@ -129,8 +129,8 @@ class QueueMetrics(Collector):
                 "queue",
             ),
             "workers": family("tq_workers", "Workers that claim now or did within a minute."),
-            "slots": family("tq_worker_slots", "Tasks that these workers can run at a time."),
-            "slots_busy": family("tq_worker_slots_busy", "Tasks that these workers run."),
+            "slots": family("tq_workers_slots", "Tasks that these workers can run at a time."),
+            "slots_busy": family("tq_workers_slots_busy", "Tasks that these workers run."),
             "leases": family("tq_leases", "Leases that stand."),
         }
 
