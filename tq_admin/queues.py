@@ -184,5 +184,5 @@ def _settings_pairs(data: Plain) -> list[tuple[str, object]]:
     return [
         ("ordering", "STRICT (default)" if ordering == "UNSPECIFIED" else ordering),
         ("aging", settings.get("aging")),
-        ("paused", "paused" if settings.get("paused") else "no"),
+        ("paused", "yes" if settings.get("paused") else "no"),
     ]
