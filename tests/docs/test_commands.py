@@ -21,7 +21,7 @@ from tq_client import Client
 ON_THE_CLUSTER = {
     "tq-admin cluster-status": "tq-admin cluster-status",
     "tq-admin submit default echo --payload hello --wait": (
-        "tq-admin submit demo greet --payload hello --wait"
+        'tq-admin submit demo greet --payload {"name":"ann"} --wait'
     ),
     "tq-admin submit QUEUE TYPE": "tq-admin submit mail letter",
     "tq-admin status TASK_ID": "tq-admin status waits-1",
@@ -303,7 +303,7 @@ def test_the_caller_of_the_readme_prints_what_its_handler_returned(reader: Reade
 
     ended = reader.type("python caller.py")
 
-    assert ended.stdout == "hello world, attempt 1\n", ended.stderr
+    assert ended.stdout == "hello world\n['hello ann', 'hello bob']\n", ended.stderr
 
 
 @pytest.mark.cluster
@@ -345,7 +345,7 @@ def test_typed_tasks_are_checked_run_and_called_as_the_document_says(reader: Rea
     called = reader.type("python calls.py")
     ended = worker.stop()
 
-    assert re.search(r"^resize +thread +images$", checked.stdout, re.MULTILINE), checked.stdout
+    assert re.search(r"^resize +thread +images ", checked.stdout, re.MULTILINE), checked.stdout
     assert called.stdout == (
         "Thumbnail(path='a.png.200', width=200) ['b.png.50', 'c.png.50'] 100\n"
     ), called.stderr
