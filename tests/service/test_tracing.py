@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
@@ -219,14 +219,9 @@ async def test_a_refused_call_is_an_error_of_its_span(spans: Spans, tracing: Tra
 async def test_a_collector_that_is_gone_does_not_hold_a_node_up(
     spans: Spans, tracing: Tracing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stuck = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    stuck = threading.Event()
     monkeypatch.setattr("tq_cluster.telemetry.spans.FLUSH_S", 0.01)
-    monkeypatch.setattr(
-        spans.provider,
-        "shutdown",
-        lambda: asyncio.run_coroutine_threadsafe(stuck.wait(), loop).result(),
-    )
+    monkeypatch.setattr(spans.provider, "shutdown", stuck.wait)
 
     await tracing.close()
 
