@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import psutil
 
-SAMPLE_S = 2.0
+SAMPLE_S = 5.0
 """Looking through all processes takes some milliseconds: not done more often than this."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 BACKOFF_MS = 100
@@ -22,6 +23,7 @@ class NaiveTask:
     max_attempts: int
     expire_ms: int | None
     retention_ms: int
+    type: str = "work"
     state: str = "PENDING"
     failure: str = ""
     attempts: int = 0
@@ -63,11 +65,19 @@ class NaiveQueue:
         self.tasks.append(task)
         return True
 
-    def next_up(self, most: int) -> list[NaiveTask]:
-        """What a claim of so many tasks has to get."""
+    def next_up(
+        self, most: int, types: Sequence[str] = (), except_types: Sequence[str] = ()
+    ) -> list[NaiveTask]:
+        """What a claim of so many tasks, of these types alone or of none of those, has to get."""
         if self.paused:
             return []
-        ready = [task for task in self.tasks if task.state == "PENDING"]
+        ready = [
+            task
+            for task in self.tasks
+            if task.state == "PENDING"
+            and (not types or task.type in types)
+            and task.type not in except_types
+        ]
         if self.aging_ms is None:
             ready.sort(key=lambda task: (-task.priority, task.due_ms))
         else:

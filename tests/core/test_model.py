@@ -25,6 +25,7 @@ from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_
 from tq_cluster.core.operations import Refused
 
 Settings = queue_service_pb2.QueueSettings
+Choice = tuple[tuple[str, ...], tuple[str, ...]]
 RETENTION_MS = 3_000
 REQUEST_WINDOW_MS = 500_000
 
@@ -34,8 +35,13 @@ plans = st.fixed_dictionaries(
         "delay_ms": st.sampled_from([0, 0, 0, 40, 400]),
         "max_attempts": st.integers(1, 3),
         "expire_in_ms": st.sampled_from([None, None, None, 50, 500]),
+        "task_type": st.sampled_from(["work", "work", "play"]),
     }
 )
+choices = st.sampled_from(
+    [((), ())] * 4 + [(("play",), ()), ((), ("work",)), ((), ("play",)), (("work",), ("work",))]
+)
+"""Which types a claim names and leaves out; mostly it takes all."""
 
 
 class QueueAgainstNaiveQueue(RuleBasedStateMachine):
@@ -50,14 +56,14 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
         """Every lease ever granted, live or not."""
         self.named = 0
         self.submits: dict[str, tuple[int, list[task_pb2.TaskSpec], list[str]]] = {}
-        self.claims: dict[str, tuple[int, int, list[Claimed]]] = {}
+        self.claims: dict[str, tuple[int, int, Choice, list[Claimed]]] = {}
         self.purges = (0, "")
         """How many tasks had ever been submitted when the last purge began, and its page token."""
 
     # ---------------------------------------------------------------- moves
 
     @rule(batch=st.lists(plans, min_size=1, max_size=4), repeatable=st.booleans())
-    def submit(self, batch: list[dict[str, int | None]], *, repeatable: bool) -> None:
+    def submit(self, batch: list[dict[str, int | str | None]], *, repeatable: bool) -> None:
         specs = [self._spec(**plan) for plan in batch]  # type: ignore[arg-type]  # as the strategy has it
         request_id = f"submit-{self.named}" if repeatable else ""
         ids = self.queue.submitted(*specs, request_id=request_id)
@@ -81,12 +87,15 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
         reply = replied(outcome, task_service_pb2.SubmitResponse)
         assert reply.results[0].HasField("error")
 
-    @rule(most=st.integers(1, 4), repeatable=st.booleans())
-    def claim(self, most: int, *, repeatable: bool) -> None:
+    @rule(most=st.integers(1, 4), choice=choices, repeatable=st.booleans())
+    def claim(self, most: int, choice: Choice, *, repeatable: bool) -> None:
         request_id = f"claim-{self.named}" if repeatable else ""
         self.named += 1
-        expected = self.naive.next_up(most)
-        outcome = self.queue.claim(most, request_id=request_id)
+        types, except_types = choice
+        expected = self.naive.next_up(most, types, except_types)
+        outcome = self.queue.claim(
+            most, request_id=request_id, types=types, except_types=except_types
+        )
         tasks = list(replied(outcome, worker_service_pb2.ClaimResponse).tasks)
         assert [each.spec.task_id for each in tasks] == [task.id for task in expected]
         for claimed, task in zip(tasks, expected, strict=True):
@@ -95,18 +104,19 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
             assert claimed.attempt == task.attempts
             self.given.append(claimed)
         if repeatable and tasks:
-            self.claims[request_id] = (self.queue.now_ms, most, tasks)
+            self.claims[request_id] = (self.queue.now_ms, most, choice, tasks)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
     def repeat_a_claim(self, data: st.DataObject) -> None:
         request_id = data.draw(st.sampled_from(sorted(self.claims)))
-        first_ms, most, first = self.claims[request_id]
+        first_ms, most, (types, except_types), first = self.claims[request_id]
         if self.queue.now_ms - first_ms >= REQUEST_WINDOW_MS:
             return
-        reply = replied(
-            self.queue.claim(most, request_id=request_id), worker_service_pb2.ClaimResponse
+        outcome = self.queue.claim(
+            most, request_id=request_id, types=types, except_types=except_types
         )
+        reply = replied(outcome, worker_service_pb2.ClaimResponse)
         kept = [each for each in first if self._is_live(each)]
         assert [each.token for each in reply.tasks] == [each.token for each in kept]
         lost = [each.spec.task_id for each in first if not self._is_live(each)]
@@ -254,7 +264,12 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
         self.purges = (last, reply.next_page_token)
 
     def _spec(
-        self, priority: int, delay_ms: int, max_attempts: int, expire_in_ms: int | None
+        self,
+        priority: int,
+        delay_ms: int,
+        max_attempts: int,
+        expire_in_ms: int | None,
+        task_type: str,
     ) -> task_pb2.TaskSpec:
         """A task for both queues, given to the naive one."""
         self.named += 1
@@ -266,10 +281,12 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
             max_attempts=max_attempts,
             expire_ms=None if expire_in_ms is None else now_ms + expire_in_ms,
             retention_ms=RETENTION_MS,
+            type=task_type,
         )
         assert self.naive.submit(task)
         return spec(
             task_id=task.id,
+            type=task_type,
             priority=priority,
             run_at=instant(task.due_ms),
             max_attempts=max_attempts,

@@ -98,6 +98,8 @@ async def test_everything_wrong_with_the_command_line_is_said_at_once(run: Run) 
         *("--queues", "a b,ok", "--concurrency", "0", "--processes", "x"),
         *("--lease", "1day", "--drain-timeout", "2days", "--log-format", "xml"),
         *("--address", "nowhere,h:99999", "--worker-id", ""),
+        *("--process-slots", "0", "--limit", "resize", "--max-tasks-per-child", "0"),
+        *("--max-memory-per-child", "1GB", "--deaf-after", "1s", "--metrics-listen", "here"),
         handlers="no-module",
     )
 
@@ -109,6 +111,10 @@ async def test_everything_wrong_with_the_command_line_is_said_at_once(run: Run) 
         "tq-worker: --queues: 'a b' is not allowed: 1 to 128 characters of A-Z a-z 0-9 . _ -",
         "tq-worker: --concurrency '0': must be a whole number from 1 to 1000",
         "tq-worker: --processes 'x': must be a whole number from 1 to 64",
+        "tq-worker: --process-slots '0': must be a whole number from 1 to 64",
+        "tq-worker: --max-tasks-per-child '0': must be a whole number from 1 to 1000000000",
+        "tq-worker: --max-memory-per-child '1GB': must be a whole number from 1 to 1000000",
+        "tq-worker: --metrics-listen: 'here' is not an address: must be host:port",
         "tq-worker: --address: 'nowhere' is not an address: must be host:port",
         "tq-worker: --address: 'h:99999' is not an address: must be host:port",
         "tq-worker: --lease '1day': must be a time like 500ms, 30s, 5m or 1h, from 1 s to 3600 s",
@@ -116,8 +122,13 @@ async def test_everything_wrong_with_the_command_line_is_said_at_once(run: Run) 
             "tq-worker: --drain-timeout '2days': must be a time like 500ms, 30s, 5m or 1h, "
             "from 0 s to 86400 s"
         ),
+        (
+            "tq-worker: --deaf-after '1s': must be a time like 500ms, 30s, 5m or 1h, "
+            "from 2 s to 3600 s"
+        ),
         "tq-worker: --worker-id: 0 characters; 1 to 200 are allowed",
         "tq-worker: --log-format 'xml': must be text or json",
+        "tq-worker: --limit 'resize': must be TYPE=N, N from 1 to 1000",
     ]
 
 

@@ -31,9 +31,8 @@ _START_TAG: Final = 0
 _STRICT_AGING_MS: Final = 1 << 48
 """Longer than any wait: one step of priority is worth more than any difference in due times."""
 
-PASSED_MAX: Final = 2_000
-"""Of each sorted run a claim passes at most so many tasks that it does not want: some milliseconds.
-"""
+PASSED_MAX: Final = 1_000
+"""Of each sorted run a claim passes at most so many tasks that it does not want."""
 
 Wanted = Callable[[bytes], bool]
 """Whether a task may be wanted, by what READY holds of its type."""
