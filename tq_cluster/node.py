@@ -30,6 +30,7 @@ from tq_cluster.leader.hooks import LeaderHooks
 from tq_cluster.leader.leader import Formation, Leader
 from tq_cluster.raft.door import Role
 from tq_cluster.raft.replica import Replica
+from tq_cluster.raft.shrinking import Shrinking
 from tq_cluster.raft.startup import NodeData, open_data
 from tq_cluster.raft.state_files import StateFiles
 from tq_cluster.raft.syncer import ThreadSyncer
@@ -134,6 +135,12 @@ class Node:
         counting = Counting(
             view=self._store.view, tasks=self.metrics.tasks, queues=self.metrics.queues
         )
+        self._shrinking = Shrinking(
+            store=self._store,
+            states=self._data.states,
+            journal=self._data.journal,
+            loop=self._loop,
+        )
         self.leader = Leader(
             log=self.replica,
             state=self._store,
@@ -214,6 +221,7 @@ class Node:
         self._stop_metrics()
         self.leader.stop()
         await self.replica.stop()
+        self._shrinking.stop()
         self._store.commit()
         self._store.close()
         self._data.journal.close()
@@ -233,6 +241,8 @@ class Node:
                 spent_s = self._loop.time() - started_s
                 self.metrics.state_committed(spent_s)
                 self.disk.took("state commit", spent_s)
+            role = self.replica.status().role
+            self._shrinking.tick(may_begin=role in {Role.LEADER, Role.FOLLOWER})
             if self._config.metrics_listen is not None:
                 self._look_round()
         except OSError as error:

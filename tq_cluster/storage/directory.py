@@ -7,6 +7,7 @@ the journal has been brought in line with it.
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from dataclasses import dataclass
@@ -65,9 +66,14 @@ class StateDirectory:
     def next_path(self) -> Path:
         """Where the next state is to be built; nothing is there."""
         taken = [int(path.name.removeprefix("state-")) for path in self._states()]
-        path = self.root / f"state-{max(taken, default=0) + 1}"
-        path.mkdir()
-        return path
+        for number in itertools.count(max(taken, default=0) + 1):
+            path = self.root / f"state-{number}"
+            try:
+                path.mkdir()
+            except FileExistsError:  # another thread builds one, too
+                continue
+            return path
+        raise AssertionError("numbers do not end")
 
     def switch(self, path: Path, installed: AppliedAt) -> None:
         """Make the state in ``path``, complete and on disk, the current one. Durable on return."""

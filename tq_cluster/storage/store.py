@@ -199,6 +199,19 @@ class Store:
         """How much of the file is in use, free pages inside it included."""
         return (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
 
+    def free_bytes(self) -> int:
+        """How much of ``used_bytes`` holds nothing; as slow as looking at every table."""
+        stats = [self._txn.stat(table) for table in self._tables]
+        pages = sum(
+            stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats
+        )
+        return max(0, self.used_bytes() - pages * self._env.stat()["psize"])
+
+    @property
+    def being_copied(self) -> bool:
+        """Whether another thread reads all of it now: closing would have to wait."""
+        return self._copying.locked()
+
     def copy_to(self, file: int) -> None:
         """Write the state of the last commit to a file descriptor, in another thread.
 
