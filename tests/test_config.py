@@ -111,6 +111,36 @@ log: {level: loud}
     }
 
 
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"TQ_OTLP_ENDPOINT": "collector"}, "must be host:port, such as 127.0.0.1:7001"),
+        ({"TQ_OTLP_ENDPOINT": "ftp://collector:1"}, "must be host:port"),
+        ({"TQ_TRACING_RATIO": "2"}, "less than or equal to 1"),
+        ({"TQ_TRACING_RATIO": "few"}, "valid number"),
+        ({"TQ_LOG_TASKS": "sometimes"}, "valid boolean"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_traces_and_task_lines_is_said(
+    tmp_path: Path, given: dict[str, str], problem: str
+) -> None:
+    [said] = mistakes_in(write(tmp_path, GOOD), **given).values()
+
+    assert problem in said
+
+
+def test_traces_and_task_lines_are_off_unless_told(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+
+    told = {"TQ_OTLP_ENDPOINT": "https://c:4317/", "TQ_TRACING_RATIO": "0.1", "TQ_LOG_TASKS": "1"}
+
+    silent, telling = config.load(path, {}, {}), config.load(path, told, {})
+    assert (silent.tracing.otlp_endpoint, silent.log.tasks) == (None, False)
+    assert telling.tracing == config.Tracing(otlp_endpoint="https://c:4317/", ratio=0.1)
+    assert telling.log.tasks
+
+
 def test_a_mistake_names_where_its_value_came_from(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
 

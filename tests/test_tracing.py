@@ -13,10 +13,11 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
+from tests.collector import collecting
 from tests.test_telemetry import root_logger
 from tq_cluster import telemetry
 from tq_cluster.errors import StartError
-from tq_cluster.telemetry import logs, tracing
+from tq_cluster.telemetry import logs, spans, tracing
 from tq_cluster.telemetry.spans import Tracing
 
 __all__ = ["root_logger"]
@@ -53,6 +54,25 @@ async def test_nobody_is_sent_traces_unless_somebody_was_named() -> None:
     for named in (set_up(NOWHERE), set_up(OTEL_EXPORTER_OTLP_ENDPOINT=NOWHERE)):
         assert named is not None
         await named.close()
+
+
+async def test_the_ratio_is_for_traces_that_begin_here_and_the_environment_names_the_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "orders-queue")
+    submit = ("Submit", "/tq.v1.TaskService/Submit")
+    elsewhere = f"00-{'1' * 32}-{'2' * 16}-01"
+    with collecting() as collector:
+        none = spans.export_to(collector.address, ratio=0.0, node_id="n1")
+        with none.call(*submit, "", repr) as begun:
+            assert begun == ""
+        with none.call(*submit, elsewhere, repr) as joined:
+            assert joined.startswith(f"00-{'1' * 32}-")
+            assert joined != elsewhere
+        await none.close()
+
+        [span] = collector.spans()
+    assert (span.service, span.parent_id) == ("orders-queue", "2" * 16)
 
 
 @pytest.mark.usefixtures("no_opentelemetry")

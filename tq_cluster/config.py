@@ -93,7 +93,10 @@ def _address(value: str) -> str:
 
 
 def _endpoint(value: str) -> str:
-    split_address(value.removeprefix("http://").removeprefix("https://").removesuffix("/"))
+    address = value.removeprefix("http://").removeprefix("https://").removesuffix("/")
+    if "/" in address:
+        raise ValueError("must be host:port, with nothing, http:// or https:// before it")
+    split_address(address)
     return value
 
 
