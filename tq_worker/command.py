@@ -29,6 +29,9 @@ def main() -> None:
         command = read(arguments, os.environ)
         logs.configure(command.worker.log_format)
         os.environ |= command.worker.telling.environment()
+        if command.worker.reload:
+            # Compiled code is told by the second: two changes within one would look the same.
+            os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         code = asyncio.run(run(command))
     except UsageError as error:
         complain(error.problems)
@@ -70,7 +73,7 @@ async def run(command: CommandLine) -> int:
 
 async def _changed(worker: Worker, left: asyncio.Event) -> bool:
     """Wait for a change of a handler's file; False if told to leave before."""
-    changing = asyncio.ensure_future(Changes(worker.sources).next())
+    changing = asyncio.ensure_future(Changes(worker.sources, worker.made_ns).next())
     leaving = asyncio.ensure_future(left.wait())
     done, waiting = await asyncio.wait([changing, leaving], return_when=asyncio.FIRST_COMPLETED)
     for each in waiting:

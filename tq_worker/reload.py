@@ -11,14 +11,19 @@ SETTLE_S = 0.1
 """An editor may write a file in pieces: they have to stay the same for so long."""
 
 Stamp = tuple[int, int]
+"""When it was written, and how long it is."""
+_ABSENT: Stamp = (0, 0)
 
 
 class Changes:
     """Watches the files that ``files`` names at the moment."""
 
-    def __init__(self, files: Callable[[], Iterable[str]]) -> None:
+    def __init__(self, files: Callable[[], Iterable[str]], since_ns: int) -> None:
+        """``since_ns`` is when they began to be read: what was written later has changed."""
         self._files = files
-        self._seen = self._look()
+        self._seen: Mapping[str, Stamp] = {
+            name: stamp if stamp[0] < since_ns else _ABSENT for name, stamp in self._look().items()
+        }
 
     async def next(self) -> list[str]:
         """Return which files were written, made or removed since the last call, once some were."""
@@ -41,7 +46,7 @@ class Changes:
     def _since(self, now: Mapping[str, Stamp]) -> list[str]:
         return [name for name, stamp in now.items() if self._seen.get(name, stamp) != stamp]
 
-    def _look(self) -> Mapping[str, Stamp]:
+    def _look(self) -> dict[str, Stamp]:
         return {name: _stamp(name) for name in self._files()}
 
 
@@ -49,5 +54,5 @@ def _stamp(name: str) -> Stamp:
     try:
         found = Path(name).stat()
     except OSError:
-        return (0, 0)
+        return _ABSENT
     return (found.st_mtime_ns, found.st_size)

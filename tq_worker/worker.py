@@ -6,6 +6,7 @@ import asyncio
 import enum
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,6 +99,7 @@ class Worker:
         reconnect: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """``reconnect`` has ``broker`` use new connections; None: it cannot."""
+        self.made_ns = time.time_ns()
         self._options = options
         self._stats = Stats()
         self._contact = Contact(asyncio.get_running_loop().time)
@@ -312,7 +314,7 @@ class Worker:
                     each.result()  # raises what ended it: a loop has no other end
 
     async def _watch_files(self) -> None:
-        changes = Changes(self.sources)
+        changes = Changes(self.sources, self.made_ns)
         while True:
             changed = await changes.next()
             _logger.info("files have changed: handlers are loaded anew", extra={"files": changed})

@@ -288,3 +288,43 @@ async def test_an_idle_worker_is_small(broker: FakeBroker, run: Run) -> None:
 
     assert parent_bytes < 60_000_000
     assert parent_bytes + child_bytes < 100_000_000
+
+
+async def test_a_worker_started_with_broken_code_waits_for_it_to_be_mended_if_it_reloads(
+    broker: FakeBroker, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}:{tmp_path}")
+    code = tmp_path / "broken.py"
+    code.write_text("from tq_worker import task\n\n@task('late'\n")
+    process = await run("--reload", handlers="broken")
+    assert process.stderr is not None
+    said = b""
+    while b"waiting for the next change" not in said:
+        line = await process.stderr.readline()
+        assert line, said
+        said += line
+
+    code.write_text("from tq_worker import task\n\n@task('late')\nasync def late(p, c): ...\n")
+
+    [task] = await broker.until_ended(await broker.submit("late"))
+    assert task.state == "COMPLETED"
+    assert b"tq-worker: --handlers broken: cannot be imported: SyntaxError: " in said
+    process.terminate()
+    assert "Traceback" not in said.decode() + await output_of(process)
+    assert process.returncode == 0
+
+
+async def test_a_worker_that_waits_for_code_to_be_mended_leaves_when_told_to(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}:{tmp_path}")
+    (tmp_path / "broken.py").write_text("x = = 1\n")
+    process = await run("--reload", handlers="broken")
+    assert process.stderr is not None
+    while b"waiting for the next change" not in (line := await process.stderr.readline()):
+        assert line, "it ended without a word"
+
+    process.send_signal(signal.SIGINT)
+
+    assert "Traceback" not in await output_of(process)
+    assert process.returncode == 2

@@ -10,6 +10,7 @@ import pytest
 
 from tests.worker.conftest import SAMPLES, Facts, StartWorker
 from tests.worker.fake_broker import FakeBroker
+from tq_worker.reload import Changes
 
 ANSWERS = """
 from tq_worker import task
@@ -108,3 +109,18 @@ async def test_a_new_type_gets_its_process_and_its_limit(
 
     assert task.result == b"more"
     assert len(run.pids()) == 2
+
+
+async def test_what_was_written_while_the_handlers_were_loaded_is_a_change(
+    tmp_path: Path,
+) -> None:
+    old, new = tmp_path / "old.py", tmp_path / "new.py"
+    for path in (old, new):
+        path.touch()
+    began_ns = 1_000_000_000 * 1_000
+    os.utime(old, ns=(began_ns - 1, began_ns - 1))
+    os.utime(new, ns=(began_ns + 1, began_ns + 1))
+
+    changes = Changes(lambda: [str(old), str(new)], began_ns)
+
+    assert await changes.next() == [str(new)]
