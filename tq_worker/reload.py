@@ -38,7 +38,7 @@ class Changes:
             if changed:
                 return sorted(changed)
 
-    async def _settled(self, before: Mapping[str, Stamp]) -> Mapping[str, Stamp] | None:
+    async def _settled(self, before: Mapping[str, Stamp]) -> dict[str, Stamp] | None:
         await asyncio.sleep(SETTLE_S)
         now = self._look()
         return None if now == before else now
