@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -30,6 +30,8 @@ class Arena:
 
     cluster: Cluster
     load: Load
+    addresses: Sequence[str]
+    """Where clients are to call the nodes."""
     happenings: list[Happening] = field(default_factory=list)
     accusations: list[Violation] = field(default_factory=list)
     tell: Callable[[str], None] | None = None

@@ -79,15 +79,15 @@ class Cluster(ABC):
 
     @abstractmethod
     async def freeze(self, *node_ids: str) -> None:
-        """Stop these nodes in their tracks; every connection stays open."""
+        """Stop these nodes in their tracks, those that run; every connection stays open."""
 
     @abstractmethod
     async def thaw(self, *node_ids: str) -> None:
-        """Let frozen nodes go on."""
+        """Let these go on, those that are frozen."""
 
     @abstractmethod
     async def revive(self, *node_ids: str) -> None:
-        """Start nodes that are down on the data they left; it returns before they answer."""
+        """Start those of them that are down, on the data they left; they may not answer yet."""
 
     @abstractmethod
     async def shut_down(self, node_id: str) -> int | None:

@@ -40,7 +40,7 @@ async def conduct(plan: Plan, out: Path, tell: Callable[[str], None]) -> Result:
             result.report = f"{plan.run_name}.html"
             page.write(out / result.report, played, result)
             if not result.well:
-                _keep_logs(folder, out / f"{plan.run_name}-logs")
+                _keep_evidence(folder, played.ledger, out / f"{plan.run_name}-evidence")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     result.append_to(out)
@@ -94,9 +94,10 @@ def _created(ledger: Ledger) -> dict[str, list[str]]:
     }
 
 
-def _keep_logs(folder: Path, kept: Path) -> None:
-    """Save what the nodes logged: their folder goes."""
+def _keep_evidence(folder: Path, ledger: Ledger, kept: Path) -> None:
+    """Save what the nodes logged, whose folder goes, and every call."""
     kept.mkdir(parents=True, exist_ok=True)
+    (kept / "calls.txt").write_text("".join(f"{call}\n" for call in ledger.calls))
     for path in folder.rglob("*.log"):
         if path.parent.name != "journal" and path.is_file():
             shutil.copy(path, kept / path.name)

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from chaos.cluster import Cluster
@@ -137,24 +137,28 @@ class ContainerCluster(Cluster):
 
     async def crash(self, *node_ids: str) -> None:
         """Kill the containers' processes."""
-        await self._docker("kill", "--signal", "KILL", nodes=node_ids)
-        for node_id in node_ids:
+        running = [name for name in node_ids if self._nodes[name].running]
+        await self._docker("kill", "--signal", "KILL", nodes=running)
+        for node_id in running:
             self._nodes[node_id].running = self._nodes[node_id].paused = False
 
     async def freeze(self, *node_ids: str) -> None:
         """By the freezer cgroup."""
-        await self._docker("pause", nodes=node_ids)
-        for node_id in node_ids:
+        running = [name for name in node_ids if self._nodes[name].running]
+        await self._docker("pause", nodes=running)
+        for node_id in running:
             self._nodes[node_id].paused = True
 
     async def thaw(self, *node_ids: str) -> None:
-        await self._docker("unpause", nodes=node_ids)
-        for node_id in node_ids:
+        paused = [name for name in node_ids if self._nodes[name].paused]
+        await self._docker("unpause", nodes=paused)
+        for node_id in paused:
             self._nodes[node_id].paused = False
 
     async def revive(self, *node_ids: str) -> None:
-        await self._docker("start", nodes=node_ids)
-        for node_id in node_ids:
+        down = [name for name in node_ids if not self._nodes[name].running]
+        await self._docker("start", nodes=down)
+        for node_id in down:
             self._nodes[node_id].running = True
 
     async def shut_down(self, node_id: str) -> int | None:
@@ -166,7 +170,7 @@ class ContainerCluster(Cluster):
         )
         return int(inspected["State"]["ExitCode"])
 
-    async def _docker(self, *command: str, nodes: tuple[str, ...]) -> None:
+    async def _docker(self, *command: str, nodes: Sequence[str]) -> None:
         containers = [self._nodes[node_id].container_id for node_id in nodes]
         if containers:
             await asyncio.to_thread(run, "docker", *command, *containers)

@@ -130,7 +130,14 @@ class Load:
         listing = await self.client.list_all()
         self.ledger.listed(listing)
         self.ledger.counted(await self.client.list_queues())
-        known = {task.spec.task_id for task in listing} | set(self._ids)
+        told = {
+            task_id
+            for call in self.ledger.calls
+            if isinstance(call, SubmitCall)
+            for task_id in call.task_ids
+            if task_id
+        }
+        known = {task.spec.task_id for task in listing} | told
         waiting = iter(sorted(known))
 
         async def reader() -> None:

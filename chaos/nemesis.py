@@ -61,6 +61,8 @@ class Nemesis:
     )
     hold_s: ClassVar[tuple[float, float]] = (0.5, 2.0)
     """Between which lengths the time from ``inject`` to ``heal`` is drawn."""
+    alone: ClassVar[bool] = False
+    """Whether its ``inject`` needs a cluster that nothing else breaks meanwhile."""
     within_s: ClassVar[float] = 30.0
     """How soon after ``heal`` a new write has to be acknowledged and all nodes be level."""
 

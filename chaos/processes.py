@@ -87,18 +87,20 @@ class ProcessCluster(Cluster):
         self.kill(*node_ids)
 
     async def freeze(self, *node_ids: str) -> None:
-        """As ``pause``."""
+        """As ``pause``, for those that run."""
         for node_id in node_ids:
-            self.pause(node_id)
+            if self.brokers[node_id].running:
+                self.pause(node_id)
 
     async def thaw(self, *node_ids: str) -> None:
-        """As ``resume``."""
+        """As ``resume``, for those that are paused."""
         for node_id in node_ids:
-            self.resume(node_id)
+            if self.brokers[node_id].paused:
+                self.resume(node_id)
 
     async def revive(self, *node_ids: str) -> None:
-        """As ``restart``."""
-        self.restart(*node_ids)
+        """As ``restart``, for those that are down."""
+        self.restart(*(name for name in node_ids if not self.brokers[name].running))
 
     async def shut_down(self, node_id: str) -> int | None:
         """SIGTERM, and wait for the end."""

@@ -110,14 +110,14 @@ async def play(plan: Plan, folder: Path, tell: Callable[[str], None] | None = No
     run = _Run(plan, folder, tell)
     started_s = time.monotonic()
     error = ""
-    async with AsyncExitStack() as stack:
-        try:
+    try:
+        async with AsyncExitStack() as stack:
             await run.whole(stack)
-        except (FactMissingError, UnansweredError, StubRefusedError) as missing:
-            # What was promised to come did not: that is a finding, with what was seen instead.
-            run.violations.append(Violation("available", str(missing)))
-        except Exception:  # noqa: BLE001  # told as the suite's own failure, beside all that is known
-            error = traceback.format_exc()
+    except (FactMissingError, UnansweredError, StubRefusedError) as missing:
+        # What was promised to come did not: that is a finding, with what was seen instead.
+        run.violations.append(Violation("available", str(missing)))
+    except Exception:  # noqa: BLE001  # told as the suite's own failure, beside all that is known
+        error = traceback.format_exc()
     return Played(
         plan=plan,
         ledger=run.ledger,
@@ -172,7 +172,7 @@ class _Run:
             ledger=self.ledger,
             addresses=addresses,
         )
-        arena = Arena(cluster, load, self.happenings, self.violations, self._tell)
+        arena = Arena(cluster, load, addresses, self.happenings, self.violations, self._tell)
         await stack.enter_async_context(load)
         for workload in self._workloads:
             stack.push_async_callback(workload.close)
@@ -215,15 +215,26 @@ class _Run:
                 for nemesis in self._nemeses:
                     await self._strike(arena, [nemesis])
             else:
-                count = self._draw.randint(1, min(AT_ONCE_MAX, len(self._nemeses)))
-                await self._strike(arena, self._draw.sample(self._nemeses, count))
+                await self._strike(arena, self._drawn())
             if loop.time() >= until_s:
                 return
 
+    def _drawn(self) -> list[Nemesis]:
+        """One nemesis, or several that get along."""
+        first = self._draw.choice(self._nemeses)
+        others = [one for one in self._nemeses if one is not first and not one.alone]
+        if first.alone or not others:
+            return [first]
+        count = self._draw.randint(0, min(AT_ONCE_MAX - 1, len(others)))
+        return [first, *self._draw.sample(others, count)]
+
     async def _strike(self, arena: Arena, nemeses: Sequence[Nemesis]) -> None:
         """Inject, hold, heal, and wait until the cluster is well again."""
-        happenings = []
+        happenings: list[Happening] = []
         for nemesis in nemeses:
+            # On top of another only while somebody leads: a nemesis may have to find the leader.
+            if happenings and not await self._led(arena):
+                break
             began_s = arena.ledger.now_s()
             deed = await nemesis.inject(arena, self._draw)
             self.injected[nemesis.name] += 1
@@ -242,6 +253,10 @@ class _Run:
             if measured is not None:
                 self.outages.append(measured)
         await asyncio.sleep(self._draw.uniform(*QUIET_S))
+
+    async def _led(self, arena: Arena) -> bool:
+        cluster = arena.cluster
+        return len(cluster.standing) >= cluster.majority and bool(await cluster.leader_now())
 
     async def _finish(self, arena: Arena) -> None:
         closing = arena.begin("finish", Deed("no new work; every task finishes"))

@@ -35,11 +35,13 @@ class Scenario:
     """For how long faults are injected, at least; start and end come on top."""
     order: Order = Order.IN_TURN
     lease_s: float = 2.0
+    more_faults: tuple[str, ...] = ()
+    """Ids of faults that lie in the whole of it, or in its workloads, not in any one nemesis."""
     in_ci: bool = True
     """Whether the ``ci`` profile has it; ``nightly`` has all."""
 
     @property
     def faults(self) -> tuple[str, ...]:
         """The ids of every fault in it."""
-        found = {fault for make in self.nemeses for fault in make().faults}
+        found = {fault for make in self.nemeses for fault in make().faults} | {*self.more_faults}
         return tuple(sorted(found, key=lambda fault: int(fault.removeprefix("F"))))

@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc import aio
 
 from chaos.history.calls import ReadCall, SubmitCall
-from chaos.history.record import LEDGER_LABEL, ledger_label
+from chaos.history.record import LEDGER_LABEL, Ledger, ledger_label
 from chaos.stubs import Broker, StubCaller
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
 
@@ -20,6 +20,12 @@ SEND_S = 1.0
 
 class StubClient(StubCaller):
     """Submits and reads, and writes all of it into the ledger."""
+
+    def __init__(
+        self, addresses: Sequence[str], ledger: Ledger, actor: str, *, send_s: float = SEND_S
+    ) -> None:
+        super().__init__(addresses, ledger, actor)
+        self._send_s = send_s
 
     async def submit(
         self, specs: Sequence[task_pb2.TaskSpec], *, within_s: float = 30
@@ -35,7 +41,7 @@ class StubClient(StubCaller):
             request = task_service_pb2.SubmitRequest(
                 request_id=request_id, retry_age=age, tasks=specs
             )
-            reply = await broker.tasks.Submit(request, timeout=SEND_S)
+            reply = await broker.tasks.Submit(request, timeout=self._send_s)
             ids = [result.task.task_id or None for result in reply.results]
             self.ledger.submitted(call, ids)
             return ids
@@ -58,7 +64,7 @@ class StubClient(StubCaller):
         """Send one read to this very broker."""
         request = task_service_pb2.GetTaskRequest(task_id=call.task_id)
         try:
-            reply = await broker.tasks.GetTask(request, timeout=SEND_S)
+            reply = await broker.tasks.GetTask(request, timeout=self._send_s)
         except aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 self.ledger.found(call, None)

@@ -24,12 +24,17 @@ from chaos.history.record import Ledger
 from chaos.stubs import Broker, StubCaller, UnansweredError, seconds
 from tq.v1 import task_pb2, worker_service_pb2
 
+ECHO = "echo"
+"""The type of tasks whose result is their payload; any other's is its digest."""
 CLAIM_WAIT_S = 1.0
 SEND_S = 1.0
+RETRY_AFTER_S = 0.02
 
 
 def work_result(spec: task_pb2.TaskSpec) -> bytes:
     """What a task's handler returns here: anyone can tell whether a result is right."""
+    if spec.type == ECHO:
+        return spec.payload
     return hashlib.sha256(spec.payload).digest()
 
 
@@ -48,16 +53,19 @@ class Plan:
 
     work_s: float = 0.0
     first_attempt_ends: Ending = Ending.COMPLETE
+    permanent: bool = False
+    """For a failure: that no retry helps."""
 
     def payload(self, salt: str) -> bytes:
         """Encode, with something that makes it one of a kind."""
-        return f"{self.work_s} {self.first_attempt_ends.value} {salt}".encode()
+        ending = self.first_attempt_ends.value
+        return f"{self.work_s} {ending} {self.permanent:d} {salt}".encode()
 
     @classmethod
     def of(cls, payload: bytes) -> Plan:
         """Decode."""
-        work_s, ending, _ = payload.decode().split(" ", 2)
-        return cls(float(work_s), Ending(ending))
+        work_s, ending, permanent, _ = payload.decode().split(" ", 3)
+        return cls(float(work_s), Ending(ending), permanent == "1")
 
 
 class StubWorker(StubCaller):
@@ -72,8 +80,10 @@ class StubWorker(StubCaller):
         *,
         lease_s: float = 2.0,
         tasks_max: int = 8,
+        send_s: float = SEND_S,
     ) -> None:
         super().__init__(addresses, ledger, worker_id)
+        self._send_s = send_s
         self._queue = queue
         self._lease_s = lease_s
         self._tasks_max = tasks_max
@@ -116,7 +126,7 @@ class StubWorker(StubCaller):
                 request_id=request_id,
                 retry_age=age,
             )
-            reply = await broker.workers.Claim(request, timeout=wait_s + SEND_S)
+            reply = await broker.workers.Claim(request, timeout=wait_s + self._send_s)
             self.ledger.claimed(call, reply)
             return [
                 (
@@ -140,15 +150,26 @@ class StubWorker(StubCaller):
                     return task
 
     async def report(
-        self, task_id: str, token: int, ending: Ending, result: bytes = b""
+        self,
+        task_id: str,
+        token: int,
+        ending: Ending,
+        result: bytes = b"",
+        *,
+        permanent: bool = False,
+        retry_after_s: float = RETRY_AFTER_S,
     ) -> worker_service_pb2.ReportResult:
-        """Report how an attempt ended, repeated until it is answered."""
+        """Report how an attempt ended, repeated until it is answered.
+
+        ``permanent`` and ``retry_after_s`` are of a failure.
+        """
         report = worker_service_pb2.TaskReport(task_id=task_id, token=token)
         if ending is Ending.COMPLETE:
             report.complete.result = result
         elif ending is Ending.FAIL:
             report.fail.error = "failed on purpose"
-            report.fail.retry_after.FromMilliseconds(20)
+            report.fail.permanent = permanent
+            report.fail.retry_after.CopyFrom(seconds(retry_after_s))
         else:
             report.release.reason = "released on purpose"
         request = worker_service_pb2.ReportRequest(worker_id=self.actor, reports=[report])
@@ -156,7 +177,7 @@ class StubWorker(StubCaller):
         async def send(
             broker: Broker, _: Duration, call: ReportCall
         ) -> worker_service_pb2.ReportResult:
-            reply = await broker.workers.Report(request, timeout=SEND_S)
+            reply = await broker.workers.Report(request, timeout=self._send_s)
             self.ledger.reported(call, reply.results[0])
             return reply.results[0]
 
@@ -221,7 +242,9 @@ class StubWorker(StubCaller):
             del self._held[task.token]
             self._room.set()
         result = work_result(task.spec) if ending is Ending.COMPLETE else b""
-        answer = await self.report(task.spec.task_id, task.token, ending, result)
+        answer = await self.report(
+            task.spec.task_id, task.token, ending, result, permanent=plan.permanent
+        )
         if answer.status == ReportStatus.STATUS_LEASE_LOST:
             self.stale += 1
         elif ending is Ending.COMPLETE:

@@ -90,8 +90,8 @@ def _choices(ordered: Sequence[Operation], placed: int, states: States) -> list[
         if not after:
             continue
         closed = with_unseen(after)
-        if closed == states and operation.certain:
-            # It tells nothing that is not known already: placed here it is in nobody's way.
+        if closed == states and operation.only_looks:
+            # It agrees with all that may be, and nothing depends on it: here it is in nobody's way.
             return [(index, closed)]
         found.append((index, closed))
     # What was answered first is tried first, and what may never have happened last.

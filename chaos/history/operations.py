@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from chaos.history.calls import Ending
 from chaos.history.model import (
@@ -35,6 +36,9 @@ class Operation:
 
     Never is possible where it is not ``certain``: its answer was not seen.
     """
+
+    only_looks: ClassVar[bool] = False
+    """Whether it changes nothing, whatever it meets."""
 
     began_s: float
     known_by_s: float
@@ -72,6 +76,8 @@ class Grant(Operation):
 class Holds(Operation):
     """An answer that says: this lease lives. ``cancel_requested`` None: it says nothing of that."""
 
+    only_looks = True
+
     token: int
     cancel_requested: bool | None = None
 
@@ -84,6 +90,8 @@ class Holds(Operation):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldsNot(Operation):
     """An answer that says: this lease does not live. ``unreported``: and no report ended it."""
+
+    only_looks = True
 
     token: int
     unreported: bool = False
@@ -146,6 +154,8 @@ class WasRecorded(Recorded):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing(Operation):
     """An answer that says: there is no such task."""
+
+    only_looks = True
 
     def apply(self, task: TaskState) -> Iterator[TaskState]:
         if not task.exists:
@@ -231,6 +241,8 @@ class Sweep(Operation):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen(Operation):
     """A read that found the task."""
+
+    only_looks = True
 
     state: State
     attempts: tuple[tuple[int, int], ...]

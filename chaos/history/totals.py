@@ -70,19 +70,16 @@ def _changed(
     facts: Facts, queue: str, kind: type[PurgeCall | RedriveCall | DeleteCall]
 ) -> tuple[int, float]:
     """How many tasks calls of a kind changed in a queue: at least, and at most."""
-    calls = [
-        *facts.sweeps,
-        *(one for task in facts.tasks.values() for one in task.dead_letter_calls),
+    calls: list[PurgeCall | RedriveCall | DeleteCall] = [
+        call for call in facts.sweeps if call.queue == queue
     ]
+    for task in facts.tasks.values():
+        if task.dead_letter_calls and facts.is_in(task, queue):
+            calls += task.dead_letter_calls
     counts: dict[str, int] = {}
     open_: set[str] = set()
     for call in calls:
         if not isinstance(call, kind):
-            continue
-        place = call.queue
-        if not isinstance(call, PurgeCall) and call.task_id:
-            place = facts.ledger.placed.get(call.task_id, queue)
-        if place != queue:
             continue
         if call.answer is Answer.APPLIED:
             counts[call.request_id] = call.count
@@ -119,7 +116,10 @@ def _pauses(facts: Facts) -> Iterator[tuple[str, float, float]]:
     for queue, changes in calls.items():
         changes.sort(key=lambda call: call.began_s)
         for index, call in enumerate(changes):
-            earlier = [one for one in changes[:index] if one.known_by_s > call.began_s]
+            # Only one that ends the pause matters: another pause that is late harms nothing.
+            earlier = [
+                one for one in changes[:index] if not one.paused and one.known_by_s > call.began_s
+            ]
             if call.paused and call.answer is Answer.APPLIED and not earlier:
                 resumed = (one.began_s for one in changes[index + 1 :] if not one.paused)
                 yield queue, call.known_by_s, min(resumed, default=float("inf"))

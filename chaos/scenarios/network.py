@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from chaos.nemeses.kill import KillFollower, KillLeader
 from chaos.nemeses.partition import Bridge, Halves, LeaderCutFromFollowers, OneOut, OneWay, Ring
+from chaos.nemeses.pause import PauseLeader
+from chaos.nemeses.slow_network import Delay, Loss, LowBandwidth, SlowFollower
 from chaos.nemesis import Transport
-from chaos.scenario import Scenario
+from chaos.scenario import Order, Scenario
+from chaos.workloads.races import Races
 
 SCENARIOS = (
+    Scenario(
+        name="bad-network",
+        summary="delay with reordering, loss, a thin line, one slow follower",
+        nemeses=(Delay, Loss, LowBandwidth, SlowFollower),
+        transport=Transport.NETLAB,
+    ),
+    Scenario(
+        name="mix-network",
+        summary="partitions, a bad network, kills and pauses, at random and on top of each other",
+        nemeses=(
+            *(Halves, OneOut, OneWay, LeaderCutFromFollowers, Delay, Loss, SlowFollower),
+            *(KillLeader, KillFollower, PauseLeader),
+        ),
+        workloads=(Races,),
+        transport=Transport.NETLAB,
+        duration_s=20,
+        order=Order.AT_RANDOM,
+        more_faults=("F25",),
+        in_ci=False,
+    ),
     Scenario(
         name="partition",
         summary="three nodes: one out, halves, one way, the leader cut from its followers",

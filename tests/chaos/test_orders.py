@@ -194,7 +194,17 @@ def a_grant_that_nobody_saw_and_the_leader_took_back() -> Story:
     return story
 
 
+def a_redrive_of_the_queue_that_met_the_task_only_just() -> Story:
+    story = begun()
+    story.redrive((0.5, 6), 1, queue="q")
+    story.claim((1, 2), "w1", 7)
+    story.report((3, 4), "w1", 7, ending=Ending.FAIL, state=FAILED)
+    story.read((5, 7), PENDING, {7: LEFT_OFF}, redrives=1)
+    return story
+
+
 RIGHT = [
+    a_redrive_of_the_queue_that_met_the_task_only_just,
     a_report_that_a_broker_passed_on_twice,
     a_grant_that_nobody_saw_and_the_leader_took_back,
     an_unanswered_completion_that_shows_only_much_later,

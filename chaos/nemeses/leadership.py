@@ -1,0 +1,123 @@
+"""F17, F19: leaders that hand over, nodes that flap, one restart after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import grpc
+from grpc import aio
+
+from chaos.arena import Arena
+from chaos.nemesis import Deed, Nemesis
+from tq.v1 import cluster_service_pb2, cluster_service_pb2_grpc
+
+HANDOVERS = 6
+HANDOVER_S = 10.0
+BETWEEN_S = (0.1, 0.6)
+FLAPS = 8
+FLAP_S = (0.05, 0.5)
+_FINE = frozenset(
+    {
+        # No leader just now, or the target lags: said at once, and nothing has changed.
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.ABORTED,
+    }
+)
+
+
+async def hand_over(arena: Arena, target: str) -> bool:
+    """Ask for a transfer of leadership; whether it was carried out. One that hangs is accused."""
+    asked = await arena.cluster.leader_now() or target
+    stub = cluster_service_pb2_grpc.ClusterServiceStub(arena.cluster.channel(asked))
+    request = cluster_service_pb2.TransferLeadershipRequest(target_node_id=target)
+    try:
+        await stub.TransferLeadership(request, timeout=HANDOVER_S)
+    except aio.AioRpcError as error:
+        if error.code() not in _FINE:
+            arena.accuse("F17", f"a transfer to {target} ended with {error.code().name}")
+        return False
+    return True
+
+
+class HandOvers(Nemesis):
+    """One transfer after the other, to whichever node, while calls go on."""
+
+    name = "hand-overs"
+    faults = ("F17",)
+    summary = "leadership is handed from node to node under load"
+    hold_s = (0.0, 0.2)
+    alone = True
+
+    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+        done = 0
+        for _ in range(HANDOVERS):
+            leader = (await arena.cluster.await_leader(self.within_s)).node_id
+            target = draw.choice([name for name in arena.cluster.nodes if name != leader])
+            with arena.stage(self.name, "asked to lead", target):
+                done += await hand_over(arena, target)
+            await asyncio.sleep(draw.uniform(*BETWEEN_S))
+        if not done:
+            arena.accuse("F17", f"none of {HANDOVERS} transfers of leadership was carried out")
+        return Deed(f"leadership handed over {done} times")
+
+
+class Flapping(Nemesis):
+    """A node that is there, and not there, and there: terms must not storm."""
+
+    name = "flapping"
+    faults = ("F17",)
+    summary = "a node falls silent and comes back, many times in a row"
+    hold_s = (0.0, 0.2)
+
+    def __init__(self) -> None:
+        self._paused: list[str] = []
+
+    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+        node = draw.choice(sorted(arena.cluster.nodes))
+        for _ in range(FLAPS):
+            self._paused = [node]
+            await arena.cluster.freeze(node)
+            await asyncio.sleep(draw.uniform(*FLAP_S))
+            await self.heal(arena)
+            await asyncio.sleep(draw.uniform(*FLAP_S))
+        return Deed(f"paused {FLAPS} times", (node,))
+
+    async def heal(self, arena: Arena) -> None:
+        paused, self._paused = self._paused, []
+        await arena.cluster.thaw(*paused)
+
+
+class RollingRestart(Nemesis):
+    """Each node ends as it was asked to and comes back, the leader last, after a transfer."""
+
+    name = "rolling-restart"
+    faults = ("F19",)
+    summary = "every node is stopped with SIGTERM and started again, one after the other"
+    hold_s = (0.0, 0.2)
+    alone = True
+
+    def __init__(self) -> None:
+        self._stopped: list[str] = []
+
+    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+        cluster = arena.cluster
+        leader = (await cluster.await_leader(self.within_s)).node_id
+        followers = draw.sample(sorted(set(cluster.nodes) - {leader}), len(cluster.nodes) - 1)
+        for node in (*followers, leader):
+            with arena.stage(self.name, "stopped and started", node):
+                # Half of the time the leader is told to hand over first; else SIGTERM has to.
+                if node == leader and draw.choice((True, False)):
+                    await hand_over(arena, followers[0])
+                self._stopped = [node]
+                code = await cluster.shut_down(node)
+                if code != 0:
+                    arena.accuse("F19", f"{node} was asked to stop and ended with {code}")
+                await self.heal(arena)
+                await cluster.await_caught_up(cluster.nodes, self.within_s)
+        return Deed("restarted, one by one", (*followers, leader))
+
+    async def heal(self, arena: Arena) -> None:
+        stopped, self._stopped = self._stopped, []
+        await arena.cluster.revive(*stopped)

@@ -1,0 +1,60 @@
+"""F23: hundreds of clients lose their node at once, and all come back at once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+
+from chaos.arena import Arena
+from chaos.nemesis import Deed, Nemesis
+from chaos.netlab import ROOT
+from chaos.stampede import CONNECTED
+
+CLIENTS = 300
+CONNECTED_WITHIN_S = 60.0
+
+
+class Stampede(Nemesis):
+    """The leader dies under many connections; every client asks again without any patience."""
+
+    name = "stampede"
+    faults = ("F23",)
+    summary = f"{CLIENTS} clients reconnect at once and retry without pause"
+    hold_s = (1.5, 2.5)
+    alone = True
+
+    def __init__(self) -> None:
+        self._down: list[str] = []
+        self._crowd: asyncio.subprocess.Process | None = None
+
+    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+        del draw
+        self._crowd = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "chaos.stampede", str(CLIENTS), ",".join(arena.addresses)),
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert self._crowd.stdout is not None
+        async with asyncio.timeout(CONNECTED_WITHIN_S):
+            said = await self._crowd.stdout.readline()
+        assert said.decode().strip() == CONNECTED, f"the crowd ended early: {said!r}"
+        leader = (await arena.cluster.await_leader(self.within_s)).node_id
+        self._down = [leader]
+        await arena.cluster.crash(leader)
+        return Deed(f"killed under {CLIENTS} connections", (leader,))
+
+    async def heal(self, arena: Arena) -> None:
+        """The crowd stays until a write was acknowledged again: it has to get better by itself."""
+        down, self._down = self._down, []
+        if down:
+            healed_s = arena.ledger.now_s()
+            await arena.cluster.revive(*down)
+            await arena.load.await_acknowledgement(self.within_s, since_s=healed_s)
+        await self.cleanup()
+
+    async def cleanup(self) -> None:
+        crowd, self._crowd = self._crowd, None
+        if crowd is not None and crowd.returncode is None:
+            crowd.kill()
+            await crowd.wait()

@@ -1,0 +1,104 @@
+"""F22: the leader dies at the very moment at which something comes due."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from chaos.arena import Arena
+from chaos.history.calls import Ending
+from chaos.nemesis import Deed, Nemesis
+from chaos.stub_client import StubClient
+from chaos.stub_worker import Plan, StubWorker, work_result
+from tq.v1 import task_pb2
+
+QUEUE = "timers"
+RETRIED, SCHEDULED = 10, 10
+DUE_IN_S = 1.5
+AROUND_S = 0.15
+WITHIN_S = 30.0
+
+
+class DueAsLeaderDies(Nemesis):
+    """Retries and run_at of many tasks fall into the instant of the leader's death."""
+
+    name = "due-as-leader-dies"
+    faults = ("F22",)
+    summary = "retry timers and scheduled tasks come due as the leader dies"
+    hold_s = (0.2, 0.8)
+    alone = True
+
+    def __init__(self) -> None:
+        self._down: list[str] = []
+
+    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+        ledger, addresses = arena.ledger, arena.addresses
+        client = StubClient(addresses, ledger, "timers-client")
+        worker = StubWorker(addresses, ledger, "timers-1", QUEUE, lease_s=WITHIN_S)
+        try:
+            due_s = ledger.now_s() + DUE_IN_S
+            ids = await client.submit([_spec(f"retried {draw.random()}") for _ in range(RETRIED)])
+            claimed = [await worker.claim_one(WITHIN_S) for _ in range(RETRIED)]
+            for task in claimed:
+                after_s = max(0.0, due_s - ledger.now_s())
+                await worker.report(
+                    task.spec.task_id, task.token, Ending.FAIL, retry_after_s=after_s
+                )
+            run_at = Timestamp()
+            run_at.GetCurrentTime()
+            run_at.FromNanoseconds(
+                run_at.ToNanoseconds() + int(max(0.0, due_s - ledger.now_s()) * 1e9)
+            )
+            ids += await client.submit(
+                [_spec(f"scheduled {draw.random()}", run_at) for _ in range(SCHEDULED)]
+            )
+            leader = (await arena.cluster.await_leader(self.within_s)).node_id
+            until_s = due_s + draw.uniform(-AROUND_S, AROUND_S)
+            await asyncio.sleep(max(0.0, until_s - ledger.now_s()))
+            self._down = [leader]
+            await arena.cluster.crash(leader)
+            await self._work_off(arena, worker, {task_id for task_id in ids if task_id})
+            await self._count_attempts(arena, client, ids[:RETRIED], 2)
+            await self._count_attempts(arena, client, ids[RETRIED:], 1)
+        finally:
+            for caller in (client, worker):
+                await caller.close()
+        return Deed("killed as timers came due", (leader,))
+
+    async def _work_off(self, arena: Arena, worker: StubWorker, ids: set[str]) -> None:
+        """Claim each once and complete it; the same task twice would be the fault looked for."""
+        left = set(ids)
+        while left:
+            task = await worker.claim_one(WITHIN_S)
+            task_id = task.spec.task_id
+            if task_id not in left:
+                arena.accuse("F22", f"task {task_id} came due twice")
+            left.discard(task_id)
+            await worker.report(task_id, task.token, Ending.COMPLETE, work_result(task.spec))
+
+    async def _count_attempts(
+        self, arena: Arena, client: StubClient, ids: list[str | None], attempts: int
+    ) -> None:
+        for task_id in ids:
+            task = await client.read(task_id or "")
+            made = len(task.attempts) if task else 0
+            # A claim whose answer was lost is an attempt that was given back, and counts nothing.
+            given_back = (
+                sum(one.end == task_pb2.Attempt.END_RELEASED for one in task.attempts)
+                if task
+                else 0
+            )
+            if made - given_back != attempts:
+                arena.accuse("F22", f"task {task_id} was attempted {made} times, not {attempts}")
+
+    async def heal(self, arena: Arena) -> None:
+        down, self._down = self._down, []
+        await arena.cluster.revive(*down)
+
+
+def _spec(salt: str, run_at: Timestamp | None = None) -> task_pb2.TaskSpec:
+    return task_pb2.TaskSpec(
+        queue=QUEUE, type="planned", payload=Plan().payload(salt), max_attempts=5, run_at=run_at
+    )

@@ -1,0 +1,1 @@
+"""Work beside the steady load, one kind a module: subclasses of ``chaos.workload.Workload``."""

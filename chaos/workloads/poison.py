@@ -1,0 +1,91 @@
+"""F20: tasks that take their worker with them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from chaos.arena import Arena
+from chaos.history.record import Ledger
+from chaos.stub_worker import Held, Plan, StubWorker
+from chaos.stubs import seconds
+from chaos.workloads.background import Background
+from tq.v1 import task_pb2
+
+QUEUE = "poison"
+POISON = "poison"
+LEASE_S = 1.0
+ATTEMPTS = 2
+POISONED, HARMLESS = 2, 6
+
+
+class CrashError(Exception):
+    """A handler took its process down."""
+
+
+class MortalWorker(StubWorker):
+    """Dies of poison, with all that it holds and without a word."""
+
+    async def _work(self, held: Held) -> None:
+        if held.task.spec.type == POISON:
+            raise CrashError
+        await super()._work(held)
+
+
+class Poison(Background):
+    """A few of them among harmless ones, which have to get through all the same."""
+
+    name = "poison"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._poisoned: list[str] = []
+        self._harmless: list[str] = []
+
+    async def start(self, arena: Arena, addresses: Sequence[str], seed: int) -> None:
+        await super().start(arena, addresses, seed)
+        self.go_on(self._lives(addresses, arena.ledger))
+        for number in range(POISONED):
+            self._poisoned += await self._submit(POISON, number)
+        for number in range(HARMLESS):
+            self._harmless += await self._submit("planned", number)
+
+    async def settle(self) -> None:
+        """All of it was submitted at the start."""
+
+    async def judge(self, arena: Arena) -> None:
+        for task_id in self._poisoned:
+            task = await self.client.read(task_id)
+            if task is None or (
+                task.state != task_pb2.TASK_STATE_FAILED
+                or task.failure_reason != task_pb2.FAILURE_REASON_ATTEMPTS_EXHAUSTED
+                or task.attempts_made != ATTEMPTS
+            ):
+                arena.accuse("dead letters", f"a poisoned task did not become one: {task}")
+        for task_id in self._harmless:
+            task = await self.client.read(task_id)
+            if task is None or task.state != task_pb2.TASK_STATE_COMPLETED:
+                arena.accuse("dead letters", f"a harmless task died of its neighbour: {task}")
+
+    async def _submit(self, task_type: str, number: int) -> list[str]:
+        spec = task_pb2.TaskSpec(
+            queue=QUEUE,
+            type=task_type,
+            payload=Plan().payload(f"{task_type} {number}"),
+            max_attempts=ATTEMPTS if task_type == POISON else 50,
+            retry_policy=task_pb2.RetryPolicy(initial_backoff=seconds(0.1)),
+        )
+        return [task_id for task_id in await self.client.submit([spec]) if task_id]
+
+    async def _lives(self, addresses: Sequence[str], ledger: Ledger) -> None:
+        """One worker after the other; each dies of the poison it meets."""
+        for life in range(1, 1_000):
+            worker = MortalWorker(
+                addresses, ledger, f"mortal-{life}", QUEUE, lease_s=LEASE_S, tasks_max=2
+            )
+            try:
+                await worker.run()
+            except* CrashError:
+                await asyncio.sleep(0)
+            finally:
+                await worker.close()

@@ -1,0 +1,71 @@
+"""F20: payloads and results around multiples of 64 KiB, and at the limit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from chaos.arena import Arena
+from chaos.stub_client import StubClient
+from chaos.stub_worker import ECHO, Plan, StubWorker
+from chaos.workloads.background import Background
+from tq.v1 import task_pb2
+
+QUEUE = "sizes"
+ROW = 64 << 10
+LIMIT = 10 << 20
+SIZES = (
+    *(rows * ROW + more for rows in (1, 2, 5) for more in (-1, 0, 1)),
+    LIMIT // 2,
+    LIMIT,
+)
+TOO_LARGE = LIMIT + 1
+SEND_S = 15.0
+"""Ten mebibytes take a while on a busy machine."""
+
+
+class Sizes(Background):
+    """One task of each size, echoed, and one too large by a byte."""
+
+    name = "sizes"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._expected: dict[str, int] = {}
+        self._refused: list[str | None] = []
+        self._submitting: asyncio.Task[None]
+
+    async def start(self, arena: Arena, addresses: Sequence[str], seed: int) -> None:
+        await super().start(arena, addresses, seed)
+        ledger = arena.ledger
+        sender = self.take(StubClient(addresses, ledger, "sizes-sender", send_s=SEND_S))
+        worker = StubWorker(
+            addresses, ledger, "sizes-1", QUEUE, lease_s=20, tasks_max=1, send_s=SEND_S
+        )
+        self.go_on(self.take(worker).run())
+        self._submitting = self.begin(self._submit(sender))
+
+    async def settle(self) -> None:
+        await self._submitting
+
+    async def judge(self, arena: Arena) -> None:
+        if any(self._refused):
+            arena.accuse("limits", f"a payload of {TOO_LARGE} bytes was taken: {self._refused}")
+        if len(self._expected) != len(SIZES):
+            arena.accuse("limits", f"of payloads of {SIZES} bytes {self._expected} were taken")
+        for task_id, size in self._expected.items():
+            task = await self.client.read(task_id)
+            if task is None or len(task.result) != size or task.result != task.spec.payload:
+                arena.accuse("I5", f"task {task_id}: its {size} bytes did not come back")
+
+    async def _submit(self, sender: StubClient) -> None:
+        for size in SIZES:
+            [task_id] = await sender.submit([_spec(size)])
+            if task_id is not None:
+                self._expected[task_id] = size
+        self._refused = await sender.submit([_spec(TOO_LARGE)])
+
+
+def _spec(size: int) -> task_pb2.TaskSpec:
+    payload = Plan().payload(f"{size} ").ljust(size, b"x")
+    return task_pb2.TaskSpec(queue=QUEUE, type=ECHO, payload=payload, max_attempts=50)
