@@ -20,8 +20,8 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._passing: set[asyncio.Task[None]] = set()
         self.muted = False
-        self.lost_bytes = 0
-        """How much of what came back was dropped."""
+        self.lost = asyncio.Event()
+        """Set once anything that came back was dropped."""
 
     async def start(self) -> str:
         """Listen; the address to connect to."""
@@ -88,7 +88,7 @@ class Proxy:
     ) -> None:
         while data := await reader.read(CHUNK):
             if replies and self.muted:
-                self.lost_bytes += len(data)
+                self.lost.set()
                 continue
             writer.write(data)
             await writer.drain()

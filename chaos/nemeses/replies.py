@@ -45,7 +45,7 @@ class RepliesLost(Nemesis):
             # A connection that lost bytes can never be used again.
             proxy.cut()
             proxy.muted = False
-        if not any(proxy.lost_bytes for proxy in self._proxies):
+        if not any(proxy.lost.is_set() for proxy in self._proxies):
             arena.accuse("suite", "no reply was lost: this run shows nothing of F5")
 
     async def cleanup(self) -> None:
