@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +13,12 @@ from prometheus_client import CollectorRegistry, Histogram, Metric, generate_lat
 from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from chaos.ports import free_addresses
+from tests.service.fakes import until
+from tq.v1 import task_pb2, task_service_pb2
+from tq_cluster import node
+from tq_cluster.config import Member, NodeConfig
+from tq_cluster.core.operations import Submit
 from tq_cluster.telemetry.buckets import Buckets
 from tq_cluster.telemetry.labels import OTHER, PAIRS_MAX, QUEUES_MAX, TYPES_MAX, Labels
 from tq_cluster.telemetry.metrics import Metrics
@@ -102,3 +111,41 @@ def test_a_series_of_a_queue_that_is_empty_now_goes_on_at_zero() -> None:
     assert (before, registry.get_sample_value("tq_queue_tasks", labels)) == (3, 0)
     running = {"queue": "q", "state": "running", "priority": "0-63"}
     assert registry.get_sample_value("tq_queue_tasks", running) is None
+
+
+async def test_a_node_serves_what_it_leads_holds_and_has_on_its_disk(tmp_path: Path) -> None:
+    raft, api, served = free_addresses(3)
+    settings = NodeConfig(
+        node_id="n1",
+        data_dir=tmp_path / "n1",
+        members={"n1": Member(raft=raft, api=api)},
+        metrics_listen=served,
+    )
+    fatal: list[BaseException] = []
+    one = node.Node(settings, fatal=fatal.append)
+    await one.start()
+
+    def read() -> str:
+        with urllib.request.urlopen(f"http://{served}/metrics", timeout=5) as reply:
+            text: str = reply.read().decode()
+            return text
+
+    try:
+        await until(one.leader.serving, "it leads")
+        tasks = [task_pb2.TaskSpec(queue="q", type="resize", priority=70)]
+        request = task_service_pb2.SubmitRequest(tasks=tasks)
+        await one.leader.submit(Submit(request=request, id_seed="s"))
+        value = one.metrics.registry.get_sample_value
+        labels = {"queue": "q", "state": "pending", "priority": "64-127"}
+        await until(lambda: value("tq_queue_tasks", labels) == 1, "the queues are looked through")
+        text = await asyncio.to_thread(read)
+    finally:
+        await one.stop()
+
+    assert fatal == []
+    assert 'tq_tasks_submitted_total{queue="q",type="resize"} 1.0' in text
+    assert "tq_leader_changes_total 1.0" in text
+    assert "tq_workers 0.0" in text
+    assert (value("tq_state_bytes") or 0) > 0
+    assert (value("tq_disk_size_bytes") or 0) > (value("tq_disk_free_bytes") or 0) > 0
+    assert value("tq_queue_tasks", labels) is None  # it leads no more

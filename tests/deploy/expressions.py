@@ -73,6 +73,16 @@ def _labels(collector: Collector, metric: Metric) -> tuple[str, ...]:
     return tuple(own)
 
 
+def series_of(metrics: Iterable[Metric]) -> dict[str, set[str]]:
+    """The series that metrics made at each scrape will have."""
+    return {
+        metric.name + suffix: {*getattr(metric, "_labelnames", ())}
+        | ({"le"} if suffix == "_bucket" else set())
+        for metric in metrics
+        for suffix in SUFFIXES[metric.type]
+    }
+
+
 def exported(*registries: CollectorRegistry) -> dict[str, set[str]]:
     """The series that registries export, with their labels; children need not exist yet."""
     series: dict[str, set[str]] = {}

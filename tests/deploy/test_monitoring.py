@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
 
-from tests.deploy.expressions import Asked, asked, documented, exported
+from tests.deploy.expressions import Asked, asked, documented, exported, series_of
 from tq_cluster.telemetry.metrics import Metrics
 from tq_cluster.telemetry.metrics_queues import ON_THE_LEADER
 from tq_cluster.telemetry.metrics_tasks import WHERE_COUNTED
+from tq_worker import metrics as worker_metrics
+from tq_worker.stats import QueueAndType, Stats
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -22,6 +26,13 @@ OWN_SERIES = {"up": set[str]()}
 SAYS_NOTHING = {"process_virtual_memory_bytes"}
 """The map of the state is reserved once, whatever is in it."""
 TOLD = (ROOT / "docs" / "monitoring.md").read_text()
+
+
+def measured() -> dict[str, set[str]]:
+    """Every series of brokers and of workers, with its labels."""
+    idle = MagicMock(stats=Stats())
+    idle.running.return_value = Counter[QueueAndType]()
+    return exported(Metrics().registry) | series_of(worker_metrics.families(idle))
 
 
 def _load(path: Path) -> Any:  # noqa: ANN401  # YAML is whatever it is
@@ -71,11 +82,11 @@ def _said(names: set[str]) -> str:
 
 @pytest.mark.parametrize(("name", "expression"), expressions())
 def test_an_expression_asks_for_metrics_and_labels_that_exist(name: str, expression: str) -> None:
-    series = exported(Metrics().registry) | OWN_SERIES
+    series = measured() | OWN_SERIES
     wanted: Asked = asked(expression)
 
     unknown = wanted.metrics.keys() - series.keys()
-    assert not unknown, f"{name}: no broker exports {_said(unknown)}"
+    assert not unknown, f"{name}: nobody exports {_said(unknown)}"
     for metric, labels in wanted.metrics.items():
         strange = labels - series[metric] - target_labels()
         assert not strange, f"{name}: {metric} has no label {_said(strange)}"
@@ -86,12 +97,12 @@ def test_an_expression_asks_for_metrics_and_labels_that_exist(name: str, express
     assert not strange, f"{name}: nothing is scraped as job {_said(strange)}"
 
 
-def test_every_metric_of_a_broker_is_on_the_dashboard() -> None:
+def test_every_metric_of_brokers_and_workers_is_on_the_dashboard() -> None:
     shown = {metric for _, expression in expressions() for metric in asked(expression).metrics}
 
     unseen = {
         metric
-        for metric in exported(Metrics().registry)
+        for metric in measured()
         if not {metric, *(metric.removesuffix(end) + "_bucket" for end in ("_sum", "_count"))}
         & shown
     } - SAYS_NOTHING
@@ -122,7 +133,7 @@ def test_every_metric_stands_in_the_docs_as_the_code_has_it(section: str, remark
 
 
 def test_a_metric_that_nobody_exports_is_noticed() -> None:
-    series = exported(Metrics().registry)
+    series = measured()
 
     assert "tq_commit_seconds_bucket" in series
     assert "tq_commit_seconds" not in series
