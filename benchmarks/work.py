@@ -28,7 +28,7 @@ async def throughput(data_dir: Path | None) -> list[Figure]:
     """
     async with brokers(data_dir) as cluster, AsyncClient(cluster.addresses) as client:
         await fill(client, "bench", "noop", TASKS)
-        with _worker(cluster.addresses, cluster.folder / "worker.log"):
+        with worker(cluster.addresses, "bench", cluster.folder / "worker.log"):
             begin_s, begin = await _await_completed(client, TASKS // 10)
             end_s, end = await _await_completed(client, TASKS * 9 // 10)
             await _await_completed(client, TASKS)
@@ -58,10 +58,11 @@ async def _await_completed(client: AsyncClient, count: int) -> tuple[float, int]
 
 
 @contextmanager
-def _worker(addresses: list[str], log_path: Path) -> Iterator[None]:
+def worker(addresses: list[str], queue: str, log_path: Path) -> Iterator[None]:
+    """Run `tq-worker` on a queue, with handlers that do nothing."""
     command = [
         *(sys.executable, "-m", "tq_worker", "run", "--handlers", "benchmarks.handlers"),
-        *("--queues", "bench", "--concurrency", str(CONCURRENCY)),
+        *("--queues", queue, "--concurrency", str(CONCURRENCY)),
     ]
     environment = {**os.environ, "TQ_ADDRESS": ",".join(addresses)}
     with log_path.open("wb") as log:
