@@ -190,6 +190,15 @@ async def test_what_a_claim_waited_for_a_task_is_no_part_of_the_grant(
     assert claim.end_time - claim.start_time == 250_000_000
 
 
+async def test_a_grant_does_not_begin_before_its_task(spans: Spans, tracing: Tracing) -> None:
+    reply = granted(CALLER)
+    reply.tasks[0].submitted_at.GetCurrentTime()
+    tracing.granted("w1", reply, 60.0)
+
+    [claim] = spans.named("tq.claim")
+    assert claim.start_time == reply.tasks[0].submitted_at.ToNanoseconds()
+
+
 async def test_one_call_records_no_more_than_the_event_loop_bears(
     spans: Spans, tracing: Tracing
 ) -> None:

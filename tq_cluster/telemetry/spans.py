@@ -177,9 +177,11 @@ class Tracing:
             if parent is None or not _sampled(parent):
                 continue
             recorded += 1
-            # What the call waited for this task is no part of the grant.
+            # What the call waited for this task is no part of the grant, and neither is what came
+            # before there was one.
             waited_ns = task.waited.ToNanoseconds()
             began_ns = ended_ns - max(0, int(spent_s * _NS) - waited_ns)
+            began_ns = min(max(began_ns, task.submitted_at.ToNanoseconds()), ended_ns)
             attributes = _of_tasks("claim", "receive", [task.spec])
             attributes |= {
                 "messaging.message.id": task.spec.task_id,
