@@ -83,6 +83,7 @@ BY_THE_READER = {
     "tq-worker run --handlers sums --queues sums",
     "tq-cluster serve --config FILE",
     "tq-cluster health",
+    "python caller.py",
     "tq-admin --install-completion",
 }
 """Each in a test below, by its own name."""
