@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from importlib.metadata import version
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -17,9 +18,10 @@ from tq.v1.task_pb2 import TaskSpec
 from tq_client.errors import TqError
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span, SpanContext
+    from opentelemetry.trace import Span, SpanContext, Tracer, TracerProvider
 
 _API = "opentelemetry.trace"
+_VERSION = version("tq")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -81,7 +83,7 @@ class TracedSubmission(Submission):
     def __init__(self) -> None:
         from opentelemetry import trace  # noqa: PLC0415 - as above
 
-        self._span: Span = trace.get_tracer("tq_client", version("tq")).start_span(
+        self._span: Span = _tracer(trace.get_tracer_provider()).start_span(
             "tq submit",
             kind=trace.SpanKind.PRODUCER,
             attributes={
@@ -141,6 +143,12 @@ class TracedSubmission(Submission):
         kind = type(error).__name__
         self._span.set_attribute("error.type", getattr(error, "reason", kind))
         self._span.set_status(self._failed, f"{kind}: {said}")
+
+
+@lru_cache(maxsize=1)
+def _tracer(provider: TracerProvider) -> Tracer:
+    """Keep the provider's tracer: getting one costs more than a span."""
+    return provider.get_tracer("tq_client", _VERSION)
 
 
 _UNTRACED = Submission()
