@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from tq_admin import backup, cluster, dead_letters, monitor, queues, stats, submit, tasks, workers
+from tq_admin import verify as verifying
 from tq_admin.command import AddressOption, Globals, OutputOption, TimeoutOption, command
 
 EPILOG = (
@@ -44,6 +45,7 @@ command(app, "queue-depth", watchable=True)(stats.queue_depth)
 command(app, "monitor")(monitor.monitor)
 command(app, "cluster-status", watchable=True)(cluster.cluster_status)
 command(app, "transfer-leadership")(cluster.transfer_leadership)
+command(app, "verify")(verifying.verify)
 command(app, "backup")(backup.backup)
 
 queues_app = typer.Typer(no_args_is_help=True, help="What queues hold and how they behave.")

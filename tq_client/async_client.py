@@ -16,6 +16,8 @@ from tq.v1.cluster_service_pb2 import (
     GetClusterStatusRequest,
     GetClusterStatusResponse,
     TransferLeadershipRequest,
+    VerifyStateRequest,
+    VerifyStateResponse,
 )
 from tq.v1.queue_service_pb2 import (
     ConfigureQueueRequest,
@@ -380,6 +382,17 @@ class AsyncClient:
             timeout_s=self._within(timeout_s),
         )
         return answer.reply.leader_id
+
+    async def verify_state(
+        self, *, start: bool = False, timeout_s: float | None = None
+    ) -> VerifyStateResponse:
+        """Ask what comparing the brokers' states has found; ``start`` begins a pass over all."""
+        answer = await self._caller.call(
+            methods.VERIFY_STATE,
+            VerifyStateRequest(start=start),
+            timeout_s=self._within(timeout_s),
+        )
+        return answer.reply
 
     # --- for workers: the messages themselves, see proto/tq/v1/worker_service.proto ---
 

@@ -16,7 +16,7 @@ from collections.abc import (
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from tq.v1.cluster_service_pb2 import GetClusterStatusResponse
+from tq.v1.cluster_service_pb2 import GetClusterStatusResponse, VerifyStateResponse
 from tq.v1.queue_service_pb2 import (
     DeleteDeadLettersResponse,
     QueueSettings,
@@ -229,6 +229,12 @@ class Client:
     ) -> str:
         """Have the leader hand over, and return the new leader's node id."""
         return self._run(self._client.transfer_leadership(target_node_id, timeout_s=timeout_s))
+
+    def verify_state(
+        self, *, start: bool = False, timeout_s: float | None = None
+    ) -> VerifyStateResponse:
+        """Ask what comparing the brokers' states has found; ``start`` begins a pass over all."""
+        return self._run(self._client.verify_state(start=start, timeout_s=timeout_s))
 
     def claim(
         self, request: ClaimRequest, *, timeout_s: float | None = None

@@ -68,3 +68,6 @@ GET_CLUSTER_STATUS: Final = Method[
 TRANSFER_LEADERSHIP: Final = Method[
     cluster.TransferLeadershipRequest, cluster.TransferLeadershipResponse
 ](lambda to: to.cluster.TransferLeadership, Repeat.NEVER)
+VERIFY_STATE: Final = Method[cluster.VerifyStateRequest, cluster.VerifyStateResponse](
+    lambda to: to.cluster.VerifyState, Repeat.IDEMPOTENT
+)

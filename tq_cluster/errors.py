@@ -35,6 +35,10 @@ class DiskError(FatalError):
     """The disk failed under journal or state; the message says how."""
 
 
+class StateDiffersError(FatalError):
+    """This node's state is not what a majority's is, although the log says that it should be."""
+
+
 class StartError(TqError):
     """The node refuses to start; the message says what is wrong and what would be right."""
 

@@ -21,8 +21,9 @@ from typing import Any, NoReturn
 from tq_cluster.clock import SystemClock
 from tq_cluster.config import NodeConfig, split_address
 from tq_cluster.core import queries
+from tq_cluster.core.scrubbing import scrub_row
 from tq_cluster.disk_watch import DiskWatch
-from tq_cluster.errors import DiskError, FatalError, StartError
+from tq_cluster.errors import DiskError, FatalError, StartError, StateDiffersError
 from tq_cluster.fittings import ListenElsewhere, TimedState, TimedSyncer
 from tq_cluster.leader import task_log
 from tq_cluster.leader.counting import Counting
@@ -123,6 +124,7 @@ class Node:
             draw=draw,
             fatal=self._end,
             membership=lambda: queries.membership(self._store.view()),
+            cluster_version=lambda: queries.cluster_version(self._store.view()),
             disk_low=lambda: headroom.low,
         )
         self.disk = DiskWatch(
@@ -142,6 +144,7 @@ class Node:
             loop=self._loop,
         )
         self.leader = Leader(
+            node_id=config.node_id,
             log=self.replica,
             state=self._store,
             clock=self._clock,
@@ -150,6 +153,7 @@ class Node:
             formation=self._formation,
             fatal=self._end,
             hooks=LeaderHooks(
+                differed=self.metrics.states_differ,
                 decide=self.metrics.decided,
                 commit=self.metrics.committed,
                 confirm=self.metrics.confirmed,
@@ -160,6 +164,7 @@ class Node:
             ),
             disk_pressure=lambda: self.disk.pressure,
         )
+        self._store.on_hashed = self.leader.hashed
         self.service = Service(
             Parts(
                 node_id=config.node_id,
@@ -186,7 +191,7 @@ class Node:
 
     def _end(self, error: BaseException) -> None:
         """End the process. A state in which damage was found is not opened again."""
-        if isinstance(error, CorruptRowError):
+        if isinstance(error, (CorruptRowError, StateDiffersError)):
             with suppress(OSError):
                 self._store.condemn(str(error))
         self._fatal(error)
@@ -258,6 +263,7 @@ class Node:
             commit_index=status.commit_index,
             applied_index=status.applied_index,
         )
+        self.metrics.scrub_finished(scrub_row(self._store.view()).last_finished_at_ms)
         self.metrics.has_room(free_bytes=self.disk.headroom.free_bytes, low=self.disk.headroom.low)
         self.metrics.holds(calls=self.service.calls, journal_bytes=status.journal_bytes)
 

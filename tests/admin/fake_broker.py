@@ -57,6 +57,8 @@ class FakeBroker(
         self.waits_until_finished = 1
         self.cluster = cluster_pb.GetClusterStatusResponse()
         self.backup: list[cluster_pb.BackupResponse] = []
+        self.verified = [cluster_pb.VerifyStateResponse()]
+        self.verifies: list[bool] = []
         self.backups: list[cluster_pb.BackupRequest] = []
         self.before: Callable[[grpc.ServicerContext], None] = lambda context: None
 
@@ -205,6 +207,13 @@ class FakeBroker(
         return queue_pb.PurgeQueueResponse(
             cancelled=len(waiting[:2]), next_page_token="more" if waiting[2:] else ""
         )
+
+    def VerifyState(
+        self, request: cluster_pb.VerifyStateRequest, context: grpc.ServicerContext
+    ) -> cluster_pb.VerifyStateResponse:
+        self.before(context)
+        self.verifies.append(request.start)
+        return self.verified.pop(0) if len(self.verified) > 1 else self.verified[0]
 
     def Backup(
         self, request: cluster_pb.BackupRequest, context: grpc.ServicerContext

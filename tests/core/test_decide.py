@@ -52,13 +52,15 @@ def test_the_members_of_a_cluster_are_written_down_once() -> None:
     assert queries.cluster_version(view()) == 0
     members = {"n2": "inc-2", "n1": "inc-1"}
 
-    form = FormCluster(cluster_id="c-1", members=members, wall_ms=0)
+    form = FormCluster(cluster_id="c-1", members=members, cluster_version=1, wall_ms=0)
 
     assert queue.outcome(form) == Done(more=False)
     assert queries.membership(view()) == ("c-1", members)
     assert queries.cluster_version(view()) == 1
     assert not queue.changed_by(form), "asked for again it is done already"
-    other = queue.outcome(FormCluster(cluster_id="c-2", members=members, wall_ms=0))
+    other = queue.outcome(
+        FormCluster(cluster_id="c-2", members=members, cluster_version=1, wall_ms=0)
+    )
     assert isinstance(other, Refused)
     assert queries.membership(view()) == ("c-1", members)
 

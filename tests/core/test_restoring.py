@@ -13,7 +13,11 @@ HOUR_MS = 3_600_000
 
 
 def form(queue: LoneQueue, wall_ms: int, cluster_id: str = "c-2") -> None:
-    queue.decide(FormCluster(cluster_id=cluster_id, members={"n1": "i-1"}, wall_ms=wall_ms))
+    queue.decide(
+        FormCluster(
+            cluster_id=cluster_id, members={"n1": "i-1"}, cluster_version=1, wall_ms=wall_ms
+        )
+    )
 
 
 def restored(queue: LoneQueue, made_at_ms: int = START_MS) -> None:

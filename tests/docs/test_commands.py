@@ -41,6 +41,8 @@ ON_THE_CLUSTER = {
     "tq-admin dead-letters show TASK_ID": "tq-admin dead-letters show dead-3",
     "tq-admin dead-letters redrive": "tq-admin dead-letters redrive dead-4",
     "tq-admin dead-letters delete": "tq-admin dead-letters delete --queue mail --yes",
+    "tq-admin verify": "tq-admin verify",
+    "tq-admin verify --status": "tq-admin verify --status",
     "tq-admin transfer-leadership [NODE]": "tq-admin transfer-leadership",
 }
 """Run here against three brokers; what is left to the reader (which task, which queue) is put in,

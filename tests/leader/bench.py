@@ -49,6 +49,7 @@ class Bench:
                 begun=metrics.leads_now, counted=counting.add, surveyed=counting.show
             )
         self.leader = Leader(
+            node_id="n1",
             log=self.log,
             state=self.store,
             clock=SystemClock(),

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
 from tq_cluster.raft.door import LogStatus, PeerProgress, Role
@@ -24,8 +25,10 @@ class FakeLog:
     proposals: list[bytes] = field(default_factory=list)
     confirms: int = 0
     peers: dict[str, PeerProgress] = field(default_factory=dict)
+    version: int | None = CLUSTER_VERSION
 
     def __post_init__(self) -> None:
+        self.stopped: list[tuple[str, str]] = []
         self._flight: tuple[bytes, asyncio.Future[None]] | None = None
         self._rounds: list[asyncio.Future[AppliedAt]] = []
         self._role_listeners: list[Callable[[LogStatus], None]] = []
@@ -69,6 +72,18 @@ class FakeLog:
             round_.set_result(self.store.applied)
         return round_
 
+    def common_version(self) -> int | None:
+        return self.version
+
+    def share_hash(self, index: int, digest: bytes) -> None:
+        raise NotImplementedError
+
+    def on_hash(self, listener: Callable[[str, int, bytes], None]) -> None:
+        self.hash_listener = listener
+
+    def stop_differing(self, peer_id: str, message: str) -> None:
+        self.stopped.append((peer_id, message))
+
     def on_role_change(self, listener: Callable[[LogStatus], None]) -> None:
         self._role_listeners.append(listener)
 
@@ -81,6 +96,16 @@ class FakeLog:
     async def start(self) -> None:
         """Lead from the start."""
         self.store.apply(self.store.applied.index + 1, self.term, b"")
+        for listener in self._decidable_listeners:
+            listener()
+
+    def elect(self) -> None:
+        """This node leads again, in the next term."""
+        self.role = Role.LEADER
+        self.term += 1
+        self.store.apply(self.store.applied.index + 1, self.term, b"")
+        for role_listener in self._role_listeners:
+            role_listener(self.status())
         for listener in self._decidable_listeners:
             listener()
 

@@ -107,6 +107,7 @@ async def test_a_new_leader_starts_every_running_lease_afresh(bench: Bench) -> N
     (task,) = claimed(await bench.leader.claim(claim(lease_s=5), 0, 0.0))
 
     successor = Leader(
+        node_id="n1",
         log=bench.log,
         state=bench.store,
         clock=SystemClock(),

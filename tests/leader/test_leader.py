@@ -201,6 +201,7 @@ async def test_the_membership_is_written_once_every_member_was_seen() -> None:
     log = FakeLog(store)
     seen: list[Formation | None] = [None, Formation("c1", {"n1": "inc1"})]
     leader = Leader(
+        node_id="n1",
         log=log,
         state=store,
         clock=SystemClock(),

@@ -143,6 +143,7 @@ class Outlook:
             identity=self.identity,
             member_ids=("n1", "n2", "n3"),
             pristine=lambda: True,
+            cluster_version=lambda: 0,
             membership=lambda: None,
             clock=SystemClock(),
             draw=random.Random(1),
@@ -154,6 +155,15 @@ class Outlook:
             format=1, node_id=name, cluster_id=cluster_id, pristine=pristine, incarnation=name
         )
         self.formation.on_hello(name, hello)
+
+
+def test_the_common_version_is_not_known_before_every_member_has_said_its_own() -> None:
+    one = Outlook("n1")
+
+    one.hears("n2")
+    assert one.formation.common_version() is None
+    one.hears("n3")
+    assert one.formation.common_version() == 0
 
 
 def test_an_id_that_was_drawn_before_a_crash_is_not_drawn_again() -> None:

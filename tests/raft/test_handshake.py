@@ -8,6 +8,7 @@ import pytest
 
 from tests.simulation.puppet import Puppet, Stage, append, on_stage
 from tq.internal.v1 import peer_pb2
+from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.raft.door import Role
 
 
@@ -54,6 +55,37 @@ def test_a_mismatch_is_refused_and_both_sides_can_read_why(
         assert not stage.host.replica.status().peers["n1"].connected
         if spoil is not _unknown_node:
             assert reason in stage.host.replica.status().message
+
+    on_stage(scenario, started=False)
+
+
+def test_a_peer_whose_software_is_older_than_the_clusters_rules_is_refused() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.host.cluster_version = 2
+        puppet = Puppet(stage, "n1")
+        puppet.introduction.cluster_version = 1
+        stage.dial(puppet)
+
+        refusal = (await puppet.hears("refusal")).refusal
+
+        assert "n1 runs software of cluster version 1, the cluster is at 2" in refusal.message
+        assert "start a newer tq-cluster on n1" in stage.host.replica.status().message
+
+    on_stage(scenario)
+
+
+def test_the_common_version_is_what_the_oldest_member_can_take_part_in() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.puppets["n1"].introduction.cluster_version = 1
+        stage.puppets["n3"].introduction.cluster_version = CLUSTER_VERSION + 1
+        await stage.start()
+        assert stage.host.replica.common_version() == 1
+
+        puppet = Puppet(stage, "n1")
+        puppet.introduction.cluster_version = CLUSTER_VERSION
+        stage.dial(puppet)
+        await puppet.hears("hello")
+        assert stage.host.replica.common_version() == CLUSTER_VERSION
 
     on_stage(scenario, started=False)
 

@@ -40,7 +40,7 @@ def backup(tmp_path: Path) -> Path:
     states = StateDirectory(tmp_path / "old")
     store = Store(states.current.path)
     store.apply(2, 1, b"")
-    formed = FormCluster(cluster_id="c-1", members={"n1": "i-1"}, wall_ms=0)
+    formed = FormCluster(cluster_id="c-1", members={"n1": "i-1"}, cluster_version=1, wall_ms=0)
     decide_offline(store, formed, now_ms=MAKER.made_at_ms)
     store.commit()
     path = tmp_path / "backup"

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from tq.v1 import (
+    cluster_service_pb2,
     cluster_service_pb2_grpc,
     queue_service_pb2_grpc,
     task_pb2,
@@ -23,6 +24,7 @@ from tq.v1 import (
     worker_service_pb2_grpc,
 )
 from tq_cluster.clock import SystemClock
+from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.operations import Claim, Operation, Outcome, Refused, Replied
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.core.view import View
@@ -62,6 +64,7 @@ class FakeLog:
         self.disconnected: set[str] = set()
         self.transferred: list[str | None] = []
         self.transfer_to: str | None = None
+        self.stopped: list[tuple[str, str]] = []
         self._listeners: list[Callable[[LogStatus], None]] = []
 
     def status(self) -> LogStatus:
@@ -97,6 +100,18 @@ class FakeLog:
 
     def confirm(self) -> asyncio.Future[AppliedAt]:
         raise NotImplementedError
+
+    def common_version(self) -> int | None:
+        return CLUSTER_VERSION
+
+    def share_hash(self, index: int, digest: bytes) -> None:
+        raise NotImplementedError
+
+    def on_hash(self, listener: Callable[[str, int, bytes], None]) -> None:
+        self.hash_listener = listener
+
+    def stop_differing(self, peer_id: str, message: str) -> None:
+        self.stopped.append((peer_id, message))
 
     def on_role_change(self, listener: Callable[[LogStatus], None]) -> None:
         self._listeners.append(listener)
@@ -168,6 +183,11 @@ class FakeLeader:
         answer = await self._answer(request, Replied(reply=reply))
         assert isinstance(answer, Replied | Refused)
         return answer
+
+    async def verify_state(
+        self, request: cluster_service_pb2.VerifyStateRequest
+    ) -> cluster_service_pb2.VerifyStateResponse:
+        raise NotImplementedError
 
     async def list_workers(
         self, request: worker_service_pb2.ListWorkersRequest

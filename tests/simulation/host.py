@@ -141,6 +141,8 @@ class Host:
         self.identity = Identity(name, f"disk of {name}")
         oscillator = Oscillator.drawn(self.draw) if skewed else Oscillator()
         self.clock = WallClock(loop, self.draw.randint(-2_000, 2_000), oscillator)
+        self.cluster_version = 0
+        """What the state says."""
         self.checker: Checker | None = None
         self.on_start: list[Callable[[Host], None]] = []
         self.on_death: Callable[[Host, BaseException], None] | None = None
@@ -207,6 +209,7 @@ class Host:
             draw=draw,
             fatal=self._died,
             membership=self._membership,
+            cluster_version=lambda: self.cluster_version,
             settings=self._settings,
             loop=self.host_loop,
         )

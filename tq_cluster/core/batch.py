@@ -8,13 +8,14 @@ from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2
 from tq_cluster.core import rows, states, tables
 from tq_cluster.core.limits import Limits
-from tq_cluster.core.operations import Wakeups
+from tq_cluster.core.operations import HashRange, Wakeups
 from tq_cluster.core.tallies import Tally
 from tq_cluster.core.types import FencingToken, TaskNumber, TimestampMs
 from tq_cluster.core.view import View, Workspace
 
-CLUSTER_VERSION: Final = 1
-"""The rules that this code decides by."""
+CLUSTER_VERSION_FIRST: Final = 1
+CLUSTER_VERSION: Final = 2
+"""The newest rules that this code can decide by. Version 2: entries that hash the state."""
 AGING_MS_DEFAULT: Final = 1_000
 _TOKENS_A_SECOND: Final = 1 << 20
 TOKEN_MAX: Final = (1 << 53) - 1
@@ -143,6 +144,7 @@ class Batch:
         self.draw = draw
         self.limits = limits
         self.wakeups = Wakeups(events=[] if tell_events else None)
+        self.hash_range: HashRange | None = None
         self.changed = False
         """Whether anything was written: only then is there anything to write at the end."""
         row = workspace.get(tables.META, tables.COUNTERS_KEY)

@@ -11,7 +11,7 @@ from tq_cluster.core.claims import decide_claim
 from tq_cluster.core.deletions import decide_deletion
 from tq_cluster.core.due import decide_due
 from tq_cluster.core.expiries import decide_expiries
-from tq_cluster.core.formation import decide_formation
+from tq_cluster.core.formation import decide_formation, decide_version
 from tq_cluster.core.limits import DEFAULT_LIMITS, Limits
 from tq_cluster.core.operations import (
     Cancel,
@@ -20,13 +20,16 @@ from tq_cluster.core.operations import (
     Decision,
     DeleteDeadLetters,
     EndLeases,
+    EndScrub,
     ExpireLeases,
     FormCluster,
+    HashState,
     LeaveCluster,
     MakeDue,
     Operation,
     Outcome,
     PurgeQueue,
+    RaiseVersion,
     Redrive,
     RemoveRetired,
     Report,
@@ -38,6 +41,7 @@ from tq_cluster.core.redrives import decide_redrive
 from tq_cluster.core.reports import decide_report
 from tq_cluster.core.restoring import decide_end_leases, decide_leave
 from tq_cluster.core.retention import decide_retired
+from tq_cluster.core.scrubbing import decide_hash, decide_scrub_end
 from tq_cluster.core.submits import decide_submit
 from tq_cluster.core.types import TimestampMs
 from tq_cluster.core.view import Workspace
@@ -69,7 +73,8 @@ def decide(
     for place in sorted(range(len(operations)), key=lambda place: operations[place].order):
         outcomes[place] = _decide_one(batch, operations[place])
     batch.finish()
-    return Decision([outcomes[place] for place in range(len(operations))], batch.wakeups)
+    told = [outcomes[place] for place in range(len(operations))]
+    return Decision(told, batch.wakeups, batch.hash_range)
 
 
 def _decide_one(batch: Batch, operation: Operation) -> Outcome:
@@ -99,6 +104,12 @@ def _decide_one(batch: Batch, operation: Operation) -> Outcome:
             return decide_retired(space, operation)
         case FormCluster():
             return decide_formation(space, operation)
+        case RaiseVersion():
+            return decide_version(space, operation)
+        case HashState():
+            return decide_hash(space, operation)
+        case EndScrub():
+            return decide_scrub_end(space, operation)
         case EndLeases():
             return decide_end_leases(space, operation)
         case LeaveCluster():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tq.internal.v1 import state_pb2
 from tq_cluster.core import tables
-from tq_cluster.core.batch import CLUSTER_VERSION, Space, tokens_by
-from tq_cluster.core.operations import Done, FormCluster, Outcome
+from tq_cluster.core.batch import Space, tokens_by
+from tq_cluster.core.operations import Done, FormCluster, Outcome, RaiseVersion
 from tq_cluster.core.validation import invalid
 
 
@@ -13,7 +13,7 @@ def decide_formation(space: Space, operation: FormCluster) -> Outcome:
     """Write the membership down, once; written as asked for already, it is done."""
     row = state_pb2.ClusterRow(
         cluster_id=operation.cluster_id,
-        cluster_version=CLUSTER_VERSION,
+        cluster_version=operation.cluster_version,
         members=[
             state_pb2.Member(node_id=node_id, incarnation=incarnation)
             for node_id, incarnation in sorted(operation.members.items())
@@ -26,9 +26,23 @@ def decide_formation(space: Space, operation: FormCluster) -> Outcome:
         if formed == row:
             return Done(more=False)
         return invalid("cluster_id", f"is taken: cluster {formed.cluster_id} was formed here")
+    # Restored: not below what the state was decided by.
+    row.cluster_version = max(row.cluster_version, formed.cluster_version)
     space.workspace.put(tables.META, tables.CLUSTER_KEY, row.SerializeToString(deterministic=True))
     _begin_tokens(space, operation)
     space.batch.changed = True
+    return Done(more=False)
+
+
+def decide_version(space: Space, operation: RaiseVersion) -> Done:
+    """Write the newer version down; one that is not above the present is passed over."""
+    found = space.workspace.get(tables.META, tables.CLUSTER_KEY)
+    row = state_pb2.ClusterRow.FromString(found or b"")
+    if row.cluster_id and row.cluster_version < operation.cluster_version:
+        row.cluster_version = operation.cluster_version
+        value = row.SerializeToString(deterministic=True)
+        space.workspace.put(tables.META, tables.CLUSTER_KEY, value)
+        space.batch.changed = True
     return Done(more=False)
 
 

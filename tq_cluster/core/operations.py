@@ -157,8 +157,44 @@ class FormCluster:
     cluster_id: str
     members: Mapping[str, str]
     """Node id to incarnation."""
+    cluster_version: int
+    """What every member's software can take part in."""
     wall_ms: int
     """The members' wall clocks: over a restored state, tokens go on above what that allows."""
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaiseVersion:
+    """Decide by newer rules from now on: every member can, and no older node starts any more."""
+
+    order: ClassVar[int] = 5
+    cluster_version: int
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HashState:
+    """Have every node hash the range of the state that begins at a place, and go on with a pass."""
+
+    order: ClassVar[int] = 5
+    table: int = 0
+    from_key: bytes = b""
+    rows: int = 0
+    """What the pass has hashed before."""
+    begins: bool = False
+    """It is the first range of a pass."""
+    urgent: bool = False
+    """Somebody waits for the pass."""
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndScrub:
+    """A pass has come to the end of the state."""
+
+    order: ClassVar[int] = 5
+    rows: int
     caller: Caller = ANONYMOUS
 
 
@@ -196,6 +232,9 @@ Operation = (
     | MakeDue
     | RemoveRetired
     | FormCluster
+    | RaiseVersion
+    | HashState
+    | EndScrub
     | EndLeases
     | LeaveCluster
 )
@@ -230,6 +269,14 @@ class Refused:
     retry_after_ms: DurationMs | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class HashRange:
+    """Rows in the order of tables and keys, from a place on."""
+
+    table: int
+    from_key: bytes
+
+
 Outcome = Replied | Done | Refused
 
 
@@ -262,3 +309,5 @@ class Decision:
     outcomes: list[Outcome]
     """One an operation, in their order."""
     wakeups: Wakeups
+    hash_range: HashRange | None = None
+    """What every node is to hash once it has applied the entry."""

@@ -11,7 +11,7 @@ from struct import Struct
 from typing import Final
 
 META: Final = 1
-"""name -> CountersRow, ClusterRow, RestoredRow. In namespace 0 only: they are the group's."""
+"""name -> CountersRow, ClusterRow, RestoredRow, ScrubRow. In namespace 0 only: the group's."""
 QUEUES: Final = 2
 """queue id -> QueueRow"""
 QUEUE_IDS: Final = 3
@@ -78,6 +78,7 @@ def prefix_of(namespace: int) -> bytes:
 GROUP_PREFIX: Final = prefix_of(0)
 COUNTERS_KEY: Final = GROUP_PREFIX + b"counters"
 CLUSTER_KEY: Final = GROUP_PREFIX + b"cluster"
+SCRUB_KEY: Final = GROUP_PREFIX + b"scrub"
 RESTORED_KEY: Final = GROUP_PREFIX + b"restored"
 
 

@@ -46,6 +46,9 @@ BATCH_ITEMS_MIN = 64
 BATCH_BYTES_MAX = 1 << 20
 """How much payload one batch gathers; a single larger operation goes alone."""
 GATHER_S = 0.005
+HASH_ROWS_MAX = 500
+HASH_BYTES_MAX = 256 << 10
+"""How much of the state one entry has every node hash: 2 ms of work, or less."""
 WAITING_MAX = 20_000
 
 
@@ -284,12 +287,21 @@ class Committer:
         base: AppliedAt,
         now_ms: TimestampMs,
     ) -> None:
+        hash_range = None
+        if decision.hash_range is not None:
+            hash_range = log_pb2.HashRange(
+                table=decision.hash_range.table,
+                from_key=decision.hash_range.from_key,
+                rows_max=HASH_ROWS_MAX,
+                bytes_max=HASH_BYTES_MAX,
+            )
         entry = log_pb2.Entry(
             format=ENTRY_FORMAT,
             decided_term=base.term,
             base_index=base.index,
             now_ms=now_ms,
             tables=tables,
+            hash_range=hash_range,
         )
         try:
             flight = self._log.propose(entry.SerializeToString(), base)

@@ -26,5 +26,7 @@ class LeaderHooks:
     """What an entry did to tasks, once it is applied here."""
     event: Callable[[TaskEvent], None] | None = None
     """What became of one task, once it is applied here; None: nobody asks, and none is told."""
+    differed: Callable[[], None] = lambda: None
+    """Members were found to hold different states."""
     surveyed: Callable[[Survey | None], None] = lambda _survey: None
     """What queues hold and who works on them; None when this node does not lead any more."""

@@ -9,10 +9,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from tq.v1 import task_service_pb2, worker_service_pb2
+from tq.v1 import cluster_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import Clock
 from tq_cluster.core import pages, queries
-from tq_cluster.core.batch import Draw
+from tq_cluster.core.batch import CLUSTER_VERSION_FIRST, Draw
 from tq_cluster.core.limits import DEFAULT_LIMITS
 from tq_cluster.core.operations import (
     Claim,
@@ -39,6 +39,7 @@ from tq_cluster.leader.leases import LeaseTable
 from tq_cluster.leader.logtime import LogTime
 from tq_cluster.leader.survey import Surveyor
 from tq_cluster.leader.ticker import Ticker
+from tq_cluster.leader.upkeep import Upkeep
 from tq_cluster.leader.waiters import WAKE_AGAIN, Waiters
 from tq_cluster.leader.workers import WorkerRegistry
 from tq_cluster.raft.door import Log, LogStatus, Role
@@ -57,6 +58,9 @@ class State(Protocol):
 
     def view(self) -> View:
         """Everything applied so far."""
+
+    def row_count(self) -> int:
+        """How many rows there are; cheap."""
 
     def workspace(self) -> AbstractContextManager[DraftWorkspace]:
         """A draft over it, thrown away at the end of the context."""
@@ -77,6 +81,7 @@ class Leader:
     def __init__(
         self,
         *,
+        node_id: str,
         log: Log,
         state: State,
         clock: Clock,
@@ -104,7 +109,22 @@ class Leader:
         self._workers = WorkerRegistry(self._loop.time)
         self._claimants: Waiters[str] = Waiters()
         self._watchers: Waiters[TaskId] = Waiters()
-        self._ticker = Ticker(leases=self._leases, view=state.view, now_ms=self._log_time.now_ms)
+        self._upkeep = Upkeep(
+            node_id=node_id,
+            log=log,
+            state=state,
+            now_ms=self._log_time.now_ms,
+            fatal=fatal,
+            differed=self._hooks.differed,
+        )
+        self.hashed = self._upkeep.hashed
+        """To be told of every range of the state that an entry had this node hash."""
+        self._ticker = Ticker(
+            leases=self._leases,
+            view=state.view,
+            now_ms=self._log_time.now_ms,
+            others=self._upkeep.operations,
+        )
         self._committer = Committer(
             log=log,
             state=state,
@@ -240,6 +260,14 @@ class Leader:
         if self.serving():
             self._surveyor.step()
 
+    async def verify_state(
+        self, request: cluster_service_pb2.VerifyStateRequest
+    ) -> cluster_service_pb2.VerifyStateResponse:
+        """How far the comparing of the members' states has come; begins a pass if asked to."""
+        await self._log.confirm()
+        self._check_reign()
+        return self._upkeep.verify(request)
+
     # ---------------------------------------------------------------- reigns
 
     def stop(self) -> None:
@@ -270,6 +298,7 @@ class Leader:
         self._workers.clear()
         view = self._state.view()
         self._log_time.begin(queries.log_time(view))
+        self._upkeep.begin()
         self._ticker.start(wake=self._committer.wake, ended=self._ended)
         self._taking_over = self._loop.create_task(self._take_over(), name="take-over")
         self._taking_over.add_done_callback(self._ended)
@@ -282,6 +311,7 @@ class Leader:
             self._surveyor.stop()
         self._reign = None
         self._ticker.stop()
+        self._upkeep.end()
         if self._taking_over is not None:
             self._taking_over.cancel()
             self._taking_over = None
@@ -306,6 +336,7 @@ class Leader:
             operation = FormCluster(
                 cluster_id=formed.cluster_id,
                 members=formed.members,
+                cluster_version=self._log.common_version() or CLUSTER_VERSION_FIRST,
                 wall_ms=self._log_time.wall_ms(),
             )
             try:

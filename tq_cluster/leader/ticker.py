@@ -7,7 +7,7 @@ something is due and has it decided like any other operation.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from tq_cluster.core import queries
 from tq_cluster.core.operations import ExpireLeases, MakeDue, Operation, RemoveRetired
@@ -30,10 +30,13 @@ class Ticker:
         leases: LeaseTable,
         view: Callable[[], View],
         now_ms: Callable[[], TimestampMs],
+        others: Callable[[], Iterable[Operation]] = tuple,
     ) -> None:
+        """``others`` is asked for operations of the leader's own that time alone does not bring."""
         self._leases = leases
         self._view = view
         self._now_ms = now_ms
+        self._others = others
         self._retire_at_s = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -68,6 +71,7 @@ class Ticker:
                 yield RemoveRetired(rows_max=SLICE_MAX)
             else:
                 self._retire_at_s = loop_s + RETIRE_S
+        yield from self._others()
 
     async def _run(self, wake: Callable[[], None]) -> None:
         while True:

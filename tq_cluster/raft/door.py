@@ -103,6 +103,18 @@ class Log(Protocol):
         acknowledged before the call. Fails with NotLeaderError.
         """
 
+    def common_version(self) -> int | None:
+        """The newest cluster version of all members; None while one has not said its own."""
+
+    def share_hash(self, index: int, digest: bytes) -> None:
+        """Tell the leader what this node's state came to at an entry; lost where none is known."""
+
+    def on_hash(self, listener: Callable[[str, int, bytes], None]) -> None:
+        """Call ``listener`` with who shared a hash, of which entry, and what it came to."""
+
+    def stop_differing(self, peer_id: str, message: str) -> None:
+        """Tell a peer that its state is not the cluster's: it stops, and makes itself another."""
+
     def on_role_change(self, listener: Callable[[LogStatus], None]) -> None:
         """Call ``listener`` on the loop after each change of role, term or leader."""
 

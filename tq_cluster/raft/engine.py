@@ -16,7 +16,7 @@ from typing import Any
 
 from tq.internal.v1 import peer_pb2
 from tq_cluster.clock import Clock
-from tq_cluster.errors import FatalError
+from tq_cluster.errors import FatalError, StateDiffersError
 from tq_cluster.raft.applying import Applier
 from tq_cluster.raft.door import StateMachine
 from tq_cluster.raft.elections import Elections
@@ -55,6 +55,8 @@ class Surroundings:
     """Ends the process."""
     membership: Callable[[], Membership | None]
     """The members, as the state has them."""
+    cluster_version: Callable[[], int]
+    """The rules that leaders decide by, as the state has them."""
     settings: RaftSettings
     loop: asyncio.AbstractEventLoop
     disk_low: Callable[[], bool]
@@ -106,6 +108,7 @@ class Engine:
             member_ids=tuple(sorted(around.members)),
             pristine=lambda: _is_untouched(journal, around.identity.origin),
             membership=around.membership,
+            cluster_version=around.cluster_version,
             clock=around.clock,
             draw=around.draw,
             news=self._on_formation_news,
@@ -173,6 +176,7 @@ class Engine:
             held=lambda: self._receiving.installing or self.rebuilding,
             applied=applied,
         )
+        self.hash_listeners: list[Callable[[str, int, bytes], None]] = []
         self._running = False
         self._failed = False
         """Something went wrong that nobody foresaw: nothing leaves this node any more."""
@@ -340,8 +344,12 @@ class Engine:
                 if reached is not None:
                     self._leading.snapshot_installed(peer_id, reached)
                 self._commit_soon()
+            case "range_hash":
+                for listener in self.hash_listeners:
+                    listener(peer_id, message.range_hash.index, message.range_hash.digest)
             case "stop":
-                raise FatalError(f"told to stop by {peer_id}: {message.stop.message}")
+                kind = StateDiffersError if message.stop.state_differs else FatalError
+                raise kind(f"told to stop by {peer_id}: {message.stop.message}")
             case other:
                 log.warning("unknown message", extra={"peer": peer_id, "kind": other})
 

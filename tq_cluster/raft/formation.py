@@ -59,23 +59,28 @@ class Formation:
         member_ids: tuple[str, ...],
         pristine: Callable[[], bool],
         membership: Callable[[], Membership | None],
+        cluster_version: Callable[[], int],
         clock: Clock,
         draw: random.Random,
         news: Callable[[], None],
     ) -> None:
-        """``pristine``: whether the journal holds nothing yet. ``membership``: what the state says.
+        """``pristine``: whether the journal holds nothing yet.
 
-        ``news`` is called when what this node says of itself has changed.
+        ``membership`` and ``cluster_version``: what the state says. ``news`` is
+        called when what this node says of itself has changed.
         """
         self._identity = identity
         self._member_ids = member_ids
         self._peer_ids = tuple(name for name in member_ids if name != identity.node_id)
         self._pristine = pristine
         self._membership = membership
+        self._cluster_version = cluster_version
         self._clock = clock
         self._draw = draw
         self._news = news
         self._hellos: dict[str, peer_pb2.Hello] = {}
+        self._versions: dict[str, int] = {}
+        """The newest cluster version that each peer said it can take part in."""
         self._incarnations: dict[str, str] = {identity.node_id: identity.incarnation}
         self._refusals: dict[str, str] = {}
         self._logged: dict[str, str] = {}
@@ -112,6 +117,12 @@ class Formation:
         if self._identity.cluster_id is None or len(self._incarnations) < len(self._member_ids):
             return None
         return self._identity.cluster_id, dict(self._incarnations)
+
+    def common_version(self) -> int | None:
+        """The newest cluster version of all members; None while one has not said its own."""
+        said = [self._versions.get(name) for name in self._peer_ids]
+        known = [version for version in said if version is not None]
+        return None if len(known) < len(said) else min([CLUSTER_VERSION, *known])
 
     @property
     def message(self) -> str:
@@ -159,6 +170,11 @@ class Formation:
             )
         if hello.group_id != identity.group_id:
             return _refusal(f"{name} belongs to group {hello.group_id}, not {identity.group_id}")
+        if hello.cluster_version < self._cluster_version():
+            return _refusal(
+                f"{name} runs software of cluster version {hello.cluster_version}, the cluster is "
+                f"at {self._cluster_version()}: start a newer tq-cluster on {name}"
+            )
         if hello.cluster_id and identity.cluster_id not in {None, hello.cluster_id}:
             return _refusal(
                 f"{name} belongs to cluster {hello.cluster_id}, "
@@ -194,6 +210,7 @@ class Formation:
     def on_hello(self, name: str, hello: peer_pb2.Hello) -> None:
         """A welcome peer said who it is."""
         self._hellos[name] = hello
+        self._versions[name] = hello.cluster_version
         if not self.formed:
             self._advance(hello)
         if not self.stranger:

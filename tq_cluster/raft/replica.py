@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from tq.internal.v1 import peer_pb2
 from tq_cluster.clock import Clock
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import NotAppliedError, NotLeaderError, OutcomeUnknownError
@@ -52,6 +53,7 @@ class Replica:
         draw: random.Random,
         fatal: Callable[[BaseException], None],
         membership: Callable[[], Membership | None],
+        cluster_version: Callable[[], int] = lambda: 0,
         settings: RaftSettings | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         disk_low: Callable[[], bool] = lambda: False,
@@ -68,6 +70,7 @@ class Replica:
             draw=draw,
             fatal=fatal,
             membership=membership,
+            cluster_version=cluster_version,
             settings=settings or RaftSettings(),
             loop=loop or asyncio.get_running_loop(),
             disk_low=disk_low,
@@ -134,6 +137,22 @@ class Replica:
     def formation(self) -> Membership | None:
         """Who forms the cluster, for its first entry; None while a member has not been seen."""
         return self._engine.formation.membership()
+
+    def common_version(self) -> int | None:
+        return self._engine.formation.common_version()
+
+    def share_hash(self, index: int, digest: bytes) -> None:
+        leader_id = self._engine.elections.leader_id
+        if leader_id is not None and leader_id != self._node_id:
+            shared = peer_pb2.RangeHash(index=index, digest=digest)
+            self._engine.peers.send(leader_id, peer_pb2.PeerMessage(range_hash=shared))
+
+    def on_hash(self, listener: Callable[[str, int, bytes], None]) -> None:
+        self._engine.hash_listeners.append(listener)
+
+    def stop_differing(self, peer_id: str, message: str) -> None:
+        stop = peer_pb2.Stop(message=message, state_differs=True)
+        self._engine.peers.send(peer_id, peer_pb2.PeerMessage(stop=stop))
 
     def on_role_change(self, listener: Callable[[LogStatus], None]) -> None:
         self._role_listeners.append(listener)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
-from tq.v1 import task_service_pb2, worker_service_pb2
+from tq.v1 import cluster_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core.operations import Claim, Operation, Outcome, Refused, Replied
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.core.view import View
@@ -42,6 +42,11 @@ class Leading(Protocol):
         self, request: task_service_pb2.WaitTaskRequest, wait_s: float
     ) -> Replied | Refused:
         """Answer with the task once it is terminal, or as it is after ``wait_s``."""
+
+    async def verify_state(
+        self, request: cluster_service_pb2.VerifyStateRequest
+    ) -> cluster_service_pb2.VerifyStateResponse:
+        """How far the comparing of the members' states has come; begins a pass if asked to."""
 
     async def list_workers(
         self, request: worker_service_pb2.ListWorkersRequest

@@ -10,6 +10,7 @@ from tq_cluster.core.validation import invalid
 from tq_cluster.errors import OutcomeUnknownError
 from tq_cluster.raft.door import Log
 from tq_cluster.service.authorization import Authorize, Verb
+from tq_cluster.service.backend import Leading
 from tq_cluster.service.backups import Backups
 from tq_cluster.service.call import Call, Method, Place, Repeat, StreamMethod
 from tq_cluster.service.errors import refusal
@@ -27,12 +28,14 @@ class ClusterServicer:
         self,
         *,
         log: Log,
+        leading: Leading,
         board: StatusBoard,
         backups: Backups,
         members: Collection[str],
         authorize: Authorize,
     ) -> None:
         self._log = log
+        self._leading = leading
         self._backups = backups
         self._board = board
         self._members = members
@@ -60,6 +63,12 @@ class ClusterServicer:
                 request=pb.TransferLeadershipRequest,
                 handle=self.transfer_leadership,
                 repeat=Repeat.NEVER,
+            ),
+            Method(
+                name="VerifyState",
+                request=pb.VerifyStateRequest,
+                handle=self.verify_state,
+                repeat=Repeat.SAFE,
             ),
             StreamMethod(name="Backup", request=pb.BackupRequest, handle=self.backup),
         )
@@ -91,6 +100,13 @@ class ClusterServicer:
         except TimeoutError as error:
             raise OutcomeUnknownError(f"nobody took over within {TRANSFER_S:g} s") from error
         return pb.TransferLeadershipResponse(leader_id=leader_id)
+
+    async def verify_state(
+        self, request: pb.VerifyStateRequest, call: Call
+    ) -> pb.VerifyStateResponse:
+        verb = Verb.OPERATE if request.start else Verb.READ
+        self._authorize(call.caller.principal, verb, call.caller.namespace, "")
+        return await self._leading.verify_state(request)
 
     async def backup(
         self, request: pb.BackupRequest, call: Call

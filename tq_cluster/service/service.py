@@ -116,6 +116,7 @@ class Service:
         )
         cluster = ClusterServicer(
             log=parts.log,
+            leading=parts.leading,
             board=board,
             backups=Backups(log=parts.log, copy_state=parts.copy_state),
             members=parts.apis,

@@ -10,19 +10,18 @@ from tq_cluster.errors import FatalError
 from tq_cluster.storage.rows import TABLE_COUNT, check_place, seal
 
 ENTRY_FORMAT = 1
+_NO_CHANGES = log_pb2.Entry()
 
 
-def changes_of(
-    entry: bytes, index: int, term: int, applied: AppliedAt
-) -> list[log_pb2.TableChanges] | None:
-    """Return what the entry at ``index`` changes; None when its header forbids it here.
+def read_entry(entry: bytes, index: int, term: int, applied: AppliedAt) -> log_pb2.Entry | None:
+    """Return the entry at ``index``; None when its header forbids it here.
 
     Raises FatalError for an entry that no correct node can have written, or not at this place.
     """
     if index != applied.index + 1 or term < applied.term:
         raise FatalError(f"entry {index} of term {term} cannot follow {applied}")
     if not entry:
-        return []
+        return _NO_CHANGES
     try:
         parsed = log_pb2.Entry.FromString(entry)
     except DecodeError as error:
@@ -34,8 +33,7 @@ def changes_of(
         )
     if parsed.decided_term != term or parsed.base_index != index - 1:
         return None
-    changes = list(parsed.tables)
-    for table in changes:
+    for table in parsed.tables:
         if table.table >= TABLE_COUNT:
             raise FatalError(f"entry {index} of term {term} writes to table {table.table}")
         if len(table.put_keys) != len(table.put_values):
@@ -43,7 +41,7 @@ def changes_of(
                 f"entry {index} of term {term} puts {len(table.put_keys)} keys and"
                 f" {len(table.put_values)} values into table {table.table}"
             )
-    return changes
+    return parsed
 
 
 class Written:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from tq.internal.v1 import log_pb2
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import FatalError
-from tq_cluster.storage.apply import Written, changes_of
+from tq_cluster.storage.apply import Written, read_entry
 from tq_cluster.storage.environment import EMPTY
+from tq_cluster.storage.hashing import Hashed, hash_range
 from tq_cluster.storage.rows import check_place, unseal
 from tq_cluster.storage.store import COMMIT_BYTES, COMMIT_SECONDS
 
@@ -39,6 +40,13 @@ class _Table:
     def between(self, start: bytes, stop: bytes, limit: int, *, reverse: bool) -> list[bytes]:
         keys = self._keys[bisect_left(self._keys, start) : bisect_left(self._keys, stop)]
         return keys[::-1][:limit] if reverse else keys[:limit]
+
+    def sealed_from(self, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+        for key in self._keys[bisect_left(self._keys, start) :]:
+            yield key, self._rows[key]
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
     def copy(self) -> _Table:
         other = _Table()
@@ -121,6 +129,7 @@ class MemoryStore:
     """The applied state in memory; committed means copied to the ``disk`` it was given."""
 
     def __init__(self, disk: Image | None = None) -> None:
+        self.on_hashed: Hashed = lambda _hashed: None
         self._disk = Image() if disk is None else disk
         self._image = self._disk.copy()
         self._workspace_open = False
@@ -138,8 +147,8 @@ class MemoryStore:
 
     def apply(self, index: int, term: int, entry: bytes) -> bool:
         self._require_no_workspace()
-        changes = changes_of(entry, index, term, self.applied)
-        for table in changes or ():
+        parsed = read_entry(entry, index, term, self.applied)
+        for table in parsed.tables if parsed is not None else ():
             self._changed.add(table.table)
             rows = self._image.table(table.table)
             for key, sealed in zip(table.put_keys, table.put_values, strict=True):
@@ -150,7 +159,15 @@ class MemoryStore:
                 rows.delete(key)
         self._image.applied = AppliedAt(index, term)
         self._pending_bytes += len(entry)
-        return changes is not None
+        if parsed is not None and parsed.HasField("hash_range"):
+            self.on_hashed(hash_range(parsed.hash_range, index, self._sealed_rows))
+        return parsed is not None
+
+    def _sealed_rows(self, table: int, from_key: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return self._image.table(table).sealed_from(from_key)
+
+    def row_count(self) -> int:
+        return sum(len(table) for table in self._image.tables.values())
 
     def view(self) -> MemoryView:
         self._require_no_workspace()

@@ -20,7 +20,7 @@ from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.queries import cluster_version
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import DamagedStateError, DiskError, FatalError, StartError
-from tq_cluster.storage.apply import changes_of
+from tq_cluster.storage.apply import read_entry
 from tq_cluster.storage.environment import (
     EMPTY,
     open_environment,
@@ -29,7 +29,9 @@ from tq_cluster.storage.environment import (
     write_applied,
 )
 from tq_cluster.storage.files import RESTORE, make_folder, read_record, sync_folder, write_record
+from tq_cluster.storage.hashing import Hashed, hash_range
 from tq_cluster.storage.lock import DirectoryLock
+from tq_cluster.storage.rows import TABLE_COUNT, CorruptRowError
 from tq_cluster.storage.views import LmdbView, LmdbWorkspace
 
 CONDEMNED: Final = "CONDEMNED"
@@ -48,6 +50,8 @@ class Store:
         StartError when it is in use or written by newer software, DamagedStateError when it is
         damaged.
         """
+        self.on_hashed: Hashed = lambda _hashed: None
+        """Told of every range that an entry had this state hash."""
         self._copying = threading.Lock()
         self._open(path)
 
@@ -131,9 +135,9 @@ class Store:
         Anything it raises means that the process must end.
         """
         self._require_no_workspace()
-        changes = changes_of(entry, index, term, self._applied)
+        parsed = read_entry(entry, index, term, self._applied)
         try:
-            for table in changes or ():
+            for table in parsed.tables if parsed is not None else ():
                 database = self._tables[table.table]
                 if table.put_keys:
                     with self._txn.cursor(database) as cursor:
@@ -144,7 +148,21 @@ class Store:
             raise DiskError(f"entry {index} of term {term} cannot be applied: {error}") from error
         self._applied = AppliedAt(index, term)
         self._pending_bytes += len(entry)
-        return changes is not None
+        if parsed is not None and parsed.HasField("hash_range"):
+            self.on_hashed(hash_range(parsed.hash_range, index, self._sealed_rows))
+        return parsed is not None
+
+    def _sealed_rows(self, table: int, from_key: bytes) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            with self._txn.cursor(self._tables[table]) as cursor:
+                if cursor.set_range(from_key) if from_key else cursor.first():
+                    yield from cursor
+        except lmdb.Error as error:
+            raise CorruptRowError(f"table {table} cannot be read: {error}") from error
+
+    def row_count(self) -> int:
+        """How many rows there are; cheap."""
+        return sum(self._txn.stat(db=table)["entries"] for table in self._tables[:TABLE_COUNT])
 
     def view(self) -> LmdbView:
         """Return the applied state, committed or not; good until the next commit."""

@@ -74,6 +74,23 @@ class Metrics:
             "Times this node became the leader: the sum over the brokers is how often it changed.",
             registry=self.registry,
         )
+        self._scrub_differences = Counter(
+            "tq_scrub_differences_total",
+            "Ranges in which this broker, leading, found the brokers' states to differ.",
+            registry=self.registry,
+        )
+        self._scrub_finished = self._gauge(
+            "tq_scrub_finished_timestamp_seconds",
+            "When all of the state had last been compared, by log time. 0: never.",
+        )
+
+    def states_differ(self) -> None:
+        """On the leader: a broker's state was found to differ from the others'."""
+        self._scrub_differences.inc()
+
+    def scrub_finished(self, at_ms: int) -> None:
+        """When the last complete pass ended, told from time to time."""
+        self._scrub_finished.set(at_ms / 1000)
 
     def decided(self, seconds: float) -> None:
         """One batch was decided."""

@@ -1,0 +1,231 @@
+"""What a leader does for the cluster itself: raising its version, comparing the members' states."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.leader.bench import Bench, submit
+from tests.service.fakes import until
+from tq.v1 import cluster_service_pb2 as pb
+from tq_cluster.core import queries
+from tq_cluster.core.batch import CLUSTER_VERSION
+from tq_cluster.core.operations import FormCluster
+from tq_cluster.errors import StateDiffersError
+from tq_cluster.leader import upkeep
+from tq_cluster.raft.door import PeerProgress
+from tq_cluster.storage.hashing import HashedRange
+
+PEER = PeerProgress(connected=True, match_index=0, wall_offset_ms=0)
+START = pb.VerifyStateRequest(start=True)
+LOOK = pb.VerifyStateRequest()
+
+
+class Compared(Bench):
+    """A leader of three members, whose others answer as the test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log.peers = {"n2": PEER, "n3": PEER}
+        self.hashed: list[HashedRange] = []
+        self.store.on_hashed = self._note
+
+    def _note(self, found: HashedRange) -> None:
+        self.hashed.append(found)
+        self.leader.hashed(found)
+
+    async def formed(self, version: int = CLUSTER_VERSION) -> None:
+        """It leads a cluster of that version."""
+        await self.log.start()
+        members = {"n1": "i1", "n2": "i2", "n3": "i3"}
+        await self.leader.submit(
+            FormCluster(cluster_id="c", members=members, cluster_version=version, wall_ms=0)
+        )
+
+    def answer(self, node_id: str, found: HashedRange, digest: bytes | None = None) -> None:
+        self.log.hash_listener(node_id, found.index, found.digest if digest is None else digest)
+
+    async def a_range(self) -> HashedRange:
+        """The first range of a pass that was asked for."""
+        await self.leader.verify_state(START)
+        await until(lambda: bool(self.hashed), "a range was hashed")
+        return self.hashed[0]
+
+    async def a_pass(self) -> pb.VerifyStateResponse:
+        """A pass from its beginning to its end, and what is said of it."""
+        before = await self.leader.verify_state(START)
+        seen = before
+        async with asyncio.timeout(20):
+            while seen.last_finished_at.ToNanoseconds() <= before.last_began_at.ToNanoseconds():
+                await asyncio.sleep(0)
+                seen = await self.leader.verify_state(LOOK)
+        return seen
+
+
+@pytest.fixture
+async def bench() -> Compared:
+    return Compared()
+
+
+def small_ranges(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr("tq_cluster.leader.committer.HASH_ROWS_MAX", rows)
+
+
+async def test_a_pass_hashes_every_row_of_the_state_once(
+    bench: Compared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_ranges(monkeypatch, 7)
+    await bench.formed()
+    await bench.leader.submit(submit(*(f"t{number}" for number in range(20))))
+
+    seen = await bench.a_pass()
+
+    # What is written to go on, a row that is rewritten with every range, is among the first.
+    assert seen.last_rows == sum(found.rows for found in bench.hashed) == seen.rows_total
+    assert len(bench.hashed) > 10
+    assert {found.rows for found in bench.hashed[:-1]} == {7}
+    assert [each.node_id for each in seen.nodes] == ["n1", "n2", "n3"]
+    assert seen.nodes[1].unanswered_index == bench.hashed[-1].index
+
+
+async def test_a_member_that_differs_from_the_majority_is_told_to_stop(bench: Compared) -> None:
+    await bench.formed()
+    found = await bench.a_range()
+
+    bench.answer("n2", found, b"something else")
+    assert bench.log.stopped == []
+    bench.answer("n3", found)
+
+    [(stopped, message)] = bench.log.stopped
+    assert stopped == "n2"
+    assert "the state of n2 is not the majority's" in message
+    seen = await bench.leader.verify_state(LOOK)
+    assert [each.node_id for each in seen.differences] == ["n2"]
+    assert bench.fatal == []
+
+
+async def test_a_leader_that_differs_from_the_majority_stops_itself(bench: Compared) -> None:
+    await bench.formed()
+    found = await bench.a_range()
+
+    bench.answer("n2", found, b"what the others have")
+    bench.answer("n3", found, b"what the others have")
+
+    [error] = bench.fatal
+    assert isinstance(error, StateDiffersError)
+    assert bench.log.stopped == []
+
+
+async def test_where_no_majority_agrees_nobody_is_stopped_and_it_is_said(bench: Compared) -> None:
+    await bench.formed()
+    found = await bench.a_range()
+
+    bench.answer("n2", found, b"this")
+    bench.answer("n3", found, b"that")
+
+    assert (bench.log.stopped, bench.fatal) == ([], [])
+    seen = await bench.leader.verify_state(LOOK)
+    [difference] = seen.differences
+    assert "no majority agrees" in difference.message
+
+
+async def test_two_that_differ_are_told_of_when_the_third_does_not_answer(
+    bench: Compared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "LOOK_S", 0.0)
+    await bench.formed()
+    found = await bench.a_range()
+
+    bench.answer("n2", found, b"this")
+    seen = await bench.leader.verify_state(LOOK)
+    assert seen.differences == []
+    await until(lambda: bool(bench.leader._upkeep._comparing.differences), "it is said")
+
+    assert (bench.log.stopped, bench.fatal) == ([], [])
+    bench.answer("n3", found)
+    assert [node_id for node_id, _ in bench.log.stopped] == ["n2"]
+
+
+async def test_members_that_agree_are_counted_whenever_they_answer(bench: Compared) -> None:
+    await bench.formed()
+    found = await bench.a_range()
+
+    bench.answer("n3", found)
+    bench.answer("n2", found)
+    bench.answer("n9", found, b"no member")
+
+    seen = await bench.leader.verify_state(LOOK)
+    assert [each.ranges_agreed for each in seen.nodes] == [1, 1, 1]
+    assert [each.unanswered_index for each in seen.nodes] == [0, 0, 0]
+    assert seen.differences == []
+
+
+async def test_an_answer_that_comes_before_the_leaders_own_counts(bench: Compared) -> None:
+    await bench.formed()
+    early = HashedRange(bench.store.applied.index + 1, b"", 0, None)
+    bench.log.hash_listener("n2", early.index, b"differs")
+    found = await bench.a_range()
+    assert found.index == early.index
+
+    bench.answer("n3", found)
+
+    assert [node_id for node_id, _ in bench.log.stopped] == ["n2"]
+
+
+async def test_the_background_covers_the_state_without_being_asked(
+    bench: Compared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FIRST_S", "RANGE_S"):
+        monkeypatch.setattr(upkeep, name, 0.0)
+    await bench.formed()
+
+    await until(lambda: bool(bench.hashed), "a range was hashed")
+
+
+async def test_a_new_leader_goes_on_where_the_pass_was(
+    bench: Compared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_ranges(monkeypatch, 3)
+    await bench.formed()
+    await bench.leader.submit(submit(*(f"t{number}" for number in range(20))))
+    await bench.a_range()
+    await until(lambda: len(bench.hashed) > 3, "some ranges")
+    bench.log.depose()
+    interrupted = bench.hashed[-1]
+    bench.hashed.clear()
+
+    bench.log.elect()
+    await until(lambda: bool(bench.hashed), "the pass goes on")
+
+    assert bench.hashed[0].rows == interrupted.rows
+    assert bench.hashed[0].next == interrupted.next
+    assert bench.hashed[0].digest != b""
+
+
+async def test_nothing_is_hashed_below_the_version_that_every_node_can(bench: Compared) -> None:
+    bench.log.version = 1
+    await bench.formed(version=1)
+
+    seen = await bench.leader.verify_state(START)
+    for number in range(20):
+        await bench.leader.submit(submit("t", request_id=f"r{number}"))
+
+    assert bench.hashed == []
+    assert not seen.HasField("began_at")
+    assert queries.cluster_version(bench.store.view()) == 1
+
+
+async def test_the_version_is_raised_once_every_member_can(bench: Compared) -> None:
+    bench.log.version = None  # a member has not said
+    await bench.formed(version=1)
+    await bench.leader.submit(submit("t"))
+    assert queries.cluster_version(bench.store.view()) == 1
+
+    bench.log.version = CLUSTER_VERSION
+    await until(
+        lambda: queries.cluster_version(bench.store.view()) == CLUSTER_VERSION, "it is raised"
+    )
+    proposed = len(bench.log.proposals)
+    await bench.leader.submit(submit("t", request_id="r2"))
+    assert len(bench.log.proposals) == proposed + 1

@@ -1,0 +1,208 @@
+"""What a leader does for the cluster itself: raising its version, comparing its states."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
+
+from tq.internal.v1 import state_pb2
+from tq.v1 import cluster_service_pb2 as pb
+from tq_cluster.core import queries
+from tq_cluster.core.batch import CLUSTER_VERSION
+from tq_cluster.core.operations import EndScrub, HashState, Operation, RaiseVersion
+from tq_cluster.core.scrubbing import scrub_row
+from tq_cluster.core.types import TimestampMs
+from tq_cluster.core.view import View
+from tq_cluster.errors import StateDiffersError
+from tq_cluster.leader.comparing import Comparing, Difference
+from tq_cluster.raft.door import Log
+from tq_cluster.storage.hashing import HashedRange
+
+_logger = logging.getLogger(__name__)
+
+SCRUB_VERSION: Final = 2
+"""Below it an older node would take an entry that hashes for one that does nothing."""
+LOOK_S: Final = 5.0
+"""How often it is looked whether the version can be raised, and who has not answered."""
+FIRST_S: Final = 30.0
+"""How long after the beginning of its reign a leader leaves the states uncompared."""
+EVERY_MS: Final = 4 * 3_600_000
+"""A pass begins so long after the last one has ended."""
+PASS_S: Final = 4 * 3_600
+"""A pass takes no longer, unless the state is so large that its ranges follow each other."""
+RANGE_S: Final = 1.0
+RANGE_ROWS: Final = 250
+"""What a range holds, for the sake of the pace: rows are seldom so large that it holds less."""
+
+
+class ScrubbedState(Protocol):
+    """The applied state."""
+
+    def view(self) -> View:
+        """Everything applied so far."""
+
+    def row_count(self) -> int:
+        """How many rows there are."""
+
+
+class Upkeep:
+    """Finds its own operations, like the ticker; hears what they came to."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        log: Log,
+        state: ScrubbedState,
+        now_ms: Callable[[], TimestampMs],
+        fatal: Callable[[BaseException], None],
+        differed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``differed`` hears of every difference that is found; ``fatal`` ends the process."""
+        self._node_id = node_id
+        self._log = log
+        self._state = state
+        self._now_ms = now_ms
+        self._fatal = fatal
+        self._differed = differed
+        self._loop = asyncio.get_running_loop()
+        self._comparing = Comparing(
+            node_id=node_id, members=self._members, differs=self._tell_difference
+        )
+        self._reigns = False
+        self._look_at_s = self._next_range_s = 0.0
+        self._begin_after_ms: int | None = None
+        """A pass was asked for, and has not begun while the row names none later than this."""
+        self._hashed: HashedRange | None = None
+        """What this pass's last range came to here."""
+        log.on_hash(self._comparing.answer)
+
+    def begin(self) -> None:
+        """This node leads."""
+        self._reigns = True
+        self._hashed = None
+        self._begin_after_ms = None
+        self._comparing.clear()
+        self._look_at_s = 0.0
+        self._next_range_s = self._loop.time() + FIRST_S
+
+    def end(self) -> None:
+        """It does no longer."""
+        self._reigns = False
+
+    def operations(self) -> Iterator[Operation]:
+        """What is due now, in slices."""
+        now_s = self._loop.time()
+        if not self._reigns:
+            return
+        view = self._state.view()
+        if now_s >= self._look_at_s:
+            common = self._log.common_version()
+            if common is not None and 0 < queries.cluster_version(view) < common:
+                yield RaiseVersion(cluster_version=common)
+            else:
+                self._look_at_s = now_s + LOOK_S
+                self._comparing.review()
+        row = scrub_row(view)
+        urgent = row.urgent or self._begin_after_ms is not None
+        if (urgent or now_s >= self._next_range_s) and self._may_hash(view):
+            operation = self._next_range(row)
+            if operation is not None:
+                yield operation
+
+    def hashed(self, found: HashedRange) -> None:
+        """This node has hashed a range that an entry named."""
+        if not self._reigns:
+            self._log.share_hash(found.index, found.digest)
+            return
+        self._hashed = found
+        row = scrub_row(self._state.view())
+        if self._begin_after_ms is not None and row.began_at_ms > self._begin_after_ms:
+            self._begin_after_ms = None
+        self._next_range_s = self._loop.time() + self._pause_s()
+        where = f"table {row.table} from key {row.from_key.hex() or 'its first'}"
+        self._comparing.ask(found.index, where, found.digest)
+
+    def verify(self, request: pb.VerifyStateRequest) -> pb.VerifyStateResponse:
+        """How far the comparing has come; begins a pass where that is asked for."""
+        view = self._state.view()
+        row = scrub_row(view)
+        if request.start and self._may_hash(view):
+            self._begin_after_ms = row.began_at_ms
+        reply = pb.VerifyStateResponse(
+            rows=row.rows + (self._hashed.rows if self._hashed is not None else 0),
+            rows_total=self._state.row_count(),
+            last_rows=row.last_rows,
+            nodes=[
+                pb.VerifiedNode(
+                    node_id=node_id,
+                    ranges_agreed=self._comparing.agreed(node_id),
+                    unanswered_index=self._comparing.unanswered(node_id),
+                )
+                for node_id in sorted(self._members())
+            ],
+            differences=[
+                pb.StateDifference(node_id=each.node_id, index=each.index, message=_described(each))
+                for each in self._comparing.differences
+            ],
+        )
+        for field, at_ms in (
+            (reply.began_at, row.began_at_ms),
+            (reply.last_began_at, row.last_began_at_ms),
+            (reply.last_finished_at, row.last_finished_at_ms),
+        ):
+            if at_ms:
+                field.FromMilliseconds(at_ms)
+        return reply
+
+    def _next_range(self, row: state_pb2.ScrubRow) -> Operation | None:
+        if self._begin_after_ms is not None:
+            return HashState(begins=True, urgent=True)
+        if not row.began_at_ms:
+            due_ms = row.last_finished_at_ms + EVERY_MS
+            return HashState(begins=True) if self._now_ms() >= due_ms else None
+        found = self._hashed
+        if found is None:  # this leader goes on with another's pass, at the range it was in
+            return HashState(table=row.table, from_key=row.from_key, rows=row.rows)
+        rows = row.rows + found.rows
+        if found.next is None:
+            return EndScrub(rows=rows)
+        table, from_key = found.next
+        return HashState(table=table, from_key=from_key, rows=rows)
+
+    def _may_hash(self, view: View) -> bool:
+        return SCRUB_VERSION <= queries.cluster_version(view) <= CLUSTER_VERSION
+
+    def _pause_s(self) -> float:
+        ranges = max(1, self._state.row_count() // RANGE_ROWS)
+        return min(RANGE_S, PASS_S / ranges)
+
+    def _members(self) -> set[str]:
+        return {self._node_id, *self._log.status().peers}
+
+    def _tell_difference(self, difference: Difference) -> None:
+        self._differed()
+        message = _described(difference)
+        _logger.error(
+            "states differ",
+            extra={"node": difference.node_id or "(unknown)", "index": difference.index},
+        )
+        if difference.node_id == self._node_id:
+            self._fatal(StateDiffersError(message))
+        elif difference.node_id:
+            self._log.stop_differing(difference.node_id, message)
+
+
+def _described(difference: Difference) -> str:
+    where = f"{difference.where}, as of entry {difference.index}"
+    if not difference.node_id:
+        return (
+            f"members differ in {where}, and no majority agrees: start the members that are down,"
+            " or compare the disks offline"
+        )
+    return (
+        f"the state of {difference.node_id} is not the majority's in {where}: it stops, and started"
+        " again it sets its state aside and takes the others'"
+    )
