@@ -49,7 +49,7 @@ def filled(store: Store | MemoryStore, *, differing: bytes = b"") -> list[Hashed
 
 
 def asked(
-    table: int = 0, from_key: bytes = b"", rows_max: int = 100, bytes_max: int = 1 << 20
+    table: int = 0, from_key: bytes = b"", *, rows_max: int = 100, bytes_max: int = 1 << 20
 ) -> log_pb2.HashRange:
     return log_pb2.HashRange(table=table, from_key=from_key, rows_max=rows_max, bytes_max=bytes_max)
 
@@ -72,7 +72,7 @@ def test_ranges_one_after_the_other_cover_every_row_once(
     place: tuple[int, bytes] | None = (0, b"")
 
     while place is not None:
-        apply(store, hashing=asked(*place, **bound))
+        apply(store, hashing=asked(place[0], place[1], **bound))
         place = hashed[-1].next
 
     assert sum(found.rows for found in hashed) == len(ROWS)
