@@ -18,6 +18,7 @@ from tq_cluster.telemetry import logs
 from tq_cluster.telemetry.loop_hold import LoopHold
 from tq_cluster.telemetry.metrics import Metrics
 from tq_cluster.telemetry.samples import Samples
+from tq_worker import logs as worker_logs
 
 
 @pytest.fixture
@@ -40,6 +41,17 @@ def test_a_log_line_is_an_event_and_its_keys() -> None:
 
     [line] = stream.getvalue().splitlines()
     assert line.endswith('Z n1 info     lease expired task_id="t 1" attempt=3')
+
+
+@pytest.mark.parametrize("formatter", [logs.TextFormatter("n1"), worker_logs.TextFormatter()])
+def test_an_id_neither_breaks_its_line_nor_tells_the_terminal_something(
+    formatter: logging.Formatter,
+) -> None:
+    record = logging.makeLogRecord({"msg": "lease expired", "task_id": "a\nb\x1b[2J\u202ec"})
+
+    line = formatter.format(record)
+
+    assert line.endswith(r'lease expired task_id="a\nb\u001b[2J\u202ec"')
 
 
 @pytest.mark.usefixtures("root_logger")

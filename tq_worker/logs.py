@@ -56,7 +56,8 @@ def _plain(value: object) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value))
     text = str(value)
-    return json.dumps(text) if not text or any(each in text for each in ' "\n=') else text
+    plain = text.isprintable() and not any(each in text for each in ' "=')
+    return text if text and plain else json.dumps(text)
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -94,4 +94,5 @@ def flush() -> None:
 
 def _plain(value: object) -> str:
     text = str(value)
-    return json.dumps(text) if not text or any(char in ' "=\n' for char in text) else text
+    plain = text.isprintable() and not any(char in ' "=' for char in text)
+    return text if text and plain else json.dumps(text)
