@@ -213,6 +213,28 @@ def test_what_the_node_has_words_for_is_logged_without_a_traceback() -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("kib", [0, 8], ids=["nothing", "hardly anything"])
+def test_where_nothing_can_be_written_a_node_says_so_and_takes_no_state_for_damaged(
+    tmp_path: Path, kib: int
+) -> None:
+    command = " ".join([*COMMAND, "serve", "--config", str(write_config(tmp_path))])
+
+    result = subprocess.run(
+        ["/bin/bash", "-c", f"ulimit -f {kib}; exec {command}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=ENVIRONMENT,
+        check=False,
+    )
+
+    assert result.returncode == 2, result.stderr
+    assert "File too large" in result.stderr
+    assert re.search("give this node a data directory|see to its disk", result.stderr)
+    assert "Traceback" not in result.stderr
+    assert "rebuilt" not in result.stderr
+
+
 def test_what_fails_as_a_node_starts_or_stops_is_logged_like_what_fails_between() -> None:
     script = (
         "from tq_cluster import config, errors, node\n"

@@ -8,6 +8,8 @@ Other threads read through ``committed_view`` and ``copy_to``.
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +39,8 @@ from tq_cluster.storage.views import LmdbView, LmdbWorkspace
 CONDEMNED: Final = "CONDEMNED"
 """Lies in the directory of a state in which damage was found; says what."""
 _NOT_DAMAGE: Final = (lmdb.DiskError, lmdb.LockError, lmdb.MemoryError, lmdb.ReadonlyError)
+_NO_ROOM: Final = (os.strerror(errno.EDQUOT), os.strerror(errno.EFBIG))
+"""A quota or a limit on files, which lmdb has no class for."""
 COMMIT_SECONDS: Final = 0.2
 COMMIT_BYTES: Final = 16 * 2**20
 
@@ -73,7 +77,7 @@ class Store:
 
     def _unusable(self, error: lmdb.Error) -> StartError:
         what = f"the state in {self.path} cannot be opened: {error}"
-        if isinstance(error, _NOT_DAMAGE):
+        if isinstance(error, _NOT_DAMAGE) or str(error).endswith(_NO_ROOM):
             return StartError(f"{what}; nothing is known to be wrong with it: see to its disk")
         return DamagedStateError(f"{what}; {RESTORE}")
 
