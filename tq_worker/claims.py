@@ -20,6 +20,7 @@ from tq_worker.demands import Demand
 from tq_worker.leases import Stop
 from tq_worker.pool import Pool
 from tq_worker.stats import Stats
+from tq_worker.turns import Turns
 
 _logger = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class Parts:
     pool: Pool
     reports: Backlog
     contact: Contact
+    turns: Turns
     stats: Stats
 
 
@@ -137,6 +139,9 @@ class Claims:
         self._parts.contact.answered()
         self._stats.claims["tasks" if answer.reply.tasks else "nothing"] += 1
         self._take(answer, request.max_tasks)
+        if not answer.reply.tasks:
+            # A slot that was left to this demand is another's now.
+            self._custody.room_changed()
         return True
 
     async def _finish(
@@ -169,21 +174,47 @@ class Claims:
     async def _appetite(self) -> Appetite:
         """Wait until a claim is worth its while."""
         while True:
-            demand = self._demand
-            self._ahead = self._custody.ahead() if self._more and not demand.types else 0
-            idle = self._pool.room(solo=demand.solo)
-            room = self._pool.room(self._ahead, solo=demand.solo)
-            if demand.limit is not None:
-                # Slots are shared with other types: where both find tasks for the same one, what
-                # waits behind it for too long is given back.
-                room = min(room, demand.limit - self._custody.unended[demand.types[0]])
-            # With tasks at hand for every slot a claim can wait until it is for many.
-            worthwhile = room > 0 and (idle > 0 or room * 2 >= self._ahead)
-            if worthwhile and self._parts.reports.backlog() < BACKLOG_MAX:
-                # One that finds out whether a broker is there does not wait for tasks as well.
-                waits = self._reached and room <= idle
-                return Appetite(min(room, TASKS_MAX), self._parts.wait_s if waits else 0.0)
+            wanted = self._of_a_limit() if self._demand.limit is not None else self._of_all_else()
+            if wanted is not None and self._parts.reports.backlog() < BACKLOG_MAX:
+                return wanted
             await self._custody.change()
+
+    def _of_all_else(self) -> Appetite | None:
+        """What to ask for where nothing but slots is the limit."""
+        solo = self._demand.solo
+        owed = self._parts.turns.owed(solo=solo)
+        self._ahead = self._custody.ahead() if self._more and not solo and not owed else 0
+        idle = self._pool.room(solo=solo) - owed
+        room = self._pool.room(self._ahead, solo=solo) - owed
+        # With tasks at hand for every slot a claim can wait until it is for many.
+        if room <= 0 or (idle <= 0 and room * 2 < self._ahead):
+            return None
+        # One that finds out whether a broker is there does not wait for tasks as well.
+        waits = self._reached and room <= idle
+        return Appetite(min(room, TASKS_MAX), self._parts.wait_s if waits else 0.0)
+
+    def _of_a_limit(self) -> Appetite | None:
+        """What to ask for of a type of which only so many may run.
+
+        Slots are shared with other types: where both find tasks for the same one, what waits
+        behind it for too long is given back.
+        """
+        demand, turns = self._demand, self._parts.turns
+        assert demand.limit is not None, "or there is none"
+        self._ahead = 0
+        below = demand.limit - self._custody.unended[demand.types[0]]
+        idle = self._pool.room(solo=demand.solo)
+        if below > 0 and idle <= 0 and not demand.solo and self._custody.ahead():
+            # What is held ahead takes every slot, and not for long.
+            idle = self._ahead = below
+        if below > 0 and idle <= 0:
+            turns.wants(demand)
+            return None
+        in_turn = turns.had(demand)
+        if below <= 0:
+            return None
+        waits = self._reached and not in_turn
+        return Appetite(min(below, idle, TASKS_MAX), self._parts.wait_s if waits else 0.0)
 
     def _request(self, appetite: Appetite) -> ClaimRequest:
         request = ClaimRequest(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tq.internal.v1.worker_child_pb2 import Handler
@@ -15,9 +15,9 @@ TYPES_MAX = 64
 class Demand:
     """What one loop of claims asks for."""
 
-    types: Sequence[str] = ()
+    types: tuple[str, ...] = ()
     """Empty: all but ``except_types``, those included that no handler is known for."""
-    except_types: Sequence[str] = ()
+    except_types: tuple[str, ...] = ()
     solo: bool = False
     """They run in processes of their own."""
     limit: int | None = None
@@ -36,11 +36,11 @@ def demands(handlers: Mapping[str, Handler], limits: Mapping[str, int]) -> list[
         if limits.get(name, handler.limit)
     }
     solo = [name for name, handler in handlers.items() if handler.solo and name not in limited]
-    found = [Demand(except_types=sorted([*limited, *solo]))]
+    found = [Demand(except_types=tuple(sorted([*limited, *solo])))]
     if solo:
-        found.append(Demand(types=sorted(solo), solo=True))
+        found.append(Demand(types=tuple(sorted(solo)), solo=True))
     found += [
-        Demand(types=[name], solo=handlers[name].solo, limit=limit)
+        Demand(types=(name,), solo=handlers[name].solo, limit=limit)
         for name, limit in sorted(limited.items())
     ]
     return found

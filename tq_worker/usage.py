@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 import psutil
 
 SAMPLE_S = 5.0
-"""Looking through all processes takes some milliseconds: not done more often than this."""
+"""How often one looks through all processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,14 @@ class Usage:
         self._cpu_s: dict[psutil.Process, float] = {}
         self._last = Sample(-math.inf, 0, 0.0, 0.0, 0)
 
+    async def run(self) -> None:
+        """Look until cancelled; in a thread, as it takes some milliseconds."""
+        while True:
+            await asyncio.to_thread(self._look)
+            await asyncio.sleep(SAMPLE_S)
+
     def sample(self) -> Sample:
-        """Look, unless that was done a moment ago."""
-        if time.monotonic() - self._last.taken_s >= SAMPLE_S:
-            self._look()
+        """Return what was seen last; nothing before the first look."""
         return self._last
 
     def _look(self) -> None:

@@ -25,6 +25,7 @@ from tq_worker.pool import Plan, Pool
 from tq_worker.reload import Changes
 from tq_worker.reports import Reporter
 from tq_worker.stats import Stats
+from tq_worker.turns import Turns
 from tq_worker.usage import Usage
 from tq_worker.vitals import Vitals
 from tq_worker.watchdog import LEAVE_S, LoopGuard, Watchdog, die_soon
@@ -135,6 +136,7 @@ class Worker:
             pool=self._pool,
             reports=self._reporter,
             contact=self._contact,
+            turns=Turns(asyncio.get_running_loop().time),
             stats=self._stats,
         )
         self._heartbeats = Heartbeats(
@@ -236,6 +238,7 @@ class Worker:
                 group.create_task(self._heartbeats.run(), name="heartbeats"),
                 group.create_task(self._check_leases(), name="leases"),
                 group.create_task(self._relieve_large(), name="memory"),
+                group.create_task(self._vitals.usage.run(), name="usage"),
             ]
             if self._reconnect is not None:
                 watchdog = Watchdog(

@@ -124,6 +124,29 @@ async def test_of_a_type_with_a_limit_only_so_many_run_and_others_are_not_blocke
         assert inside <= most
 
 
+@pytest.mark.parametrize(
+    ("task_type", "payload", "count"), [("echo", b"", 8000), ("sleep", b"0.4", 8)]
+)
+async def test_a_type_with_a_limit_gets_its_turn_before_a_backlog_of_others_is_worked_off(
+    broker: FakeBroker,
+    start_worker: StartWorker,
+    facts: Facts,
+    monkeypatch: pytest.MonkeyPatch,
+    task_type: str,
+    payload: bytes,
+    count: int,
+) -> None:
+    monkeypatch.setattr("tq_worker.turns.TURN_S", 0.1)
+    facts.path.with_name("facts.go").touch()
+    backlog = await broker.submit(task_type, payload, count=count)
+    limited = await broker.submit("two-at-a-time", facts.payload, count=2)
+    await start_worker(ALL, concurrency=1)
+
+    await broker.until_ended(limited)
+
+    assert {broker.tasks[each].state for each in backlog} >= {"PENDING", "COMPLETED"}
+
+
 async def test_a_process_makes_way_after_so_many_tasks_and_none_is_lost_or_tried_again(
     broker: FakeBroker, start_worker: StartWorker
 ) -> None:

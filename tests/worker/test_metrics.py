@@ -110,8 +110,10 @@ async def test_a_heartbeat_says_what_the_worker_uses_though_it_holds_nothing(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
     await start_worker(concurrency=3, lease_s=1.0)
-    await broker.until(lambda: "w1" in broker.usage, "a first heartbeat")
-    assert broker.usage["w1"].memory_bytes > 10_000_000
+    await broker.until(
+        lambda: "w1" in broker.usage and broker.usage["w1"].memory_bytes > 10_000_000,
+        "a heartbeat that says what is used",
+    )
     assert (broker.usage["w1"].slots, broker.usage["w1"].slots_busy) == (3, 0)
     assert broker.usage["w1"].processes >= 2
 
