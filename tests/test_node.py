@@ -213,6 +213,22 @@ def test_what_the_node_has_words_for_is_logged_without_a_traceback() -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_a_broker_that_cannot_be_asked_for_its_health_is_told_by_the_cause() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        gone = run("health", "--address", address)
+        server.listen()
+        silent = run("health", "--address", address, "--timeout", "0.2")
+    nonsense = run("health", "--address", "n1")
+
+    assert (silent.returncode, silent.stderr) == (1, f"{address}: no answer within 0.2 s\n")
+    assert (gone.returncode, gone.stderr) == (1, f"{address}: UNAVAILABLE: Connection refused\n")
+    assert nonsense.returncode == 2
+    assert "must be host:port" in nonsense.stderr
+    assert "Traceback" not in nonsense.stderr
+
+
 @pytest.mark.parametrize("kib", [0, 8], ids=["nothing", "hardly anything"])
 def test_where_nothing_can_be_written_a_node_says_so_and_takes_no_state_for_damaged(
     tmp_path: Path, kib: int

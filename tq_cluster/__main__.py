@@ -151,6 +151,10 @@ def health(
     ] = 3.0,
 ) -> None:
     """Say whether a broker could serve a call now; exits with 1 where it could not."""
+    try:
+        config.split_address(address)
+    except ValueError as error:
+        raise typer.BadParameter(f"{address!r}: {error}", param_hint="--address") from None
     # Here, so that the other commands start without gRPC.
     from tq_cluster import probe  # noqa: PLC0415
 

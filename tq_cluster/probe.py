@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, cast
 
 import grpc
@@ -11,6 +12,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 # gRPC's C core writes its own lines to standard error; what matters of them is in the answer.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+# How gRPC begins what it says of a connection that it could not make; the cause follows.
+CONNECTING = re.compile(
+    r"^failed to connect to all addresses; last error: \w+: \S+: "
+    r"(Failed to connect to remote host: )?"
+)
 CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0))
 
 
@@ -27,6 +33,8 @@ def ask(address: str, service: str, timeout_s: float) -> tuple[bool, str]:
             reply = stub.Check(request, timeout=timeout_s)
         except grpc.RpcError as error:
             call = cast("grpc.Call", error)  # a unary call's error is the call itself
-            return False, f"{call.code().name}: {call.details()}"
+            if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return False, f"no answer within {timeout_s:g} s"
+            return False, f"{call.code().name}: {CONNECTING.sub('', call.details() or '')}"
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
     return reply.status == health_pb2.HealthCheckResponse.SERVING, status
