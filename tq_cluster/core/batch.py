@@ -72,9 +72,9 @@ class Queue:
         after = row.state
         move = (row.type_digest, before, after)
         moves = self.tally.moves
-        if move in moves:
+        try:
             moves[move] += 1
-        else:
+        except KeyError:
             moves[move] = 1
             self.tally.examples[row.type_digest] = number
         if band := row.priority >> BAND_SHIFT:
