@@ -38,6 +38,7 @@ COMMANDS = (
     "cluster-status --wide",
     "transfer-leadership",
     "backup no-such-folder/file",
+    "verify",
 )
 """Every command, with enough to be one that could succeed."""
 ELSEWHERE = {"monitor"}
