@@ -104,6 +104,9 @@ class Pool:
         coming = []
         try:
             for seat in self._seats:
+                if seat.coming is not None:  # of the old code
+                    seat.leaving.add(seat.coming)
+                    seat.coming.leave()
                 seat.coming = self._spawn(seat)
                 coming.append(self._expect(seat.coming))
             loaded = await asyncio.gather(*coming)
@@ -180,7 +183,8 @@ class Pool:
             process = seat.process
             if process is not None and process.ready and process.memory_bytes() > most_bytes:
                 process.give_back()
-                self._relieve(seat, "memory")
+                successor, seat.coming = seat.coming, None
+                self._relieve(seat, "memory", successor)
 
     async def close(self) -> None:
         """End every process: idle ones by leaving, those that do not leave by force."""
@@ -294,6 +298,17 @@ class Pool:
         if wanted and not any(seat.solo for seat in self._seats):
             self._seats += [Seat(slots=1, solo=True) for _ in range(self._plan.process_slots)]
 
+    def _wear(self, seat: Seat, process: HandlerProcess) -> None:
+        """Have the next process come while this one takes its last tasks, and then take over."""
+        left = None if self._plan.tasks_max is None else self._plan.tasks_max - process.handed_in
+        if left is None or left > seat.slots:
+            return
+        if seat.coming is None:
+            seat.coming = self._spawn_or_none(seat)
+        if left <= 0:
+            successor, seat.coming = seat.coming, None
+            self._relieve(seat, "tasks", successor)
+
     def _relieve(self, seat: Seat, why: str, successor: HandlerProcess | None = None) -> None:
         """Have a process finish what it has and exit, and another take its seat at once."""
         process, seat.process = seat.process, successor
@@ -326,12 +341,17 @@ class Pool:
     def _restart(self, seat: Seat) -> None:
         if seat.process is not None or self._closing:
             return
-        try:
-            seat.process = self._spawn(seat)
-        except OSError as error:
+        seat.process = self._spawn_or_none(seat)
+        if seat.process is None:
             # No memory, no file descriptors: what others give back may be enough a moment later.
-            _logger.error("handler process cannot be started", extra={"error": str(error)})  # noqa: TRY400 - the cause is in the text
             self._restart_later(seat)
+
+    def _spawn_or_none(self, seat: Seat) -> HandlerProcess | None:
+        try:
+            return self._spawn(seat)
+        except OSError as error:
+            _logger.error("handler process cannot be started", extra={"error": str(error)})  # noqa: TRY400 - the cause is in the text
+            return None
 
     def _spawn(self, seat: Seat) -> HandlerProcess:
         process = HandlerProcess(
@@ -369,8 +389,7 @@ class Pool:
                 assert seat.process is not None, "it has room"
                 seat.process.hand_in(tasks[at : at + share])
                 at += share
-                if seat.process.handed_in == self._plan.tasks_max:
-                    self._relieve(seat, "tasks")
+                self._wear(seat, seat.process)
         return tasks[at:]
 
     def _return(self, tasks: Sequence[tuple[Lease, ClaimedTask]]) -> None:

@@ -20,7 +20,7 @@ class Seat:
     leaving: set[HandlerProcess] = field(default_factory=set)
     """Those that were relieved and have not exited."""
     coming: HandlerProcess | None = None
-    """Loads new code, and takes the seat if it can."""
+    """Loads its handlers, to take the seat when that is worn or the code is new."""
     deaths: int = 0
     """How often in a row a process died here without having finished a task."""
     restart: asyncio.TimerHandle | None = None
