@@ -140,6 +140,41 @@ def restore_command(
     typer.echo(restore.restore(backup, settings, SystemClock()))
 
 
+@app.command("recover")
+def recover_command(
+    disk: Annotated[
+        list[Path], typer.Option(help="A data directory that is left; give all of them.")
+    ],
+    backup: Annotated[
+        Path | None, typer.Option(help="Where to. Without it, it is only looked.")
+    ] = None,
+    yes: Annotated[
+        str, typer.Option(metavar="CLUSTER_ID", help="Agree beforehand, by the cluster's id.")
+    ] = "",
+    pause_queues: Annotated[
+        bool, typer.Option(help="Start the new cluster with every queue paused.")
+    ] = False,
+) -> None:
+    """Make a backup of what is left when a majority of the disks is gone for good.
+
+    Shows what each disk holds, what may be lost and what becomes of tasks, and asks. `restore`
+    then makes a new cluster of the backup. The disks are only read.
+    """
+    # As above.
+    from tq_cluster import recover  # noqa: PLC0415
+    from tq_cluster.clock import SystemClock  # noqa: PLC0415
+
+    recover.run(
+        disk,
+        backup,
+        agreed=yes,
+        pause_queues=pause_queues,
+        clock=SystemClock(),
+        say=typer.echo,
+        ask=lambda question: str(typer.prompt(question)),
+    )
+
+
 @app.command()
 def health(
     address: Annotated[str, typer.Option(help="The broker's API, HOST:PORT.")] = "127.0.0.1:7001",

@@ -70,6 +70,7 @@ NAMED = {
     "tq-admin queues configure",
     "tq-admin queues resume",
     "tq-cluster check-backup",
+    "tq-cluster recover",
     "tq-cluster restore",
     "tq-cluster serve",
     "tq-worker check",
@@ -121,6 +122,9 @@ RESTORE_COMMAND = (
     "tests/recovery/test_restore_command.py::test_the_commands_say_what_they_did_and_what_is_next"
 )
 BY_ANOTHER_TEST = {
+    "tq-cluster recover --disk DIR --disk DIR": (
+        "tests/recovery/test_recover.py::test_recovery_is_refused_where_nothing_need_be_lost"
+    ),
     "tq-admin backup FILE": RESTORING,
     "tq-cluster check-backup FILE": RESTORE_COMMAND,
     "tq-cluster restore --backup FILE --config node.yaml": RESTORE_COMMAND,

@@ -28,6 +28,7 @@ from tq_cluster.core.operations import (
     MakeDue,
     Operation,
     Outcome,
+    PauseQueues,
     PurgeQueue,
     RaiseVersion,
     Redrive,
@@ -39,7 +40,7 @@ from tq_cluster.core.purges import decide_purge
 from tq_cluster.core.queues import decide_configure
 from tq_cluster.core.redrives import decide_redrive
 from tq_cluster.core.reports import decide_report
-from tq_cluster.core.restoring import decide_end_leases, decide_leave
+from tq_cluster.core.restoring import decide_end_leases, decide_leave, decide_pause
 from tq_cluster.core.retention import decide_retired
 from tq_cluster.core.scrubbing import decide_hash, decide_scrub_end
 from tq_cluster.core.submits import decide_submit
@@ -112,6 +113,8 @@ def _decide_one(batch: Batch, operation: Operation) -> Outcome:
             return decide_scrub_end(space, operation)
         case EndLeases():
             return decide_end_leases(space, operation)
+        case PauseQueues():
+            return decide_pause(space)
         case LeaveCluster():
             return decide_leave(space, operation)
         case _:

@@ -210,6 +210,14 @@ class EndLeases:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PauseQueues:
+    """Pause every queue, so that an operator can look before anything runs."""
+
+    order: ClassVar[int] = 5
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaveCluster:
     """Make the state that of a cluster which is yet to be formed."""
 
@@ -236,6 +244,7 @@ Operation = (
     | HashState
     | EndScrub
     | EndLeases
+    | PauseQueues
     | LeaveCluster
 )
 """``order`` is the place of its kind within a batch: reports and releases, cancels, expiries,

@@ -6,11 +6,15 @@ depends on the state alone.
 
 from __future__ import annotations
 
+from typing import Final
+
 from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2
 from tq_cluster.core import rows, states, tables, tasks
 from tq_cluster.core.batch import Queue, Space
 from tq_cluster.core.operations import Done, EndLeases, LeaveCluster
+
+_EVERY_QUEUE: Final = 1 << 32
 
 
 def decide_end_leases(space: Space, operation: EndLeases) -> Done:
@@ -29,6 +33,16 @@ def decide_end_leases(space: Space, operation: EndLeases) -> Done:
             _release(space, queue, number, row, task_id)
         space.put_task(number, row)
     return Done(more=len(found) == operation.tasks_max)
+
+
+def decide_pause(space: Space) -> Done:
+    """Pause every queue."""
+    start, stop = space.prefix, tables.end_of(space.prefix)
+    found = space.workspace.scan(tables.QUEUES, start, stop, limit=_EVERY_QUEUE)
+    for queue_id in [int.from_bytes(key[-4:], "big") for key, _ in found]:
+        queue = space.queue(queue_id)
+        queue.paused = queue.changed = space.batch.changed = True
+    return Done(more=False)
 
 
 def decide_leave(space: Space, operation: LeaveCluster) -> Done:

@@ -59,6 +59,21 @@ def data_in(path: Path) -> list[str]:
     return sorted({entry.name for entry in path.iterdir()} - _NOT_DATA)
 
 
+def read_identity(path: Path) -> Identity | None:
+    """Return whose data the directory at ``path`` holds; None where nobody claimed it."""
+    fields = read_record(path / FILE, format_known=FORMAT)
+    if fields is None:
+        return None
+    return Identity(
+        node_id=fields["node_id"],
+        group_id=fields["group_id"],
+        incarnation=fields["incarnation"],
+        cluster_id=fields["cluster_id"],
+        # A directory of the first version names none.
+        origin=Origin(**fields.get("origin", {})),
+    )
+
+
 def write_identity(path: Path, identity: Identity) -> None:
     """Say whose data the directory at ``path`` holds. Durable on return."""
     write_record(path / FILE, {"format": FORMAT, **asdict(identity)})
@@ -81,7 +96,7 @@ class DataDirectory:
         self.path = path
         self._lock = DirectoryLock(path / "node.lock")
         try:
-            self.identity = self._read() or self._claim(node_id, group_id, draw)
+            self.identity = read_identity(path) or self._claim(node_id, group_id, draw)
             self._check(node_id, group_id)
         except BaseException:
             self._lock.release()
@@ -126,19 +141,6 @@ class DataDirectory:
     def release(self) -> None:
         """Let another process use it."""
         self._lock.release()
-
-    def _read(self) -> Identity | None:
-        fields = read_record(self.path / FILE, format_known=FORMAT)
-        if fields is None:
-            return None
-        return Identity(
-            node_id=fields["node_id"],
-            group_id=fields["group_id"],
-            incarnation=fields["incarnation"],
-            cluster_id=fields["cluster_id"],
-            # A directory of the first version names none.
-            origin=Origin(**fields.get("origin", {})),
-        )
 
     def _write(self, identity: Identity) -> None:
         write_identity(self.path, identity)

@@ -103,7 +103,8 @@ def _begin_anew(store: Store, header: backup_pb2.BackupHeader) -> None:
     now_ms = header.log_time_ms
     while decide_offline(store, EndLeases(quarantine=False, tasks_max=SLICE_TASKS), now_ms).more:
         store.commit()
-    decide_offline(store, LeaveCluster(made_at_ms=header.made_at_ms), now_ms)
+    made_at_ms = header.log_time_wall_ms or header.made_at_ms
+    decide_offline(store, LeaveCluster(made_at_ms=made_at_ms), now_ms)
     store.commit()
 
 

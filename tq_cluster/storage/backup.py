@@ -50,6 +50,7 @@ class Maker:
     version: str
     made_at_ms: int
     backup_id: str
+    log_time_wall_ms: int = 0
 
 
 class OutgoingBackup:
@@ -102,6 +103,7 @@ def make_backup(store: Store, folder: Path, maker: Maker) -> OutgoingBackup:
                 log_time_ms=queries.log_time(view),
                 state_bytes=snapshot.size_bytes,
                 backup_id=maker.backup_id,
+                log_time_wall_ms=maker.log_time_wall_ms,
             )
     finally:
         snapshot.path.unlink()

@@ -10,14 +10,17 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import StartError
 from tq_cluster.storage.files import RESTORE, make_folder, read_record, sync_folder, write_record
 
 FORMAT = 1
+POINTER = "CURRENT"
 _ASIDE = "damaged-"
 _NAME = re.compile(r"state-(\d+)")
 
@@ -29,6 +32,19 @@ class Current:
     path: Path
     installed: AppliedAt | None
     """It was installed from a snapshot and the journal may not know it yet."""
+
+
+def peek(root: Path) -> Current:
+    """Find the current state in a folder without changing anything; StartError without one."""
+    fields = read_record(root / POINTER, format_known=FORMAT)
+    if fields is None:
+        raise StartError(f"{root} holds no state: {POINTER} is missing")
+    return Current(root / fields["state"], _installed(fields))
+
+
+def _installed(fields: Mapping[str, Any]) -> AppliedAt | None:
+    mark = fields["installed"]
+    return None if mark is None else AppliedAt(mark["index"], mark["term"])
 
 
 class StateDirectory:
@@ -45,9 +61,7 @@ class StateDirectory:
             make_folder(root / "state-1")
             self._point("state-1", None)
         else:
-            mark = fields["installed"]
-            installed = None if mark is None else AppliedAt(mark["index"], mark["term"])
-            self._current = Current(root / fields["state"], installed)
+            self._current = Current(root / fields["state"], _installed(fields))
             if not self._current.path.is_dir():
                 raise StartError(
                     f"{self._current.path} is missing, but CURRENT names it; {RESTORE}"
@@ -113,7 +127,7 @@ class StateDirectory:
 
     @property
     def _pointer(self) -> Path:
-        return self.root / "CURRENT"
+        return self.root / POINTER
 
     def _states(self) -> list[Path]:
         return sorted(path for path in self.root.iterdir() if _NAME.fullmatch(path.name))

@@ -9,6 +9,21 @@ from pathlib import Path
 from tq_cluster.errors import StartError
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock on the file ``path``. Changes nothing."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 class DirectoryLock:
     """Held from construction until ``release`` or the end of the process, however it ends."""
 

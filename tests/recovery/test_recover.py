@@ -1,0 +1,230 @@
+"""tq-cluster recover: a majority of the disks is gone, and what is left becomes a new cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.recovery.test_backup_and_restore import claim, rows_of, submit
+from tests.service.trio import Trio, trio
+from tests.test_node import run
+from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
+from tq_cluster.clock import SystemClock
+from tq_cluster.core.invariants import violations
+from tq_cluster.restore import restore
+
+ReportResult = worker_service_pb2.ReportResult
+
+
+class Lost:
+    """A cluster of which the disk of one node is left, and what its clients and workers know."""
+
+    def __init__(self, folder: Path, left: str, newest_token: int) -> None:
+        self.disk = folder / "old" / left
+        self.newest_token = newest_token
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in {"node.lock", "store.lock", "lock.mdb"}
+    }
+
+
+async def lost(folder: Path) -> Lost:
+    """Task `done` is completed, `runs` and `b` are claimed, `waits` is not; two disks are lost."""
+    async with trio(folder / "old") as nodes:
+        leader_id = await nodes.await_leader()
+        left = next(name for name in nodes.nodes if name != leader_id)
+        async with nodes.stubs(leader_id) as stubs:
+            await submit(stubs, "s1", "done", "runs", "b", "waits")
+            tasks = [*await claim(stubs, 1), *await claim(stubs, 1), *await claim(stubs, 1)]
+            report = worker_service_pb2.ReportRequest(worker_id="w")
+            report.reports.add(task_id="done", token=tasks[0].token).complete.result = b"r"
+            await stubs.worker.Report(report, timeout=10)
+        await nodes.caught_up(left)
+    for name in nodes.configs:
+        if name != left:
+            shutil.rmtree(nodes.configs[name].data_dir)
+    return Lost(folder, left, tasks[-1].token)
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Lost:
+    """One for all tests: a recovery only reads."""
+    return asyncio.run(lost(tmp_path_factory.mktemp("lost")))
+
+
+def recovered(disk: Path, target: Path, *more: str) -> str:
+    """Look, and then agree by the cluster's id, as an operator does."""
+    looked = run("recover", "--disk", str(disk))
+    assert looked.returncode == 0, looked.stderr
+    assert "Nothing was changed." in looked.stdout
+    [cluster_id] = set(re.findall(r"of cluster ([0-9a-f]+)", looked.stdout))
+    done = run(
+        *("recover", "--disk", str(disk), "--backup", str(target), "--yes", cluster_id, *more)
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def state(nodes: Trio, task_id: str) -> task_pb2.Task:
+    async with nodes.stubs("n1") as stubs:
+        request = task_service_pb2.GetTaskRequest(task_id=task_id)
+        return (await stubs.tasks.GetTask(request, timeout=30)).task
+
+
+async def test_tasks_that_ran_are_quarantined_and_the_others_go_on(
+    tmp_path: Path, old: Lost
+) -> None:
+    before = content(old.disk)
+    said = await asyncio.to_thread(recovered, old.disk, tmp_path / "out")
+    assert content(old.disk) == before
+    report = json.loads((tmp_path / "out.report.json").read_text())
+
+    nodes = Trio(tmp_path / "new")
+    for config in nodes.configs.values():
+        restore(tmp_path / "out", config, SystemClock())
+    async with trio(tmp_path / "new", nodes) as nodes:
+        await nodes.await_leader()
+        async with nodes.stubs("n1") as stubs:
+            [task] = await claim(stubs, 10)
+            letters = await stubs.queues.ListDeadLetters(
+                queue_service_pb2.ListDeadLettersRequest(), timeout=30
+            )
+            late = worker_service_pb2.ReportRequest(worker_id="w")
+            late.reports.add(task_id="b", token=old.newest_token).complete.result = b"late"
+            reported = await stubs.worker.Report(late, timeout=30)
+            redriven = await stubs.queues.Redrive(
+                queue_service_pb2.RedriveRequest(task_ids=["runs"], request_id="r"), timeout=30
+            )
+        done = await state(nodes, "done")
+        for name in nodes.nodes:
+            await nodes.caught_up(name)
+        states = [rows_of(node) for node in nodes.nodes.values()]
+        wrong = violations(nodes.nodes["n1"]._store.view())
+
+    assert "2 tasks ran when the cluster was lost" in said
+    assert report["uncertain_task_ids"] == ["runs", "b"]
+    assert report["certain_up_to_entry"] <= report["kept_up_to_entry"]
+    assert task.spec.task_id == "waits"
+    assert task.token > old.newest_token
+    assert {each.spec.task_id for each in letters.tasks} == {"runs", "b"}
+    assert {each.failure_reason for each in letters.tasks} == {task_pb2.FAILURE_REASON_UNCERTAIN}
+    assert reported.results[0].status == ReportResult.STATUS_LEASE_LOST
+    assert redriven.redriven == 1
+    assert (done.state, done.result) == (task_pb2.TASK_STATE_COMPLETED, b"r")
+    assert wrong == []
+    assert states[0] == states[1] == states[2]
+
+
+async def test_paused_queues_run_nothing_before_an_operator_has_looked(
+    tmp_path: Path, old: Lost
+) -> None:
+    said = await asyncio.to_thread(recovered, old.disk, tmp_path / "out", "--pause-queues")
+
+    nodes = Trio(tmp_path / "new")
+    for config in nodes.configs.values():
+        restore(tmp_path / "out", config, SystemClock())
+    async with trio(tmp_path / "new", nodes) as nodes:
+        await nodes.await_leader()
+        async with nodes.stubs("n1") as stubs:
+            stats = await stubs.queues.GetQueueStats(
+                queue_service_pb2.GetQueueStatsRequest(queue="q"), timeout=30
+            )
+
+    assert "Every queue is paused" in said
+    assert stats.stats.settings.paused
+    assert stats.stats.pending == 1
+
+
+async def test_what_the_journal_holds_beyond_the_state_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut: the state was committed last before the task came."""
+    async with trio(tmp_path / "old") as nodes:
+        leader_id = await nodes.await_leader()
+        async with nodes.stubs(leader_id) as stubs:
+            await submit(stubs, "s1", "early")
+            for node in nodes.nodes.values():
+                node._store.commit()
+            durable = nodes.nodes[leader_id]._store.durable.index
+            for node in nodes.nodes.values():
+                monkeypatch.setattr(node._store, "commit", lambda: None)
+            await submit(stubs, "s2", "late")
+    disk = tmp_path / "old" / leader_id
+
+    await asyncio.to_thread(recovered, disk, tmp_path / "out")
+
+    report = json.loads((tmp_path / "out.report.json").read_text())
+    assert report["certain_up_to_entry"] == durable
+    assert report["kept_up_to_entry"] > durable
+    nodes = Trio(tmp_path / "new")
+    for config in nodes.configs.values():
+        restore(tmp_path / "out", config, SystemClock())
+    async with trio(tmp_path / "new", nodes) as nodes:
+        await nodes.await_leader()
+        assert (await state(nodes, "late")).state == task_pb2.TASK_STATE_PENDING
+
+
+async def test_recovery_is_refused_where_nothing_need_be_lost(tmp_path: Path) -> None:
+    async with trio(tmp_path / "old") as nodes:
+        await nodes.await_leader()
+        async with nodes.stubs("n1") as stubs:
+            await submit(stubs, "s1", "a")
+        running = await asyncio.to_thread(run, "recover", "--disk", str(tmp_path / "old" / "n1"))
+        for name in nodes.nodes:
+            await nodes.caught_up(name)
+    disks = [str(tmp_path / "old" / name) for name in ("n1", "n2")]
+
+    refused = await asyncio.to_thread(run, "recover", "--disk", disks[0], "--disk", disks[1])
+
+    assert running.returncode == 2
+    assert "is in use: its node still runs" in running.stdout
+    assert refused.returncode == 2
+    assert "n1, n2 are a majority of n1, n2, n3: nothing is lost, start them" in refused.stderr
+
+
+async def test_a_damaged_disk_is_told_by_what_is_wrong_and_the_other_is_taken(
+    tmp_path: Path, old: Lost
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(old.disk, damaged)
+    (segment,) = sorted((damaged / "journal").glob("*.log"))[:1]
+    broken = bytearray(segment.read_bytes())
+    broken[60] ^= 1
+    segment.write_bytes(broken)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+
+    arguments = [f"--disk={path}" for path in (damaged, empty, old.disk, tmp_path / "nowhere")]
+    looked = await asyncio.to_thread(run, "recover", *arguments)
+
+    assert looked.returncode == 0, looked.stderr
+    assert f"{damaged}: cannot be used: the journal is damaged" in looked.stdout
+    assert f"{empty}: cannot be used: holds no identity" in looked.stdout
+    assert f"{tmp_path / 'nowhere'}: cannot be used: is no directory" in looked.stdout
+    assert "What is certain: everything acknowledged until" in looked.stdout
+
+
+async def test_nothing_is_done_without_the_clusters_id_or_over_a_file(
+    tmp_path: Path, old: Lost
+) -> None:
+    arguments = ["recover", "--disk", str(old.disk), "--backup", str(tmp_path / "out")]
+
+    unasked = await asyncio.to_thread(run, *arguments)
+    wrong = await asyncio.to_thread(run, *arguments, "--yes", "c-1")
+    (tmp_path / "out").write_text("mine")
+    taken = await asyncio.to_thread(run, *arguments)
+
+    assert (unasked.returncode, wrong.returncode, taken.returncode) == (2, 2, 2)
+    assert "say so beforehand with --yes" in unasked.stderr
+    assert "is not this cluster's id" in wrong.stderr
+    assert "exists already" in taken.stderr
+    assert (tmp_path / "out").read_text() == "mine"

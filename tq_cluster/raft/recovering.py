@@ -1,0 +1,142 @@
+"""A backup made of a disk that outlived its cluster: the beginning of a new one.
+
+What its journal holds beyond its state is applied, committed or not: an entry that a majority
+acknowledged can be on this disk alone. Which tasks ran is read off the result; whether they ended
+is not known, so none of them runs again by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tq_cluster.core import queries
+from tq_cluster.core.operations import EndLeases, PauseQueues
+from tq_cluster.core.types import AppliedAt
+from tq_cluster.errors import StartError
+from tq_cluster.raft.inspection import Survivor, current_state, opened_journal
+from tq_cluster.raft.pysyncobj_core import NO_OP
+from tq_cluster.storage.backup import Maker, make_backup, write_backup
+from tq_cluster.storage.environment import DATA_FILE, check_state, open_environment
+from tq_cluster.storage.files import sync_folder
+from tq_cluster.storage.offline import decide_offline
+from tq_cluster.storage.rows import CorruptRowError
+from tq_cluster.storage.store import Store
+
+ROOM_SPARED_BYTES: Final = 64 * 2**20
+SLICE_TASKS: Final = 1_000
+SLICE_ENTRIES: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """What was made of a disk."""
+
+    applied: AppliedAt
+    uncertain: Sequence[str]
+    """Ids of the tasks that ran, now dead letters."""
+
+
+def choose(survivors: Sequence[Survivor]) -> Survivor:
+    """Return the disk that an election would prefer: no other can hold more that is certain."""
+    usable = [each for each in survivors if not each.fault and each.is_member]
+    if not usable:
+        raise StartError("none of these disks can be used")
+    clusters = sorted({each.cluster_id for each in usable})
+    if len(clusters) > 1:
+        raise StartError(f"these disks are of different clusters: {', '.join(clusters)}")
+    return max(usable, key=_freshness)
+
+
+def _freshness(survivor: Survivor) -> tuple[int, int]:
+    assert survivor.last is not None
+    return survivor.last.term, survivor.last.index
+
+
+def recover(survivor: Survivor, target: Path, maker: Maker, *, pause_queues: bool) -> Recovered:
+    """Write a backup of what ``survivor`` holds to ``target``; its disk is left as it is.
+
+    StartError says what is damaged, or lacks room; nothing is left behind then.
+    """
+    work = target.with_name(f"{target.name}.recovering")
+    try:
+        work.mkdir()
+    except OSError as error:
+        raise StartError(f"{work} cannot be made: {error.strerror}") from error
+    try:
+        _require_room(survivor, work)
+        store = Store(_copied(survivor, work))
+        try:
+            _replay(survivor, store)
+            uncertain = _quarantine(store, maker.made_at_ms)
+            if pause_queues:
+                decide_offline(store, PauseQueues(), _now_ms(store, maker.made_at_ms))
+            store.commit()
+            backup = make_backup(store, work, maker)
+            try:
+                write_backup(backup, work / "backup")
+            finally:
+                backup.close()
+            (work / "backup").rename(target)
+            sync_folder(target.parent)
+        finally:
+            store.close()
+    except (CorruptRowError, OSError) as error:
+        raise StartError(f"{survivor.path} cannot be recovered from: {error}") from error
+    finally:
+        shutil.rmtree(work)
+    return Recovered(applied=store.applied, uncertain=uncertain)
+
+
+def _copied(survivor: Survivor, work: Path) -> Path:
+    state = work / "state"
+    state.mkdir()
+    shutil.copyfile(current_state(survivor.path).path / DATA_FILE, state / DATA_FILE)
+    # It gives a file that was cut short its length again: what is missing then reads as damage.
+    open_environment(state).close()
+    check_state(state / DATA_FILE, rows=True)
+    return state
+
+
+def _replay(survivor: Survivor, store: Store) -> None:
+    journal = opened_journal(survivor.path)
+    for index in range(store.applied.index + 1, journal.last_index + 1):
+        command, _, term = journal.entry(index)
+        store.apply(index, term, b"" if command == NO_OP else command)
+        if index % SLICE_ENTRIES == 0:
+            store.commit()
+
+
+def _quarantine(store: Store, now_ms: int) -> list[str]:
+    """Make dead letters of the tasks that ran; return their ids."""
+    uncertain: list[str] = []
+    more = True
+    while more:
+        running, _ = queries.running_leases(store.view(), b"", SLICE_TASKS)
+        uncertain += [lease.task_id for lease in running]
+        ending = EndLeases(quarantine=True, tasks_max=SLICE_TASKS)
+        more = decide_offline(store, ending, _now_ms(store, now_ms)).more
+        store.commit()
+    return uncertain
+
+
+def _now_ms(store: Store, wall_ms: int) -> int:
+    """The present, so that dead letters are kept from now on; log time never goes back."""
+    return max(wall_ms, queries.log_time(store.view()))
+
+
+def _require_room(survivor: Survivor, folder: Path) -> None:
+    state = current_state(survivor.path).path / DATA_FILE
+    # A copy to work on, a snapshot of that, and the file itself.
+    needed_bytes = 3 * state.stat().st_blocks * 512 + ROOM_SPARED_BYTES
+    free = os.statvfs(folder)
+    free_bytes = free.f_bavail * free.f_frsize
+    if free_bytes < needed_bytes:
+        raise StartError(
+            f"{folder.parent} has {free_bytes >> 20} MiB free; to recover this disk may take"
+            f" {needed_bytes >> 20} MiB"
+        )
