@@ -117,8 +117,8 @@ def _prospect(survivors: Sequence[Survivor], chosen: Survivor, *, pause_queues: 
         " nothing may have been applied.\n"
         "What becomes of tasks: those that ran are not run again. They become dead letters with the"
         f" reason UNCERTAIN. {waiting}\n"
-        "The new cluster has another id, its tokens are above all that were handed out, and it takes"
-        " in no disk of the old one."
+        "The new cluster has another id, its tokens are above all that were handed out, and it"
+        " takes in no disk of the old one."
     )
 
 
