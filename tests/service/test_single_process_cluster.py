@@ -80,6 +80,9 @@ async def test_a_waiting_claim_is_answered_by_a_task_submitted_elsewhere(tmp_pat
         async with nodes.stubs(first) as one, nodes.stubs(second) as two:
             waiting = asyncio.ensure_future(one.worker.Claim(claim("c1", 30), timeout=40))
             await until(lambda: nodes.nodes[leader_id].service.calls == 1, "the claim waits")
+            loop = asyncio.get_running_loop()
+            came_s = loop.time()
+            await until(lambda: loop.time() - came_s > 0.005, "it has waited for some milliseconds")
             await two.tasks.Submit(submit("s1", b"late"), timeout=10)
             claimed = await waiting
 
