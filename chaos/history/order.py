@@ -61,16 +61,17 @@ def _effects(facts: Facts, task: TaskFacts) -> Iterator[_Effect]:
         began_s = min(call.began_s for call in calls)
         yield _Effect((0, 0), began_s, task.acknowledged_by_s, "the submit")
     for lease in task.leases.values():
-        yield from _lease_effects(lease)
+        yield from _lease_effects(facts, lease)
     for read in task.reads:
         if read.task is not None:
             yield _Effect(_phase_of(read.task), read.began_s, read.known_by_s, _read_name(read))
 
 
-def _lease_effects(lease: LeaseFacts) -> Iterator[_Effect]:
+def _lease_effects(facts: Facts, lease: LeaseFacts) -> Iterator[_Effect]:
     token = lease.token
     if lease.granted:
-        began_s = min(claim.began_s for claim, _ in lease.granted)
+        # The answer that was seen may repeat what an earlier sending was granted.
+        began_s = min(facts.claim_began_s[claim.request_id] for claim, _ in lease.granted)
         known_by_s = min(claim.known_by_s for claim, _ in lease.granted)
         yield _Effect((token, Step.GRANTED), began_s, known_by_s, f"the claim of token {token}")
     for beat, renewal in lease.renewals:

@@ -161,6 +161,25 @@ def a_purge_that_met_the_task_before_its_worker_did() -> Story:
     return story
 
 
+def a_slow_redrive_of_a_queue_whose_task_failed_only_meanwhile() -> Story:
+    story = begun()
+    story.redrive((1, 8), 1, queue="q")
+    story.claim((2, 3), "w1", 7)
+    story.report((4, 5), "w1", 7, ending=Ending.FAIL, state=FAILED)
+    story.claim((6, 7), "w1", 8)
+    story.report((9, 10), "w1", 8)
+    return story
+
+
+def a_read_of_what_an_earlier_sending_of_its_claim_was_granted() -> Story:
+    story = begun()
+    story.claim((1, None), "w1", 7)
+    story.read((2, 3), RUNNING, {7: HELD})
+    story.claim((4, 5), "w1", 7)
+    story.report((6, 7), "w1", 7)
+    return story
+
+
 def a_deleted_dead_letter_whose_worker_asks_once_more() -> Story:
     story = dead_letter()
     story.delete((5, 6), 1)
@@ -219,6 +238,8 @@ RIGHT = [
     a_cancel_repeated_after_a_redrive,
     a_redrive_whose_answer_was_lost_and_that_is_repeated,
     a_purge_that_met_the_task_before_its_worker_did,
+    a_slow_redrive_of_a_queue_whose_task_failed_only_meanwhile,
+    a_read_of_what_an_earlier_sending_of_its_claim_was_granted,
     a_deleted_dead_letter_whose_worker_asks_once_more,
     a_grant_whose_answer_took_longer_than_the_pause_that_followed_it,
 ]

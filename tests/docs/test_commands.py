@@ -60,6 +60,7 @@ TO_THEIR_END = {
     "make test ARGS='-m \"not cluster\"'": "make -n test ARGS='-m \"not cluster\"'",
     "python -m chaos list": "python -m chaos list",
     "python -m benchmarks outage": "python -m benchmarks outage --help",
+    "python -m tests.simulation run --seeds 10000": "python -m tests.simulation run --seeds 1",
     "tq-cluster check-config": "tq-cluster check-config --config cluster-configs/node1.yaml",
 }
 """Run here, in the checkout. What takes minutes, or changes the checkout, is only read: with `-n`

@@ -1,7 +1,7 @@
 """Run simulated clusters.
 
 python -m tests.simulation run --seeds 10000 [--whole-stack] [--jobs 2] [--first SEED]
-python -m tests.simulation show SEED [--whole-stack] [--only STEPS]
+python -m tests.simulation show SEED [--whole-stack] [--only STEPS] [--calls]
 python -m tests.simulation shorten SEED [--whole-stack]
 """
 
@@ -9,17 +9,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 import traceback
 
 from tests.simulation import campaign
 from tests.simulation.story import Story
-
-
-def drawn_seed() -> int:
-    """A first seed that nobody has run yet, most likely."""
-    return int.from_bytes(os.urandom(4), "big")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     show.add_argument("seed", type=int)
     show.add_argument("--whole-stack", action="store_true")
     show.add_argument("--only", default=None, help="the numbers of the steps to take")
+    show.add_argument("--calls", action="store_true", help="print every call, too")
     shorten = commands.add_parser("shorten", help="find the fewest steps with which a seed fails")
     shorten.add_argument("seed", type=int)
     shorten.add_argument("--whole-stack", action="store_true")
@@ -44,13 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
         return _run(chosen)
     story = Story(chosen.seed, chosen.whole_stack)
     if chosen.command == "show":
-        return _show(story, chosen.only)
+        return _show(story, chosen.only, calls=chosen.calls)
     _say(campaign.tell(story))
     return 0
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    first = drawn_seed() if chosen.first is None else chosen.first
+    first = campaign.drawn_seed() if chosen.first is None else chosen.first
     _say(f"seeds {first} to {first + chosen.seeds - 1}")
     told_s = 0.0
 
@@ -76,11 +71,11 @@ def _run(chosen: argparse.Namespace) -> int:
     return 1 if done.failures else 0
 
 
-def _show(story: Story, only: str | None) -> int:
+def _show(story: Story, only: str | None, *, calls: bool) -> int:
     if only is not None:
         story = story.only({int(number) for number in only.split(",") if number.isdigit()})
     happened = campaign.history(story)
-    _say("\n".join(happened.trace))
+    _say("\n".join([*happened.trace, *(happened.calls if calls else ())]))
     _say(", ".join(f"{value} {name}" for name, value in happened.counts.items()))
     _say(f"digest {happened.digest}")
     if happened.error is not None:

@@ -11,8 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from tests.simulation import stack
 from tests.simulation.minimise import minimise
 from tests.simulation.runs import SCRIPT, protocol_history
+from tests.simulation.stack import whole_stack_history
 from tests.simulation.story import History, Script, Story
 
 MINIMISE_S = 60.0
@@ -22,12 +24,17 @@ SEEDS_A_JOB = 5
 
 def history(story: Story) -> History:
     """Let a story happen."""
-    return protocol_history(story)
+    return whole_stack_history(story) if story.whole_stack else protocol_history(story)
 
 
 def script_of(story: Story) -> Script:
     """What the story is made of."""
-    return SCRIPT
+    return stack.SCRIPT if story.whole_stack else SCRIPT
+
+
+def drawn_seed() -> int:
+    """A first seed that nobody has run yet, most likely."""
+    return int.from_bytes(os.urandom(4), "big")
 
 
 @dataclass

@@ -37,6 +37,7 @@ class Checker:
         self._leaders: dict[int, str] = {}
         self._written: dict[tuple[int, int], tuple[int, int | None]] = {}
         """(index, term): (CRC of the entry, term of the entry before it)."""
+        self._hashes: dict[int, str] = {}
         self._chosen: dict[int, tuple[int, bytes]] = {}
         self._chosen_by_term: dict[int, int] = {}
         """The term in which an entry was first applied: it was committed in that one or before."""
@@ -119,6 +120,12 @@ class Checker:
                 f"{name} was confirmed as leader at entry {index} though entry {asked_after} "
                 f"had been acknowledged before it asked: a stale read"
             )
+
+    def hashed(self, host: Observed, index: int, state_hash: str) -> None:
+        """Equal states at equal entries."""
+        known = self._hashes.setdefault(index, state_hash)
+        if known != state_hash:
+            raise Violation(f"{host.name} has another state than others had after entry {index}")
 
     # ------------------------------------------------------------------ of everything
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from tests.simulation.host import USUAL_FSYNC_S, Host
+from tests.simulation.host import USUAL_FSYNC_S, Machine
 from tests.simulation.network import ModelledNetwork
 from tests.simulation.virtual_loop import VirtualLoop
 from tq_cluster.errors import NotLeaderError
@@ -41,9 +41,9 @@ class Victim(Protocol):
     network: ModelledNetwork
 
     @property
-    def machines(self) -> list[Host]: ...
+    def machines(self) -> Sequence[Machine]: ...
 
-    def leader(self) -> Host | None: ...
+    def leader(self) -> Machine | None: ...
 
     def note(self, what: str) -> None: ...
 
@@ -151,7 +151,7 @@ class Faults:
 
     # ------------------------------------------------------------------ how
 
-    def _host(self, draw: random.Random, *, leader: float = 0.5) -> Host | None:
+    def _host(self, draw: random.Random, *, leader: float = 0.5) -> Machine | None:
         """A host that runs; the leader with that probability."""
         up = [host for host in self._victim.machines if host.up and not host.paused]
         leading = self._victim.leader()
@@ -161,21 +161,21 @@ class Faults:
             return leading
         return draw.choice(up)
 
-    def _others(self, host: Host) -> list[str]:
+    def _others(self, host: Machine) -> list[str]:
         return [other.name for other in self._victim.machines if other is not host]
 
     def _later(self, delay_s: float, end: Callable[[], None]) -> None:
         self._victim.loop.call_later(delay_s, end)
 
-    def _restart_later(self, host: Host, delay_s: float) -> None:
+    def _restart_later(self, host: Machine, delay_s: float) -> None:
         self._later(delay_s, lambda: self._restart(host))
 
-    def _restart(self, host: Host) -> None:
+    def _restart(self, host: Machine) -> None:
         if not host.up and not host.disk.fail_syncs:
             self._victim.note(f"{host.name} starts")
             host.begin()
 
-    def _pause(self, host: Host | None, for_s: float) -> None:
+    def _pause(self, host: Machine | None, for_s: float) -> None:
         if host is not None:
             self._victim.note(f"{host.name} stands still for {for_s:.3f} s")
             process = host.host_loop
@@ -187,21 +187,21 @@ class Faults:
         network.block(source, target)
         self._later(for_s, lambda: network.unblock(source, target))
 
-    def _slow_disk(self, host: Host | None, delay_s: tuple[float, float], for_s: float) -> None:
+    def _slow_disk(self, host: Machine | None, delay_s: tuple[float, float], for_s: float) -> None:
         if host is not None:
             self._victim.note(f"an fsync of {host.name} takes {delay_s[0]} to {delay_s[1]} s")
             syncer = host.syncer
             syncer.delay_s = delay_s
             self._later(for_s, lambda: setattr(syncer, "delay_s", USUAL_FSYNC_S))
 
-    def _repair(self, host: Host, draw: random.Random) -> None:
+    def _repair(self, host: Machine, draw: random.Random) -> None:
         if host.disk.fail_syncs:
             if host.up:
                 host.kill()
             host.repair_disk(draw)
             self._restart(host)
 
-    async def _hand_over(self, leader: Host, heir: str | None) -> None:
+    async def _hand_over(self, leader: Machine, heir: str | None) -> None:
         if leader.replica.status().role is not Role.LEADER:
             return
         try:

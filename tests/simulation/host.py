@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from pysyncobj import syncobj
 
@@ -18,7 +19,7 @@ from tests.simulation.state import Applied, KeepingMachine, ModelledStates, Stat
 from tests.simulation.virtual_loop import HostLoop, VirtualLoop
 from tests.simulation.watched_journal import WatchedJournal
 from tq_cluster.errors import FatalError
-from tq_cluster.raft.door import LogStatus, Role
+from tq_cluster.raft.door import LogStatus, Role, StateMachine
 from tq_cluster.raft.formation import Membership
 from tq_cluster.raft.identity import EMPTY_ORIGIN, Origin
 from tq_cluster.raft.journal import JournalLimits
@@ -114,8 +115,8 @@ class SlowSyncer:
         return job
 
 
-class Host:
-    """A member of the simulated cluster."""
+class Machine:
+    """A member of the simulated cluster; what its process holds as state, subclasses say."""
 
     def __init__(
         self,
@@ -127,8 +128,10 @@ class Host:
         settings: RaftSettings,
         seed: str,
         skewed: bool = False,
+        limits: JournalLimits = SMALL_JOURNAL,
     ) -> None:
         self.name = name
+        self._limits = limits
         self._members = members
         self._loop = loop
         self._network = network
@@ -137,19 +140,17 @@ class Host:
         self._starts = 0
         self.draw = random.Random(f"{seed}/{name}")
         self.disk = ModelledDisk()
-        self.state_disk = StateDisk()
         self.identity = Identity(name, f"disk of {name}")
         oscillator = Oscillator.drawn(self.draw) if skewed else Oscillator()
         self.clock = WallClock(loop, self.draw.randint(-2_000, 2_000), oscillator)
         self.cluster_version = 0
         """What the state says."""
         self.checker: Checker | None = None
-        self.on_start: list[Callable[[Host], None]] = []
-        self.on_death: Callable[[Host, BaseException], None] | None = None
-        self.align: Callable[[Host], object] = _align
+        self.on_start: list[Callable[[Any], None]] = []
+        """Told of this machine whenever a process starts on it."""
+        self.on_death: Callable[[Any, BaseException], None] | None = None
         self._replica: Replica | None = None
         self.journal: WatchedJournal
-        self.machine: KeepingMachine
         self.host_loop: HostLoop
         self.syncer: SlowSyncer
 
@@ -168,7 +169,8 @@ class Host:
 
     @property
     def state_index(self) -> int:
-        return self.state_disk.durable[-1][0]
+        """The last entry applied in a commit that is on disk."""
+        raise NotImplementedError
 
     # ------------------------------------------------------------------ the process
 
@@ -191,10 +193,9 @@ class Host:
     def _assemble(self, draw: random.Random) -> None:
         self.syncer = SlowSyncer(self.host_loop, draw)
         self.journal = WatchedJournal(
-            self.disk, self.syncer, on_fatal=self._died, limits=SMALL_JOURNAL
+            self.disk, self.syncer, on_fatal=self._died, limits=self._limits
         )
-        self._open_state(draw)
-        self.align(self)
+        machine, states = self._open_state(draw)
         if self.checker is not None:
             self.checker.opened(self)
             self.journal.watched_by(self.checker, self)
@@ -202,8 +203,8 @@ class Host:
             identity=self.identity,
             members=self._members,
             journal=self.journal,
-            machine=self.machine,
-            states=self._states(draw),
+            machine=machine,
+            states=states,
             network=self._network.of_host(self.name, self.host_loop),
             clock=self.clock,
             draw=draw,
@@ -216,6 +217,7 @@ class Host:
         # The core takes the time from whichever process was started last.
         syncobj.monotonicTime = _running_time_s
         self.replica.on_role_change(self._saw_role)
+        self._attach(draw)
         for listener in self.on_start:
             listener(self)
         self._commit_state(self.host_loop)
@@ -225,20 +227,19 @@ class Host:
         if error is not None:
             self._loop.fail(error)
 
-    def _open_state(self, draw: random.Random) -> None:
-        del draw
-        self.machine = KeepingMachine(self.state_disk, self._saw_applied)
+    def _open_state(self, draw: random.Random) -> tuple[StateMachine, States]:
+        """Open what is on the disk, and bring the journal in line with it."""
+        raise NotImplementedError
 
-    def _states(self, draw: random.Random) -> States:
-        return ModelledStates(self.machine, self.host_loop, draw)
+    def _attach(self, draw: random.Random) -> None:
+        """Put on top of the log whatever else the process has."""
 
     def _membership(self) -> Membership | None:
         return None
 
     def _commit_state(self, host_loop: HostLoop) -> None:
-        if host_loop is self.host_loop:
-            self.machine.commit()
-            host_loop.call_later(STATE_COMMIT_S, self._commit_state, host_loop)
+        """Commit the state now and then, as long as that process lives."""
+        raise NotImplementedError
 
     def _saw_applied(self, applied: Applied) -> None:
         if self.checker is not None:
@@ -304,6 +305,31 @@ class Host:
     def resume(self) -> None:
         if self.up and self.host_loop.paused:
             self.host_loop.resume()
+
+
+class Host(Machine):
+    """A member whose state is the entries it has applied."""
+
+    machine: KeepingMachine
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - as Machine has them
+        super().__init__(**options)
+        self.state_disk = StateDisk()
+        self.align: Callable[[Host], object] = _align
+
+    @property
+    def state_index(self) -> int:
+        return self.state_disk.durable[-1][0]
+
+    def _open_state(self, draw: random.Random) -> tuple[StateMachine, States]:
+        self.machine = KeepingMachine(self.state_disk, self._saw_applied)
+        self.align(self)
+        return self.machine, ModelledStates(self.machine, self.host_loop, draw)
+
+    def _commit_state(self, host_loop: HostLoop) -> None:
+        if host_loop is self.host_loop:
+            self.machine.commit()
+            host_loop.call_later(STATE_COMMIT_S, self._commit_state, host_loop)
 
 
 def _align(host: Host) -> None:

@@ -36,6 +36,9 @@ class ModelledNetwork:
         self.conditions = Conditions()
         self._listeners: dict[str, tuple[str, HostLoop, Callable[[], asyncio.Protocol]]] = {}
         self._links: list[Link] = []
+        self.on_way_free: list[Callable[[], None]] = []
+        """What else goes over this network: told that something is no longer blocked."""
+        self.on_links_broken: list[Callable[[str, str], None]] = []
 
     def of_host(self, name: str, host_loop: HostLoop) -> HostNetwork:
         return HostNetwork(self, name, host_loop)
@@ -51,19 +54,25 @@ class ModelledNetwork:
     def heal(self) -> None:
         """Let everything through again; what waited goes on."""
         self.conditions.blocked.clear()
-        for link in list(self._links):
-            link.pump_all()
+        self._pump_all()
 
     def unblock(self, source: str, target: str) -> None:
         self.conditions.blocked.discard((source, target))
+        self._pump_all()
+
+    def _pump_all(self) -> None:
         for link in list(self._links):
             link.pump_all()
+        for pump in self.on_way_free:
+            pump()
 
     def break_links(self, one: str, other: str) -> None:
         """Reset the connections between two hosts."""
         for link in list(self._links):
             if {end.name for end in link.ends} == {one, other}:
                 link.reset()
+        for also in self.on_links_broken:
+            also(one, other)
 
     def host_died(self, name: str, *, silently: bool) -> None:
         """A process ended (its kernel says so to the others) or its machine did (nobody does)."""

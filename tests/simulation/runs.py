@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from tests.simulation.cluster import LOAD_SLICE_S, Cluster, Load
-from tests.simulation.faults import WEIGHTS, Faults, Victim
-from tests.simulation.story import History, Script, Step, Story
+from tests.simulation.faults import WEIGHTS
+from tests.simulation.play import play
+from tests.simulation.story import History, Script, Story
 from tests.simulation.virtual_loop import VirtualLoop
 from tq_cluster.raft.settings import RaftSettings
 
 LOAD = "load"
 SCRIPT = Script(for_s=15.0, weights=WEIGHTS, steady=((LOAD, LOAD_SLICE_S),))
 T = TypeVar("T")
-Kind = Callable[[random.Random], object]
 
 
 def simulate(
@@ -72,15 +71,3 @@ def protocol_history(story: Story, *, settings: RaftSettings | None = None) -> H
         "confirmed": load.confirmed,
     }
     return History(load.trace, counts, error)
-
-
-async def play(
-    victim: Victim, steps: Sequence[Step], story: Story, also: Mapping[str, Kind]
-) -> None:
-    """Take each step at its time: a fault, or a kind of step from ``also``."""
-    faults = Faults(victim)
-    began_s = victim.loop.time()
-    for step in steps:
-        await asyncio.sleep(began_s + step.at_s - victim.loop.time())
-        take = also.get(step.kind) or getattr(faults, step.kind)
-        take(story.draw(f"step {step.number}"))

@@ -82,14 +82,16 @@ class History:
     """What came of a story."""
 
     trace: Sequence[str]
-    """Everything that happened, in order."""
+    """Faults, starts and elections, in order."""
     counts: Mapping[str, int]
     error: Exception | None = None
+    calls: Sequence[str] = ()
+    """Every call, in the order in which they began."""
 
     @property
     def digest(self) -> str:
         """Equal for equal histories."""
-        return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()
+        return hashlib.sha256("\n".join([*self.trace, *self.calls]).encode()).hexdigest()
 
     @property
     def failure(self) -> str:

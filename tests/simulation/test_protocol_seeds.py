@@ -1,7 +1,4 @@
-"""Random histories: kills, power cuts, pauses, partitions, slow disks and networks, under load.
-
-New seeds each time. ``TQ_SEEDS`` says how many, ``TQ_FIRST_SEED`` where to begin.
-"""
+"""Random histories: kills, power cuts, pauses, partitions, slow disks and networks, under load."""
 
 from __future__ import annotations
 
@@ -11,38 +8,17 @@ import sys
 
 import pytest
 
-from tests.simulation import campaign
-from tests.simulation.__main__ import drawn_seed
 from tests.simulation.checker import Violation
+from tests.simulation.new_seeds import SEEDS, no_promise_is_broken
 from tests.simulation.runs import SCRIPT, protocol_history
 from tests.simulation.story import Story
 from tq_cluster.raft.settings import RaftSettings, Rules
 
-SEEDS = int(os.environ.get("TQ_SEEDS", "100"))
-
-
-def first_seed() -> int:
-    return int(os.environ.get("TQ_FIRST_SEED") or drawn_seed())
-
-
-def told(done: campaign.Campaign) -> str:
-    """All failing seeds, the first one in short."""
-    lines = [f"seed {story.seed}: {failure}\n  {story.command}" for story, failure in done.failures]
-    return "\n".join([*lines, *(campaign.tell(story) for story, _ in done.failures[:1])])
-
 
 def test_no_history_breaks_a_promise(capsys: pytest.CaptureFixture[str]) -> None:
-    first = first_seed()
-    with capsys.disabled():
-        sys.stdout.write(f"\nprotocol seeds {first} to {first + SEEDS - 1}\n")
+    done = no_promise_is_broken(SEEDS, capsys, whole_stack=False)
 
-    done = campaign.run(first, SEEDS)
-
-    with capsys.disabled():
-        sys.stdout.write(done.describe() + "\n")
-    assert not done.failures, told(done)
-    assert done.seeds == SEEDS
-    assert done.counts["acknowledged"] > 10 * SEEDS
+    assert done.counts["acknowledged"] > 10 * SEEDS, done.describe()
 
 
 @pytest.mark.parametrize(

@@ -370,7 +370,7 @@ class Leader:
         for token in wakeups.ended:
             self._leases.end(token)
             self._workers.ended(token)
-        for queue in wakeups.ready_queues:
+        for queue in sorted(wakeups.ready_queues):
             self._claimants.wake(queue, WAKE_AGAIN)
         for task_id in wakeups.finished:
             self._watchers.wake_all(task_id)

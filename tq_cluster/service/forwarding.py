@@ -51,7 +51,8 @@ class Forwarder:
         self._links = links
         self._proof = proof
         self._loop = asyncio.get_running_loop()
-        self._flights: set[_Flight] = set()
+        # In the order in which they were sent, which a set would not keep.
+        self._flights: dict[_Flight, None] = {}
         roles.on_leader(self._leader_changed)
 
     async def send(
@@ -70,7 +71,7 @@ class Forwarder:
             raw, timeout=max(call.cut_s - now_s, 0.0), metadata=self._metadata(call, now_s)
         )
         flight = _Flight(leader, sent, repeatable)
-        self._flights.add(flight)
+        self._flights[flight] = None
         try:
             return await sent
         except asyncio.CancelledError:
@@ -81,7 +82,7 @@ class Forwarder:
         except grpc.aio.AioRpcError as error:
             raise _read_failure(error, leader) from None
         finally:
-            self._flights.discard(flight)
+            self._flights.pop(flight, None)
 
     def abandon_all(self) -> None:
         """Wait for no answer any more."""

@@ -1,0 +1,52 @@
+"""Random histories of the whole stack: brokers with their LMDB state, clients and workers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.simulation.new_seeds import PROTOCOL_SEEDS_TO_ONE, SEEDS, no_promise_is_broken
+from tests.simulation.stack import SCRIPT, whole_stack_history
+from tests.simulation.story import Story
+
+
+def test_no_history_of_the_whole_stack_breaks_a_promise(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seeds = -(-SEEDS // PROTOCOL_SEEDS_TO_ONE)
+
+    done = no_promise_is_broken(seeds, capsys, whole_stack=True)
+
+    for what in ("submits", "claims", "reports", "reads"):
+        assert done.counts[what] > 20 * seeds, done.describe()
+
+
+def test_one_seed_of_the_whole_stack_is_one_history_whatever_the_order_of_hashes() -> None:
+    """Else a seed that failed once could not be looked at again."""
+    printed = {
+        subprocess.run(
+            [sys.executable, "-m", "tests.simulation", "show", "7", "--whole-stack", "--calls"],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for hash_seed in ("0", "4711")
+    }
+
+    assert len(printed) == 1
+
+
+def test_without_faults_every_call_is_answered() -> None:
+    """What the faults of other stories break is not broken by the simulation itself."""
+    story = Story(5, whole_stack=True)
+    calm = {step.number for step in story.steps(SCRIPT) if step.kind in {"submit", "read"}}
+
+    history = whole_stack_history(story.only(calm))
+
+    assert history.failure == ""
+    in_the_end = 3  # each worker waits for tasks when the simulation ends
+    assert history.counts["never answered"] <= in_the_end
