@@ -136,6 +136,7 @@ class Broker(Machine):
 
     def _attach(self, draw: random.Random) -> None:
         self.leader = Leader(
+            node_id=self.name,
             log=self.replica,
             state=self.store,
             clock=self.clock,
