@@ -180,11 +180,16 @@ async def test_leadership_is_handed_over_by_the_leader_wherever_it_is_asked() ->
         request.target_node_id = "n9"
         with fails() as wrong:
             await stubs.cluster.TransferLeadership(request, timeout=5)
+        request.target_node_id = "n2"
+        cluster["n1"].log.disconnected = {"n2"}
+        with fails() as away:
+            await stubs.cluster.TransferLeadership(request, timeout=5)
 
     assert reply.leader_id == "n2"
     assert cluster["n1"].log.transferred == ["n2", "n2"]
     assert unknown.reason == "OUTCOME_UNKNOWN"
     assert (wrong.reason, wrong.metadata["field"]) == ("INVALID_ARGUMENT", "target_node_id")
+    assert "n2, which the leader does not reach now" in away.message
 
 
 async def test_a_port_in_use_is_said_and_not_shared() -> None:

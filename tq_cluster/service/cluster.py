@@ -95,6 +95,11 @@ class ClusterServicer:
             raise refusal(
                 invalid("target_node_id", f"is {target[:64]!r}, no member; right is {right}")
             )
+        peer = None if target is None else self._log.status().peers.get(target)
+        if peer is not None and not peer.connected:
+            raise refusal(
+                invalid("target_node_id", f"is {target}, which the leader does not reach now")
+            )
         try:
             leader_id = await self._log.transfer_leadership(target, TRANSFER_S)
         except TimeoutError as error:
