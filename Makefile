@@ -11,7 +11,7 @@ CODE := $(wildcard tq_admin tq_client tq_cluster tq_worker demo benchmarks chaos
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help setup protos api-docs demo test test-compose bench lint format types imports proto-check lock lock-check check clean
+.PHONY: help setup protos api-docs demo test test-compose chaos bench lint format types imports proto-check lock lock-check check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: setup ## Run the tests (ARGS='-m "not cluster"' skips those that start bro
 
 test-compose: setup ## Run the cluster as containers, kill one and pause one (needs a Docker engine)
 	scripts/test-compose -q $(ARGS)
+
+chaos: setup ## Break clusters in every way once, and judge what they did (8 minutes; `python -m chaos list`)
+	$(PY) -m chaos run --profile ci $(ARGS)
 
 bench: setup ## Measure the figures that the README gives
 	$(PY) -m benchmarks

@@ -1,9 +1,10 @@
-"""The command line: ``python -m chaos list | run | report``."""
+"""The command line: ``python -m chaos list | run | report | mutants | outages``."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from chaos import netlab, profiles
+from chaos import distribution, mutants, netlab, profiles
 from chaos.conduct import conduct
+from chaos.distribution import Silence
 from chaos.nemesis import Transport
 from chaos.profiles import Profile
+from chaos.report.figures import percentile
 from chaos.result import Result, Verdict, read_results
 from chaos.run import Plan, no_cluster, obstacle
 from chaos.scenario import Scenario
@@ -73,6 +76,9 @@ def run(
         str, typer.Option(help="HOST:PORT,... of a cluster of yours: load and verdict alone.")
     ] = "",
     out: Annotated[Path, typer.Option(help="Where reports go.")] = OUT_DEFAULT,
+    mutant: Annotated[
+        str, typer.Option(help="A bug to plant in every node: see `mutants`.", hidden=True)
+    ] = "",
     strict: Annotated[bool, typer.Option(help="Fail where a scenario cannot run here.")] = False,
 ) -> None:
     """Run one scenario, or a profile of many; write a report of each."""
@@ -82,13 +88,69 @@ def run(
         results = profiles.run(profile, chosen_seed, duration, out, console)
         console.print(_table(results))
         raise typer.Exit(profiles.exit_code(results, strict=strict))
-    plan = _plan(scenario, chosen_seed, duration, transport, _split(against))
+    plan = _plan(scenario, chosen_seed, duration, transport, _split(against), mutant)
     if plan.transport is Transport.NETLAB and not netlab.inside() and netlab.missing() is None:
         with netlab.lab(plan.scenario.nodes) as enter:
             raise typer.Exit(profiles.run_apart(plan, out, enter))
     result = asyncio.run(conduct(plan, out, lambda line: console.print(escape(line))))
     _tell(result, out)
     raise typer.Exit(EXITS[result.verdict])
+
+
+@app.command("mutants")
+def mutants_(
+    out: Annotated[Path, typer.Option(help="Where reports go.")] = OUT_DEFAULT,
+    seed: Annotated[int, typer.Option(help="From which each bug's seeds are drawn.")] = 1,
+    bug: Annotated[str, typer.Option(help="Only this one.")] = "",
+) -> None:
+    """Plant known bugs in the brokers, one after the other, and see whether each is caught."""
+    out.mkdir(parents=True, exist_ok=True)
+    chosen = [mutants.by_name(bug)] if bug else list(mutants.MUTANTS)
+    table = Table("planted bug", "what it does", "caught in", "seeds", "after", "by")
+    hunts = [profiles.hunt(mutant, seed, out, console) for mutant in chosen]
+    for hunt in hunts:
+        style = "green" if hunt.caught else "bold red"
+        table.add_row(
+            hunt.mutant.bug,
+            hunt.mutant.fault,
+            f"[{style}]{escape(hunt.where)}[/]",
+            str(hunt.seeds),
+            f"{hunt.took_s:.0f} s",
+            ", ".join(hunt.promises),
+        )
+    console.print(table)
+    raise typer.Exit(0 if all(hunt.caught for hunt in hunts) else 1)
+
+
+@app.command()
+def outages(
+    kills: Annotated[int, typer.Option(min=1, help="How many leaders.")] = 100,
+    fault: Annotated[Silence, typer.Option(help="What happens to them.")] = Silence.SIGKILL,
+) -> None:
+    """Measure how long writes are out when the leader dies or falls silent."""
+    if fault is Silence.PARTITION and not netlab.inside():
+        missing = netlab.missing()
+        if missing is not None:
+            console.print(f"[yellow]not run: {escape(missing)}[/]")
+            raise typer.Exit(EXITS[Verdict.NOT_RUN])
+        with netlab.lab(distribution.NODES) as enter:
+            again = ["outages", "--kills", str(kills), "--fault", fault.value]
+            raise typer.Exit(profiles.apart(again, enter))
+    with tempfile.TemporaryDirectory(prefix="tq-outages-") as folder:
+        found = asyncio.run(
+            distribution.measure(
+                fault,
+                kills,
+                Path(folder),
+                lambda one: console.print(f"{one.length_s * 1e3:.0f}", end=" "),
+            )
+        )
+    lengths = [one.length_s for one in found]
+    p50, p99 = (percentile(lengths, percent) or 0.0 for percent in (50, 99))
+    console.print(
+        f"\n{fault}, {kills} leaders, {distribution.WRITERS} writers: median {p50 * 1e3:.0f} ms,"
+        f" p99 {p99 * 1e3:.0f} ms, worst {max(lengths) * 1e3:.0f} ms"
+    )
 
 
 @app.command()
@@ -109,11 +171,14 @@ def _plan(
     duration: float | None,
     transport: Transport | None,
     against: Sequence[str],
+    bug: str,
 ) -> Plan:
     known = all_scenarios()
     if against:
         scenario = known.get(name) or known["steady"]
-        scenario = replace(scenario, nemeses=(), transport=Transport.OUTSIDE)
+        scenario = replace(
+            scenario, nemeses=(), workloads=(), transport=Transport.OUTSIDE, more_faults=()
+        )
         transport = Transport.OUTSIDE
     elif name in known:
         scenario = known[name]
@@ -127,6 +192,7 @@ def _plan(
         duration_s=scenario.duration_s if duration is None else duration,
         transport=transport or scenario.transport,
         against=against,
+        mutant=mutants.by_name(bug) if bug else None,
     )
 
 

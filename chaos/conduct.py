@@ -27,6 +27,7 @@ async def conduct(plan: Plan, out: Path, tell: Callable[[str], None]) -> Result:
         transport=plan.transport,
         seed=plan.seed,
         faults=list(plan.scenario.faults),
+        mutant=plan.mutant.bug if plan.mutant else "",
         verdict=Verdict.NOT_RUN,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         command=plan.command,

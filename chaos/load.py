@@ -20,7 +20,7 @@ from chaos.history.violation import Violation
 from chaos.outages import first_acknowledged_s
 from chaos.stub_client import StubClient
 from chaos.stub_worker import Plan, StubWorker, work_result
-from chaos.stubs import seconds
+from chaos.stubs import Broker, seconds
 from tq.v1 import task_pb2, task_service_pb2
 
 QUEUE = "load"
@@ -42,6 +42,9 @@ class Load:
     cluster: Cluster
     lease_s: float = 2.0
     seed: int = 1
+    queue: str = QUEUE
+    shared: bool = False
+    """Whether the cluster holds tasks of others: then only this queue's are looked at."""
     ledger: Ledger = field(default_factory=lambda: Ledger(time.monotonic))
     addresses: Sequence[str] = ()
     """Where the brokers are called, where that is not at the nodes themselves."""
@@ -57,7 +60,7 @@ class Load:
         addresses = self.addresses or self.cluster.addresses
         self.client = StubClient(addresses, self.ledger, "client")
         self.workers = [
-            StubWorker(addresses, self.ledger, worker_id, QUEUE, lease_s=self.lease_s)
+            StubWorker(addresses, self.ledger, worker_id, self.queue, lease_s=self.lease_s)
             for worker_id in WORKERS
         ]
 
@@ -115,7 +118,7 @@ class Load:
         await _cancel([self._submitting])
 
         async def finished() -> bool | None:
-            tasks = await self.client.list_all()
+            tasks = await self._list()
             return all(task.state in TERMINAL for task in tasks) or None
 
         await self._await("every task to finish", finished, within_s)
@@ -127,9 +130,12 @@ class Load:
 
     async def read_all(self) -> None:
         """List every task and read each of them, also those whose submit was never answered."""
-        listing = await self.client.list_all()
+        listing = await self._list()
         self.ledger.listed(listing)
-        self.ledger.counted(await self.client.list_queues())
+        queues = await self.client.list_queues()
+        self.ledger.counted(
+            stats for stats in queues if not self.shared or stats.queue == self.queue
+        )
         told = {
             task_id
             for call in self.ledger.calls
@@ -176,13 +182,21 @@ class Load:
         listings = [
             [
                 (task.spec.task_id, task.state)
-                for task in await self.client.list_all(
-                    task_service_pb2.READ_LEVEL_LOCAL, broker=broker
-                )
+                for task in await self._list(task_service_pb2.READ_LEVEL_LOCAL, broker)
             ]
             for broker in self.client.brokers
         ]
         return all(listing == listings[0] for listing in listings) or None
+
+    async def _list(
+        self,
+        read_level: task_service_pb2.ReadLevel.ValueType = (
+            task_service_pb2.READ_LEVEL_LINEARIZABLE
+        ),
+        broker: Broker | None = None,
+    ) -> list[task_pb2.Task]:
+        queue = self.queue if self.shared else ""
+        return await self.client.list_all(read_level, broker=broker, queue=queue)
 
     async def _submit_steadily(self) -> None:
         loop = asyncio.get_running_loop()
@@ -208,7 +222,7 @@ class Load:
         }
         [plan] = self._draw.choices(list(plans), weights=list(plans.values()))
         return task_pb2.TaskSpec(
-            queue=QUEUE,
+            queue=self.queue,
             type="planned",
             payload=plan.payload(f"{self.seed}.{salt}"),
             priority=self._draw.choice((0, 0, 0, 9)),

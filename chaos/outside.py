@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from chaos.cluster import Cluster
+from grpc import aio
+
+from chaos.cluster import ASK_S, Cluster, NodeStatus
+from tq.v1 import cluster_service_pb2, cluster_service_pb2_grpc
 
 
 class OutsideNode:
@@ -49,6 +52,25 @@ class OutsideCluster(Cluster):
     async def start(self, within_s: float = 30) -> None:
         """Wait until it has a leader."""
         await self.await_leader(within_s)
+
+    async def await_leader(self, within_s: float, *, other_than: str | None = None) -> NodeStatus:
+        """Wait until any address knows who leads: the leader's own may not be among them."""
+
+        async def leader() -> NodeStatus | None:
+            for address in self._nodes:
+                stub = cluster_service_pb2_grpc.ClusterServiceStub(self.channel(address))
+                try:
+                    status = await stub.GetClusterStatus(
+                        cluster_service_pb2.GetClusterStatusRequest(), timeout=ASK_S
+                    )
+                except aio.AioRpcError:
+                    continue  # another one may answer; all of them are told when none does
+                for node in status.nodes:
+                    if node.node_id == status.leader_id not in {"", other_than}:
+                        return node
+            return None
+
+        return await self.await_fact("a leader that any address knows", leader, within_s)
 
     async def crash(self, *node_ids: str) -> None:
         raise NotOursError(f"{node_ids} are not ours to kill")

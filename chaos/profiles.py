@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from chaos import netlab
+from chaos.mutants import TRIES, Mutant
 from chaos.nemesis import Transport
 from chaos.result import Result, Verdict, read_results
 from chaos.run import Plan
@@ -73,8 +75,69 @@ def run_apart(plan: Plan, out: Path, enter: Sequence[str] = ()) -> int:
     if plan.transport is Transport.NETLAB and not enter and netlab.missing() is None:
         with netlab.lab(plan.scenario.nodes) as hub:
             return run_apart(plan, out, hub)
-    command = [*enter, sys.executable, "-m", "chaos", *plan.arguments, "--out", str(out)]
+    return apart([*plan.arguments, "--out", str(out.resolve())], enter)
+
+
+def apart(arguments: Sequence[str], enter: Sequence[str] = ()) -> int:
+    """Run the suite's own command line in another process; its exit code."""
+    command = [*enter, sys.executable, "-m", "chaos", *arguments]
     return subprocess.run(command, cwd=netlab.ROOT, check=False).returncode  # noqa: S603  # our own
+
+
+@dataclass(frozen=True, slots=True)
+class Hunt:
+    """Whether a planted bug was caught, and where."""
+
+    mutant: Mutant
+    caught: bool
+    where: str
+    seeds: int
+    took_s: float
+    promises: tuple[str, ...] = ()
+    """Those that were found broken."""
+
+
+def hunt(mutant: Mutant, seed: int, out: Path, console: Console) -> Hunt:
+    """Run a bug's scenario with one seed after the other until it is caught."""
+    if not mutant.scenario:
+        return _directed(mutant, console)
+    draw = random.Random(f"{seed} {mutant.bug}")
+    scenario = all_scenarios()[mutant.scenario]
+    found: list[Result] = []
+    for _ in range(TRIES):
+        plan = Plan(
+            scenario=scenario,
+            seed=draw.randrange(1, 1_000_000),
+            duration_s=scenario.duration_s,
+            transport=scenario.transport,
+            mutant=mutant,
+        )
+        console.rule(f"{mutant.bug}: {scenario.name}")
+        run_apart(plan, out)
+        found.append(read_results(out)[-1])
+        if found[-1].verdict is not Verdict.KEPT:
+            break
+    last = found[-1]
+    caught = last.verdict is Verdict.BROKEN
+    remark = "" if caught else f": {last.verdict} {last.reason}".rstrip()
+    return Hunt(
+        mutant,
+        caught,
+        scenario.name + remark,
+        len(found),
+        sum(result.took_s for result in found),
+        tuple(sorted({text.split(":", 1)[0] for text in last.violations})),
+    )
+
+
+def _directed(mutant: Mutant, console: Console) -> Hunt:
+    """Run the test that shows what the bug does."""
+    console.rule(f"{mutant.bug}: {mutant.directed}")
+    started_s = time.monotonic()
+    command = [sys.executable, "-m", "pytest", "-q", mutant.directed]
+    code = subprocess.run(command, cwd=netlab.ROOT, check=False).returncode  # noqa: S603  # our own
+    took_s = time.monotonic() - started_s
+    return Hunt(mutant, code == 0, mutant.directed.partition("::")[0], 1, took_s)
 
 
 def exit_code(results: Sequence[Result], *, strict: bool) -> int:

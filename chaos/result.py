@@ -32,6 +32,8 @@ class Result:
     transport: str
     seed: int
     faults: list[str]
+    mutant: str = ""
+    """The bug that was planted; then BROKEN is what is hoped for."""
     verdict: Verdict
     reason: str = ""
     """Why it was not run, or what failed."""

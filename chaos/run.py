@@ -7,9 +7,10 @@ import random
 import shlex
 import time
 import traceback
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from chaos import containers, netlab
@@ -19,7 +20,8 @@ from chaos.cluster import Cluster, FactMissingError
 from chaos.containers import ContainerCluster
 from chaos.history.record import Ledger
 from chaos.history.violation import Violation
-from chaos.load import Load, wrong_results
+from chaos.load import QUEUE, Load, wrong_results
+from chaos.mutants import Mutant
 from chaos.nemesis import Deed, Nemesis, Transport
 from chaos.netlab import NetlabCluster
 from chaos.outages import Outage, outage
@@ -32,6 +34,8 @@ from chaos.watch import Sight, Watch
 QUIET_S = (0.3, 1.0)
 """How long a cluster is left alone between two faults."""
 FINISH_S = 90.0
+FINDINGS = (FactMissingError, UnansweredError, StubRefusedError)
+"""What was promised to come did not, or what was allowed was refused: told with what was seen."""
 AT_ONCE_MAX = 2
 """How many faults ``Order.AT_RANDOM`` lays on top of each other."""
 
@@ -46,8 +50,8 @@ class Plan:
     transport: Transport
     against: Sequence[str] = ()
     """Addresses of a cluster that is not ours, for ``Transport.OUTSIDE``."""
-    every_node: NodeSetup = field(default_factory=NodeSetup)
-    """Added to how each node is started."""
+    mutant: Mutant | None = None
+    """A bug to plant in every node."""
 
     @property
     def arguments(self) -> list[str]:
@@ -55,6 +59,8 @@ class Plan:
         where = ["--transport", self.transport.value]
         if self.transport is Transport.OUTSIDE:
             where = ["--against", ",".join(self.against)]
+        if self.mutant is not None:
+            where += ["--mutant", self.mutant.bug]
         return [
             *("run", "--scenario", self.scenario.name, "--seed", str(self.seed)),
             *("--duration", f"{self.duration_s:g}", *where),
@@ -68,7 +74,8 @@ class Plan:
     @property
     def run_name(self) -> str:
         """What its files are called by."""
-        return f"{self.scenario.name}-{self.transport}-{self.seed}"
+        bug = f"-{self.mutant.bug.replace(' ', '-')}" if self.mutant else ""
+        return f"{self.scenario.name}-{self.transport}-{self.seed}{bug}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -113,11 +120,12 @@ async def play(plan: Plan, folder: Path, tell: Callable[[str], None] | None = No
     try:
         async with AsyncExitStack() as stack:
             await run.whole(stack)
-    except (FactMissingError, UnansweredError, StubRefusedError) as missing:
-        # What was promised to come did not: that is a finding, with what was seen instead.
-        run.violations.append(Violation("available", str(missing)))
-    except Exception:  # noqa: BLE001  # told as the suite's own failure, beside all that is known
-        error = traceback.format_exc()
+    except Exception as caught:  # noqa: BLE001  # told, beside all that is known
+        leaves = list(_leaves(caught))
+        if all(isinstance(one, FINDINGS) for one in leaves):
+            run.violations += [Violation("available", str(one)) for one in leaves]
+        else:
+            error = traceback.format_exc()
     return Played(
         plan=plan,
         ledger=run.ledger,
@@ -130,6 +138,15 @@ async def play(plan: Plan, folder: Path, tell: Callable[[str], None] | None = No
         took_s=time.monotonic() - started_s,
         error=error,
     )
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """What went wrong, where tasks of a group may each have their own."""
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error
 
 
 class _Run:
@@ -165,8 +182,11 @@ class _Run:
         addresses: Sequence[str] = cluster.addresses
         for nemesis in self._nemeses:
             addresses = await nemesis.front(addresses)
+        outside = self.plan.transport is Transport.OUTSIDE
         load = Load(
             cluster,
+            queue=f"chaos-{uuid.uuid4()}" if outside else QUEUE,
+            shared=outside,
             lease_s=self.plan.scenario.lease_s,
             seed=self.plan.seed,
             ledger=self.ledger,
@@ -187,7 +207,7 @@ class _Run:
 
     def _cluster(self) -> Cluster:
         def setup(node_id: str) -> NodeSetup:
-            asked = self.plan.every_node
+            asked = self.plan.mutant.setup if self.plan.mutant else NodeSetup()
             for nemesis in self._nemeses:
                 asked = asked.with_(nemesis.setup(node_id))
             return asked

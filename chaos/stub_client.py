@@ -86,13 +86,14 @@ class StubClient(StubCaller):
         ),
         *,
         broker: Broker | None = None,
+        queue: str = "",
     ) -> list[task_pb2.Task]:
-        """Page through every task of the cluster; the asked broker must be up or come up."""
+        """Page through every task of a queue, or of all; the asked broker must be or come up."""
         tasks: list[task_pb2.Task] = []
         page_token = ""
         while True:
             request = task_service_pb2.ListTasksRequest(
-                page_size=1_000, page_token=page_token, read_level=read_level
+                queue=queue, page_size=1_000, page_token=page_token, read_level=read_level
             )
             page = await (broker or self.brokers[0]).tasks.ListTasks(
                 request, timeout=10, wait_for_ready=True

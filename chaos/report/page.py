@@ -80,12 +80,13 @@ def _section(title: str, content: str) -> str:
 def _head(played: Played, result: Result) -> str:
     scenario = played.plan.scenario
     faults = ", ".join(result.faults) or "none"
+    planted = f" with a bug planted: {result.mutant}" if result.mutant else ""
     about = f"{scenario.nodes} nodes, {result.transport}; faults: {faults}; seed {result.seed}"
     return (
         f'<header><p class="kicker">chaos run, {html.escape(result.started_at)}</p>'
         f"<h1>{html.escape(scenario.name)}"
         f' <span class="verdict {_class(result.verdict)}">{HEADLINES[result.verdict]}</span></h1>'
-        f"<p>{html.escape(scenario.summary)}. {html.escape(about)}.</p>"
+        f"<p>{html.escape(scenario.summary)}. {html.escape(about + planted)}.</p>"
         f'<p class="again">Again: <code>{html.escape(result.command)}</code></p></header>'
     )
 

@@ -25,6 +25,7 @@ SCENARIOS = (
         nemeses=(RepliesLost,),
         workloads=(Races,),
         duration_s=6,
+        more_faults=("F21",),
     ),
     Scenario(
         name="stampede",

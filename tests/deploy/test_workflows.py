@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+BESIDE_THE_GATE = {"chaos"}
+"""What takes too long to stand before every change; the gate has a short one among its tests."""
 
 
 def _targets(command: str) -> set[str]:
@@ -30,7 +32,7 @@ def test_the_hosted_workflow_runs_every_stage_of_the_gate() -> None:
 
     gate = _targets((ROOT / ".ci" / "run").read_text())
     assert {"lint", "types", "test", "test-compose"} <= gate
-    assert hosted == gate
+    assert hosted == gate | BESIDE_THE_GATE
 
 
 def test_every_job_has_a_limit_and_reads_only() -> None:

@@ -6,23 +6,40 @@ account there of what it really made durable, so that a test can cut the power: 
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
+from chaos.mutants import BUG_VARIABLE
+from chaos.nemeses.failpoint import SMALL_JOURNAL_VARIABLE
+from tests.chaos.failpoint_broker import SMALL_JOURNAL
 from tests.kill.powercut import ACCOUNTS_VARIABLE, LIE_VARIABLE, write_account
 from tq.internal.v1 import state_pb2
-from tq.v1 import worker_service_pb2
+from tq.v1 import task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster import __main__ as tq_cluster
-from tq_cluster.core import reports, states
+from tq_cluster import node
+from tq_cluster.core import reports, requests, states
 from tq_cluster.core.batch import Space
-from tq_cluster.core.types import TaskNumber
+from tq_cluster.core.types import AppliedAt, TaskNumber
+from tq_cluster.leader.leases import LeaseTable
+from tq_cluster.raft import replica, startup
 from tq_cluster.raft.disk import FileDisk
+from tq_cluster.raft.settings import RaftSettings, Rules
+from tq_cluster.service.call import Call, Method
+from tq_cluster.service.errors import CallError
+from tq_cluster.service.routing import Router
+from tq_cluster.service.tasks import TaskServicer
+from tq_cluster.storage import snapshot, store
 from tq_cluster.storage.store import Store
 
-BUG_VARIABLE = "PLANTED_BUG"
 NO_TOKEN_CHECK = "no token check"
 NO_FSYNC = "no fsync"
+SNAPSHOT_GAP = 5
 
 
 def take_any_token() -> None:
@@ -68,10 +85,121 @@ def keep_account(*, lying: bool) -> None:
     mock.patch.object(Store, "commit_due", account_commit).start()
 
 
-if __name__ == "__main__":
+def sync_nothing() -> None:
+    """Leave everything to the page cache: journal, names and state."""
+    mock.patch.object(FileDisk, "sync", return_value=None).start()
+    mock.patch.object(FileDisk, "sync_names", return_value=None).start()
+    open_environment = vars(store)["lmdb"].open
+
+    def unsynced(*args: Any, **options: Any) -> Any:  # noqa: ANN401  # as lmdb.open
+        return open_environment(*args, **{**options, "sync": False, "metasync": False})
+
+    mock.patch("tq_cluster.storage.store.lmdb.open", unsynced).start()
+
+
+def expire_by_the_wall_clock() -> None:
+    """Keep leases' deadlines on a clock that can be set."""
+    make = LeaseTable.__init__
+
+    def on_the_wall(table: LeaseTable, now_s: Callable[[], float]) -> None:
+        make(table, time.time)
+
+    mock.patch.object(LeaseTable, "__init__", on_the_wall).start()
+    mock.patch.object(LeaseTable, "note_pass", return_value=None).start()
+
+
+def forget_request_ids() -> None:
+    """Remember no request: a repeated call is a new one."""
+    mock.patch.object(requests, "remember", return_value=None).start()
+
+
+def claim_on_followers() -> None:
+    """Let a follower hand out what its own disk lists as pending, as if it led."""
+    resolve, make = Router._resolve, TaskServicer.__init__
+    listing: list[TaskServicer] = []
+
+    def kept(servicer: TaskServicer, **parts: Any) -> None:  # noqa: ANN401  # as the servicer's
+        make(servicer, **parts)
+        listing.append(servicer)
+
+    async def answer(router: Router, method: Method, raw: bytes, call: Call) -> bytes:
+        leader = router._roles.leader(call.min_term)
+        if method.name != "Claim" or call.hop or leader is None or leader.here:
+            return await resolve(router, method, raw, call)
+        claim = worker_service_pb2.ClaimRequest.FromString(raw)
+        pending = task_service_pb2.ListTasksRequest(
+            queue=claim.queues[0],
+            states=[task_pb2.TASK_STATE_PENDING],
+            page_size=claim.max_tasks,
+            read_level=task_service_pb2.READ_LEVEL_LOCAL,
+        )
+        reply = worker_service_pb2.ClaimResponse()
+        try:
+            listed = await listing[0].list_tasks(pending, call)
+        except CallError:  # it has no state yet
+            listed = task_service_pb2.ListTasksResponse()
+        for task in listed.tasks:
+            whole = task_service_pb2.GetTaskRequest(
+                task_id=task.spec.task_id, read_level=task_service_pb2.READ_LEVEL_LOCAL
+            )
+            spec = (await listing[0].get_task(whole, call)).task.spec
+            reply.tasks.add(spec=spec, token=time.time_ns() >> 10, attempt=1, lease=claim.lease)
+        if reply.tasks:
+            return reply.SerializeToString()
+        return await resolve(router, method, raw, call)
+
+    mock.patch.object(TaskServicer, "__init__", kept).start()
+    mock.patch.object(Router, "_resolve", answer).start()
+
+
+def misnumber_snapshots() -> None:
+    """Say of each snapshot that it holds a few entries more than it does."""
+    check = vars(snapshot)["check_state"]
+
+    def further(path: Path, *, rows: bool) -> AppliedAt:
+        applied = check(path, rows=rows)
+        return AppliedAt(index=applied.index + SNAPSHOT_GAP, term=applied.term)
+
+    mock.patch("tq_cluster.storage.snapshot.check_state", further).start()
+
+
+def without(rule: str) -> Callable[[], None]:
+    """Switch one of the rules around PySyncObj off."""
+
+    def plant() -> None:
+        rules = dataclasses.replace(Rules(), **{rule: False})
+        settings = RaftSettings(rules=rules)
+        mock.patch.object(replica, "RaftSettings", return_value=settings).start()
+
+    return plant
+
+
+BUGS: Mapping[str, Callable[[], None]] = {
+    NO_TOKEN_CHECK: take_any_token,
+    NO_FSYNC: sync_nothing,
+    "expiry by the wall clock": expire_by_the_wall_clock,
+    "a follower that claims": claim_on_followers,
+    "a forgotten request id": forget_request_ids,
+    "a snapshot without its index": misnumber_snapshots,
+    "truncation on overlap": without("keep_what_matches"),
+    "acks counted across terms": without("terms_in_answers"),
+}
+
+
+def main() -> None:
+    """Run tq-cluster with what the environment asks for."""
     bug = os.environ.get(BUG_VARIABLE, "")
-    if bug == NO_TOKEN_CHECK:
-        take_any_token()
     if ACCOUNTS_VARIABLE in os.environ:
+        if bug == NO_TOKEN_CHECK:
+            take_any_token()
         keep_account(lying=bug == NO_FSYNC)
+    elif bug:
+        BUGS[bug]()
+    if SMALL_JOURNAL_VARIABLE in os.environ:
+        small = functools.partial(startup.open_data, limits=SMALL_JOURNAL)
+        mock.patch.object(node, "open_data", small).start()
     tq_cluster.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -16,11 +16,11 @@ from chaos.history.calls import Ending
 from chaos.history.record import Ledger
 from chaos.history.verdict import check, report
 from chaos.history.violation import Violation
+from chaos.mutants import BUG_VARIABLE, LAUNCHER
 from chaos.processes import ProcessCluster
 from chaos.stub_client import StubClient
 from chaos.stub_worker import Plan, StubWorker
-from tests.kill import mutant_broker
-from tests.kill.mutant_broker import BUG_VARIABLE, NO_FSYNC, NO_TOKEN_CHECK
+from tests.kill.mutant_broker import NO_FSYNC, NO_TOKEN_CHECK
 from tests.kill.powercut import ACCOUNTS_VARIABLE, LIE_VARIABLE, lose_unsynced
 from tq.v1 import task_pb2
 
@@ -31,8 +31,7 @@ QUEUE = "planted"
 
 def cluster_with(folder: Path, environment: Mapping[str, str]) -> ProcessCluster:
     """Make a cluster of mutants; without a bug in its environment it is sound."""
-    assert mutant_broker.__file__ is not None
-    return ProcessCluster(folder, launcher=(mutant_broker.__file__,), environment=environment)
+    return ProcessCluster(folder, launcher=LAUNCHER, environment=environment)
 
 
 def spec(salt: object) -> task_pb2.TaskSpec:

@@ -8,8 +8,8 @@ import pytest
 
 from chaos.history.verdict import report
 from chaos.load import Load, wrong_results
+from chaos.mutants import LAUNCHER
 from chaos.processes import ProcessCluster
-from tests.kill import mutant_broker
 from tests.kill.nemesis import Nemesis
 from tests.kill.powercut import ACCOUNTS_VARIABLE, LIE_VARIABLE
 
@@ -24,11 +24,10 @@ async def test_faults_drawn_at_random_lose_nothing_and_double_nothing(
 ) -> None:
     accounts = tmp_path / "accounts"
     accounts.mkdir()
-    assert mutant_broker.__file__ is not None
     cluster = ProcessCluster(
         tmp_path / "cluster",
         # Sound: no bug is named. Its disks only keep account of what a power cut would leave.
-        launcher=(mutant_broker.__file__,),
+        launcher=LAUNCHER,
         environment={ACCOUNTS_VARIABLE: str(accounts), LIE_VARIABLE: str(tmp_path / "lie")},
     )
     nemesis = Nemesis(cluster, accounts, SEED)

@@ -1,0 +1,121 @@
+"""How long writes are out when a leader dies or falls silent, over many leaders."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from chaos.history.record import Ledger
+from chaos.netlab import NetlabCluster
+from chaos.outages import Outage, first_acknowledged_s, outage
+from chaos.processes import ProcessCluster
+from chaos.stub_client import StubClient
+from chaos.stub_worker import Plan
+from tq.v1 import task_pb2
+
+WRITERS = 3
+EVERY_S = 0.02
+NODES = 3
+WITHIN_S = 30.0
+QUEUE = "outages"
+
+
+class Silence(enum.StrEnum):
+    """What happens to the leader."""
+
+    SIGKILL = "sigkill"
+    SIGSTOP = "sigstop"
+    PARTITION = "partition"
+    """Cut off from the other nodes and not from its clients; needs network namespaces."""
+
+
+async def measure(
+    fault: Silence, times: int, folder: Path, tell: Callable[[Outage], None]
+) -> list[Outage]:
+    """Break the leader so many times, the cluster whole in between; ``tell`` hears each outage.
+
+    Each of three writers sends a write every 20 ms, whatever became of those before. An outage is
+    from the fault to the first acknowledgement of a write that was sent after it. A partition is
+    made by a tool that takes a moment: there the time counts from the tool's start.
+    """
+    cluster: ProcessCluster
+    if fault is Silence.PARTITION:
+        cluster = NetlabCluster(folder, nodes=NODES)
+    else:
+        cluster = ProcessCluster(folder, nodes=NODES)
+    ledger = Ledger(time.monotonic)
+    found: list[Outage] = []
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(cluster)
+        await cluster.await_caught_up(cluster.nodes, WITHIN_S)
+        for number in range(WRITERS):
+            writer = StubClient(cluster.addresses, ledger, f"writer-{number + 1}")
+            stack.push_async_callback(writer.close)
+            writing = asyncio.create_task(_write(writer))
+            stack.push_async_callback(_end, writing)
+        await _acknowledged(cluster, ledger, ledger.now_s())
+        for _ in range(times):
+            leader = (await cluster.await_leader(WITHIN_S)).node_id
+            at_s = ledger.now_s()
+            mend = await _break(cluster, fault, leader)
+            await _acknowledged(cluster, ledger, at_s)
+            measured = outage(ledger, at_s)
+            assert measured is not None
+            found.append(measured)
+            tell(measured)
+            await mend
+            await cluster.await_caught_up(cluster.nodes, WITHIN_S)
+            # What was measured is not needed any more, and a hundred outages are many calls.
+            ledger.calls.clear()
+    return found
+
+
+async def _break(cluster: ProcessCluster, fault: Silence, leader: str) -> Awaitable[None]:
+    """Break the leader; what mends it again."""
+    match fault:
+        case Silence.SIGKILL:
+            await cluster.crash(leader)
+            return cluster.revive(leader)
+        case Silence.SIGSTOP:
+            await cluster.freeze(leader)
+            return cluster.thaw(leader)
+        case Silence.PARTITION:
+            assert isinstance(cluster, NetlabCluster)
+            await cluster.network.isolate([leader])
+            return cluster.network.heal()
+
+
+async def _acknowledged(cluster: ProcessCluster, ledger: Ledger, since_s: float) -> None:
+    async def acknowledged() -> bool | None:
+        return first_acknowledged_s(ledger, since_s) is not None or None
+
+    await cluster.await_fact("a new write to be acknowledged", acknowledged, WITHIN_S)
+
+
+async def _write(writer: StubClient) -> None:
+    """Send a write every so often, each on its own."""
+    loop = asyncio.get_running_loop()
+    started_s = loop.time()
+    sent = 0
+    async with asyncio.TaskGroup() as group:
+        while True:
+            sent += 1
+            payload = Plan().payload(f"{writer.actor} {sent}")
+            spec = task_pb2.TaskSpec(queue=QUEUE, type="planned", payload=payload)
+            group.create_task(_submit(writer, spec))
+            await asyncio.sleep(max(0.0, started_s + sent * EVERY_S - loop.time()))
+
+
+async def _submit(writer: StubClient, spec: task_pb2.TaskSpec) -> None:
+    await writer.submit([spec])
+
+
+async def _end(writing: asyncio.Task[None]) -> None:
+    writing.cancel()
+    for result in await asyncio.gather(writing, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result

@@ -1,0 +1,95 @@
+"""The suite judged: known bugs, planted in the brokers, and where each of them is caught.
+
+The bugs are in ``tests/kill/mutant_broker.py``, an entry point of the tests' own: no node that
+ships can be told to have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from chaos.broker import NodeSetup
+
+BUG_VARIABLE = "PLANTED_BUG"
+LAUNCHER = ("-m", "tests.kill.mutant_broker")
+TRIES = 3
+"""How many seeds of a scenario a bug may take to be caught."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    """One planted bug."""
+
+    bug: str
+    """As the mutant broker calls it."""
+    fault: str
+    """What a node with it does."""
+    scenario: str = ""
+    """Where it is caught: a scenario."""
+    directed: str = ""
+    """Else: it shows by such chance that a scenario would take days; the test that brings it about.
+    It passes where the promise holds with the rule, and is broken without."""
+    environment: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def setup(self) -> NodeSetup:
+        """How its nodes are started."""
+        return NodeSetup(
+            launcher=LAUNCHER,
+            environment={BUG_VARIABLE: self.bug, **dict(self.environment)},
+        )
+
+
+MUTANTS = (
+    Mutant(bug="no fsync", fault="acknowledges what no disk holds", scenario="power-loss"),
+    Mutant(
+        bug="no token check",
+        fault="records a report of a lease that is over",
+        scenario="worker-sleeps",
+    ),
+    Mutant(
+        bug="expiry by the wall clock",
+        fault="ends leases when somebody sets the clock",
+        scenario="clocks",
+    ),
+    Mutant(
+        bug="a follower that claims",
+        fault="a follower hands out what its own disk lists",
+        scenario="kill",
+    ),
+    Mutant(
+        bug="a forgotten request id",
+        fault="a repeated call is carried out again",
+        scenario="replies-lost",
+    ),
+    Mutant(
+        bug="a snapshot without its index",
+        fault="a snapshot claims entries that it lacks",
+        scenario="other-disk",
+        environment=(("SMALL_JOURNAL", "1"),),
+    ),
+    Mutant(
+        bug="truncation on overlap",
+        fault="a follower throws away what it acknowledged when it is sent again",
+        directed="tests/raft/test_rules.py::test_without_r2_a_resend_erases_acknowledged_entries",
+    ),
+    Mutant(
+        bug="acks counted across terms",
+        fault="a leader counts acknowledgements of an earlier reign",
+        directed="tests/raft/test_rules.py::test_without_r1_an_ack_of_an_earlier_reign_counts",
+    ),
+)
+
+
+def by_name(bug: str) -> Mutant:
+    """Find one; KeyError tells which there are."""
+    for mutant in MUTANTS:
+        if mutant.bug == bug:
+            return mutant
+    raise KeyError(f"no bug {bug!r}; there are: {', '.join(names())}")
+
+
+def names() -> Iterator[str]:
+    """What they are called."""
+    return (mutant.bug for mutant in MUTANTS)
