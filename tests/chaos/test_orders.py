@@ -222,16 +222,7 @@ def a_redrive_of_the_queue_that_met_the_task_only_just() -> Story:
     return story
 
 
-def a_lease_seen_before_its_claim_was_sent_again() -> Story:
-    story = begun()
-    story.claim((1, None), "w1", 7)
-    story.read((2, 3), RUNNING, {7: HELD})
-    story.claim((4, 5), "w1", 7)
-    return story
-
-
 RIGHT = [
-    a_lease_seen_before_its_claim_was_sent_again,
     a_redrive_of_the_queue_that_met_the_task_only_just,
     a_report_that_a_broker_passed_on_twice,
     a_grant_that_nobody_saw_and_the_leader_took_back,

@@ -61,6 +61,15 @@ TO_THEIR_END = {
     "python -m chaos": "python -m chaos --help",
     "python -m chaos list": "python -m chaos list",
     "python -m chaos mutants": "python -m chaos mutants --help",
+    "python -m chaos outages --kills 100": "python -m chaos outages --help",
+    "python -m chaos report": "python -m chaos report --help",
+    "python -m chaos run --against 10.0.0.1:7001,10.0.0.2:7001,10.0.0.3:7001 --duration 300": (
+        "python -m chaos run --help"
+    ),
+    "python -m chaos run --profile ci": "make -n chaos",
+    "python -m chaos run --profile nightly --duration 28800": "python -m chaos run --help",
+    "python -m chaos run --scenario kill": "python -m chaos run --help",
+    "python -m chaos run --scenario kill --seed 41": "python -m chaos run --help",
     "python -m benchmarks outage": "python -m benchmarks outage --help",
     "python -m tests.simulation run --seeds 10000": "python -m tests.simulation run --seeds 1",
     "tq-cluster check-config": "tq-cluster check-config --config cluster-configs/node1.yaml",
