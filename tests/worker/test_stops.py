@@ -158,7 +158,8 @@ async def test_a_stubborn_handler_is_dead_before_its_lease_ends_when_no_broker_a
 async def test_a_handler_that_holds_the_interpreter_is_dead_before_its_lease_ends(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
-    run = await start_worker(lease_s=4.0)
+    # A thirtieth of it is left for the kill and for its report.
+    run = await start_worker(lease_s=9.0)
     [task_id] = await broker.submit("hog-forever", facts.payload)
     await facts.until("started")
     [lease] = run.worker._custody.held.values()
