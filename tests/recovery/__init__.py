@@ -1,0 +1,1 @@
+"""Backup, restore, recovery, and brokers of different versions."""

@@ -1,0 +1,174 @@
+"""What the first version left on its disks, and its brokers beside those of today."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from chaos.processes import ProcessCluster
+from tests.recovery.first_version import DATA, SOFTWARE, environment_of, unpack
+from tests.recovery.test_backup_and_restore import claim, submit
+from tests.service.fakes import Stubs, until
+from tests.service.trio import trio
+from tq.v1 import (
+    cluster_service_pb2,
+    queue_service_pb2,
+    task_pb2,
+    task_service_pb2,
+    worker_service_pb2,
+)
+from tq_cluster.core import queries
+from tq_cluster.core.batch import CLUSTER_VERSION
+from tq_cluster.core.invariants import violations
+from tq_cluster.core.operations import Replied
+from tq_cluster.raft.pysyncobj_core import NO_OP
+from tq_cluster.raft.startup import open_data
+from tq_cluster.raft.syncer import InlineSyncer
+
+STATUS = cluster_service_pb2.GetClusterStatusRequest()
+
+
+def raise_it(error: BaseException) -> None:
+    raise error
+
+
+async def read(stubs: Stubs, task_id: str) -> task_pb2.Task:
+    request = task_service_pb2.GetTaskRequest(task_id=task_id)
+    return (await stubs.tasks.GetTask(request, timeout=30)).task
+
+
+async def complete(stubs: Stubs, task: worker_service_pb2.ClaimedTask) -> str:
+    report = worker_service_pb2.ReportRequest(worker_id="w")
+    report.reports.add(task_id=task.spec.task_id, token=task.token).complete.result = b"r"
+    [result] = (await stubs.worker.Report(report, timeout=30)).results
+    return worker_service_pb2.ReportResult.Status.Name(result.status)
+
+
+@pytest.mark.parametrize("node_id", ["n1", "n2", "n3"])
+def test_every_disk_of_the_first_version_holds_what_was_done(tmp_path: Path, node_id: str) -> None:
+    """One broker was stopped, two were killed: of those the journal has what the state lacks."""
+    data = open_data(
+        unpack(DATA, tmp_path) / node_id,
+        node_id=node_id,
+        draw=random.Random(1),
+        syncer=InlineSyncer(),
+        on_fatal=raise_it,
+    )
+    for index in range(data.store.applied.index + 1, data.journal.last_index + 1):
+        command, _, term = data.journal.entry(index)
+        data.store.apply(index, term, b"" if command == NO_OP else command)
+    view = data.store.view()
+    tasks = {}
+    for name in ("done", "dead", "runs", "released", "ready", "cancelled", "large", "later"):
+        request = task_service_pb2.GetTaskRequest(task_id=name)
+        outcome = queries.get_task(view, request, queries.log_time(view))
+        assert isinstance(outcome, Replied)
+        assert isinstance(outcome.reply, task_service_pb2.GetTaskResponse)
+        tasks[name] = outcome.reply.task
+    states = {name: task_pb2.TaskState.Name(task.state) for name, task in tasks.items()}
+    wrong = violations(view)
+    data.store.close()
+    data.disk.close()
+    data.directory.release()
+
+    assert states == {
+        "done": "TASK_STATE_COMPLETED",
+        "dead": "TASK_STATE_FAILED",
+        "runs": "TASK_STATE_RUNNING",
+        "released": "TASK_STATE_PENDING",
+        "ready": "TASK_STATE_PENDING",
+        "cancelled": "TASK_STATE_CANCELLED",
+        "large": "TASK_STATE_PENDING",
+        "later": "TASK_STATE_SCHEDULED",
+    }
+    assert tasks["done"].result == b"r" * 10_000
+    assert tasks["large"].spec.payload == b"x" * 200_000
+    assert [attempt.error for attempt in tasks["dead"].attempts] == ["no such image"]
+    assert wrong == []
+
+
+async def test_a_cluster_goes_on_over_the_first_versions_disks(tmp_path: Path) -> None:
+    unpack(DATA, tmp_path)
+    async with trio(tmp_path) as nodes:
+        leader_id = await nodes.await_leader()
+        async with nodes.stubs(leader_id) as stubs:
+            token = (await read(stubs, "runs")).attempts[-1].token
+            # The worker that the first version leased it to finishes, under its token.
+            runs = worker_service_pb2.ClaimedTask(token=token)
+            runs.spec.task_id = "runs"
+            finished = await complete(stubs, runs)
+            [next_task] = await claim(stubs, 1)
+            stats = await stubs.queues.GetQueueStats(
+                queue_service_pb2.GetQueueStatsRequest(queue="large"), timeout=30
+            )
+        store = nodes.nodes[leader_id]._store
+        await until(
+            lambda: queries.cluster_version(store.view()) == CLUSTER_VERSION, "today's rules"
+        )
+        wrong = violations(store.view())
+
+    assert finished == "STATUS_RECORDED"
+    assert next_task.spec.task_id == "released"
+    assert next_task.token > token
+    assert stats.stats.settings.paused
+    assert wrong == []
+
+
+@pytest.mark.cluster
+async def test_brokers_are_upgraded_one_by_one_and_the_old_software_then_refused(
+    tmp_path: Path,
+) -> None:
+    old = environment_of(unpack(SOFTWARE, tmp_path / "software"))
+    async with ProcessCluster(tmp_path / "cluster", environment=old) as cluster:
+        versions = []
+        for number, node_id in enumerate(list(cluster.brokers), start=1):
+            await work(cluster, f"before-{number}")
+            await upgrade(cluster, node_id)
+            await cluster.await_caught_up(cluster.brokers, within_s=60)
+            await work(cluster, f"after-{number}")
+            versions.append(await version(cluster, node_id))
+
+        async def raised() -> bool | None:
+            return await version(cluster, "n1") == CLUSTER_VERSION or None
+
+        await cluster.await_fact("today's rules", raised, within_s=60)
+        await cluster.await_caught_up(cluster.brokers, within_s=60)
+        broker = cluster.brokers["n1"]
+        await broker.stop()
+        broker.setup = replace(broker.setup, environment=old)
+        broker.start()
+        await until(lambda: broker.exited() is not None, "it refuses to start", within_s=60)
+        code, said = broker.exited(), broker.log_tail()
+        broker.kill()
+        await work(cluster, "without-it")
+
+    # As long as one is old, all decide by its rules.
+    assert versions[:2] == [1, 1]
+    assert code == 2
+    assert f"is of cluster version {CLUSTER_VERSION}, this software knows 1" in said
+
+
+async def work(cluster: ProcessCluster, name: str) -> None:
+    """Submit a task, and have it claimed and completed, at whichever node leads."""
+    leader = await cluster.await_leader(within_s=60)
+    stubs = Stubs(cluster.channel(leader.node_id))
+    await submit(stubs, name, name)
+    [task] = await claim(stubs, 1)
+    assert task.spec.task_id == name
+    assert await complete(stubs, task) == "STATUS_RECORDED"
+
+
+async def upgrade(cluster: ProcessCluster, node_id: str) -> None:
+    """Stop a broker and start it with today's software."""
+    broker = cluster.brokers[node_id]
+    await broker.stop()
+    broker.setup = replace(broker.setup, environment={})
+    broker.start()
+
+
+async def version(cluster: ProcessCluster, node_id: str) -> int:
+    stubs = Stubs(cluster.channel(node_id))
+    return (await stubs.cluster.GetClusterStatus(STATUS, timeout=30)).cluster_version
