@@ -15,7 +15,10 @@ from chaos.history.violation import Violation
 from chaos.report import page
 from chaos.result import Result, Verdict
 from chaos.run import Plan, Played, no_cluster, obstacle, play
+from chaos.watch import elections
 
+ECHO_S = 5.0
+"""How long after a fault an election is still put down to it."""
 HISTORY_LINES_MAX = 40
 """How much of a task's history is told with a violation."""
 
@@ -68,11 +71,25 @@ def _sum_up(result: Result, played: Played) -> None:
     result.violations = [tell_violation(played.ledger, one) for one in played.violations]
     result.injected = played.injected
     result.not_injected = played.not_injected
+    result.needless_elections = _needless(played)
     result.calls = len(played.ledger.calls)
     result.unanswered = played.ledger.unknown()
     result.tasks = sum(len(ids) for ids in _created(played.ledger).values())
     result.outage_median_s = round(statistics.median(lengths), 4) if lengths else None
     result.outage_max_s = round(max(lengths), 4) if lengths else None
+
+
+def _needless(played: Played) -> int:
+    """Elections that no fault explains, shortly after its end included."""
+    faults = [
+        (one.began_s, (one.ended_s or float("inf")) + ECHO_S)
+        for one in played.happenings
+        if one.name != "finish"
+    ]
+    return sum(
+        not any(began <= at_s <= ended for began, ended in faults)
+        for at_s in elections(played.sights)
+    )
 
 
 def tell_violation(ledger: Ledger, violation: Violation) -> str:

@@ -50,6 +50,8 @@ class Result:
     tasks: int = 0
     outage_median_s: float | None = None
     outage_max_s: float | None = None
+    needless_elections: int = 0
+    """How often the leader changed while nothing was broken, nor had been just before."""
     report: str = ""
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from chaos.cluster import Cluster, NodeStatus
@@ -20,6 +20,15 @@ class Sight:
     """LEADER, FOLLOWER and the like, or "down", "paused", "no answer: ..."."""
     term: int = 0
     commit_index: int = 0
+
+
+def elections(sights: Mapping[str, Sequence[Sight]]) -> list[float]:
+    """When each term after the first that was seen got its leader."""
+    began: dict[int, float] = {}
+    for sight in sorted((one for of in sights.values() for one in of), key=lambda one: one.at_s):
+        if sight.state == "LEADER":
+            began.setdefault(sight.term, sight.at_s)
+    return [at_s for _, at_s in sorted(began.items())][1:]
 
 
 class Watch:

@@ -107,8 +107,9 @@ def _tiles(played: Played, result: Result) -> str:
         ("faults injected", str(sum(result.injected.values()))),
         ("calls", f"{result.calls:,}"),
         ("never answered", f"{result.unanswered:,}"),
-        ("acknowledged submits", f"{acknowledged:,}"),
+        ("acknowledged", f"{acknowledged:,}"),
         ("stale reports", f"{stale:,}"),
+        ("needless elections", str(result.needless_elections)),
         ("median outage", _ms(result.outage_median_s)),
         ("worst outage", _ms(result.outage_max_s)),
     ]
@@ -129,7 +130,8 @@ def _verdict(result: Result) -> str:
         _promise(promise, "see below", count, checked=True) for promise, count in broken.items()
     ]
     told = "".join(
-        f"<pre>{html.escape(text)}</pre>" for text in result.violations[:VIOLATIONS_SHOWN]
+        f"<pre>{html.escape(text)}</pre>"
+        for text in _by_history(result.violations[:VIOLATIONS_SHOWN])
     )
     more = len(result.violations) - VIOLATIONS_SHOWN
     told += f"<p>... and {more} more</p>" if more > 0 else ""
@@ -138,6 +140,18 @@ def _verdict(result: Result) -> str:
     for name, why in result.not_injected.items():
         told += f'<p class="note">Not run: {html.escape(name)}: {html.escape(why)}</p>'
     return _section("Verdict", f'<ul class="promises">{"".join(rows)}</ul>{told}')
+
+
+def _by_history(violations: Sequence[str]) -> list[str]:
+    """Tell a history once, below all that is wrong with it."""
+    told: dict[str | int, list[str]] = {}
+    for number, text in enumerate(violations):
+        head, _, history = text.partition("\n")
+        told.setdefault(history or number, []).append(head)
+    return [
+        "\n".join([*heads, history] if isinstance(history, str) else heads)
+        for history, heads in told.items()
+    ]
 
 
 def _promise(promise: str, words: str, count: int, *, checked: bool) -> str:

@@ -38,6 +38,7 @@ SCENARIOS = (
         summary="cancels, pauses, purges and redrives race with workers while leaders die",
         nemeses=(KillLeader,),
         workloads=(Races,),
+        duration_s=5,
         more_faults=("F21",),
     ),
     Scenario(
@@ -45,6 +46,7 @@ SCENARIOS = (
         summary="handlers that crash their process, payloads around 64 KiB and at 10 MiB",
         nemeses=(KillLeader,),
         workloads=(Poison, Sizes),
+        duration_s=3,
         more_faults=("F20",),
     ),
 )

@@ -16,7 +16,7 @@ from chaos.report.figures import around, percentile
 from chaos.result import Result, Verdict
 from chaos.run import Plan, Played
 from chaos.scenario import Scenario
-from chaos.watch import Sight
+from chaos.watch import Sight, elections
 from tests.kill.story import Story, one_task_done
 
 SCENARIO = Scenario(name="shaken", summary="a building <falls>", nemeses=())
@@ -141,3 +141,22 @@ def test_a_report_is_a_file(tmp_path: Path) -> None:
     page.write(path, played_of(one_task_done()), result_of(Verdict.KEPT))
 
     assert path.read_text().startswith("<!doctype html>")
+
+
+def test_an_election_that_no_fault_explains_is_counted() -> None:
+    sights = {
+        "n1": [Sight(0.0, "LEADER", 3), Sight(4.0, "FOLLOWER", 4), Sight(30.0, "LEADER", 5)],
+        "n2": [Sight(0.0, "FOLLOWER", 3), Sight(4.1, "LEADER", 4), Sight(29.0, "FOLLOWER", 5)],
+    }
+
+    assert elections(sights) == [4.1, 30.0]
+
+
+def test_a_history_with_several_faults_is_told_once() -> None:
+    history = "    0.0 to 1.0  w1: claim"
+    result = result_of(Verdict.BROKEN, f"I4: twice\n{history}", f"I5: other\n{history}", "I6: sum")
+
+    text = page.page(played_of(one_task_done()), result)
+
+    assert f"<pre>I4: twice\nI5: other\n{history}</pre>" in text
+    assert "<pre>I6: sum</pre>" in text
