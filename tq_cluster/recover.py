@@ -100,7 +100,14 @@ def _prospect(survivors: Sequence[Survivor], chosen: Survivor, *, pause_queues: 
     applied, last = chosen.applied.index, chosen.last.index
     named = {each.node_id for each in survivors if not each.fault and each.is_member}
     missing = ", ".join(sorted(set(chosen.members) - named))
-    beyond = f"entries {applied + 1} to {last}" if last > applied else "no entries"
+    taken, kept = "Its state becomes a backup, its journal holds nothing beyond it.", ""
+    if last > applied:
+        beyond = f"entries {applied + 1} to {last}"
+        taken = f"Its state and {beyond}, which its journal holds beyond it, become a backup."
+        kept = (
+            f" Of {beyond} it is not known whether a majority had them; they are kept, so that"
+            " calls which heard nothing may have been applied."
+        )
     waiting = (
         "Every queue is paused; what waits runs once its queue is resumed."
         if pause_queues
@@ -108,13 +115,12 @@ def _prospect(survivors: Sequence[Survivor], chosen: Survivor, *, pause_queues: 
         " (--pause-queues holds them back)."
     )
     return (
-        f"\nWhat would be done: the disk of {chosen.node_id} has most. Its state and the {beyond}"
-        " that its journal holds beyond it become a backup. The disks are only read.\n"
+        f"\nWhat would be done: the disk of {chosen.node_id} has most. {taken} The disks are only"
+        " read.\n"
         f"What is certain: everything acknowledged until {_instant(chosen.certain_ms)} (log time),"
         f" which is up to entry {applied}.\n"
         f"What may be lost: whatever {missing} agreed on without {chosen.node_id} after that"
-        f" instant. The {beyond} are kept, whether a majority had them or not: calls that heard"
-        " nothing may have been applied.\n"
+        f" instant.{kept}\n"
         "What becomes of tasks: those that ran are not run again. They become dead letters with the"
         f" reason UNCERTAIN. {waiting}\n"
         "The new cluster has another id, its tokens are above all that were handed out, and it"
