@@ -54,7 +54,8 @@ def _follow(session: Session, before: VerifyStateResponse) -> VerifyStateRespons
     earlier = max(before.began_at.ToNanoseconds(), before.last_began_at.ToNanoseconds())
     while seen.last_began_at.ToNanoseconds() <= earlier:
         session.pause(LOOK_S)
-        seen = _look(session)
+        # The leader that was asked may have died: the next one knows nothing of it.
+        seen = _look(session, start=seen.began_at.ToNanoseconds() <= earlier)
     for _ in range(ANSWER_LOOKS):
         if not any(each.unanswered_index for each in seen.nodes):
             break

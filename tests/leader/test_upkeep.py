@@ -11,7 +11,7 @@ from tests.service.fakes import until
 from tq.v1 import cluster_service_pb2 as pb
 from tq_cluster.core import queries
 from tq_cluster.core.batch import CLUSTER_VERSION
-from tq_cluster.core.operations import FormCluster
+from tq_cluster.core.operations import FormCluster, Refused, Replied
 from tq_cluster.errors import StateDiffersError
 from tq_cluster.leader import upkeep
 from tq_cluster.raft.door import PeerProgress
@@ -46,6 +46,12 @@ class Compared(Bench):
     def answer(self, node_id: str, found: HashedRange, digest: bytes | None = None) -> None:
         self.log.hash_listener(node_id, found.index, found.digest if digest is None else digest)
 
+    async def look(self, request: pb.VerifyStateRequest = LOOK) -> pb.VerifyStateResponse:
+        answer = await self.leader.verify_state(request)
+        assert isinstance(answer, Replied)
+        assert isinstance(answer.reply, pb.VerifyStateResponse)
+        return answer.reply
+
     async def a_range(self) -> HashedRange:
         """The first range of a pass that was asked for."""
         await self.leader.verify_state(START)
@@ -54,12 +60,12 @@ class Compared(Bench):
 
     async def a_pass(self) -> pb.VerifyStateResponse:
         """A pass from its beginning to its end, and what is said of it."""
-        before = await self.leader.verify_state(START)
+        before = await self.look(START)
         seen = before
         async with asyncio.timeout(20):
             while seen.last_finished_at.ToNanoseconds() <= before.last_began_at.ToNanoseconds():
                 await asyncio.sleep(0)
-                seen = await self.leader.verify_state(LOOK)
+                seen = await self.look()
         return seen
 
 
@@ -100,7 +106,7 @@ async def test_a_member_that_differs_from_the_majority_is_told_to_stop(bench: Co
     [(stopped, message)] = bench.log.stopped
     assert stopped == "n2"
     assert "the state of n2 is not the majority's" in message
-    seen = await bench.leader.verify_state(LOOK)
+    seen = await bench.look()
     assert [each.node_id for each in seen.differences] == ["n2"]
     assert bench.fatal == []
 
@@ -125,7 +131,7 @@ async def test_where_no_majority_agrees_nobody_is_stopped_and_it_is_said(bench: 
     bench.answer("n3", found, b"that")
 
     assert (bench.log.stopped, bench.fatal) == ([], [])
-    seen = await bench.leader.verify_state(LOOK)
+    seen = await bench.look()
     [difference] = seen.differences
     assert "no majority agrees" in difference.message
 
@@ -138,7 +144,7 @@ async def test_two_that_differ_are_told_of_when_the_third_does_not_answer(
     found = await bench.a_range()
 
     bench.answer("n2", found, b"this")
-    seen = await bench.leader.verify_state(LOOK)
+    seen = await bench.look()
     assert seen.differences == []
     await until(lambda: bool(bench.leader._upkeep._comparing.differences), "it is said")
 
@@ -155,7 +161,7 @@ async def test_members_that_agree_are_counted_whenever_they_answer(bench: Compar
     bench.answer("n2", found)
     bench.answer("n9", found, b"no member")
 
-    seen = await bench.leader.verify_state(LOOK)
+    seen = await bench.look()
     assert [each.ranges_agreed for each in seen.nodes] == [1, 1, 1]
     assert [each.unanswered_index for each in seen.nodes] == [0, 0, 0]
     assert seen.differences == []
@@ -207,12 +213,13 @@ async def test_nothing_is_hashed_below_the_version_that_every_node_can(bench: Co
     bench.log.version = 1
     await bench.formed(version=1)
 
-    seen = await bench.leader.verify_state(START)
+    refused = await bench.leader.verify_state(START)
     for number in range(20):
         await bench.leader.submit(submit("t", request_id=f"r{number}"))
 
     assert bench.hashed == []
-    assert not seen.HasField("began_at")
+    assert isinstance(refused, Refused)
+    assert "the cluster decides by version 1, comparing takes 2" in refused.message
     assert queries.cluster_version(bench.store.view()) == 1
 
 

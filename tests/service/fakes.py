@@ -186,7 +186,7 @@ class FakeLeader:
 
     async def verify_state(
         self, request: cluster_service_pb2.VerifyStateRequest
-    ) -> cluster_service_pb2.VerifyStateResponse:
+    ) -> Replied | Refused:
         raise NotImplementedError
 
     async def list_workers(

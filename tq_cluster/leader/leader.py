@@ -262,7 +262,7 @@ class Leader:
 
     async def verify_state(
         self, request: cluster_service_pb2.VerifyStateRequest
-    ) -> cluster_service_pb2.VerifyStateResponse:
+    ) -> Replied | Refused:
         """How far the comparing of the members' states has come; begins a pass if asked to."""
         await self._log.confirm()
         self._check_reign()

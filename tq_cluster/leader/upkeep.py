@@ -11,9 +11,17 @@ from tq.internal.v1 import state_pb2
 from tq.v1 import cluster_service_pb2 as pb
 from tq_cluster.core import queries
 from tq_cluster.core.batch import CLUSTER_VERSION
-from tq_cluster.core.operations import EndScrub, HashState, Operation, RaiseVersion
+from tq_cluster.core.operations import (
+    EndScrub,
+    HashState,
+    Operation,
+    RaiseVersion,
+    Refused,
+    Replied,
+)
 from tq_cluster.core.scrubbing import scrub_row
 from tq_cluster.core.types import TimestampMs
+from tq_cluster.core.validation import invalid
 from tq_cluster.core.view import View
 from tq_cluster.errors import StateDiffersError
 from tq_cluster.leader.comparing import Comparing, Difference
@@ -125,11 +133,17 @@ class Upkeep:
         where = f"table {row.table} from key {row.from_key.hex() or 'its first'}"
         self._comparing.ask(found.index, where, found.digest)
 
-    def verify(self, request: pb.VerifyStateRequest) -> pb.VerifyStateResponse:
+    def verify(self, request: pb.VerifyStateRequest) -> Replied | Refused:
         """How far the comparing has come; begins a pass where that is asked for."""
         view = self._state.view()
         row = scrub_row(view)
-        if request.start and self._may_hash(view):
+        if request.start:
+            if not self._may_hash(view):
+                return invalid(
+                    "start",
+                    f"cannot be: the cluster decides by version {queries.cluster_version(view)},"
+                    f" comparing takes {SCRUB_VERSION}; upgrade every broker",
+                )
             self._begin_after_ms = row.began_at_ms
         reply = pb.VerifyStateResponse(
             rows=row.rows + (self._hashed.rows if self._hashed is not None else 0),
@@ -155,7 +169,7 @@ class Upkeep:
         ):
             if at_ms:
                 field.FromMilliseconds(at_ms)
-        return reply
+        return Replied(reply=reply)
 
     def _next_range(self, row: state_pb2.ScrubRow) -> Operation | None:
         if self._begin_after_ms is not None:

@@ -86,19 +86,18 @@ def current_state(path: Path) -> Current:
     return current
 
 
-def opened_journal(path: Path) -> Journal:
-    """Open the journal of a data directory, to be read alone."""
-    return Journal(OverlayDisk(path / "journal"), InlineSyncer(), on_fatal=_raise)
+def aligned_journal(path: Path, applied: AppliedAt) -> tuple[Journal, Alignment]:
+    """Open the journal of a data directory, to be read alone, in line with its state."""
+    journal = Journal(OverlayDisk(path / "journal"), InlineSyncer(), on_fatal=_raise)
+    return journal, align(journal, applied, current_state(path).installed)
 
 
 def _inspected(path: Path, identity: Identity) -> Survivor:
-    current = current_state(path)
-    with read_state(current.path / DATA_FILE) as view:
+    with read_state(current_state(path).path / DATA_FILE) as view:
         applied = view.applied
         membership = queries.membership(view) or ("", {})
         certain_ms = decided_ms = int(queries.log_time(view))
-    journal = opened_journal(path)
-    alignment = align(journal, applied, current.installed)
+    journal, alignment = aligned_journal(path, applied)
     fault = ""
     if alignment is Alignment.REBUILD:
         fault = "its state ends before its journal begins: it was waiting for the others' state"

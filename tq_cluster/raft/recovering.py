@@ -18,7 +18,7 @@ from tq_cluster.core import queries
 from tq_cluster.core.operations import EndLeases, PauseQueues
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import StartError
-from tq_cluster.raft.inspection import Survivor, current_state, opened_journal
+from tq_cluster.raft.inspection import Survivor, aligned_journal, current_state
 from tq_cluster.raft.pysyncobj_core import NO_OP
 from tq_cluster.storage.backup import Maker, make_backup, write_backup
 from tq_cluster.storage.environment import DATA_FILE, check_state, open_environment
@@ -103,7 +103,7 @@ def _copied(survivor: Survivor, work: Path) -> Path:
 
 
 def _replay(survivor: Survivor, store: Store) -> None:
-    journal = opened_journal(survivor.path)
+    journal, _ = aligned_journal(survivor.path, store.applied)
     for index in range(store.applied.index + 1, journal.last_index + 1):
         command, _, term = journal.entry(index)
         store.apply(index, term, b"" if command == NO_OP else command)

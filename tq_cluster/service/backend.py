@@ -45,7 +45,7 @@ class Leading(Protocol):
 
     async def verify_state(
         self, request: cluster_service_pb2.VerifyStateRequest
-    ) -> cluster_service_pb2.VerifyStateResponse:
+    ) -> Replied | Refused:
         """How far the comparing of the members' states has come; begins a pass if asked to."""
 
     async def list_workers(

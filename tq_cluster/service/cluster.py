@@ -14,6 +14,7 @@ from tq_cluster.service.backend import Leading
 from tq_cluster.service.backups import Backups
 from tq_cluster.service.call import Call, Method, Place, Repeat, StreamMethod
 from tq_cluster.service.errors import refusal
+from tq_cluster.service.reads import reply_of
 from tq_cluster.service.status import StatusBoard
 
 TRANSFER_S = 5.0
@@ -111,7 +112,8 @@ class ClusterServicer:
     ) -> pb.VerifyStateResponse:
         verb = Verb.OPERATE if request.start else Verb.READ
         self._authorize(call.caller.principal, verb, call.caller.namespace, "")
-        return await self._leading.verify_state(request)
+        reply: pb.VerifyStateResponse = reply_of(await self._leading.verify_state(request))
+        return reply
 
     async def backup(
         self, request: pb.BackupRequest, call: Call
