@@ -202,6 +202,17 @@ async def test_a_node_makes_one_backup_at_a_time_and_goes_on_serving(tmp_path: P
     assert sum(len(part.data) for part in second) == second[0].summary.file_bytes
 
 
+async def test_a_node_without_a_state_makes_no_backup(tmp_path: Path) -> None:
+    alone = Trio(tmp_path)
+    await alone.start("n1")
+    async with alone.stubs("n1") as stubs:
+        with fails() as failure:
+            await stubs.cluster.Backup(cluster_service_pb2.BackupRequest()).read()
+    await alone.stop("n1")
+
+    assert failure.reason == "NO_STATE"
+
+
 async def test_a_node_without_room_for_the_copy_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,20 @@ def test_a_directory_that_holds_anything_is_left_as_it_is(
     assert (settings.data_dir / "CURRENT").read_text() == "mine"
 
 
+def test_a_backup_of_no_cluster_is_refused(tmp_path: Path, settings: config.NodeConfig) -> None:
+    states = StateDirectory(tmp_path / "empty")
+    store = Store(states.current.path)
+    made = make_backup(store, states.snapshots, MAKER)
+    write_backup(made, tmp_path / "backup")
+    made.close()
+    store.close()
+
+    with pytest.raises(StartError, match="holds the state of no cluster"):
+        restore.restore(tmp_path / "backup", settings, NOW)
+
+    assert not settings.data_dir.exists()
+
+
 def test_a_damaged_backup_leaves_an_empty_directory(
     backup: Path, settings: config.NodeConfig
 ) -> None:

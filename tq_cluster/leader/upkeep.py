@@ -41,6 +41,8 @@ EVERY_MS: Final = 4 * 3_600_000
 PASS_S: Final = 4 * 3_600
 """A pass takes no longer, unless the state is so large that its ranges follow each other."""
 RANGE_S: Final = 1.0
+URGENT_S: Final = 0.02
+"""Between two ranges of a pass that somebody waits for: a tenth of a processor, or less."""
 RANGE_ROWS: Final = 250
 """What a range holds, for the sake of the pace: rows are seldom so large that it holds less."""
 
@@ -81,6 +83,7 @@ class Upkeep:
         )
         self._reigns = False
         self._look_at_s = self._next_range_s = 0.0
+        self._hashed_at_s = -URGENT_S
         self._begin_after_ms: int | None = None
         """A pass was asked for, and has not begun while the row names none later than this."""
         self._hashed: HashedRange | None = None
@@ -115,7 +118,8 @@ class Upkeep:
                 self._comparing.review()
         row = scrub_row(view)
         urgent = row.urgent or self._begin_after_ms is not None
-        if (urgent or now_s >= self._next_range_s) and self._may_hash(view):
+        due_s = self._hashed_at_s + URGENT_S if urgent else self._next_range_s
+        if now_s >= due_s and self._may_hash(view):
             operation = self._next_range(row)
             if operation is not None:
                 yield operation
@@ -129,7 +133,8 @@ class Upkeep:
         row = scrub_row(self._state.view())
         if self._begin_after_ms is not None and row.began_at_ms > self._begin_after_ms:
             self._begin_after_ms = None
-        self._next_range_s = self._loop.time() + self._pause_s()
+        self._hashed_at_s = self._loop.time()
+        self._next_range_s = self._hashed_at_s + self._pause_s()
         where = f"table {row.table} from key {row.from_key.hex() or 'its first'}"
         self._comparing.ask(found.index, where, found.digest)
 

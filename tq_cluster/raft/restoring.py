@@ -23,7 +23,7 @@ from tq_cluster.raft.identity import Identity, Origin, data_in, new_incarnation,
 from tq_cluster.raft.journal import Journal
 from tq_cluster.raft.records import Vote
 from tq_cluster.raft.syncer import InlineSyncer
-from tq_cluster.storage.backup import check_extracted, extract_state, read_header
+from tq_cluster.storage.backup import BackupError, check_extracted, extract_state, read_header
 from tq_cluster.storage.directory import StateDirectory
 from tq_cluster.storage.environment import DATA_FILE
 from tq_cluster.storage.files import make_folder
@@ -55,6 +55,8 @@ def restore_data(
     was cut short has none, and no node starts on it.
     """
     header = read_header(backup)
+    if not header.cluster_id:
+        raise BackupError(f"{backup} holds the state of no cluster: there is nothing to restore")
     make_folder(path)
     lock = DirectoryLock(path / "node.lock")
     try:

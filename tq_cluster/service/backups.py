@@ -79,6 +79,9 @@ class Backups:
             raise
         pieces = copy.pieces()
         try:
+            if not copy.header.cluster_id:
+                reason = errors_pb2.ERROR_REASON_NO_STATE
+                raise refusal(Refused(reason=reason, message="this node has no state to copy"))
             yield pb.BackupResponse(summary=_summary(copy))
             while True:
                 piece = await loop.run_in_executor(None, next, pieces, b"")
