@@ -172,7 +172,7 @@ class Link:
     def open(self, *protocols: asyncio.Protocol) -> None:
         for end, protocol in zip(self.ends, protocols, strict=True):
             end.protocol = protocol
-            end.host.arrived(partial(protocol.connection_made, end))
+            end.host.arrived(partial(protocol.connection_made, end), end)
 
     def pump_all(self) -> None:
         for end in self.ends:
@@ -293,7 +293,7 @@ class End(asyncio.Transport):
             self._stalled += 1
             return
         piece = self._transit.popleft()
-        self.far.host.arrived(lambda: self._read(piece))
+        self.far.host.arrived(lambda: self._read(piece), self.far)
 
     def _read(self, piece: bytes) -> None:
         self._on_its_way -= len(piece)
@@ -307,7 +307,7 @@ class End(asyncio.Transport):
         """The connection is gone, as this end will see."""
 
         def tell() -> None:
-            self.host.arrived(self._tell_lost)
+            self.host.arrived(self._tell_lost, self)
 
         self.link.network.loop.call_later(after_s, tell)
 

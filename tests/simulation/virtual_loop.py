@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import random
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
@@ -28,6 +29,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._now_s = 0.0
         self._selector = self
         self.processes: list[HostLoop] = []
+        self.draw = random.Random(0)
         self.failure: BaseException | None = None
         """What a callback raised. The run ends with it."""
         self.set_exception_handler(lambda _, context: self._failed(context))
@@ -96,6 +98,8 @@ class HostLoop(_Loop):
         self._paused = False
         self._ended = False
         self._held: tuple[list[asyncio.Handle], ...] = ([], [], [])
+        self._unread: dict[object, list[asyncio.Handle]] = {}
+        """What waits in each socket meanwhile."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def time(self) -> float:
@@ -124,9 +128,13 @@ class HostLoop(_Loop):
             self._loop.call_soon(self._run, 0, handle)
         return handle
 
-    def arrived(self, function: Callable[[], object]) -> None:
+    def arrived(self, function: Callable[[], object], socket: object = None) -> None:
         """Something came in at a socket."""
-        self._run(1, asyncio.Handle(function, (), self))
+        handle = asyncio.Handle(function, (), self)
+        if self._paused and not self._ended:
+            self._unread.setdefault(socket, []).append(handle)
+        else:
+            self._run(1, handle)
 
     def call_later(
         self,
@@ -197,6 +205,11 @@ class HostLoop(_Loop):
         """As SIGCONT."""
         self._paused = False
         held, self._held = self._held, ([], [], [])
+        unread, self._unread = list(self._unread.values()), {}
+        # Nobody promises in which order a poll names the sockets that have something.
+        self._loop.draw.shuffle(unread)
+        for handles in unread:
+            held[1].extend(handles)
         for kind, handles in enumerate(held):
             for handle in handles:
                 self._loop.call_soon(self._run, kind, handle)
