@@ -348,6 +348,95 @@ def test_a_tick_that_was_due_before_a_long_sleep_unseats_nobody() -> None:
     on_stage(scenario)
 
 
+def test_a_node_that_wakes_helps_nobody_unseat_a_leader_it_has_not_heard_yet() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.puppets["n1"].say(append=append(1, (1, 0), []))
+        await stage.puppets["n1"].hears("append_reply")
+        stage.host.pause()
+        # The leader's word may lie in another socket, and be read later.
+        stage.puppets["n3"].say(pre_vote_request=_request(2, 1, 0))
+        await stage.pass_time(1.0)
+        stage.host.resume()
+
+        assert not (await stage.puppets["n3"].hears("pre_vote_reply")).pre_vote_reply.granted
+
+    on_stage(scenario)
+
+
+def test_a_node_that_slept_counts_only_the_silence_it_was_awake_for() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.puppets["n1"].say(append=append(1, (1, 0), []))
+        await stage.puppets["n1"].hears("append_reply")
+        stage.host.pause()
+        await stage.pass_time(5.0)
+        stage.host.resume()
+        await stage.pass_time(0.1)
+
+        stage.puppets["n3"].say(pre_vote_request=_request(2, 1, 0))
+        assert not (await stage.puppets["n3"].hears("pre_vote_reply")).pre_vote_reply.granted
+
+        await stage.pass_time(0.4)
+        stage.puppets["n3"].say(pre_vote_request=_request(2, 1, 0))
+        assert (await stage.puppets["n3"].hears("pre_vote_reply")).pre_vote_reply.granted
+
+    on_stage(scenario)
+
+
+def _stood(stage: Stage) -> bool:
+    return any(m.HasField("vote_request") for m in stage.puppets["n3"].heard)
+
+
+def test_who_was_told_to_stand_before_a_long_sleep_does_not() -> None:
+    async def scenario(stage: Stage) -> None:
+        leader = stage.puppets["n1"]
+        leader.say(append=append(1, (1, 0), []))
+        await leader.hears("append_reply")
+        stage.host.pause()
+        leader.say(timeout_now=peer_pb2.TimeoutNow(term=1))
+        for _ in range(20):
+            await stage.pass_time(0.075)
+            leader.say(append=append(1, (1, 0), []))
+        stage.host.resume()
+        await stage.pass_time(0.1)
+
+        assert not _stood(stage)
+
+    on_stage(scenario)
+
+
+def test_who_was_told_to_stand_does_not_once_another_term_has_its_leader() -> None:
+    async def scenario(stage: Stage) -> None:
+        leader = stage.puppets["n1"]
+        leader.say(append=append(1, (1, 0), []))
+        await leader.hears("append_reply")
+        stage.host.pause()
+        leader.say(timeout_now=peer_pb2.TimeoutNow(term=1))
+        leader.say(append=append(2, (1, 0), []))
+        await stage.pass_time(0.02)
+        stage.host.resume()
+        await stage.pass_time(0.1)
+
+        assert not _stood(stage)
+        assert stage.host.replica.status().leader_id == "n1"
+
+    on_stage(scenario)
+
+
+def test_who_has_no_state_to_lead_with_does_not_stand_when_told_to() -> None:
+    async def scenario(stage: Stage) -> None:
+        leader = stage.puppets["n1"]
+        leader.say(append=append(1, (1, 0), []))
+        await leader.hears("append_reply")
+        stage.host.replica._engine.elections._may_stand = lambda: False
+
+        leader.say(timeout_now=peer_pb2.TimeoutNow(term=1))
+        await stage.pass_time(0.1)
+
+        assert not _stood(stage)
+
+    on_stage(scenario)
+
+
 def test_leadership_handed_over_costs_no_timeout() -> None:
     async def scenario(cluster: Cluster) -> None:
         await cluster.start()

@@ -58,9 +58,14 @@ class Elections:
         now_s: Callable[[], float],
         draw: random.Random,
         may_stand: Callable[[], bool],
+        overslept: Callable[[], bool],
     ) -> None:
-        """``may_stand``: whether this node could lead if it were elected."""
+        """``may_stand``: whether this node could lead if it were elected.
+
+        ``overslept``: whether it did not run for a while and has not read all its sockets since.
+        """
         self._may_stand = may_stand
+        self._overslept = overslept
         self._node_id = node_id
         self._core = core
         self._journal = journal
@@ -133,9 +138,22 @@ class Elections:
     def stalled(self) -> None:
         """This node did not run for a while: what the leader sent lies unread in the sockets."""
         core = self._core
-        about_to_stand = core.handed_over or self._won_in_term is not None
-        if self._rules.pre_vote and not core.leads and not about_to_stand:
+        if not self._rules.pre_vote or core.leads:
+            return
+        # Who told it to stand has long gone on leading, or another leads.
+        self._forget_hand_over()
+        if self._won_in_term is None:
             self._delay(*self._settings.granted_delay_s)
+
+    def slept(self, stall_s: float) -> None:
+        """All sockets have been read since: those seconds were not the leader's silence."""
+        self.stalled()
+        self._heard_s = min(self._heard_s + stall_s, self._now_s())
+
+    def _forget_hand_over(self) -> None:
+        if self._core.handed_over:
+            self._core.forget_hand_over()
+            self._core.election_due_s = self._now_s() + self._core.new_election_timeout_s()
 
     def _leader_alive(self) -> bool:
         silence_s = self._now_s() - self._heard_s
@@ -168,6 +186,8 @@ class Elections:
         if core.leads:
             self._attempt = None
             return
+        if core.handed_over and not self._may_stand():
+            self._forget_hand_over()
         if not self._rules.pre_vote or core.majority == 1 or core.handed_over:
             return
         now_s = self._now_s()
@@ -208,7 +228,9 @@ class Elections:
         theirs = (request.last_term, request.last_index)
         if theirs < ours:
             return False
-        if self._leader_alive() and peer_id != self._leader_id:
+        if peer_id != self._leader_id and (
+            self._leader_alive() or (self._overslept() and self._reachable(self._leader_id))
+        ):
             return False
         # Two attempts at once: exactly one of the two gives way.
         return not self._attempt_is_fresh() or (*ours, self._node_id) < (*theirs, peer_id)
@@ -267,6 +289,7 @@ class Elections:
 
     def on_vote_request(self, peer_id: str, request: peer_pb2.VoteRequest) -> None:
         self._vote_granted = False
+        self.adopt(request.term)
         self._core.deliver(
             peer_id,
             {
@@ -308,6 +331,7 @@ class Elections:
         """Follow in a higher term."""
         if term > self._core.term:
             self._core.adopt_term(term)
+            self._forget_hand_over()
 
     def tell_term(self, peer_id: str) -> None:
         """A leader of an earlier term spoke: tell it that its reign is over."""

@@ -35,6 +35,7 @@ from tq_cluster.raft.snapshots import SnapshotReceiving, SnapshotSending, States
 
 log = logging.getLogger(__name__)
 
+_PULSE_S = 0.1
 _JUST_AFTER_S = 0.0005
 """PySyncObj acts when an instant has passed, not when it has come."""
 
@@ -124,6 +125,7 @@ class Engine:
             now_s=loop.time,
             draw=around.draw,
             may_stand=lambda: not self.rebuilding,
+            overslept=self._overslept,
         )
         self._following = Following(
             core=core,
@@ -183,6 +185,8 @@ class Engine:
         self._tick_scheduled = False
         self._round_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        self._pulse_due_s = loop.time()
+        self._pulse_timer: asyncio.TimerHandle | None = None
         self._compact_due_s = loop.time()
         self._reign: int | None = None
         """The term this node leads; None when it does not."""
@@ -202,14 +206,17 @@ class Engine:
         self._journal.request_sync()
         self.formation.begin()
         self.core.election_due_s = self._loop.time() + self.core.new_election_timeout_s()
+        self._pulse_due_s = self._loop.time()
+        self._pulse()
         await self.peers.start()
         self.guarded(self.settle)
 
     def stop(self) -> None:
         """Take no further part; the journal stays open."""
         self._running = False
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._pulse_timer):
+            if timer is not None:
+                timer.cancel()
         self.peers.stop()
         self._end_reign()
 
@@ -393,7 +400,7 @@ class Engine:
         if not self._running or not self.formation.formed:
             return
         now_s = self._loop.time()
-        if self._overslept(now_s):
+        if self._overslept():
             self.elections.stalled()
         self.elections.before_tick()
         self.core.tick()
@@ -402,8 +409,15 @@ class Engine:
             self._journal.compact(self._machine.durable.index)
         self.settle()
 
-    def _overslept(self, now_s: float) -> bool:
-        late_s = 0.0 if self._timer is None else now_s - self._timer.when()
+    def _pulse(self) -> None:
+        """Come by often: who comes late did not run, and what it missed waits in its sockets."""
+        if self._overslept():
+            self.elections.slept(self._loop.time() - self._pulse_due_s)
+        self._pulse_due_s = self._loop.time() + _PULSE_S
+        self._pulse_timer = self._loop.call_at(self._pulse_due_s, self.guarded, self._pulse)
+
+    def _overslept(self) -> bool:
+        late_s = self._loop.time() - self._pulse_due_s
         return late_s > self._settings.election_timeout_min_s / 2
 
     def settle(self) -> None:

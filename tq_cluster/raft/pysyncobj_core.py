@@ -267,6 +267,10 @@ class PySyncObjCore:
         """The leader has told this node to stand, and it has not stood yet."""
         return bool(self._raft._SyncObj__transferInProgress)
 
+    def forget_hand_over(self) -> None:
+        """Stand no more because an earlier leader said so."""
+        self._raft._SyncObj__transferInProgress = False
+
     def next_index(self, peer_id: str) -> int:
         """Leader only: the entry to send the peer next."""
         return int(self._raft._SyncObj__raftNextIndex[self._members[peer_id]])

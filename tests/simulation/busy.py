@@ -1,0 +1,76 @@
+"""A machine with too much to do: nothing fails, but everything takes its time."""
+
+from __future__ import annotations
+
+import random
+
+from tests.simulation.cluster import Cluster
+from tests.simulation.host import USUAL_FSYNC_S, Host
+from tests.simulation.play import play
+from tests.simulation.runs import simulate
+from tests.simulation.story import Script, Story
+
+SLOW_FSYNC_S = (0.3, 0.45)
+LEADER_STALL_S = (0.05, 0.3)
+FOLLOWER_STALL_S = (0.05, 2.0)
+
+
+class Busy:
+    """Makes nodes late. Every method is a kind of step."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def slow_fsync(self, draw: random.Random) -> None:
+        """For a while every fsync of a node takes longer than a heartbeat."""
+        syncer = draw.choice(self._cluster.machines).syncer
+        syncer.delay_s = SLOW_FSYNC_S
+        self._cluster.loop.call_later(
+            draw.uniform(0.05, 0.6), lambda: setattr(syncer, "delay_s", USUAL_FSYNC_S)
+        )
+
+    def stalled_leader(self, draw: random.Random) -> None:
+        """Its loop is held, for less than the others wait for it."""
+        leader = self._cluster.leader()
+        if leader is not None:
+            self._stall(leader, draw.uniform(*LEADER_STALL_S))
+
+    def stalled_follower(self, draw: random.Random) -> None:
+        """However long: that is no reason to unseat anybody."""
+        self._stall(draw.choice(self._cluster.followers()), draw.uniform(*FOLLOWER_STALL_S))
+
+    def restarted_follower(self, draw: random.Random) -> None:
+        """It comes back knowing no leader."""
+        host = draw.choice(self._cluster.followers())
+        if host.up:
+            host.kill()
+            self._cluster.loop.call_later(draw.uniform(0.05, 1.0), self._start, host)
+
+    @staticmethod
+    def _start(host: Host) -> None:
+        if not host.up:
+            host.begin()
+
+    def _stall(self, host: Host, for_s: float) -> None:
+        if host.up and not host.paused:
+            process = host.host_loop
+            process.pause()
+            self._cluster.loop.call_later(for_s, process.resume)
+
+
+def elections_in(story: Story, for_s: float) -> list[str]:
+    """Every time somebody came to lead, under full load, for so long."""
+    kinds = ("slow_fsync", "stalled_leader", "stalled_follower", "restarted_follower")
+    script = Script(for_s=for_s, weights=dict.fromkeys(kinds, 1), pause_s=(0.1, 1.0))
+
+    async def scenario(cluster: Cluster) -> list[str]:
+        await cluster.start()
+        await cluster.await_leader()
+        busy = Busy(cluster)
+        await play(
+            cluster, story.steps(script), story, {kind: getattr(busy, kind) for kind in kinds}
+        )
+        await cluster.settle()
+        return [line for line in cluster.load.trace if " leader " in line]
+
+    return simulate(scenario, seed=str(story.seed), skewed=True)

@@ -1,0 +1,13 @@
+"""Nobody is unseated because something took its time."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.busy import elections_in
+from tests.simulation.story import Story
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_slow_fsyncs_and_stalls_and_restarted_followers_unseat_no_leader(seed: int) -> None:
+    assert len(elections_in(Story(seed), for_s=60.0)) == 1
