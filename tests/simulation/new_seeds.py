@@ -14,14 +14,23 @@ import pytest
 from tests.simulation import campaign
 
 SEEDS = int(os.environ.get("TQ_SEEDS", "90"))
-PROTOCOL_SEEDS_TO_ONE = 6
+WHOLE_STACK_SEEDS = -(-SEEDS // 6)
+FIRST_SEED = int(os.environ.get("TQ_FIRST_SEED") or campaign.drawn_seed())
+SEEDS_A_TEST = 100
+WHOLE_STACK_SEEDS_A_TEST = 20
+"""So that a test takes under a minute on two free cores, and not too long on busy ones."""
+
+
+def parts(seeds: int, at_a_time: int) -> list[range]:
+    """What each of several tests runs, counted from the first seed."""
+    return [range(start, min(start + at_a_time, seeds)) for start in range(0, seeds, at_a_time)]
 
 
 def no_promise_is_broken(
-    seeds: int, capsys: pytest.CaptureFixture[str], *, whole_stack: bool
+    part: range, capsys: pytest.CaptureFixture[str], *, whole_stack: bool
 ) -> campaign.Campaign:
-    """Run so many; where one fails, say which, and tell it in short."""
-    first = int(os.environ.get("TQ_FIRST_SEED") or campaign.drawn_seed())
+    """Run these; where one fails, say which, and tell it in short."""
+    first, seeds = FIRST_SEED + part.start, len(part)
     option = " --whole-stack" if whole_stack else ""
     with capsys.disabled():
         sys.stdout.write(

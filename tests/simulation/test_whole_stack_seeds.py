@@ -8,20 +8,24 @@ import sys
 
 import pytest
 
-from tests.simulation.new_seeds import PROTOCOL_SEEDS_TO_ONE, SEEDS, no_promise_is_broken
+from tests.simulation.new_seeds import (
+    WHOLE_STACK_SEEDS,
+    WHOLE_STACK_SEEDS_A_TEST,
+    no_promise_is_broken,
+    parts,
+)
 from tests.simulation.stack import SCRIPT, whole_stack_history
 from tests.simulation.story import Story
 
 
+@pytest.mark.parametrize("part", parts(WHOLE_STACK_SEEDS, WHOLE_STACK_SEEDS_A_TEST), ids=str)
 def test_no_history_of_the_whole_stack_breaks_a_promise(
-    capsys: pytest.CaptureFixture[str],
+    part: range, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seeds = -(-SEEDS // PROTOCOL_SEEDS_TO_ONE)
-
-    done = no_promise_is_broken(seeds, capsys, whole_stack=True)
+    done = no_promise_is_broken(part, capsys, whole_stack=True)
 
     for what in ("submits", "claims", "reports", "reads"):
-        assert done.counts[what] > 20 * seeds, done.describe()
+        assert done.counts[what] > 20 * len(part), done.describe()
 
 
 def test_one_seed_of_the_whole_stack_is_one_history_whatever_the_order_of_hashes() -> None:
