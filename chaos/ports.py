@@ -11,17 +11,40 @@ LOOPBACK = "127.0.0.1"
 LOWEST, HIGHEST = 20_000, 32_000
 
 
-def free_addresses(count: int) -> list[str]:
-    """Pick ``count`` different loopback addresses on which nothing listens."""
-    addresses: list[str] = []
-    for port in random.sample(range(LOWEST, HIGHEST), HIGHEST - LOWEST):
-        if len(addresses) == count:
-            break
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+class HeldPorts:
+    """Addresses that nobody else's `free_addresses` picks until they are given back.
+
+    Else a cluster that starts while a broker of ours is down may get its port, and our clients talk
+    to that cluster: it takes their tasks, and they are gone with it.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._sockets: list[socket.socket] = []
+        self.addresses: list[str] = []
+        for port in random.sample(range(LOWEST, HIGHEST), HIGHEST - LOWEST):
+            if len(self.addresses) == count:
+                break
+            holder = socket.socket()
             try:
-                probe.bind((LOOPBACK, port))
+                # Not to be shared: this fails where anybody is bound, listening or not.
+                holder.bind((LOOPBACK, port))
             except OSError:
+                holder.close()
                 continue
-        addresses.append(f"{LOOPBACK}:{port}")
-    return addresses
+            # From here on a broker, which shares, can bind and listen beside it.
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._sockets.append(holder)
+            self.addresses.append(f"{LOOPBACK}:{port}")
+
+    def give_back(self) -> None:
+        """Hold them no longer."""
+        for holder in self._sockets:
+            holder.close()
+        self._sockets.clear()
+
+
+def free_addresses(count: int) -> list[str]:
+    """Pick ``count`` different loopback addresses on which nothing listens, and hold none."""
+    held = HeldPorts(count)
+    held.give_back()
+    return held.addresses

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from chaos.broker import TQ_CLUSTER, BrokerProcess, NodeSetup
 from chaos.cluster import Cluster, FactMissingError, NodeStatus
-from chaos.ports import free_addresses
+from chaos.ports import HeldPorts
 
 __all__ = ["FactMissingError", "NodeStatus", "ProcessCluster"]
 
@@ -38,7 +38,8 @@ class ProcessCluster(Cluster):
         super().__init__()
         self.folder = folder
         shared = NodeSetup(launcher=tuple(launcher), environment=dict(environment or {}))
-        known = members or _on_loopback(nodes)
+        self._ports = HeldPorts(0 if members else 2 * nodes)
+        known = members or _on_loopback(self._ports.addresses)
         self.brokers = {
             node_id: BrokerProcess(
                 node_id, folder, known, setup=shared.with_(setup(node_id)) if setup else shared
@@ -62,6 +63,7 @@ class ProcessCluster(Cluster):
         """End every process at once."""
         for broker in self.brokers.values():
             broker.kill()
+        self._ports.give_back()
         await super().close()
 
     def kill(self, *node_ids: str) -> None:
@@ -107,9 +109,8 @@ class ProcessCluster(Cluster):
         return await self.brokers[node_id].stop()
 
 
-def _on_loopback(nodes: int) -> dict[str, dict[str, str]]:
-    addresses = free_addresses(2 * nodes)
+def _on_loopback(addresses: Sequence[str]) -> dict[str, dict[str, str]]:
     return {
-        f"n{number + 1}": {"raft": addresses[2 * number], "api": addresses[2 * number + 1]}
-        for number in range(nodes)
+        f"n{number + 1}": {"raft": raft, "api": api}
+        for number, (raft, api) in enumerate(zip(addresses[::2], addresses[1::2], strict=True))
     }

@@ -29,6 +29,7 @@ from chaos.outside import OutsideCluster
 from chaos.processes import ProcessCluster
 from chaos.scenario import Order, Scenario
 from chaos.stubs import StubRefusedError, UnansweredError
+from chaos.verify import differences
 from chaos.watch import Sight, Watch
 
 QUIET_S = (0.3, 1.0)
@@ -285,6 +286,9 @@ class _Run:
         self.violations += await arena.load.finish(FINISH_S)
         for workload in self._workloads:
             await workload.judge(arena)
+        if self.plan.transport is not Transport.OUTSIDE:
+            for difference in await differences(arena.cluster, FINISH_S):
+                arena.accuse("I7", difference)
         arena.end(closing)
         for task_id in sorted(wrong_results(arena.ledger)):
             arena.accuse("I5", f"task {task_id}: its result is not what its payload gives")

@@ -34,6 +34,8 @@ class Damage(Nemesis):
         self._folder = Path()
         self._hurt: str | None = None
         self._stayed_away = ""
+        self._took_part = False
+        """Whether it followed a leader before it stayed away: then the copy is an old image."""
 
     async def prepare(self, folder: Path, node_ids: Sequence[str]) -> None:
         del node_ids
@@ -47,6 +49,7 @@ class Damage(Nemesis):
         leader = await arena.cluster.await_leader(within_s=self.within_s)
         others = [name for name in arena.cluster.nodes if name != leader.node_id]
         self._hurt = draw.choice(others)
+        self._took_part = False
         await arena.cluster.crash(self._hurt)
         data_dir = broker(arena, self._hurt).data_dir
         await self._copy(data_dir, self._folder)
@@ -68,6 +71,7 @@ class Damage(Nemesis):
             status = await arena.cluster.node_status(node_id)
             leader = await arena.cluster.await_leader(within_s=self.within_s)
             if isinstance(status, NodeStatus):
+                self._took_part = self._took_part or status.role == NodeStatus.ROLE_FOLLOWER
                 if status.role == NodeStatus.ROLE_STRANGER:
                     self._stayed_away = "stays a stranger"
                     return self._stayed_away
@@ -85,7 +89,9 @@ class Damage(Nemesis):
             return
         if self._stayed_away:
             await arena.cluster.crash(hurt)
-            await self._copy(self._folder, broker(arena, hurt).data_dir)
+            # One that took part has acknowledged more since: it has to help itself when it starts.
+            if not self._took_part:
+                await self._copy(self._folder, broker(arena, hurt).data_dir)
             await arena.cluster.revive(hurt)
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 

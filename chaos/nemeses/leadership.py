@@ -9,7 +9,7 @@ import grpc
 from grpc import aio
 
 from chaos.arena import Arena
-from chaos.nemesis import Deed, Nemesis
+from chaos.nemesis import Deed, Nemesis, Transport
 from tq.v1 import cluster_service_pb2, cluster_service_pb2_grpc
 
 HANDOVERS = 6
@@ -69,6 +69,8 @@ class Flapping(Nemesis):
     name = "flapping"
     faults = ("F17",)
     summary = "a node falls silent and comes back, many times in a row"
+    # A container cannot be frozen and thawed many times a second: the engine says so, now and then.
+    transports = frozenset({Transport.PROCESSES, Transport.NETLAB})
     hold_s = (0.0, 0.2)
 
     def __init__(self) -> None:

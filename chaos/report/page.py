@@ -30,6 +30,7 @@ PROMISES = (
     ("I4", "at most one accepted outcome a task"),
     ("I5", "what a worker was told is what is recorded"),
     ("I6", "each task's history is linearizable, and the sums add up"),
+    ("I7", "every node holds the same state"),
     ("I8", "once faults stop, every task finishes"),
     ("available", "the cluster is well again in time after each fault"),
     ("sound", "no broker logs an error of its own"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
-from chaos.ports import free_addresses
+from chaos.ports import HeldPorts, free_addresses
 from chaos.processes import FactMissingError, ProcessCluster
 
 SLEEPS = ("-c", "import sys, time; print('up, and silent', flush=True); time.sleep(600)")
@@ -57,3 +58,16 @@ def test_free_addresses_are_different_and_out_of_reach_of_outgoing_connections()
     ports = [int(address.rpartition(":")[2]) for address in addresses]
     assert len(set(ports)) == 20
     assert max(ports) < 32_768
+
+
+def test_a_port_that_a_cluster_holds_is_nobody_elses_and_its_own_brokers() -> None:
+    held = HeldPorts(1)
+    host, _, port = held.addresses[0].rpartition(":")
+
+    with socket.socket() as another, pytest.raises(OSError, match="in use"):
+        another.bind((host, int(port)))
+    with socket.create_server((host, int(port))) as ours:
+        listening = ours.getsockname()
+    held.give_back()
+
+    assert listening == (host, int(port))

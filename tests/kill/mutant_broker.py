@@ -34,7 +34,7 @@ from tq_cluster.service.call import Call, Method
 from tq_cluster.service.errors import CallError
 from tq_cluster.service.routing import Router
 from tq_cluster.service.tasks import TaskServicer
-from tq_cluster.storage import snapshot, store
+from tq_cluster.storage import snapshot
 from tq_cluster.storage.store import Store
 
 NO_TOKEN_CHECK = "no token check"
@@ -86,15 +86,9 @@ def keep_account(*, lying: bool) -> None:
 
 
 def sync_nothing() -> None:
-    """Leave everything to the page cache: journal, names and state."""
+    """Leave the journal to the page cache, and the state's commit for later."""
     mock.patch.object(FileDisk, "sync", return_value=None).start()
-    mock.patch.object(FileDisk, "sync_names", return_value=None).start()
-    open_environment = vars(store)["lmdb"].open
-
-    def unsynced(*args: Any, **options: Any) -> Any:  # noqa: ANN401  # as lmdb.open
-        return open_environment(*args, **{**options, "sync": False, "metasync": False})
-
-    mock.patch("tq_cluster.storage.store.lmdb.open", unsynced).start()
+    mock.patch.object(Store, "commit_due", return_value=False).start()
 
 
 def expire_by_the_wall_clock() -> None:
