@@ -1,0 +1,108 @@
+"""ClusterService.Backup at one node, over a log and a copy that do what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.service.fakes import cluster_of, fails, stubs_of, until
+from tq.internal.v1 import backup_pb2
+from tq.v1.cluster_service_pb2 import BackupRequest
+from tq_cluster.service import backups
+from tq_cluster.service.backups import Copy, NoRoomError
+
+PIECES = (b"head", b"x" * 1_000, b"tail")
+
+
+@dataclass
+class FakeCopy:
+    """A copy that yields what it is told to, and remembers that it was closed."""
+
+    header: backup_pb2.BackupHeader = field(
+        default_factory=lambda: backup_pb2.BackupHeader(
+            cluster_id="c1", node_id="n1", applied_index=10, applied_term=1, made_at_ms=1_000
+        )
+    )
+    file_bytes: int = sum(map(len, PIECES))
+    closed: bool = False
+
+    def pieces(self) -> Iterator[bytes]:
+        yield from PIECES
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_the_summary_comes_first_and_the_pieces_are_the_file() -> None:
+    copy = FakeCopy()
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster["n1"].copy_state = lambda: copy
+        parts = [part async for part in stubs.cluster.Backup(BackupRequest())]
+
+    assert parts[0].summary.cluster_id == "c1"
+    assert parts[0].summary.file_bytes == copy.file_bytes
+    assert b"".join(part.data for part in parts[1:]) == b"".join(PIECES)
+    assert copy.closed
+
+
+async def test_nothing_is_copied_before_the_node_has_what_was_asked_for() -> None:
+    made: list[int] = []
+
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        log = cluster["n1"].log
+
+        def copy() -> Copy:
+            made.append(log.applied_index)
+            return FakeCopy()
+
+        cluster["n1"].copy_state = copy
+        log.applied_index = 10
+        call = stubs.cluster.Backup(BackupRequest(min_applied_index=12))
+        first = asyncio.ensure_future(call.read())
+        await until(lambda: cluster["n1"].service.calls == 1, "the call waits")
+        log.applied_index = 12
+        await first
+
+    assert made == [12]
+
+
+async def test_a_node_that_does_not_catch_up_sends_the_caller_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backups, "CATCH_UP_S", 0.0)
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster["n1"].log.applied_index = 10
+        with fails() as failure:
+            await stubs.cluster.Backup(BackupRequest(min_applied_index=12)).read()
+
+    assert failure.reason == "NO_LEADER"
+    assert "has applied entry 10 and not yet 12: ask another node" in failure.message
+
+
+async def test_a_copy_that_has_no_room_is_refused_and_the_next_one_made() -> None:
+    def full() -> Copy:
+        raise NoRoomError("1 MiB free")
+
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster["n1"].copy_state = full
+        with fails() as failure:
+            await stubs.cluster.Backup(BackupRequest()).read()
+        cluster["n1"].copy_state = FakeCopy
+        again = [part async for part in stubs.cluster.Backup(BackupRequest())]
+
+    assert (failure.reason, failure.message) == ("DISK_PRESSURE", "1 MiB free")
+    assert again[0].summary.cluster_id == "c1"
+
+
+async def test_a_copy_whose_caller_has_gone_is_let_go_of() -> None:
+    copy = FakeCopy()
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster["n1"].copy_state = lambda: copy
+        call = stubs.cluster.Backup(BackupRequest())
+        await call.read()
+        call.cancel()
+        await until(lambda: copy.closed, "the copy is closed")
+        await until(lambda: cluster["n1"].service.calls == 0, "the call has ended")
