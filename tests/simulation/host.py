@@ -311,6 +311,7 @@ class Host(Machine):
     """A member whose state is the entries it has applied."""
 
     machine: KeepingMachine
+    states: ModelledStates
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - as Machine has them
         super().__init__(**options)
@@ -324,7 +325,8 @@ class Host(Machine):
     def _open_state(self, draw: random.Random) -> tuple[StateMachine, States]:
         self.machine = KeepingMachine(self.state_disk, self._saw_applied)
         self.align(self)
-        return self.machine, ModelledStates(self.machine, self.host_loop, draw)
+        self.states = ModelledStates(self.machine, self.host_loop, draw)
+        return self.machine, self.states
 
     def _commit_state(self, host_loop: HostLoop) -> None:
         if host_loop is self.host_loop:

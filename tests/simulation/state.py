@@ -78,6 +78,7 @@ class ModelledStates:
         self._machine = machine
         self._loop = loop
         self._draw = draw
+        self.installs = 0
 
     def make(self, made: Callable[[Outgoing | Exception], None]) -> None:
         entries = list(self._machine.disk.durable)
@@ -104,6 +105,7 @@ class ModelledStates:
             machine.entries = entries
             machine.disk.durable = list(entries)
             machine.disk.installed = AppliedAt(*entries[-1][:2])
+            self.installs += 1
             installed(None)
 
         self._loop.call_later(self._draw.uniform(0.005, 0.05), finish)

@@ -147,6 +147,7 @@ class Engine:
             settings=settings,
             now_s=loop.time,
             current_round=lambda: self.rounds.latest,
+            durable_index=lambda: machine.durable.index,
             guarded=self.guarded,
         )
         self._receiving = SnapshotReceiving(
@@ -406,8 +407,14 @@ class Engine:
         self.core.tick()
         if now_s >= self._compact_due_s:
             self._compact_due_s = now_s + self._settings.compact_every_s
-            self._journal.compact(self._machine.durable.index)
+            self._compact()
         self.settle()
+
+    def _compact(self) -> None:
+        upto, kept_from = self._machine.durable.index, self._sending.kept_from()
+        if kept_from is not None and self._journal.size_bytes < self._settings.kept_journal_bytes:
+            upto = min(upto, kept_from)
+        self._journal.compact(upto)
 
     def _pulse(self) -> None:
         """Come by often: who comes late did not run, and what it missed waits in its sockets."""

@@ -56,6 +56,9 @@ class RaftSettings:
     apply_slice_entries: int = 256
     compact_every_s: float = 1.0
     """How often the journal is offered what the state has made durable; it keeps its own margin."""
+    kept_journal_bytes: int = 1024 * MIB
+    """How far the journal may grow for a follower that is being sent a snapshot. Beyond it the
+    journal is cut all the same, and the transfer begins again with a newer state."""
     snapshot_chunk_bytes: int = 256 * 1024
     snapshot_retry_s: float = 1.0
     rules: Rules = field(default_factory=Rules)

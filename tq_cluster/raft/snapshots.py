@@ -100,8 +100,10 @@ class SnapshotSending:
         settings: RaftSettings,
         now_s: Callable[[], float],
         current_round: Callable[[], int],
+        durable_index: Callable[[], int],
         guarded: Callable[[Callable[[], None]], None],
     ) -> None:
+        """``durable_index``: the entry that the state on disk ends with."""
         self._core = core
         self._journal = journal
         self._peers = peers
@@ -109,15 +111,22 @@ class SnapshotSending:
         self._settings = settings
         self._now_s = now_s
         self._current_round = current_round
+        self._durable_index = durable_index
         self._guarded = guarded
         self._transfers: dict[str, _Transfer] = {}
         self._file: Outgoing | None = None
-        self._making = False
+        self._making_from: int | None = None
+        """A copy is being made of a state that ends there or later."""
+        self._catching_up: dict[str, int] = {}
+        """Peers that have installed a snapshot ending there, and lack what came after it."""
         self._not_before_s = float("-inf")
 
     def send_to(self, peer_id: str) -> None:
         """Go on sending the peer a snapshot, or begin to."""
         transfer = self._transfers.get(peer_id)
+        if transfer is not None and self._is_overtaken(transfer.file):
+            log.warning("the journal was cut under a snapshot", extra={"peer": peer_id})
+            transfer = None
         if transfer is None:
             file = self._usable_file()
             if file is None:
@@ -154,15 +163,15 @@ class SnapshotSending:
         file = self._file
         if self._now_s() < self._not_before_s:
             return None
-        if file is not None and file.applied.index >= self._journal.first_index:
+        if file is not None and not self._is_overtaken(file):
             return file
-        if not self._making:
-            self._making = True
+        if self._making_from is None:
+            self._making_from = self._durable_index()
             self._states.make(lambda outcome: self._guarded(lambda: self._made(outcome)))
         return None
 
     def _made(self, outcome: Outgoing | Exception) -> None:
-        self._making = False
+        self._making_from = None
         if isinstance(outcome, SnapshotError):
             log.warning("no snapshot was made", extra={"reason": str(outcome)})
             self._pause()
@@ -194,6 +203,7 @@ class SnapshotSending:
             self._pause()
         elif reply.installed:
             del self._transfers[peer_id]
+            self._catching_up[peer_id] = reply.last_index
             if not self._transfers:
                 self._drop_file()
             return reply.last_index
@@ -202,12 +212,38 @@ class SnapshotSending:
             self.send_to(peer_id)
         return None
 
+    def kept_from(self) -> int | None:
+        """The entry from which on the journal is needed; None when nobody is being helped.
+
+        A follower that has a snapshot goes on from the journal: cut meanwhile, it would have the
+        whole transfer begin again.
+        """
+        durable_index = self._durable_index()
+        for peer_id in list(self._catching_up):
+            reached = max(self._catching_up[peer_id], self._core.match_index(peer_id))
+            self._catching_up[peer_id] = reached
+            if reached >= durable_index:
+                del self._catching_up[peer_id]
+        needed = [*self._catching_up.values()]
+        needed += [transfer.file.applied.index for transfer in self._transfers.values()]
+        if self._making_from is not None:
+            needed.append(self._making_from)
+        elif self._file is not None and not self._transfers and self._is_overtaken(self._file):
+            # Nobody came back for it: its place on the disk is worth more.
+            self._drop_file()
+        return min(needed, default=None)
+
+    def _is_overtaken(self, file: Outgoing) -> bool:
+        return file.applied.index < self._journal.first_index
+
     def peer_down(self, peer_id: str) -> None:
         """A transfer ends with its connection."""
         self._transfers.pop(peer_id, None)
+        self._catching_up.pop(peer_id, None)
 
     def end_reign(self) -> None:
         """A transfer ends with its term."""
+        self._catching_up.clear()
         self._drop_file()
 
 
