@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from tq_admin import backup, cluster, dead_letters, monitor, queues, stats, submit, tasks, workers
+from tq_admin import (
+    backup,
+    cluster,
+    dead_letters,
+    members,
+    monitor,
+    queues,
+    stats,
+    submit,
+    tasks,
+    workers,
+)
 from tq_admin import verify as verifying
 from tq_admin.command import AddressOption, Globals, OutputOption, TimeoutOption, command
 
@@ -46,6 +57,7 @@ command(app, "monitor")(monitor.monitor)
 command(app, "cluster-status", watchable=True)(cluster.cluster_status)
 command(app, "transfer-leadership")(cluster.transfer_leadership)
 command(app, "verify")(verifying.verify)
+command(app, "replace-node")(members.replace_node)
 command(app, "backup")(backup.backup)
 
 queues_app = typer.Typer(no_args_is_help=True, help="What queues hold and how they behave.")

@@ -36,6 +36,7 @@ ADVICE = {
     Reason.NO_STATE: "See what it waits for with: tq-admin cluster-status",
     Reason.NOT_FOUND: "See what there is with: tq-admin list, tq-admin queues list",
     Reason.NOT_LEADER: "See who leads with: tq-admin cluster-status",
+    Reason.NOT_REPLACEABLE: "Nothing was changed. See who is there with: tq-admin cluster-status",
     Reason.OUTCOME_UNKNOWN: (
         "It may have been done: look before you repeat it (status, list, cluster-status)."
     ),

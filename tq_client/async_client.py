@@ -15,6 +15,8 @@ from google.protobuf.message import Message
 from tq.v1.cluster_service_pb2 import (
     GetClusterStatusRequest,
     GetClusterStatusResponse,
+    ReplaceNodeRequest,
+    ReplaceNodeResponse,
     TransferLeadershipRequest,
     VerifyStateRequest,
     VerifyStateResponse,
@@ -390,6 +392,17 @@ class AsyncClient:
         answer = await self._caller.call(
             methods.VERIFY_STATE,
             VerifyStateRequest(start=start),
+            timeout_s=self._within(timeout_s),
+        )
+        return answer.reply
+
+    async def replace_node(
+        self, node_id: str, *, force: bool = False, timeout_s: float | None = None
+    ) -> ReplaceNodeResponse:
+        """Have the empty node of that name take the member's place; see docs/membership.md."""
+        answer = await self._caller.call(
+            methods.REPLACE_NODE,
+            ReplaceNodeRequest(node_id=node_id, force=force),
             timeout_s=self._within(timeout_s),
         )
         return answer.reply

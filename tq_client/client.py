@@ -16,7 +16,11 @@ from collections.abc import (
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from tq.v1.cluster_service_pb2 import GetClusterStatusResponse, VerifyStateResponse
+from tq.v1.cluster_service_pb2 import (
+    GetClusterStatusResponse,
+    ReplaceNodeResponse,
+    VerifyStateResponse,
+)
 from tq.v1.queue_service_pb2 import (
     DeleteDeadLettersResponse,
     QueueSettings,
@@ -235,6 +239,12 @@ class Client:
     ) -> VerifyStateResponse:
         """Ask what comparing the brokers' states has found; ``start`` begins a pass over all."""
         return self._run(self._client.verify_state(start=start, timeout_s=timeout_s))
+
+    def replace_node(
+        self, node_id: str, *, force: bool = False, timeout_s: float | None = None
+    ) -> ReplaceNodeResponse:
+        """Have the empty node of that name take the member's place; see docs/membership.md."""
+        return self._run(self._client.replace_node(node_id, force=force, timeout_s=timeout_s))
 
     def claim(
         self, request: ClaimRequest, *, timeout_s: float | None = None

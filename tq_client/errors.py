@@ -37,6 +37,7 @@ class Reason(enum.StrEnum):
     LEASE_LOST = "LEASE_LOST"
     PERMISSION_DENIED = "PERMISSION_DENIED"
     UNAUTHENTICATED = "UNAUTHENTICATED"
+    NOT_REPLACEABLE = "NOT_REPLACEABLE"
     NOT_LEADER = "NOT_LEADER"
     NO_LEADER = "NO_LEADER"
     REQUEST_IDS_EXHAUSTED = "REQUEST_IDS_EXHAUSTED"
@@ -128,6 +129,7 @@ _FAMILIES: dict[Reason, type[TqError]] = {
     Reason.LEASE_LOST: LeaseLostError,
     Reason.PERMISSION_DENIED: AccessDeniedError,
     Reason.UNAUTHENTICATED: AccessDeniedError,
+    Reason.NOT_REPLACEABLE: ConflictError,
     Reason.NOT_LEADER: UnavailableError,
     Reason.NO_LEADER: UnavailableError,
     Reason.REQUEST_IDS_EXHAUSTED: BusyError,

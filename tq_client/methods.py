@@ -71,3 +71,6 @@ TRANSFER_LEADERSHIP: Final = Method[
 VERIFY_STATE: Final = Method[cluster.VerifyStateRequest, cluster.VerifyStateResponse](
     lambda to: to.cluster.VerifyState, Repeat.IDEMPOTENT
 )
+REPLACE_NODE: Final = Method[cluster.ReplaceNodeRequest, cluster.ReplaceNodeResponse](
+    lambda to: to.cluster.ReplaceNode, Repeat.NEVER
+)

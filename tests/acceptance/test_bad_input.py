@@ -66,6 +66,7 @@ REPLIES: dict[str, type[Message]] = {
     "ClusterService/GetClusterStatus": cluster_service_pb2.GetClusterStatusResponse,
     "ClusterService/GetNodeStatus": cluster_service_pb2.GetNodeStatusResponse,
     "ClusterService/TransferLeadership": cluster_service_pb2.TransferLeadershipResponse,
+    "ClusterService/ReplaceNode": cluster_service_pb2.ReplaceNodeResponse,
 }
 
 
@@ -271,6 +272,11 @@ CALLS = {
         "ClusterService/TransferLeadership",
         cluster_service_pb2.TransferLeadershipRequest(target_node_id="n9" * 5_000),
         invalid("target_node_id"),
+    ),
+    "the place of a stranger": Row(
+        "ClusterService/ReplaceNode",
+        cluster_service_pb2.ReplaceNodeRequest(node_id="n9" * 5_000),
+        invalid("node_id"),
     ),
     **{f"garbage to {method}": Row(method, b"\xff\xff\xff", invalid("")) for method in REPLIES},
 }

@@ -237,6 +237,12 @@ class FakeBroker(
     ) -> cluster_pb.TransferLeadershipResponse:
         return cluster_pb.TransferLeadershipResponse(leader_id=request.target_node_id or "n2")
 
+    def ReplaceNode(
+        self, request: cluster_pb.ReplaceNodeRequest, context: grpc.ServicerContext
+    ) -> cluster_pb.ReplaceNodeResponse:
+        self.before(context)
+        return cluster_pb.ReplaceNodeResponse(node_id=request.node_id, incarnation="new disk")
+
     def ListWorkers(
         self, request: worker_pb.ListWorkersRequest, context: grpc.ServicerContext
     ) -> worker_pb.ListWorkersResponse:

@@ -37,6 +37,7 @@ COMMANDS = (
     "cluster-status",
     "cluster-status --wide",
     "transfer-leadership",
+    "replace-node n2 --yes",
     "backup no-such-folder/file",
     "verify",
 )

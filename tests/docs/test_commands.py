@@ -133,10 +133,16 @@ RESTORING = (
 RESTORE_COMMAND = (
     "tests/recovery/test_restore_command.py::test_the_commands_say_what_they_did_and_what_is_next"
 )
+REPLACING = (
+    "tests/recovery/test_replace_node.py::"
+    "test_a_node_that_lost_its_disk_is_replaced_and_another_may_die_then"
+)
 BY_ANOTHER_TEST = {
     "tq-cluster recover --disk DIR --disk DIR": (
         "tests/recovery/test_recover.py::test_recovery_is_refused_where_nothing_need_be_lost"
     ),
+    "tq-admin replace-node NODE": REPLACING,
+    "tq-admin replace-node n3": REPLACING,
     "tq-admin backup FILE": RESTORING,
     "tq-cluster check-backup FILE": RESTORE_COMMAND,
     "tq-cluster restore --backup FILE --config node.yaml": RESTORE_COMMAND,

@@ -15,8 +15,12 @@ from tests.simulation.runs import simulate
 from tests.simulation.state import StateDisk
 from tq.internal.v1 import peer_pb2
 from tq_cluster.clock import SystemClock
+from tq_cluster.errors import FatalError
 from tq_cluster.raft.door import Role
 from tq_cluster.raft.formation import Formation
+from tq_cluster.raft.journal import Journal
+from tq_cluster.raft.roster import Roster
+from tq_cluster.raft.syncer import InlineSyncer
 
 
 def wipe(host: Host) -> None:
@@ -131,6 +135,14 @@ def test_two_wiped_nodes_form_no_second_cluster_beside_the_one_that_remembers() 
     simulate(scenario, seed="two wiped", checked=False)
 
 
+def _no_matter(error: FatalError) -> None:
+    raise error
+
+
+def an_empty_journal() -> Journal:
+    return Journal(ModelledDisk(), InlineSyncer(), on_fatal=_no_matter)
+
+
 @dataclass
 class Outlook:
     """One empty node's formation, told by the test what its peers say."""
@@ -144,7 +156,7 @@ class Outlook:
             member_ids=("n1", "n2", "n3"),
             pristine=lambda: True,
             cluster_version=lambda: 0,
-            membership=lambda: None,
+            roster=Roster(an_empty_journal(), lambda: 1, lambda: None),
             clock=SystemClock(),
             draw=random.Random(1),
             news=lambda: None,

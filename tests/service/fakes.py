@@ -62,6 +62,7 @@ class FakeLog:
         self.commit_index = 10
         self.applied_index = 10
         self.disconnected: set[str] = set()
+        self.strangers: dict[str, str] = {}
         self.transferred: list[str | None] = []
         self.transfer_to: str | None = None
         self.stopped: list[tuple[str, str]] = []
@@ -83,6 +84,7 @@ class FakeLog:
                 for each in self.members
                 if each != self.node_id
             },
+            strangers=self.strangers,
         )
 
     def hear_of(self, leader_id: str | None, term: int) -> None:

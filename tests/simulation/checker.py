@@ -28,6 +28,10 @@ class Observed(Protocol):
     def state_index(self) -> int:
         """The last entry that it has applied, as far as a power cut now would leave it."""
 
+    @property
+    def lost_upto(self) -> int:
+        """What was acknowledged up to there may have been on a disk of its that is no more."""
+
 
 class Checker:
     """Raft's invariants over all hosts, and the promises made to callers."""
@@ -156,12 +160,20 @@ class Checker:
             agreed = agreed or same
 
     def _check_durable(self, index: int, term: int, entry: bytes) -> None:
-        holders = [host.name for host in self._hosts.values() if _holds(host, index, term)]
+        holders = [
+            host.name
+            for host in self._hosts.values()
+            if index <= host.lost_upto or _holds(host, index, term)
+        ]
         if len(holders) <= len(self._hosts) // 2:
             raise Violation(
                 f"entry {index} of term {term} ({entry[:40]!r}) was acknowledged, but is durable "
                 f"only on {', '.join(holders) or 'no node'}"
             )
+
+    def holds_all(self, host: Observed) -> bool:
+        """Whether everything that was acknowledged so far is on the host's disk."""
+        return all(_holds(host, index, term) for index, (term, _) in self.acked.items())
 
     # ------------------------------------------------------------------ in the end
 

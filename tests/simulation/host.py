@@ -44,9 +44,11 @@ class Identity:
     group_id: int = 0
     cluster_id: str | None = None
     origin: Origin = EMPTY_ORIGIN
+    newcomer: bool = False
 
-    def join(self, cluster_id: str) -> None:
+    def join(self, cluster_id: str, *, newcomer: bool = False) -> None:
         self.cluster_id = cluster_id
+        self.newcomer = newcomer
 
 
 @dataclass
@@ -138,6 +140,8 @@ class Machine:
         self._settings = settings
         self._seed = seed
         self._starts = 0
+        self.lost_upto = 0
+        """Its disk was lost when this was the last entry acknowledged, and lacks some of them."""
         self.draw = random.Random(f"{seed}/{name}")
         self.disk = ModelledDisk()
         self.identity = Identity(name, f"disk of {name}")
@@ -316,6 +320,8 @@ class Host(Machine):
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - as Machine has them
         super().__init__(**options)
         self.state_disk = StateDisk()
+        self._disks = 1
+        self._old_disk: tuple[ModelledDisk, StateDisk, Identity] | None = None
         self.align: Callable[[Host], object] = _align
 
     @property
@@ -332,6 +338,40 @@ class Host(Machine):
         if host_loop is self.host_loop:
             self.machine.commit()
             host_loop.call_later(STATE_COMMIT_S, self._commit_state, host_loop)
+
+    def _membership(self) -> Membership | None:
+        members = self.machine.members
+        return None if members is None else (self.identity.cluster_id or "", members)
+
+    # ------------------------------------------------------------------ its disk
+
+    def lose_disk(self) -> None:
+        """Nothing is left of it; the next process begins with an empty one."""
+        if self.up:
+            self.kill()
+        self._disks += 1
+        self.disk = ModelledDisk()
+        self.state_disk = StateDisk()
+        self.identity = Identity(self.name, f"disk {self._disks} of {self.name}")
+
+    def keep_old_disk(self) -> None:
+        """Put the disk aside as it is, for the day on which somebody finds it."""
+        if self.up:
+            self.kill()
+        self._old_disk = (self.disk, self.state_disk, self.identity)
+
+    @property
+    def has_old_disk(self) -> bool:
+        return self._old_disk is not None
+
+    def swap_disks(self) -> None:
+        """Take the one that was put aside, and put this one aside."""
+        if self.up:
+            self.kill()
+        assert self._old_disk is not None
+        aside = (self.disk, self.state_disk, self.identity)
+        self.disk, self.state_disk, self.identity = self._old_disk
+        self._old_disk = aside
 
 
 def _align(host: Host) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from tests.simulation.virtual_loop import HostLoop
 from tq_cluster.core.types import AppliedAt
+from tq_cluster.raft.roster import Members, members_in
 from tq_cluster.raft.snapshots import Incoming, Outgoing, SnapshotError
 
 Applied = tuple[int, int, bytes]
@@ -33,6 +34,8 @@ class KeepingMachine:
         self.disk = disk
         self.entries = list(disk.durable)
         self._saw = saw
+        self.members = _members_of(self.entries)
+        """The members' incarnations, by the last entry that says who they are."""
 
     @property
     def applied(self) -> AppliedAt:
@@ -45,11 +48,17 @@ class KeepingMachine:
     def apply(self, index: int, term: int, entry: bytes) -> bool:
         assert index == self.applied.index + 1, f"entry {index} after {self.applied}"
         self.entries.append((index, term, entry))
+        self.members = members_in(entry) or self.members
         self._saw(self.entries[-1])
         return True
 
     def commit(self) -> None:
         self.disk.durable = list(self.entries)
+
+
+def _members_of(entries: list[Applied]) -> Members | None:
+    changes = (members_in(entry) for _, _, entry in reversed(entries))
+    return next((members for members in changes if members is not None), None)
 
 
 @dataclass
@@ -103,6 +112,7 @@ class ModelledStates:
             entries = [(i, t, bytes.fromhex(e)) for i, t, e in json.loads(incoming.content)]
             machine = self._machine
             machine.entries = entries
+            machine.members = _members_of(entries)
             machine.disk.durable = list(entries)
             machine.disk.installed = AppliedAt(*entries[-1][:2])
             self.installs += 1

@@ -147,6 +147,8 @@ class Batch:
         self.hash_range: HashRange | None = None
         self.changed = False
         """Whether anything was written: only then is there anything to write at the end."""
+        self.members: dict[str, str] | None = None
+        """The members' incarnations, once they have changed."""
         row = workspace.get(tables.META, tables.COUNTERS_KEY)
         self.counters = state_pb2.CountersRow.FromString(row or b"")
         assert now_ms >= self.counters.now_ms, (

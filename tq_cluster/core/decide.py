@@ -33,12 +33,14 @@ from tq_cluster.core.operations import (
     RaiseVersion,
     Redrive,
     RemoveRetired,
+    ReplaceNode,
     Report,
     Submit,
 )
 from tq_cluster.core.purges import decide_purge
 from tq_cluster.core.queues import decide_configure
 from tq_cluster.core.redrives import decide_redrive
+from tq_cluster.core.replacement import decide_replacement
 from tq_cluster.core.reports import decide_report
 from tq_cluster.core.restoring import decide_end_leases, decide_leave, decide_pause
 from tq_cluster.core.retention import decide_retired
@@ -75,7 +77,7 @@ def decide(
         outcomes[place] = _decide_one(batch, operations[place])
     batch.finish()
     told = [outcomes[place] for place in range(len(operations))]
-    return Decision(told, batch.wakeups, batch.hash_range)
+    return Decision(told, batch.wakeups, batch.hash_range, batch.members)
 
 
 def _decide_one(batch: Batch, operation: Operation) -> Outcome:
@@ -111,6 +113,8 @@ def _decide_one(batch: Batch, operation: Operation) -> Outcome:
             return decide_hash(space, operation)
         case EndScrub():
             return decide_scrub_end(space, operation)
+        case ReplaceNode():
+            return decide_replacement(space, operation)
         case EndLeases():
             return decide_end_leases(space, operation)
         case PauseQueues():

@@ -227,6 +227,17 @@ class LeaveCluster:
     caller: Caller = ANONYMOUS
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceNode:
+    """Have another disk take the place of a member's."""
+
+    order: ClassVar[int] = 0
+    node_id: str
+    incarnation: str
+    """The new disk's."""
+    caller: Caller = ANONYMOUS
+
+
 Operation = (
     Submit
     | Cancel
@@ -243,6 +254,7 @@ Operation = (
     | RaiseVersion
     | HashState
     | EndScrub
+    | ReplaceNode
     | EndLeases
     | PauseQueues
     | LeaveCluster
@@ -320,3 +332,5 @@ class Decision:
     wakeups: Wakeups
     hash_range: HashRange | None = None
     """What every node is to hash once it has applied the entry."""
+    members: Mapping[str, str] | None = None
+    """The members' incarnations, where the batch changes who they are."""

@@ -34,6 +34,7 @@ from tq_cluster.errors import FatalError, NotLeaderError, OverloadedError
 from tq_cluster.leader.giveback import release_of
 from tq_cluster.leader.hooks import LeaderHooks
 from tq_cluster.raft.door import Log, Role
+from tq_cluster.raft.roster import marked
 
 _logger = logging.getLogger(__name__)
 
@@ -304,7 +305,10 @@ class Committer:
             hash_range=hash_range,
         )
         try:
-            flight = self._log.propose(entry.SerializeToString(), base)
+            encoded = entry.SerializeToString()
+            if decision.members is not None:
+                encoded = marked(encoded, decision.members)
+            flight = self._log.propose(encoded, base)
         except NotLeaderError as error:
             for each in batch:
                 _fail(each.outcome, error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from tq_cluster.core.types import AppliedAt
@@ -53,6 +53,9 @@ class LogStatus:
     peers: Mapping[str, PeerProgress]
     message: str = ""
     """What an operator should know. Empty: all is well."""
+    strangers: Mapping[str, str] = field(default_factory=dict)
+    """Empty disks that introduce themselves under a member's name, which they do not belong to yet:
+    that name and their incarnation."""
 
 
 class StateMachine(Protocol):

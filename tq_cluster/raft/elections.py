@@ -57,13 +57,15 @@ class Elections:
         settings: RaftSettings,
         now_s: Callable[[], float],
         draw: random.Random,
+        may_vote: Callable[[], bool],
         may_stand: Callable[[], bool],
         overslept: Callable[[], bool],
     ) -> None:
-        """``may_stand``: whether this node could lead if it were elected.
+        """``may_vote``: whether its vote counts; ``may_stand``: whether it could lead as well.
 
         ``overslept``: whether it did not run for a while and has not read all its sockets since.
         """
+        self._may_vote = may_vote
         self._may_stand = may_stand
         self._overslept = overslept
         self._node_id = node_id
@@ -186,7 +188,7 @@ class Elections:
         if core.leads:
             self._attempt = None
             return
-        if core.handed_over and not self._may_stand():
+        if core.handed_over and not self._fit_to_lead():
             self._forget_hand_over()
         if not self._rules.pre_vote or core.majority == 1 or core.handed_over:
             return
@@ -197,7 +199,7 @@ class Elections:
             self._won_in_term = None
             return
         core.election_due_s = now_s + core.new_election_timeout_s()
-        if not self._may_stand():
+        if not self._fit_to_lead():
             return
         self._attempts += 1
         self._attempt = _Attempt(self._attempts, core.term, now_s)
@@ -211,6 +213,9 @@ class Elections:
         for peer_id in core.peer_ids:
             self._line.send(peer_id, peer_pb2.PeerMessage(pre_vote_request=request))
 
+    def _fit_to_lead(self) -> bool:
+        return self._may_stand() and self._may_vote()
+
     def on_pre_vote_request(self, peer_id: str, request: peer_pb2.PreVoteRequest) -> None:
         granted = self._would_vote(peer_id, request)
         if granted:
@@ -222,7 +227,7 @@ class Elections:
         self._line.send(peer_id, peer_pb2.PeerMessage(pre_vote_reply=reply))
 
     def _would_vote(self, peer_id: str, request: peer_pb2.PreVoteRequest) -> bool:
-        if self._core.leads or request.term <= self._core.term:
+        if self._core.leads or request.term <= self._core.term or not self._may_vote():
             return False
         ours = (last_term(self._journal), self._journal.last_index)
         theirs = (request.last_term, request.last_index)
@@ -290,15 +295,16 @@ class Elections:
     def on_vote_request(self, peer_id: str, request: peer_pb2.VoteRequest) -> None:
         self._vote_granted = False
         self.adopt(request.term)
-        self._core.deliver(
-            peer_id,
-            {
-                "type": "request_vote",
-                "term": request.term,
-                "last_log_term": request.last_term,
-                "last_log_index": request.last_index,
-            },
-        )
+        if self._may_vote():
+            self._core.deliver(
+                peer_id,
+                {
+                    "type": "request_vote",
+                    "term": request.term,
+                    "last_log_term": request.last_term,
+                    "last_log_index": request.last_index,
+                },
+            )
         if not self._vote_granted:
             refusal = peer_pb2.VoteReply(term=self._core.term, granted=False)
             self._output.send(peer_id, peer_pb2.PeerMessage(vote_reply=refusal))
@@ -341,4 +347,7 @@ class Elections:
 
     def on_timeout_now(self, peer_id: str, notice: peer_pb2.TimeoutNow) -> None:
         """The leader hands over: PySyncObj stands at the next tick."""
+        if not self._fit_to_lead():
+            log.warning("cannot take over yet", extra={"from": peer_id, "term": notice.term})
+            return
         self._core.deliver(peer_id, {"type": "timeout_now", "term": notice.term})

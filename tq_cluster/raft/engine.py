@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,13 @@ from tq_cluster.raft.elections import Elections
 from tq_cluster.raft.following import Following
 from tq_cluster.raft.formation import Formation, Membership, NodeIdentity
 from tq_cluster.raft.identity import Origin
-from tq_cluster.raft.journal_door import LogJournal
+from tq_cluster.raft.journal_door import LoggedEntry, LogJournal
 from tq_cluster.raft.leading import Leading
 from tq_cluster.raft.network import Network
 from tq_cluster.raft.output import OutputCommit
 from tq_cluster.raft.peers import Peers
 from tq_cluster.raft.pysyncobj_core import PySyncObjCore
+from tq_cluster.raft.roster import Roster
 from tq_cluster.raft.rounds import Rounds
 from tq_cluster.raft.settings import RaftSettings
 from tq_cluster.raft.snapshots import SnapshotReceiving, SnapshotSending, States
@@ -104,11 +105,12 @@ class Engine:
             listener=self,
             guarded=self.guarded,
         )
+        self.roster = Roster(journal, lambda: machine.applied.index, around.membership)
         self.formation = Formation(
             identity=around.identity,
             member_ids=tuple(sorted(around.members)),
             pristine=lambda: _is_untouched(journal, around.identity.origin),
-            membership=around.membership,
+            roster=self.roster,
             cluster_version=around.cluster_version,
             clock=around.clock,
             draw=around.draw,
@@ -124,6 +126,7 @@ class Engine:
             settings=settings,
             now_s=loop.time,
             draw=around.draw,
+            may_vote=self.formation.may_vote,
             may_stand=lambda: not self.rebuilding,
             overslept=self._overslept,
         )
@@ -137,6 +140,7 @@ class Engine:
             rules=settings.rules,
             rebuilding=lambda: self.rebuilding,
             disk_low=around.disk_low,
+            taken=self._note_members,
         )
         self.rounds = Rounds(core.peer_ids, core.majority, settings.leader_fallback_s)
         self._sending = SnapshotSending(
@@ -158,7 +162,7 @@ class Engine:
             settings=settings,
             clock=around.clock,
             send_durable=self._output.send,
-            settle=self.settle,
+            installed=self._on_installed,
             guarded=self.guarded,
         )
         self._leading = Leading(
@@ -226,8 +230,24 @@ class Engine:
     def append(self, entry: bytes, index: int, term: int) -> None:
         """Put an entry at the end of the log and send it to everyone."""
         self._journal.add(entry, index, term)
+        self._note_members([(entry, index, term)])
         self._journal.request_sync()
         self._leading.broadcast(heartbeat=False)
+
+    def _note_members(self, entries: Sequence[LoggedEntry]) -> None:
+        """Entries came into the log: what one says of the members binds this node from here on."""
+        replaced = self.roster.note(entries)
+        if not replaced:
+            return
+        for peer_id in replaced:
+            if peer_id in self.core.peer_ids:
+                self._leading.start_over(peer_id)
+        self._part_with_replaced()
+
+    def _part_with_replaced(self) -> None:
+        for peer_id in self.formation.no_longer_welcome():
+            log.warning("the peer's disk has been replaced", extra={"peer": peer_id})
+            self.peers.part_with(peer_id)
 
     def request_round(self) -> None:
         """Begin a round at the end of this pass over the loop: it serves all who ask in it."""
@@ -274,6 +294,7 @@ class Engine:
 
     def on_hello(self, peer_id: str, hello: peer_pb2.Hello) -> None:
         self.formation.on_hello(peer_id, hello)
+        self._part_with_replaced()
         self.settle()
 
     def on_refused(self, peer_id: str | None, refusal: peer_pb2.Refusal) -> None:
@@ -306,7 +327,7 @@ class Engine:
     def on_peer_message(self, peer_id: str, message: peer_pb2.PeerMessage) -> None:
         if not self._running:
             return
-        if not self.formation.formed:
+        if not self.formation.formed or self.formation.stranger:
             self.formation.on_raft_message(peer_id)
             if not self.formation.formed:
                 return
@@ -383,6 +404,11 @@ class Engine:
         if self.core.leads:
             self._leading.on_synced()
             self._commit_soon()
+        self.settle()
+
+    def _on_installed(self) -> None:
+        # It may name other disks than the state before.
+        self._part_with_replaced()
         self.settle()
 
     def _commit_soon(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tq.internal.v1 import peer_pb2
@@ -30,8 +30,12 @@ class Following:
         rules: Rules,
         rebuilding: Callable[[], bool],
         disk_low: Callable[[], bool],
+        taken: Callable[[Sequence[LoggedEntry]], None],
     ) -> None:
-        """``rebuilding``: whether the state ends before the journal begins."""
+        """``rebuilding``: whether the state ends before the journal begins.
+
+        ``taken`` hears of entries that have come into the log.
+        """
         self._core = core
         self._journal = journal
         self._elections = elections
@@ -41,6 +45,7 @@ class Following:
         self._rules = rules
         self._rebuilding = rebuilding
         self._disk_low = disk_low
+        self._taken = taken
         self._round = 0
         self._vouched_below: int | None = None
 
@@ -150,6 +155,7 @@ class Following:
         self._core.deliver(
             peer_id, message | {"entries": rest, "prevLogIdx": prev_index, "prevLogTerm": prev_term}
         )
+        self._taken(rest)
 
     def _committed(self) -> int:
         return max(self._core.commit_index, self._core.applied_index)

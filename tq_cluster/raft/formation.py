@@ -4,6 +4,10 @@ Empty nodes form a cluster only when every configured member says that it is emp
 its disk can never start a second cluster beside the one that knows it. The member with the lowest
 id draws the cluster's id, each writes it down before it says so, and elections begin where a node
 sees that all have.
+
+To an existing cluster an empty node is a stranger, with whom nobody talks, until an entry names its
+disk as the member's of that name (see ``roster``). It then joins as a newcomer: it takes entries
+and acknowledges them, and votes once its own state names it.
 """
 
 from __future__ import annotations
@@ -18,11 +22,16 @@ from tq_cluster.clock import Clock
 from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.raft import frames
 from tq_cluster.raft.identity import Origin
+from tq_cluster.raft.roster import Roster
 
 log = logging.getLogger(__name__)
 
 Membership = tuple[str, Mapping[str, str]]
 """A cluster's id, and each member's incarnation."""
+
+STRANGER_S = 5.0
+"""How long a stranger counts as being there after it last introduced itself. It does so about every
+second."""
 
 
 class NodeIdentity(Protocol):
@@ -45,7 +54,11 @@ class NodeIdentity(Protocol):
     def origin(self) -> Origin:
         """What its log and state begin with."""
 
-    def join(self, cluster_id: str) -> None:
+    @property
+    def newcomer(self) -> bool:
+        """It came to a cluster that existed: it votes once its state names it."""
+
+    def join(self, cluster_id: str, *, newcomer: bool = False) -> None:
         """Belong to that cluster from now on. Durable on return."""
 
 
@@ -58,7 +71,7 @@ class Formation:
         identity: NodeIdentity,
         member_ids: tuple[str, ...],
         pristine: Callable[[], bool],
-        membership: Callable[[], Membership | None],
+        roster: Roster,
         cluster_version: Callable[[], int],
         clock: Clock,
         draw: random.Random,
@@ -66,14 +79,14 @@ class Formation:
     ) -> None:
         """``pristine``: whether the journal holds nothing yet.
 
-        ``membership`` and ``cluster_version``: what the state says. ``news`` is
-        called when what this node says of itself has changed.
+        ``cluster_version``: what the state says. ``news`` is called when what this node says of
+        itself has changed.
         """
         self._identity = identity
         self._member_ids = member_ids
         self._peer_ids = tuple(name for name in member_ids if name != identity.node_id)
         self._pristine = pristine
-        self._membership = membership
+        self._roster = roster
         self._cluster_version = cluster_version
         self._clock = clock
         self._draw = draw
@@ -84,6 +97,8 @@ class Formation:
         self._incarnations: dict[str, str] = {identity.node_id: identity.incarnation}
         self._refusals: dict[str, str] = {}
         self._logged: dict[str, str] = {}
+        self._strangers: dict[str, tuple[str, float]] = {}
+        """Empty disks that introduced themselves under a member's name, and when."""
         self.formed = identity.cluster_id is not None and (not pristine() or not self._peer_ids)
         """The cluster exists and this node belongs to it."""
         self.stranger = False
@@ -110,6 +125,8 @@ class Formation:
             member_ids=self._member_ids,
             wall_ms=self._clock.wall_ms(),
             restored_from=str(identity.origin),
+            incarnations=self._roster.applied(),
+            applied_index=self._roster.applied_index(),
         )
 
     def membership(self) -> Membership | None:
@@ -123,6 +140,30 @@ class Formation:
         said = [self._versions.get(name) for name in self._peer_ids]
         known = [version for version in said if version is not None]
         return None if len(known) < len(said) else min([CLUSTER_VERSION, *known])
+
+    def strangers(self) -> dict[str, str]:
+        """Empty disks that would take a member's place: the member's name, the incarnation."""
+        since_s = self._clock.monotonic_s() - STRANGER_S
+        return {name: disk for name, (disk, seen_s) in self._strangers.items() if seen_s >= since_s}
+
+    def may_vote(self) -> bool:
+        """Whether this node may help to elect: a newcomer may once its own state names it.
+
+        Before that it would vote as one who has forgotten what it acknowledged.
+        """
+        identity = self._identity
+        if not identity.newcomer:
+            return True
+        members = self._roster.applied() or {}
+        return members.get(identity.node_id) == identity.incarnation
+
+    def no_longer_welcome(self) -> list[str]:
+        """Peers whose disks have been replaced since they introduced themselves."""
+        return [
+            name
+            for name, hello in self._hellos.items()
+            if self._roster.belongs(name, hello.incarnation) is False
+        ]
 
     @property
     def message(self) -> str:
@@ -145,6 +186,9 @@ class Formation:
         """Why not to talk to the sender; None: it is welcome."""
         refusal = self._judge(hello)
         if refusal is not None:
+            if refusal.stranger and hello.pristine:
+                seen_s = self._clock.monotonic_s()
+                self._strangers[hello.node_id] = (hello.incarnation, seen_s)
             self._note(hello.node_id, f"refused: {refusal.message}")
         return refusal
 
@@ -180,30 +224,31 @@ class Formation:
                 f"{name} belongs to cluster {hello.cluster_id}, "
                 f"{identity.node_id} to {identity.cluster_id}"
             )
-        if self.formed and not hello.cluster_id:
-            return _refusal(
-                f"{name} is empty, but cluster {identity.cluster_id} exists: it stays a stranger",
-                stranger=True,
-            )
         if not self.formed and hello.pristine and hello.restored_from != str(identity.origin):
             return _refusal(
                 f"{name} begins with {hello.restored_from or 'nothing'}, {identity.node_id} with "
                 f"{str(identity.origin) or 'nothing'}: restore all members from one backup, or none"
             )
-        known = self._known_incarnation(name)
-        if self.formed and known is not None and hello.incarnation != known:
+        if not self.formed:
+            return None
+        if hello.cluster_id:
+            self._roster.told(hello.applied_index, hello.incarnations)
+        belongs = self._roster.belongs(name, hello.incarnation)
+        if not hello.cluster_id and not belongs:
+            return _refusal(
+                f"{name} is empty, but cluster {identity.cluster_id} exists: it stays a stranger",
+                stranger=True,
+            )
+        if belongs is None:
+            belongs = self._incarnations.get(name, hello.incarnation) == hello.incarnation
+        if not belongs:
+            known = self._roster.members() or self._incarnations
             return _refusal(
                 f"{name} has another disk ({hello.incarnation}) than the member of that name "
-                f"({known}): it stays a stranger",
+                f"({known.get(name)}): it stays a stranger",
                 stranger=True,
             )
         return None
-
-    def _known_incarnation(self, name: str) -> str | None:
-        membership = self._membership()
-        if membership is not None:
-            return membership[1].get(name)
-        return self._incarnations.get(name)
 
     # ------------------------------------------------------------------ forming
 
@@ -211,6 +256,7 @@ class Formation:
         """A welcome peer said who it is."""
         self._hellos[name] = hello
         self._versions[name] = hello.cluster_version
+        self._strangers.pop(name, None)
         if not self.formed:
             self._advance(hello)
         if not self.stranger:
@@ -221,7 +267,10 @@ class Formation:
     def on_refused(self, name: str | None, refusal: peer_pb2.Refusal) -> None:
         """A peer will not talk to this node."""
         self._note(name or "unknown", refusal.message)
-        if refusal.stranger and not self.formed:
+        if name is not None:
+            self._hellos.pop(name, None)
+        # A member whose disk was replaced is left alone by all.
+        if refusal.stranger and (not self.formed or not self._hellos):
             self.stranger = True
 
     def on_peer_down(self, name: str) -> None:
@@ -237,6 +286,8 @@ class Formation:
     def _advance(self, hello: peer_pb2.Hello) -> None:
         if not hello.pristine:
             # The cluster exists. This node belongs to it if it had written the id down.
+            if not self._same_cluster(hello) and self._is_named_by(hello):
+                self._join(hello.cluster_id, newcomer=True)
             if self._same_cluster(hello):
                 self._form()
             else:
@@ -266,9 +317,25 @@ class Formation:
             self._identity.cluster_id is not None and hello.cluster_id == self._identity.cluster_id
         )
 
-    def _join(self, cluster_id: str) -> None:
-        log.info("joins cluster", extra={"node": self._identity.node_id, "cluster_id": cluster_id})
-        self._identity.join(cluster_id)
+    def _is_named_by(self, hello: peer_pb2.Hello) -> bool:
+        """Whether the sender's state has this very disk as a member's, and it is an empty one."""
+        identity = self._identity
+        return (
+            identity.cluster_id is None
+            and self._pristine()
+            and hello.incarnations.get(identity.node_id) == identity.incarnation
+        )
+
+    def _join(self, cluster_id: str, *, newcomer: bool = False) -> None:
+        log.info(
+            "joins cluster",
+            extra={
+                "node": self._identity.node_id,
+                "cluster_id": cluster_id,
+                "newcomer": newcomer,
+            },
+        )
+        self._identity.join(cluster_id, newcomer=newcomer)
         self._news()
 
     def _form(self) -> None:

@@ -52,6 +52,8 @@ class Identity:
     cluster_id: str | None = None
     """None: it belongs to no cluster yet."""
     origin: Origin = EMPTY_ORIGIN
+    newcomer: bool = False
+    """It came to a cluster that existed: it votes once its state names it."""
 
 
 def data_in(path: Path) -> list[str]:
@@ -71,6 +73,7 @@ def read_identity(path: Path) -> Identity | None:
         cluster_id=fields["cluster_id"],
         # A directory of the first version names none.
         origin=Origin(**fields.get("origin", {})),
+        newcomer=fields.get("newcomer", False),
     )
 
 
@@ -129,14 +132,19 @@ class DataDirectory:
     def journal_path(self) -> Path:
         return self.path / "journal"
 
-    def join(self, cluster_id: str) -> None:
+    @property
+    def newcomer(self) -> bool:
+        """It came to a cluster that existed: it votes once its state names it."""
+        return self.identity.newcomer
+
+    def join(self, cluster_id: str, *, newcomer: bool = False) -> None:
         """Belong to that cluster from now on. Durable on return."""
         if self.cluster_id not in (None, cluster_id):
             raise StartError(
                 f"{self.path} belongs to node {self.node_id} of cluster {self.cluster_id}, and"
                 f" cannot join cluster {cluster_id}"
             )
-        self._write(replace(self.identity, cluster_id=cluster_id))
+        self._write(replace(self.identity, cluster_id=cluster_id, newcomer=newcomer))
 
     def release(self) -> None:
         """Let another process use it."""

@@ -233,6 +233,12 @@ class Leading:
         self._floor.pop(peer_id, None)
         self._needs_state.discard(peer_id)
 
+    def start_over(self, peer_id: str) -> None:
+        """Another disk takes the peer's place: what the old one acknowledged is not on it."""
+        self._acked.pop(peer_id, None)
+        self.peer_down(peer_id)
+        self._core.forget_match(peer_id)
+
     def end_reign(self) -> None:
         """Nothing said in this reign counts in another."""
         self._acked.clear()

@@ -172,6 +172,13 @@ class Peers:
         for link in self._links.values():
             link.send(encoded)
 
+    def part_with(self, peer_id: str) -> None:
+        """End the connection: whatever comes on it next must introduce itself again."""
+        link = self._links.get(peer_id)
+        if link is not None:
+            link.abandon()
+            self._lost(link)
+
     # ------------------------------------------------------------------ making connections
 
     def _newcomer(self, expected_peer_id: str | None) -> Connection:

@@ -282,6 +282,10 @@ class PySyncObjCore:
         """The last entry that the peer is known to hold in this reign; 0: none, or no leader."""
         return int(self._raft._SyncObj__raftMatchIndex.get(self._members[peer_id], 0))
 
+    def forget_match(self, peer_id: str) -> None:
+        """Know nothing any more of what the peer holds."""
+        self._raft._SyncObj__raftMatchIndex[self._members[peer_id]] = 0
+
     def contact_s(self, peer_id: str) -> float:
         """Leader only: what PySyncObj's check for a majority takes for the peer's last answer."""
         return float(self._raft._SyncObj__lastResponseTime[self._members[peer_id]])

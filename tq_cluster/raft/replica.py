@@ -118,6 +118,7 @@ class Replica:
                 for peer_id in core.peer_ids
             },
             message=self._message(),
+            strangers=self._engine.formation.strangers(),
         )
 
     def _view(self) -> tuple[Role, int, str | None]:

@@ -260,7 +260,7 @@ class SnapshotReceiving:
         settings: RaftSettings,
         clock: Clock,
         send_durable: Callable[[str, peer_pb2.PeerMessage], None],
-        settle: Callable[[], None],
+        installed: Callable[[], None],
         guarded: Callable[[Callable[[], None]], None],
     ) -> None:
         self._core = core
@@ -270,7 +270,7 @@ class SnapshotReceiving:
         self._rules = settings.rules
         self._clock = clock
         self._send_durable = send_durable
-        self._settle = settle
+        self._has_installed = installed
         self._guarded = guarded
         self._source: tuple[str, int, AppliedAt, int, int] | None = None
         self._incoming: Incoming | None = None
@@ -350,7 +350,7 @@ class SnapshotReceiving:
         log.info("installed a snapshot", extra={"index": at.index, "log_kept": keeps_log})
         self._states.journal_agrees()
         self._reply(peer_id, chunk, installed=True)
-        self._settle()
+        self._has_installed()
 
     def _fail(self, peer_id: str, chunk: peer_pb2.SnapshotChunk, reason: str) -> None:
         log.warning("snapshot refused", extra={"peer": peer_id, "reason": reason})

@@ -15,6 +15,7 @@ from tq_cluster.service.backups import Backups
 from tq_cluster.service.call import Call, Method, Place, Repeat, StreamMethod
 from tq_cluster.service.errors import refusal
 from tq_cluster.service.reads import reply_of
+from tq_cluster.service.replacement import Replacement
 from tq_cluster.service.status import StatusBoard
 
 TRANSFER_S = 5.0
@@ -32,12 +33,14 @@ class ClusterServicer:
         leading: Leading,
         board: StatusBoard,
         backups: Backups,
+        replacement: Replacement,
         members: Collection[str],
         authorize: Authorize,
     ) -> None:
         self._log = log
         self._leading = leading
         self._backups = backups
+        self._replacement = replacement
         self._board = board
         self._members = members
         self._authorize = authorize
@@ -70,6 +73,12 @@ class ClusterServicer:
                 request=pb.VerifyStateRequest,
                 handle=self.verify_state,
                 repeat=Repeat.SAFE,
+            ),
+            Method(
+                name="ReplaceNode",
+                request=pb.ReplaceNodeRequest,
+                handle=self.replace_node,
+                repeat=Repeat.NEVER,
             ),
             StreamMethod(name="Backup", request=pb.BackupRequest, handle=self.backup),
         )
@@ -114,6 +123,12 @@ class ClusterServicer:
         self._authorize(call.caller.principal, verb, call.caller.namespace, "")
         reply: pb.VerifyStateResponse = reply_of(await self._leading.verify_state(request))
         return reply
+
+    async def replace_node(
+        self, request: pb.ReplaceNodeRequest, call: Call
+    ) -> pb.ReplaceNodeResponse:
+        self._authorize(call.caller.principal, Verb.OPERATE, call.caller.namespace, "")
+        return await self._replacement.replace(request, call.caller)
 
     async def backup(
         self, request: pb.BackupRequest, call: Call

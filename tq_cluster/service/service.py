@@ -25,6 +25,7 @@ from tq_cluster.service.links import Links
 from tq_cluster.service.proof import Membership, PeerProof
 from tq_cluster.service.queue import QueueServicer
 from tq_cluster.service.reads import Reads
+from tq_cluster.service.replacement import Replacement
 from tq_cluster.service.roles import KnownLeader, Roles
 from tq_cluster.service.routing import Router
 from tq_cluster.service.server import Servicer, bind, build_server
@@ -119,6 +120,7 @@ class Service:
             leading=parts.leading,
             board=board,
             backups=Backups(log=parts.log, copy_state=parts.copy_state),
+            replacement=Replacement(node_id=parts.node_id, log=parts.log, leading=parts.leading),
             members=parts.apis,
             authorize=parts.authorize,
         )

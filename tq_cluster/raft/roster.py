@@ -1,0 +1,117 @@
+"""Which disks belong to the cluster: by the state, and by entries that only the log holds so far.
+
+An entry that replaces a member binds a node from the moment the node holds it. From then on the
+node has no connection to the replaced disk, so nothing of that disk's counts for anything: neither
+for the entry itself nor for what comes after. The new disk is welcome only where the entry is
+applied. So a majority of the *other* members holds the entry before the new disk acknowledges or
+votes, and those never count the old one again: no two quorums can form around one name.
+
+A node that is behind hears of it from its peers as well: what any of them has applied is settled.
+Else it could not follow a new disk that leads, from which alone it can learn of the entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from tq.internal.v1 import log_pb2
+from tq_cluster.raft.journal_door import LoggedEntry, LogJournal
+
+Members = Mapping[str, str]
+"""Node id to incarnation."""
+
+_FIRST_BYTE: Final = (log_pb2.Entry.MEMBERS_FIELD_NUMBER << 3 | 2).to_bytes(1, "big")
+
+
+def marked(entry: bytes, members: Members) -> bytes:
+    """Make an entry one that changes the members, which can be told by its first byte."""
+    change = log_pb2.MemberChange(incarnations=dict(sorted(members.items())))
+    head = log_pb2.Entry(members=change).SerializeToString(deterministic=True)
+    return head + entry
+
+
+def members_in(entry: bytes) -> Members | None:
+    """Who the members are from this entry on; None for all but a few entries."""
+    if not entry.startswith(_FIRST_BYTE):
+        return None
+    return dict(log_pb2.Entry.FromString(entry).members.incarnations)
+
+
+class Roster:
+    """One node's knowledge of the members' disks."""
+
+    def __init__(
+        self,
+        journal: LogJournal,
+        applied_index: Callable[[], int],
+        membership: Callable[[], tuple[str, Members] | None],
+    ) -> None:
+        """``membership``: the cluster's id, and who the members are, by the state."""
+        self._journal = journal
+        self._applied_index = applied_index
+        self._membership = membership
+        self._pending: list[tuple[int, int, Members]] = []
+        self._told: tuple[int, Members] = (0, {})
+        """Who the members are, by the state of the peer that had applied most, and how much."""
+        first = max(applied_index() + 1, journal.first_index + 1)
+        self.note(journal.entry(index) for index in range(first, journal.last_index + 1))
+
+    def note(self, entries: Iterable[LoggedEntry]) -> list[str]:
+        """Entries have come into the log; return the members whose disks they replace."""
+        replaced: list[str] = []
+        for entry, index, term in entries:
+            members = members_in(entry)
+            if members is not None:
+                known = self.members() or {}
+                replaced += [name for name in members if members[name] != known.get(name)]
+                self._pending.append((index, term, members))
+        return replaced
+
+    def told(self, index: int, members: Members) -> None:
+        """A peer of this cluster has applied the entry ``index``, and that is who they are."""
+        if members and index > self._told[0]:
+            self._told = (index, dict(members))
+
+    def members(self) -> Members | None:
+        """Who the members are, by the last change that this node knows of."""
+        pending = self._unsettled()
+        return pending[-1] if pending else self._settled()[1]
+
+    def applied(self) -> Members | None:
+        """Who the members are, by the state."""
+        return self._members()
+
+    def _members(self) -> Members | None:
+        membership = self._membership()
+        return None if membership is None else membership[1]
+
+    def applied_index(self) -> int:
+        """The last entry in the state."""
+        return self._applied_index()
+
+    def _settled(self) -> tuple[int, Members | None]:
+        """Who the members are, by what is known to be committed, and from which entry on."""
+        applied_index = self._applied_index()
+        return self._told if self._told[0] > applied_index else (applied_index, self._members())
+
+    def belongs(self, name: str, incarnation: str) -> bool | None:
+        """Whether that disk is the member's by what is settled and by all that the log holds.
+
+        None: the state does not say who the members are yet.
+        """
+        settled = self._settled()[1]
+        if settled is None:
+            return None
+        known = (settled, *self._unsettled())
+        return all(members.get(name) == incarnation for members in known)
+
+    def _unsettled(self) -> list[Members]:
+        """The changes that the log holds, and nobody is known to have applied."""
+        settled_index = self._settled()[0]
+        self._pending = [
+            each
+            for each in self._pending
+            if each[0] > settled_index and self._journal.term_at(each[0]) == each[1]
+        ]
+        return [members for _, _, members in self._pending]
