@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from tests.core.lone_queue import LoneQueue
 from tq.v1 import errors_pb2
 from tq_cluster.core import queries
 from tq_cluster.core.operations import FormCluster, Refused, ReplaceNode, Replied
 
-FORM = FormCluster(cluster_id="c-1", members={"n1": "one", "n2": "two"}, wall_ms=0)
+FORM = FormCluster(
+    cluster_id="c-1", members={"n1": "one", "n2": "two"}, cluster_version=2, wall_ms=0
+)
 REPLACE = ReplaceNode(node_id="n2", incarnation="three")
 
 
@@ -29,6 +33,17 @@ def test_a_disk_that_has_taken_its_place_is_not_put_there_again() -> None:
 
     assert not queue.changed_by(REPLACE)
     assert queue.decide(REPLACE).members is None
+
+
+def test_a_cluster_with_older_brokers_replaces_nobody() -> None:
+    """They would go on talking to the old disk."""
+    queue = LoneQueue()
+    queue.decide(dataclasses.replace(FORM, cluster_version=1))
+
+    outcome = queue.outcome(REPLACE)
+
+    assert isinstance(outcome, Refused)
+    assert outcome.reason == errors_pb2.ERROR_REASON_NOT_REPLACEABLE
 
 
 def test_who_is_no_member_cannot_be_replaced() -> None:

@@ -10,7 +10,8 @@ from collections import Counter
 from tests.simulation.cluster import LOAD_SLICE_S, Cluster, Load
 from tests.simulation.faults import WEIGHTS
 from tests.simulation.host import Host
-from tests.simulation.runs import LOAD, play, simulate
+from tests.simulation.play import play
+from tests.simulation.runs import LOAD, simulate
 from tests.simulation.story import History, Script, Story
 from tq_cluster.raft.door import Role
 from tq_cluster.raft.roster import Members, marked

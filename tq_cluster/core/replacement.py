@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tq.internal.v1 import state_pb2
-from tq.v1 import cluster_service_pb2
+from tq.v1 import cluster_service_pb2, errors_pb2
 from tq_cluster.core import tables
 from tq_cluster.core.batch import Space
-from tq_cluster.core.operations import Outcome, ReplaceNode, Replied
+from tq_cluster.core.operations import Outcome, Refused, ReplaceNode, Replied
 from tq_cluster.core.validation import invalid
+
+CLUSTER_VERSION_REPLACING: Final = 2
+"""A node of an older one would go on talking to the disk that was replaced."""
 
 
 def decide_replacement(space: Space, operation: ReplaceNode) -> Outcome:
@@ -18,6 +23,12 @@ def decide_replacement(space: Space, operation: ReplaceNode) -> Outcome:
     if not row.cluster_id or member is None:
         right = ", ".join(each.node_id for each in row.members) or "nobody yet"
         return invalid("node_id", f"is {operation.node_id[:64]!r}, no member; right is {right}")
+    if row.cluster_version < CLUSTER_VERSION_REPLACING:
+        return Refused(
+            reason=errors_pb2.ERROR_REASON_NOT_REPLACEABLE,
+            message=f"the cluster is at version {row.cluster_version}, and replaces members from "
+            f"version {CLUSTER_VERSION_REPLACING} on: it rises once all brokers run newer software",
+        )
     reply = cluster_service_pb2.ReplaceNodeResponse(
         node_id=member.node_id,
         replaced_incarnation=member.incarnation,
