@@ -27,6 +27,8 @@ QUEUE = "load"
 WORKERS = ("w1", "w2", "w3")
 SUBMIT_EVERY_S = 0.02
 READ_EVERY_S = 0.05
+PATIENCE_S = 60.0
+"""Longer than any fault and what it leaves behind."""
 NEWEST = 20
 UNDER_WAY = 100
 BACKOFF_S, BACKOFF_MAX_S = 0.05, 0.5
@@ -209,7 +211,9 @@ class Load:
 
     async def _submit_one(self, number: int) -> None:
         specs = [self._spec(f"{number}.{item}") for item in range(self._draw.choice((1, 1, 2)))]
-        self._ids += [task_id for task_id in await self.client.submit(specs) if task_id]
+        self._ids += [
+            task_id for task_id in await self.client.submit(specs, within_s=PATIENCE_S) if task_id
+        ]
 
     def _spec(self, salt: str) -> task_pb2.TaskSpec:
         """Most tasks are quick; some take longer than a lease, some fail or go back once."""

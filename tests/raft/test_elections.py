@@ -10,6 +10,7 @@ from tests.simulation.cluster import Cluster
 from tests.simulation.puppet import Stage, append, on_stage
 from tests.simulation.runs import simulate
 from tq.internal.v1 import peer_pb2
+from tq_cluster.errors import NotLeaderError
 from tq_cluster.raft import frames
 from tq_cluster.raft.door import Role
 
@@ -450,6 +451,21 @@ def test_leadership_handed_over_costs_no_timeout() -> None:
         assert cluster.loop.time() - began_s < 0.1
 
     simulate(scenario, seed="hand over")
+
+
+def test_a_leader_that_is_to_take_over_has_nothing_to_do_once_it_is_sure_that_it_leads() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.start()
+        leader = await cluster.await_leader()
+
+        assert await leader.replica.transfer_leadership(leader.name, 2.0) == leader.name
+
+        for follower in cluster.followers():
+            follower.pause()
+        with pytest.raises((TimeoutError, NotLeaderError)):
+            await leader.replica.transfer_leadership(leader.name, 0.3)
+
+    simulate(scenario, seed="to itself")
 
 
 def test_who_cannot_hand_over_goes_on_as_before() -> None:

@@ -127,8 +127,9 @@ class Log(Protocol):
     async def transfer_leadership(self, target_id: str | None, within_s: float) -> str:
         """Hand over to ``target_id``, or to the peer that has most; return the new leader's id.
 
-        Raises NotLeaderError here and now, TimeoutError when nobody took over in time (this node
-        then goes on as before).
+        One that leads already, and has this confirmed, has nothing to take over: a call that is
+        repeated finds it so. Raises NotLeaderError here and now, TimeoutError when nobody took over
+        in time (this node then goes on as before).
         """
 
     async def start(self) -> None:

@@ -254,6 +254,10 @@ class Replica:
     async def transfer_leadership(self, target_id: str | None, within_s: float) -> str:
         if not self._core.leads:
             raise NotLeaderError(self._engine.elections.leader_id)
+        if target_id == self._node_id:
+            async with asyncio.timeout(within_s):
+                await self.confirm()
+            return self._node_id
         if target_id is not None and target_id not in self._core.peer_ids:
             raise ValueError(f"{target_id} is not another member")
         self._handing_over = True
