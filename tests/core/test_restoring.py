@@ -94,6 +94,23 @@ def test_tokens_go_on_above_all_that_the_old_cluster_granted_after_the_backup(
     assert min(tokens) > granted.token
 
 
+@pytest.mark.parametrize("skew_ms", [0, 50_000])
+def test_a_restore_in_the_very_second_of_a_grant_grants_a_higher_token(skew_ms: int) -> None:
+    """Also by clocks that are behind those of the old cluster."""
+    old, new = LoneQueue(), LoneQueue()
+    for queue in (old, new):
+        form(queue, START_MS, "c-1")
+        queue.submitted(spec(), spec())
+        queue.claimed()
+    restored(new, made_at_ms=START_MS)
+
+    [granted] = old.claimed()
+    form(new, START_MS - skew_ms)
+    tokens = [task.token for task in new.claimed(2)]
+
+    assert min(tokens) > granted.token
+
+
 def test_an_uncertain_task_is_a_dead_letter_that_is_kept_and_can_be_redriven() -> None:
     queue = LoneQueue()
     form(queue, START_MS, "c-1")

@@ -142,7 +142,7 @@ async def test_members_of_different_origins_form_no_cluster(tmp_path: Path) -> N
         assert {name for name in messages if messages[name]} >= {"n3"}
 
 
-async def test_a_restored_member_whose_disk_is_lost_is_a_stranger_when_restored_again(
+async def test_a_disk_that_is_restored_once_more_is_not_taken_in(
     tmp_path: Path,
 ) -> None:
     file, _, _ = await backed_up(tmp_path)
@@ -158,9 +158,12 @@ async def test_a_restored_member_whose_disk_is_lost_is_a_stranger_when_restored_
         nodes.configs[victim].data_dir.rename(tmp_path / "lost")
         restore(file, nodes.configs[victim], SystemClock())
         await nodes.start(victim)
-        messages = await nodes.await_messages("it stays a stranger")
+        messages = await nodes.await_messages("only an empty disk can be taken in")
+        replaced = await admin(nodes, "replace-node", victim, "--yes")
 
-    assert victim in {name for name, message in messages.items() if "stranger" in message}
+    others = {name: message for name, message in messages.items() if name != victim}
+    assert all("only an empty disk" in message for message in others.values())
+    assert replaced.code == 1, replaced.stdout
 
 
 async def test_a_backup_holds_what_was_acknowledged_before_it_was_asked_for(

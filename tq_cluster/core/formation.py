@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tq.internal.v1 import state_pb2
 from tq_cluster.core import tables
 from tq_cluster.core.batch import Space, tokens_by
 from tq_cluster.core.operations import Done, FormCluster, Outcome, RaiseVersion
 from tq_cluster.core.validation import invalid
+
+CLOCKS_APART_MS: Final = 60_000
+"""How far ahead of the clocks that a backup is restored by that of whoever made it may have been.
+
+And of two grants within one second the later has to have the higher token, too.
+"""
 
 
 def decide_formation(space: Space, operation: FormCluster) -> Outcome:
@@ -55,5 +63,5 @@ def _begin_tokens(space: Space, operation: FormCluster) -> None:
     # That cluster's log time was what it was when the backup was made, ahead of the wall clocks
     # perhaps, and ran on at most a tenth faster than they.
     reached_ms = max(operation.wall_ms, space.now_ms + max(0, since_ms) * 11 // 10)
-    space.counters.token = max(space.counters.token, tokens_by(reached_ms))
+    space.counters.token = max(space.counters.token, tokens_by(reached_ms + CLOCKS_APART_MS))
     space.workspace.delete(tables.META, tables.RESTORED_KEY)

@@ -214,6 +214,12 @@ class Formation:
             )
         if hello.group_id != identity.group_id:
             return _refusal(f"{name} belongs to group {hello.group_id}, not {identity.group_id}")
+        if self.formed and hello.restored_from and not hello.cluster_id:
+            # Not even in a lost member's place: its log may be another's, under the same numbers.
+            return _refusal(
+                f"{name} begins with {hello.restored_from}, but cluster {identity.cluster_id} "
+                "exists: only an empty disk can be taken in"
+            )
         if hello.cluster_version < self._cluster_version():
             return _refusal(
                 f"{name} runs software of cluster version {hello.cluster_version}, the cluster is "
