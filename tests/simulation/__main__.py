@@ -3,6 +3,7 @@
 python -m tests.simulation run --seeds 10000 [--whole-stack] [--jobs 2] [--first SEED]
 python -m tests.simulation show SEED [--whole-stack] [--only STEPS] [--calls]
 python -m tests.simulation shorten SEED [--whole-stack]
+python -m tests.simulation mutants
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import logging
 import sys
 import traceback
 
-from tests.simulation import campaign
+from tests.raft.rules import RULES
+from tests.simulation import campaign, mutants
 from tests.simulation.story import Story
 
 
@@ -33,10 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
     shorten = commands.add_parser("shorten", help="find the fewest steps with which a seed fails")
     shorten.add_argument("seed", type=int)
     shorten.add_argument("--whole-stack", action="store_true")
+    commands.add_parser("mutants", help="plant bugs, and say which seeds catch them")
     chosen = parser.parse_args(arguments)
     logging.disable(logging.CRITICAL)
     if chosen.command == "run":
         return _run(chosen)
+    if chosen.command == "mutants":
+        return _mutants()
     story = Story(chosen.seed, chosen.whole_stack)
     if chosen.command == "show":
         return _show(story, chosen.only, calls=chosen.calls)
@@ -69,6 +74,28 @@ def _run(chosen: argparse.Namespace) -> int:
     if done.failures:
         _say(campaign.tell(done.failures[0][0]))
     return 1 if done.failures else 0
+
+
+def _mutants() -> int:
+    """Each bug, where it was caught, and after how many seeds."""
+    _say("| planted bug | caught by | after | what it showed |\n| --- | --- | --- | --- |")
+    missed = 0
+    for mutant in (*mutants.PLANTED, *mutants.RULES_OFF):
+        caught = mutant.first_caught()
+        if caught is not None:
+            kind = "whole-stack seeds" if mutant.whole_stack else "protocol seeds"
+            seeds, shown = caught
+            _say(f"| {mutant.name} | {kind} | {seeds} | {shown.splitlines()[0][:160]} |")
+            continue
+        rules = [rule for rule in RULES if f"{rule.name} off" in mutant.name]
+        for rule in rules:
+            shown = rule.scenario(with_rule=False)
+            missed += not shown
+            _say(f"| {mutant.name} | directed scenario {rule.test} | 1 | {shown or 'NOTHING'} |")
+        missed += not rules
+        if not rules:
+            _say(f"| {mutant.name} | NOTHING | {mutants.SEEDS_MAX} | |")
+    return 1 if missed else 0
 
 
 def _show(story: Story, only: str | None, *, calls: bool) -> int:

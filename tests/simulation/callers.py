@@ -18,6 +18,7 @@ from chaos.history.calls import Call, CancelCall, ReadCall, RedriveCall, SubmitC
 from chaos.history.record import LEDGER_LABEL, Ledger, ledger_label
 from chaos.stubs import reason_of, seconds
 from tests.simulation.calls import ModelledCalls
+from tests.simulation.checker import Violation
 from tests.simulation.host import Oscillator
 from tests.simulation.virtual_loop import HostLoop, VirtualLoop
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
@@ -155,6 +156,9 @@ class Client(Caller):
                 task_service_pb2.SubmitResponse,
                 within_s=SEND_S,
             )
+            refused = [result.error for result in reply.results if result.HasField("error")]
+            if refused:
+                raise Violation(f"{self.name}: {request_id} was refused: {refused[0].message}")
             ids = [result.task.task_id for result in reply.results]
             self.world.ledger.submitted(call, ids)
             return ids

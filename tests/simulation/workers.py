@@ -13,6 +13,7 @@ from grpc import aio
 from chaos.history.calls import ClaimCall, Ending, HeartbeatStatus, ReportCall
 from chaos.stubs import seconds
 from tests.simulation.callers import SEND_S, Caller, World
+from tests.simulation.checker import Violation
 from tq.v1 import task_pb2, worker_service_pb2
 
 QUEUES = ("red", "blue")
@@ -79,10 +80,19 @@ class Worker(Caller):
         while True:
             for held in await self._claim(TASKS_MAX - len(self._held)):
                 if self.now_s < held.deadline_s:
+                    self._check_token(held)
                     self._held[held.task.token] = held
                     self.spawn(self._work(held))
             while len(self._held) >= TASKS_MAX:  # noqa: ASYNC110 - time costs nothing here
                 await asyncio.sleep(0.01)
+
+    def _check_token(self, held: Held) -> None:
+        other = self._held.get(held.task.token)
+        if other is not None:
+            raise Violation(
+                f"{self.name} was given token {held.task.token} for {held.task.spec.task_id}, and"
+                f" for {other.task.spec.task_id}"
+            )
 
     async def _claim(self, most: int) -> list[Held]:
         request_id = self.next_request_id()
@@ -160,7 +170,7 @@ class Worker(Caller):
             if self._must_stop(held) and not self._careless:
                 break
             await asyncio.sleep(min(0.05, max(left_s, 0.001)))
-        del self._held[held.task.token]
+        self._held.pop(held.task.token, None)
         if self._is_forgotten(held) or (self._must_stop(held) and not self._careless):
             return
         await self._report(held.task, self._ending(held.task, plan))

@@ -1,0 +1,176 @@
+"""Planted bugs: seeds are trusted because they catch these. No node that ships can have them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+from tests.raft.modelled_disk import ModelledDisk
+from tests.simulation.broker import Broker
+from tests.simulation.runs import protocol_history
+from tests.simulation.stack import whole_stack_history
+from tests.simulation.story import History, Story
+from tq.internal.v1 import state_pb2
+from tq.v1 import worker_service_pb2
+from tq_cluster.core import queries, reports, requests, states
+from tq_cluster.core.batch import Space
+from tq_cluster.core.decide import decide
+from tq_cluster.core.operations import Claim, Replied
+from tq_cluster.core.types import TaskNumber
+from tq_cluster.raft.door import Role
+from tq_cluster.raft.settings import RaftSettings, Rules
+from tq_cluster.raft.snapshots import SnapshotReceiving
+from tq_cluster.service.call import Call
+
+SEEDS_MAX = 200
+
+Plant = Callable[[], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A bug, and which seeds are to catch it."""
+
+    name: str
+    plant: Plant = nullcontext
+    rules: Rules = field(default_factory=Rules)
+    whole_stack: bool = False
+
+    def history(self, seed: int) -> History:
+        """What becomes of a seed with the bug in every node."""
+        settings = RaftSettings(rules=self.rules)
+        with self.plant():
+            if self.whole_stack:
+                return whole_stack_history(Story(seed, whole_stack=True), settings=settings)
+            return protocol_history(Story(seed), settings=settings)
+
+    def first_caught(self, seeds: int = SEEDS_MAX) -> tuple[int, str] | None:
+        """How many seeds it took, and what the last of them showed; None: not caught."""
+        for seed in range(seeds):
+            failure = self.history(seed).failure
+            if failure:
+                return seed + 1, failure
+        return None
+
+
+def _no_fsync() -> AbstractContextManager[object]:
+    """The disk says that it is done, and has done nothing."""
+
+    def sync(disk: ModelledDisk, name: str) -> None:
+        del disk, name
+
+    return mock.patch.object(ModelledDisk, "sync", sync)
+
+
+def _no_token_check() -> AbstractContextManager[object]:
+    """Any report counts as long as the task is running."""
+    recognise, record = reports._recognise, reports._record
+
+    def take(
+        space: Space,
+        report: worker_service_pb2.TaskReport,
+        number: TaskNumber,
+        row: state_pb2.TaskRow,
+        result: worker_service_pb2.ReportResult,
+    ) -> None:
+        chosen = record if row.state == states.RUNNING else recognise
+        chosen(space, report, number, row, result)
+
+    return mock.patch.object(reports, "_recognise", take)
+
+
+@contextmanager
+def _expiry_by_the_wall_clock() -> Iterator[None]:
+    """Deadlines are on a clock that can be set."""
+    attach = Broker._attach
+
+    def attach_and_plant(broker: Broker, draw: random.Random) -> None:
+        attach(broker, draw)
+        leases: Any = broker.leader._leases
+        leases._now_s = lambda: broker.clock.wall_ms() / 1000
+        # Else it would take the step of the clock for a stall, and wait.
+        leases.note_pass = lambda _interval_s: None
+
+    with mock.patch.object(Broker, "_attach", attach_and_plant):
+        yield
+
+
+@contextmanager
+def _a_follower_that_claims() -> Iterator[None]:
+    """A node that does not lead hands tasks out by itself, from the state that it has."""
+    attach = Broker._attach
+
+    def attach_and_plant(broker: Broker, draw: random.Random) -> None:
+        attach(broker, draw)
+        path = "/tq.v1.WorkerService/Claim"
+        resolve = broker._router._resolve
+
+        async def claim_here(method: Any, raw: bytes, call: Call) -> bytes:  # noqa: ANN401
+            follows = broker.replica.status().role is Role.FOLLOWER
+            if follows and method is broker._methods[path] and broker._membership() is not None:
+                request = worker_service_pb2.ClaimRequest.FromString(raw)
+                now_ms = queries.log_time(broker.store.view())
+                with broker.store.workspace() as workspace:
+                    made = decide([Claim(request=request)], now_ms, workspace, draw)
+                outcome = made.outcomes[0]
+                if isinstance(outcome, Replied) and outcome.reply.ByteSize():
+                    return outcome.reply.SerializeToString()
+                await asyncio.sleep(0)
+            return await resolve(method, raw, call)
+
+        broker._router._resolve = claim_here  # type: ignore[method-assign]
+
+    with mock.patch.object(Broker, "_attach", attach_and_plant):
+        yield
+
+
+def _a_forgotten_request_id() -> AbstractContextManager[object]:
+    """A call that is repeated is decided again."""
+    return mock.patch.object(requests, "remember", return_value=None)
+
+
+@contextmanager
+def _a_snapshot_without_its_index() -> Iterator[None]:
+    """A node that was sent a state goes on from where its own had ended."""
+    installed = SnapshotReceiving._installed
+
+    def forget_index(receiving: SnapshotReceiving, *told: Any) -> None:  # noqa: ANN401
+        before = receiving._core.applied_index
+        installed(receiving, *told)
+        receiving._core.applied_index = before
+
+    with mock.patch.object(SnapshotReceiving, "_installed", forget_index):
+        yield
+
+
+PLANTED = (
+    Mutant("no fsync", _no_fsync),
+    Mutant("no token check", _no_token_check, whole_stack=True),
+    Mutant("expiry by the local clock", _expiry_by_the_wall_clock, whole_stack=True),
+    Mutant("a follower that claims", _a_follower_that_claims, whole_stack=True),
+    Mutant(
+        "truncation on overlap, and what overlaps (R2 and R3 off)",
+        rules=Rules(keep_what_matches=False, monotonic_next_index=False),
+    ),
+    Mutant("a forgotten request id", _a_forgotten_request_id, whole_stack=True),
+    Mutant("a snapshot without its index", _a_snapshot_without_its_index),
+)
+"""The classics; one more, acks counted across terms, is R1 below."""
+
+RULES_OFF = (
+    Mutant("R1 off: acks counted across terms", rules=Rules(terms_in_answers=False)),
+    Mutant("R2 off", rules=Rules(keep_what_matches=False)),
+    Mutant("R3 off", rules=Rules(monotonic_next_index=False)),
+    Mutant("R4 off", rules=Rules(answer_after_fsync=False)),
+    Mutant("R5 off", rules=Rules(chunks_commit_nothing=False)),
+    Mutant("R6 off", rules=Rules(verified_snapshots=False)),
+    Mutant("R8 off", rules=Rules(pre_vote=False)),
+    Mutant("R11 off", rules=Rules(skip_whole_terms=False)),
+    Mutant("R13 off", rules=Rules(confirm_by_rounds=False)),
+)
+"""Those that no seed catches are shown by the directed scenarios of tests/raft/rules.py."""
