@@ -112,6 +112,24 @@ def test_the_state_goes_on_changing_while_it_is_copied(
     installed.close()
 
 
+def test_decisions_do_not_wait_for_a_copy(store: Store, states: StateDirectory) -> None:
+    """Each ends a transaction that did not commit, for which LMDB may wait for other threads."""
+    filled(store, 400)
+    with ThreadPoolExecutor(1) as thread:
+        making = thread.submit(make_snapshot, store, states.snapshots, bytes_per_s=2**18)
+        while not any(path.stat().st_size for path in states.snapshots.iterdir()):
+            assert not making.done()
+        for _ in range(10):
+            with store.workspace():
+                pass
+        copied_meanwhile = making.done()
+        store.closing.set()
+        with pytest.raises(SnapshotError):
+            making.result()
+
+    assert not copied_meanwhile
+
+
 @pytest.mark.parametrize("end", ["close", "move"])
 def test_closing_the_state_ends_a_copy_of_it(
     states: StateDirectory, tmp_path: Path, end: str

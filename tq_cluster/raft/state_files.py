@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,7 +34,7 @@ class StateFiles:
 
         def report(done: asyncio.Future[storage.SnapshotFile]) -> None:
             error = done.exception()
-            made(_OpenFile(done.result()) if error is None else _translated(error))
+            made(_OpenFile(done.result(), self._loop) if error is None else _translated(error))
 
         job.add_done_callback(report)
 
@@ -43,7 +44,7 @@ class StateFiles:
         if room.f_bavail * room.f_frsize < size_bytes + _ROOM_SPARED_BYTES:
             raise SnapshotError(f"no room for {size_bytes >> 20} MiB in {folder}")
         path = folder / f"incoming-{applied.index}-{applied.term}-{crc:08x}"
-        return _PartialFile(storage.SnapshotFile(path, applied, size_bytes, crc))
+        return _PartialFile(storage.SnapshotFile(path, applied, size_bytes, crc), self._loop)
 
     def install(self, incoming: Incoming, installed: Callable[[Exception | None], None]) -> None:
         assert isinstance(incoming, _PartialFile)
@@ -66,13 +67,15 @@ class StateFiles:
 
     def journal_agrees(self) -> None:
         self._directory.clear_mark()
-        self._directory.sweep()
+        # Freeing a large file takes a file system long: what fails, the next start sweeps away.
+        self._removing = self._loop.run_in_executor(None, _remove, self._directory.others())
 
 
 class _OpenFile:
     """A snapshot on its way out."""
 
-    def __init__(self, file: storage.SnapshotFile) -> None:
+    def __init__(self, file: storage.SnapshotFile, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self.applied = file.applied
         self.size_bytes = file.size_bytes
         self.crc = file.crc
@@ -84,13 +87,14 @@ class _OpenFile:
         return os.pread(self._file.fileno(), size, offset)
 
     def discard(self) -> None:
-        self._file.close()
+        self._closing = self._loop.run_in_executor(None, self._file.close)
 
 
 class _PartialFile:
     """A snapshot on its way in."""
 
-    def __init__(self, file: storage.SnapshotFile) -> None:
+    def __init__(self, file: storage.SnapshotFile, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._target = file
         self._file: BinaryIO = file.path.open("wb")
 
@@ -102,8 +106,14 @@ class _PartialFile:
         return self._target
 
     def discard(self) -> None:
-        self._file.close()
+        # Unlinked while it is open: what takes long is closing it then.
         self._target.path.unlink(missing_ok=True)
+        self._closing = self._loop.run_in_executor(None, self._file.close)
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _translated(error: BaseException) -> Exception:

@@ -116,11 +116,14 @@ class StateDirectory:
         if self._current.installed is not None:
             self._point(self._current.path.name, None)
 
+    def others(self) -> list[Path]:
+        """Name the states that do not count."""
+        return [path for path in self._states() if path != self._current.path]
+
     def sweep(self) -> None:
         """Remove every other state, and snapshots that nobody will finish."""
-        for path in self._states():
-            if path != self._current.path:
-                shutil.rmtree(path)
+        for path in self.others():
+            shutil.rmtree(path)
         make_folder(self.snapshots)
         for path in self.snapshots.iterdir():
             path.unlink()

@@ -23,6 +23,7 @@ from tq_cluster.core.queries import cluster_version
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import DamagedStateError, DiskError, FatalError, StartError
 from tq_cluster.storage.apply import read_entry
+from tq_cluster.storage.copying import copy_committed
 from tq_cluster.storage.environment import (
     EMPTY,
     open_environment,
@@ -235,7 +236,7 @@ class Store:
         return self._copying.locked()
 
     def copy_to(self, file: int) -> None:
-        """Write the state of the last commit to a file descriptor, in another thread.
+        """Write the state of the last commit to a file descriptor; for another thread.
 
         OSError when that fails. ``closing`` is set when the store is about to be closed: whoever
         reads at the other end must then close it.
@@ -244,9 +245,12 @@ class Store:
             if self.closing.is_set():
                 raise OSError(f"the state in {self.path} is being closed")
             try:
-                self._env.copyfd(file, compact=True)
-            except lmdb.Error as error:
+                copy_committed(self.path, file)
+            except OSError as error:
                 raise OSError(f"the state in {self.path} cannot be copied: {error}") from error
+            finally:
+                # A reader that was killed would hold its pages for ever.
+                self._env.reader_check()
 
     def move_to(self, path: Path) -> None:
         """Go on with the state in ``path`` in place of this one, of which nothing more is kept.
