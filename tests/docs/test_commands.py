@@ -57,6 +57,7 @@ TO_THEIR_END = {
     "make api-docs": "make -n api-docs",
     "make demo": "make -n demo",
     "make bench": "make -n bench",
+    "make chaos": "make -n chaos",
     "make test ARGS='-m \"not cluster\"'": "make -n test ARGS='-m \"not cluster\"'",
     "python -m chaos": "python -m chaos --help",
     "python -m chaos list": "python -m chaos list",
