@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from grpc import aio
+
 from chaos.cluster import Cluster
 from chaos.history.calls import Answer, Ending, ReadCall, SubmitCall
 from chaos.history.model import TERMINAL
@@ -120,7 +122,10 @@ class Load:
         await _cancel([self._submitting])
 
         async def finished() -> bool | None:
-            tasks = await self._list()
+            try:
+                tasks = await self._list()
+            except aio.AioRpcError:
+                return None  # asked again; a broker that ended is told by its own log
             return all(task.state in TERMINAL for task in tasks) or None
 
         await self._await("every task to finish", finished, within_s)

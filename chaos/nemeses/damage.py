@@ -14,14 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chaos.arena import Arena
-from chaos.cluster import NodeStatus
+from chaos.cluster import FactMissingError, NodeStatus
 from chaos.nemeses.starve import broker
 from chaos.nemesis import Deed, Nemesis, Transport
+from chaos.verify import differences
 
 STATE, JOURNAL = "state-*/data.mdb", "journal/*"
 SETTLE_S = 20.0
 POLL_S = 0.1
 FLIPS = 16
+ROUNDS_MAX = 3
 
 
 class Damage(Nemesis):
@@ -34,8 +36,10 @@ class Damage(Nemesis):
         self._folder = Path()
         self._hurt: str | None = None
         self._stayed_away = ""
+        self._had_index = 0
+        """The last entry of its log when it was copied, at least."""
         self._took_part = False
-        """Whether it followed a leader before it stayed away: then the copy is an old image."""
+        """Whether it has taken more entries since: then the copy is an old image."""
 
     async def prepare(self, folder: Path, node_ids: Sequence[str]) -> None:
         del node_ids
@@ -51,6 +55,8 @@ class Damage(Nemesis):
         self._hurt = draw.choice(others)
         self._took_part = False
         await arena.cluster.crash(self._hurt)
+        # The leader's log is at least as long as what the dead one had.
+        self._had_index = (await arena.cluster.await_leader(self.within_s)).last_index
         data_dir = broker(arena, self._hurt).data_dir
         await self._copy(data_dir, self._folder)
         what = await self.harm(data_dir, draw)
@@ -71,7 +77,7 @@ class Damage(Nemesis):
             status = await arena.cluster.node_status(node_id)
             leader = await arena.cluster.await_leader(within_s=self.within_s)
             if isinstance(status, NodeStatus):
-                self._took_part = self._took_part or status.role == NodeStatus.ROLE_FOLLOWER
+                self._took_part = self._took_part or status.last_index > self._had_index
                 if status.role == NodeStatus.ROLE_STRANGER:
                     self._stayed_away = "stays a stranger"
                     return self._stayed_away
@@ -93,7 +99,29 @@ class Damage(Nemesis):
             if not self._took_part:
                 await self._copy(self._folder, broker(arena, hurt).data_dir)
             await arena.cluster.revive(hurt)
+        await self._find_the_rest(arena)
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    async def _find_the_rest(self, arena: Arena) -> None:
+        """Have every row read, so that damage which nobody has met yet is met, and mended, now.
+
+        A node that finds some ends; started again it sets its state aside and fills a new one.
+        """
+        cluster = arena.cluster
+        for _ in range(ROUNDS_MAX):
+            await cluster.await_leader(self.within_s)
+            try:
+                for difference in await differences(cluster, self.within_s):
+                    arena.accuse("I7", difference)
+            except FactMissingError:
+                ended = [name for name, node in cluster.nodes.items() if node.exited() is not None]
+                if not ended:
+                    raise
+                await cluster.crash(*ended)
+                await cluster.revive(*ended)
+                await cluster.await_caught_up(cluster.nodes, self.within_s)
+            else:
+                return
 
     async def _copy(self, source: Path, target: Path) -> None:
         await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
@@ -196,7 +224,8 @@ class OldImage(Damage):
         await arena.load.await_acknowledgement(self.within_s)
         await arena.cluster.await_caught_up([hurt], self.within_s)
         await arena.cluster.crash(hurt)
-        self._hurt = hurt
+        self._hurt, self._took_part = hurt, False
+        self._had_index = (await arena.cluster.await_leader(self.within_s)).last_index
         await self._copy(data_dir, self._folder)
         await self._copy(older, data_dir)
         await asyncio.to_thread(shutil.rmtree, older)
