@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 from tests.simulation.cluster import Cluster
-from tests.simulation.host import USUAL_FSYNC_S, Host
+from tests.simulation.hardware import USUAL_FSYNC_S
+from tests.simulation.host import Host
 from tests.simulation.play import play
 from tests.simulation.runs import simulate
 from tests.simulation.story import Script, Story

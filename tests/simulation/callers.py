@@ -19,7 +19,7 @@ from chaos.history.record import LEDGER_LABEL, Ledger, ledger_label
 from chaos.stubs import reason_of, seconds
 from tests.simulation.calls import ModelledCalls
 from tests.simulation.checker import Violation
-from tests.simulation.host import Oscillator
+from tests.simulation.hardware import Oscillator
 from tests.simulation.virtual_loop import HostLoop, VirtualLoop
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
 

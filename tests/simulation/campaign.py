@@ -6,6 +6,7 @@ import concurrent.futures
 import logging
 import multiprocessing
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -73,7 +74,7 @@ def run(
     jobs = jobs or os.cpu_count() or 1
     # Forked from a process of many threads, a child may hang.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(jobs, context, initializer=_quiet) as pool:
+    with concurrent.futures.ProcessPoolExecutor(jobs, context, initializer=_begin_worker) as pool:
         pending = {
             pool.submit(_outcomes, stories[start : start + SEEDS_A_JOB])
             for start in range(0, seeds, SEEDS_A_JOB)
@@ -93,8 +94,17 @@ def run(
     return campaign
 
 
-def _quiet() -> None:
+def _begin_worker() -> None:
     logging.disable(logging.CRITICAL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Whoever is killed in the middle of a campaign leaves nobody waiting for more seeds."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _outcomes(stories: Sequence[Story]) -> list[tuple[Story, dict[str, int], str]]:

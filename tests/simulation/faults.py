@@ -7,7 +7,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from tests.simulation.host import USUAL_FSYNC_S, Machine
+from tests.simulation.hardware import USUAL_FSYNC_S
+from tests.simulation.host import Machine
 from tests.simulation.network import ModelledNetwork
 from tests.simulation.virtual_loop import VirtualLoop
 from tq_cluster.errors import NotLeaderError
