@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import claims, machine, memory, outage, report, snapshot, submit, work
+from benchmarks import claims, handover, machine, memory, outage, report, snapshot, submit, work
 from benchmarks.figures import Figure
 
 Benchmark = Callable[[Path | None], Awaitable[list[Figure]]]
@@ -26,6 +26,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "claims": claims.by_depth,
     "outage": outage.after_sigkill,
     "silence": outage.after_sigstop,
+    "handover": handover.by_command,
     "snapshot": snapshot.rejoin,
 }
 

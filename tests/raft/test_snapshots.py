@@ -9,6 +9,7 @@ import pytest
 from tests.simulation.cluster import Cluster
 from tests.simulation.host import Host
 from tests.simulation.runs import simulate
+from tests.simulation.state import StateDisk
 from tq_cluster.raft.settings import RaftSettings
 
 SLOW = RaftSettings(snapshot_chunk_bytes=100, compact_every_s=0.05)
@@ -89,6 +90,41 @@ def test_a_journal_at_its_limit_is_cut_whoever_needs_it() -> None:
         snapshot_chunk_bytes=100, compact_every_s=0.05, kept_journal_bytes=limit
     )
     simulate(scenario, seed="at the limit", settings=settings)
+
+
+def test_leadership_is_not_handed_to_a_node_that_waits_for_a_snapshot() -> None:
+    """It holds every entry, and could apply none."""
+
+    async def scenario(cluster: Cluster) -> None:
+        hurt = await _miss_the_beginning(cluster)
+        leader = await cluster.await_leader()
+        await hurt.start()
+        await cluster.settle()
+        await cluster.until("it has cut its journal", lambda: hurt.journal.first_index > 20)
+        leader.states.make = _never  # type: ignore[method-assign]
+        hurt.kill()
+        hurt.state_disk = StateDisk()
+        await hurt.start()
+        await cluster.until(
+            "it says so", lambda: "waits for a peer's snapshot" in hurt.replica.status().message
+        )
+
+        def held() -> int:
+            return leader.replica.status().peers[hurt.name].match_index
+
+        await cluster.until("it has all entries", lambda: held() == leader.journal.last_index)
+
+        with pytest.raises(TimeoutError):
+            await leader.replica.transfer_leadership(hurt.name, 2.0)
+        heir = await leader.replica.transfer_leadership(None, 5.0)
+
+        assert heir not in {hurt.name, leader.name}
+
+    simulate(scenario, seed="unfit", checked=False)
+
+
+def _never(made: object) -> None:
+    """Make no snapshot."""
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -165,7 +165,7 @@ class Engine:
             installed=self._on_installed,
             guarded=self.guarded,
         )
-        self._leading = Leading(
+        self.leading = Leading(
             core=core,
             journal=journal,
             peers=self.peers,
@@ -232,7 +232,7 @@ class Engine:
         self._journal.add(entry, index, term)
         self._note_members([(entry, index, term)])
         self._journal.request_sync()
-        self._leading.broadcast(heartbeat=False)
+        self.leading.broadcast(heartbeat=False)
 
     def _note_members(self, entries: Sequence[LoggedEntry]) -> None:
         """Entries came into the log: what one says of the members binds this node from here on."""
@@ -241,7 +241,7 @@ class Engine:
             return
         for peer_id in replaced:
             if peer_id in self.core.peer_ids:
-                self._leading.start_over(peer_id)
+                self.leading.start_over(peer_id)
         self._part_with_replaced()
 
     def _part_with_replaced(self) -> None:
@@ -259,7 +259,7 @@ class Engine:
         self._round_scheduled = False
         # One under way is waited for: its end begins the next.
         if self.core.leads and self.rounds.wanted and not self.rounds.under_way:
-            self._leading.probe_all()
+            self.leading.probe_all()
             self.settle()
 
     # ------------------------------------------------------------------ CoreHooks
@@ -279,7 +279,7 @@ class Engine:
                 raise FatalError(f"PySyncObj wants to send {other}")
 
     def on_core_replicate(self) -> None:
-        self._leading.broadcast(heartbeat=True)
+        self.leading.broadcast(heartbeat=True)
 
     def on_core_apply(self) -> None:
         self._applier.apply_slice()
@@ -312,7 +312,7 @@ class Engine:
         self.core.set_connected(peer_id, connected=False)
         self._output.forget(peer_id)
         self.formation.on_peer_down(peer_id)
-        self._leading.peer_down(peer_id)
+        self.leading.peer_down(peer_id)
         self._sending.peer_down(peer_id)
         self._receiving.peer_down(peer_id)
         self.elections.peer_down(peer_id)
@@ -322,7 +322,7 @@ class Engine:
         self.elections.part_arrived(peer_id)
 
     def on_peer_room(self, peer_id: str) -> None:
-        self._leading.send_missing(peer_id)
+        self.leading.send_missing(peer_id)
 
     def on_peer_message(self, peer_id: str, message: peer_pb2.PeerMessage) -> None:
         if not self._running:
@@ -342,14 +342,14 @@ class Engine:
             case "append_reply":
                 self.peers.note_wall_ms(peer_id, message.append_reply.wall_ms)
                 self.peers.note_disk_low(peer_id, message.append_reply.disk_low)
-                self._leading.on_append_reply(peer_id, message.append_reply)
+                self.leading.on_append_reply(peer_id, message.append_reply)
                 self._commit_soon()
             case "probe":
                 self._following.on_probe(peer_id, message.probe)
             case "echo":
                 self.peers.note_wall_ms(peer_id, message.echo.wall_ms)
                 self.peers.note_disk_low(peer_id, message.echo.disk_low)
-                self._leading.on_echo(peer_id, message.echo.term, message.echo.round)
+                self.leading.on_echo(peer_id, message.echo.term, message.echo.round)
             case "pre_vote_request":
                 self.elections.on_pre_vote_request(peer_id, message.pre_vote_request)
             case "pre_vote_reply":
@@ -371,7 +371,7 @@ class Engine:
                 self.peers.note_wall_ms(peer_id, message.snapshot_reply.wall_ms)
                 reached = self._sending.on_reply(peer_id, message.snapshot_reply)
                 if reached is not None:
-                    self._leading.snapshot_installed(peer_id, reached)
+                    self.leading.snapshot_installed(peer_id, reached)
                 self._commit_soon()
             case "range_hash":
                 for listener in self.hash_listeners:
@@ -402,7 +402,7 @@ class Engine:
     def _on_synced(self) -> None:
         self._output.release()
         if self.core.leads:
-            self._leading.on_synced()
+            self.leading.on_synced()
             self._commit_soon()
         self.settle()
 
@@ -475,7 +475,7 @@ class Engine:
     def _end_reign(self) -> None:
         self._reign = None
         self.rounds.end_reign(self.elections.leader_id)
-        self._leading.end_reign()
+        self.leading.end_reign()
         self._sending.end_reign()
         self._reign_ended()
 

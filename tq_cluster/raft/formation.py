@@ -174,7 +174,8 @@ class Formation:
             parts.insert(
                 0,
                 f"{self._identity.node_id} is not a member of its peers' cluster (its disk is "
-                "empty or another's): it neither votes nor acknowledges",
+                "empty or another's): it neither votes nor acknowledges until it is put in the "
+                f"place of the one that was, with tq-admin replace-node {self._identity.node_id}",
             )
         elif not self.formed and missing:
             parts.insert(0, f"waits to form a cluster: no answer from {', '.join(missing)}")

@@ -233,6 +233,10 @@ class Leading:
         self._floor.pop(peer_id, None)
         self._needs_state.discard(peer_id)
 
+    def waits_for_state(self, peer_id: str) -> bool:
+        """Whether the peer can apply nothing yet, and so could not lead."""
+        return peer_id in self._needs_state
+
     def start_over(self, peer_id: str) -> None:
         """Another disk takes the peer's place: what the old one acknowledged is not on it."""
         self._acked.pop(peer_id, None)

@@ -288,4 +288,5 @@ class Replica:
 
     def _best_successor(self) -> str:
         peers = [name for name in self._core.peer_ids if self._engine.peers.connected(name)]
-        return max(peers, key=self._core.match_index)
+        able = [name for name in peers if not self._engine.leading.waits_for_state(name)]
+        return max(able or peers, key=self._core.match_index)
