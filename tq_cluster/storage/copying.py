@@ -25,7 +25,8 @@ environment.copyfd(1, compact=True)
 def copy_committed(path: Path, file: int) -> None:
     """Write what was last committed to the state in ``path``, without what is free in its file.
 
-    The process that does it leaves the cores to whoever wants them. Returns when all of it is written; OSError when that fails, or nobody reads at the other end.
+    The process that does it leaves the cores to whoever wants them. Returns when all of it is
+    written; OSError when that fails, or nobody reads at the other end.
     """
     copier = subprocess.run(  # noqa: S603 - the program is the text above, the path our own
         [sys.executable, "-I", "-c", _COPY, str(path), str(MAP_BYTES)],
