@@ -10,12 +10,12 @@ SCENARIOS = (
         name="failpoints",
         summary="a node dies around each step of a write, of an election, of a compaction",
         nemeses=(Failpoint,),
-        duration_s=15,
+        duration_s=8,
     ),
     Scenario(
         name="snapshot-failpoints",
         summary="a lagging follower or its leader dies while a snapshot is on its way",
         nemeses=(SnapshotFailpoint,),
-        duration_s=20,
+        duration_s=8,
     ),
 )
