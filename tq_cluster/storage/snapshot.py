@@ -16,6 +16,7 @@ from typing import Final
 
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import StartError, TqError
+from tq_cluster.storage.copying import check_rows
 from tq_cluster.storage.directory import StateDirectory
 from tq_cluster.storage.environment import DATA_FILE, check_state
 from tq_cluster.storage.files import sync_file, sync_folder
@@ -64,7 +65,8 @@ def make_snapshot(
         with partial.open("wb") as file:
             crc = _copy(store, file.fileno(), bytes_per_s)
             size = file.tell()
-        applied = check_state(partial, rows=True)
+        check_rows(partial)
+        applied = check_state(partial, rows=False)
         path = folder / f"{name}-{applied.index}-{applied.term}-{crc:08x}"
         partial.replace(path)
     except OSError as error:
