@@ -74,7 +74,7 @@ class Facts:
         self.claim_began_s: dict[str, float] = {}
         """By request id: when it was first sent."""
         self.unanswered_claims: dict[str, list[float]] = defaultdict(list)
-        """By worker: when claims were sent whose answers nobody saw."""
+        """By worker: when claims were sent that may have been granted what nobody was told."""
         self.sweeps: list[PurgeCall | RedriveCall | DeleteCall] = []
         """What was done to whole queues."""
         self.pauses: list[PauseCall] = []
@@ -84,7 +84,9 @@ class Facts:
                     self._submit(call)
                 case ClaimCall():
                     self.claim_began_s.setdefault(call.request_id, call.began_s)
-                    if call.answer is Answer.UNKNOWN:
+                    # A broker that passes a claim on repeats it where need be, and then tells only
+                    # that the first grant is lost again.
+                    if call.answer is Answer.UNKNOWN or call.lost_task_ids:
                         self.unanswered_claims[call.actor].append(call.began_s)
                     for grant in call.grants:
                         self.task(grant.task_id).lease(grant.token).granted.append((call, grant))

@@ -213,6 +213,14 @@ def a_grant_that_nobody_saw_and_the_leader_took_back() -> Story:
     return story
 
 
+def a_claim_passed_on_twice_that_was_told_only_what_it_lost() -> Story:
+    story = begun()
+    story.claim_of_what_is_lost((1, 3), "w1")
+    story.claim((2, 4), "w1", 8)
+    story.read((5, 6), RUNNING, {7: RELEASED, 8: HELD})
+    return story
+
+
 def a_redrive_of_the_queue_that_met_the_task_only_just() -> Story:
     story = begun()
     story.redrive((0.5, 6), 1, queue="q")
@@ -226,6 +234,7 @@ RIGHT = [
     a_redrive_of_the_queue_that_met_the_task_only_just,
     a_report_that_a_broker_passed_on_twice,
     a_grant_that_nobody_saw_and_the_leader_took_back,
+    a_claim_passed_on_twice_that_was_told_only_what_it_lost,
     an_unanswered_completion_that_shows_only_much_later,
     an_unanswered_completion_that_never_arrived,
     a_repeated_completion_that_was_recorded_the_first_time,

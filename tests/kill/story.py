@@ -56,6 +56,13 @@ class Story:
             )
             self.ledger.claimed(call, worker_service_pb2.ClaimResponse(tasks=[granted]))
 
+    def claim_of_what_is_lost(self, at: Span, worker: str, *, task: str = "t") -> None:
+        """Be told that this claim was granted the task, and that the lease is over already."""
+        self._now_s = at[0]
+        call = self.ledger.claim(worker, f"lost-{worker}")
+        if self._answered(at):
+            self.ledger.claimed(call, worker_service_pb2.ClaimResponse(lost_task_ids=[task]))
+
     def heartbeat(
         self,
         at: Span,
