@@ -40,7 +40,7 @@ async def measure(
 
     Each of three writers sends a write every 20 ms, whatever became of those before. An outage is
     from the fault to the first acknowledgement of a write that was sent after it. A partition is
-    made by a tool that takes a moment: there the time counts from the tool's start.
+    made by a tool that takes a moment: there the time counts from when it is complete.
     """
     cluster: ProcessCluster
     if fault is Silence.PARTITION:
@@ -62,6 +62,8 @@ async def measure(
             leader = (await cluster.await_leader(WITHIN_S)).node_id
             at_s = ledger.now_s()
             mend = await _break(cluster, fault, leader)
+            if fault is Silence.PARTITION:
+                at_s = ledger.now_s()
             await _acknowledged(cluster, ledger, at_s)
             measured = outage(ledger, at_s)
             assert measured is not None
