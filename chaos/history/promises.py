@@ -196,6 +196,13 @@ def recorded_as_told(task: TaskFacts) -> Iterator[Violation]:
                 )
 
 
+def _end_told(call: ReportCall) -> task_pb2.Attempt.End.ValueType:
+    """How the attempt ended, as its worker was told: a repeated report may have met a cancel."""
+    if call.state == task_pb2.TASK_STATE_CANCELLED:
+        return task_pb2.Attempt.END_CANCELLED
+    return _END_OF[call.ending]
+
+
 def _as_told(
     task: TaskFacts,
     call: ReportCall,
@@ -207,7 +214,7 @@ def _as_told(
     if attempt is None:
         if len(read.task.attempts) < ATTEMPTS_KEPT:
             yield _violation("I5", task, f"{told}and its history has no such attempt")
-    elif attempt.end != _END_OF[call.ending]:
+    elif attempt.end != _end_told(call):
         end = task_pb2.Attempt.End.Name(attempt.end)
         yield _violation("I5", task, f"{told}and its history says {end}")
     if call.ending is Ending.COMPLETE:

@@ -221,6 +221,16 @@ def a_claim_passed_on_twice_that_was_told_only_what_it_lost() -> Story:
     return story
 
 
+def a_repeated_failure_whose_first_sending_met_a_cancel() -> Story:
+    story = begun()
+    story.claim((1, 2), "w1", 7)
+    story.cancel((3, 4), RUNNING)
+    story.report((5, None), "w1", 7, ending=Ending.FAIL)
+    story.report((6, 7), "w1", 7, ALREADY_RECORDED, ending=Ending.FAIL, state=CANCELLED)
+    story.read((8, 9), CANCELLED, {7: STOPPED})
+    return story
+
+
 def a_redrive_of_the_queue_that_met_the_task_only_just() -> Story:
     story = begun()
     story.redrive((0.5, 6), 1, queue="q")
@@ -234,6 +244,7 @@ RIGHT = [
     a_redrive_of_the_queue_that_met_the_task_only_just,
     a_report_that_a_broker_passed_on_twice,
     a_grant_that_nobody_saw_and_the_leader_took_back,
+    a_repeated_failure_whose_first_sending_met_a_cancel,
     a_claim_passed_on_twice_that_was_told_only_what_it_lost,
     an_unanswered_completion_that_shows_only_much_later,
     an_unanswered_completion_that_never_arrived,
