@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from pathlib import Path
 
 import pytest
 
-from tests.raft.modelled_disk import HeldSyncer, ModelledDisk
+from tests.raft.modelled_disk import HeldSyncer, ModelledDisk, PowerCutError
 from tq_cluster.errors import FatalError, StartError
 from tq_cluster.raft.disk import Disk, FileDisk
 from tq_cluster.raft.journal import Journal, JournalLimits
@@ -233,6 +235,28 @@ def test_a_segment_whose_past_was_truncated_does_not_become_the_first(
         again = journal_on(disk)
         assert entries(again) == entries(journal)
         assert entries(again)[1:] == kept[-len(again) + 1 :]
+
+
+@pytest.mark.parametrize("steps", range(20))
+@pytest.mark.parametrize("cut", [50, 55])
+def test_a_compaction_that_was_cut_off_leaves_a_log_that_opens(cut: int, steps: int) -> None:
+    """Though it may begin for a while with a segment whose past was truncated."""
+    disk = ModelledDisk()
+    journal = filled(disk, 60)
+    journal.truncate(cut)
+    for index in range(cut, 120):
+        journal.add(b"new", index, 50)
+    journal.sync_now()
+    kept = entries(journal)
+    disk.steps_left = steps
+
+    with contextlib.suppress(PowerCutError):
+        journal.compact(upto=118)
+        journal.sync_now()
+    again = journal_on(disk.power_cut(random.Random(steps)))
+
+    assert again.last_index == 119
+    assert entries(again)[1:] == kept[-len(again) + 1 :]
 
 
 def test_what_was_compacted_cannot_be_truncated(disk: FileDisk) -> None:

@@ -28,6 +28,10 @@ _NAME = re.compile(r"(\d{20})\.log")
 _HINT = "restore this node from its peers: move its data directory away and start it empty"
 
 
+class _BeginsTooLateError(Exception):
+    """The log was cut below where it begins: its first segment cannot be the first."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Segment:
     """A segment file of the journal."""
@@ -67,9 +71,17 @@ def open_files(disk: Disk) -> Opened:
         opened = Opened()
         numbers = sorted(int(match[1]) for name in disk.names() if (match := _NAME.fullmatch(name)))
         for number in numbers:
-            if number != numbers[0] and number != opened.segments[-1].number + 1:
+            if number != numbers[0] and number - 1 not in numbers:
                 raise StartError(f"the journal lacks {segment_name(number - 1)}; {_HINT}")
-            _replay(opened, disk, number, last=number == numbers[-1])
+            try:
+                _replay(opened, disk, number, last=number == numbers[-1])
+            except _BeginsTooLateError as error:
+                # Compaction goes oldest first and was cut off before it came to where the log can
+                # begin: at a later segment. All before that is in a state that is on disk.
+                if number == numbers[-1]:
+                    raise StartError(f"the journal contradicts itself: {error}; {_HINT}") from None
+                opened.segments.clear()
+                opened.index.clear()
         _tidy(opened, disk, numbers)
     except OSError as error:
         raise StartError(f"the journal cannot be read: {error}") from error
@@ -148,9 +160,8 @@ def _take(opened: Opened, number: int, found: Found) -> None:
             raise StartError(f"the journal contradicts itself: {error}; {_HINT}") from None
     elif isinstance(record, Truncate):
         if record.index <= index.first:
-            raise StartError(
-                f"the journal contradicts itself: entry {record.index} was removed, but the log"
-                f" begins at {index.first}; {_HINT}"
+            raise _BeginsTooLateError(
+                f"entry {record.index} was removed, but the log begins at {index.first}"
             )
         index.cut(record.index)
         for segment in opened.segments:
