@@ -30,10 +30,12 @@ CALLS: dict[str, Callable[[AsyncClient], Awaitable[Any] | AsyncIterator[Any]]] =
     "purge_queue": lambda client: client.purge_queue("q"),
     "queue_stats": lambda client: client.queue_stats("q"),
     "redrive": lambda client: client.redrive(["t"]),
+    "replace_node": lambda client: client.replace_node("n1"),
     "report": lambda client: client.report(ReportRequest(worker_id="w")),
     "submit": lambda client: client.submit("q", "t"),
     "submit_many": lambda client: client.submit_many([task_spec("q", "t")]),
     "transfer_leadership": lambda client: client.transfer_leadership(),
+    "verify_state": lambda client: client.verify_state(),
     "wait": lambda client: client.wait("t"),
 }
 
