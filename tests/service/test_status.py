@@ -85,10 +85,12 @@ async def test_a_node_that_is_there_and_says_nothing_is_told_from_one_that_is_no
         async with cluster_of("n1", absent=("n2",)) as cluster, stubs_of(cluster["n1"]) as stubs:
             cluster.apis["n2"] = f"127.0.0.1:{port}"
             status = await stubs.cluster.GetClusterStatus(STATUS, timeout=5)
+            hasty = await stubs.cluster.GetClusterStatus(STATUS, timeout=0.5)
     finally:
         await silent.stop(grace=None)
 
     assert status.nodes[1].unreachable_reason == "connected, but no answer within 0.5 s"
+    assert not hasty.nodes[1].reachable, "the silent one leaves time for the answer about all"
 
 
 async def health_of(stubs: Stubs, service: str) -> int:

@@ -87,7 +87,7 @@ class ClusterServicer:
         self, _request: pb.GetClusterStatusRequest, call: Call
     ) -> pb.GetClusterStatusResponse:
         self._authorize(call.caller.principal, Verb.READ, call.caller.namespace, "")
-        return await self._board.cluster()
+        return await self._board.cluster(call.cut_s)
 
     async def get_node_status(
         self, _request: pb.GetNodeStatusRequest, call: Call

@@ -15,6 +15,8 @@ from tq_cluster.raft.door import Log, LogStatus, Role
 from tq_cluster.service.links import Links
 
 PEER_DEADLINE_S = 0.5
+PEER_SHARE = 0.7
+"""Of a caller's time, where that is short."""
 NODE_STATUS_PATH = "/tq.v1.ClusterService/GetNodeStatus"
 
 ROLES: Mapping[Role, pb.NodeStatus.Role.ValueType] = {
@@ -94,10 +96,16 @@ class StatusBoard:
         node.loop_hold_max.FromMicroseconds(int(vitals.loop_hold_max_s * 1e6))
         return node
 
-    async def cluster(self) -> pb.GetClusterStatusResponse:
-        """Ask every other member; those that do not answer in time are shown as unreachable."""
+    async def cluster(self, cut_s: float) -> pb.GetClusterStatusResponse:
+        """Ask every other member; those that do not answer in time are shown as unreachable.
+
+        By ``cut_s``, on the loop's clock, the answer has to be there: a silent member must not
+        take the time that its caller has for all of them.
+        """
         others = sorted(set(self._apis) - {self._node_id})
-        asked = await asyncio.gather(*(self._ask(node_id) for node_id in others))
+        left_s = max(0.0, cut_s - asyncio.get_running_loop().time())
+        within_s = min(PEER_DEADLINE_S, PEER_SHARE * left_s)
+        asked = await asyncio.gather(*(self._ask(node_id, within_s) for node_id in others))
         nodes = sorted([self.node(), *asked], key=lambda node: node.node_id)
         commit_index = max(node.commit_index for node in nodes)
         for node in nodes:
@@ -120,12 +128,12 @@ class StatusBoard:
             cluster_version=facts.cluster_version,
         )
 
-    async def _ask(self, node_id: str) -> pb.NodeStatus:
+    async def _ask(self, node_id: str, within_s: float) -> pb.NodeStatus:
         address = self._apis[node_id]
         reason = "no connection"
         started_s = asyncio.get_running_loop().time()
-        if await self._links.connected(address, PEER_DEADLINE_S):
-            left_s = started_s + PEER_DEADLINE_S - asyncio.get_running_loop().time()
+        if await self._links.connected(address, within_s):
+            left_s = started_s + within_s - asyncio.get_running_loop().time()
             request = pb.GetNodeStatusRequest().SerializeToString()
             try:
                 raw = await self._links.method(address, NODE_STATUS_PATH)(
@@ -134,7 +142,7 @@ class StatusBoard:
                 node = pb.GetNodeStatusResponse.FromString(raw).node
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    reason = f"connected, but no answer within {PEER_DEADLINE_S:g} s"
+                    reason = f"connected, but no answer within {within_s:.2g} s"
                 else:
                     reason = f"{error.code().name}: {error.details()}"
             else:
