@@ -60,7 +60,8 @@ def cluster_status(
         reachable = sum(node.reachable for node in response.nodes)
         raise Failure(
             f"the cluster has no leader: {reachable} of {len(response.nodes)} nodes are reachable",
-            "An election takes under a second once a majority is up: start the missing brokers.",
+            "Start the missing brokers (tq-cluster serve): an election takes under a second once a"
+            " majority is up.",
             ExitCode.UNREACHABLE,
         )
 

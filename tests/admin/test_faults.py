@@ -119,4 +119,8 @@ async def test_a_majority_that_is_gone_and_a_leader_that_is_stopped_are_said_in_
     cluster.kill(leader.node_id, next(name for name in cluster.brokers if name != leader.node_id))
     for command in COMMANDS:
         ran = await admin_of(cluster, *command.split(), *SOON)
+        if command.startswith("backup") and ran.code == ExitCode.FAILED:
+            # It needs no majority, and has come as far as the file.
+            assert "no-such-folder/file cannot be written" in ran.stderr
+            continue
         expect_a_line_and_advice(command, ran.code, ran.stderr)
