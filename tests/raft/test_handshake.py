@@ -201,9 +201,9 @@ def test_a_message_before_its_senders_name_is_not_listened_to() -> None:
 def test_a_peer_that_falls_silent_is_given_up_and_one_that_pings_is_not() -> None:
     async def scenario(stage: Stage) -> None:
         silent, alive = stage.puppets["n1"], stage.puppets["n3"]
-        for _ in range(10):
+        for _ in range(50):
             alive.say(ping=peer_pb2.Ping(wall_ms=1_700_000_060_000))
-            await stage.pass_time(0.5)
+            await stage.pass_time(0.1)
 
         peers = stage.host.replica.status().peers
 

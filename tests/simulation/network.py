@@ -74,6 +74,15 @@ class ModelledNetwork:
         for also in self.on_links_broken:
             also(one, other)
 
+    def get_stuck(self, one: str, other: str) -> None:
+        """Let nothing through on the connections that two hosts have; new ones work.
+
+        As TCP after a partition, which waits longer each time before it sends anything again.
+        """
+        for link in self._links:
+            if {end.name for end in link.ends} == {one, other}:
+                link.stuck = True
+
     def host_died(self, name: str, *, silently: bool) -> None:
         """A process ended (its kernel says so to the others) or its machine did (nobody does)."""
         self._listeners = {a: entry for a, entry in self._listeners.items() if entry[0] != name}
@@ -166,6 +175,7 @@ class Link:
     def __init__(self, network: ModelledNetwork, one: End, other: End) -> None:
         self.network = network
         self.ends = (one, other)
+        self.stuck = False
         one.link, other.link = self, self
         one.far, other.far = other, one
 
@@ -206,6 +216,8 @@ class End(asyncio.Transport):
         self.host = host
         self.gone = False
         """Its process or machine is dead, or it has closed: it takes nothing more."""
+        self._aborted = False
+        """It was closed at once, and tells whoever still sends to it."""
         self._sent: deque[bytes] = deque()
         self._sent_bytes = 0
         self._transit: deque[bytes] = deque()
@@ -251,9 +263,10 @@ class End(asyncio.Transport):
     def abort(self) -> None:
         if self.gone:
             return
-        self.gone = True
-        self.link.network.forget(self.link)
-        self.far.lost(self.link.network.latency_s())
+        self.gone = self._aborted = True
+        if self._way_is_free():
+            self.link.network.forget(self.link)
+            self.far.lost(self.link.network.latency_s())
         self.lost(0.0)
 
     def is_closing(self) -> bool:
@@ -264,7 +277,7 @@ class End(asyncio.Transport):
     def pump(self) -> None:
         """Put what was sent on its way, if the way is free."""
         network = self.link.network
-        if (self.name, self.far.name) in network.conditions.blocked:
+        if not self._way_is_free():
             return
         while self._sent:
             piece = self._sent.popleft()
@@ -280,6 +293,10 @@ class End(asyncio.Transport):
             when_s = max(self._busy_until_s, network.loop.time())
             network.loop.call_at(when_s, self.far.lost, 0.0)
 
+    def _way_is_free(self) -> bool:
+        blocked = self.link.network.conditions.blocked
+        return not self.link.stuck and (self.name, self.far.name) not in blocked
+
     def _depart(self, size: int) -> None:
         network = self.link.network
         arrival_s = network.loop.time() + network.latency_s()
@@ -288,7 +305,7 @@ class End(asyncio.Transport):
         network.loop.call_at(self._busy_until_s, self._arrive)
 
     def _arrive(self) -> None:
-        if (self.name, self.far.name) in self.link.network.conditions.blocked:
+        if not self._way_is_free():
             # The way was closed while it was on it: TCP sends it again, in order.
             self._stalled += 1
             return
@@ -299,6 +316,8 @@ class End(asyncio.Transport):
         self._on_its_way -= len(piece)
         if not self.far.gone:
             self.far.protocol.data_received(piece)
+        elif self.far._aborted and self.far._way_is_free():
+            self.lost(self.link.network.latency_s())
         if self._paused and self.get_write_buffer_size() <= self._high // 4 and not self.gone:
             self._paused = False
             self.host.arrived(self.protocol.resume_writing)
@@ -315,5 +334,6 @@ class End(asyncio.Transport):
         if not self._told:
             self._told = True
             self.gone = True
-            self.link.network.forget(self.link)
+            if not self._aborted or self.far.gone:
+                self.link.network.forget(self.link)
             self.protocol.connection_lost(None)

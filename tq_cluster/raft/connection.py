@@ -47,6 +47,8 @@ class Connection(asyncio.Protocol):
         """Who it turned out to be; None until the handshake is done."""
         self.closed = False
         self.silent_sweeps = 0
+        self.arrivals = 0
+        """How often the network brought something."""
         self.quiet = True
         """Nothing was sent since the last sweep."""
         self._owner = owner
@@ -128,6 +130,7 @@ class Connection(asyncio.Protocol):
         if self.closed:
             return
         self.silent_sweeps = 0
+        self.arrivals += 1
         try:
             for message in self._decoder.feed(data):
                 self._owner.on_message(self, message)

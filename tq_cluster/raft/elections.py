@@ -30,7 +30,13 @@ class PeerLine(Protocol):
 
     def connected(self, peer_id: str) -> bool: ...
 
+    def arrivals(self, peer_id: str) -> int:
+        """How often anything arrived on its connection."""
+
     def send(self, peer_id: str, message: peer_pb2.PeerMessage) -> None: ...
+
+    def part_with(self, peer_id: str) -> None:
+        """End the connection; whoever dials makes another at once."""
 
 
 @dataclass(slots=True)
@@ -41,6 +47,8 @@ class _Attempt:
     begun_s: float
     granted: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
+    heard: dict[str, int] = field(default_factory=dict)
+    """Per peer that was asked, what had arrived from it by then."""
 
 
 class Elections:
@@ -211,7 +219,28 @@ class Elections:
         )
         log.debug("asks for pre-votes", extra={"node": self._node_id, "term": core.term + 1})
         for peer_id in core.peer_ids:
-            self._line.send(peer_id, peer_pb2.PeerMessage(pre_vote_request=request))
+            if self._line.connected(peer_id):
+                self._attempt.heard[peer_id] = self._line.arrivals(peer_id)
+                self._line.send(peer_id, peer_pb2.PeerMessage(pre_vote_request=request))
+
+    def replace_mute_connections(self) -> None:
+        """Part with peers of which nothing came since they were asked for a pre-vote.
+
+        After a partition TCP sends again what was lost only when its next retransmission is due,
+        and doubles that time at every failure (RFC 6298): two nodes that could elect a leader would
+        wait for as long as they were apart. A new connection knows nothing of it. A peer that did
+        not answer because it does not run loses nothing.
+        """
+        attempt = self._attempt
+        if attempt is None or attempt.term != self._core.term or self._core.leads:
+            return
+        if self._now_s() - attempt.begun_s < self._settings.mute_after_s:
+            return
+        heard, attempt.heard = attempt.heard, {}
+        for peer_id, arrivals in heard.items():
+            if self._line.connected(peer_id) and self._line.arrivals(peer_id) == arrivals:
+                log.info("peer does not answer, connecting anew", extra={"peer": peer_id})
+                self._line.part_with(peer_id)
 
     def _fit_to_lead(self) -> bool:
         return self._may_stand() and self._may_vote()

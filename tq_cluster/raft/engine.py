@@ -22,7 +22,6 @@ from tq_cluster.raft.door import StateMachine
 from tq_cluster.raft.elections import Elections
 from tq_cluster.raft.following import Following
 from tq_cluster.raft.formation import Formation, Membership, NodeIdentity
-from tq_cluster.raft.identity import Origin
 from tq_cluster.raft.journal_door import LoggedEntry, LogJournal
 from tq_cluster.raft.leading import Leading
 from tq_cluster.raft.network import Network
@@ -109,7 +108,7 @@ class Engine:
         self.formation = Formation(
             identity=around.identity,
             member_ids=tuple(sorted(around.members)),
-            pristine=lambda: _is_untouched(journal, around.identity.origin),
+            pristine=lambda: around.identity.origin.is_all_of(journal),
             roster=self.roster,
             cluster_version=around.cluster_version,
             clock=around.clock,
@@ -446,6 +445,8 @@ class Engine:
         """Come by often: who comes late did not run, and what it missed waits in its sockets."""
         if self._overslept():
             self.elections.slept(self._loop.time() - self._pulse_due_s)
+        else:
+            self.elections.replace_mute_connections()
         self._pulse_due_s = self._loop.time() + _PULSE_S
         self._pulse_timer = self._loop.call_at(self._pulse_due_s, self.guarded, self._pulse)
 
@@ -492,8 +493,3 @@ class Engine:
                 return
             self._timer.cancel()
         self._timer = self._loop.call_at(due_s, self.guarded, self._tick)
-
-
-def _is_untouched(journal: LogJournal, origin: Origin) -> bool:
-    """Whether the node has neither voted nor received an entry since its directory was made."""
-    return journal.last_index <= origin.index and journal.getCurrentTerm() == origin.term

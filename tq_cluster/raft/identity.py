@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tq_cluster.errors import StartError
+from tq_cluster.raft.journal_door import LogJournal
 from tq_cluster.storage.environment import EMPTY
 from tq_cluster.storage.files import make_folder, read_record, write_record
 from tq_cluster.storage.lock import DirectoryLock
@@ -36,6 +37,10 @@ class Origin:
     def __str__(self) -> str:
         """How nodes compare it. Empty: nothing."""
         return f"backup {self.backup_id} at entry {self.index}" if self.backup_id else ""
+
+    def is_all_of(self, journal: LogJournal) -> bool:
+        """Whether a node has neither voted nor received an entry since its directory was made."""
+        return journal.last_index <= self.index and journal.getCurrentTerm() == self.term
 
 
 EMPTY_ORIGIN: Final = Origin()

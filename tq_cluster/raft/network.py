@@ -25,7 +25,11 @@ class Network(Protocol):
 class TcpNetwork:
     """TCP on the running event loop."""
 
-    def __init__(self, dial_timeout_s: float = 1.0) -> None:
+    def __init__(self, dial_timeout_s: float = 0.5) -> None:
+        """Give a dial ``dial_timeout_s``: less than TCP's first wait for an answer, 1 s (RFC 6298).
+
+        So nodes that a partition kept apart find each other soon after it ends.
+        """
         self._dial_timeout_s = dial_timeout_s
 
     async def listen(

@@ -122,6 +122,11 @@ class Peers:
     def connected(self, peer_id: str) -> bool:
         return peer_id in self._links
 
+    def arrivals(self, peer_id: str) -> int:
+        """How often anything arrived on the connection to it; 0 without one."""
+        link = self._links.get(peer_id)
+        return 0 if link is None else link.arrivals
+
     def wall_offset_ms(self, peer_id: str) -> int | None:
         """The peer's wall clock, as of its last word, less ours as it is now."""
         wall_ms = self._walls_ms.get(peer_id)

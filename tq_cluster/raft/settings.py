@@ -48,6 +48,8 @@ class RaftSettings:
     """How far a node that grants a pre-vote pushes its own attempt back."""
     retry_delay_s: tuple[float, float] = (0.040, 0.120)
     """How long after a refused attempt the next one begins."""
+    mute_after_s: float = 0.2
+    """A connection that brings nothing for so long after a request for a pre-vote is made anew."""
     append_bytes: int = 256 * 1024
     """Entries are sent in appends of about this size; a larger entry goes alone."""
     backlog_bytes: int = MIB
