@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from chaos import preload
 from chaos.arena import Arena
 from chaos.broker import NodeSetup
 from chaos.nemesis import Deed, Nemesis, Transport
 
-SOURCE = Path(__file__).resolve().parents[1] / "native" / "clock_skew.c"
 STROBE_S = 0.1
 HOUR_S = 3_600.0
-COMPILE_S = 60.0
 
 
 class ClockSkew(Nemesis):
@@ -32,13 +29,10 @@ class ClockSkew(Nemesis):
         self._strobing: asyncio.Task[None] | None = None
 
     def needs(self) -> str | None:
-        return None if shutil.which("cc") else "there is no C compiler (cc)"
+        return preload.missing()
 
     async def prepare(self, folder: Path, node_ids: Sequence[str]) -> None:
-        library = folder / "clock_skew.so"
-        if not library.exists():
-            await asyncio.to_thread(_compile, library)
-        self._library = library
+        self._library = await preload.build("clock_skew", folder)
         self._files = {name: folder / f"{name}.clock-skew" for name in node_ids}
 
     def setup(self, node_id: str) -> NodeSetup:
@@ -115,8 +109,3 @@ class ClockStrobes(ClockSkew):
         seconds = draw.uniform(60.0, 600.0)
         await self.strobe(leader.node_id, seconds)
         return Deed(f"its clock strobes by {seconds:.0f} s", (leader.node_id,))
-
-
-def _compile(library: Path) -> None:
-    command = ["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(SOURCE)]
-    subprocess.run(command, check=True, timeout=COMPILE_S)  # noqa: S603  # our own command

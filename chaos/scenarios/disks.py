@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chaos.nemeses.disk import DiskFull, DiskReadOnly, DiskStuck, FsyncFails
 from chaos.nemeses.power import PowerLossAll, PowerLossBesidePause, PowerLossMajority, PowerLossOne
+from chaos.nemeses.slow_fsync import SlowFsyncs
 from chaos.scenario import Scenario
 
 SCENARIOS = (
@@ -34,5 +35,11 @@ SCENARIOS = (
         name="disk-fails",
         summary="the leader's disk is stuck, read-only, fails to fsync",
         nemeses=(DiskStuck, DiskReadOnly, FsyncFails),
+    ),
+    Scenario(
+        name="slow-fsyncs",
+        summary="some fsyncs take 300 ms on every node: nobody is unseated for it",
+        nemeses=(SlowFsyncs,),
+        duration_s=8,
     ),
 )
