@@ -103,7 +103,16 @@ def _written(file: Path) -> Iterator[BinaryIO]:
     """A file that gets its name only once it is whole and on disk, and is gone otherwise."""
     partial = file.with_name(f"{file.name}.partial")
     try:
-        with partial.open("wb") as target:
+        target = partial.open("xb")
+    except FileExistsError:
+        raise Failure(
+            f"{partial} exists: another backup to {file} is under way, or one was cut off",
+            "If none is, remove that file, or choose another name.",
+        ) from None
+    except OSError as error:
+        raise _unwritable(file, error) from error
+    try:
+        with target:
             yield target
             target.flush()
             os.fsync(target.fileno())
@@ -114,9 +123,13 @@ def _written(file: Path) -> Iterator[BinaryIO]:
         finally:
             os.close(folder)
     except OSError as error:
-        raise Failure(f"{file} cannot be written: {error.strerror}") from error
+        raise _unwritable(file, error) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _unwritable(file: Path, error: OSError) -> Failure:
+    return Failure(f"{file} cannot be written: {error.strerror}", "Choose another place for it.")
 
 
 def _receive(parts: Iterator[BackupResponse], target: BinaryIO, file: Path) -> BackupSummary:

@@ -55,7 +55,7 @@ def cluster_status(
     """
     asked, response = ask_in_turn(session.addresses, min(STATUS_S, session.timeout_s))
     data = {"asked": asked, **plain(response)}
-    session.output.show(data, lambda: _render(data, wide=wide))
+    session.output.show(data, lambda: _render(response, data, wide=wide))
     if leader_of(response) is None:
         reachable = sum(node.reachable for node in response.nodes)
         raise Failure(
@@ -81,9 +81,10 @@ def transfer_leadership(
 def ask_in_turn(
     addresses: tuple[str, ...], timeout_s: float
 ) -> tuple[str, GetClusterStatusResponse]:
-    """The first answer that knows a leader; failing that, the one of the latest term.
+    """The first answer of a member that knows a leader; failing that, the one of the latest term.
 
-    The client would ask whichever node it likes; here each is to speak for itself.
+    The client would ask whichever node it likes; here each is to speak for itself. An outsider's
+    is the last resort.
     """
     answers: dict[str, GetClusterStatusResponse] = {}
     causes: dict[str, str] = {}
@@ -94,11 +95,12 @@ def ask_in_turn(
             call = cast("grpc.Call", error)  # a unary call's error is the call itself
             causes[address] = _cause(call, timeout_s)
         else:
-            if leader_of(answers[address]) is not None:
-                return address, answers[address]
+            answer = answers[address]
+            if leader_of(answer) is not None and outsider(answer) is None:
+                return address, answer
     if not answers:
         raise nobody(causes)
-    return max(answers.items(), key=lambda item: item[1].term)
+    return max(answers.items(), key=lambda item: (outsider(item[1]) is None, item[1].term))
 
 
 def _cause(call: grpc.Call, timeout_s: float) -> str:
@@ -125,15 +127,38 @@ def leader_of(response: GetClusterStatusResponse) -> NodeStatus | None:
     return max(leaders, key=lambda node: node.term, default=None)
 
 
-def _render(data: Plain, *, wide: bool) -> RenderableType:
-    heading = details(
-        [
-            ("cluster", data["cluster_id"]),
-            ("leader", data["leader_id"]),
-            ("term", data["term"]),
-            ("as seen by", data["asked"]),
+def outsider(response: GetClusterStatusResponse) -> NodeStatus | None:
+    """The asked node, where it takes no part in the cluster that the others are."""
+    forming, stranger = NodeStatus.ROLE_FORMING, NodeStatus.ROLE_STRANGER
+    asked = next((each for each in response.nodes if each.node_id == response.asked_node_id), None)
+    if asked is None or asked.role not in {forming, stranger}:
+        return None
+    members = [
+        each for each in response.nodes if each.reachable and each.role not in {forming, stranger}
+    ]
+    return asked if members or asked.role == stranger else None
+
+
+def _heading(response: GetClusterStatusResponse, asked: str) -> list[tuple[str, object]]:
+    outside = outsider(response)
+    if outside is None:
+        return [
+            ("cluster", response.cluster_id),
+            ("leader", response.leader_id),
+            ("term", response.term),
+            ("as seen by", asked),
         ]
-    )
+    leader = leader_of(response)
+    return [
+        ("cluster", f"not known to {outside.node_id}, which is no part of it"),
+        ("leader", leader.node_id if leader is not None else ""),
+        ("term", leader.term if leader is not None else ""),
+        ("as seen by", f"{asked}, an outsider: ask another broker with --address"),
+    ]
+
+
+def _render(response: GetClusterStatusResponse, data: Plain, *, wide: bool) -> RenderableType:
+    heading = details(_heading(response, data["asked"]))
     rows = [_row(node) for node in data["nodes"]]
     tables = [grid(COLUMNS, rows, elastic="MESSAGE", optional=("COMMIT", "TERM"))]
     if wide:

@@ -35,13 +35,13 @@ from tq_cluster.raft.shrinking import Shrinking
 from tq_cluster.raft.startup import NodeData, open_data
 from tq_cluster.raft.state_files import StateFiles
 from tq_cluster.raft.syncer import ThreadSyncer
-from tq_cluster.service.backups import NoRoomError
+from tq_cluster.service.backups import MovedError, NoRoomError
 from tq_cluster.service.service import Parts, Service
 from tq_cluster.service.status import ClusterFacts, Vitals
+from tq_cluster.storage import snapshot
 from tq_cluster.storage.backup import Maker, OutgoingBackup, make_backup
 from tq_cluster.storage.headroom import Headroom
 from tq_cluster.storage.rows import CorruptRowError
-from tq_cluster.storage.snapshot import SnapshotError
 from tq_cluster.telemetry import logs, tracing
 from tq_cluster.telemetry.loop_hold import LoopHold
 from tq_cluster.telemetry.metrics import Metrics
@@ -314,8 +314,10 @@ class Node:
         def copy() -> OutgoingBackup:
             try:
                 return make_backup(self._store, self._data.states.snapshots, maker)
-            except SnapshotError as error:
+            except snapshot.NoRoomError as error:
                 raise NoRoomError(str(error)) from error
+            except snapshot.StateMovedError as error:
+                raise MovedError(str(error)) from error
 
         return copy
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from tq_cluster.clock import Clock
 from tq_cluster.errors import StartError
 from tq_cluster.raft.inspection import Survivor, inspect
-from tq_cluster.raft.recovering import Recovered, choose, recover
+from tq_cluster.raft.recovering import Recovered, choose, judged, recover
 from tq_cluster.storage.backup import Maker
 
 SHOWN_MAX = 20
@@ -36,7 +36,7 @@ def run(
 
     ``agreed`` is the cluster's id, given beforehand; otherwise ``ask`` has it typed.
     """
-    survivors = [inspect(path) for path in disks]
+    survivors = judged([inspect(path) for path in disks])
     say("What the disks hold:\n" + "\n".join(map(_shown, survivors)))
     chosen = choose(survivors)
     _require_need(survivors, chosen)
@@ -45,9 +45,7 @@ def run(
         say("Nothing was changed. To go on, say where to with --backup FILE.")
         return
     report_path = target.with_name(f"{target.name}.report.json")
-    for path in (target, report_path):
-        if path.exists():
-            raise StartError(f"{path} exists already: choose a name that is not taken")
+    _require_place(target, report_path, disks)
     _confirm(chosen.cluster_id, agreed, ask)
     maker = Maker(
         node_id=chosen.node_id,
@@ -57,8 +55,26 @@ def run(
         log_time_wall_ms=chosen.written_at_ms,
     )
     recovered = recover(chosen, target, maker, pause_queues=pause_queues)
-    report_path.write_text(json.dumps(_report(survivors, chosen, recovered), indent=1) + "\n")
+    report = json.dumps(_report(survivors, chosen, recovered), indent=1) + "\n"
+    try:
+        report_path.write_text(report)
+    except OSError as error:
+        say(report)
+        why = error.strerror or error
+        raise StartError(
+            f"{target} is whole, but its report, above, could not be written: {why}"
+        ) from error
     say(_outcome(chosen, recovered, target, report_path))
+
+
+def _require_place(target: Path, report: Path, disks: Sequence[Path]) -> None:
+    for path in (target, report):
+        if path.exists():
+            raise StartError(f"{path} exists already: choose a name that is not taken")
+    folder = target.parent.resolve()
+    for disk in disks:
+        if folder.is_relative_to(disk.resolve()):
+            raise StartError(f"{target} is on a disk that is only to be read: put it elsewhere")
 
 
 def _shown(survivor: Survivor) -> str:
@@ -75,18 +91,12 @@ def _shown(survivor: Survivor) -> str:
     ]
     if survivor.fault:
         lines.append(f"    cannot be used: {survivor.fault}")
-    elif not survivor.is_member:
-        lines.append("    cannot be used: it is not the disk that the cluster knew as this node's")
     return "\n".join(lines)
 
 
 def _require_need(survivors: Sequence[Survivor], chosen: Survivor) -> None:
     """Refuse where a majority is left: starting it loses nothing, and this might."""
-    sound = {
-        each.node_id
-        for each in survivors
-        if not each.fault and each.is_member and each.cluster_id == chosen.cluster_id
-    }
+    sound = {each.node_id for each in survivors if not each.fault}
     if len(sound) > len(chosen.members) // 2:
         raise StartError(
             f"{', '.join(sorted(sound))} are a majority of {', '.join(sorted(chosen.members))}:"
@@ -98,7 +108,7 @@ def _prospect(survivors: Sequence[Survivor], chosen: Survivor, *, pause_queues: 
     assert chosen.applied is not None
     assert chosen.last is not None
     applied, last = chosen.applied.index, chosen.last.index
-    named = {each.node_id for each in survivors if not each.fault and each.is_member}
+    named = {each.node_id for each in survivors if not each.fault}
     missing = ", ".join(sorted(set(chosen.members) - named))
     taken, kept = "Its state becomes a backup, its journal holds nothing beyond it.", ""
     if last > applied:

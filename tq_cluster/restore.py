@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tq.internal.v1 import backup_pb2
 from tq_cluster.clock import Clock
 from tq_cluster.config import NodeConfig
-from tq_cluster.errors import StartError
+from tq_cluster.errors import FatalError, StartError
 from tq_cluster.raft.restoring import restore_data
 from tq_cluster.storage.backup import BackupError, check_backup, read_header
 
@@ -18,11 +20,20 @@ CLOCK_SLACK_MS = 60_000
 
 def check(path: Path, scratch_dir: Path | None) -> str:
     """Check all of a backup and say what it holds; StartError says what is wrong."""
-    scratch = (scratch_dir or path.parent) / f"{path.name}.checking"
+    folder = scratch_dir or path.parent
     try:
-        header = check_backup(path, scratch)
+        header = read_header(path)
+        _require_scratch(folder, header.state_bytes)
+        # A name of its own: another check of the same file may be under way.
+        with TemporaryDirectory(prefix=f"{path.name}.checking-", dir=folder) as scratch:
+            check_backup(path, Path(scratch) / "state")
     except BackupError as error:
         raise StartError(str(error)) from error
+    except OSError as error:
+        raise StartError(
+            f"{folder} cannot hold the state meanwhile: {error.strerror or error}; name another"
+            " folder with --scratch"
+        ) from error
     return f"{path} is whole.\n{described(header)}"
 
 
@@ -34,8 +45,12 @@ def restore(path: Path, config: NodeConfig, clock: Clock) -> str:
         restored = restore_data(
             path, config.data_dir, node_id=config.node_id, draw=random.SystemRandom()
         )
-    except BackupError as error:
+    except (BackupError, FatalError) as error:
         raise StartError(str(error)) from error
+    except OSError as error:
+        raise StartError(
+            f"{error.filename or config.data_dir} cannot be used: {error.strerror or error}"
+        ) from error
     others = ", ".join(name for name in config.members if name != config.node_id)
     then = f"Restore {others} from the same file, then start all of them" if others else "Start it"
     return (
@@ -58,6 +73,16 @@ def described(header: backup_pb2.BackupHeader) -> str:
         "state": f"{header.state_bytes} bytes",
     }
     return "\n".join(f"  {name + ':':<17}{value}" for name, value in lines.items())
+
+
+def _require_scratch(folder: Path, state_bytes: int) -> None:
+    free = os.statvfs(folder)
+    free_bytes = free.f_bavail * free.f_frsize
+    if free_bytes < state_bytes:
+        raise StartError(
+            f"{folder} has {free_bytes >> 20} MiB free, to check this backup takes"
+            f" {(state_bytes >> 20) + 1} MiB: name another folder with --scratch"
+        )
 
 
 def _check_clock(header: backup_pb2.BackupHeader, clock: Clock) -> None:

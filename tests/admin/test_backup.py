@@ -159,3 +159,19 @@ def test_a_refusal_says_what_to_do(
     assert ran.code == 1
     assert "1 MiB free" in ran.stderr
     assert "Free disk space" in ran.stderr
+
+
+def test_another_backup_to_the_same_file_is_not_written_over(
+    admin: Admin, broker: FakeBroker, address: str, tmp_path: Path
+) -> None:
+    """Or what a killed one left: nobody can tell, and the first of two would end up damaged."""
+    sends(broker, address)
+    (tmp_path / "file.partial").write_text("half")
+
+    ran = admin("backup", str(tmp_path / "file"))
+
+    assert ran.code == 1
+    assert "another backup to" in ran.stderr
+    assert "remove that file" in ran.stderr
+    assert (tmp_path / "file.partial").read_text() == "half"
+    assert not (tmp_path / "file").exists()

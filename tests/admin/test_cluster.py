@@ -9,6 +9,7 @@ import pytest
 
 from tests.admin.conftest import Admin
 from tests.admin.fake_broker import FakeBroker, cluster, refuse, serving
+from tq.v1.cluster_service_pb2 import NodeStatus
 
 
 def test_the_table_shows_every_node(admin: Admin, broker: FakeBroker) -> None:
@@ -64,6 +65,52 @@ def test_the_first_address_that_knows_a_leader_is_believed(
 
     assert ran.code == 0
     assert (ran.json["asked"], ran.json["leader_id"]) == (address, "n2")
+
+
+def outside(role: NodeStatus.Role.ValueType) -> FakeBroker:
+    """n3, which takes no part in the cluster that n2 leads."""
+    broker = FakeBroker()
+    broker.cluster = cluster(leader="n2")
+    broker.cluster.nodes[2].role = role
+    for field in ("cluster_id", "leader_id", "term"):
+        broker.cluster.ClearField(field)
+    broker.cluster.asked_node_id = "n3"
+    return broker
+
+
+@pytest.mark.parametrize("role", [NodeStatus.ROLE_STRANGER, NodeStatus.ROLE_FORMING])
+def test_what_an_outsider_knows_of_the_cluster_is_not_shown_as_the_clusters(
+    admin: Admin, role: NodeStatus.Role.ValueType
+) -> None:
+    with serving(outside(role)) as stranger:
+        ran = admin("cluster-status", to=stranger)
+
+    heading = dict(line.split(maxsplit=1) for line in ran.stdout.splitlines()[:3])
+    assert ran.code == 0
+    assert heading["cluster"].strip() == "not known to n3, which is no part of it"
+    assert (heading["leader"].strip(), heading["term"].strip()) == ("n2", "4")
+    assert f"{stranger}, an outsider: ask another broker with --address" in ran.stdout
+
+
+def test_a_member_is_believed_rather_than_an_outsider(
+    admin: Admin, broker: FakeBroker, address: str
+) -> None:
+    broker.cluster = cluster(leader="n2")
+    with serving(outside(NodeStatus.ROLE_STRANGER)) as stranger:
+        ran = admin("cluster-status", "-o", "json", to=f"{stranger},{address}")
+
+    assert (ran.json["asked"], ran.json["cluster_id"]) == (address, "c1")
+
+
+def test_brokers_that_form_their_cluster_are_no_outsiders(admin: Admin, broker: FakeBroker) -> None:
+    broker.cluster = cluster(leader="", down=("n2", "n3"))
+    broker.cluster.nodes[0].role = NodeStatus.ROLE_FORMING
+    broker.cluster.asked_node_id = "n1"
+
+    ran = admin("cluster-status")
+
+    assert ran.code == 3
+    assert "no part of it" not in ran.stdout
 
 
 def test_an_address_that_accepts_and_says_nothing_does_not_hold_up_the_next(

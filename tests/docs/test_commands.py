@@ -72,6 +72,7 @@ TO_THEIR_END = {
     "python -m chaos run --scenario kill": "python -m chaos run --help",
     "python -m chaos run --scenario kill --seed 41": "python -m chaos run --help",
     "python -m benchmarks outage": "python -m benchmarks outage --help",
+    "python -m benchmarks.soak": "python -m benchmarks.soak --help",
     "python -m tests.simulation run --seeds 10000": "python -m tests.simulation run --seeds 1",
     "tq-cluster check-config": "tq-cluster check-config --config cluster-configs/node1.yaml",
 }

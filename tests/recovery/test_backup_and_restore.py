@@ -26,7 +26,7 @@ from tq_cluster.core.invariants import violations
 from tq_cluster.node import Node
 from tq_cluster.restore import check, restore
 from tq_cluster.storage.backup import read_header
-from tq_cluster.storage.snapshot import SnapshotError
+from tq_cluster.storage.snapshot import NoRoomError
 
 ReportResult = worker_service_pb2.ReportResult
 HeartbeatResult = worker_service_pb2.HeartbeatResult
@@ -222,7 +222,7 @@ async def test_a_node_without_room_for_the_copy_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_room(*_: object) -> None:
-        raise SnapshotError("0 MiB free")
+        raise NoRoomError("0 MiB free")
 
     monkeypatch.setattr("tq_cluster.storage.snapshot._require_room", no_room)
     async with trio(tmp_path / "old") as nodes:

@@ -11,12 +11,25 @@ from pathlib import Path
 import pytest
 
 from tests.recovery.test_backup_and_restore import claim, rows_of, submit
+from tests.service.fakes import until
 from tests.service.trio import Trio, trio
 from tests.test_node import run
-from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
+from tq.v1 import (
+    cluster_service_pb2,
+    queue_service_pb2,
+    task_pb2,
+    task_service_pb2,
+    worker_service_pb2,
+)
 from tq_cluster.clock import SystemClock
 from tq_cluster.core.invariants import violations
+from tq_cluster.errors import StartError
+from tq_cluster.raft.inspection import inspect
+from tq_cluster.raft.recovering import recover
 from tq_cluster.restore import restore
+from tq_cluster.storage.backup import Maker
+from tq_cluster.storage.lock import DirectoryLock
+from tq_cluster.storage.snapshot import NoRoomError
 
 ReportResult = worker_service_pb2.ReportResult
 
@@ -228,3 +241,100 @@ async def test_nothing_is_done_without_the_clusters_id_or_over_a_file(
     assert "is not this cluster's id" in wrong.stderr
     assert "exists already" in taken.stderr
     assert (tmp_path / "out").read_text() == "mine"
+
+
+async def test_a_disk_that_was_replaced_is_no_survivor(tmp_path: Path) -> None:
+    """It was away and does not know: counted, it would make a majority that cannot start."""
+    async with trio(tmp_path / "old") as nodes:
+        leader_id = await nodes.await_leader()
+        lost_id, kept_id = [name for name in nodes.configs if name != leader_id]
+        async with nodes.stubs(leader_id) as stubs:
+            await submit(stubs, "s1", "a")
+        await nodes.caught_up(lost_id)
+        await nodes.stop(lost_id)
+        aside = tmp_path / "aside"
+        nodes.configs[lost_id].data_dir.rename(aside)
+        await nodes.start(lost_id)
+        await until(
+            lambda: lost_id in nodes.nodes[leader_id].replica.status().strangers, "a stranger"
+        )
+        async with nodes.stubs(leader_id) as stubs:
+            request = cluster_service_pb2.ReplaceNodeRequest(node_id=lost_id)
+            await stubs.cluster.ReplaceNode(request, timeout=30)
+        await nodes.caught_up(kept_id)
+    kept = tmp_path / "old" / kept_id
+
+    looked = await asyncio.to_thread(run, "recover", f"--disk={kept}", f"--disk={aside}")
+
+    assert looked.returncode == 0, looked.stderr
+    assert f"the disk of {kept_id} has most" in looked.stdout
+    assert f"as {lost_id}'s: this one was replaced" in looked.stdout
+
+
+async def test_a_state_that_was_cut_short_is_told_and_ends_nothing(
+    tmp_path: Path, old: Lost
+) -> None:
+    short = tmp_path / "short"
+    shutil.copytree(old.disk, short)
+    [state_file] = short.glob("state-*/data.mdb")
+    with state_file.open("r+b") as file:
+        file.truncate(3 * 4_096)
+
+    looked = await asyncio.to_thread(run, "recover", f"--disk={short}", f"--disk={old.disk}")
+
+    assert looked.returncode == 0, (looked.returncode, looked.stderr)
+    assert "was cut short" in looked.stdout
+    assert f"{old.disk}: node" in looked.stdout
+
+
+def test_what_a_recovery_that_was_cut_off_left_is_named(tmp_path: Path, old: Lost) -> None:
+    (tmp_path / "out.recovering").mkdir()
+    [cluster_id] = set(
+        re.findall(r"of cluster ([0-9a-f]+)", run("recover", f"--disk={old.disk}").stdout)
+    )
+
+    again = run(
+        *("recover", f"--disk={old.disk}", f"--backup={tmp_path / 'out'}", f"--yes={cluster_id}")
+    )
+
+    assert again.returncode == 2
+    assert f"{tmp_path / 'out.recovering'} exists" in again.stderr
+    assert "if none is, remove it and begin again" in again.stderr
+
+
+def test_nothing_is_written_to_a_disk_that_is_left(old: Lost) -> None:
+    before = content(old.disk)
+
+    refused = run("recover", f"--disk={old.disk}", f"--backup={old.disk / 'out'}", "--yes=x")
+
+    assert refused.returncode == 2
+    assert "is on a disk that is only to be read" in refused.stderr
+    assert content(old.disk) == before
+
+
+def test_no_broker_starts_on_a_disk_while_it_is_recovered_from(tmp_path: Path, old: Lost) -> None:
+    survivor = inspect(old.disk)
+    maker = Maker(node_id="n1", version="1", made_at_ms=0, backup_id="b")
+    lock = DirectoryLock(old.disk / "node.lock")
+    try:
+        with pytest.raises(StartError, match="is in use: its node runs"):
+            recover(survivor, tmp_path / "out", maker, pause_queues=False)
+    finally:
+        lock.release()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backup_that_cannot_be_made_of_a_disk_is_told_and_leaves_nothing(
+    tmp_path: Path, old: Lost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise NoRoomError("0 MiB free")
+
+    monkeypatch.setattr("tq_cluster.raft.recovering.make_backup", full)
+    maker = Maker(node_id="n1", version="1", made_at_ms=0, backup_id="b")
+
+    with pytest.raises(StartError, match="cannot be recovered from: 0 MiB free"):
+        recover(inspect(old.disk), tmp_path / "out", maker, pause_queues=False)
+
+    assert list(tmp_path.iterdir()) == []

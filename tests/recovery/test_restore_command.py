@@ -11,7 +11,7 @@ from tests.test_node import run, write_config
 from tq_cluster import config, restore
 from tq_cluster.clock import Clock
 from tq_cluster.core.operations import FormCluster
-from tq_cluster.errors import StartError
+from tq_cluster.errors import DiskError, StartError
 from tq_cluster.raft.identity import data_in
 from tq_cluster.storage.backup import make_backup, write_backup
 from tq_cluster.storage.directory import StateDirectory
@@ -149,3 +149,45 @@ def test_the_commands_say_what_they_did_and_what_is_next(
     assert again.returncode == 2
     assert "a backup is restored into an empty directory" in again.stderr
     assert list(backup.parent.glob("*.checking")) == []
+
+
+def test_a_check_leaves_what_lies_beside_the_backup_alone(backup: Path) -> None:
+    beside = backup.with_name("backup.checking")
+    beside.write_text("mine")
+
+    assert "is whole" in restore.check(backup, None)
+
+    assert beside.read_text() == "mine"
+
+
+def test_a_check_without_a_place_for_the_state_says_how_to_name_another(
+    backup: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(StartError, match="name another folder with --scratch"):
+        restore.check(backup, tmp_path / "nowhere")
+
+
+def test_a_disk_that_fails_under_a_restore_is_told_and_holds_nothing(
+    backup: Path, settings: config.NodeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise DiskError("the state cannot be committed: No space left on device")
+
+    monkeypatch.setattr(Store, "commit", full)
+    with pytest.raises(StartError, match="cannot be committed: No space left"):
+        restore.restore(backup, settings, NOW)
+
+    assert data_in(settings.data_dir) == []
+
+
+def test_a_data_directory_that_cannot_be_made_is_told_without_a_traceback(
+    backup: Path, settings: config.NodeConfig
+) -> None:
+    settings.data_dir.write_text("a file")
+    path = str(settings.data_dir.parent / "node.yaml")
+
+    ran = run("restore", "--backup", str(backup), "--config", path)
+
+    assert ran.returncode == 2
+    assert f"{settings.data_dir} cannot be used" in ran.stderr
+    assert "Traceback" not in ran.stderr

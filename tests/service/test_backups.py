@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -12,7 +12,7 @@ from tests.service.fakes import cluster_of, fails, stubs_of, until
 from tq.internal.v1 import backup_pb2
 from tq.v1.cluster_service_pb2 import BackupRequest
 from tq_cluster.service import backups
-from tq_cluster.service.backups import Copy, NoRoomError
+from tq_cluster.service.backups import Copy, MovedError, NoRoomError
 
 PIECES = (b"head", b"x" * 1_000, b"tail")
 
@@ -106,3 +106,33 @@ async def test_a_copy_whose_caller_has_gone_is_let_go_of() -> None:
         call.cancel()
         await until(lambda: copy.closed, "the copy is closed")
         await until(lambda: cluster["n1"].service.calls == 0, "the call has ended")
+
+
+def moved(times: int) -> Callable[[], Copy]:
+    """A copy that comes about once the state was moved so often."""
+    left = [MovedError("the state was closed meanwhile")] * times
+
+    def copy() -> Copy:
+        if left:
+            raise left.pop()
+        return FakeCopy()
+
+    return copy
+
+
+async def test_a_copy_that_the_state_moved_away_under_is_begun_anew() -> None:
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster["n1"].copy_state = moved(backups.MOVES_MAX - 1)
+        parts = [part async for part in stubs.cluster.Backup(BackupRequest())]
+
+    assert b"".join(part.data for part in parts[1:]) == b"".join(PIECES)
+
+
+async def test_a_state_that_moves_all_the_time_sends_the_caller_elsewhere() -> None:
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster["n1"].copy_state = moved(backups.MOVES_MAX)
+        with fails() as failure:
+            await stubs.cluster.Backup(BackupRequest()).read()
+
+    assert failure.reason == "OVERLOADED"
+    assert "again and again: ask another node" in failure.message

@@ -31,6 +31,7 @@ async def test_any_node_shows_every_member_and_the_limits() -> None:
         status = await stubs.cluster.GetClusterStatus(STATUS, timeout=5)
 
     assert (status.cluster_id, status.leader_id, status.term) == ("c1", "n1", 4)
+    assert status.asked_node_id == "n2"
     assert [node.node_id for node in status.nodes] == ["n1", "n2", "n3"]
     assert [node.role for node in status.nodes] == [
         NodeStatus.ROLE_LEADER,

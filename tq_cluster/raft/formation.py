@@ -170,7 +170,14 @@ class Formation:
         """What an operator should know."""
         parts = [f"{name}: {text}" for name, text in sorted(self._refusals.items())]
         missing = [name for name in self._peer_ids if name not in self._hellos]
-        if self.stranger:
+        if self.stranger and str(self._identity.origin) and self._identity.cluster_id is None:
+            parts.insert(
+                0,
+                f"{self._identity.node_id} was restored from {self._identity.origin}, but a peer "
+                "runs on the disk of a cluster that exists: stop that one and restore it from the "
+                "same backup, or empty this one's data directory",
+            )
+        elif self.stranger:
             parts.insert(
                 0,
                 f"{self._identity.node_id} is not a member of its peers' cluster (its disk is "

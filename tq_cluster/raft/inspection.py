@@ -17,10 +17,12 @@ from tq_cluster.raft.identity import Identity, read_identity
 from tq_cluster.raft.journal import Journal
 from tq_cluster.raft.overlay import OverlayDisk
 from tq_cluster.raft.pysyncobj_core import NO_OP
+from tq_cluster.raft.roster import members_in
 from tq_cluster.raft.startup import Alignment, align
 from tq_cluster.raft.syncer import InlineSyncer
+from tq_cluster.storage.copying import check_head
 from tq_cluster.storage.directory import Current, peek
-from tq_cluster.storage.environment import DATA_FILE, read_state
+from tq_cluster.storage.environment import DATA_FILE, is_short, read_state
 from tq_cluster.storage.lock import is_locked
 from tq_cluster.storage.store import CONDEMNED
 
@@ -46,19 +48,13 @@ class Survivor:
     """When its journal was last written, by its machine's wall clock."""
     cluster_id: str = ""
     members: Mapping[str, str] = field(default_factory=dict)
-    """Node id to incarnation, as its state has them."""
+    """Node id to incarnation, by the last change that its state or its journal holds."""
     fault: str = ""
     """Why nothing can be made of it. Empty: it is sound as far as was looked."""
 
     @property
     def node_id(self) -> str:
         return self.identity.node_id if self.identity is not None else "?"
-
-    @property
-    def is_member(self) -> bool:
-        """Whether it is the disk that the cluster knew under its node's name."""
-        identity = self.identity
-        return identity is not None and self.members.get(identity.node_id) == identity.incarnation
 
 
 def inspect(path: Path) -> Survivor:
@@ -93,9 +89,11 @@ def aligned_journal(path: Path, applied: AppliedAt) -> tuple[Journal, Alignment]
 
 
 def _inspected(path: Path, identity: Identity) -> Survivor:
-    with read_state(current_state(path).path / DATA_FILE) as view:
+    state = current_state(path).path / DATA_FILE
+    _require_readable(state)
+    with read_state(state) as view:
         applied = view.applied
-        membership = queries.membership(view) or ("", {})
+        cluster_id, named = queries.membership(view) or ("", {})
         certain_ms = decided_ms = int(queries.log_time(view))
     journal, alignment = aligned_journal(path, applied)
     fault = ""
@@ -104,7 +102,10 @@ def _inspected(path: Path, identity: Identity) -> Survivor:
     last_index = journal.last_index
     last_term = journal.term_at(last_index)
     assert last_term is not None
-    for index in range(last_index, max(applied.index, journal.first_index), -1):
+    beyond = range(max(applied.index, journal.first_index) + 1, last_index + 1)
+    changes = (members_in(journal.entry(index)[0]) for index in reversed(beyond))
+    members = next((each for each in changes if each), named)
+    for index in reversed(beyond):
         if at_ms := _decided_ms(journal.entry(index)[0]):
             decided_ms = max(decided_ms, at_ms)
             break
@@ -118,10 +119,22 @@ def _inspected(path: Path, identity: Identity) -> Survivor:
         certain_ms=certain_ms,
         decided_ms=decided_ms,
         written_at_ms=_written_at_ms(path),
-        cluster_id=membership[0] or identity.cluster_id or "",
-        members=membership[1],
+        cluster_id=cluster_id or identity.cluster_id or "",
+        members=members,
         fault=fault,
     )
+
+
+def _require_readable(state: Path) -> None:
+    """Look at a state that was cut short from another process first, which that may end.
+
+    To read what a mapped file lacks is a bus error. It need not lack anything that is read.
+    """
+    if is_short(state):
+        try:
+            check_head(state)
+        except OSError as error:
+            raise StartError(f"the state in {state.parent} was cut short: {error}") from error
 
 
 def _decided_ms(command: bytes) -> int:

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from tq_cluster.core import queries
 from tq_cluster.core.operations import EndLeases, PauseQueues
 from tq_cluster.core.types import AppliedAt
-from tq_cluster.errors import StartError
+from tq_cluster.errors import FatalError, StartError
 from tq_cluster.raft.inspection import Survivor, aligned_journal, current_state
 from tq_cluster.raft.pysyncobj_core import NO_OP
 from tq_cluster.storage.backup import Maker, make_backup, write_backup
 from tq_cluster.storage.environment import DATA_FILE, check_state, open_environment
 from tq_cluster.storage.files import sync_folder
+from tq_cluster.storage.lock import kept_out
 from tq_cluster.storage.offline import decide_offline
-from tq_cluster.storage.rows import CorruptRowError
+from tq_cluster.storage.snapshot import SnapshotError
 from tq_cluster.storage.store import Store
 
 ROOM_SPARED_BYTES: Final = 64 * 2**20
@@ -41,11 +42,43 @@ class Recovered:
     """Ids of the tasks that ran, now dead letters."""
 
 
+def judged(survivors: Sequence[Survivor]) -> list[Survivor]:
+    """Tell which of the disks do not belong to their cluster, by the one that knows it best.
+
+    A disk that was replaced while it was away takes itself for a member's to this day.
+    """
+    own = [_disowned(each, each.members) for each in survivors]
+    best: dict[str, Survivor] = {}
+    for each in sorted((each for each in own if not each.fault), key=_freshness):
+        best[each.cluster_id] = each
+    return [
+        _disowned(each, best[each.cluster_id].members) if each.cluster_id in best else each
+        for each in own
+    ]
+
+
+def _disowned(survivor: Survivor, members: Mapping[str, str]) -> Survivor:
+    identity = survivor.identity
+    if survivor.fault or identity is None:
+        return survivor
+    if members.get(identity.node_id) == identity.incarnation:
+        return survivor
+    why = (
+        f"the cluster knows another disk as {identity.node_id}'s: this one was replaced"
+        if identity.node_id in members
+        else f"nothing in it names {identity.node_id} as a member of a cluster"
+    )
+    return replace(survivor, fault=why)
+
+
 def choose(survivors: Sequence[Survivor]) -> Survivor:
     """Return the disk that an election would prefer: no other can hold more that is certain."""
-    usable = [each for each in survivors if not each.fault and each.is_member]
+    usable = [each for each in survivors if not each.fault]
     if not usable:
-        raise StartError("none of these disks can be used")
+        raise StartError(
+            "none of these disks can be used: restore the last backup, and keep these"
+            " to be looked at"
+        )
     clusters = sorted({each.cluster_id for each in usable})
     if len(clusters) > 1:
         raise StartError(f"these disks are of different clusters: {', '.join(clusters)}")
@@ -65,31 +98,47 @@ def recover(survivor: Survivor, target: Path, maker: Maker, *, pause_queues: boo
     work = target.with_name(f"{target.name}.recovering")
     try:
         work.mkdir()
+    except FileExistsError:
+        raise StartError(
+            f"{work} exists: another recovery is under way, or one was cut off; if none is, remove"
+            " it and begin again"
+        ) from None
     except OSError as error:
         raise StartError(f"{work} cannot be made: {error.strerror}") from error
     try:
-        _require_room(survivor, work)
-        store = Store(_copied(survivor, work))
-        try:
-            _replay(survivor, store)
-            uncertain = _quarantine(store, maker.made_at_ms)
-            if pause_queues:
-                decide_offline(store, PauseQueues(), _now_ms(store, maker.made_at_ms))
-            store.commit()
-            backup = make_backup(store, work, maker)
-            try:
-                write_backup(backup, work / "backup")
-            finally:
-                backup.close()
-            (work / "backup").rename(target)
-            sync_folder(target.parent)
-        finally:
-            store.close()
-    except (CorruptRowError, OSError) as error:
-        raise StartError(f"{survivor.path} cannot be recovered from: {error}") from error
+        with kept_out(survivor.path / "node.lock"):
+            _require_room(survivor, work)
+            return _recovered(survivor, work, target, maker, pause_queues=pause_queues)
+    except (FatalError, SnapshotError, OSError) as error:
+        raise StartError(
+            f"{survivor.path} cannot be recovered from: {error}; nothing was changed. If it is the"
+            " disk that is at fault, leave it away and recover from another, or restore the last"
+            " backup"
+        ) from error
     finally:
         shutil.rmtree(work)
-    return Recovered(applied=store.applied, uncertain=uncertain)
+
+
+def _recovered(
+    survivor: Survivor, work: Path, target: Path, maker: Maker, *, pause_queues: bool
+) -> Recovered:
+    store = Store(_copied(survivor, work))
+    try:
+        _replay(survivor, store)
+        uncertain = _quarantine(store, maker.made_at_ms)
+        if pause_queues:
+            decide_offline(store, PauseQueues(), _now_ms(store, maker.made_at_ms))
+        store.commit()
+        backup = make_backup(store, work, maker)
+        try:
+            write_backup(backup, work / "backup")
+        finally:
+            backup.close()
+        (work / "backup").rename(target)
+        sync_folder(target.parent)
+        return Recovered(applied=store.applied, uncertain=uncertain)
+    finally:
+        store.close()
 
 
 def _copied(survivor: Survivor, work: Path) -> Path:

@@ -19,8 +19,16 @@ CATCH_UP_S = 10.0
 LOOK_S = 0.01
 
 
+MOVES_MAX = 5
+"""How often a copy is begun anew because another state took the copied one's place."""
+
+
 class NoRoomError(Exception):
-    """The copy could not be made: the disk lacks room, or failed. Nothing has changed."""
+    """The copy could not be made: the disk lacks room. Nothing has changed."""
+
+
+class MovedError(Exception):
+    """Another state has taken the place of the one that was being copied."""
 
 
 class Copy(Protocol):
@@ -66,17 +74,26 @@ class Backups:
         finally:
             self._busy = False
 
+    async def _made(self) -> Copy:
+        """A copy, begun anew where the state has moved: the node made its file smaller, say."""
+        loop = asyncio.get_running_loop()
+        for _ in range(MOVES_MAX):
+            making = loop.run_in_executor(None, self._copy_state())
+            try:
+                return await asyncio.shield(making)
+            except MovedError:
+                continue
+            except NoRoomError as error:
+                reason = errors_pb2.ERROR_REASON_DISK_PRESSURE
+                raise refusal(Refused(reason=reason, message=str(error))) from error
+            except asyncio.CancelledError:
+                making.add_done_callback(_closed)
+                raise
+        raise OverloadedError("this node's state is being moved again and again: ask another node")
+
     async def _parts(self) -> AsyncGenerator[pb.BackupResponse, None]:
         loop = asyncio.get_running_loop()
-        making = loop.run_in_executor(None, self._copy_state())
-        try:
-            copy = await asyncio.shield(making)
-        except NoRoomError as error:
-            reason = errors_pb2.ERROR_REASON_DISK_PRESSURE
-            raise refusal(Refused(reason=reason, message=str(error))) from error
-        except asyncio.CancelledError:
-            making.add_done_callback(_closed)
-            raise
+        copy = await self._made()
         pieces = copy.pieces()
         try:
             if not copy.header.cluster_id:

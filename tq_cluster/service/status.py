@@ -126,6 +126,7 @@ class StatusBoard:
             nodes=nodes,
             limits=limits,
             cluster_version=facts.cluster_version,
+            asked_node_id=self._node_id,
         )
 
     async def _ask(self, node_id: str, within_s: float) -> pb.NodeStatus:

@@ -123,7 +123,7 @@ def read_header(path: Path) -> backup_pb2.BackupHeader:
 
     Only its head and its length are looked at: ``extract_state`` checks the rest.
     """
-    with _readable(path), path.open("rb") as file:
+    with _usable(path), path.open("rb") as file:
         header, begins = _read_head(path, file)
         size = os.fstat(file.fileno()).st_size
     expected = begins + header.state_bytes + DIGEST_BYTES
@@ -141,42 +141,48 @@ def read_header(path: Path) -> backup_pb2.BackupHeader:
 def check_backup(path: Path, scratch: Path) -> backup_pb2.BackupHeader:
     """Check all of a backup: its digest, and every row of its state.
 
-    BackupError says what is wrong. ``scratch`` names a file that may be made meanwhile,
-    with room for the state.
+    BackupError says what is wrong. ``scratch`` names a file that is made meanwhile, with room for
+    the state; there must be nothing yet.
     """
+    header = extract_state(path, scratch)
     try:
-        header = extract_state(path, scratch)
         check_extracted(path, scratch, header)
     finally:
-        scratch.unlink(missing_ok=True)
+        scratch.unlink()
     return header
 
 
 def extract_state(path: Path, target: Path) -> backup_pb2.BackupHeader:
     """Write the state in a backup to ``target``; BackupError, and no file, where it is damaged."""
     header = read_header(path)
-    digest = hashlib.sha256()
-    try:
-        with _readable(path), path.open("rb") as file, target.open("xb") as state:
-            _, begins = _read_head(path, file)
-            file.seek(0)
-            digest.update(file.read(begins))
-            left = header.state_bytes
-            while left and (piece := file.read(min(left, PIECE_BYTES))):
-                digest.update(piece)
-                state.write(piece)
-                left -= len(piece)
-            whole = file.read() == digest.digest()
-        sync_file(target)
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
-    if not whole:
-        target.unlink()
-        raise BackupError(
-            f"{path} is damaged: its bytes are not those that its SHA-256 was made of"
-        )
+    with _usable(target):
+        state = target.open("xb")
+        try:
+            with state:
+                for piece in _state_pieces(path, header):
+                    state.write(piece)
+            sync_file(target)
+        except BaseException:
+            target.unlink()
+            raise
     return header
+
+
+def _state_pieces(path: Path, header: backup_pb2.BackupHeader) -> Iterator[bytes]:
+    """The state in a backup; BackupError after its last piece unless all of it was as written."""
+    with _usable(path), path.open("rb") as file:
+        _, begins = _read_head(path, file)
+        file.seek(0)
+        digest = hashlib.sha256(file.read(begins))
+        left = header.state_bytes
+        while left and (piece := file.read(min(left, PIECE_BYTES))):
+            digest.update(piece)
+            yield piece
+            left -= len(piece)
+        if file.read() != digest.digest():
+            raise BackupError(
+                f"{path} is damaged: its bytes are not those that its SHA-256 was made of"
+            )
 
 
 def check_extracted(path: Path, state: Path, header: backup_pb2.BackupHeader) -> None:
@@ -214,7 +220,7 @@ def _read_head(path: Path, file: BinaryIO) -> tuple[backup_pb2.BackupHeader, int
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _usable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -36,6 +36,15 @@ except CorruptRowError as error:
 """
 _CORRUPT: Final = 3
 
+_LOOK: Final = """
+import pathlib, sys
+from tq_cluster.core import queries
+from tq_cluster.storage.environment import read_state
+with read_state(pathlib.Path(sys.argv[1])) as view:
+    queries.membership(view)
+    queries.log_time(view)
+"""
+
 
 def copy_committed(path: Path, file: int) -> None:
     """Write what was last committed to the state in ``path``, without what is free in its file.
@@ -58,6 +67,13 @@ def check_rows(file: Path) -> None:
         raise CorruptRowError(said)
     if code != 0:
         raise OSError(said or f"the checking process ended with {code}")
+
+
+def check_head(file: Path) -> None:
+    """Read what a state says of itself; OSError where that leads past the end of its file."""
+    code, said = _run(_LOOK, str(file), output=subprocess.DEVNULL)
+    if code != 0:
+        raise OSError(said or "reading it leads past its end")
 
 
 def _run(program: str, *arguments: str, output: int) -> tuple[int, str]:

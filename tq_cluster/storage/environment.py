@@ -52,9 +52,19 @@ def _lengthen(environment: lmdb.Environment, file: Path) -> None:
     a bus error: the process would end without a word. (A sound file may be short as well: LMDB
     does not write pages that the transaction which took them gave back.)
     """
-    length = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    length = _length(environment)
     if file.stat().st_size < length:
         os.truncate(file, length)
+
+
+def _length(environment: lmdb.Environment) -> int:
+    return (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+
+
+def is_short(file: Path) -> bool:
+    """Whether reading the state in a file of its own could lead past the end of the file."""
+    with _readonly(file) as environment:
+        return file.stat().st_size < _length(environment)
 
 
 def open_tables(
@@ -113,6 +123,16 @@ def read_state(file: Path) -> Iterator[LmdbView]:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[tuple[lmdb.Transaction[bytes], list[lmdb._Database]]]:
+    with _readonly(file) as environment:
+        tables = [
+            environment.open_db(b"%d" % number, create=False) for number in range(TABLE_COUNT + 1)
+        ]
+        with environment.begin() as txn:
+            yield txn, tables
+
+
+@contextmanager
+def _readonly(file: Path) -> Iterator[lmdb.Environment]:
     try:
         with lmdb.open(
             str(file),
@@ -122,12 +142,7 @@ def _opened(file: Path) -> Iterator[tuple[lmdb.Transaction[bytes], list[lmdb._Da
             map_size=MAP_BYTES,
             max_dbs=TABLE_COUNT + 1,
         ) as environment:
-            tables = [
-                environment.open_db(b"%d" % number, create=False)
-                for number in range(TABLE_COUNT + 1)
-            ]
-            with environment.begin() as txn:
-                yield txn, tables
+            yield environment
     except lmdb.Error as error:
         raise StartError(f"{file} is no state: {error}") from error
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tq_cluster.errors import StartError
@@ -12,16 +14,31 @@ from tq_cluster.errors import StartError
 def is_locked(path: Path) -> bool:
     """Whether a process holds the lock on the file ``path``. Changes nothing."""
     try:
+        with kept_out(path):
+            return False
+    except StartError:
+        return True
+
+
+@contextmanager
+def kept_out(path: Path) -> Iterator[None]:
+    """Nobody takes the lock on the file ``path`` meanwhile; StartError where somebody has it.
+
+    Changes nothing: it works on a disk that can only be read.
+    """
+    try:
         fd = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        return False
+        yield
+        return
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartError(f"{path.parent} is in use: its node runs") from None
+        yield
     finally:
         os.close(fd)
-    return False
 
 
 class DirectoryLock:

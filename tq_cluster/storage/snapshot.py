@@ -20,6 +20,7 @@ from tq_cluster.storage.copying import check_rows
 from tq_cluster.storage.directory import StateDirectory
 from tq_cluster.storage.environment import DATA_FILE, check_state
 from tq_cluster.storage.files import sync_file, sync_folder
+from tq_cluster.storage.headroom import NO_ROOM
 from tq_cluster.storage.store import Store
 
 COPY_BYTES_PER_S: Final = 128 * 2**20
@@ -31,6 +32,14 @@ _CHUNK_BYTES = 2**20
 
 class SnapshotError(TqError):
     """The snapshot was not made, or is not what was sent; nothing has changed."""
+
+
+class NoRoomError(SnapshotError):
+    """The disk lacks room for it."""
+
+
+class StateMovedError(SnapshotError):
+    """The state was closed meanwhile; where another took its place, that one can be copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +65,8 @@ def make_snapshot(
     """Copy the state of the last commit to a file in ``folder``, every row checked.
 
     ``name`` is how the file's name begins: two that are made at once must differ in it. Raises
-    SnapshotError when the disk lacks room, and CorruptRowError when this node's own state is
-    damaged: the process must end then.
+    SnapshotError when that fails, NoRoomError and StateMovedError among them, and CorruptRowError
+    when this node's own state is damaged: the process must end then.
     """
     _require_room(folder, store.used_bytes(), room_spared_bytes)
     partial = folder / f"{name}-{threading.get_ident()}.partial"
@@ -70,7 +79,8 @@ def make_snapshot(
         path = folder / f"{name}-{applied.index}-{applied.term}-{crc:08x}"
         partial.replace(path)
     except OSError as error:
-        raise SnapshotError(f"the state cannot be copied to {folder}: {error}") from error
+        kind = NoRoomError if error.errno in NO_ROOM else SnapshotError
+        raise kind(f"the state cannot be copied to {folder}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
     return SnapshotFile(path, applied, size, crc)
@@ -114,7 +124,7 @@ def _require_room(folder: Path, needed_bytes: int, spared_bytes: int) -> None:
     free = os.statvfs(folder)
     free_bytes = free.f_bavail * free.f_frsize
     if free_bytes < needed_bytes + spared_bytes:
-        raise SnapshotError(
+        raise NoRoomError(
             f"{folder} has {free_bytes >> 20} MiB free; a snapshot may need"
             f" {needed_bytes >> 20} MiB and leaves {spared_bytes >> 20} MiB alone"
         )
@@ -149,10 +159,10 @@ def _copy(store: Store, target: int, bytes_per_s: int) -> int:
         # Closed early, it makes the feeder's next write fail.
         os.close(outlet)
         feeder.join()
+    if closing.is_set():
+        raise StateMovedError("the state was closed meanwhile")
     if failure:
         raise failure[0]
-    if closing.is_set():
-        raise OSError("the state was closed meanwhile")
     return crc
 
 
