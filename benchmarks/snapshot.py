@@ -1,9 +1,10 @@
-"""A follower far behind is brought up under load, with a million tasks in the state."""
+"""A follower that lost its disk is replaced under load, with a million tasks in the state."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -14,12 +15,14 @@ from benchmarks.cluster import PAYLOAD_BYTES, anonymous_bytes, brokers, fill, pa
 from benchmarks.figures import Figure, Samples
 from chaos.processes import NodeStatus, ProcessCluster
 from tq_client import AsyncClient
+from tq_client.errors import ConflictError
 
 TASKS = int(os.environ.get("TQ_SNAPSHOT_TASKS", "1000000"))
 WRITERS = 8
 PAUSE_S = 0.02
 """Between two writes of a writer: about 300 a second in all, which leaves the cores room."""
 BASELINE_S = 10.0
+REPLACE_S = 30.0
 REJOIN_S = 600.0
 SAMPLE_S = 0.2
 
@@ -36,20 +39,23 @@ class _Peak:
 
 
 async def rejoin(data_dir: Path | None) -> list[Figure]:
-    """Stop a follower, write a million tasks, start it again while others go on writing."""
+    """Wipe a follower's disk among a million tasks and replace it while others go on writing."""
     async with brokers(data_dir) as cluster, AsyncClient(cluster.addresses) as client:
+        leader_id = (await cluster.await_leader(30)).node_id
+        await fill(client, "bench", "noop", TASKS)
         leader_id = (await cluster.await_leader(30)).node_id
         away_id = next(name for name in cluster.brokers if name != leader_id)
         cluster.kill(away_id)
-        await fill(client, "bench", "noop", TASKS)
-        leader_id = (await cluster.await_leader(30)).node_id
+        await asyncio.to_thread(shutil.rmtree, cluster.brokers[away_id].data_dir)
         before_bytes = _anonymous(cluster, leader_id)
         writing = _Writing(client)
         quiet = await writing.during(asyncio.sleep(BASELINE_S))
         peak = _Peak()
         begun_s = time.perf_counter()
         cluster.restart(away_id)
-        peak.writes = await writing.during(_until_caught_up(cluster, leader_id, away_id, peak))
+        peak.writes = await writing.during(
+            _until_replaced(cluster, client, leader_id, away_id, peak)
+        )
         took_s = time.perf_counter() - begun_s
         status = await cluster.node_status(leader_id)
         state_mb = status.state_bytes / 1e6 if isinstance(status, NodeStatus) else 0.0
@@ -58,7 +64,7 @@ async def rejoin(data_dir: Path | None) -> list[Figure]:
     name = f"snapshot: with {TASKS:,} tasks of {PAYLOAD_BYTES} B"
     return [
         Figure(
-            name=f"{name}, a write's p99 while a follower is brought up",
+            name=f"{name}, a write's p99 while a follower's disk is replaced",
             value=peak.writes.percentile(99) * 1e3,
             unit="ms",
             target=200,
@@ -70,7 +76,7 @@ async def rejoin(data_dir: Path | None) -> list[Figure]:
             ),
         ),
         Figure(
-            name=f"{name}, from its start until the follower has caught up",
+            name=f"{name}, from an empty disk until the follower has caught up",
             value=took_s,
             unit="s",
             detail=f"state of {state_mb:.0f} MB; {len(peak.writes.values) / took_s:.0f} writes/s",
@@ -92,9 +98,16 @@ async def rejoin(data_dir: Path | None) -> list[Figure]:
     ]
 
 
-async def _until_caught_up(
-    cluster: ProcessCluster, leader_id: str, away_id: str, peak: _Peak
+async def _until_replaced(
+    cluster: ProcessCluster, client: AsyncClient, leader_id: str, away_id: str, peak: _Peak
 ) -> None:
+    async def replaced() -> bool | None:
+        try:
+            await client.replace_node(away_id)
+        except ConflictError:
+            return None
+        return True
+
     async def caught_up() -> bool | None:
         await asyncio.sleep(SAMPLE_S)
         peak.leader_bytes = max(peak.leader_bytes, _anonymous(cluster, leader_id))
@@ -108,6 +121,7 @@ async def _until_caught_up(
         behind = leader.commit_index - away.applied_index
         return True if behind < 100 and not away.message else None
 
+    await cluster.await_fact(f"{away_id} to be replaced", replaced, REPLACE_S)
     await cluster.await_fact(f"{away_id} to have caught up", caught_up, REJOIN_S)
 
 
