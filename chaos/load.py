@@ -31,6 +31,9 @@ SUBMIT_EVERY_S = 0.02
 READ_EVERY_S = 0.05
 PATIENCE_S = 60.0
 """Longer than any fault and what it leaves behind."""
+UNANSWERED_MAX = 200
+"""Submits that may wait for an answer: a machine that is too slow for the load would otherwise be
+given more of it by every retry, and never recover."""
 NEWEST = 20
 UNDER_WAY = 100
 BACKOFF_S, BACKOFF_MAX_S = 0.05, 0.5
@@ -40,7 +43,8 @@ BACKOFF_S, BACKOFF_MAX_S = 0.05, 0.5
 class Load:
     """Submits at a steady pace, works the tasks off with three workers, reads some of them.
 
-    The pace does not wait for answers, so that the ledger also tells how long writes were out.
+    The pace does not wait for answers, so that the ledger also tells how long writes were out; but
+    nothing new is begun while very many of them are missing.
     """
 
     cluster: Cluster
@@ -208,9 +212,13 @@ class Load:
     async def _submit_steadily(self) -> None:
         loop = asyncio.get_running_loop()
         started_s = loop.time()
+        waiting: set[asyncio.Task[None]] = set()
         async with asyncio.TaskGroup() as group:
             for number in itertools.count():
-                group.create_task(self._submit_one(number))
+                if len(waiting) < UNANSWERED_MAX:
+                    submitting = group.create_task(self._submit_one(number))
+                    waiting.add(submitting)
+                    submitting.add_done_callback(waiting.discard)
                 due_s = started_s + (number + 1) * SUBMIT_EVERY_S
                 await asyncio.sleep(max(0.0, due_s - loop.time()))
 
