@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+import json
 import random
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from chaos import netlab
-from chaos.mutants import TRIES, Mutant
+from chaos.mutants import SIMULATION, TRIES, Mutant
 from chaos.nemesis import Transport
 from chaos.result import Result, Verdict, read_results
 from chaos.run import Plan
@@ -100,7 +101,7 @@ class Hunt:
 def hunt(mutant: Mutant, seed: int, out: Path, console: Console) -> Hunt:
     """Run a bug's scenario with one seed after the other until it is caught."""
     if not mutant.scenario:
-        return _directed(mutant, console)
+        return _simulated(mutant, console)
     draw = random.Random(f"{seed} {mutant.bug}")
     scenario = all_scenarios()[mutant.scenario]
     found: list[Result] = []
@@ -130,14 +131,18 @@ def hunt(mutant: Mutant, seed: int, out: Path, console: Console) -> Hunt:
     )
 
 
-def _directed(mutant: Mutant, console: Console) -> Hunt:
-    """Run the test that shows what the bug does."""
-    console.rule(f"{mutant.bug}: {mutant.directed}")
+def _simulated(mutant: Mutant, console: Console) -> Hunt:
+    """Run the simulation's first seeds with the bug in every node, until one shows it."""
+    console.rule(f"{mutant.bug}: simulation")
     started_s = time.monotonic()
-    command = [sys.executable, "-m", "pytest", "-q", mutant.directed]
-    code = subprocess.run(command, cwd=netlab.ROOT, check=False).returncode  # noqa: S603  # our own
+    command = [sys.executable, *SIMULATION, mutant.bug]
+    done = subprocess.run(command, cwd=netlab.ROOT, stdout=subprocess.PIPE, check=False)  # noqa: S603  # our own
     took_s = time.monotonic() - started_s
-    return Hunt(mutant, code == 0, mutant.directed.partition("::")[0], 1, took_s)
+    told = json.loads(done.stdout)
+    if not told["caught"]:
+        return Hunt(mutant, False, "simulation: by no seed", told["seeds"], took_s)
+    where = f"simulation, seed {told['seed']}"
+    return Hunt(mutant, True, where, told["seeds"], took_s, (told["broken"],))
 
 
 def exit_code(results: Sequence[Result], *, strict: bool) -> int:

@@ -2,28 +2,64 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from chaos import profiles
 from chaos.mutants import BUG_VARIABLE, MUTANTS, by_name
 from chaos.scenarios import all_scenarios
 from tests.kill.mutant_broker import BUGS
+from tests.simulation.checker import Invariant
+from tests.simulation.mutants import PLANTED, SEEDS_MAX
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ("tq_cluster", "tq_client", "tq_worker", "tq_admin")
 
 
-def test_every_bug_of_the_table_can_be_planted_and_has_a_scenario() -> None:
+def test_every_bug_of_the_table_can_be_planted_and_is_hunted_somewhere() -> None:
     assert {mutant.bug for mutant in MUTANTS} == set(BUGS)
     assert {mutant.scenario for mutant in MUTANTS} - {""} <= set(all_scenarios())
+    simulated = {mutant.bug for mutant in MUTANTS if not mutant.scenario}
+    assert simulated <= {mutant.name for mutant in PLANTED}
 
 
-def test_a_bug_without_a_scenario_names_a_test_that_is_there() -> None:
+def test_a_bug_without_a_scenario_is_caught_by_a_seed_of_the_simulation(tmp_path: Path) -> None:
+    found = profiles.hunt(by_name("truncation on overlap"), 1, tmp_path, Console(quiet=True))
+
+    assert found.caught
+    assert found.where == f"simulation, seed {found.seeds - 1}"
+    assert found.seeds <= SEEDS_MAX
+    assert found.promises == (Invariant.DURABILITY,)
+
+
+def test_a_bug_that_no_seed_catches_is_told_as_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"name": "truncation on overlap", "caught": False, "seeds": 200}
+    monkeypatch.setattr(profiles, "SIMULATION", ("-c", f"print({json.dumps(told)!r})"))
+
+    found = profiles.hunt(by_name("truncation on overlap"), 1, tmp_path, Console(quiet=True))
+
+    assert not found.caught
+    assert (found.where, found.seeds) == ("simulation: by no seed", 200)
+
+
+def test_a_hunt_that_dies_is_no_catch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiles, "SIMULATION", ("-c", "raise SystemExit(1)"))
+
+    with pytest.raises(json.JSONDecodeError):
+        profiles.hunt(by_name("truncation on overlap"), 1, tmp_path, Console(quiet=True))
+
+
+def test_the_documentation_says_where_each_bug_is_caught() -> None:
+    documented = (ROOT / "docs" / "chaos.md").read_text()
+
     for mutant in MUTANTS:
-        file, _, name = mutant.directed.partition("::")
-        assert bool(mutant.scenario) != bool(file)
-        assert not file or f"def {name}(" in (ROOT / file).read_text()
+        where = f"`{mutant.scenario}`" if mutant.scenario else "the simulation"
+        assert f"| {mutant.bug} | {mutant.fault} | {where} |" in documented
 
 
 def test_nothing_that_ships_knows_of_planted_bugs() -> None:

@@ -15,9 +15,21 @@ Heartbeat = worker_service_pb2.HeartbeatResult
 RECORDED = Report.STATUS_RECORDED
 ALREADY_RECORDED = Report.STATUS_ALREADY_RECORDED
 LEASE_LOST = Report.STATUS_LEASE_LOST
+CANCEL_WON = Report.STATUS_CANCELLED
+MARKED = Heartbeat.STATUS_CANCEL_REQUESTED
 PENDING = task_pb2.TASK_STATE_PENDING
 RUNNING = task_pb2.TASK_STATE_RUNNING
+RETRYING = task_pb2.TASK_STATE_RETRYING
 COMPLETED = task_pb2.TASK_STATE_COMPLETED
+FAILED = task_pb2.TASK_STATE_FAILED
+CANCELLED = task_pb2.TASK_STATE_CANCELLED
+DONE = task_pb2.Attempt.END_COMPLETED
+EXPIRED = task_pb2.Attempt.END_LEASE_EXPIRED
+LEFT_OFF = task_pb2.Attempt.END_FAILED
+RELEASED = task_pb2.Attempt.END_RELEASED
+STOPPED = task_pb2.Attempt.END_CANCELLED
+HELD = task_pb2.Attempt.END_RUNNING
+"""How an attempt ended; ``HELD``: it has not."""
 
 Span = tuple[float, float | None]
 """When a call began and was answered, in seconds; None: never answered."""
@@ -202,13 +214,27 @@ class Story:
         return True
 
 
-def one_task_done() -> Story:
-    """Tell of one task that is submitted, claimed, completed and read, all as it should be."""
+def one_task_submitted() -> Story:
+    """Tell of one task ``t``, submitted within the first second."""
     story = Story()
     story.submit((0, 1), "t")
+    return story
+
+
+def one_dead_letter() -> Story:
+    """Tell of one task whose only attempt, of token 7, failed for good within four seconds."""
+    story = one_task_submitted()
+    story.claim((1, 2), "w1", 7)
+    story.report((3, 4), "w1", 7, ending=Ending.FAIL, state=FAILED)
+    return story
+
+
+def one_task_done() -> Story:
+    """Tell of one task that is submitted, claimed, completed and read, all as it should be."""
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.heartbeat((3, 4), "w1", 7)
     story.report((5, 6), "w1", 7)
-    story.read((8, 9), COMPLETED, {7: task_pb2.Attempt.END_COMPLETED})
+    story.read((8, 9), COMPLETED, {7: DONE})
     story.listed(("t", ledger_label("r", 0)))
     return story

@@ -12,19 +12,20 @@ from chaos.history.verdict import check, report
 from tests.kill.story import (
     ALREADY_RECORDED,
     COMPLETED,
+    DONE,
+    EXPIRED,
+    HELD,
     LEASE_LOST,
+    LEFT_OFF,
     PENDING,
+    RETRYING,
     RUNNING,
     Heartbeat,
     Report,
     Story,
     one_task_done,
+    one_task_submitted,
 )
-from tq.v1 import task_pb2
-
-DONE = task_pb2.Attempt.END_COMPLETED
-EXPIRED = task_pb2.Attempt.END_LEASE_EXPIRED
-RETRYING = task_pb2.TASK_STATE_RETRYING
 
 
 def a_plain_run() -> Story:
@@ -32,8 +33,7 @@ def a_plain_run() -> Story:
 
 
 def a_report_without_an_answer_that_was_recorded() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.report((3, None), "w1", 7)
     story.read((8, 9), COMPLETED, {7: DONE})
@@ -41,8 +41,7 @@ def a_report_without_an_answer_that_was_recorded() -> Story:
 
 
 def a_report_that_is_repeated_after_no_answer() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.report((3, None), "w1", 7)
     story.report((4, 5), "w1", 7, ALREADY_RECORDED)
@@ -78,8 +77,7 @@ def a_submit_retried_until_it_is_answered() -> Story:
 
 
 def a_claim_without_an_answer_whose_lease_expired() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, None), "w1", 6)
     story.claim((12, 13), "w2", 7)
     story.report((14, 15), "w2", 7)
@@ -88,8 +86,7 @@ def a_claim_without_an_answer_whose_lease_expired() -> Story:
 
 
 def a_worker_too_late_that_is_told_so() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 6, lease_s=3)
     story.claim((2, 6), "w2", 7)
     story.report((7, 8), "w1", 6, LEASE_LOST)
@@ -99,19 +96,17 @@ def a_worker_too_late_that_is_told_so() -> Story:
 
 
 def a_failure_retried_by_the_next_lease() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 6)
     story.report((3, 4), "w1", 6, ending=Ending.FAIL, state=RETRYING)
     story.claim((5, 6), "w2", 7)
     story.report((7, 8), "w2", 7)
-    story.read((16, 17), COMPLETED, {6: task_pb2.Attempt.END_FAILED, 7: DONE})
+    story.read((16, 17), COMPLETED, {6: LEFT_OFF, 7: DONE})
     return story
 
 
 def a_renewal_answered_after_its_worker_had_stopped() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 6, lease_s=3)
     story.claim((6, 7), "w2", 7)
     story.heartbeat((3, 8), "w1", 6, lease_s=10)
@@ -153,30 +148,26 @@ def test_a_history_whose_tasks_all_finished_passes_in_full() -> None:
 
 
 def an_acknowledged_task_that_is_not_found() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.read((2, 3), None)
     return story
 
 
 def an_acknowledged_task_that_is_not_listed() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.listed()
     return story
 
 
 def a_claimed_task_whose_report_finds_no_task() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.report((3, 4), "w1", 7, Report.STATUS_NOT_FOUND)
     return story
 
 
 def a_retry_answered_with_another_task() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.submit((2, 3), "t-again")
     return story
 
@@ -217,16 +208,14 @@ def an_unanswered_submit_that_created_half_of_its_tasks() -> Story:
 
 
 def two_workers_that_hold_one_task_at_once() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.claim((3, 4), "w2", 8)
     return story
 
 
 def a_renewed_lease_that_is_given_to_another_worker() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.heartbeat((9, 10), "w1", 7)
     story.claim((13, 14), "w2", 8)
@@ -234,8 +223,7 @@ def a_renewed_lease_that_is_given_to_another_worker() -> Story:
 
 
 def one_token_for_two_workers() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.report((3, 4), "w1", 7, ending=Ending.RELEASE, state=PENDING)
     story.claim((5, 6), "w2", 7)
@@ -251,16 +239,14 @@ def one_token_for_two_tasks() -> Story:
 
 
 def a_later_claim_with_a_lower_token() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 9, lease_s=2)
     story.claim((5, 6), "w2", 8)
     return story
 
 
 def a_task_completed_under_two_tokens() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7, lease_s=2)
     story.claim((5, 6), "w2", 8)
     story.report((6, 7), "w1", 7)
@@ -269,8 +255,7 @@ def a_task_completed_under_two_tokens() -> Story:
 
 
 def one_token_recorded_twice() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.report((3, 4), "w1", 7)
     story.report((5, 6), "w1", 7)
@@ -278,8 +263,7 @@ def one_token_recorded_twice() -> Story:
 
 
 def one_token_accepted_as_failure_and_completion() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.report((3, 4), "w1", 7, ending=Ending.FAIL)
     story.report((5, 6), "w1", 7, ALREADY_RECORDED)
@@ -287,24 +271,21 @@ def one_token_accepted_as_failure_and_completion() -> Story:
 
 
 def a_history_with_two_completions() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.read((8, 9), COMPLETED, {7: DONE, 8: DONE})
     return story
 
 
 def an_acknowledged_completion_that_is_gone() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.report((3, 4), "w1", 7)
-    story.read((8, 9), RUNNING, {7: task_pb2.Attempt.END_RUNNING})
+    story.read((8, 9), RUNNING, {7: HELD})
     return story
 
 
 def an_acknowledged_completion_recorded_as_expired() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.report((3, 4), "w1", 7)
     story.read((8, 9), COMPLETED, {7: EXPIRED})
@@ -312,8 +293,7 @@ def an_acknowledged_completion_recorded_as_expired() -> Story:
 
 
 def an_acknowledged_attempt_that_the_record_does_not_know() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.report((3, 4), "w1", 7)
     story.read((8, 9), COMPLETED)
@@ -321,8 +301,7 @@ def an_acknowledged_attempt_that_the_record_does_not_know() -> Story:
 
 
 def a_result_that_is_not_the_acknowledged_one() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.report((3, 4), "w1", 7)
     story.read((8, 9), COMPLETED, {7: DONE}, result=b"another's")
@@ -330,8 +309,7 @@ def a_result_that_is_not_the_acknowledged_one() -> Story:
 
 
 def a_completion_whose_worker_was_told_that_its_lease_was_lost() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.report((3, None), "w1", 7)
     story.report((4, 5), "w1", 7, LEASE_LOST)
@@ -340,16 +318,14 @@ def a_completion_whose_worker_was_told_that_its_lease_was_lost() -> Story:
 
 
 def a_completion_that_nobody_reported() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.read((8, 9), COMPLETED, {7: DONE})
     return story
 
 
 def a_result_that_nobody_reported() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.report((3, None), "w1", 7)
     story.read((8, 9), COMPLETED, {7: DONE}, result=b"from nowhere")
@@ -364,8 +340,7 @@ def a_claim_answered_before_its_task_was_submitted() -> Story:
 
 
 def a_stale_report_recorded_after_the_next_claim() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7, lease_s=2)
     story.claim((5, 6), "w2", 8)
     story.report((7, 8), "w1", 7)
@@ -373,8 +348,7 @@ def a_stale_report_recorded_after_the_next_claim() -> Story:
 
 
 def a_lease_renewed_after_its_completion() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.report((3, 4), "w1", 7)
     story.heartbeat((5, 6), "w1", 7)
@@ -382,8 +356,7 @@ def a_lease_renewed_after_its_completion() -> Story:
 
 
 def a_lease_renewed_after_it_was_called_lost() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.heartbeat((3, 4), "w1", 7, Heartbeat.STATUS_LEASE_LOST)
     story.heartbeat((5, 6), "w1", 7)
@@ -391,18 +364,16 @@ def a_lease_renewed_after_it_was_called_lost() -> Story:
 
 
 def a_read_that_goes_back_in_time() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.report((3, 4), "w1", 7)
-    story.read((8, 9), RUNNING, {7: task_pb2.Attempt.END_RUNNING})
+    story.read((8, 9), RUNNING, {7: HELD})
     story.read((10, 11), COMPLETED, {7: DONE})
     return story
 
 
 def a_task_that_never_finished() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
+    story = one_task_submitted()
     story.read((8, 9), PENDING)
     return story
 
@@ -416,9 +387,7 @@ def an_unanswered_submit_whose_task_never_finished() -> Story:
 
 
 def a_task_whose_end_nobody_looked_at() -> Story:
-    story = Story()
-    story.submit((0, 1), "t")
-    return story
+    return one_task_submitted()
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,17 @@
 python -m tests.simulation run --seeds 10000 [--whole-stack] [--jobs 2] [--first SEED]
 python -m tests.simulation show SEED [--whole-stack] [--only STEPS] [--calls]
 python -m tests.simulation shorten SEED [--whole-stack]
-python -m tests.simulation mutants
+python -m tests.simulation mutants [NAME ...] [--json]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 import traceback
+from collections.abc import Sequence
 
 from tests.raft.rules import RULES
 from tests.simulation import campaign, mutants
@@ -35,13 +37,15 @@ def main(arguments: list[str] | None = None) -> int:
     shorten = commands.add_parser("shorten", help="find the fewest steps with which a seed fails")
     shorten.add_argument("seed", type=int)
     shorten.add_argument("--whole-stack", action="store_true")
-    commands.add_parser("mutants", help="plant bugs, and say which seeds catch them")
+    hunt = commands.add_parser("mutants", help="plant bugs, and say which seeds catch them")
+    hunt.add_argument("names", nargs="*", help="only these")
+    hunt.add_argument("--json", action="store_true", help="a line of JSON each; seeds alone count")
     chosen = parser.parse_args(arguments)
     logging.disable(logging.CRITICAL)
     if chosen.command == "run":
         return _run(chosen)
     if chosen.command == "mutants":
-        return _mutants()
+        return _mutants(chosen.names, as_json=chosen.json)
     story = Story(chosen.seed, chosen.whole_stack)
     if chosen.command == "show":
         return _show(story, chosen.only, calls=chosen.calls)
@@ -76,26 +80,38 @@ def _run(chosen: argparse.Namespace) -> int:
     return 1 if done.failures else 0
 
 
-def _mutants() -> int:
+def _mutants(names: Sequence[str], *, as_json: bool) -> int:
     """Each bug, where it was caught, and after how many seeds."""
-    _say("| planted bug | caught by | after | what it showed |\n| --- | --- | --- | --- |")
-    missed = 0
-    for mutant in (*mutants.PLANTED, *mutants.RULES_OFF):
-        caught = mutant.first_caught()
-        if caught is not None:
-            kind = "whole-stack seeds" if mutant.whole_stack else "protocol seeds"
-            seeds, shown = caught
-            _say(f"| {mutant.name} | {kind} | {seeds} | {shown.splitlines()[0][:160]} |")
-            continue
-        rules = [rule for rule in RULES if f"{rule.name} off" in mutant.name]
-        for rule in rules:
-            shown = rule.scenario(with_rule=False)
-            missed += not shown
-            _say(f"| {mutant.name} | directed scenario {rule.test} | 1 | {shown or 'NOTHING'} |")
-        missed += not rules
-        if not rules:
-            _say(f"| {mutant.name} | NOTHING | {mutants.SEEDS_MAX} | |")
+    chosen = [mutants.named(name) for name in names] or [*mutants.PLANTED, *mutants.RULES_OFF]
+    if not as_json:
+        _say("| planted bug | caught by | after | what it showed |\n| --- | --- | --- | --- |")
+    tell = _tell_in_json if as_json else _tell_in_a_row
+    missed = [mutant for mutant in chosen if not tell(mutant, mutant.first_caught())]
     return 1 if missed else 0
+
+
+def _tell_in_json(mutant: mutants.Mutant, caught: mutants.Caught | None) -> bool:
+    told: dict[str, object] = {"name": mutant.name, "caught": caught is not None}
+    if caught is None:
+        told["seeds"] = mutants.SEEDS_MAX
+    else:
+        told |= {"seeds": caught.seeds, "seed": caught.seed, "broken": caught.broken}
+    _say(json.dumps(told))
+    return caught is not None
+
+
+def _tell_in_a_row(mutant: mutants.Mutant, caught: mutants.Caught | None) -> bool:
+    if caught is not None:
+        kind = "whole-stack seeds" if mutant.whole_stack else "protocol seeds"
+        _say(f"| {mutant.name} | {kind} | {caught.seeds} | {caught.shown[:160]} |")
+        return True
+    rules = [rule for rule in RULES if mutant.name == f"{rule.name} off"]
+    shown = [rule.scenario(with_rule=False) for rule in rules]
+    for rule, one in zip(rules, shown, strict=True):
+        _say(f"| {mutant.name} | directed scenario {rule.test} | 1 | {one or 'NOTHING'} |")
+    if not rules:
+        _say(f"| {mutant.name} | NOTHING | {mutants.SEEDS_MAX} | |")
+    return bool(shown) and all(shown)
 
 
 def _show(story: Story, only: str | None, *, calls: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,8 +12,26 @@ from tests.simulation.state import Applied
 from tq_cluster.raft.journal_door import LogJournal
 
 
+class Invariant(enum.StrEnum):
+    """What the checker watches."""
+
+    ELECTION_SAFETY = "election safety"
+    LOG_MATCHING = "log matching"
+    LEADER_COMPLETENESS = "leader completeness"
+    STATE_MACHINE_SAFETY = "state machine safety"
+    DURABILITY = "durability"
+    """What is applied anywhere, or acknowledged, is on a majority's disks and stays there."""
+    LINEARIZABILITY = "linearizability"
+    """A confirmed position holds all that was acknowledged before it was asked for."""
+    EQUAL_STATES = "equal states"
+
+
 class Violation(AssertionError):  # noqa: N818 - what a checker finds is not an error of its own
-    """An invariant does not hold."""
+    """A promise is broken; of those that the checker watches ``invariant`` says which."""
+
+    def __init__(self, message: str, invariant: Invariant | None = None) -> None:
+        super().__init__(message)
+        self.invariant = invariant
 
 
 class Observed(Protocol):
@@ -61,7 +80,8 @@ class Checker:
         if known != written:
             raise Violation(
                 f"{host.name} wrote {entry[:40]!r} as entry {index} of term {term}, after one of"
-                f" term {written[1]}; elsewhere it is another, or follows one of term {known[1]}"
+                f" term {written[1]}; elsewhere it is another, or follows one of term {known[1]}",
+                Invariant.LOG_MATCHING,
             )
 
     def opened(self, host: Observed) -> None:
@@ -79,7 +99,7 @@ class Checker:
         safe = holders[(len(holders) - 1) // 2]
         self._unsafe = {index: told for index, told in self._unsafe.items() if index > safe}
         for index, (term, entry) in self._unsafe.items():
-            self._check_durable(index, term, entry)
+            self._check_durable(index, term, entry, "acknowledged")
         self.losses[host.name] += 1
 
     # ------------------------------------------------------------------ as it happens
@@ -88,7 +108,9 @@ class Checker:
         """Election safety, leader completeness."""
         earlier = self._leaders.setdefault(term, host.name)
         if earlier != host.name:
-            raise Violation(f"two leaders in term {term}: {earlier} and {host.name}")
+            raise Violation(
+                f"two leaders in term {term}: {earlier} and {host.name}", Invariant.ELECTION_SAFETY
+            )
         journal = host.journal
         for index, (chosen_term, entry) in self._chosen.items():
             # A leader of an earlier term, elected by votes that were long on their way, may lack
@@ -98,38 +120,47 @@ class Checker:
             if journal.term_at(index) != chosen_term:
                 raise Violation(
                     f"{host.name} leads term {term} without entry {index} of term {chosen_term} "
-                    f"({entry!r}), which was applied"
+                    f"({entry!r}), which was applied",
+                    Invariant.LEADER_COMPLETENESS,
                 )
 
     def applied(self, host: Observed, applied: Applied) -> None:
-        """State machine safety."""
+        """State machine safety; what is applied first anywhere is on a majority's disks."""
         index, term, entry = applied
+        first = index not in self._chosen
         chosen = self._chosen.setdefault(index, (term, entry))
         self._chosen_by_term.setdefault(index, host.journal.getCurrentTerm())
         if chosen != (term, entry):
             raise Violation(
                 f"{host.name} applied {entry!r} of term {term} as entry {index}, "
-                f"where {chosen[1]!r} of term {chosen[0]} was applied before"
+                f"where {chosen[1]!r} of term {chosen[0]} was applied before",
+                Invariant.STATE_MACHINE_SAFETY,
             )
+        if first:
+            self._check_durable(index, term, entry, "applied")
 
     def acknowledged(self, index: int, term: int, entry: bytes) -> None:
         """What a caller is told is on a majority's disks."""
         self.acked[index] = self._unsafe[index] = (term, entry)
-        self._check_durable(index, term, entry)
+        self._check_durable(index, term, entry, "acknowledged")
 
     def confirmed(self, asked_after: int, index: int, name: str) -> None:
         """A confirmed position holds what had been acknowledged when it was asked for."""
         if index < asked_after:
             raise Violation(
                 f"{name} was confirmed as leader at entry {index} though entry {asked_after} "
-                f"had been acknowledged before it asked: a stale read"
+                f"had been acknowledged before it asked: a stale read",
+                Invariant.LINEARIZABILITY,
             )
 
     def hashed(self, host: Observed, index: int, state_hash: str) -> None:
         """Equal states at equal entries."""
         known = self._hashes.setdefault(index, state_hash)
         if known != state_hash:
-            raise Violation(f"{host.name} has another state than others had after entry {index}")
+            raise Violation(
+                f"{host.name} has another state than others had after entry {index}",
+                Invariant.EQUAL_STATES,
+            )
 
     # ------------------------------------------------------------------ of everything
 
@@ -140,7 +171,7 @@ class Checker:
             for other in hosts[position + 1 :]:
                 self._check_matching(one, other)
         for index, (term, entry) in self.acked.items():
-            self._check_durable(index, term, entry)
+            self._check_durable(index, term, entry, "acknowledged")
 
     def _check_matching(self, one: Observed, other: Observed) -> None:
         ours, theirs = one.journal, other.journal
@@ -153,13 +184,17 @@ class Checker:
             same = ours.term_at(index) == theirs.term_at(index)
             if agreed and not same:
                 raise Violation(
-                    f"{one.name} and {other.name} agree above entry {index} and differ at it"
+                    f"{one.name} and {other.name} agree above entry {index} and differ at it",
+                    Invariant.LOG_MATCHING,
                 )
             if same and not agreed and ours.entry(index) != theirs.entry(index):
-                raise Violation(f"{one.name} and {other.name} hold different entries {index}")
+                raise Violation(
+                    f"{one.name} and {other.name} hold different entries {index}",
+                    Invariant.LOG_MATCHING,
+                )
             agreed = agreed or same
 
-    def _check_durable(self, index: int, term: int, entry: bytes) -> None:
+    def _check_durable(self, index: int, term: int, entry: bytes, told: str) -> None:
         holders = [
             host.name
             for host in self._hosts.values()
@@ -167,8 +202,9 @@ class Checker:
         ]
         if len(holders) <= len(self._hosts) // 2:
             raise Violation(
-                f"entry {index} of term {term} ({entry[:40]!r}) was acknowledged, but is durable "
-                f"only on {', '.join(holders) or 'no node'}"
+                f"entry {index} of term {term} ({entry[:40]!r}) was {told}, but is durable "
+                f"only on {', '.join(holders) or 'no node'}",
+                Invariant.DURABILITY,
             )
 
     def holds_all(self, host: Observed) -> bool:
@@ -182,13 +218,16 @@ class Checker:
         states = list(machines)
         for name, entries in states:
             if entries != states[0][1]:
-                raise Violation(f"{name} and {states[0][0]} applied different histories")
+                raise Violation(
+                    f"{name} and {states[0][0]} applied different histories", Invariant.EQUAL_STATES
+                )
             by_index = {index: (term, entry) for index, term, entry in entries}
             for index, acked in self.acked.items():
                 if by_index.get(index) != acked:
                     raise Violation(
                         f"acknowledged entry {index} {acked!r} is lost: {name} has "
-                        f"{by_index.get(index)!r}"
+                        f"{by_index.get(index)!r}",
+                        Invariant.DURABILITY,
                     )
 
 

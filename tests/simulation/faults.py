@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tests.simulation.hardware import USUAL_FSYNC_S
 from tests.simulation.host import Machine
+from tests.simulation.late_answers import LateAnswers
 from tests.simulation.network import ModelledNetwork
 from tests.simulation.virtual_loop import VirtualLoop
 from tq_cluster.errors import NotLeaderError
@@ -139,9 +140,13 @@ class Faults:
         leader = self._victim.leader()
         if leader is None or leader.paused:
             return
-        heir = draw.choice([None, *self._others(leader)])
-        self._victim.note(f"{leader.name} hands over to {heir or 'whom it likes'}")
-        self._handing_over = leader.host_loop.create_task(self._hand_over(leader, heir))
+        self._begin_hand_over(leader, draw.choice([None, *self._others(leader)]))
+
+    def late_answers(self, draw: random.Random) -> None:
+        """Leadership goes away and comes back, and with it answers of the earlier reign."""
+        leader = self._victim.leader()
+        if leader is not None and not leader.paused:
+            LateAnswers(self._victim, draw, leader, self._begin_hand_over).begin()
 
     def set_clock(self, draw: random.Random) -> None:
         """A wall clock steps: by seconds, or by hours."""
@@ -201,6 +206,11 @@ class Faults:
                 host.kill()
             host.repair_disk(draw)
             self._restart(host)
+
+    def _begin_hand_over(self, leader: Machine, heir: str | None) -> None:
+        if leader.up:
+            self._victim.note(f"{leader.name} hands over to {heir or 'whom it likes'}")
+            self._handing_over = leader.host_loop.create_task(self._hand_over(leader, heir))
 
     async def _hand_over(self, leader: Machine, heir: str | None) -> None:
         if leader.replica.status().role is not Role.LEADER:

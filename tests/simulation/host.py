@@ -86,6 +86,8 @@ class Machine:
         self.checker: Checker | None = None
         self.on_start: list[Callable[[Any], None]] = []
         """Told of this machine whenever a process starts on it."""
+        self.on_lead: list[Callable[[Any], None]] = []
+        """Told of this machine whenever it comes to lead."""
         self.on_death: Callable[[Any, BaseException], None] | None = None
         self._replica: Replica | None = None
         self.journal: WatchedJournal
@@ -184,8 +186,12 @@ class Machine:
             self.checker.applied(self, applied)
 
     def _saw_role(self, status: LogStatus) -> None:
-        if status.role is Role.LEADER and self.checker is not None:
+        if status.role is not Role.LEADER:
+            return
+        if self.checker is not None:
             self.checker.leads(self, status.term)
+        for listener in self.on_lead:
+            listener(self)
 
     def _died(self, error: BaseException) -> None:
         if self.up:

@@ -1,0 +1,151 @@
+"""Leadership goes away from a node and comes back to it, while what it was answered takes long.
+
+An answer of the earlier reign then arrives in the later one, about entries that are no more.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from tests.simulation.host import Machine
+from tests.simulation.network import ModelledNetwork
+from tests.simulation.virtual_loop import HostLoop, VirtualLoop
+
+FIRST_REIGN_S = (0.03, 0.1)
+"""How long the old leader goes on with nobody but its heir to hear it."""
+FOR_S = (1.5, 3.0)
+"""Then all ways are free again, however far things went. Less than a silent connection is kept."""
+LOOK_EVERY_S = 0.01
+
+
+class Victim(Protocol):
+    """A cluster that this is done to."""
+
+    loop: VirtualLoop
+    network: ModelledNetwork
+
+    @property
+    def machines(self) -> Sequence[Machine]: ...
+
+    def note(self, what: str) -> None: ...
+
+
+class _Reign(enum.Enum):
+    """Whose it is."""
+
+    BEFORE = enum.auto()
+    """The old leader's: its entry reaches the heir alone."""
+    FIRST = enum.auto()
+    """The heir's: what it sends reaches the old leader alone, whose answers are long on their way.
+    So both hold a tail that nobody else has."""
+    BETWEEN = enum.auto()
+    """Another's, elected by all others: it replaces the heir's tail, and hands over to it."""
+    SECOND = enum.auto()
+    """The heir's again: now the late answers arrive."""
+
+
+class LateAnswers:
+    """Closes ways and opens them again, as one reign follows the other.
+
+    Who is elected, and when, stays the nodes' affair: often enough it comes otherwise, and that is
+    a history, too.
+    """
+
+    def __init__(
+        self,
+        victim: Victim,
+        draw: random.Random,
+        leader: Machine,
+        hand_over: Callable[[Machine, str], None],
+    ) -> None:
+        self._victim = victim
+        self._draw = draw
+        self._leader = leader
+        self._heir = draw.choice([host for host in victim.machines if host is not leader])
+        self._hand_over = hand_over
+        self._reign = _Reign.BEFORE
+        self._closed: set[tuple[str, str]] = set()
+        self._stalled: HostLoop | None = None
+
+    def begin(self) -> None:
+        """Part the leader and its heir from the others."""
+        for machine in self._victim.machines:
+            machine.on_lead.append(self._elected)
+        self._close_all_but(self._leader, self._heir)
+        loop = self._victim.loop
+        loop.call_later(self._draw.uniform(*FIRST_REIGN_S), self._unseat)
+        loop.call_later(self._draw.uniform(*FOR_S), self._end)
+
+    def _unseat(self) -> None:
+        """The leader stands still. Its heir, which loses the connection, sees that first."""
+        leader, heir = self._leader, self._heir
+        if self._reign is _Reign.BEFORE and leader.up and not leader.paused:
+            self._victim.note(f"{leader.name} stands still and loses {heir.name}")
+            self._stalled = leader.host_loop
+            self._stalled.pause()
+            self._victim.network.break_links(leader.name, heir.name)
+
+    def _wake(self) -> None:
+        if self._stalled is not None:
+            self._stalled.resume()
+            self._stalled = None
+
+    def _end(self) -> None:
+        self._wake()
+        for machine in self._victim.machines:
+            machine.on_lead.remove(self._elected)
+        self._open(set(self._closed))
+
+    def _elected(self, winner: Machine) -> None:
+        # Not within the winner's own code. Nothing that it has sent arrives before this.
+        self._victim.loop.call_soon(self._next_reign, winner)
+
+    def _next_reign(self, winner: Machine) -> None:
+        if self._closed.isdisjoint(self._victim.network.conditions.blocked):
+            return  # the network was healed meanwhile
+        self._wake()
+        heir, leader = self._heir, self._leader
+        late = (leader.name, heir.name)
+        if winner is heir and self._reign is _Reign.BEFORE:
+            self._reign = _Reign.FIRST
+            self._close_all_but(heir, leader)
+            self._hold_answers()
+        elif winner not in (heir, leader) and self._reign is _Reign.FIRST:
+            self._reign = _Reign.BETWEEN
+            self._open(self._closed - {late})
+            self._close_all_but(winner, heir)
+            self._hand_over(winner, heir.name)
+        elif winner is heir and self._reign in (_Reign.FIRST, _Reign.BETWEEN):
+            self._reign = _Reign.SECOND
+            self._open({late})
+            others = [host for host in self._victim.machines if host not in (heir, leader)]
+            self._close_all_but(heir, self._draw.choice(others))
+
+    def _hold_answers(self) -> None:
+        """Once the two have found each other again the old leader's answers take long."""
+        if self._reign is not _Reign.FIRST or not self._heir.up:
+            return
+        if self._heir.replica.status().peers[self._leader.name].connected:
+            self._close((self._leader.name, self._heir.name))
+        else:
+            self._victim.loop.call_later(LOOK_EVERY_S, self._hold_answers)
+
+    # ------------------------------------------------------------------ ways
+
+    def _close_all_but(self, source: Machine, target: Machine) -> None:
+        self._victim.note(f"what {source.name} sends reaches {target.name} alone")
+        for machine in self._victim.machines:
+            if machine not in (source, target):
+                self._close((source.name, machine.name))
+
+    def _close(self, way: tuple[str, str]) -> None:
+        self._closed.add(way)
+        self._victim.network.block(*way)
+
+    def _open(self, ways: set[tuple[str, str]]) -> None:
+        for way in sorted(ways & self._closed):
+            self._closed.discard(way)
+            self._victim.network.unblock(*way)
