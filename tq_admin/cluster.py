@@ -37,6 +37,8 @@ CONNECTING = re.compile(
     r"(Failed to connect to remote host: )?"
 )
 COLUMNS = ("NODE", "ADDRESS", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "REACHABLE", "MESSAGE")
+MESSAGE_SHOWN = 40
+"""A longer one stands below the table, too."""
 WIDE_COLUMNS = (
     *("NODE", "VERSION", "UP", "FSYNC P50", "FSYNC P99", "HOLD"),
     *("JOURNAL", "STATE", "DISK FREE"),
@@ -61,7 +63,10 @@ def cluster_status(
         raise Failure(
             f"the cluster has no leader: {reachable} of {len(response.nodes)} nodes are reachable",
             "Start the missing brokers (tq-cluster serve): an election takes under a second once a"
-            " majority is up.",
+            " majority is up."
+            if reachable < len(response.nodes)
+            else "An election takes under a second; where it does not, each node says what it waits"
+            " for.",
             ExitCode.UNREACHABLE,
         )
 
@@ -168,6 +173,11 @@ def _render(response: GetClusterStatusResponse, data: Plain, *, wide: bool) -> R
     parts: list[RenderableType] = [heading]
     for each in tables:
         parts += [Text(), each]
+    # A table's width cuts what is long; what a node would have an operator know is said whole.
+    told = {node["node_id"]: node["message"] for node in data["nodes"]}
+    long = [f"{name}: {text}" for name, text in told.items() if len(text) > MESSAGE_SHOWN]
+    if long:
+        parts += [Text(), Text("\n".join(long))]
     return Group(*parts)
 
 

@@ -46,6 +46,30 @@ def test_without_a_leader_the_nodes_are_shown_and_the_exit_code_is_3(
     assert "the cluster has no leader: 1 of 3 nodes are reachable" in ran.stderr
 
 
+def test_what_a_node_would_have_an_operator_know_is_shown_whole(
+    admin: Admin, broker: FakeBroker
+) -> None:
+    broker.cluster = cluster(leader="n2")
+    message = "n3 is not a member of its peers' cluster: put it in the place of the one that was"
+    broker.cluster.nodes[2].message = message
+
+    ran = admin("cluster-status")
+
+    assert f"n3: {message}" in " ".join(ran.stdout.split())
+
+
+def test_without_a_leader_though_all_are_up_nobody_is_told_to_start_them(
+    admin: Admin, broker: FakeBroker
+) -> None:
+    broker.cluster = cluster(leader="")
+
+    ran = admin("cluster-status")
+
+    assert ran.code == 3
+    assert "each node says what it waits for" in ran.stderr
+    assert "Start the missing" not in ran.stderr
+
+
 def test_a_node_that_still_believes_in_a_dead_leader_is_not_believed(
     admin: Admin, broker: FakeBroker
 ) -> None:

@@ -77,3 +77,17 @@ def test_status_only_looks(admin: Admin, broker: FakeBroker) -> None:
     assert broker.verifies == [False]
     assert "10 of about 100 rows" in ran.stdout
     assert "none yet" in ran.stdout
+
+
+def test_what_an_earlier_pass_found_is_told_and_fails_nothing(
+    admin: Admin, broker: FakeBroker
+) -> None:
+    """The broker was started again and holds the others' state: this pass says so."""
+    fixed = seen(last=7)
+    fixed.differences.add(node_id="n2", index=9, message="n2 differed", earlier=True)
+    broker.verified = [seen(last=1), fixed]
+
+    ran = admin("verify")
+
+    assert (ran.code, ran.stderr) == (0, "")
+    assert "n2 differed" in ran.stdout

@@ -153,6 +153,23 @@ async def test_two_that_differ_are_told_of_when_the_third_does_not_answer(
     assert [node_id for node_id, _ in bench.log.stopped] == ["n2"]
 
 
+async def test_a_new_pass_settles_what_the_last_one_found_and_was_owed(bench: Compared) -> None:
+    await bench.formed()
+    found = await bench.a_range()
+    bench.answer("n2", found, b"something else")
+    bench.answer("n3", found)
+
+    bench.hashed.clear()
+    again = await bench.a_range()
+    bench.answer("n2", again)
+    bench.answer("n3", again)
+
+    seen = await bench.look()
+    assert [(each.node_id, each.earlier) for each in seen.differences] == [("n2", True)]
+    assert [each.ranges_agreed for each in seen.nodes] == [1, 1, 1]
+    assert [each.unanswered_index for each in seen.nodes] == [0, 0, 0]
+
+
 async def test_members_that_agree_are_counted_whenever_they_answer(bench: Compared) -> None:
     await bench.formed()
     found = await bench.a_range()

@@ -18,6 +18,7 @@ from tq_cluster.clock import SystemClock
 from tq_cluster.errors import FatalError
 from tq_cluster.raft.door import Role
 from tq_cluster.raft.formation import Formation
+from tq_cluster.raft.identity import Origin
 from tq_cluster.raft.journal import Journal
 from tq_cluster.raft.roster import Roster
 from tq_cluster.raft.syncer import InlineSyncer
@@ -200,6 +201,18 @@ def test_an_empty_node_does_not_slip_into_a_cluster_that_exists() -> None:
 
     assert newcomer.formation.stranger
     assert newcomer.identity.cluster_id is None
+
+
+def test_a_restored_node_beside_one_of_the_old_cluster_says_which_has_to_go() -> None:
+    """It is no empty disk: replace-node would never take it in."""
+    restored = Outlook("n1")
+    restored.identity.origin = Origin(backup_id="b-1", index=7, term=1)
+
+    restored.hears("n3", cluster_id="the old one", pristine=False)
+
+    assert "n1 was restored from backup b-1 at entry 7" in restored.formation.message
+    assert "stop that one and restore it from the same backup" in restored.formation.message
+    assert "replace-node" not in restored.formation.message
 
 
 def test_only_the_lowest_member_draws_an_id() -> None:

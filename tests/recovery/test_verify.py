@@ -106,13 +106,19 @@ async def test_a_follower_that_differs_stops_and_is_made_anew(tmp_path: Path) ->
         nodes.errors.clear()
         await made_anew(nodes, wrong)
         again = await admin(nodes, "verify", "-o", "json")
+        shown = await admin(nodes, "verify", "--status")
 
     assert ran.code == 1
     assert f"the state of {wrong} is not the majority's in table" in ran.stderr
     assert isinstance(error, StateDiffersError)
     assert f"the state of {wrong} is not the majority's" in str(error)
-    # The leader has not forgotten what it found.
-    assert [each["node_id"] for each in again.json["differences"]] == [wrong]
+    # The leader has not forgotten what it found, nor does it hold that against the new state.
+    assert [(each["node_id"], each["earlier"]) for each in again.json["differences"]] == [
+        (wrong, True)
+    ]
+    assert (again.code, shown.code) == (0, 0), (again.stderr, shown.stderr)
+    assert "none" in shown.stdout
+    assert f"the state of {wrong} is not the majority's" in shown.stdout
 
 
 async def test_a_leader_that_differs_stops_and_another_leads(tmp_path: Path) -> None:

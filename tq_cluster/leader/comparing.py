@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 PENDING_MAX: Final = 1_000
@@ -24,6 +24,8 @@ class Difference:
     """Who is wrong. Empty: no majority agrees, so that nobody can tell."""
     index: int
     where: str
+    earlier: bool = False
+    """Found in a pass before this one."""
 
 
 @dataclass(slots=True)
@@ -66,6 +68,12 @@ class Comparing:
         self._early.clear()
         self._agreed.clear()
         self.differences.clear()
+
+    def begin_pass(self) -> None:
+        """All of the state is compared anew: what was owed or open for part of it is settled so."""
+        self._ranges.clear()
+        self._agreed.clear()
+        self.differences = [replace(each, earlier=True) for each in self.differences]
 
     def ask(self, index: int, where: str, digest: bytes) -> None:
         """This node's own hash of a range; the others' come with time."""

@@ -86,6 +86,8 @@ class Upkeep:
         self._hashed_at_s = -URGENT_S
         self._begin_after_ms: int | None = None
         """A pass was asked for, and has not begun while the row names none later than this."""
+        self._pass_ms = 0
+        """When the pass began that the comparing is about."""
         self._hashed: HashedRange | None = None
         """What this pass's last range came to here."""
         log.on_hash(self._comparing.answer)
@@ -135,6 +137,9 @@ class Upkeep:
             self._begin_after_ms = None
         self._hashed_at_s = self._loop.time()
         self._next_range_s = self._hashed_at_s + self._pause_s()
+        if row.began_at_ms != self._pass_ms:
+            self._pass_ms = row.began_at_ms
+            self._comparing.begin_pass()
         where = f"table {row.table} from key {row.from_key.hex() or 'its first'}"
         self._comparing.ask(found.index, where, found.digest)
 
@@ -163,7 +168,12 @@ class Upkeep:
                 for node_id in sorted(self._members())
             ],
             differences=[
-                pb.StateDifference(node_id=each.node_id, index=each.index, message=_described(each))
+                pb.StateDifference(
+                    node_id=each.node_id,
+                    index=each.index,
+                    message=_described(each),
+                    earlier=each.earlier,
+                )
                 for each in self._comparing.differences
             ],
         )

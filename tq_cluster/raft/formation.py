@@ -174,8 +174,8 @@ class Formation:
             parts.insert(
                 0,
                 f"{self._identity.node_id} was restored from {self._identity.origin}, but a peer "
-                "runs on the disk of a cluster that exists: stop that one and restore it from the "
-                "same backup, or empty this one's data directory",
+                "runs on the disk of another cluster: stop that one and restore it from the same "
+                "backup (or, if its cluster is to go on, empty this one's data directory)",
             )
         elif self.stranger:
             parts.insert(
