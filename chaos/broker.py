@@ -14,6 +14,8 @@ from pathlib import Path
 
 import yaml
 
+from chaos import commands
+
 LOG_TAIL_LINES = 40
 COMPLAINT = re.compile(r"^Traceback| (error|critical) +\S")
 TQ_CLUSTER = ("-m", "tq_cluster")
@@ -103,10 +105,9 @@ class BrokerProcess:
     def start(self) -> None:
         """Start the process; it is up once its status can be asked."""
         assert self._process is None, f"{self.node_id} runs already"
-        # A variable of the surrounding shell must not reach into the nodes' configuration.
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("TQ_")}
         launcher = self.setup.launcher or TQ_CLUSTER
         serve = (sys.executable, *launcher, "serve", "--config", str(self._config_path))
+        inherited = commands.clean_environment()
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  # our own command
                 [*self.setup.wrapper, *serve],
@@ -117,6 +118,15 @@ class BrokerProcess:
                 start_new_session=True,
             )
         self.paused = False
+
+    async def command(self, name: str, *options: str) -> str:
+        """Run another command of its tq-cluster to its end, and return what that said."""
+        launcher = self.setup.launcher or TQ_CLUSTER
+        return await commands.run([*launcher, name, *options], self.setup.environment)
+
+    async def restore(self, backup: Path) -> None:
+        """Make its data directory of a backup."""
+        await self.command("restore", "--backup", str(backup), "--config", str(self._config_path))
 
     def exited(self) -> int | None:
         """The exit code when the process ended by itself; None while it runs or after ``kill``."""

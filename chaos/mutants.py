@@ -70,6 +70,21 @@ MUTANTS = (
         environment=(("SMALL_JOURNAL", "1"),),
     ),
     Mutant(
+        bug="tokens that only count",
+        fault="hands out again, after a recovery, what the lost cluster handed out",
+        scenario="lost-majority",
+    ),
+    Mutant(
+        bug="a recovery without quarantine",
+        fault="runs again, without a word, what ran when the cluster was lost",
+        scenario="lost-majority",
+    ),
+    Mutant(
+        bug="a recovery without the journal",
+        fault="says that the journal's end is kept, and leaves it away",
+        scenario="lost-majority",
+    ),
+    Mutant(
         bug="truncation on overlap",
         fault="a follower throws away what it acknowledged when it is sent again",
     ),

@@ -17,6 +17,7 @@ from chaos import containers, netlab
 from chaos.arena import Arena, Happening
 from chaos.broker import NodeSetup
 from chaos.cluster import Cluster, FactMissingError
+from chaos.commands import CommandFailedError
 from chaos.containers import ContainerCluster
 from chaos.history.record import Ledger
 from chaos.history.violation import Violation
@@ -35,7 +36,7 @@ from chaos.watch import Sight, Watch
 QUIET_S = (0.3, 1.0)
 """How long a cluster is left alone between two faults."""
 FINISH_S = 90.0
-FINDINGS = (FactMissingError, UnansweredError, StubRefusedError)
+FINDINGS = (FactMissingError, UnansweredError, StubRefusedError, CommandFailedError)
 """What was promised to come did not, or what was allowed was refused: told with what was seen."""
 AT_ONCE_MAX = 2
 """How many faults ``Order.AT_RANDOM`` lays on top of each other."""

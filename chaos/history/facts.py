@@ -21,6 +21,7 @@ from chaos.history.calls import (
     ReportCall,
     SubmitCall,
 )
+from chaos.history.loss import counted
 from chaos.history.record import Ledger
 
 
@@ -65,7 +66,7 @@ class TaskFacts:
 
 
 class Facts:
-    """The whole ledger, sorted."""
+    """The whole ledger, sorted; where a cluster was lost, by what still counts."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -78,7 +79,7 @@ class Facts:
         self.sweeps: list[PurgeCall | RedriveCall | DeleteCall] = []
         """What was done to whole queues."""
         self.pauses: list[PauseCall] = []
-        for call in ledger.calls:
+        for call in counted(ledger.calls, ledger.losses):
             match call:
                 case SubmitCall():
                     self._submit(call)

@@ -66,10 +66,12 @@ class Grant(Operation):
     """A lease that begins."""
 
     token: int
+    stranded: bool = False
+    """Whether nobody was ever told of it."""
 
     def apply(self, task: TaskState) -> Iterator[TaskState]:
         if task.state == PENDING and self.token > task.token:
-            yield replace(task, state=RUNNING, token=self.token, stranded=not self.certain)
+            yield replace(task, state=RUNNING, token=self.token, stranded=self.stranded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +238,23 @@ class Sweep(Operation):
             yield _redriven(task, self.request_id)
         elif self.kind == "delete" and task.state == FAILED:
             yield _deleted(task, self.request_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refound(Operation):
+    """A new cluster goes on in the place of one that was lost, and with none of its leases."""
+
+    quarantined: bool
+
+    def apply(self, task: TaskState) -> Iterator[TaskState]:
+        if task.state != RUNNING:
+            yield task
+        elif self.quarantined:
+            yield task.over(task_pb2.Attempt.END_UNCERTAIN, FAILED, reported=False)
+        elif task.cancel_requested:
+            yield task.over(task_pb2.Attempt.END_CANCELLED, CANCELLED, reported=False)
+        else:
+            yield task.over(task_pb2.Attempt.END_RELEASED, PENDING, reported=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,7 @@ def operations_of(facts: Facts, task: TaskFacts) -> list[ops.Operation]:
         *_cancels(task),
         *_by_id(task),
         *_sweeps(facts, task),
+        *_losses(facts),
     ]
 
 
@@ -93,18 +94,22 @@ def _grant(facts: Facts, lease: LeaseFacts, worker_id: str) -> ops.Operation:
             what=what,
             certain=False,
             token=lease.token,
+            stranded=True,
         )
     request_ids = {claim.request_id for claim, _ in lease.granted}
+    known_by_s = min(claim.known_by_s for claim, _ in lease.granted)
     return ops.Grant(
         began_s=min(facts.claim_began_s[request_id] for request_id in request_ids),
-        known_by_s=min(claim.known_by_s for claim, _ in lease.granted),
+        known_by_s=known_by_s,
         what=what,
+        certain=known_by_s < FOREVER,
         token=lease.token,
     )
 
 
 def _renewals(lease: LeaseFacts) -> Iterator[ops.Operation]:
-    for claim, _ in lease.granted[1:]:
+    answered = [claim for claim, _ in lease.granted if claim.answer is Answer.APPLIED]
+    for claim in answered[1:]:
         yield ops.Holds(
             began_s=claim.began_s,
             known_by_s=claim.known_by_s,
@@ -278,6 +283,16 @@ def _sweeps(facts: Facts, task: TaskFacts) -> Iterator[ops.Operation]:
             certain=bool(answered),
             request_id=request_id,
             kind=kind,
+        )
+
+
+def _losses(facts: Facts) -> Iterator[ops.Operation]:
+    for loss in facts.ledger.losses:
+        yield ops.Refound(
+            began_s=loss.gone_s,
+            known_by_s=loss.back_s,
+            what="the recovery" if loss.quarantined else "the restore",
+            quarantined=loss.quarantined,
         )
 
 

@@ -30,6 +30,7 @@ from chaos.history.calls import (
     ReportStatus,
     SubmitCall,
 )
+from chaos.history.loss import Loss
 from tq.v1 import queue_service_pb2, task_pb2, worker_service_pb2
 
 LEDGER_LABEL = "ledger"
@@ -59,6 +60,8 @@ class Ledger:
     """The queue of each, likewise."""
     queues: dict[str, queue_service_pb2.QueueStats] = field(default_factory=dict)
     """What the cluster counts, by queue, at the same time; empty: it was not asked."""
+    losses: list[Loss] = field(default_factory=list)
+    """Each in which the cluster was lost for good and another took its place."""
     started_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -232,6 +235,22 @@ class Ledger:
         """Write down what the cluster counts, beside ``listed`` and with nothing in between."""
         self.queues = {stats.queue: stats for stats in queues}
 
+    def lost(self, loss: Loss) -> None:
+        """Write down that the cluster was lost, and what is certain all the same."""
+        self.losses.append(loss)
+
+    def until_lost(self) -> Ledger:
+        """What was known when the cluster was lost for the last time."""
+        *earlier, last = self.losses
+        calls = [
+            call
+            for call in self.calls
+            if call.began_s < last.back_s and not (call.ended_s or 0.0) > last.back_s
+        ]
+        known = Ledger(self.now_s, calls, losses=earlier)
+        known.started_s = self.started_s
+        return known
+
     def calls_since(self, since_s: float) -> Iterator[Call]:
         """The calls that began then or later, the newest first."""
         return takewhile(lambda call: call.began_s >= since_s, reversed(self.calls))
@@ -242,11 +261,23 @@ class Ledger:
 
     def history(self, task_id: str) -> Iterator[str]:
         """Tell what the ledger knows of one task, a line a call."""
-        for call in self.calls:
-            said = _describe(call, task_id)
-            if said:
-                ended = "..." if call.ended_s is None else f"{call.ended_s - self.started_s:.3f}"
-                yield f"{call.began_s - self.started_s:9.3f} to {ended:>8}  {call.actor}: {said}"
+        told = [
+            (call.began_s, call.ended_s, f"{call.actor}: {said}")
+            for call in self.calls
+            if (said := _describe(call, task_id))
+        ]
+        told += [
+            (loss.gone_s, loss.back_s, self._describe_loss(loss))
+            for loss in self.losses
+            if told and told[0][0] < loss.back_s
+        ]
+        for began_s, ended_s, said in sorted(told, key=lambda one: one[0]):
+            ended = "..." if ended_s is None else f"{ended_s - self.started_s:.3f}"
+            yield f"{began_s - self.started_s:9.3f} to {ended:>8}  {said}"
+
+    def _describe_loss(self, loss: Loss) -> str:
+        certain_s = loss.certain_s - self.started_s
+        return f"the cluster was lost; what was acknowledged until {certain_s:.3f} is certain"
 
     def _begin(self, call: CallT) -> CallT:
         self.calls.append(call)

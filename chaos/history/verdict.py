@@ -10,12 +10,14 @@ I5  the outcome acknowledged to a worker is the recorded one
 I6  each task's history is linearizable, and the whole adds up
 I8  once faults stop, every task finishes
 
-A call without an answer is a "maybe": it may explain what is seen, and it never accuses.
+A call without an answer is a "maybe": it may explain what is seen, and it never accuses. Where a
+cluster was lost for good, two histories are judged: the one until then as it was, and the whole, in
+which all that may be lost is a maybe.
 """
 
 from __future__ import annotations
 
-from chaos.history import promises
+from chaos.history import promises, regained
 from chaos.history.facts import Facts
 from chaos.history.order import contradictions
 from chaos.history.orders import contradiction
@@ -32,8 +34,11 @@ def check(
     ``all_finished``: the run was given the time to finish, so every task has to be terminal.
     ``all_workers``: every worker wrote into this ledger, so every completion has to be in it.
     """
+    found: list[Violation] = []
+    if ledger.losses:
+        found += check(ledger.until_lost(), all_finished=False, all_workers=all_workers)
     facts = Facts(ledger)
-    found = [*promises.requests(facts)]
+    found += promises.requests(facts)
     for task in facts.tasks.values():
         found += promises.not_lost(facts, task)
         found += promises.leases(facts, task)
@@ -56,7 +61,9 @@ def check(
     found += promises.tokens_name_one_lease(facts)
     if all_workers:
         found += totals(facts)
-    return found
+    found += regained.kept_from_the_start(facts)
+    found += regained.tokens_go_on(ledger)
+    return list(dict.fromkeys(found))
 
 
 def report(ledger: Ledger, violations: list[Violation], *, at_most: int = 5) -> str:

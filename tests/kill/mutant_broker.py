@@ -23,11 +23,12 @@ from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster import __main__ as tq_cluster
 from tq_cluster import node
-from tq_cluster.core import reports, requests, states
+from tq_cluster.core import batch, formation, reports, requests, states, tables
 from tq_cluster.core.batch import Space
+from tq_cluster.core.operations import FormCluster
 from tq_cluster.core.types import AppliedAt, TaskNumber
 from tq_cluster.leader.leases import LeaseTable
-from tq_cluster.raft import replica, startup
+from tq_cluster.raft import recovering, replica, startup
 from tq_cluster.raft.disk import FileDisk
 from tq_cluster.raft.settings import RaftSettings, Rules
 from tq_cluster.service.call import Call, Method
@@ -157,6 +158,27 @@ def misnumber_snapshots() -> None:
     mock.patch("tq_cluster.storage.snapshot.check_state", further).start()
 
 
+def count_tokens() -> None:
+    """Let tokens follow the last one that the state knows of, whatever the clocks say."""
+
+    def begin(space: Space, operation: FormCluster) -> None:
+        del operation
+        space.workspace.delete(tables.META, tables.RESTORED_KEY)
+
+    mock.patch.object(formation, "_begin_tokens", begin).start()
+    mock.patch.object(batch, "tokens_by", return_value=0).start()
+
+
+def quarantine_nothing() -> None:
+    """Recover tasks that ran as if they had not."""
+    mock.patch.object(recovering, "_quarantine", return_value=[]).start()
+
+
+def recover_the_state_alone() -> None:
+    """Leave away what the journal holds beyond the state."""
+    mock.patch.object(recovering, "_replay", return_value=None).start()
+
+
 def without(rule: str) -> Callable[[], None]:
     """Switch one of the rules around PySyncObj off."""
 
@@ -175,6 +197,9 @@ BUGS: Mapping[str, Callable[[], None]] = {
     "a follower that claims": claim_on_followers,
     "a forgotten request id": forget_request_ids,
     "a snapshot without its index": misnumber_snapshots,
+    "tokens that only count": count_tokens,
+    "a recovery without quarantine": quarantine_nothing,
+    "a recovery without the journal": recover_the_state_alone,
     "truncation on overlap": without("keep_what_matches"),
     "acks counted across terms": without("terms_in_answers"),
 }

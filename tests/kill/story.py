@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from google.protobuf.duration_pb2 import Duration
 
 from chaos.history.calls import Ending
+from chaos.history.loss import Loss
 from chaos.history.record import LEDGER_LABEL, Ledger, ledger_label
 from tq.v1 import queue_service_pb2, task_pb2, worker_service_pb2
 
@@ -181,6 +182,13 @@ class Story:
         call = self.ledger.pause("operator", queue, paused=paused)
         if self._answered(at):
             self.ledger.configured(call)
+
+    def lose(self, certain_s: float, at: tuple[float, float], *, quarantined: bool = True) -> None:
+        """Lose the cluster, with what it acknowledged after ``certain_s``; another is there."""
+        gone_s, back_s = at
+        self.ledger.lost(
+            Loss(certain_s=certain_s, gone_s=gone_s, back_s=back_s, quarantined=quarantined)
+        )
 
     def counted(self, queue: str, **counts: int) -> None:
         """End with what a queue counts; ``ever_...`` are its totals."""

@@ -1,0 +1,151 @@
+"""F24: a majority of the disks is gone, and `tq-cluster recover` makes the best of the last."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from chaos import commands
+from chaos.arena import Arena
+from chaos.cluster import FactMissingError, NodeStatus
+from chaos.history.calls import Ending, ReportCall
+from chaos.nemeses.refound import Refound
+from chaos.nemeses.starve import broker
+from chaos.nemesis import Deed
+
+CLOCKS_APART_S = 0.1
+"""Log time follows the median of the members' wall clocks, here one and the same: between it and
+that clock is a message's way at most, and what the clock was set right by since."""
+LETTERS_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Left:
+    """The node whose disk is left, and what is known of that without any report."""
+
+    node_id: str
+    held_s: float
+    """All that was acknowledged until then is on it."""
+    applied_index: int
+    gone_s: float
+
+
+class LostMajority(Refound):
+    """One node is down and falls behind; then it is the only one whose disk is left."""
+
+    name = "lost-majority"
+    summary = "a node is down, the others go on and are lost with their disks; it is recovered from"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left: _Left | None = None
+        self._done_with: set[str] = set()
+        """Dead letters of an earlier recovery that were found to have finished."""
+
+    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+        cluster = arena.cluster
+        node = draw.choice(sorted(cluster.nodes))
+        held_s = arena.ledger.now_s()
+        await cluster.await_caught_up([node], self.within_s)
+        status = await cluster.node_status(node)
+        if not isinstance(status, NodeStatus):
+            raise FactMissingError(f"{node} was level, and does not say how far it is: {status}")
+        others = [name for name in cluster.nodes if name != node]
+        killed = draw.choice((True, False))
+        if killed:
+            await cluster.crash(node)
+        else:
+            await cluster.shut_down(node)
+        how = "killed" if killed else "stopped"
+        with arena.stage(self.name, f"{how}, and the others go on without", node):
+            await self.go_on(arena, draw)
+        await self.destroy(arena, others)
+        self._left = _Left(
+            node_id=node,
+            held_s=held_s,
+            applied_index=status.applied_index,
+            gone_s=arena.ledger.now_s(),
+        )
+        return Deed("lost with their disks", tuple(others))
+
+    async def heal(self, arena: Arena) -> None:
+        left, self._left = self._left, None
+        if left is None:
+            await self.let_live(arena)
+            return
+        node, file = broker(arena, left.node_id), self.new_file()
+        with arena.stage(self.name, "recovered from", left.node_id):
+            looked = await node.command("recover", "--disk", str(node.data_dir))
+            [cluster_id] = re.findall(r"of cluster (\S+)", looked)
+            await node.command(
+                *("recover", "--disk", str(node.data_dir), "--backup", str(file)),
+                *("--yes", cluster_id),
+            )
+            report = json.loads(file.with_name(f"{file.name}.report.json").read_text())
+            if report["kept_up_to_entry"] < left.applied_index:
+                arena.accuse(
+                    "F24",
+                    f"the report says that entries up to {report['kept_up_to_entry']} are kept;"
+                    f" {left.node_id} had applied {left.applied_index}",
+                )
+            await asyncio.to_thread(shutil.move, node.data_dir, f"{file}.old")
+            certain_s = _on_the_ledger(arena, report["certain_until"]) - CLOCKS_APART_S
+            await self.refound(
+                arena,
+                file,
+                certain_s=max(certain_s, left.held_s),
+                gone_s=left.gone_s,
+                quarantined=True,
+            )
+        with arena.stage(self.name, "what was uncertain is looked at"):
+            await self._look_at(arena, set(report["uncertain_task_ids"]))
+
+    async def _look_at(self, arena: Arena, told: set[str]) -> None:
+        """Hold the dead letters against the report, and redrive those that did not finish."""
+        listed = await _admin(arena, "dead-letters", "list", "--limit", str(LETTERS_MAX))
+        uncertain = {
+            letter["spec"]["task_id"]
+            for letter in listed
+            if letter["failure_reason"] == "UNCERTAIN"
+        }
+        if uncertain - self._done_with != told:
+            arena.accuse(
+                "F24",
+                f"the report names the uncertain tasks {sorted(told)}, and the dead letters with"
+                f" that reason are {sorted(uncertain - self._done_with)}",
+            )
+        finished = {
+            call.task_id
+            for call in arena.ledger.calls
+            if isinstance(call, ReportCall) and call.accepted and call.ending is Ending.COMPLETE
+        }
+        self._done_with |= told & finished
+        unfinished = sorted(told - finished)
+        if not unfinished:
+            return
+        calls = [
+            arena.ledger.redrive("operator", f"{self.name} {task_id}", task_id=task_id)
+            for task_id in unfinished
+        ]
+        await _admin(arena, "dead-letters", "redrive", *unfinished)
+        for call in calls:
+            arena.ledger.changed(call, 1)
+
+
+async def _admin(arena: Arena, *arguments: str) -> Any:  # noqa: ANN401  # as JSON has it
+    """Run tq-admin and read what it says."""
+    here = ("--address", ",".join(arena.cluster.addresses), "--output", "json")
+    return json.loads(await commands.run(["-m", "tq_admin", *arguments, *here]))
+
+
+def _on_the_ledger(arena: Arena, told: str) -> float:
+    """When an instant was, of the wall clock that all nodes here have, on the ledger's clock."""
+    instant = datetime.strptime(told, "%Y-%m-%d %H:%M:%S.%f UTC").replace(tzinfo=UTC)
+    return arena.ledger.now_s() - (time.time() - instant.timestamp())

@@ -1,0 +1,75 @@
+"""F24: a cluster is lost for good, and a new one is made of a file, as docs/recovery.md has it.
+
+What is lost then is lost by decision. How much that can be is written down as a ``Loss``, and the
+history is judged by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from chaos.arena import Arena
+from chaos.history.loss import Loss
+from chaos.nemeses.starve import broker
+from chaos.nemesis import Nemesis, Transport
+
+GO_ON_S = (0.3, 0.9)
+"""For how long the old cluster goes on with what will be lost."""
+
+
+class Refound(Nemesis):
+    """A cluster is lost, and every node begins anew with the same file."""
+
+    faults = ("F24",)
+    transports = frozenset({Transport.PROCESSES})
+    hold_s = (0.0, 0.2)
+    alone = True
+
+    def __init__(self) -> None:
+        self._folder = Path()
+        self._files = 0
+
+    async def prepare(self, folder: Path, node_ids: Sequence[str]) -> None:
+        del node_ids
+        self._folder = folder / self.name
+        self._folder.mkdir(parents=True)
+
+    def new_file(self) -> Path:
+        """Where the next backup goes."""
+        self._files += 1
+        return self._folder / f"backup-{self._files}"
+
+    async def go_on(self, arena: Arena, draw: random.Random) -> None:
+        """Let the old cluster acknowledge what will be lost."""
+        await arena.load.await_acknowledgement(self.within_s)
+        await asyncio.sleep(draw.uniform(*GO_ON_S))
+
+    async def destroy(self, arena: Arena, node_ids: Sequence[str]) -> None:
+        """Kill these nodes at once; their disks are gone, too."""
+        await arena.cluster.crash(*node_ids)
+        for node_id in node_ids:
+            await asyncio.to_thread(shutil.rmtree, broker(arena, node_id).data_dir)
+
+    async def refound(
+        self, arena: Arena, file: Path, *, certain_s: float, gone_s: float, quarantined: bool
+    ) -> None:
+        """Make every node of the file, write down what that means for the history, start them."""
+        nodes = [broker(arena, name) for name in arena.cluster.nodes]
+        await asyncio.gather(*(node.restore(file) for node in nodes))
+        loss = Loss(
+            certain_s=certain_s,
+            gone_s=gone_s,
+            back_s=arena.ledger.now_s(),
+            quarantined=quarantined,
+        )
+        arena.ledger.lost(loss)
+        await arena.cluster.revive(*arena.cluster.nodes)
+        await arena.cluster.await_leader(self.within_s)
+
+    async def let_live(self, arena: Arena) -> None:
+        """Nothing is lost, or nothing can be made of it: whoever can go on, does."""
+        await arena.cluster.revive(*arena.cluster.nodes)

@@ -1,0 +1,56 @@
+"""F24: every disk is gone, and there is a backup that was made while the cluster was at work."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from chaos import commands
+from chaos.arena import Arena
+from chaos.nemeses.refound import Refound
+from chaos.nemesis import Deed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Backup:
+    file: Path
+    asked_s: float
+    """All that was acknowledged until then is in it."""
+    gone_s: float
+
+
+class Restored(Refound):
+    """A backup is made under load; later the building burns down."""
+
+    name = "restored"
+    summary = "a backup is made under load, later every disk is lost; restored from the backup"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._backup: _Backup | None = None
+
+    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+        file, asked_s = self.new_file(), arena.ledger.now_s()
+        with arena.stage(self.name, "a backup is made"):
+            here = ("--address", ",".join(arena.cluster.addresses))
+            await commands.run(["-m", "tq_admin", "backup", str(file), *here])
+        await self.go_on(arena, draw)
+        nodes = list(arena.cluster.nodes)
+        await self.destroy(arena, nodes)
+        self._backup = _Backup(file=file, asked_s=asked_s, gone_s=arena.ledger.now_s())
+        return Deed("lost with their disks", tuple(nodes))
+
+    async def heal(self, arena: Arena) -> None:
+        backup, self._backup = self._backup, None
+        if backup is None:
+            await self.let_live(arena)
+            return
+        with arena.stage(self.name, "restored"):
+            await self.refound(
+                arena,
+                backup.file,
+                certain_s=backup.asked_s,
+                gone_s=backup.gone_s,
+                quarantined=False,
+            )
