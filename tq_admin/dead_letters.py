@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated
 
 import typer
 from rich.console import RenderableType
 
-from tq.v1.task_pb2 import TaskState
+from tq.v1.task_pb2 import FailureReason, Task, TaskState
 from tq_admin.confirm import YesOption, confirm
 from tq_admin.failures import Failure, doing
 from tq_admin.output import details, distance, grid
 from tq_admin.plain import Plain, plain
 from tq_admin.session import Session
-from tq_admin.tasks import first, page_size, show_task, state_name
+from tq_admin.tasks import PAGE_SIZE_MAX, first, page_size, show_task, state_name
 
 # What one call takes.
 CALL_MAX = 1_000
 
+
+class Reason(enum.StrEnum):
+    """Why a task was given up."""
+
+    ATTEMPTS_EXHAUSTED = enum.auto()
+    PERMANENT_ERROR = enum.auto()
+    EXPIRED = enum.auto()
+    DEPENDENCY = enum.auto()
+    UNCERTAIN = enum.auto()
+
+
+ReasonOption = Annotated[
+    Reason | None,
+    typer.Option("--reason", help="Only those given up for this reason.", case_sensitive=False),
+]
 TaskIdsArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[TASK_ID...]", help="Which; or give --queue.")
 ]
@@ -26,16 +42,26 @@ TaskIdsArgument = Annotated[
 def list_dead_letters(
     session: Session,
     queue: Annotated[str, typer.Option(help="Only this queue's.")] = "",
+    reason: ReasonOption = None,
     limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 50,
 ) -> None:
     """List tasks that were given up, the newest first."""
-    with doing("cannot list dead letters"):
-        letters = session.client.dead_letters(queue=queue, page_size=page_size(limit))
-        found, more = first(letters, limit)
+    found, more = _found(session, queue, reason, limit)
     data = [plain(task) for task in found]
     session.output.show(data, lambda: _table(data))
     if more:
         session.output.remark(f"There are more: these are the newest {limit}; see --limit.")
+
+
+def _found(
+    session: Session, queue: str, reason: Reason | None, limit: int
+) -> tuple[list[Task], bool]:
+    """The newest dead letters, and whether there are more."""
+    pages = PAGE_SIZE_MAX if reason is not None else page_size(limit)
+    wanted = FailureReason.Value(f"FAILURE_REASON_{reason.name}") if reason is not None else None
+    with doing("cannot list dead letters"):
+        letters = session.client.dead_letters(queue=queue, page_size=pages)
+        return first((task for task in letters if wanted in {None, task.failure_reason}), limit)
 
 
 def show(session: Session, task_id: Annotated[str, typer.Argument()]) -> None:
@@ -63,10 +89,19 @@ def redrive(
     session: Session,
     task_ids: TaskIdsArgument = None,
     queue: Annotated[str, typer.Option(help="The oldest dead letters of this queue.")] = "",
-    limit: Annotated[int, typer.Option(min=1, help="With --queue: how many at most.")] = CALL_MAX,
+    reason: ReasonOption = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="With --queue or --reason: how many at most.")
+    ] = CALL_MAX,
 ) -> None:
     """Make dead letters pending again with a fresh count of attempts."""
-    if _chosen_by_id(task_ids, queue):
+    if reason is not None and not task_ids:
+        found, more = _found(session, queue, reason, limit)
+        ids = [task.spec.task_id for task in found]
+        _show_redriven(session, *_redrive_tasks(session, ids))
+        if more:
+            session.output.remark("There are more: run it again, or see --limit.")
+    elif _chosen_by_id(task_ids, queue or (reason or "")):
         _show_redriven(session, *_redrive_tasks(session, task_ids or []))
     else:
         _show_redriven(session, _redrive_queue(session, queue, limit), [])

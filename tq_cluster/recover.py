@@ -158,8 +158,8 @@ def _outcome(chosen: Survivor, recovered: Recovered, target: Path, report: Path)
         f"{len(recovered.uncertain)} tasks ran when the cluster was lost and are dead letters now"
         f" (UNCERTAIN){':' if listed else '.'}\n{listed}{rest}\n"
         "Next: on every broker move the old data directory away, run tq-cluster restore --backup"
-        f" {target} --config FILE, and start it. Then look at tq-admin dead-letters list, and"
-        " redrive what did not finish."
+        f" {target} --config FILE, and start it. Then look at tq-admin dead-letters"
+        " list --reason UNCERTAIN, and redrive what did not finish."
     )
 
 

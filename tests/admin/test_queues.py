@@ -86,9 +86,32 @@ def test_redriving_names_the_tasks_that_are_no_dead_letters(
     assert "not dead letters, and left alone: b" in ran.stderr
 
 
+def test_dead_letters_of_one_reason_are_listed_and_redriven_alone(
+    admin: Admin, broker: FakeBroker
+) -> None:
+    """What a recovery put aside stands among all that had failed before and fails since."""
+    for name in ("a", "b", "c", "d"):
+        admin("submit", "q" if name != "d" else "other", "t", "--id", name)
+    fail(broker, "a", "b", "c", "d")
+    for name in ("b", "c", "d"):
+        broker.tasks[name].failure_reason = task_pb2.FAILURE_REASON_UNCERTAIN
+
+    listed = admin("dead-letters", "list", "--reason", "UNCERTAIN", "--limit", "2", "-o", "json")
+    of_queue = admin("dead-letters", "redrive", "--reason", "uncertain", "--queue", "q")
+    of_all = admin("dead-letters", "redrive", "--reason", "uncertain", "-o", "json")
+
+    assert {letter["failure_reason"] for letter in listed.json} == {"UNCERTAIN"}
+    assert len(listed.json) == 2
+    assert "There are more" in listed.stderr
+    assert of_queue.stdout.split() == ["redriven", "2"]
+    assert of_all.json == {"redriven": 1, "skipped_task_ids": []}
+    assert broker.tasks["a"].state == task_pb2.TASK_STATE_FAILED
+
+
 def test_redriving_wants_task_ids_or_a_queue(admin: Admin) -> None:
     assert admin("dead-letters", "redrive").code == 2
     assert admin("dead-letters", "redrive", "a", "--queue", "q").code == 2
+    assert admin("dead-letters", "redrive", "a", "--reason", "uncertain").code == 2
 
 
 def test_a_dead_letter_is_shown_with_every_attempt(admin: Admin, broker: FakeBroker) -> None:

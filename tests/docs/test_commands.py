@@ -41,6 +41,12 @@ ON_THE_CLUSTER = {
     "tq-admin dead-letters show TASK_ID": "tq-admin dead-letters show dead-3",
     "tq-admin dead-letters redrive": "tq-admin dead-letters redrive dead-4",
     "tq-admin dead-letters delete": "tq-admin dead-letters delete --queue mail --yes",
+    "tq-admin dead-letters list --reason UNCERTAIN": (
+        "tq-admin dead-letters list --reason UNCERTAIN"
+    ),
+    "tq-admin dead-letters redrive --reason UNCERTAIN": (
+        "tq-admin dead-letters redrive --reason UNCERTAIN"
+    ),
     "tq-admin verify": "tq-admin verify",
     "tq-admin verify --status": "tq-admin verify --status",
     "tq-admin transfer-leadership [NODE]": "tq-admin transfer-leadership",
