@@ -102,8 +102,7 @@ def _tell_in_json(mutant: mutants.Mutant, caught: mutants.Caught | None) -> bool
 
 def _tell_in_a_row(mutant: mutants.Mutant, caught: mutants.Caught | None) -> bool:
     if caught is not None:
-        kind = "whole-stack seeds" if mutant.whole_stack else "protocol seeds"
-        _say(f"| {mutant.name} | {kind} | {caught.seeds} | {caught.shown[:160]} |")
+        _say(f"| {mutant.name} | {mutant.seeds} | {caught.seeds} | {caught.shown[:160]} |")
         return True
     rules = [rule for rule in RULES if mutant.name == f"{rule.name} off"]
     shown = [rule.scenario(with_rule=False) for rule in rules]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,6 +13,7 @@ from unittest import mock
 
 from tests.raft.modelled_disk import ModelledDisk
 from tests.simulation.broker import Broker
+from tests.simulation.busy import busy_history
 from tests.simulation.checker import Violation
 from tests.simulation.runs import protocol_history
 from tests.simulation.stack import whole_stack_history
@@ -31,6 +33,15 @@ from tq_cluster.service.call import Call
 SEEDS_MAX = 200
 
 Plant = Callable[[], AbstractContextManager[object]]
+
+
+class Seeds(enum.StrEnum):
+    """Which stories are to catch a bug."""
+
+    PROTOCOL = "protocol seeds"
+    WHOLE_STACK = "whole-stack seeds"
+    BUSY = "busy seeds"
+    """Nothing fails in them, but everything takes its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +76,19 @@ class Mutant:
     name: str
     plant: Plant = nullcontext
     rules: Rules = field(default_factory=Rules)
-    whole_stack: bool = False
+    seeds: Seeds = Seeds.PROTOCOL
 
     def history(self, seed: int) -> History:
         """What becomes of a seed with the bug in every node."""
         settings = RaftSettings(rules=self.rules)
         with self.plant():
-            if self.whole_stack:
-                return whole_stack_history(Story(seed, whole_stack=True), settings=settings)
-            return protocol_history(Story(seed), settings=settings)
+            match self.seeds:
+                case Seeds.PROTOCOL:
+                    return protocol_history(Story(seed), settings=settings)
+                case Seeds.WHOLE_STACK:
+                    return whole_stack_history(Story(seed, whole_stack=True), settings=settings)
+                case Seeds.BUSY:
+                    return busy_history(Story(seed), settings=settings)
 
     def first_caught(self, seeds: int = SEEDS_MAX) -> Caught | None:
         """The first seed that shows it, of so many; None: not caught."""
@@ -176,16 +191,16 @@ def _a_snapshot_without_its_index() -> Iterator[None]:
 
 PLANTED = (
     Mutant("no fsync", _no_fsync),
-    Mutant("no token check", _no_token_check, whole_stack=True),
-    Mutant("expiry by the wall clock", _expiry_by_the_wall_clock, whole_stack=True),
-    Mutant("a follower that claims", _a_follower_that_claims, whole_stack=True),
+    Mutant("no token check", _no_token_check, seeds=Seeds.WHOLE_STACK),
+    Mutant("expiry by the wall clock", _expiry_by_the_wall_clock, seeds=Seeds.WHOLE_STACK),
+    Mutant("a follower that claims", _a_follower_that_claims, seeds=Seeds.WHOLE_STACK),
     # Without R3, too: with it hardly anything is sent that overlaps.
     Mutant(
         "truncation on overlap",
         rules=Rules(keep_what_matches=False, monotonic_next_index=False),
     ),
     Mutant("acks counted across terms", rules=Rules(terms_in_answers=False)),
-    Mutant("a forgotten request id", _a_forgotten_request_id, whole_stack=True),
+    Mutant("a forgotten request id", _a_forgotten_request_id, seeds=Seeds.WHOLE_STACK),
     Mutant("a snapshot without its index", _a_snapshot_without_its_index),
 )
 """The classics. Each has to be caught by the first seeds, or a promise of the seeds is broken."""
@@ -197,7 +212,7 @@ RULES_OFF = (
     Mutant("R4 off", rules=Rules(answer_after_fsync=False)),
     Mutant("R5 off", rules=Rules(chunks_commit_nothing=False)),
     Mutant("R6 off", rules=Rules(verified_snapshots=False)),
-    Mutant("R8 off", rules=Rules(pre_vote=False)),
+    Mutant("R8 off", rules=Rules(pre_vote=False), seeds=Seeds.BUSY),
     Mutant("R11 off", rules=Rules(skip_whole_terms=False)),
     Mutant("R13 off", rules=Rules(confirm_by_rounds=False)),
 )
