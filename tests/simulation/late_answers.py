@@ -45,6 +45,7 @@ class _Reign(enum.Enum):
     """Another's, elected by all others: it replaces the heir's tail, and hands over to it."""
     SECOND = enum.auto()
     """The heir's again: now the late answers arrive."""
+    OVER = enum.auto()
 
 
 class LateAnswers:
@@ -81,6 +82,7 @@ class LateAnswers:
 
     def _unseat(self) -> None:
         """The leader stands still. Its heir, which loses the connection, sees that first."""
+        self._heed_peace()
         leader, heir = self._leader, self._heir
         if self._reign is _Reign.BEFORE and leader.up and not leader.paused:
             self._victim.note(f"{leader.name} stands still and loses {heir.name}")
@@ -94,6 +96,7 @@ class LateAnswers:
             self._stalled = None
 
     def _end(self) -> None:
+        self._reign = _Reign.OVER
         self._wake()
         for machine in self._victim.machines:
             machine.on_lead.remove(self._elected)
@@ -104,8 +107,7 @@ class LateAnswers:
         self._victim.loop.call_soon(self._next_reign, winner)
 
     def _next_reign(self, winner: Machine) -> None:
-        if self._closed.isdisjoint(self._victim.network.conditions.blocked):
-            return  # the network was healed meanwhile
+        self._heed_peace()
         self._wake()
         heir, leader = self._heir, self._leader
         late = (leader.name, heir.name)
@@ -126,12 +128,18 @@ class LateAnswers:
 
     def _hold_answers(self) -> None:
         """Once the two have found each other again the old leader's answers take long."""
+        self._heed_peace()
         if self._reign is not _Reign.FIRST or not self._heir.up:
             return
         if self._heir.replica.status().peers[self._leader.name].connected:
             self._close((self._leader.name, self._heir.name))
         else:
             self._victim.loop.call_later(LOOK_EVERY_S, self._hold_answers)
+
+    def _heed_peace(self) -> None:
+        """Whoever has healed the network meanwhile wants it to stay so."""
+        if self._closed.isdisjoint(self._victim.network.conditions.blocked):
+            self._reign = _Reign.OVER
 
     # ------------------------------------------------------------------ ways
 
