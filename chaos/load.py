@@ -256,7 +256,7 @@ class Load:
             if self._ids:
                 # Half of the reads go where things change: to the newest tasks.
                 choices = self._draw.choice((self._ids, self._ids[-NEWEST:]))
-                await self.client.read(self._draw.choice(choices))
+                await self.client.read(self._draw.choice(choices), within_s=PATIENCE_S)
 
 
 def wrong_results(ledger: Ledger) -> set[str]:

@@ -75,6 +75,11 @@ MUTANTS = (
         scenario="lost-majority",
     ),
     Mutant(
+        bug="tokens by the clock alone",
+        fault="the same, where clocks are behind",
+        scenario="lost-majority-clocks",
+    ),
+    Mutant(
         bug="a recovery without quarantine",
         fault="runs again, without a word, what ran when the cluster was lost",
         scenario="lost-majority",

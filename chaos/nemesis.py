@@ -37,6 +37,8 @@ class Deed:
 
     what: str
     nodes: tuple[str, ...] = ()
+    broke_s: float | None = None
+    """When, on the ledger's clock, where ``inject`` did much before that; else it began with it."""
 
     def __str__(self) -> str:
         return f"{self.what} {' '.join(self.nodes)}".rstrip()

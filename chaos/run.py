@@ -260,7 +260,8 @@ class _Run:
             began_s = arena.ledger.now_s()
             deed = await nemesis.inject(arena, self._draw)
             self.injected[nemesis.name] += 1
-            happenings.append(arena.begin(nemesis.name, deed, since_s=began_s))
+            since_s = began_s if deed.broke_s is None else deed.broke_s
+            happenings.append(arena.begin(nemesis.name, deed, since_s=since_s))
             await asyncio.sleep(self._draw.uniform(*nemesis.hold_s))
         for nemesis in reversed(nemeses):
             await nemesis.heal(arena)

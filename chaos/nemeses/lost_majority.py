@@ -66,14 +66,14 @@ class LostMajority(Refound):
         how = "killed" if killed else "stopped"
         with arena.stage(self.name, f"{how}, and the others go on without", node):
             await self.go_on(arena, draw)
-        await self.destroy(arena, others)
+        deed = await self.destroy(arena, others)
         self._left = _Left(
             node_id=node,
             held_s=held_s,
             applied_index=status.applied_index,
             gone_s=arena.ledger.now_s(),
         )
-        return Deed("lost with their disks", tuple(others))
+        return deed
 
     async def heal(self, arena: Arena) -> None:
         left, self._left = self._left, None

@@ -11,11 +11,12 @@ import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from chaos.arena import Arena
 from chaos.history.loss import Loss
 from chaos.nemeses.starve import broker
-from chaos.nemesis import Nemesis, Transport
+from chaos.nemesis import Deed, Nemesis, Transport
 
 GO_ON_S = (0.3, 0.9)
 """For how long the old cluster goes on with what will be lost."""
@@ -24,7 +25,7 @@ GO_ON_S = (0.3, 0.9)
 class Refound(Nemesis):
     """A cluster is lost, and every node begins anew with the same file."""
 
-    faults = ("F24",)
+    faults: ClassVar[tuple[str, ...]] = ("F24",)
     transports = frozenset({Transport.PROCESSES})
     hold_s = (0.0, 0.2)
     alone = True
@@ -48,11 +49,13 @@ class Refound(Nemesis):
         await arena.load.await_acknowledgement(self.within_s)
         await asyncio.sleep(draw.uniform(*GO_ON_S))
 
-    async def destroy(self, arena: Arena, node_ids: Sequence[str]) -> None:
+    async def destroy(self, arena: Arena, node_ids: Sequence[str]) -> Deed:
         """Kill these nodes at once; their disks are gone, too."""
+        broke_s = arena.ledger.now_s()
         await arena.cluster.crash(*node_ids)
         for node_id in node_ids:
             await asyncio.to_thread(shutil.rmtree, broker(arena, node_id).data_dir)
+        return Deed("lost with their disks", tuple(node_ids), broke_s)
 
     async def refound(
         self, arena: Arena, file: Path, *, certain_s: float, gone_s: float, quarantined: bool
@@ -67,8 +70,10 @@ class Refound(Nemesis):
             quarantined=quarantined,
         )
         arena.ledger.lost(loss)
-        await arena.cluster.revive(*arena.cluster.nodes)
-        await arena.cluster.await_leader(self.within_s)
+        open_ = sum(loss.may_have_taken(call) for call in arena.ledger.calls)
+        with arena.stage(self.name, f"a new cluster begins; {open_} answers may hold no longer"):
+            await arena.cluster.revive(*arena.cluster.nodes)
+            await arena.cluster.await_leader(self.within_s)
 
     async def let_live(self, arena: Arena) -> None:
         """Nothing is lost, or nothing can be made of it: whoever can go on, does."""

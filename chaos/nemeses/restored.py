@@ -36,10 +36,9 @@ class Restored(Refound):
             here = ("--address", ",".join(arena.cluster.addresses))
             await commands.run(["-m", "tq_admin", "backup", str(file), *here])
         await self.go_on(arena, draw)
-        nodes = list(arena.cluster.nodes)
-        await self.destroy(arena, nodes)
+        deed = await self.destroy(arena, list(arena.cluster.nodes))
         self._backup = _Backup(file=file, asked_s=asked_s, gone_s=arena.ledger.now_s())
-        return Deed("lost with their disks", tuple(nodes))
+        return deed
 
     async def heal(self, arena: Arena) -> None:
         backup, self._backup = self._backup, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chaos.nemeses.lost_clocks import LostMajorityClocksBehind
 from chaos.nemeses.lost_majority import LostMajority
 from chaos.nemeses.restored import Restored
 from chaos.scenario import Scenario
@@ -12,6 +13,13 @@ SCENARIOS = (
         summary="two nodes are lost with their disks; the third, down before, is recovered from",
         nemeses=(LostMajority,),
         duration_s=2,
+    ),
+    Scenario(
+        name="lost-majority-clocks",
+        summary="as lost-majority, and the clocks of the new cluster are behind",
+        nemeses=(LostMajorityClocksBehind,),
+        duration_s=2,
+        in_ci=False,
     ),
     Scenario(
         name="restored",

@@ -26,6 +26,7 @@ EXPIRED = task_pb2.Attempt.END_LEASE_EXPIRED
 HELD = task_pb2.Attempt.END_RUNNING
 RELEASED = task_pb2.Attempt.END_RELEASED
 UNCERTAIN = task_pb2.Attempt.END_UNCERTAIN
+CANCELLED = task_pb2.TASK_STATE_CANCELLED
 FAILED = task_pb2.TASK_STATE_FAILED
 
 CERTAIN_S = 10
@@ -145,6 +146,20 @@ def a_lease_that_a_restore_gives_back() -> Story:
     return story
 
 
+def a_cancel_under_way_that_a_restore_ends() -> Story:
+    story = begun()
+    story.cancel((7, 8), RUNNING)
+    lost(story, quarantined=False)
+    story.read((31, 32), CANCELLED, {7: task_pb2.Attempt.END_CANCELLED})
+    return story
+
+
+def a_cancel_under_way_that_a_quarantine_forgets() -> Story:
+    story = begun()
+    story.cancel((7, 8), RUNNING)
+    return redriven_and_done(lost(story))
+
+
 def a_cluster_that_is_lost_twice() -> Story:
     story = lost(begun())
     story.read((30, 31), FAILED, {7: UNCERTAIN})
@@ -173,6 +188,8 @@ def a_cluster_that_is_lost_twice() -> Story:
         a_claim_that_is_gone_and_a_task_that_runs_again_beside_its_holder,
         an_expiry_that_is_gone,
         a_lease_that_a_restore_gives_back,
+        a_cancel_under_way_that_a_restore_ends,
+        a_cancel_under_way_that_a_quarantine_forgets,
         a_cluster_that_is_lost_twice,
     ],
 )

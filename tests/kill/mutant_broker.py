@@ -158,14 +158,19 @@ def misnumber_snapshots() -> None:
     mock.patch("tq_cluster.storage.snapshot.check_state", further).start()
 
 
-def count_tokens() -> None:
-    """Let tokens follow the last one that the state knows of, whatever the clocks say."""
+def begin_tokens_by_the_clock() -> None:
+    """Leave no room above what a restored state knows of: tokens go by log time, as ever."""
 
     def begin(space: Space, operation: FormCluster) -> None:
         del operation
         space.workspace.delete(tables.META, tables.RESTORED_KEY)
 
     mock.patch.object(formation, "_begin_tokens", begin).start()
+
+
+def count_tokens() -> None:
+    """Let tokens follow the last one that the state knows of, whatever the clocks say."""
+    begin_tokens_by_the_clock()
     mock.patch.object(batch, "tokens_by", return_value=0).start()
 
 
@@ -198,6 +203,7 @@ BUGS: Mapping[str, Callable[[], None]] = {
     "a forgotten request id": forget_request_ids,
     "a snapshot without its index": misnumber_snapshots,
     "tokens that only count": count_tokens,
+    "tokens by the clock alone": begin_tokens_by_the_clock,
     "a recovery without quarantine": quarantine_nothing,
     "a recovery without the journal": recover_the_state_alone,
     "truncation on overlap": without("keep_what_matches"),

@@ -1,0 +1,48 @@
+"""F24 beside F15: a majority of the disks is gone, and clocks are behind when it is recovered."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from chaos.arena import Arena
+from chaos.broker import NodeSetup
+from chaos.nemeses.clock import ClockSkew
+from chaos.nemeses.lost_majority import LostMajority
+from chaos.nemesis import Deed
+
+BEHIND_S = 45.0
+"""Less than the minute at which a restore refuses, more than a recovery and what is lost take."""
+
+
+class LostMajorityClocksBehind(LostMajority):
+    """As tokens go by the clocks, they have to go on above the lost ones all the same."""
+
+    name = "lost-majority-clocks-behind"
+    faults = ("F15", "F24")
+    summary = f"as lost-majority; it is recovered where clocks are {BEHIND_S:g} s behind"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._clocks = ClockSkew()
+
+    def needs(self) -> str | None:
+        return self._clocks.needs()
+
+    async def prepare(self, folder: Path, node_ids: Sequence[str]) -> None:
+        await super().prepare(folder, node_ids)
+        await self._clocks.prepare(folder, node_ids)
+
+    def setup(self, node_id: str) -> NodeSetup:
+        return self._clocks.setup(node_id)
+
+    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+        deed = await super().inject(arena, draw)
+        for node_id in arena.cluster.nodes:
+            self._clocks.move(node_id, -BEHIND_S)
+        return deed
+
+    async def heal(self, arena: Arena) -> None:
+        await super().heal(arena)
+        await self._clocks.heal(arena)
