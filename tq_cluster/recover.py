@@ -40,6 +40,8 @@ def run(
     say("What the disks hold:\n" + "\n".join(map(_shown, survivors)))
     chosen = choose(survivors)
     _require_need(survivors, chosen)
+    if first := _to_try_first(survivors, chosen):
+        say(first)
     say(_prospect(survivors, chosen, pause_queues=pause_queues))
     if target is None:
         say("Nothing was changed. To go on, say where to with --backup FILE.")
@@ -102,6 +104,21 @@ def _require_need(survivors: Sequence[Survivor], chosen: Survivor) -> None:
             f"{', '.join(sorted(sound))} are a majority of {', '.join(sorted(chosen.members))}:"
             " nothing is lost, start them; a recovery would take what they agree on apart"
         )
+
+
+def _to_try_first(survivors: Sequence[Survivor], chosen: Survivor) -> str:
+    """What may lose nothing where the state of a disk is damaged, but not its journal."""
+    sound = {each.node_id for each in survivors if not each.fault}
+    rebuilt = {each.node_id for each in survivors if each.rebuilds} - sound
+    if not rebuilt or len(sound | rebuilt) <= len(chosen.members) // 2:
+        return ""
+    names = ", ".join(sorted(rebuilt))
+    return (
+        f"\nBefore anything else: start {', '.join(sorted(sound | rebuilt))}. The state of {names}"
+        " is damaged, its journal may not be: started, it takes the others' state, and with it a"
+        " majority of the disks is left and nothing is lost. Go on here only if no leader comes of"
+        " it: what that journal alone holds is left out below."
+    )
 
 
 def _prospect(survivors: Sequence[Survivor], chosen: Survivor, *, pause_queues: bool) -> str:

@@ -211,7 +211,7 @@ def test_a_restored_node_beside_one_of_the_old_cluster_says_which_has_to_go() ->
     restored.hears("n3", cluster_id="the old one", pristine=False)
 
     assert "n1 was restored from backup b-1 at entry 7" in restored.formation.message
-    assert "stop that one and restore it from the same backup" in restored.formation.message
+    assert "if that one is to go on, empty this one's data directory" in restored.formation.message
     assert "replace-node" not in restored.formation.message
 
 

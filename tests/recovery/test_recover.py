@@ -271,6 +271,32 @@ async def test_a_disk_that_was_replaced_is_no_survivor(tmp_path: Path) -> None:
     assert f"as {lost_id}'s: this one was replaced" in looked.stdout
 
 
+async def test_a_disk_whose_state_alone_is_damaged_is_to_be_started_first(tmp_path: Path) -> None:
+    """With its journal a majority is left: it takes the other's state, and nothing is lost."""
+    async with trio(tmp_path / "old") as nodes:
+        await nodes.await_leader()
+        async with nodes.stubs("n1") as stubs:
+            await submit(stubs, "s1", "a")
+        for name in nodes.nodes:
+            await nodes.caught_up(name)
+        nodes.nodes["n1"]._store.condemn("table 5 fails its CRC")
+    disks = [f"--disk={tmp_path / 'old' / name}" for name in ("n1", "n2")]
+
+    looked = await asyncio.to_thread(run, "recover", *disks)
+
+    assert looked.returncode == 0, looked.stderr
+    assert "cannot be used: the state in" in looked.stdout
+    assert "Before anything else: start n1, n2. The state of n1 is damaged" in looked.stdout
+
+    nodes.errors.clear()
+    for name in ("n1", "n2"):
+        await nodes.start(name)
+    await nodes.await_leader()
+    assert (await state(nodes, "a")).state == task_pb2.TASK_STATE_PENDING
+    for name in ("n1", "n2"):
+        await nodes.stop(name)
+
+
 async def test_a_state_that_was_cut_short_is_told_and_ends_nothing(
     tmp_path: Path, old: Lost
 ) -> None:
@@ -284,6 +310,7 @@ async def test_a_state_that_was_cut_short_is_told_and_ends_nothing(
 
     assert looked.returncode == 0, (looked.returncode, looked.stderr)
     assert "was cut short" in looked.stdout
+    assert "Before anything else" not in looked.stdout
     assert f"{old.disk}: node" in looked.stdout
 
 

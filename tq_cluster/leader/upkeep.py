@@ -88,6 +88,7 @@ class Upkeep:
         """A pass was asked for, and has not begun while the row names none later than this."""
         self._pass_ms = 0
         """When the pass began that the comparing is about."""
+        self._range_pause_s = RANGE_S
         self._hashed: HashedRange | None = None
         """What this pass's last range came to here."""
         log.on_hash(self._comparing.answer)
@@ -136,10 +137,12 @@ class Upkeep:
         if self._begin_after_ms is not None and row.began_at_ms > self._begin_after_ms:
             self._begin_after_ms = None
         self._hashed_at_s = self._loop.time()
-        self._next_range_s = self._hashed_at_s + self._pause_s()
         if row.began_at_ms != self._pass_ms:
             self._pass_ms = row.began_at_ms
             self._comparing.begin_pass()
+            # Once a pass: to count the rows costs as much as to hash a range.
+            self._range_pause_s = self._pause_s()
+        self._next_range_s = self._hashed_at_s + self._range_pause_s
         where = f"table {row.table} from key {row.from_key.hex() or 'its first'}"
         self._comparing.ask(found.index, where, found.digest)
 

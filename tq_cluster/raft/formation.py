@@ -174,8 +174,9 @@ class Formation:
             parts.insert(
                 0,
                 f"{self._identity.node_id} was restored from {self._identity.origin}, but a peer "
-                "runs on the disk of another cluster: stop that one and restore it from the same "
-                "backup (or, if its cluster is to go on, empty this one's data directory)",
+                "runs on the disk of another cluster: if that one is to go on, empty this one's "
+                "data directory; if the backup is to take its place, stop all its brokers and "
+                "restore them from the same file",
             )
         elif self.stranger:
             parts.insert(

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from tq.internal.v1 import log_pb2
 from tq_cluster.core import queries
 from tq_cluster.core.types import AppliedAt
-from tq_cluster.errors import FatalError, StartError
+from tq_cluster.errors import DamagedStateError, FatalError, StartError
 from tq_cluster.raft.identity import Identity, read_identity
 from tq_cluster.raft.journal import Journal
 from tq_cluster.raft.overlay import OverlayDisk
@@ -24,6 +24,7 @@ from tq_cluster.storage.copying import check_head
 from tq_cluster.storage.directory import Current, peek
 from tq_cluster.storage.environment import DATA_FILE, is_short, read_state
 from tq_cluster.storage.lock import is_locked
+from tq_cluster.storage.rows import CorruptRowError
 from tq_cluster.storage.store import CONDEMNED
 
 
@@ -51,6 +52,8 @@ class Survivor:
     """Node id to incarnation, by the last change that its state or its journal holds."""
     fault: str = ""
     """Why nothing can be made of it. Empty: it is sound as far as was looked."""
+    rebuilds: bool = False
+    """What is at fault is its state alone: a node on it takes the others' and keeps its journal."""
 
     @property
     def node_id(self) -> str:
@@ -67,7 +70,14 @@ def inspect(path: Path) -> Survivor:
         identity = read_identity(path)
         if identity is None:
             return Survivor(path=path, fault="holds no identity: no node was ever on it")
-        return _inspected(path, identity)
+        try:
+            return _inspected(path, identity)
+        except (DamagedStateError, CorruptRowError) as error:
+            # Also to be told: what a node on it would do, started beside enough of the others.
+            journal = Journal(OverlayDisk(path / "journal"), InlineSyncer(), on_fatal=_raise)
+            return Survivor(
+                path=path, identity=identity, fault=str(error), rebuilds=bool(len(journal))
+            )
     except (StartError, FatalError) as error:
         return Survivor(path=path, fault=str(error))
     except OSError as error:
@@ -75,10 +85,10 @@ def inspect(path: Path) -> Survivor:
 
 
 def current_state(path: Path) -> Current:
-    """Find the state of a data directory; StartError where damage was found in it."""
+    """Find the state of a data directory; DamagedStateError where damage was found in it."""
     current = peek(path)
     if (current.path / CONDEMNED).exists():
-        raise StartError(f"the state in {current.path} was found to be damaged")
+        raise DamagedStateError(f"the state in {current.path} was found to be damaged")
     return current
 
 
@@ -134,7 +144,9 @@ def _require_readable(state: Path) -> None:
         try:
             check_head(state)
         except OSError as error:
-            raise StartError(f"the state in {state.parent} was cut short: {error}") from error
+            raise DamagedStateError(
+                f"the state in {state.parent} was cut short: {error}"
+            ) from error
 
 
 def _decided_ms(command: bytes) -> int:

@@ -144,7 +144,7 @@ def _readonly(file: Path) -> Iterator[lmdb.Environment]:
         ) as environment:
             yield environment
     except lmdb.Error as error:
-        raise StartError(f"{file} is no state: {error}") from error
+        raise DamagedStateError(f"{file} is no state: {error}") from error
 
 
 def _read_all(txn: lmdb.Transaction[bytes], tables: list[lmdb._Database]) -> None:
