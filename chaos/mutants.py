@@ -85,6 +85,16 @@ MUTANTS = (
         scenario="lost-majority",
     ),
     Mutant(
+        bug="a report that promises too much",
+        fault="says that more is certain than is",
+        scenario="lost-majority",
+    ),
+    Mutant(
+        bug="a recovery of the first disk",
+        fault="takes the disk that it is given first, not the one that has most",
+        scenario="lost-majority-five",
+    ),
+    Mutant(
         bug="a recovery without the journal",
         fault="says that the journal's end is kept, and leaves it away",
         scenario="lost-majority",

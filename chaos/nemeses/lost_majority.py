@@ -28,9 +28,10 @@ LETTERS_MAX = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Left:
-    """The node whose disk is left, and what is known of that without any report."""
+    """The nodes whose disks are left, and what is known of the last one without any report."""
 
-    node_id: str
+    node_ids: tuple[str, ...]
+    """In the order in which they went down."""
     held_s: float
     """All that was acknowledged until then is on it."""
     applied_index: int
@@ -38,10 +39,10 @@ class _Left:
 
 
 class LostMajority(Refound):
-    """One node is down and falls behind; then it is the only one whose disk is left."""
+    """A minority goes down, each node further than the one before; then their disks are all."""
 
     name = "lost-majority"
-    summary = "a node is down, the others go on and are lost with their disks; it is recovered from"
+    summary = "a minority is down, the others go on and are lost with their disks"
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,26 +52,28 @@ class LostMajority(Refound):
 
     async def inject(self, arena: Arena, draw: random.Random) -> Deed:
         cluster = arena.cluster
-        node = draw.choice(sorted(cluster.nodes))
-        held_s = arena.ledger.now_s()
-        await cluster.await_caught_up([node], self.within_s)
-        status = await cluster.node_status(node)
-        if not isinstance(status, NodeStatus):
-            raise FactMissingError(f"{node} was level, and does not say how far it is: {status}")
-        others = [name for name in cluster.nodes if name != node]
-        killed = draw.choice((True, False))
-        if killed:
-            await cluster.crash(node)
-        else:
-            await cluster.shut_down(node)
-        how = "killed" if killed else "stopped"
-        with arena.stage(self.name, f"{how}, and the others go on without", node):
-            await self.go_on(arena, draw)
-        deed = await self.destroy(arena, others)
+        held_s, applied_index = 0.0, 0
+        left = draw.sample(sorted(cluster.nodes), len(cluster.nodes) - cluster.majority)
+        for node in left:
+            held_s = arena.ledger.now_s()
+            await cluster.await_caught_up([node], self.within_s)
+            status = await cluster.node_status(node)
+            if not isinstance(status, NodeStatus):
+                raise FactMissingError(f"{node} was level, and does not say how far it is")
+            applied_index = status.applied_index
+            killed = draw.choice((True, False))
+            if killed:
+                await cluster.crash(node)
+            else:
+                await cluster.shut_down(node)
+            how = "killed" if killed else "stopped"
+            with arena.stage(self.name, f"{how}, and the others go on without", node):
+                await self.go_on(arena, draw)
+        deed = await self.destroy(arena, [name for name in cluster.nodes if name not in left])
         self._left = _Left(
-            node_id=node,
+            node_ids=tuple(left),
             held_s=held_s,
-            applied_index=status.applied_index,
+            applied_index=applied_index,
             gone_s=arena.ledger.now_s(),
         )
         return deed
@@ -80,22 +83,21 @@ class LostMajority(Refound):
         if left is None:
             await self.let_live(arena)
             return
-        node, file = broker(arena, left.node_id), self.new_file()
-        with arena.stage(self.name, "recovered from", left.node_id):
-            looked = await node.command("recover", "--disk", str(node.data_dir))
-            [cluster_id] = re.findall(r"of cluster (\S+)", looked)
-            await node.command(
-                *("recover", "--disk", str(node.data_dir), "--backup", str(file)),
-                *("--yes", cluster_id),
-            )
+        nodes, file = [broker(arena, name) for name in left.node_ids], self.new_file()
+        with arena.stage(self.name, "recovered from", *left.node_ids):
+            given = [f"--disk={node.data_dir}" for node in nodes]
+            looked = await nodes[0].command("recover", *given)
+            [cluster_id] = set(re.findall(r"of cluster (\S+)", looked))
+            await nodes[0].command("recover", *given, "--backup", str(file), "--yes", cluster_id)
             report = json.loads(file.with_name(f"{file.name}.report.json").read_text())
             if report["kept_up_to_entry"] < left.applied_index:
                 arena.accuse(
                     "F24",
                     f"the report says that entries up to {report['kept_up_to_entry']} are kept;"
-                    f" {left.node_id} had applied {left.applied_index}",
+                    f" {left.node_ids[-1]} had applied {left.applied_index}",
                 )
-            await asyncio.to_thread(shutil.move, node.data_dir, f"{file}.old")
+            for node in nodes:
+                await asyncio.to_thread(shutil.move, node.data_dir, f"{file}.{node.node_id}")
             certain_s = _on_the_ledger(arena, report["certain_until"]) - CLOCKS_APART_S
             await self.refound(
                 arena,

@@ -15,6 +15,14 @@ SCENARIOS = (
         duration_s=2,
     ),
     Scenario(
+        name="lost-majority-five",
+        summary="three of five nodes are lost with their disks; two lag, one of them further",
+        nemeses=(LostMajority,),
+        nodes=5,
+        duration_s=2,
+        in_ci=False,
+    ),
+    Scenario(
         name="lost-majority-clocks",
         summary="as lost-majority, and the clocks of the new cluster are behind",
         nemeses=(LostMajorityClocksBehind,),

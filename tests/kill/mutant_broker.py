@@ -22,7 +22,7 @@ from tests.kill.powercut import ACCOUNTS_VARIABLE, LIE_VARIABLE, write_account
 from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster import __main__ as tq_cluster
-from tq_cluster import node
+from tq_cluster import node, recover
 from tq_cluster.core import batch, formation, reports, requests, states, tables
 from tq_cluster.core.batch import Space
 from tq_cluster.core.operations import FormCluster
@@ -184,6 +184,21 @@ def recover_the_state_alone() -> None:
     mock.patch.object(recovering, "_replay", return_value=None).start()
 
 
+def promise_too_much() -> None:
+    """Report that all is certain up to the present."""
+    tell = recover._report
+
+    def told(*parts: Any) -> dict[str, object]:  # noqa: ANN401  # as the report's
+        return {**tell(*parts), "certain_until": recover._instant(time.time_ns() // 10**6)}
+
+    mock.patch.object(recover, "_report", told).start()
+
+
+def choose_the_first_disk() -> None:
+    """Recover from whichever disk is named first."""
+    mock.patch.object(recover, "choose", lambda survivors: survivors[0]).start()
+
+
 def without(rule: str) -> Callable[[], None]:
     """Switch one of the rules around PySyncObj off."""
 
@@ -206,6 +221,8 @@ BUGS: Mapping[str, Callable[[], None]] = {
     "tokens by the clock alone": begin_tokens_by_the_clock,
     "a recovery without quarantine": quarantine_nothing,
     "a recovery without the journal": recover_the_state_alone,
+    "a report that promises too much": promise_too_much,
+    "a recovery of the first disk": choose_the_first_disk,
     "truncation on overlap": without("keep_what_matches"),
     "acks counted across terms": without("terms_in_answers"),
 }
