@@ -66,6 +66,7 @@ class LateAnswers:
         self._draw = draw
         self._leader = leader
         self._heir = draw.choice([host for host in victim.machines if host is not leader])
+        self._late = (leader.name, self._heir.name)
         self._hand_over = hand_over
         self._reign = _Reign.BEFORE
         self._closed: set[tuple[str, str]] = set()
@@ -110,19 +111,18 @@ class LateAnswers:
         self._heed_peace()
         self._wake()
         heir, leader = self._heir, self._leader
-        late = (leader.name, heir.name)
         if winner is heir and self._reign is _Reign.BEFORE:
             self._reign = _Reign.FIRST
             self._close_all_but(heir, leader)
             self._hold_answers()
         elif winner not in (heir, leader) and self._reign is _Reign.FIRST:
             self._reign = _Reign.BETWEEN
-            self._open(self._closed - {late})
+            self._open(self._closed - {self._late})
             self._close_all_but(winner, heir)
             self._hand_over(winner, heir.name)
         elif winner is heir and self._reign in (_Reign.FIRST, _Reign.BETWEEN):
             self._reign = _Reign.SECOND
-            self._open({late})
+            self._open({self._late})
             others = [host for host in self._victim.machines if host not in (heir, leader)]
             self._close_all_but(heir, self._draw.choice(others))
 
@@ -132,7 +132,7 @@ class LateAnswers:
         if self._reign is not _Reign.FIRST or not self._heir.up:
             return
         if self._heir.replica.status().peers[self._leader.name].connected:
-            self._close((self._leader.name, self._heir.name))
+            self._close(self._late)
         else:
             self._victim.loop.call_later(LOOK_EVERY_S, self._hold_answers)
 
