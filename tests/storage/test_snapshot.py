@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 
 from tq.internal.v1 import log_pb2
 from tq_cluster.core.types import AppliedAt
+from tq_cluster.storage import copying
 from tq_cluster.storage.directory import StateDirectory
 from tq_cluster.storage.rows import CorruptRowError, seal
 from tq_cluster.storage.snapshot import (
@@ -143,6 +144,29 @@ def test_closing_the_state_ends_a_copy_of_it(
             assert not making.done()
         if end == "move":
             store.move_to(tmp_path / "other")
+        store.close()
+        with pytest.raises(StateMovedError):
+            making.result()
+
+    assert list(states.snapshots.iterdir()) == []
+
+
+def test_closing_the_state_does_not_wait_until_all_rows_of_its_copy_are_checked(
+    states: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a large state that takes a minute, and a node that is to stop waits for its threads."""
+    begun = threading.Event()
+
+    def check(file: Path, given_up: Callable[[], bool]) -> None:
+        begun.set()
+        copying.check_rows(file, given_up)
+
+    monkeypatch.setattr("tq_cluster.storage.snapshot.check_rows", check)
+    monkeypatch.setattr(copying, "_CHECK", "import signal; signal.pause()")
+    store = filled(Store(states.current.path), 4)
+    with ThreadPoolExecutor(1) as thread:
+        making = thread.submit(make_snapshot, store, states.snapshots)
+        begun.wait()
         store.close()
         with pytest.raises(StateMovedError):
             making.result()

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from tq_cluster.storage.environment import MAP_BYTES
 from tq_cluster.storage.rows import CorruptRowError
+
+LOOK_S: Final = 0.1
 
 _COPY: Final = """
 import lmdb, os, sys
@@ -57,12 +60,14 @@ def copy_committed(path: Path, file: int) -> None:
         raise OSError(said or f"the copying process ended with {code}")
 
 
-def check_rows(file: Path) -> None:
+def check_rows(file: Path, given_up: Callable[[], bool]) -> None:
     """Read every row of the state in a file of its own; CorruptRowError if one is damaged.
 
-    OSError where that could not be found out.
+    OSError where that could not be found out, soon after ``given_up`` holds at the latest: a node
+    that stops does not wait for all rows of a large state.
     """
-    code, said = _run(_CHECK, str(file), str(_CORRUPT), output=subprocess.DEVNULL)
+    arguments = (str(file), str(_CORRUPT))
+    code, said = _run(_CHECK, *arguments, output=subprocess.DEVNULL, given_up=given_up)
     if code == _CORRUPT:
         raise CorruptRowError(said)
     if code != 0:
@@ -76,13 +81,21 @@ def check_head(file: Path) -> None:
         raise OSError(said or "reading it leads past its end")
 
 
-def _run(program: str, *arguments: str, output: int) -> tuple[int, str]:
+def _run(
+    program: str, *arguments: str, output: int, given_up: Callable[[], bool] = lambda: False
+) -> tuple[int, str]:
     """Run it to its end; its exit code, and the last line of what it complained of."""
-    ran = subprocess.run(  # noqa: S603 - the programs are the texts above, the paths our own
+    with subprocess.Popen(  # noqa: S603 - the programs are the texts above, the paths our own
         [sys.executable, "-I", "-c", program, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.PIPE,
-        check=False,
-    )
-    return ran.returncode, ran.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    ) as process:
+        complaint: bytes | None = None
+        while complaint is None:
+            try:
+                _, complaint = process.communicate(timeout=LOOK_S)
+            except subprocess.TimeoutExpired:
+                if given_up():
+                    process.kill()
+    return process.returncode, complaint.decode(errors="replace").strip().rpartition("\n")[2]

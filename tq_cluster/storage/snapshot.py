@@ -69,16 +69,19 @@ def make_snapshot(
     when this node's own state is damaged: the process must end then.
     """
     _require_room(folder, store.used_bytes(), room_spared_bytes)
+    closing = store.closing
     partial = folder / f"{name}-{threading.get_ident()}.partial"
     try:
         with partial.open("wb") as file:
-            crc = _copy(store, file.fileno(), bytes_per_s)
+            crc = _copy(store, file.fileno(), bytes_per_s, closing)
             size = file.tell()
-        check_rows(partial)
+        check_rows(partial, closing.is_set)
         applied = check_state(partial, rows=False)
         path = folder / f"{name}-{applied.index}-{applied.term}-{crc:08x}"
         partial.replace(path)
     except OSError as error:
+        if closing.is_set():
+            raise StateMovedError("the state was closed meanwhile") from error
         kind = NoRoomError if error.errno in NO_ROOM else SnapshotError
         raise kind(f"the state cannot be copied to {folder}: {error}") from error
     finally:
@@ -130,9 +133,11 @@ def _require_room(folder: Path, needed_bytes: int, spared_bytes: int) -> None:
         )
 
 
-def _copy(store: Store, target: int, bytes_per_s: int) -> int:
-    """Copy at no more than that speed; return the CRC. LMDB writes into a pipe and has to wait."""
-    closing = store.closing
+def _copy(store: Store, target: int, bytes_per_s: int, closing: threading.Event) -> int:
+    """Copy at no more than that speed; return the CRC. LMDB writes into a pipe and has to wait.
+
+    Ends early, with an OSError, when ``closing`` is set.
+    """
     outlet, inlet = os.pipe()
     failure: list[OSError] = []
 
@@ -159,10 +164,10 @@ def _copy(store: Store, target: int, bytes_per_s: int) -> int:
         # Closed early, it makes the feeder's next write fail.
         os.close(outlet)
         feeder.join()
-    if closing.is_set():
-        raise StateMovedError("the state was closed meanwhile")
     if failure:
         raise failure[0]
+    if closing.is_set():
+        raise OSError("the state was closed meanwhile")
     return crc
 
 
