@@ -65,8 +65,8 @@ class LateAnswers:
         self._victim = victim
         self._draw = draw
         self._leader = leader
-        self._heir = draw.choice([host for host in victim.machines if host is not leader])
-        self._late = (leader.name, self._heir.name)
+        self.heir = draw.choice([host for host in victim.machines if host is not leader])
+        self._late = (leader.name, self.heir.name)
         self._hand_over = hand_over
         self._reign = _Reign.BEFORE
         self._closed: set[tuple[str, str]] = set()
@@ -76,7 +76,7 @@ class LateAnswers:
         """Part the leader and its heir from the others."""
         for machine in self._victim.machines:
             machine.on_lead.append(self._elected)
-        self._close_all_but(self._leader, self._heir)
+        self._close_all_but(self._leader, self.heir)
         loop = self._victim.loop
         loop.call_later(self._draw.uniform(*FIRST_REIGN_S), self._unseat)
         loop.call_later(self._draw.uniform(*FOR_S), self._end)
@@ -84,7 +84,7 @@ class LateAnswers:
     def _unseat(self) -> None:
         """The leader stands still. Its heir, which loses the connection, sees that first."""
         self._heed_peace()
-        leader, heir = self._leader, self._heir
+        leader, heir = self._leader, self.heir
         if self._reign is _Reign.BEFORE and leader.up and not leader.paused:
             self._victim.note(f"{leader.name} stands still and loses {heir.name}")
             self._stalled = leader.host_loop
@@ -110,7 +110,7 @@ class LateAnswers:
     def _next_reign(self, winner: Machine) -> None:
         self._heed_peace()
         self._wake()
-        heir, leader = self._heir, self._leader
+        heir, leader = self.heir, self._leader
         if winner is heir and self._reign is _Reign.BEFORE:
             self._reign = _Reign.FIRST
             self._close_all_but(heir, leader)
@@ -129,9 +129,9 @@ class LateAnswers:
     def _hold_answers(self) -> None:
         """Once the two have found each other again the old leader's answers take long."""
         self._heed_peace()
-        if self._reign is not _Reign.FIRST or not self._heir.up:
+        if self._reign is not _Reign.FIRST or not self.heir.up:
             return
-        if self._heir.replica.status().peers[self._leader.name].connected:
+        if self.heir.replica.status().peers[self._leader.name].connected:
             self._close(self._late)
         else:
             self._victim.loop.call_later(LOOK_EVERY_S, self._hold_answers)
