@@ -37,7 +37,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--bg); pad
 .good { color: var(--good); background: var(--good-bg); }
 .bad { color: var(--bad); background: var(--bad-bg); }
 .none { color: var(--muted); border: 1px solid var(--line); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 10px;
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(112px, 1fr)); gap: 10px;
   margin: 18px 0 0; }
 .tiles div { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: 10px 14px; }
