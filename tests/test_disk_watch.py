@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tq_cluster.disk_watch import AGAIN_S, DiskWatch
+from tq_cluster.disk_watch import AGAIN_S, SLOW_WITHIN_S, DiskWatch
 from tq_cluster.raft.door import LogStatus, PeerProgress, Role
 from tq_cluster.storage.headroom import Headroom
 
@@ -110,10 +110,10 @@ async def test_a_leader_stays_where_no_other_disk_has_more_room(bench: Bench) ->
 async def test_an_fsync_that_does_not_end_makes_the_leader_hand_over_before_it_ends(
     bench: Bench,
 ) -> None:
-    await bench.tick(fsync_running_s=0.4)
+    await bench.tick(fsync_running_s=0.9)
     assert bench.asked == []
 
-    await bench.tick(fsync_running_s=0.55)
+    await bench.tick(fsync_running_s=1.05)
 
     assert bench.asked == [None]
 
@@ -132,17 +132,36 @@ async def test_where_every_disk_is_slow_leadership_does_not_go_round_and_round(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(5):
-        bench.watch.took("journal fsync", 0.6)
+        bench.watch.took("journal fsync", 1.2)
         await asyncio.sleep(0)
     assert bench.asked == [None]
 
     loop = asyncio.get_running_loop()
     later_s = loop.time() + AGAIN_S
     monkeypatch.setattr(loop, "time", lambda: later_s)
-    bench.watch.took("journal fsync", 0.6)
+    bench.watch.took("journal fsync", 1.2)
     await asyncio.sleep(0)
 
     assert bench.asked == [None, None]
+
+
+async def test_a_slow_write_unseats_nobody_and_several_within_seconds_do(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    now_s = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now_s)
+    for _ in range(4):
+        bench.watch.took("journal fsync", 0.6)
+        now_s += SLOW_WITHIN_S / 2 + 0.1
+    await asyncio.sleep(0)
+    assert bench.asked == []
+
+    for _ in range(2):
+        bench.watch.took("state commit", 0.6)
+    await asyncio.sleep(0)
+
+    assert bench.asked == [None]
 
 
 async def test_ballast_is_laid_down_beside_the_loop(bench: Bench, tmp_path: Path) -> None:

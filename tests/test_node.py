@@ -21,7 +21,7 @@ from tests.cluster.ports import free_base_port
 from tests.service.fakes import Stubs, until
 from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2
 from tq_cluster import config, dev, node
-from tq_cluster.disk_watch import SLOW_S
+from tq_cluster.disk_watch import STUCK_S
 from tq_cluster.errors import DiskError, StartError
 from tq_cluster.storage.lock import DirectoryLock
 
@@ -276,14 +276,10 @@ async def test_a_leader_whose_disk_is_slow_hands_over(
     await one.start()
     await until(one.leader.serving, "it leads")
 
-    one.disk.took("journal fsync", SLOW_S - 0.1)
-    before = caplog.text
-    one.disk.took("journal fsync", SLOW_S + 0.1)
+    one.disk.took("journal fsync", STUCK_S + 0.1)
     # There is nobody to hand over to, which is no disaster.
     await until(lambda: "nobody took over" in caplog.text, "it tried")
     await one.stop()
-
-    assert "slow disk" not in before
 
 
 def test_dev_refuses_a_directory_that_holds_a_cluster_of_another_size(tmp_path: Path) -> None:

@@ -14,7 +14,13 @@ from tq_cluster.storage.headroom import Headroom
 _logger = logging.getLogger(__name__)
 
 SLOW_S: Final = 0.5
-"""A leader whose disk takes longer than this hands over."""
+"""A write that takes so long is slow. One alone unseats nobody: it is over, and the next may not be
+better elsewhere."""
+SLOW_WRITES: Final = 3
+SLOW_WITHIN_S: Final = 10.0
+"""A leader with so many slow writes within that time hands over."""
+STUCK_S: Final = 1.0
+"""A leader hands over when one write takes so long, without waiting for the end of an fsync."""
 HAND_OVER_S: Final = 1.0
 AGAIN_S: Final = 10.0
 """Where every disk is slow, leadership goes round no faster than this."""
@@ -44,6 +50,7 @@ class DiskWatch:
         self._handing_over: asyncio.Task[None] | None = None
         self._not_before_s = self._loop.time()
         self._laying: asyncio.Future[None] | None = None
+        self._slow_at_s: list[float] = []
         self.pressure = False
         """Fewer members than a majority have room: nothing new is to be created."""
 
@@ -68,7 +75,7 @@ class DiskWatch:
         self.pressure = len(roomy) + (not low) < self._majority
         if status.role is not Role.LEADER:
             return
-        if fsync_running_s >= SLOW_S:
+        if fsync_running_s >= STUCK_S:
             self._give_way("slow disk", None)
         elif low and not self.pressure:
             # The others can go on without this disk; as their leader it would hold them back.
@@ -81,7 +88,11 @@ class DiskWatch:
         if seconds < SLOW_S:
             return
         _logger.warning("slow disk", extra={"what": what, "seconds": round(seconds, 3)})
-        if self._status().role is Role.LEADER:
+        now_s = self._loop.time()
+        self._slow_at_s = [at_s for at_s in self._slow_at_s if now_s - at_s < SLOW_WITHIN_S]
+        self._slow_at_s.append(now_s)
+        often = len(self._slow_at_s) >= SLOW_WRITES
+        if (often or seconds >= STUCK_S) and self._status().role is Role.LEADER:
             self._give_way("slow disk", None)
 
     def stop(self) -> None:
