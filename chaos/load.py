@@ -56,6 +56,9 @@ class Load:
     ledger: Ledger = field(default_factory=lambda: Ledger(time.monotonic))
     addresses: Sequence[str] = ()
     """Where the brokers are called, where that is not at the nodes themselves."""
+    held_back: bool = field(init=False, default=False)
+    """Whether nothing new is submitted. In an outage so long that all who would wait are a stampede
+    in the end, which is a fault of its own."""
     client: StubClient = field(init=False)
     workers: list[StubWorker] = field(init=False)
     _draw: random.Random = field(init=False)
@@ -215,7 +218,7 @@ class Load:
         waiting: set[asyncio.Task[None]] = set()
         async with asyncio.TaskGroup() as group:
             for number in itertools.count():
-                if len(waiting) < UNANSWERED_MAX:
+                if not self.held_back and len(waiting) < UNANSWERED_MAX:
                     submitting = group.create_task(self._submit_one(number))
                     waiting.add(submitting)
                     submitting.add_done_callback(waiting.discard)

@@ -52,6 +52,7 @@ class Refound(Nemesis):
     async def destroy(self, arena: Arena, node_ids: Sequence[str]) -> Deed:
         """Kill these nodes at once; their disks are gone, too."""
         broke_s = arena.ledger.now_s()
+        arena.load.held_back = True
         await arena.cluster.crash(*node_ids)
         for node_id in node_ids:
             await asyncio.to_thread(shutil.rmtree, broker(arena, node_id).data_dir)
@@ -74,7 +75,9 @@ class Refound(Nemesis):
         with arena.stage(self.name, f"a new cluster begins; {open_} answers may hold no longer"):
             await arena.cluster.revive(*arena.cluster.nodes)
             await arena.cluster.await_leader(self.within_s)
+        arena.load.held_back = False
 
     async def let_live(self, arena: Arena) -> None:
         """Nothing is lost, or nothing can be made of it: whoever can go on, does."""
         await arena.cluster.revive(*arena.cluster.nodes)
+        arena.load.held_back = False
