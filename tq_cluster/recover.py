@@ -109,7 +109,13 @@ def _require_need(survivors: Sequence[Survivor], chosen: Survivor) -> None:
 def _to_try_first(survivors: Sequence[Survivor], chosen: Survivor) -> str:
     """What may lose nothing where the state of a disk is damaged, but not its journal."""
     sound = {each.node_id for each in survivors if not each.fault}
-    rebuilt = {each.node_id for each in survivors if each.rebuilds} - sound
+    rebuilt = {
+        each.node_id
+        for each in survivors
+        if each.rebuilds
+        and each.identity is not None
+        and chosen.members.get(each.node_id) == each.identity.incarnation
+    } - sound
     if not rebuilt or len(sound | rebuilt) <= len(chosen.members) // 2:
         return ""
     names = ", ".join(sorted(rebuilt))

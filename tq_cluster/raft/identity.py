@@ -162,8 +162,9 @@ class DataDirectory:
     def _claim(self, node_id: str, group_id: int, draw: random.Random) -> Identity:
         if found := data_in(self.path):
             raise StartError(
-                f"{self.path} holds {', '.join(found[:3])} but no identity file: give {node_id} an"
-                " empty data directory, or the one that it had"
+                f"{self.path} holds {', '.join(found[:3])} but no identity file, as a restore"
+                f" leaves it that was cut short: empty it and restore again, or give {node_id} the"
+                " data directory that it had"
             )
         self._write(Identity(node_id=node_id, group_id=group_id, incarnation=new_incarnation(draw)))
         return self.identity
