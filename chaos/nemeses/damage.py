@@ -68,14 +68,16 @@ class Damage(Nemesis):
         """See whether it comes back level, ends, or stays a stranger."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + SETTLE_S
+        seen = ""
         while loop.time() < until_s:
             code = arena.cluster.nodes[node_id].exited()
             if code is not None:
                 await arena.cluster.crash(node_id)
                 self._stayed_away = f"refused to go on (exit code {code})"
                 return self._stayed_away
-            status = await arena.cluster.node_status(node_id)
             leader = await arena.cluster.await_leader(within_s=self.within_s)
+            status = await arena.cluster.node_status(node_id)
+            seen = f"{status}"
             if isinstance(status, NodeStatus):
                 self._took_part = self._took_part or status.last_index > self._had_index
                 if status.role == NodeStatus.ROLE_STRANGER:
@@ -86,7 +88,7 @@ class Damage(Nemesis):
                     return "came back level"
             await asyncio.sleep(POLL_S)
         self._stayed_away = f"was neither level nor away after {SETTLE_S:g} s"
-        arena.accuse("detected", f"{node_id} {self._stayed_away}")
+        arena.accuse("detected", f"{node_id} {self._stayed_away}; it says:\n{seen}")
         return self._stayed_away
 
     async def heal(self, arena: Arena) -> None:
