@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tq_cluster.disk_watch import AGAIN_S, SLOW_WITHIN_S, DiskWatch
+from tq_cluster.disk_watch import AGAIN_S, SLOW_FSYNCS, SLOW_WITHIN_S, DiskWatch
 from tq_cluster.raft.door import LogStatus, PeerProgress, Role
 from tq_cluster.storage.headroom import Headroom
 
@@ -20,6 +20,8 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.free = 1_000 * MIB
         self.role = Role.LEADER
+        self.durable_index = 8
+        """n3 has entry 9 on its disk."""
         self.low_peers: set[str] = set()
         self.lost_peers: set[str] = set()
         self.asked: list[str | None] = []
@@ -52,6 +54,7 @@ class Bench:
             term=1,
             leader_id="n1",
             last_index=9,
+            durable_index=self.durable_index,
             commit_index=9,
             applied_index=9,
             journal_bytes=0,
@@ -122,8 +125,14 @@ async def test_a_follower_has_nothing_to_hand_over(bench: Bench) -> None:
     bench.role, bench.free = Role.FOLLOWER, 99 * MIB
 
     await bench.tick(fsync_running_s=3.0)
-    bench.watch.took("journal fsync", 3.0)
-    await asyncio.sleep(0)
+
+    assert bench.asked == []
+
+
+async def test_a_slow_disk_leads_on_where_no_other_is_faster(bench: Bench) -> None:
+    bench.durable_index = 9
+
+    await bench.tick(fsync_running_s=3.0)
 
     assert bench.asked == []
 
@@ -132,34 +141,35 @@ async def test_where_every_disk_is_slow_leadership_does_not_go_round_and_round(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(5):
-        bench.watch.took("journal fsync", 1.2)
-        await asyncio.sleep(0)
+        await bench.tick(fsync_running_s=1.2)
     assert bench.asked == [None]
 
     loop = asyncio.get_running_loop()
     later_s = loop.time() + AGAIN_S
     monkeypatch.setattr(loop, "time", lambda: later_s)
-    bench.watch.took("journal fsync", 1.2)
-    await asyncio.sleep(0)
+    await bench.tick(fsync_running_s=1.2)
 
     assert bench.asked == [None, None]
 
 
-async def test_a_slow_write_unseats_nobody_and_several_within_seconds_do(
+async def test_a_slow_fsync_unseats_nobody_and_several_within_seconds_do(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = asyncio.get_running_loop()
     now_s = loop.time()
     monkeypatch.setattr(loop, "time", lambda: now_s)
-    for _ in range(4):
-        bench.watch.took("journal fsync", 0.6)
-        now_s += SLOW_WITHIN_S / 2 + 0.1
-    await asyncio.sleep(0)
+
+    async def slow_fsync() -> None:
+        for running_s in (0.1, 0.5, 0.6):
+            await bench.tick(fsync_running_s=running_s)
+
+    for _ in range(2 * SLOW_FSYNCS):
+        await slow_fsync()
+        now_s += SLOW_WITHIN_S / (SLOW_FSYNCS - 1) + 0.1
     assert bench.asked == []
 
-    for _ in range(2):
-        bench.watch.took("state commit", 0.6)
-    await asyncio.sleep(0)
+    for _ in range(SLOW_FSYNCS):
+        await slow_fsync()
 
     assert bench.asked == [None]
 

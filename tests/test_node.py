@@ -21,7 +21,6 @@ from tests.cluster.ports import free_base_port
 from tests.service.fakes import Stubs, until
 from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2
 from tq_cluster import config, dev, node
-from tq_cluster.disk_watch import STUCK_S
 from tq_cluster.errors import DiskError, StartError
 from tq_cluster.storage.lock import DirectoryLock
 
@@ -267,19 +266,6 @@ def test_what_fails_as_a_node_starts_or_stops_is_logged_like_what_fails_between(
     assert result.returncode == node.EXIT_FATAL
     assert 'the node stops reason="the state cannot be committed"' in result.stderr
     assert "Traceback" not in result.stderr
-
-
-async def test_a_leader_whose_disk_is_slow_hands_over(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    one = node.Node(config.load(write_config(tmp_path), {}, {}), fatal=lambda _error: None)
-    await one.start()
-    await until(one.leader.serving, "it leads")
-
-    one.disk.took("journal fsync", STUCK_S + 0.1)
-    # There is nobody to hand over to, which is no disaster.
-    await until(lambda: "nobody took over" in caplog.text, "it tried")
-    await one.stop()
 
 
 def test_dev_refuses_a_directory_that_holds_a_cluster_of_another_size(tmp_path: Path) -> None:

@@ -14,13 +14,12 @@ from tq_cluster.storage.headroom import Headroom
 _logger = logging.getLogger(__name__)
 
 SLOW_S: Final = 0.5
-"""A write that takes so long is slow. One alone unseats nobody: it is over, and the next may not be
-better elsewhere."""
-SLOW_WRITES: Final = 3
+"""A write that takes so long is told of, and counts against a leader whose followers are faster."""
+SLOW_FSYNCS: Final = 3
 SLOW_WITHIN_S: Final = 10.0
-"""A leader with so many slow writes within that time hands over."""
+"""A leader with so many slow fsyncs within that time hands over."""
 STUCK_S: Final = 1.0
-"""A leader hands over when one write takes so long, without waiting for the end of an fsync."""
+"""A leader hands over when one fsync takes so long, without waiting for its end."""
 HAND_OVER_S: Final = 1.0
 AGAIN_S: Final = 10.0
 """Where every disk is slow, leadership goes round no faster than this."""
@@ -51,6 +50,8 @@ class DiskWatch:
         self._not_before_s = self._loop.time()
         self._laying: asyncio.Future[None] | None = None
         self._slow_at_s: list[float] = []
+        self._counted = False
+        """Whether the fsync under way is among them."""
         self.pressure = False
         """Fewer members than a majority have room: nothing new is to be created."""
 
@@ -75,7 +76,7 @@ class DiskWatch:
         self.pressure = len(roomy) + (not low) < self._majority
         if status.role is not Role.LEADER:
             return
-        if fsync_running_s >= STUCK_S:
+        if self._is_slower(status, fsync_running_s):
             self._give_way("slow disk", None)
         elif low and not self.pressure:
             # The others can go on without this disk; as their leader it would hold them back.
@@ -85,20 +86,33 @@ class DiskWatch:
 
     def took(self, what: str, seconds: float) -> None:
         """A write of ``what`` has ended after so long."""
-        if seconds < SLOW_S:
-            return
-        _logger.warning("slow disk", extra={"what": what, "seconds": round(seconds, 3)})
-        now_s = self._loop.time()
-        self._slow_at_s = [at_s for at_s in self._slow_at_s if now_s - at_s < SLOW_WITHIN_S]
-        self._slow_at_s.append(now_s)
-        often = len(self._slow_at_s) >= SLOW_WRITES
-        if (often or seconds >= STUCK_S) and self._status().role is Role.LEADER:
-            self._give_way("slow disk", None)
+        if seconds >= SLOW_S:
+            _logger.warning("slow disk", extra={"what": what, "seconds": round(seconds, 3)})
 
     def stop(self) -> None:
         """Begin nothing more."""
         if self._handing_over is not None:
             self._handing_over.cancel()
+
+    def _is_slower(self, status: LogStatus, fsync_running_s: float) -> bool:
+        """Whether another disk would do better: it holds what the fsync under way is about.
+
+        Where it does not, they share the disk or its trouble, and nothing is gained by a change.
+        """
+        if fsync_running_s < SLOW_S:
+            self._counted = False
+            return False
+        if not any(
+            peer.connected and not peer.disk_low and peer.match_index > status.durable_index
+            for peer in status.peers.values()
+        ):
+            return False
+        now_s = self._loop.time()
+        if not self._counted:
+            self._counted = True
+            self._slow_at_s = [at_s for at_s in self._slow_at_s if now_s - at_s < SLOW_WITHIN_S]
+            self._slow_at_s.append(now_s)
+        return fsync_running_s >= STUCK_S or len(self._slow_at_s) >= SLOW_FSYNCS
 
     def _laid(self, done: asyncio.Future[None]) -> None:
         self._laying = None

@@ -41,6 +41,7 @@ class FakeLog:
             term=self.term,
             leader_id="n1" if self.role is Role.LEADER else "n2",
             last_index=applied.index,
+            durable_index=applied.index,
             commit_index=applied.index,
             applied_index=applied.index,
             journal_bytes=0,

@@ -74,6 +74,7 @@ class FakeLog:
             term=self.term,
             leader_id=self.leader_id,
             last_index=self.commit_index,
+            durable_index=self.commit_index,
             commit_index=self.commit_index,
             applied_index=self.applied_index,
             journal_bytes=4096,

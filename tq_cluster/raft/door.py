@@ -47,6 +47,8 @@ class LogStatus:
     term: int
     leader_id: str | None
     last_index: int
+    durable_index: int
+    """The last entry that is on this node's disk with all before it."""
     commit_index: int
     applied_index: int
     journal_bytes: int

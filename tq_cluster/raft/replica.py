@@ -105,6 +105,7 @@ class Replica:
             term=term,
             leader_id=leader_id,
             last_index=self._journal.last_index,
+            durable_index=self._journal.durable_last_index(),
             commit_index=core.commit_index,
             applied_index=core.applied_index,
             journal_bytes=self._journal.size_bytes,
