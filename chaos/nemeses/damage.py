@@ -62,6 +62,12 @@ class Damage(Nemesis):
         what = await self.harm(data_dir, draw)
         await arena.cluster.revive(self._hurt)
         became = await self._await_fate(arena, self._hurt)
+        # It may have gone too soon to be asked: the leader knows what it acknowledged.
+        leader = await arena.cluster.await_leader(self.within_s)
+        self._took_part = self._took_part or any(
+            peer.node_id == self._hurt and peer.match_index > self._had_index
+            for peer in leader.peers
+        )
         return Deed(f"{what}; it {became}", (self._hurt,))
 
     async def _await_fate(self, arena: Arena, node_id: str) -> str:

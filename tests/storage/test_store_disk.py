@@ -7,6 +7,8 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,9 @@ from tq.internal.v1 import log_pb2
 from tq_cluster.errors import FatalError
 from tq_cluster.raft.startup import NodeData, open_data
 from tq_cluster.raft.syncer import InlineSyncer
-from tq_cluster.storage.rows import seal
+from tq_cluster.storage.rows import CorruptRowError, seal
 from tq_cluster.storage.store import Store
+from tq_cluster.storage.views import LmdbWorkspace
 
 ROOT = Path(__file__).resolve().parents[2]
 T = 7
@@ -177,6 +180,46 @@ def test_flipped_bits_are_never_read_as_something_else(tmp_path: Path) -> None:
     # Some bytes belong to nothing: LMDB leaves old copies of rows behind.
     assert outcomes[: len(in_rows)].count("refused") > len(in_rows) / 2
     assert len(set(outcomes) - {"refused"}) == 1
+
+
+PAGE_BYTES, FLAGS_AT = 4_096, 10
+"""Where LMDB says what a page is."""
+
+
+@pytest.fixture
+def with_a_rotten_page(tmp_path: Path) -> Iterator[Store]:
+    """A state in which the page that holds row 250 says that it is of no kind that there is."""
+    path = tmp_path / "state"
+    store = Store(path)
+    put(store, {b"row %03d" % number: b"a row that will rot" for number in range(500)})
+    store.commit()
+    store.close()
+    content = bytearray((path / "data.mdb").read_bytes())
+    # The last copy: LMDB leaves older ones behind.
+    page = content.rindex(b"row 250") // PAGE_BYTES * PAGE_BYTES
+    content[page + FLAGS_AT] ^= 0x03
+    (path / "data.mdb").write_bytes(content)
+    store = Store(path)
+    yield store
+    store.close()
+
+
+def test_damage_that_lmdb_meets_while_it_applies_is_told_from_a_disk_that_fails(
+    with_a_rotten_page: Store,
+) -> None:
+    with pytest.raises(CorruptRowError, match="entry 3 of term 1 meets damage: mdb_"):
+        put(with_a_rotten_page, {b"row 250": b"new"})
+
+
+@pytest.mark.parametrize("change", [partial(LmdbWorkspace.put, value=b"new"), LmdbWorkspace.delete])
+def test_damage_that_lmdb_meets_while_it_decides_is_told_as_such(
+    with_a_rotten_page: Store, change: Callable[[LmdbWorkspace, int, bytes], None]
+) -> None:
+    with (
+        with_a_rotten_page.workspace() as workspace,
+        pytest.raises(CorruptRowError, match="table 7 cannot be read: mdb_"),
+    ):
+        change(workspace, T, b"row 250")
 
 
 OPENER = """

@@ -35,7 +35,7 @@ from tq_cluster.storage.files import RESTORE, make_folder, read_record, sync_fol
 from tq_cluster.storage.hashing import Hashed, hash_range
 from tq_cluster.storage.lock import DirectoryLock
 from tq_cluster.storage.rows import TABLE_COUNT, CorruptRowError
-from tq_cluster.storage.views import LmdbView, LmdbWorkspace
+from tq_cluster.storage.views import DAMAGE, LmdbView, LmdbWorkspace
 
 CONDEMNED: Final = "CONDEMNED"
 """Lies in the directory of a state in which damage was found; says what."""
@@ -149,6 +149,8 @@ class Store:
                         cursor.putmulti(zip(table.put_keys, table.put_values, strict=True))
                 for key in table.deleted_keys:
                     self._txn.delete(key, db=database)
+        except DAMAGE as error:
+            raise CorruptRowError(f"entry {index} of term {term} meets damage: {error}") from error
         except lmdb.Error as error:
             raise DiskError(f"entry {index} of term {term} cannot be applied: {error}") from error
         self._applied = AppliedAt(index, term)
@@ -212,6 +214,8 @@ class Store:
             write_applied(self._txn, self._tables, self._applied)
             self._txn.commit()
             self._txn = self._env.begin(write=True)
+        except DAMAGE as error:
+            raise CorruptRowError(f"the state in {self.path} is damaged: {error}") from error
         except lmdb.Error as error:
             raise DiskError(f"the state in {self.path} cannot be committed: {error}") from error
         self._durable = self._applied

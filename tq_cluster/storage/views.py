@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import lmdb
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tq.internal.v1 import log_pb2
+
+DAMAGE: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError)
+"""What LMDB says of a file that is not as it wrote it."""
 
 
 class LmdbView:
@@ -69,11 +72,17 @@ class LmdbWorkspace(LmdbView):
 
     def put(self, table: int, key: bytes, value: bytes) -> None:
         sealed = self._written.put(table, key, value)
-        self._txn.put(key, sealed, db=self._tables[table])
+        try:
+            self._txn.put(key, sealed, db=self._tables[table])
+        except DAMAGE as error:
+            raise _damaged(table, error) from error
 
     def delete(self, table: int, key: bytes) -> None:
         self._written.delete(table, key)
-        self._txn.delete(key, db=self._tables[table])
+        try:
+            self._txn.delete(key, db=self._tables[table])
+        except DAMAGE as error:
+            raise _damaged(table, error) from error
 
     def tables(self) -> list[log_pb2.TableChanges]:
         """Return all that was written, as an entry carries it."""
