@@ -142,11 +142,12 @@ def a_power_cut_after_an_acknowledgement(*, with_rule: bool) -> str:
 
     async def scenario(cluster: Cluster) -> str:
         cluster.load.on = False
-        await cluster.start()
-        await cluster.await_leader()
         for host in cluster.hosts.values():
             # It would stop the run at once; here the loss itself is to be seen.
             host.checker = None
+        await cluster.start()
+        await cluster.await_leader()
+        for host in cluster.hosts.values():
             host.syncer.delay_s = (0.020, 0.040)
         leader = await cluster.await_leader()
         base = leader.replica.decidable()
