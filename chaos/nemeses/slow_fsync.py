@@ -22,7 +22,7 @@ class SlowFsyncs(Nemesis):
     faults = ("F13",)
     summary = "one fsync in twenty takes 300 ms on every node: nobody is unseated for it"
     transports = frozenset({Transport.PROCESSES, Transport.NETLAB})
-    hold_s = (6.0, 8.0)
+    hold_s = (3.0, 4.0)
     alone = True
 
     def __init__(self) -> None:

@@ -40,6 +40,6 @@ SCENARIOS = (
         name="slow-fsyncs",
         summary="some fsyncs take 300 ms on every node: nobody is unseated for it",
         nemeses=(SlowFsyncs,),
-        duration_s=8,
+        duration_s=3,
     ),
 )
