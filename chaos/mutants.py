@@ -66,7 +66,7 @@ MUTANTS = (
     Mutant(
         bug="a snapshot without its index",
         fault="a snapshot claims entries that it lacks",
-        scenario="other-disk",
+        scenario="replace-member",
         environment=(("SMALL_JOURNAL", "1"),),
     ),
     Mutant(
