@@ -268,6 +268,25 @@ def test_what_fails_as_a_node_starts_or_stops_is_logged_like_what_fails_between(
     assert "Traceback" not in result.stderr
 
 
+async def test_a_leader_whose_fsync_is_slow_is_told_to_its_disk_watch_which_can_hand_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = node.Node(config.load(write_config(tmp_path), {}, {}), fatal=lambda _error: None)
+    await one.start()
+    await until(one.leader.serving, "it leads")
+    told: list[float] = []
+    monkeypatch.setattr(one.disk, "tick", told.append)
+    monkeypatch.setattr(type(one._journal_syncer), "running_s", property(lambda _: 1.5))
+
+    await until(lambda: 1.5 in told, "the watch was told of the fsync under way")
+    await one.disk.hand_over("slow disk")
+    monkeypatch.undo()
+    await one.stop()
+
+    # There is nobody to hand over to, which is no disaster.
+    assert "nobody took over" in caplog.text
+
+
 def test_dev_refuses_a_directory_that_holds_a_cluster_of_another_size(tmp_path: Path) -> None:
     for name in ("n1", "n2", "n3"):
         (tmp_path / name).mkdir()
