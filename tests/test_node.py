@@ -180,6 +180,24 @@ async def test_a_state_that_cannot_be_committed_ends_the_node(
     assert isinstance(errors[0], DiskError)
 
 
+async def test_after_a_disk_failed_the_state_is_looked_through_before_it_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = config.load(write_config(tmp_path), {}, {})
+    one = node.Node(settings, fatal=lambda _error: None)
+    one._end(DiskError("the state cannot be committed: MDB_BAD_TXN"))
+    await one._close()
+
+    for told in (["the state cannot be committed: MDB_BAD_TXN"], []):
+        caplog.clear()
+        again = node.Node(settings, fatal=lambda _error: None)
+        await again._close()
+
+        lines = [line for line in caplog.records if line.message == "the last run failed"]
+        assert [vars(line)["why"] for line in lines] == told
+        assert [vars(line)["damage"] for line in lines] == ["none"] * len(told)
+
+
 def test_a_fatal_error_is_logged_and_ends_the_process_with_its_own_code() -> None:
     script = (
         "import logging; from tq_cluster import node; from tq_cluster.telemetry import logs\n"

@@ -40,6 +40,7 @@ from tq_cluster.service.service import Parts, Service
 from tq_cluster.service.status import ClusterFacts, Vitals
 from tq_cluster.storage import snapshot
 from tq_cluster.storage.backup import Maker, OutgoingBackup, make_backup
+from tq_cluster.storage.crash import note_failure
 from tq_cluster.storage.headroom import Headroom
 from tq_cluster.storage.rows import CorruptRowError
 from tq_cluster.telemetry import logs, tracing
@@ -72,8 +73,13 @@ def end_process(error: BaseException) -> NoReturn:
 class Node:
     """One broker. Everything it does happens on the event loop it was started in."""
 
-    def __init__(self, config: NodeConfig, *, fatal: Fatal = end_process) -> None:
-        """Open the data directory; StartError where it cannot be served."""
+    def __init__(
+        self, config: NodeConfig, *, fatal: Fatal = end_process, record_crashes: bool = False
+    ) -> None:
+        """Open the data directory; StartError where it cannot be served.
+
+        ``record_crashes``: the process serves this node and nothing else (see ``open_data``).
+        """
         self._config = config
         self._fatal = fatal
         self._loop = asyncio.get_running_loop()
@@ -107,6 +113,7 @@ class Node:
                 syncer=self._journal_syncer,
                 on_fatal=self._end,
                 relief=headroom.give_up,
+                record_crashes=record_crashes,
             )
         except BaseException:
             self._syncer.close()
@@ -191,9 +198,12 @@ class Node:
 
     def _end(self, error: BaseException) -> None:
         """End the process. A state in which damage was found is not opened again."""
-        if isinstance(error, (CorruptRowError, StateDiffersError)):
-            with suppress(OSError):
+        with suppress(OSError):
+            if isinstance(error, (CorruptRowError, StateDiffersError)):
                 self._store.condemn(str(error))
+            elif isinstance(error, DiskError):
+                # LMDB has many words for damage, and a disk that failed may have done some.
+                note_failure(self._config.data_dir, error)
         self._fatal(error)
 
     async def start(self) -> None:
@@ -353,7 +363,7 @@ async def _serve(config: NodeConfig) -> None:
     # A full collection over what the imports left holds the loop for 75 ms: never walk it again.
     gc.collect()
     gc.freeze()
-    node = Node(config)
+    node = Node(config, record_crashes=True)
     await node.start()
     sys.stdout.write(
         f"tq-cluster: node {config.node_id} ready, API at {config.listen_api},"

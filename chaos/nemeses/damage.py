@@ -23,7 +23,13 @@ STATE, JOURNAL = "state-*/data.mdb", "journal/*"
 SETTLE_S = 20.0
 POLL_S = 0.1
 FLIPS = 16
+PAGES = 4
+PAGE_BYTES, HEAD_BYTES, FLAGS_AT, LOWER_AT, LEAF = 4_096, 16, 10, 12, 2
+"""Of LMDB's pages: what kind each is, and where the two bytes for each of its rows end."""
 ROUNDS_MAX = 3
+REFUSED = 2
+"""The exit code of a broker that will not start on what it finds."""
+RESTARTS_MAX = 3
 
 
 class Damage(Nemesis):
@@ -75,10 +81,15 @@ class Damage(Nemesis):
         loop = asyncio.get_running_loop()
         until_s = loop.time() + SETTLE_S
         seen = ""
+        restarts = 0
         while loop.time() < until_s:
             code = arena.cluster.nodes[node_id].exited()
             if code is not None:
                 await arena.cluster.crash(node_id)
+                if code != REFUSED and restarts < RESTARTS_MAX:
+                    restarts += 1  # as whatever supervises a broker would
+                    await arena.cluster.revive(node_id)
+                    continue
                 self._stayed_away = f"refused to go on (exit code {code})"
                 return self._stayed_away
             leader = await arena.cluster.await_leader(within_s=self.within_s)
@@ -197,6 +208,33 @@ class FlipBits(Damage):
                 file.seek(at)
                 file.write(bytes([byte ^ 1 << draw.randrange(8)]))
         return f"{FLIPS} bits are flipped in its {path.name}"
+
+
+class SpoilHeads(Damage):
+    """Pages of the state say that their rows are where nothing is; LMDB takes their word for it."""
+
+    name = "spoil-heads"
+    faults = ("F11",)
+    summary = "the heads of pages in a follower's state are overwritten while it is down"
+
+    async def harm(self, data_dir: Path, draw: random.Random) -> str:
+        path = largest(data_dir, STATE)
+        content = bytearray(path.read_bytes())
+        leaves = [
+            page
+            for page in range(0, len(content), PAGE_BYTES)
+            if _number(content, page + FLAGS_AT) == LEAF
+        ]
+        spoilt = draw.sample(leaves, min(PAGES, len(leaves)))
+        for page in spoilt:
+            rows = slice(page + HEAD_BYTES, page + _number(content, page + LOWER_AT))
+            content[rows] = b"\xff" * len(content[rows])
+        path.write_bytes(content)
+        return f"the heads of {len(spoilt)} pages of its state are spoilt"
+
+
+def _number(content: bytearray, at: int) -> int:
+    return int.from_bytes(content[at : at + 2], "little")
 
 
 class Wipe(Damage):

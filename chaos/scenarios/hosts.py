@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chaos.nemeses.clock import ClocksApart, ClockStrobes, LeaderClockSteps
-from chaos.nemeses.damage import FlipBits, OldImage, TearJournal, TruncateState, Wipe
+from chaos.nemeses.damage import FlipBits, OldImage, SpoilHeads, TearJournal, TruncateState, Wipe
 from chaos.nemeses.starve import ExhaustDescriptors, MemoryLimit, StarveOfProcessor
 from chaos.scenario import Scenario
 
@@ -20,8 +20,8 @@ SCENARIOS = (
     ),
     Scenario(
         name="damage",
-        summary="a follower's state is cut short, its journal torn, bits of either flipped",
-        nemeses=(TruncateState, TearJournal, FlipBits),
+        summary="a follower's state is cut short, its journal torn, bits and page heads spoilt",
+        nemeses=(TruncateState, TearJournal, FlipBits, SpoilHeads),
         duration_s=12,
     ),
     Scenario(

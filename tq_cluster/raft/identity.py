@@ -2,6 +2,7 @@
 
 identity      cluster id, group id, node id, incarnation, format
 node.lock     held while the node runs
+crash.txt     what a process that failed wrote; empty while all is well
 journal/      the log
 CURRENT       which state counts
 state-<n>/    the state
@@ -17,13 +18,14 @@ from typing import Final
 
 from tq_cluster.errors import StartError
 from tq_cluster.raft.journal_door import LogJournal
+from tq_cluster.storage.crash import CRASH_FILE
 from tq_cluster.storage.environment import EMPTY
 from tq_cluster.storage.files import make_folder, read_record, write_record
 from tq_cluster.storage.lock import DirectoryLock
 
 FORMAT: Final = 1
 FILE: Final = "identity"
-_NOT_DATA = frozenset({f"{FILE}.partial", "node.lock", "lost+found"})
+_NOT_DATA = frozenset({f"{FILE}.partial", "node.lock", CRASH_FILE, "lost+found"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from tq_cluster.raft.identity import DataDirectory
 from tq_cluster.raft.journal import DEFAULT_LIMITS, Journal, JournalLimits
 from tq_cluster.raft.records import FIRST_WRITE_BYTES
 from tq_cluster.raft.syncer import Syncer
+from tq_cluster.storage import crash
 from tq_cluster.storage.directory import StateDirectory
 from tq_cluster.storage.environment import EMPTY
 from tq_cluster.storage.store import Store
@@ -93,10 +94,13 @@ def open_data(
     on_fatal: Callable[[FatalError], None],
     limits: JournalLimits = DEFAULT_LIMITS,
     relief: Callable[[], bool] = lambda: False,
+    record_crashes: bool = False,
 ) -> NodeData:
     """Open a node's data directory, or make a new one; StartError when it cannot be served.
 
     ``relief`` is asked to make room when the disk is full, from the thread that writes the journal.
+    With ``record_crashes``, which is for a process that serves this node and nothing else, a signal
+    that ends it is told to the next.
     """
     with _usable(path), ExitStack() as undo:
         directory = DataDirectory(path, node_id=node_id, draw=draw)
@@ -105,6 +109,9 @@ def open_data(
         undo.callback(disk.close)
         _require_journal(directory, disk)
         states = StateDirectory(path)
+        _look_into_crash(path, states.current.path)
+        if record_crashes:
+            crash.record_crashes(path)
         store, set_aside = _open_state(states)
         undo.callback(store.close)
         journal = Journal(disk, syncer, on_fatal=on_fatal, limits=limits)
@@ -120,6 +127,19 @@ def open_data(
         alignment=alignment,
         set_aside=set_aside,
     )
+
+
+def _look_into_crash(path: Path, state: Path) -> None:
+    """Where a signal or a disk ended the last process here, see what that left of the state."""
+    told = crash.read_crash(path)
+    if not told:
+        return
+    try:
+        damage = crash.condemn_if_damaged(state)
+    except OSError as error:
+        damage = f"not known: {error}"
+    log.warning("the last run failed", extra={"why": told, "damage": damage or "none"})
+    crash.forget_crash(path)
 
 
 def _open_state(states: StateDirectory) -> tuple[Store, bool]:

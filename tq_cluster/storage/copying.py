@@ -8,6 +8,7 @@ in a thread would take the interpreter from the loop two thirds of the time.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,6 +39,19 @@ except CorruptRowError as error:
     sys.exit(int(sys.argv[2]))
 """
 _CORRUPT: Final = 3
+_CRASHES: Final = frozenset({-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT, -signal.SIGFPE})
+
+_READ_ALL: Final = """
+import pathlib, sys
+from tq_cluster.errors import DamagedStateError
+from tq_cluster.storage.environment import check_pages
+from tq_cluster.storage.rows import CorruptRowError
+try:
+    check_pages(pathlib.Path(sys.argv[1]))
+except (CorruptRowError, DamagedStateError) as error:
+    sys.stderr.write(str(error))
+    sys.exit(int(sys.argv[2]))
+"""
 
 _LOOK: Final = """
 import pathlib, sys
@@ -72,6 +86,21 @@ def check_rows(file: Path, given_up: Callable[[], bool]) -> None:
         raise CorruptRowError(said)
     if code != 0:
         raise OSError(said or f"the checking process ended with {code}")
+
+
+def find_damage(file: Path) -> str:
+    """Read every row and every page of a state that nobody has open; say what is damaged, if any.
+
+    Damage that ends whoever reads it counts. OSError where the reading failed in another way.
+    """
+    code, said = _run(_READ_ALL, str(file), str(_CORRUPT), output=subprocess.DEVNULL)
+    if code in _CRASHES:
+        return f"reading it ends the process with {signal.Signals(-code).name}"
+    if code == _CORRUPT:
+        return said
+    if code != 0:
+        raise OSError(said or f"the reading process ended with {code}")
+    return ""
 
 
 def check_head(file: Path) -> None:

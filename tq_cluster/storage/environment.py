@@ -114,6 +114,17 @@ def check_state(file: Path, *, rows: bool) -> AppliedAt:
         return read_applied(txn, tables) or EMPTY
 
 
+def check_pages(file: Path) -> None:
+    """Read the state in a file of its own whole: its rows, and the pages that lead to them.
+
+    CorruptRowError or DamagedStateError for the first damage; some ends the process instead.
+    """
+    check_state(file, rows=True)
+    with _readonly(file) as environment, Path(os.devnull).open("wb") as nowhere:
+        # Follows every page, those that list the free ones included.
+        environment.copyfd(nowhere.fileno(), compact=True)
+
+
 @contextmanager
 def read_state(file: Path) -> Iterator[LmdbView]:
     """Show the state in a file of its own; StartError when it is no state."""

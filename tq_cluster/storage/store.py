@@ -46,6 +46,11 @@ COMMIT_SECONDS: Final = 0.2
 COMMIT_BYTES: Final = 16 * 2**20
 
 
+def condemn(state: Path, reason: str) -> None:
+    """Note that the state in its directory is damaged. Durable on return."""
+    write_record(state / CONDEMNED, {"format": 1, "reason": reason})
+
+
 class Store:
     """The applied state in a directory of its own."""
 
@@ -89,7 +94,7 @@ class Store:
 
     def condemn(self, reason: str) -> None:
         """Note that this state is damaged, so that nobody opens it again. Durable on return."""
-        write_record(self.path / CONDEMNED, {"format": 1, "reason": reason})
+        condemn(self.path, reason)
 
     def _open_environment(self) -> None:
         try:
