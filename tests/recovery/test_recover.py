@@ -13,6 +13,7 @@ import pytest
 from tests.recovery.test_backup_and_restore import claim, rows_of, submit
 from tests.service.fakes import until
 from tests.service.trio import Trio, trio
+from tests.storage.test_crash import make_deadly
 from tests.test_node import run
 from tq.v1 import (
     cluster_service_pb2,
@@ -24,6 +25,7 @@ from tq.v1 import (
 from tq_cluster.clock import SystemClock
 from tq_cluster.core.invariants import violations
 from tq_cluster.errors import StartError
+from tq_cluster.raft.identity import read_identity
 from tq_cluster.raft.inspection import inspect
 from tq_cluster.raft.recovering import recover
 from tq_cluster.restore import restore
@@ -40,6 +42,9 @@ class Lost:
     def __init__(self, folder: Path, left: str, newest_token: int) -> None:
         self.disk = folder / "old" / left
         self.newest_token = newest_token
+        identity = read_identity(self.disk)
+        assert identity is not None
+        self.cluster_id = identity.cluster_id
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -312,6 +317,24 @@ async def test_a_state_that_was_cut_short_is_told_and_ends_nothing(
     assert "was cut short" in looked.stdout
     assert "Before anything else" not in looked.stdout
     assert f"{old.disk}: node" in looked.stdout
+
+
+def test_a_state_that_ends_whoever_reads_it_is_told_and_ends_no_recovery(
+    tmp_path: Path, old: Lost
+) -> None:
+    told = {}
+    for what, key in (("everything", b""), ("a task", b"waits")):
+        disk = tmp_path / what
+        shutil.copytree(old.disk, disk)
+        [state_file] = disk.glob("state-*/data.mdb")
+        make_deadly(state_file, key)
+        options = [f"--backup={tmp_path / 'out'}", f"--yes={old.cluster_id}"]
+        done = run("recover", f"--disk={disk}", *options)
+        told[what] = (done.returncode, done.stdout + done.stderr)
+
+    assert {code for code, _ in told.values()} == {2}
+    assert "is damaged: reading it ends the process" in told["everything"][1]
+    assert "cannot be recovered from: " in told["a task"][1]
 
 
 def test_what_a_recovery_that_was_cut_off_left_is_named(tmp_path: Path, old: Lost) -> None:

@@ -20,7 +20,7 @@ from tq_cluster.raft.pysyncobj_core import NO_OP
 from tq_cluster.raft.roster import members_in
 from tq_cluster.raft.startup import Alignment, align
 from tq_cluster.raft.syncer import InlineSyncer
-from tq_cluster.storage.copying import check_head
+from tq_cluster.storage.copying import head_is_deadly
 from tq_cluster.storage.directory import Current, peek
 from tq_cluster.storage.environment import DATA_FILE, is_short, read_state
 from tq_cluster.storage.lock import is_locked
@@ -136,17 +136,10 @@ def _inspected(path: Path, identity: Identity) -> Survivor:
 
 
 def _require_readable(state: Path) -> None:
-    """Look at a state that was cut short from another process first, which that may end.
-
-    To read what a mapped file lacks is a bus error. It need not lack anything that is read.
-    """
-    if is_short(state):
-        try:
-            check_head(state)
-        except OSError as error:
-            raise DamagedStateError(
-                f"the state in {state.parent} was cut short: {error}"
-            ) from error
+    """Have another process look at a state first: damage, or a missing end, can end its reader."""
+    if head_is_deadly(state):
+        what = "was cut short" if is_short(state) else "is damaged"
+        raise DamagedStateError(f"the state in {state.parent} {what}: reading it ends the process")
 
 
 def _decided_ms(command: bytes) -> int:

@@ -21,10 +21,12 @@ from tq_cluster.errors import FatalError, StartError
 from tq_cluster.raft.inspection import Survivor, aligned_journal, current_state
 from tq_cluster.raft.pysyncobj_core import NO_OP
 from tq_cluster.storage.backup import Maker, make_backup, write_backup
-from tq_cluster.storage.environment import DATA_FILE, check_state, open_environment
+from tq_cluster.storage.copying import find_damage
+from tq_cluster.storage.environment import DATA_FILE, open_environment
 from tq_cluster.storage.files import sync_folder
 from tq_cluster.storage.lock import kept_out
 from tq_cluster.storage.offline import decide_offline
+from tq_cluster.storage.rows import CorruptRowError
 from tq_cluster.storage.snapshot import SnapshotError
 from tq_cluster.storage.store import Store
 
@@ -147,7 +149,8 @@ def _copied(survivor: Survivor, work: Path) -> Path:
     shutil.copyfile(current_state(survivor.path).path / DATA_FILE, state / DATA_FILE)
     # It gives a file that was cut short its length again: what is missing then reads as damage.
     open_environment(state).close()
-    check_state(state / DATA_FILE, rows=True)
+    if damage := find_damage(state / DATA_FILE):
+        raise CorruptRowError(damage)
     return state
 
 
