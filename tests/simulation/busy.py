@@ -31,6 +31,7 @@ class Busy:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self._cut_off_until_s = 0.0
 
     def slow_fsync(self, draw: random.Random) -> None:
         """For a while every fsync of a node takes longer than a heartbeat."""
@@ -48,27 +49,34 @@ class Busy:
 
     def stalled_follower(self, draw: random.Random) -> None:
         """However long: that is no reason to unseat anybody."""
-        self._stall(draw.choice(self._cluster.followers()), draw.uniform(*FOLLOWER_STALL_S))
+        length_s = LEADER_STALL_S if self._anybody_away() else FOLLOWER_STALL_S
+        self._stall(draw.choice(self._cluster.followers()), draw.uniform(*length_s))
 
     def restarted_follower(self, draw: random.Random) -> None:
         """It comes back knowing no leader."""
-        host = draw.choice(self._cluster.followers())
-        if host.up:
+        if not self._anybody_away():
+            host = draw.choice(self._cluster.followers())
             host.kill()
             self._cluster.loop.call_later(draw.uniform(0.05, 1.0), self._start, host)
 
     def cut_off_follower(self, draw: random.Random) -> None:
         """It hears nothing and nobody hears it, and then everything that was said meanwhile."""
-        followers = self._cluster.followers()
-        if any(host.paused or not host.up for host in followers):
-            return  # two that are away at once are a reason
+        if self._anybody_away():
+            return
         network = self._cluster.network
-        lonely = draw.choice(followers).name
+        lonely = draw.choice(self._cluster.followers()).name
         for other in self._cluster.hosts:
             if other != lonely:
                 network.block(lonely, other)
                 network.block(other, lonely)
-        self._cluster.loop.call_later(draw.uniform(*CUT_OFF_S), network.heal)
+        self._cut_off_until_s = self._cluster.loop.time() + draw.uniform(*CUT_OFF_S)
+        self._cluster.loop.call_at(self._cut_off_until_s, network.heal)
+
+    def _anybody_away(self) -> bool:
+        """Whether a follower is: beside it another one may not be for long, that is a reason."""
+        return self._cluster.loop.time() < self._cut_off_until_s or any(
+            host.paused or not host.up for host in self._cluster.followers()
+        )
 
     @staticmethod
     def _start(host: Host) -> None:
