@@ -12,6 +12,7 @@ import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from chaos.arena import Arena
 from chaos.cluster import FactMissingError, NodeStatus
@@ -29,7 +30,6 @@ PAGE_BYTES, HEAD_BYTES, FLAGS_AT, LOWER_AT, LEAF = 4_096, 16, 10, 12, 2
 ROUNDS_MAX = 3
 REFUSED = 2
 """The exit code of a broker that will not start on what it finds."""
-RESTARTS_MAX = 3
 
 
 class Damage(Nemesis):
@@ -37,6 +37,10 @@ class Damage(Nemesis):
 
     transports = frozenset({Transport.PROCESSES, Transport.NETLAB})
     excuses = ("the node stops", "peer lost entries that it had acknowledged")
+    restarts_max: ClassVar[int] = 3
+    """How often a broker is started that ended over the damage: as whatever supervises it would."""
+    mended: ClassVar[bool] = False
+    """Whether that has to be enough, unless it refuses to start and says why."""
 
     def __init__(self) -> None:
         self._folder = Path()
@@ -86,11 +90,13 @@ class Damage(Nemesis):
             code = arena.cluster.nodes[node_id].exited()
             if code is not None:
                 await arena.cluster.crash(node_id)
-                if code != REFUSED and restarts < RESTARTS_MAX:
-                    restarts += 1  # as whatever supervises a broker would
+                if code != REFUSED and restarts < self.restarts_max:
+                    restarts += 1
                     await arena.cluster.revive(node_id)
                     continue
                 self._stayed_away = f"refused to go on (exit code {code})"
+                if self.mended and code != REFUSED:
+                    arena.accuse("detected", f"{node_id} ends again and again: exit code {code}")
                 return self._stayed_away
             leader = await arena.cluster.await_leader(within_s=self.within_s)
             status = await arena.cluster.node_status(node_id)
@@ -163,6 +169,7 @@ class TruncateState(Damage):
     name = "truncate-state"
     faults = ("F10",)
     summary = "a follower's state is cut short while it is down"
+    mended = True
 
     async def harm(self, data_dir: Path, draw: random.Random) -> str:
         state = largest(data_dir, STATE)
@@ -179,6 +186,7 @@ class TearJournal(Damage):
     name = "tear-journal"
     faults = ("F10",)
     summary = "the end of a follower's journal is torn off in the middle of a record"
+    restarts_max = 0  # what it had acknowledged is gone: its peers end it, every time
 
     async def harm(self, data_dir: Path, draw: random.Random) -> str:
         journal = newest(data_dir, JOURNAL)
@@ -216,6 +224,7 @@ class SpoilHeads(Damage):
     name = "spoil-heads"
     faults = ("F11",)
     summary = "the heads of pages in a follower's state are overwritten while it is down"
+    mended = True
 
     async def harm(self, data_dir: Path, draw: random.Random) -> str:
         path = largest(data_dir, STATE)
