@@ -131,6 +131,22 @@ def test_a_state_whose_reading_fails_for_another_reason_is_not_condemned(
     close(data)
 
 
+def test_a_machine_that_cannot_read_a_state_is_no_damage(directory: Path) -> None:
+    """Here: LMDB wants more addresses than the process may have."""
+    (directory / CRASH_FILE).write_text("Fatal Python error: Aborted\n")
+
+    ended = subprocess.run(
+        ["/bin/bash", "-c", f"ulimit -v 2000000; exec {sys.executable} -c '{PROCESS}' {directory}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "nothing is known to be wrong with it" in ended.stderr
+    assert not list(directory.glob(f"*/{CONDEMNED}"))
+
+
 @pytest.mark.parametrize("row", [b"row 000", b"row 050", b"row 099"])
 def test_a_row_that_is_not_what_was_written_is_found(tmp_path: Path, row: bytes) -> None:
     store = Store(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import time
@@ -28,12 +29,21 @@ DATA_FILE: Final = "data.mdb"
 MAP_BYTES: Final = 2**40
 """Addresses, not bytes: reserved once, so that it need not grow while readers are about."""
 
+_NOT_DAMAGE: Final = (lmdb.DiskError, lmdb.LockError, lmdb.MemoryError, lmdb.ReadonlyError)
+_NO_ROOM: Final = (os.strerror(errno.EDQUOT), os.strerror(errno.EFBIG))
+"""A quota or a limit on files, which lmdb has no class for."""
+
 _META = TABLE_COUNT
 _APPLIED_KEY = b"applied"
 _APPLIED = struct.Struct(">QQH")
 _SLICE_ROWS = 250
 _SLICE_S = 0.002
 _PAUSE_S = 0.001
+
+
+def is_damage(error: lmdb.Error) -> bool:
+    """Whether a state that cannot be opened is at fault, and not its disk or its machine."""
+    return not isinstance(error, _NOT_DAMAGE) and not str(error).endswith(_NO_ROOM)
 
 
 def open_environment(path: Path) -> lmdb.Environment:
@@ -155,7 +165,9 @@ def _readonly(file: Path) -> Iterator[lmdb.Environment]:
         ) as environment:
             yield environment
     except lmdb.Error as error:
-        raise DamagedStateError(f"{file} is no state: {error}") from error
+        if is_damage(error):
+            raise DamagedStateError(f"{file} is no state: {error}") from error
+        raise StartError(f"{file} cannot be read: {error}") from error
 
 
 def _read_all(txn: lmdb.Transaction[bytes], tables: list[lmdb._Database]) -> None:

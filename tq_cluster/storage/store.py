@@ -8,8 +8,6 @@ Other threads read through ``committed_view`` and ``copy_to``.
 
 from __future__ import annotations
 
-import errno
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from tq_cluster.storage.apply import read_entry
 from tq_cluster.storage.copying import copy_committed
 from tq_cluster.storage.environment import (
     EMPTY,
+    is_damage,
     open_environment,
     open_tables,
     read_applied,
@@ -39,9 +38,6 @@ from tq_cluster.storage.views import DAMAGE, LmdbView, LmdbWorkspace
 
 CONDEMNED: Final = "CONDEMNED"
 """Lies in the directory of a state in which damage was found; says what."""
-_NOT_DAMAGE: Final = (lmdb.DiskError, lmdb.LockError, lmdb.MemoryError, lmdb.ReadonlyError)
-_NO_ROOM: Final = (os.strerror(errno.EDQUOT), os.strerror(errno.EFBIG))
-"""A quota or a limit on files, which lmdb has no class for."""
 COMMIT_SECONDS: Final = 0.2
 COMMIT_BYTES: Final = 16 * 2**20
 
@@ -83,9 +79,9 @@ class Store:
 
     def _unusable(self, error: lmdb.Error) -> StartError:
         what = f"the state in {self.path} cannot be opened: {error}"
-        if isinstance(error, _NOT_DAMAGE) or str(error).endswith(_NO_ROOM):
-            return StartError(f"{what}; nothing is known to be wrong with it: see to its disk")
-        return DamagedStateError(f"{what}; {RESTORE}")
+        if is_damage(error):
+            return DamagedStateError(f"{what}; {RESTORE}")
+        return StartError(f"{what}; nothing is known to be wrong with it: see to its disk")
 
     def _require_uncondemned(self) -> None:
         found = read_record(self.path / CONDEMNED, format_known=1)
