@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import grpc
@@ -23,6 +24,7 @@ from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2
 from tq_cluster import config, dev, node
 from tq_cluster.errors import DiskError, StartError
 from tq_cluster.storage.lock import DirectoryLock
+from tq_cluster.storage.store import Store
 
 COMMAND = [sys.executable, "-m", "tq_cluster"]
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("TQ_")}
@@ -178,6 +180,54 @@ async def test_a_state_that_cannot_be_committed_ends_the_node(
     await one.stop()
 
     assert isinstance(errors[0], DiskError)
+
+
+async def test_a_disk_that_takes_long_over_the_state_holds_up_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    through = threading.Event()
+    sync = Store.sync_commit
+
+    def wait(store: Store) -> None:
+        assert through.wait(timeout=60)
+        sync(store)
+
+    monkeypatch.setattr(Store, "sync_commit", wait)
+    errors: list[BaseException] = []
+    one = node.Node(config.load(write_config(tmp_path), {}, {}), fatal=errors.append)
+    await one.start()
+    await until(one.leader.serving, "it leads")
+    await until(lambda: one._store.committing, "a commit of the state waits for the disk")
+    durable = one._store.durable
+
+    task = task_pb2.TaskSpec(task_id="meanwhile", queue="q", type="t")
+    address = one._config.members["n1"].api
+    await submit(address, task_service_pb2.SubmitRequest(request_id="r", tasks=[task]))
+
+    assert (await get(address, "meanwhile")).state == task_pb2.TASK_STATE_PENDING
+    assert one._store.durable == durable
+    through.set()
+    await until(lambda: one._store.durable == one._store.applied, "all of it is durable")
+    await one.stop()
+    assert errors == []
+
+
+async def test_a_state_that_cannot_be_synced_ends_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_store: Store) -> None:
+        raise OSError(5, "Input/output error")
+
+    errors: list[BaseException] = []
+    one = node.Node(config.load(write_config(tmp_path), {}, {}), fatal=errors.append)
+    with monkeypatch.context() as broken:
+        broken.setattr(Store, "sync_commit", fail)
+        await one.start()
+        await until(lambda: bool(errors), "the node is told to end")
+    await one.stop()
+
+    assert isinstance(errors[0], DiskError)
+    assert "cannot be synced" in str(errors[0])
 
 
 async def test_after_a_disk_failed_the_state_is_looked_through_before_it_is_used(

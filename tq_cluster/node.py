@@ -104,6 +104,8 @@ class Node:
             headroom.look()
         self._syncer = ThreadSyncer(self._loop)
         self._journal_syncer = TimedSyncer(self._syncer, self._fsynced)
+        self._state_syncer = ThreadSyncer(self._loop)
+        self._committing = False
         state_written_ms = _last_written_ms(config.data_dir, self._started_at_ms)
         try:
             self._data: NodeData = open_data(
@@ -117,6 +119,7 @@ class Node:
             )
         except BaseException:
             self._syncer.close()
+            self._state_syncer.close()
             raise
         self._store = self._data.store
         raft_addresses = {name: member.raft for name, member in config.members.items()}
@@ -237,6 +240,7 @@ class Node:
         self.leader.stop()
         await self.replica.stop()
         self._shrinking.stop()
+        self._state_syncer.close()
         self._store.commit()
         self._store.close()
         self._data.journal.close()
@@ -252,10 +256,7 @@ class Node:
             self.disk.tick(self._journal_syncer.running_s)
             started_s = self._loop.time()
             if self._store.commit_due(started_s):
-                self._store.commit()
-                spent_s = self._loop.time() - started_s
-                self.metrics.state_committed(spent_s)
-                self.disk.took("state commit", spent_s)
+                self._commit(started_s)
             role = self.replica.status().role
             self._shrinking.tick(may_begin=role in {Role.LEADER, Role.FOLLOWER})
             if self._config.metrics_listen is not None:
@@ -276,6 +277,24 @@ class Node:
         self.metrics.scrub_finished(scrub_row(self._store.view()).last_finished_at_ms)
         self.metrics.has_room(free_bytes=self.disk.headroom.free_bytes, low=self.disk.headroom.low)
         self.metrics.holds(calls=self.service.calls, journal_bytes=status.journal_bytes)
+
+    def _commit(self, began_s: float) -> None:
+        if self._committing:
+            return  # the disk is slow; applying goes on
+        self._committing = True
+        self._store.begin_commit()
+
+        def ended(error: BaseException | None) -> None:
+            self._committing = False
+            if error is not None:
+                self._end(DiskError(f"the state in {self._store.path} cannot be synced: {error}"))
+                return
+            self._store.end_commit()
+            spent_s = self._loop.time() - began_s
+            self.metrics.state_committed(spent_s)
+            self.disk.took("state commit", spent_s)
+
+        self._state_syncer.run(self._store.sync_commit, ended)
 
     def _look_round(self) -> None:
         """Tell the gauges that cost something, which nobody sees unless metrics are served."""

@@ -22,6 +22,7 @@ POINTS = (
     "vote",
     "acknowledgement",
     "state commit",
+    "state sync",
     "compaction",
 )
 """Each with a side: before it has happened, or after."""

@@ -1,7 +1,7 @@
 """A power cut, modelled: journal bytes that were never fsynced are gone.
 
-The state needs no model: LMDB writes a commit in one go and fsyncs it, so what a SIGKILL leaves of
-it is what a power cut leaves.
+The state needs no model here: the newest commit is undone whenever a broker starts, after a SIGKILL
+as after a power cut, and tests/storage/test_settled.py tears it in every way.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ node.lock     held while the node runs
 crash.txt     what a process that failed wrote; empty while all is well
 journal/      the log
 CURRENT       which state counts
-state-<n>/    the state
+state-<n>/    the state, and which of its commits is whole
 snapshots/    on their way in or out
 """
 

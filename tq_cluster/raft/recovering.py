@@ -27,6 +27,7 @@ from tq_cluster.storage.files import sync_folder
 from tq_cluster.storage.lock import kept_out
 from tq_cluster.storage.offline import decide_offline
 from tq_cluster.storage.rows import CorruptRowError
+from tq_cluster.storage.settled import undo_unsettled
 from tq_cluster.storage.snapshot import SnapshotError
 from tq_cluster.storage.store import Store
 
@@ -146,7 +147,9 @@ def _recovered(
 def _copied(survivor: Survivor, work: Path) -> Path:
     state = work / "state"
     state.mkdir()
-    shutil.copyfile(current_state(survivor.path).path / DATA_FILE, state / DATA_FILE)
+    source = current_state(survivor.path).path
+    shutil.copyfile(source / DATA_FILE, state / DATA_FILE)
+    undo_unsettled(source, state / DATA_FILE)
     # It gives a file that was cut short its length again: what is missing then reads as damage.
     open_environment(state).close()
     if damage := find_damage(state / DATA_FILE):

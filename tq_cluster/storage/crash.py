@@ -15,6 +15,7 @@ from typing import Final
 
 from tq_cluster.storage.copying import find_damage
 from tq_cluster.storage.environment import DATA_FILE
+from tq_cluster.storage.settled import undo_unsettled
 from tq_cluster.storage.store import condemn
 
 CRASH_FILE: Final = "crash.txt"
@@ -53,6 +54,7 @@ def condemn_if_damaged(state: Path) -> str:
     """
     if not (state / DATA_FILE).exists():
         return ""
+    undo_unsettled(state, state / DATA_FILE)
     reason = find_damage(state / DATA_FILE)
     if reason:
         condemn(state, reason)

@@ -47,9 +47,14 @@ def is_damage(error: lmdb.Error) -> bool:
 
 
 def open_environment(path: Path) -> lmdb.Environment:
-    """Open the state in a directory, or begin one there."""
+    """Open the state in a directory, or begin one there. Its commits wait for no disk."""
     environment = lmdb.open(
-        str(path), map_size=MAP_BYTES, max_dbs=TABLE_COUNT + 1, readahead=False, meminit=False
+        str(path),
+        map_size=MAP_BYTES,
+        max_dbs=TABLE_COUNT + 1,
+        readahead=False,
+        meminit=False,
+        sync=False,
     )
     _lengthen(environment, path / DATA_FILE)
     return environment

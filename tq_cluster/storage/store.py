@@ -1,13 +1,14 @@
 """The state on disk: LMDB behind one write transaction that stays open.
 
-Applied changes go into it and are committed, with fsync, a few times a second; a crash loses
-nothing, since the journal has the rest. It is begun, used and committed on the event loop's thread
-only: a commit from another thread would seem to succeed and leave the writer's lock held for ever.
-Other threads read through ``committed_view`` and ``copy_to``.
+Applied changes go into it and are committed a few times a second; a crash loses nothing, since the
+journal has the rest. It is begun, used and committed on the event loop's thread only: a commit from
+another thread would seem to succeed and leave the writer's lock held for ever. The disk is waited
+for in another thread (see ``settled``), which reads through ``committed_view`` and ``copy_to``.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from tq_cluster.errors import DamagedStateError, DiskError, FatalError, StartErr
 from tq_cluster.storage.apply import read_entry
 from tq_cluster.storage.copying import copy_committed
 from tq_cluster.storage.environment import (
+    DATA_FILE,
     EMPTY,
     is_damage,
     open_environment,
@@ -34,6 +36,7 @@ from tq_cluster.storage.files import RESTORE, make_folder, read_record, sync_fol
 from tq_cluster.storage.hashing import Hashed, hash_range
 from tq_cluster.storage.lock import DirectoryLock
 from tq_cluster.storage.rows import TABLE_COUNT, CorruptRowError
+from tq_cluster.storage.settled import read_settled, undo_unsettled, write_settled
 from tq_cluster.storage.views import DAMAGE, LmdbView, LmdbWorkspace
 
 CONDEMNED: Final = "CONDEMNED"
@@ -59,6 +62,7 @@ class Store:
         self.on_hashed: Hashed = lambda _hashed: None
         """Told of every range that an entry had this state hash."""
         self._copying = threading.Lock()
+        self._file_lock = threading.Lock()
         self._open(path)
 
     def _open(self, path: Path) -> None:
@@ -69,9 +73,12 @@ class Store:
         self._workspace_open = False
         self._pending_bytes = 0
         self._pending_since_s: float | None = None
+        self._under_way: AppliedAt | None = None
+        """What the commit holds that is written and not known to be on disk."""
         self._lock = DirectoryLock(path / "store.lock")
         try:
             self._require_uncondemned()
+            undo_unsettled(path, path / DATA_FILE)
             self._open_environment()
         except BaseException:
             self._lock.release()
@@ -101,14 +108,17 @@ class Store:
             self._txn = self._env.begin(write=True)
             self._tables = open_tables(self._env, self._txn)
             found = read_applied(self._txn, self._tables)
-            self._applied = self._durable = found or EMPTY
+            self._applied = self._durable = self._whole = found or EMPTY
             self._check_version()
             if found is None:
                 write_applied(self._txn, self._tables, EMPTY)
             # Writes nothing where nothing is new: a node starts on a full disk.
             self._txn.commit()
+            self._file = os.open(self.path / DATA_FILE, os.O_RDWR)
             if found is None:
+                os.fdatasync(self._file)
                 sync_folder(self.path)
+            self._settled = read_settled(self.path)
             self._txn = self._env.begin(write=True)
         except lmdb.Error as error:
             self._env.close()
@@ -132,8 +142,16 @@ class Store:
 
     @property
     def durable(self) -> AppliedAt:
-        """The last entry applied in a commit that is known to be on disk."""
+        """The last entry that whoever opens this state again will find in it, at least.
+
+        Not before a commit after its own is on disk, too, unless it was made by ``commit``.
+        """
         return self._durable
+
+    @property
+    def committing(self) -> bool:
+        """Whether a commit is written that is not known to be on disk."""
+        return self._under_way is not None
 
     def apply(self, index: int, term: int, entry: bytes) -> bool:
         """Apply the entry at ``index``; False when its header forbids it: only ``applied`` moves.
@@ -208,9 +226,46 @@ class Store:
             self._pending_bytes >= COMMIT_BYTES or now_s - self._pending_since_s >= COMMIT_SECONDS
         )
 
+    def begin_commit(self) -> None:
+        """Write everything applied, without waiting for the disk: next is ``sync_commit``.
+
+        Not while one is under way. A failure is final: the process must end.
+        """
+        if self._under_way is not None:
+            raise FatalError("a commit of the state is under way")
+        self._write()
+        self._under_way = self._applied
+
+    def sync_commit(self) -> None:
+        """Wait until the disk has what was written, in any thread; OSError when it cannot."""
+        with self._file_lock:
+            if self._file >= 0:
+                os.fdatasync(self._file)
+
+    def end_commit(self) -> None:
+        """Note that ``sync_commit`` has returned. Void where ``commit`` was called meanwhile."""
+        if self._under_way is not None:
+            self._durable, self._whole = self._whole, self._under_way
+            self._under_way = None
+
     def commit(self) -> None:
-        """Make everything applied durable. A failure is final: the process must end."""
+        """Make everything applied durable at once. A failure is final: the process must end."""
+        try:
+            if self._under_way is not None:
+                os.fdatasync(self._file)  # two that are not on disk may not be undone
+                self.end_commit()
+            self._write()
+            os.fdatasync(self._file)
+        except OSError as error:
+            raise DiskError(f"the state in {self.path} cannot be committed: {error}") from error
+        self._settle()
+        self._durable = self._whole = self._applied
+
+    def _write(self) -> None:
         self._require_no_workspace()
+        if self._settled is None:
+            # From now on the newest commit may be undone; not the one that is there.
+            self._settle()
         try:
             write_applied(self._txn, self._tables, self._applied)
             self._txn.commit()
@@ -219,9 +274,17 @@ class Store:
             raise CorruptRowError(f"the state in {self.path} is damaged: {error}") from error
         except lmdb.Error as error:
             raise DiskError(f"the state in {self.path} cannot be committed: {error}") from error
-        self._durable = self._applied
         self._pending_bytes = 0
         self._pending_since_s = None
+
+    def _settle(self) -> None:
+        """Note that the newest commit is on disk, and is to be kept."""
+        number = self._env.info()["last_txnid"]
+        try:
+            write_settled(self.path, number)
+        except OSError as error:
+            raise DiskError(f"the state in {self.path} cannot be committed: {error}") from error
+        self._settled = number
 
     def used_bytes(self) -> int:
         """How much of the file is in use, free pages inside it included."""
@@ -270,9 +333,11 @@ class Store:
         self._require_no_workspace()
         self.closing.set()
         # LMDB must not be closed under a copy.
-        with self._copying:
+        with self._copying, self._file_lock:
             self._txn.abort()
             self._env.close()
+            os.close(self._file)
+            self._file = -1
         self._lock.release()
 
     def _require_no_workspace(self) -> None:
