@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,7 +24,7 @@ from tests.service.fakes import Stubs, until
 from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2
 from tq_cluster import config, dev, node
 from tq_cluster.errors import DiskError, StartError
-from tq_cluster.storage.lock import DirectoryLock
+from tq_cluster.storage.lock import DirectoryLock, is_locked
 from tq_cluster.storage.store import Store
 
 COMMAND = [sys.executable, "-m", "tq_cluster"]
@@ -246,6 +247,36 @@ async def test_after_a_disk_failed_the_state_is_looked_through_before_it_is_used
         lines = [line for line in caplog.records if line.message == "the last run failed"]
         assert [vars(line)["why"] for line in lines] == told
         assert [vars(line)["damage"] for line in lines] == ["none"] * len(told)
+
+
+async def test_a_node_keeps_its_data_directory_until_none_of_its_threads_is_at_work_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+    reserve = os.posix_fallocate
+
+    def reserve_slowly(file: int, offset: int, size: int) -> None:
+        begun.set()
+        assert may_go_on.wait(timeout=30)
+        reserve(file, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", reserve_slowly)
+    errors: list[BaseException] = []
+    settings = config.load(write_config(tmp_path), {}, {})
+    one = node.Node(settings, fatal=errors.append)
+    await one.start()
+    await until(begun.is_set, "it lays its ballast down")
+
+    stopping = asyncio.create_task(one.stop())
+    await until(one._store.closing.is_set, "it has closed its state")
+    held_at_work = is_locked(settings.data_dir / "node.lock")
+    may_go_on.set()
+    await stopping
+
+    held_stopped = is_locked(settings.data_dir / "node.lock")
+    shutil.rmtree(settings.data_dir)
+    assert (held_at_work, held_stopped) == (True, False)
+    assert errors == []
 
 
 def test_a_fatal_error_is_logged_and_ends_the_process_with_its_own_code() -> None:

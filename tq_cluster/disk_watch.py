@@ -94,6 +94,14 @@ class DiskWatch:
         if self._handing_over is not None:
             self._handing_over.cancel()
 
+    async def stopped(self) -> None:
+        """Return once nothing of it is at work in the data directory: after ``stop``.
+
+        What fails until then is still told to ``fatal``.
+        """
+        if self._laying is not None:
+            await asyncio.wait([self._laying])
+
     def _is_slower(self, status: LogStatus, fsync_running_s: float) -> bool:
         """Whether another disk would do better: it holds what the fsync under way is about.
 

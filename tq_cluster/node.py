@@ -244,6 +244,8 @@ class Node:
         self._store.commit()
         self._store.close()
         self._data.journal.close()
+        # Whoever has the lock next may count on it that no thread of this node works there.
+        await self.disk.stopped()
         self._data.directory.release()
         self._syncer.close()
         if self._tracing is not None:
