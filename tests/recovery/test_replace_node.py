@@ -15,11 +15,17 @@ TASKS = [f"task-{number}" for number in range(40)]
 
 
 async def lose_disk(nodes: Trio, node_id: str) -> None:
-    """Stop the node, remove all its data, and start it again."""
+    """Stop the node, remove all its data, start it again, and have the leader hear of it."""
     await nodes.stop(node_id)
     shutil.rmtree(nodes.configs[node_id].data_dir)
     await nodes.start(node_id)
     await nodes.await_messages("is not a member of its peers' cluster")
+    # One peer's word is enough for the message, and need not be the leader's.
+    leader = nodes.nodes[await nodes.await_leader()].replica
+    disk = nodes.nodes[node_id]._data.directory.incarnation
+    await until(
+        lambda: leader.status().strangers.get(node_id) == disk, f"the leader hears of {node_id}"
+    )
 
 
 async def test_a_node_that_lost_its_disk_is_replaced_and_another_may_die_then(
