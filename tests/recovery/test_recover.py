@@ -13,7 +13,7 @@ import pytest
 from tests.recovery.test_backup_and_restore import claim, rows_of, submit
 from tests.service.fakes import until
 from tests.service.trio import Trio, trio
-from tests.storage.test_crash import make_deadly
+from tests.storage.test_crash import PAGE_BYTES, make_deadly
 from tests.test_node import run
 from tq.v1 import (
     cluster_service_pb2,
@@ -32,6 +32,7 @@ from tq_cluster.restore import restore
 from tq_cluster.storage.backup import Maker
 from tq_cluster.storage.lock import DirectoryLock
 from tq_cluster.storage.snapshot import NoRoomError
+from tq_cluster.storage.store import Store
 
 ReportResult = worker_service_pb2.ReportResult
 
@@ -174,6 +175,7 @@ async def test_what_the_journal_holds_beyond_the_state_is_kept(
                 node._store.commit()
             durable = nodes.nodes[leader_id]._store.durable.index
             for node in nodes.nodes.values():
+                monkeypatch.setattr(node._store, "commit_due", lambda _now_s: False)
                 monkeypatch.setattr(node._store, "commit", lambda: None)
             await submit(stubs, "s2", "late")
     disk = tmp_path / "old" / leader_id
@@ -335,6 +337,28 @@ def test_a_state_that_ends_whoever_reads_it_is_told_and_ends_no_recovery(
     assert {code for code, _ in told.values()} == {2}
     assert "is damaged: reading it ends the process" in told["everything"][1]
     assert "cannot be recovered from: " in told["a task"][1]
+
+
+def test_a_commit_that_a_power_cut_tore_is_undone_and_taken_from_the_journal(
+    tmp_path: Path, old: Lost
+) -> None:
+    disk = tmp_path / "disk"
+    shutil.copytree(old.disk, disk)
+    [state_file] = disk.glob("state-*/data.mdb")
+    store = Store(state_file.parent)
+    before = state_file.read_bytes()
+    store.begin_commit()
+    store.close()
+    torn = bytearray(state_file.read_bytes())
+    for page in range(2 * PAGE_BYTES, len(torn), PAGE_BYTES):
+        if torn[page : page + PAGE_BYTES] != before[page : page + PAGE_BYTES]:
+            torn[page : page + PAGE_BYTES] = bytes(PAGE_BYTES)
+    state_file.write_bytes(torn)
+
+    told = recovered(disk, tmp_path / "out")
+
+    assert "cannot be used" not in told
+    assert "Its state becomes a backup" in told
 
 
 def test_what_a_recovery_that_was_cut_off_left_is_named(tmp_path: Path, old: Lost) -> None:

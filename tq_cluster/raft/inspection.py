@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 from google.protobuf.message import DecodeError
@@ -25,6 +28,7 @@ from tq_cluster.storage.directory import Current, peek
 from tq_cluster.storage.environment import DATA_FILE, is_short, read_state
 from tq_cluster.storage.lock import is_locked
 from tq_cluster.storage.rows import CorruptRowError
+from tq_cluster.storage.settled import undo_unsettled
 from tq_cluster.storage.store import CONDEMNED
 
 
@@ -99,12 +103,8 @@ def aligned_journal(path: Path, applied: AppliedAt) -> tuple[Journal, Alignment]
 
 
 def _inspected(path: Path, identity: Identity) -> Survivor:
-    state = current_state(path).path / DATA_FILE
-    _require_readable(state)
-    with read_state(state) as view:
-        applied = view.applied
-        cluster_id, named = queries.membership(view) or ("", {})
-        certain_ms = decided_ms = int(queries.log_time(view))
+    applied, cluster_id, named, certain_ms = _head_of(current_state(path).path)
+    decided_ms = certain_ms
     journal, alignment = aligned_journal(path, applied)
     fault = ""
     if alignment is Alignment.REBUILD:
@@ -133,6 +133,31 @@ def _inspected(path: Path, identity: Identity) -> Survivor:
         members=members,
         fault=fault,
     )
+
+
+_Head = tuple[AppliedAt, str, Mapping[str, str], int]
+"""How far a state goes, its cluster, its members, and the log time of its last decision."""
+
+
+def _head_of(folder: Path) -> _Head:
+    """Read the state in its directory; as it was before its newest commit, where that is torn."""
+    try:
+        return _head(folder / DATA_FILE)
+    except (DamagedStateError, CorruptRowError) as damage:
+        with TemporaryDirectory(prefix="tq-cluster-") as scratch:
+            copy = Path(scratch) / DATA_FILE
+            shutil.copyfile(folder / DATA_FILE, copy)
+            if undo_unsettled(folder, copy):
+                with suppress(DamagedStateError, CorruptRowError):
+                    return _head(copy)
+        raise damage from None
+
+
+def _head(state: Path) -> _Head:
+    _require_readable(state)
+    with read_state(state) as view:
+        cluster_id, members = queries.membership(view) or ("", {})
+        return view.applied, cluster_id, members, int(queries.log_time(view))
 
 
 def _require_readable(state: Path) -> None:
