@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pkgutil
 import re
 import shutil
 import signal
@@ -249,23 +250,25 @@ async def test_after_a_disk_failed_the_state_is_looked_through_before_it_is_used
         assert [vars(line)["damage"] for line in lines] == ["none"] * len(told)
 
 
-async def test_a_node_keeps_its_data_directory_until_none_of_its_threads_is_at_work_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["os.posix_fallocate", "tq_cluster.raft.state_files._remove"])
+async def test_a_node_keeps_its_data_directory_while_a_thread_of_it_is_at_work_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     begun, may_go_on = threading.Event(), threading.Event()
-    reserve = os.posix_fallocate
+    work = pkgutil.resolve_name(name)
 
-    def reserve_slowly(file: int, offset: int, size: int) -> None:
+    def slowly(*arguments: object) -> None:
         begun.set()
         assert may_go_on.wait(timeout=30)
-        reserve(file, offset, size)
+        work(*arguments)
 
-    monkeypatch.setattr(os, "posix_fallocate", reserve_slowly)
+    monkeypatch.setattr(name, slowly)
     errors: list[BaseException] = []
     settings = config.load(write_config(tmp_path), {}, {})
     one = node.Node(settings, fatal=errors.append)
     await one.start()
-    await until(begun.is_set, "it lays its ballast down")
+    one._state_files.journal_agrees()
+    await until(begun.is_set, "a thread is at work")
 
     stopping = asyncio.create_task(one.stop())
     await until(one._store.closing.is_set, "it has closed its state")

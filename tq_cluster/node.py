@@ -122,13 +122,14 @@ class Node:
             self._state_syncer.close()
             raise
         self._store = self._data.store
+        self._state_files = StateFiles(self._store, self._data.states, self._loop)
         raft_addresses = {name: member.raft for name, member in config.members.items()}
         self.replica = Replica(
             identity=self._data.directory,
             members=raft_addresses,
             journal=self._data.journal,
             machine=TimedState(self._store, self.metrics.applied),
-            states=StateFiles(self._store, self._data.states, self._loop),
+            states=self._state_files,
             network=ListenElsewhere(config.listen_raft),
             clock=self._clock,
             draw=draw,
@@ -245,6 +246,7 @@ class Node:
         self._store.close()
         self._data.journal.close()
         # Whoever has the lock next may count on it that no thread of this node works there.
+        await self._state_files.stopped()
         await self.disk.stopped()
         self._data.directory.release()
         self._syncer.close()

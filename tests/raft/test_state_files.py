@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -120,6 +122,32 @@ async def test_a_snapshot_that_nobody_finishes_leaves_no_file(sender: Side, rece
 
     assert list(receiver.directory.snapshots.iterdir()) == []
     assert list(sender.directory.snapshots.iterdir()) == []
+
+
+async def test_what_is_under_way_as_the_state_is_closed_is_waited_for_and_told_to_nobody(
+    sender: Side, receiver: Side
+) -> None:
+    sender.put(b"key", b"value")
+    file = await made(sender)
+    files = receiver.files()
+    incoming = receive(files, file)
+    told: list[Outgoing | Exception | None] = []
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(max_workers=1))
+    closed = threading.Event()
+    busy = loop.run_in_executor(None, closed.wait, 30)
+
+    files.make(told.append)
+    files.install(incoming, told.append)
+    receiver.store.close()
+    closed.set()
+    await files.stopped()
+
+    assert busy.done()
+    assert told == []
+    receiver.store = Store(receiver.directory.current.path)
+    assert receiver.directory.current.installed == receiver.store.applied == file.applied
+    file.discard()
 
 
 async def test_a_snapshot_that_does_not_fit_is_refused_before_it_begins(receiver: Side) -> None:

@@ -7,15 +7,19 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar, TypeVarTuple
 
 from tq_cluster.core.types import AppliedAt
+from tq_cluster.errors import FatalError
 from tq_cluster.raft.snapshots import Incoming, Outgoing, SnapshotError
 from tq_cluster.storage import snapshot as storage
 from tq_cluster.storage.directory import StateDirectory
 from tq_cluster.storage.store import Store
 
 _ROOM_SPARED_BYTES = 64 << 20
+
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
 
 
 class StateFiles:
@@ -27,13 +31,23 @@ class StateFiles:
         self._store = store
         self._directory = directory
         self._loop = loop
+        self._jobs: set[asyncio.Future[Any]] = set()
+
+    async def stopped(self) -> None:
+        """Return once no thread is at work in the directory: after the store was closed.
+
+        What was installed since then counts at the next start: its mark is on disk.
+        """
+        if self._jobs:
+            await asyncio.wait(self._jobs)
 
     def make(self, made: Callable[[Outgoing | Exception], None]) -> None:
-        folder = self._directory.snapshots
-        job = self._loop.run_in_executor(None, storage.make_snapshot, self._store, folder)
+        job = self._begin(storage.make_snapshot, self._store, self._directory.snapshots)
 
         def report(done: asyncio.Future[storage.SnapshotFile]) -> None:
             error = done.exception()
+            if self._store.closing.is_set() and not isinstance(error, FatalError):
+                return  # the node stops: there is nobody to send it to
             made(_OpenFile(done.result(), self._loop) if error is None else _translated(error))
 
         job.add_done_callback(report)
@@ -49,10 +63,12 @@ class StateFiles:
     def install(self, incoming: Incoming, installed: Callable[[Exception | None], None]) -> None:
         assert isinstance(incoming, _PartialFile)
         file = incoming.complete()
-        job = self._loop.run_in_executor(None, storage.install_snapshot, self._directory, file)
+        job = self._begin(storage.install_snapshot, self._directory, file)
 
         def report(done: asyncio.Future[Path]) -> None:
             error = done.exception()
+            if self._store.closing.is_set() and not isinstance(error, FatalError):
+                return
             if error is not None:
                 installed(_translated(error))
                 return
@@ -68,7 +84,15 @@ class StateFiles:
     def journal_agrees(self) -> None:
         self._directory.clear_mark()
         # Freeing a large file takes a file system long: what fails, the next start sweeps away.
-        self._removing = self._loop.run_in_executor(None, _remove, self._directory.others())
+        self._removing = self._begin(_remove, self._directory.others())
+
+    def _begin(
+        self, work: Callable[[*Arguments], Result], *arguments: *Arguments
+    ) -> asyncio.Future[Result]:
+        job = self._loop.run_in_executor(None, work, *arguments)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+        return job
 
 
 class _OpenFile:
