@@ -14,7 +14,7 @@ from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core.operations import Caller, Claim, ConfigureQueue, Outcome, Replied, Submit
 from tq_cluster.core.types import Principal
 from tq_cluster.errors import OutcomeUnknownError
-from tq_cluster.service import call
+from tq_cluster.service import call, window
 
 SUBMIT = task_service_pb2.SubmitRequest(request_id="r1")
 UNNAMED = task_service_pb2.SubmitRequest()
@@ -266,6 +266,70 @@ async def test_a_retry_that_waited_here_is_sent_on_with_a_greater_age(
     young, old = (operation.request.retry_age for operation in cluster["n1"].leader.asked)
     assert young.ToMilliseconds() == 5_000
     assert old.ToMicroseconds() > 5_000_000
+
+
+async def test_calls_wait_here_while_the_leader_is_behind_but_long_polls_and_reports_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(window, "SLOW_S", -1.0)  # every call then says that it has waited long
+    monkeypatch.setattr(window, "LEAST", 1)
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 2)
+        asked = cluster["n1"].leader.asked
+        await stubs.tasks.Submit(SUBMIT, timeout=20)
+        answered = asyncio.Event()
+
+        async def decide() -> Outcome:
+            await answered.wait()
+            return submitted("t1")
+
+        cluster["n1"].leader.answer = decide
+        sent = stubs.tasks.Submit(SUBMIT, timeout=20)
+        await until(lambda: len(asked) == 2, "one is under way")
+        with fails() as failure:
+            await stubs.tasks.Submit(SUBMIT, timeout=0.3)
+        waits = stubs.tasks.Submit(SUBMIT, timeout=20)
+        await until(lambda: cluster["n2"].service.calls == 2, "one waits")
+        claim = stubs.worker.Claim(worker_service_pb2.ClaimRequest(), timeout=20)
+        heartbeat = stubs.worker.Heartbeat(worker_service_pb2.HeartbeatRequest(), timeout=20)
+        report = stubs.worker.Report(worker_service_pb2.ReportRequest(), timeout=20)
+        wait = stubs.tasks.WaitTask(task_service_pb2.WaitTaskRequest(), timeout=20)
+        await until(lambda: len(asked) == 6, f"what is not held back: {asked}")
+        answered.set()
+        await sent
+        await waits
+        for call_ in (claim, heartbeat, report, wait):
+            call_.cancel()
+
+    assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+    assert len([each for each in asked if isinstance(each, Submit)]) == 3  # all but the shed one
+
+
+async def test_a_call_that_waits_for_a_leader_that_is_behind_goes_to_the_next_leader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(window, "SLOW_S", -1.0)
+    monkeypatch.setattr(window, "LEAST", 1)
+    async with cluster_of("n1", "n2", "n3") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 2)
+        await stubs.tasks.Submit(SUBMIT, timeout=20)
+
+        async def never() -> Outcome:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        cluster["n1"].leader.answer = never
+        asked = cluster["n1"].leader.asked
+        silent = stubs.tasks.Submit(SUBMIT, timeout=20)
+        await until(lambda: len(asked) == 2, "one is under way")
+        waits = stubs.tasks.Submit(SUBMIT, timeout=20)
+        await until(lambda: cluster["n2"].service.calls == 2, "one waits")
+        cluster.elect("n3", 3)
+        await waits
+        await silent
+
+    assert len(asked) == 2
+    assert len(cluster["n3"].leader.asked) == 2
 
 
 async def test_a_forwarded_call_carries_its_caller() -> None:

@@ -34,6 +34,8 @@ class Header:
     """The node that forwards: the next node does not forward again."""
     ELAPSED_MS = "tq-elapsed-ms"
     """How long the call has been inside the cluster."""
+    SERVED_MS = "tq-served-ms"
+    """In the answer to a node: how long ago this one began on the call."""
     PRINCIPAL = "tq-principal"
     PEER_PROOF = "tq-peer-proof"
     LEADER = "tq-leader"
@@ -122,6 +124,9 @@ class Method:
     place: Place = Place.LEADER
     default_deadline_s: float = 30.0
     """For a caller that gives none."""
+    paced: bool = True
+    """Held back where the leader is behind. Not so a long poll, which keeps its place for long, and
+    not what workers say of their tasks, which makes room for others."""
 
     def answered_here(self, raw: bytes) -> bool:
         """Whether the asked node answers this very call, leader or not."""

@@ -153,6 +153,11 @@ def overloaded(limit: int) -> CallError:
     )
 
 
+def shed(message: str) -> CallError:
+    """The leader is behind: the call was not sent to it."""
+    return refusal(Refused(reason=errors_pb2.ERROR_REASON_OVERLOADED, message=message))
+
+
 def internal(request_id: str) -> CallError:
     """A fault of ours; the log line of the same id says which."""
     return refusal(

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 import grpc.aio
 
 from tq.v1 import errors_pb2
-from tq_cluster.service.call import Call, Header
+from tq_cluster.service.call import Call, Header, Method, number_in
 from tq_cluster.service.errors import DETAILS_KEY, CallError
-from tq_cluster.service.links import Links
+from tq_cluster.service.links import Links, metadata_of
 from tq_cluster.service.proof import PeerProof
 from tq_cluster.service.roles import KnownLeader, Roles
+from tq_cluster.service.window import Window
 
 CONNECT_S = 0.1
 """How long one attempt waits for a connection before it looks again who leads."""
@@ -43,6 +45,13 @@ class _Flight:
     abandoned: bool = False
 
 
+@dataclass(slots=True)
+class _Times:
+    sent_s: float = 0.0
+    waited_s: float | None = None
+    """For how long the leader had not begun on the call; None while that is not known."""
+
+
 class Forwarder:
     """Sends calls to the leader, and gives up on one that was deposed without a word."""
 
@@ -53,39 +62,67 @@ class Forwarder:
         self._loop = asyncio.get_running_loop()
         # In the order in which they were sent, which a set would not keep.
         self._flights: dict[_Flight, None] = {}
+        self._window = Window()
         roles.on_leader(self._leader_changed)
 
-    async def send(
-        self, leader: KnownLeader, raw: bytes, call: Call, repeatable: Callable[[], bool]
-    ) -> bytes:
+    async def send(self, leader: KnownLeader, method: Method, raw: bytes, call: Call) -> bytes:
         """Return the leader's reply.
 
-        ``repeatable`` says whether the call may be sent again although it may have been applied.
-        Raises NotTakenError, BrokenError, or the CallError that the leader answered with.
+        Raises NotTakenError, BrokenError, ShedError, or the CallError that the leader answered
+        with.
         """
+        if not method.paced:
+            return await self._fly(leader, method, raw, call, _Times())
+        await self._window.enter(call.answer_by_s)
+        times = _Times(self._loop.time())
+        try:
+            return await self._fly(leader, method, raw, call, times)
+        finally:
+            self._window.leave(times.sent_s, times.waited_s)
+
+    async def _fly(
+        self, leader: KnownLeader, method: Method, raw: bytes, call: Call, times: _Times
+    ) -> bytes:
         within_s = min(CONNECT_S, call.answer_by_s - self._loop.time())
         if not await self._links.connected(leader.address, within_s):
             raise NotTakenError(f"no connection to {leader.node_id} at {leader.address}")
-        now_s = self._loop.time()
+        times.sent_s = now_s = self._loop.time()
         sent = self._links.method(leader.address, call.path)(
-            raw, timeout=max(call.cut_s - now_s, 0.0), metadata=self._metadata(call, now_s)
+            method.aged(raw, now_s - call.arrived_s),
+            timeout=max(call.cut_s - now_s, 0.0),
+            metadata=self._metadata(call, now_s),
         )
-        flight = _Flight(leader, sent, repeatable)
+        flight = _Flight(leader, sent, partial(method.repeatable, raw))
         self._flights[flight] = None
         try:
-            return await sent
+            reply = await sent
+            times.waited_s = self._waited_s(now_s, await sent.trailing_metadata())
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if flight.abandoned and not (task is not None and task.cancelling()):
                 raise BrokenError(f"{leader.node_id} did not answer in time") from None
             raise
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                times.waited_s = self._loop.time() - now_s
+            else:
+                times.waited_s = self._waited_s(now_s, error.trailing_metadata())
             raise _read_failure(error, leader) from None
+        else:
+            return reply
         finally:
             self._flights.pop(flight, None)
 
+    def _waited_s(self, sent_s: float, trailing: object) -> float | None:
+        """How long before the leader began on a call; None where it does not say."""
+        said = metadata_of(trailing)
+        if Header.SERVED_MS not in said:
+            return None
+        return self._loop.time() - sent_s - number_in(said, Header.SERVED_MS) / 1000
+
     def abandon_all(self) -> None:
         """Wait for no answer any more."""
+        self._window.reopen(NotTakenError("this node is stopping"))
         self._abandon(list(self._flights))
 
     def _metadata(self, call: Call, now_s: float) -> list[tuple[str, str]]:
@@ -111,6 +148,7 @@ class Forwarder:
     def _leader_changed(self, leader: KnownLeader | None) -> None:
         if leader is None:
             return  # the old one may yet answer
+        self._window.reopen(NotTakenError(f"{leader.node_id} leads now"))
         deposed = [each for each in self._flights if each.leader.node_id != leader.node_id]
         repeatable = [flight for flight in deposed if flight.repeatable()]
         self._loop.call_later(REPEATED_AFTER_S, self._abandon, repeatable)

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import grpc
@@ -43,6 +42,7 @@ from tq_cluster.service.forwarding import BrokenError, Forwarder, NotTakenError
 from tq_cluster.service.links import metadata_of
 from tq_cluster.service.proof import PeerProof
 from tq_cluster.service.roles import Roles
+from tq_cluster.service.window import ShedError
 
 if TYPE_CHECKING:
     from tq_cluster.telemetry.spans import Tracing
@@ -104,18 +104,17 @@ class Router:
     async def answer(self, method: Method, path: str, raw: bytes, context: Context) -> bytes:
         """Answer one call; its trailing metadata says who leads."""
         self.calls += 1
-        request_id = ""
+        call: Call | None = None
         try:
             call = self._admit(method, path, context)
-            request_id = call.request_id
             if self._tracing is None:
                 reply = await self._resolve(method, raw, call)
             else:
                 reply = await self._traced(self._tracing, method, raw, call)
         except Exception as error:  # noqa: BLE001  # every failure leaves by the one table
-            await self._fail(error, path, request_id, context)
+            await self._fail(error, path, call, context)
         else:
-            context.set_trailing_metadata(tuple(self._trailing(request_id)))
+            context.set_trailing_metadata(tuple(self._trailing(call, call.request_id)))
             return reply
         finally:
             self.calls -= 1
@@ -123,24 +122,24 @@ class Router:
     async def stream(self, method: StreamMethod, path: str, raw: bytes, context: Context) -> None:
         """Answer one call with a stream, at this node; its trailing metadata says who leads."""
         self.calls += 1
-        request_id = ""
+        call: Call | None = None
         try:
             call = self._admit(method, path, context)
-            request_id = call.request_id
             async with aclosing(method.handle(method.request.FromString(raw), call)) as parts:
                 async for part in parts:
                     await context.write(part.SerializeToString())
         except Exception as error:  # noqa: BLE001  # as above
-            await self._fail(error, path, request_id, context)
+            await self._fail(error, path, call, context)
         else:
-            context.set_trailing_metadata(tuple(self._trailing(request_id)))
+            context.set_trailing_metadata(tuple(self._trailing(call, call.request_id)))
         finally:
             self.calls -= 1
 
     async def _fail(
-        self, error: Exception, path: str, request_id: str, context: Context
+        self, error: Exception, path: str, call: Call | None, context: Context
     ) -> NoReturn:
         failed = errors.failure(error)
+        request_id = call.request_id if call is not None else ""
         if isinstance(error, FatalError):
             # A damaged row, for one: the other nodes' are whole, and can answer.
             self._fatal(error)
@@ -148,7 +147,7 @@ class Router:
             request_id = request_id or uuid.uuid4().hex
             _logger.error("call failed", extra={"path": path, "call": request_id}, exc_info=error)
             failed = errors.internal(request_id)
-        trailing = [*self._trailing(request_id), (DETAILS_KEY, failed.details)]
+        trailing = [*self._trailing(call, request_id), (DETAILS_KEY, failed.details)]
         await context.abort(failed.code, failed.message, tuple(trailing))
 
     def _admit(self, method: Method | StreamMethod, path: str, context: Context) -> Call:
@@ -210,11 +209,14 @@ class Router:
                 raise errors.not_leader(leader.address if leader is not None else "")
             try:
                 if leader is not None:
-                    current = method.aged(raw, self._loop.time() - call.arrived_s)
                     if leader.here:
+                        current = method.aged(raw, self._loop.time() - call.arrived_s)
                         return await self._serve(method, current, call)
-                    repeatable = partial(method.repeatable, raw)
-                    return await self._forwarder.send(leader, current, call, repeatable)
+                    return await self._forwarder.send(leader, method, raw, call)
+            except ShedError as error:
+                if attempts.maybe_applied:
+                    raise self._given_up(method, attempts, str(error)) from None
+                raise errors.shed(str(error)) from None
             except (NotLeaderError, NotAppliedError, NotTakenError) as error:
                 attempts.last = str(error)
             except (OutcomeUnknownError, BrokenError) as error:
@@ -257,11 +259,14 @@ class Router:
             return errors.outcome_unknown(attempts.maybe_applied + then)
         return errors.no_leader(f"{method.name} found no leader in time: {why}")
 
-    def _trailing(self, request_id: str) -> list[tuple[str, str | bytes]]:
+    def _trailing(self, call: Call | None, request_id: str) -> list[tuple[str, str | bytes]]:
         leader = self._roles.leader()
         trailing: list[tuple[str, str | bytes]] = [(Header.TERM, str(self._roles.term))]
         if leader is not None:
             trailing.append((Header.LEADER, leader.address))
         if request_id:
             trailing.append((Header.REQUEST_ID, request_id))
+        if call is not None and call.hop:
+            served_ms = int((self._loop.time() - call.arrived_s) * 1000)
+            trailing.append((Header.SERVED_MS, str(served_ms)))
         return trailing

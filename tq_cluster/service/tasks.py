@@ -70,6 +70,7 @@ class TaskServicer:
                 handle=self.wait_task,
                 repeat=Repeat.READ,
                 default_deadline_s=WAIT_MAX_S + 5,
+                paced=False,
             ),
             Method(
                 name="CancelTask",

@@ -40,18 +40,21 @@ class WorkerServicer:
                 handle=self.claim,
                 repeat=Repeat.BY_REQUEST_ID,
                 default_deadline_s=WAIT_MAX_S + 5,
+                paced=False,
             ),
             Method(
                 name="Heartbeat",
                 request=pb.HeartbeatRequest,
                 handle=self.heartbeat,
                 repeat=Repeat.SAFE,
+                paced=False,
             ),
             Method(
                 name="Report",
                 request=pb.ReportRequest,
                 handle=self.report,
                 repeat=Repeat.SAFE,
+                paced=False,
             ),
             Method(
                 name="ListWorkers",
