@@ -324,7 +324,8 @@ async def test_a_call_that_waits_for_a_leader_that_is_behind_goes_to_the_next_le
         await until(lambda: len(asked) == 2, "one is under way")
         waits = stubs.tasks.Submit(SUBMIT, timeout=20)
         await until(lambda: cluster["n2"].service.calls == 2, "one waits")
-        cluster.elect("n3", 3)
+        for node_id in ("n2", "n3"):  # n1 has not heard of it
+            cluster[node_id].log.hear_of("n3", 3)
         await waits
         await silent
 
