@@ -333,6 +333,30 @@ async def test_a_call_that_waits_for_a_leader_that_is_behind_goes_to_the_next_le
     assert len(cluster["n3"].leader.asked) == 2
 
 
+async def test_a_call_is_not_sent_to_a_leader_that_was_deposed_while_it_waited_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with cluster_of("n1", "n2", "n3") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 2)
+
+        async def never() -> Outcome:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        cluster["n1"].leader.answer = never
+        enter = window.Window.enter
+
+        async def turn_comes_with_an_election(self: window.Window, answer_by_s: float) -> None:
+            await enter(self, answer_by_s)
+            for node_id in ("n2", "n3"):  # n1 has not heard of it
+                cluster[node_id].log.hear_of("n3", 3)
+
+        monkeypatch.setattr(window.Window, "enter", turn_comes_with_an_election)
+        await stubs.tasks.Submit(UNNAMED, timeout=20)
+
+    assert cluster["n1"].leader.asked == []
+
+
 async def test_a_forwarded_call_carries_its_caller() -> None:
     async with cluster_of("n1", "n2") as cluster, as_alice(cluster) as stubs:
         await stubs.tasks.Submit(SUBMIT, timeout=5, metadata=(("x-request-id", "call-1"),))

@@ -59,6 +59,7 @@ class Forwarder:
         self._node_id = node_id
         self._links = links
         self._proof = proof
+        self._roles = roles
         self._loop = asyncio.get_running_loop()
         # In the order in which they were sent, which a set would not keep.
         self._flights: dict[_Flight, None] = {}
@@ -86,6 +87,10 @@ class Forwarder:
         within_s = min(CONNECT_S, call.answer_by_s - self._loop.time())
         if not await self._links.connected(leader.address, within_s):
             raise NotTakenError(f"no connection to {leader.node_id} at {leader.address}")
+        current = self._roles.leader()
+        if current is not None and current.node_id != leader.node_id:
+            # Since this call waited; the old one may be silent for good.
+            raise NotTakenError(f"{current.node_id} leads now")
         times.sent_s = now_s = self._loop.time()
         sent = self._links.method(leader.address, call.path)(
             method.aged(raw, now_s - call.arrived_s),

@@ -38,7 +38,6 @@ class ShedError(TqError):
 @dataclass(slots=True, eq=False)
 class _Waiting:
     answer_by_s: float
-    given: bool = False
     turn: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -77,8 +76,9 @@ class Window:
             async with asyncio.timeout_at(answer_by_s):
                 await mine.turn
         except BaseException as error:
-            if mine.given:
-                # In the same turn of the event loop as the timeout or the cancellation.
+            turn = mine.turn
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                # Given at the very moment of the timeout or of the cancellation.
                 self._give_back()
             if isinstance(error, TimeoutError):
                 raise _shed() from None
@@ -120,7 +120,6 @@ class Window:
                 next_.turn.set_exception(_shed())
                 continue
             self.under_way += 1
-            next_.given = True
             next_.turn.set_result(None)
 
 
