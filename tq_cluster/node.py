@@ -36,6 +36,7 @@ from tq_cluster.raft.startup import NodeData, open_data
 from tq_cluster.raft.state_files import StateFiles
 from tq_cluster.raft.syncer import ThreadSyncer
 from tq_cluster.service.backups import MovedError, NoRoomError
+from tq_cluster.service.server import calls_ended
 from tq_cluster.service.service import Parts, Service
 from tq_cluster.service.status import ClusterFacts, Vitals
 from tq_cluster.storage import snapshot
@@ -396,6 +397,7 @@ async def _serve(config: NodeConfig) -> None:
     await told.wait()
     _logger.info("stopping")
     await node.stop()
+    await calls_ended()
     _logger.info("stopped")
 
 

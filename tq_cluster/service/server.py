@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -15,6 +16,8 @@ from tq_cluster.service.call import Method, StreamMethod
 from tq_cluster.service.health import Health
 from tq_cluster.service.limits import SERVER_OPTIONS
 from tq_cluster.service.routing import Context, Router
+
+CALLS_END_S = 1.0
 
 
 class Servicer(Protocol):
@@ -55,6 +58,22 @@ def bind(server: grpc.aio.Server, address: str) -> int:
         raise StartError(
             f"the API cannot listen at {address}: in use, or not an address of this machine"
         ) from error
+
+
+async def calls_ended() -> None:
+    """Wait until gRPC is done with every call of this event loop, for ``CALLS_END_S`` at most.
+
+    A server has stopped once its calls are over for their callers; a cancelled one may still be on
+    its way out of its handler. gRPC writes a traceback where the loop ends before that.
+    """
+    calls = {task for task in asyncio.all_tasks() if _is_call(task)}
+    if calls:
+        await asyncio.wait(calls, timeout=CALLS_END_S)
+
+
+def _is_call(task: asyncio.Task[object]) -> bool:
+    # Its name inside grpcio; where that changes, nothing is waited for.
+    return getattr(task.get_coro(), "__qualname__", "") == "_schedule_rpc_coro"
 
 
 def _raw_handler(
