@@ -17,7 +17,7 @@ import yaml
 from chaos import commands
 
 LOG_TAIL_LINES = 40
-COMPLAINT = re.compile(r"^Traceback| (error|critical) +\S")
+COMPLAINT = re.compile(r"^Traceback|^\S+Z \S+ (error|critical) +\S")
 TQ_CLUSTER = ("-m", "tq_cluster")
 
 
