@@ -31,7 +31,13 @@ def not_lost(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
     if facts.ledger.listing is not None and task.task_id not in facts.ledger.listing:
         yield _violation("I1", task, "was acknowledged and is not listed")
     for lease in task.leases.values():
-        if any(call.status == ReportStatus.STATUS_NOT_FOUND for call in lease.reports):
+        # Where the grant is lost the task may be too, until its submit is repeated.
+        granted = any(call.answer is Answer.APPLIED for call, _ in lease.granted)
+        if any(
+            call.status == ReportStatus.STATUS_NOT_FOUND
+            and (granted or call.began_s > task.acknowledged_by_s)
+            for call in lease.reports
+        ):
             yield _violation("I1", task, "was claimed and its report found no such task")
 
 

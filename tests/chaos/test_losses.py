@@ -17,12 +17,14 @@ from tests.kill.story import (
     RECORDED,
     RUNNING,
     Heartbeat,
+    Report,
     Story,
 )
 from tq.v1 import task_pb2
 
 DONE = task_pb2.Attempt.END_COMPLETED
 EXPIRED = task_pb2.Attempt.END_LEASE_EXPIRED
+NOT_FOUND = Report.STATUS_NOT_FOUND
 HELD = task_pb2.Attempt.END_RUNNING
 RELEASED = task_pb2.Attempt.END_RELEASED
 UNCERTAIN = task_pb2.Attempt.END_UNCERTAIN
@@ -160,6 +162,20 @@ def a_cancel_under_way_that_a_quarantine_forgets() -> Story:
     return redriven_and_done(lost(story))
 
 
+def a_submit_that_is_gone_and_comes_again_only_after_the_report() -> Story:
+    story = Story()
+    story.submit((13, None), "t")
+    story.claim((14, 15), "w1", 7)
+    lost(story)
+    story.report((30.1, 30.3), "w1", 7, NOT_FOUND)
+    story.submit((30, 30.4), "t")
+    story.claim((31, 32), "w2", 100)
+    story.report((33, 34), "w2", 100)
+    story.read((35, 36), COMPLETED, {100: DONE})
+    story.listed(("t", ledger_label("r", 0)))
+    return story
+
+
 def a_cluster_that_is_lost_twice() -> Story:
     story = lost(begun())
     story.read((30, 31), FAILED, {7: UNCERTAIN})
@@ -190,6 +206,7 @@ def a_cluster_that_is_lost_twice() -> Story:
         a_lease_that_a_restore_gives_back,
         a_cancel_under_way_that_a_restore_ends,
         a_cancel_under_way_that_a_quarantine_forgets,
+        a_submit_that_is_gone_and_comes_again_only_after_the_report,
         a_cluster_that_is_lost_twice,
     ],
 )
@@ -208,6 +225,27 @@ def a_certain_submit_that_is_gone() -> Story:
     lost(story)
     story.read((31, 32), None)
     story.listed()
+    return story
+
+
+def a_certain_claim_whose_report_finds_no_task() -> Story:
+    story = begun()
+    lost(story)
+    story.report((31, 32), "w1", 7, NOT_FOUND)
+    story.listed(("t", ledger_label("r", 0)))
+    return story
+
+
+def a_report_that_finds_no_task_after_the_task_was_acknowledged_once_more() -> Story:
+    story = Story()
+    story.submit((13, None), "t")
+    story.claim((14, 15), "w1", 7)
+    lost(story)
+    story.submit((30, 31), "t")
+    story.report((32, 33), "w1", 7, NOT_FOUND)
+    story.claim((34, 35), "w2", 100)
+    story.report((36, 37), "w2", 100)
+    story.listed(("t", ledger_label("r", 0)))
     return story
 
 
@@ -337,6 +375,12 @@ def a_task_that_is_not_redriven_and_waits() -> Story:
 @pytest.mark.parametrize(
     ("tell", "promise", "said"),
     [
+        (a_certain_claim_whose_report_finds_no_task, "I1", "its report found no such task"),
+        (
+            a_report_that_finds_no_task_after_the_task_was_acknowledged_once_more,
+            "I1",
+            "its report found no such task",
+        ),
         (a_certain_submit_that_is_gone, "I1", "was acknowledged and is not found"),
         (a_certain_completion_that_is_gone, "I5", "acknowledged to w1"),
         (a_submit_after_one_that_is_gone_and_itself_kept, "I1", "request early was acknowledged"),
