@@ -27,6 +27,15 @@ class AbortedError(Exception):
     """What ``abort`` raises, as gRPC does."""
 
 
+class Reply(asyncio.Future[bytes]):
+    """A call as its caller sees it: the part of gRPC's UnaryUnaryCall that is used."""
+
+    trailing: Metadata = ()
+
+    async def trailing_metadata(self) -> Metadata:
+        return self.trailing
+
+
 @dataclass
 class ServedCall:
     """A call as its server sees it: the part of gRPC's ServicerContext that is used."""
@@ -72,7 +81,7 @@ class _Exchange:
     source: str
     client: HostLoop
     server: Server
-    reply: asyncio.Future[bytes]
+    reply: Reply
     task: asyncio.Task[bytes] | None = None
 
     def fail(self, code: grpc.StatusCode, details: str) -> None:
@@ -154,9 +163,9 @@ class ModelledCalls:
         *,
         timeout_s: float,
         metadata: Metadata = (),
-    ) -> asyncio.Future[bytes]:
+    ) -> Reply:
         """Call ``path`` at ``address``; the future fails as a gRPC call does."""
-        reply: asyncio.Future[bytes] = client.create_future()
+        reply = Reply(loop=client.create_future().get_loop())
         server = self._servers.get(address)
         if server is None:
             reply.set_exception(failed(grpc.StatusCode.UNAVAILABLE, "connection refused"))
@@ -211,6 +220,7 @@ class ModelledCalls:
         if served.failure is not None:
             exchange.reply.set_exception(served.failure)
         else:
+            exchange.reply.trailing = served.trailing
             exchange.reply.set_result(task.result())
 
     def _forget(self, exchange: _Exchange, *, told: bool) -> None:
@@ -261,8 +271,8 @@ class ModelledLinks:
             await asyncio.sleep(within_s)
         return self._calls.reachable(self._name, address)
 
-    def method(self, address: str, path: str) -> Callable[..., asyncio.Future[bytes]]:
-        def send(raw: bytes, *, timeout: float, metadata: Metadata) -> asyncio.Future[bytes]:
+    def method(self, address: str, path: str) -> Callable[..., Reply]:
+        def send(raw: bytes, *, timeout: float, metadata: Metadata) -> Reply:
             return self._calls.call(
                 self._name,
                 self._loop,
