@@ -18,6 +18,7 @@ def test_a_call_that_is_cancelled_as_the_node_stops_leaves_no_traceback(
     ended: list[str] = []
 
     async def stop_under_a_cancelled_call() -> None:
+        may_end = asyncio.Event()
         async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
             cluster.elect("n1", 2)
             asked = cluster["n1"].leader.asked
@@ -26,7 +27,7 @@ def test_a_call_that_is_cancelled_as_the_node_stops_leaves_no_traceback(
                 try:
                     await asyncio.Event().wait()
                 finally:
-                    await asyncio.sleep(0.3)
+                    await may_end.wait()
                     ended.append("handler")
                 raise AssertionError
 
@@ -34,6 +35,8 @@ def test_a_call_that_is_cancelled_as_the_node_stops_leaves_no_traceback(
             call = stubs.tasks.Submit(task_service_pb2.SubmitRequest(), timeout=20)
             await until(lambda: len(asked) == 1, "the call arrives")
             call.cancel()
+        assert ended == []
+        asyncio.get_running_loop().call_soon(may_end.set)
         await calls_ended()
 
     asyncio.run(stop_under_a_cancelled_call())
