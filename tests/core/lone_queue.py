@@ -101,16 +101,16 @@ class LoneQueue:
     def decide(self, *operations: Operation) -> Decision:
         """Decide a batch and apply it."""
         now_ms = TimestampMs(self.now_ms)
-        with self.store.workspace() as workspace:
-            decision = decide(
-                operations,
-                now_ms,
-                workspace,
-                self._draw,
-                self._limits,
-                tell_events=self._tell_events,
-            )
-            changes = workspace.tables()
+        workspace = self.store.workspace()
+        decision = decide(
+            operations,
+            now_ms,
+            workspace,
+            self._draw,
+            self._limits,
+            tell_events=self._tell_events,
+        )
+        changes = workspace.tables()
         if changes:
             applied = self.store.applied
             entry = log_pb2.Entry(
@@ -143,9 +143,9 @@ class LoneQueue:
 
     def overwrite(self, table: int, key: bytes, value: bytes) -> None:
         """Have a row as another version might have left it."""
-        with self.store.workspace() as workspace:
-            workspace.put(table, key, value)
-            changes = workspace.tables()
+        workspace = self.store.workspace()
+        workspace.put(table, key, value)
+        changes = workspace.tables()
         index = self.store.applied.index
         entry = log_pb2.Entry(format=1, decided_term=1, base_index=index, tables=changes)
         assert self.store.apply(index + 1, 1, entry.SerializeToString())

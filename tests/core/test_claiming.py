@@ -13,7 +13,7 @@ from tq_cluster.core import tables
 from tq_cluster.core.limits import Limits
 from tq_cluster.core.operations import Claim, ConfigureQueue, Outcome, Refused, Submit
 from tq_cluster.core.ordering import PASSED_MAX
-from tq_cluster.storage.memory import MemoryWorkspace
+from tq_cluster.storage.drafts import Draft
 
 Settings = queue_service_pb2.QueueSettings
 Response = worker_service_pb2.ClaimResponse
@@ -210,15 +210,15 @@ def test_a_claim_reads_as_little_from_a_deep_queue_as_from_a_shallow_one(
             queue.submitted(*[spec(priority=n % 3) for n in range(500)])
         read = 0
 
-        get, scan = MemoryWorkspace.get, MemoryWorkspace.scan
+        get, scan = Draft.get, Draft.scan
 
-        def counting_get(self: MemoryWorkspace, table: int, key: bytes) -> bytes | None:
+        def counting_get(self: Draft, table: int, key: bytes) -> bytes | None:
             nonlocal read
             read += 1
             return get(self, table, key)
 
         def counting_scan(
-            self: MemoryWorkspace,
+            self: Draft,
             table: int,
             start: bytes,
             stop: bytes,
@@ -232,8 +232,8 @@ def test_a_claim_reads_as_little_from_a_deep_queue_as_from_a_shallow_one(
                 yield row
 
         with monkeypatch.context() as patch:
-            patch.setattr(MemoryWorkspace, "get", counting_get)
-            patch.setattr(MemoryWorkspace, "scan", counting_scan)
+            patch.setattr(Draft, "get", counting_get)
+            patch.setattr(Draft, "scan", counting_scan)
             assert len(queue.claimed(10)) == 10
         return read
 

@@ -41,7 +41,8 @@ from tq_cluster.core.operations import (
     Submit,
 )
 from tq_cluster.core.types import TaskId, TimestampMs
-from tq_cluster.storage.memory import MemoryStore, MemoryWorkspace
+from tq_cluster.storage.drafts import Draft
+from tq_cluster.storage.memory import MemoryStore
 from tq_cluster.storage.store import Store
 
 
@@ -288,7 +289,7 @@ def written_to(queue: LoneQueue) -> Iterator[list[str]]:
     """Collect whatever is put or deleted, even where it changes nothing in the end."""
     changes: list[str] = []
 
-    class Watched(MemoryWorkspace):
+    class Watched(Draft):
         def put(self, table: int, key: bytes, value: bytes) -> None:
             changes.append(f"put {table} {key.hex()}")
             super().put(table, key, value)
@@ -298,7 +299,7 @@ def written_to(queue: LoneQueue) -> Iterator[list[str]]:
             super().delete(table, key)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tq_cluster.storage.memory.MemoryWorkspace", Watched)
+        patch.setattr("tq_cluster.storage.memory.Draft", Watched)
         yield changes
 
 

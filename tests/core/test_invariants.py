@@ -51,24 +51,24 @@ INDEXES = [
 @pytest.mark.parametrize("table", INDEXES)
 def test_a_row_that_is_missing_is_found(table: int) -> None:
     queue = busy_queue()
-    with queue.store.workspace() as workspace:
-        assert invariants.violations(workspace) == []
-        key, _ = next(workspace.scan(table, PREFIX, b"\xff", limit=1))
+    workspace = queue.store.workspace()
+    assert invariants.violations(workspace) == []
+    key, _ = next(workspace.scan(table, PREFIX, b"\xff", limit=1))
 
-        workspace.delete(table, key)
+    workspace.delete(table, key)
 
-        assert invariants.violations(workspace) != []
+    assert invariants.violations(workspace) != []
 
 
 @pytest.mark.parametrize("table", INDEXES)
 def test_a_row_that_belongs_to_nothing_is_found(table: int) -> None:
     queue = busy_queue()
-    with queue.store.workspace() as workspace:
-        key, value = next(workspace.scan(table, PREFIX, b"\xff", limit=1, reverse=True))
+    workspace = queue.store.workspace()
+    key, value = next(workspace.scan(table, PREFIX, b"\xff", limit=1, reverse=True))
 
-        workspace.put(table, key[:-1] + bytes((key[-1] ^ 0x80,)), value)
+    workspace.put(table, key[:-1] + bytes((key[-1] ^ 0x80,)), value)
 
-        assert invariants.violations(workspace) != []
+    assert invariants.violations(workspace) != []
 
 
 def change(workspace: Workspace, state: states.State, fields: dict[str, object]) -> None:
@@ -111,34 +111,34 @@ def test_a_task_that_contradicts_what_is_around_it_is_found(
     state: states.State, fields: dict[str, object]
 ) -> None:
     queue = busy_queue()
-    with queue.store.workspace() as workspace:
-        change(workspace, state, fields)
+    workspace = queue.store.workspace()
+    change(workspace, state, fields)
 
-        assert invariants.violations(workspace) != []
+    assert invariants.violations(workspace) != []
 
 
 @pytest.mark.parametrize("name", ["task_number", "token", "queue_id", "requests", "request_bytes"])
 def test_a_counter_that_fell_back_is_found(name: str) -> None:
     queue = busy_queue()
-    with queue.store.workspace() as workspace:
-        row = workspace.get(tables.META, tables.COUNTERS_KEY)
-        counters = state_pb2.CountersRow.FromString(row or b"")
-        setattr(counters, name, getattr(counters, name) - 1)
+    workspace = queue.store.workspace()
+    row = workspace.get(tables.META, tables.COUNTERS_KEY)
+    counters = state_pb2.CountersRow.FromString(row or b"")
+    setattr(counters, name, getattr(counters, name) - 1)
 
-        workspace.put(tables.META, tables.COUNTERS_KEY, counters.SerializeToString())
+    workspace.put(tables.META, tables.COUNTERS_KEY, counters.SerializeToString())
 
-        assert invariants.violations(workspace) != []
+    assert invariants.violations(workspace) != []
 
 
 def test_two_tasks_that_had_the_same_token_are_found() -> None:
     queue = busy_queue()
-    with queue.store.workspace() as workspace:
-        key, value = next(workspace.scan(tables.ATTEMPTS, PREFIX, b"\xff", limit=1))
-        attempt = state_pb2.AttemptRow.FromString(value)
-        attempt.token -= 1
-        workspace.put(tables.ATTEMPTS, key, attempt.SerializeToString())
-        change(workspace, states.FAILED, {"token": attempt.token})
+    workspace = queue.store.workspace()
+    key, value = next(workspace.scan(tables.ATTEMPTS, PREFIX, b"\xff", limit=1))
+    attempt = state_pb2.AttemptRow.FromString(value)
+    attempt.token -= 1
+    workspace.put(tables.ATTEMPTS, key, attempt.SerializeToString())
+    change(workspace, states.FAILED, {"token": attempt.token})
 
-        found = invariants.violations(workspace)
+    found = invariants.violations(workspace)
 
     assert any("both had token" in each for each in found), found

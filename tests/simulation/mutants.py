@@ -156,8 +156,8 @@ def _a_follower_that_claims() -> Iterator[None]:
             if follows and method is broker._methods[path] and broker._membership() is not None:
                 request = worker_service_pb2.ClaimRequest.FromString(raw)
                 now_ms = queries.log_time(broker.store.view())
-                with broker.store.workspace() as workspace:
-                    made = decide([Claim(request=request)], now_ms, workspace, draw)
+                workspace = broker.store.workspace()
+                made = decide([Claim(request=request)], now_ms, workspace, draw)
                 outcome = made.outcomes[0]
                 if isinstance(outcome, Replied) and outcome.reply.ByteSize():
                     return outcome.reply.SerializeToString()

@@ -170,12 +170,12 @@ def test_a_scan_is_a_bounded_range_in_either_direction(store: AnyStore) -> None:
 def test_what_is_decided_is_seen_while_deciding_and_gone_afterwards(store: AnyStore) -> None:
     apply(store, {b"a": b"1", b"b": b"2"})
 
-    with store.workspace() as workspace:
-        workspace.put(T, b"a", b"new")
-        workspace.delete(T, b"b")
-        workspace.put(200, b"first row of its table", b"x")
-        assert dict(workspace.scan(T, b"", b"z", limit=9)) == {b"a": b"new"}
-        assert workspace.get(200, b"first row of its table") == b"x"
+    workspace = store.workspace()
+    workspace.put(T, b"a", b"new")
+    workspace.delete(T, b"b")
+    workspace.put(200, b"first row of its table", b"x")
+    assert dict(workspace.scan(T, b"", b"z", limit=9)) == {b"a": b"new"}
+    assert workspace.get(200, b"first row of its table") == b"x"
 
     assert rows(store) == {b"a": b"1", b"b": b"2"}
     assert rows(store, 200) == {}
@@ -184,16 +184,16 @@ def test_what_is_decided_is_seen_while_deciding_and_gone_afterwards(store: AnySt
 def test_the_changes_of_a_decision_carry_the_last_write_to_each_key_in_order(
     store: AnyStore,
 ) -> None:
-    with store.workspace() as workspace:
-        workspace.put(9, b"z", b"1")
-        workspace.put(T, b"b", b"1")
-        workspace.put(T, b"a", b"1")
-        workspace.put(T, b"a", b"2")
-        workspace.put(T, b"c", b"1")
-        workspace.delete(T, b"c")
-        workspace.delete(T, b"d")
-        workspace.put(T, b"d", b"3")
-        changes = workspace.tables()
+    workspace = store.workspace()
+    workspace.put(9, b"z", b"1")
+    workspace.put(T, b"b", b"1")
+    workspace.put(T, b"a", b"1")
+    workspace.put(T, b"a", b"2")
+    workspace.put(T, b"c", b"1")
+    workspace.delete(T, b"c")
+    workspace.delete(T, b"d")
+    workspace.put(T, b"d", b"3")
+    changes = workspace.tables()
 
     assert changes == [
         log_pb2.TableChanges(
@@ -208,9 +208,9 @@ def test_the_changes_of_a_decision_carry_the_last_write_to_each_key_in_order(
 
 def test_a_decision_that_raises_leaves_no_trace(store: AnyStore) -> None:
     def decide() -> None:
-        with store.workspace() as workspace:
-            workspace.put(T, b"a", b"1")
-            raise LookupError
+        workspace = store.workspace()
+        workspace.put(T, b"a", b"1")
+        raise LookupError
 
     with pytest.raises(LookupError):
         decide()
@@ -221,19 +221,57 @@ def test_a_decision_that_raises_leaves_no_trace(store: AnyStore) -> None:
 
 @pytest.mark.parametrize("key", [b"", b"k" * 512])
 def test_a_decision_cannot_write_an_impossible_key(store: AnyStore, key: bytes) -> None:
-    with store.workspace() as workspace:
-        with pytest.raises(ValueError, match=f"a key of {len(key)} bytes"):
-            workspace.put(T, key, b"1")
-        with pytest.raises(ValueError, match="table 256"):
-            workspace.put(256, b"applied", b"1")
+    workspace = store.workspace()
+    with pytest.raises(ValueError, match=f"a key of {len(key)} bytes"):
+        workspace.put(T, key, b"1")
+    with pytest.raises(ValueError, match="table 256"):
+        workspace.put(256, b"applied", b"1")
 
 
-def test_the_state_is_left_alone_while_a_decision_is_made_over_it(store: AnyStore) -> None:
-    message = entry(store, {b"a": b"1"})
-    with store.workspace():
-        for use in (store.view, store.commit, store.close, lambda: store.apply(2, 1, message)):
-            with pytest.raises(FatalError, match="decision"):
-                use()
+def test_a_draft_goes_on_over_reads_and_commits(store: AnyStore) -> None:
+    apply(store, {bytes([65 + n]): bytes([n]) for n in range(10)})
+    draft = store.workspace()
+    draft.delete(T, b"B")
+    ahead = draft.scan(T, b"A", b"Z", limit=99)
+    back = draft.scan(T, b"A", b"Z", limit=99, reverse=True)
+    shown = [next(ahead), next(back)]
+
+    store.commit()
+    assert store.view().get(T, b"B") == bytes([1])
+    store.commit()
+
+    assert draft.get(T, b"C") == bytes([2])
+    assert b"".join(key for key, _ in [shown[0], *ahead]) == b"ACDEFGHIJ"
+    assert b"".join(key for key, _ in [shown[1], *back]) == b"JIHGFEDCA"
+    assert draft.tables() == [log_pb2.TableChanges(table=T, deleted_keys=[b"B"])]
+
+
+def test_a_draft_goes_on_when_the_same_state_is_opened_in_another_place(tmp_path: Path) -> None:
+    store, other = Store(tmp_path / "one"), Store(tmp_path / "two")
+    for each in (store, other):
+        apply(each, {b"a": b"1", b"b": b"2", b"c": b"3"})
+    other.commit()
+    other.close()
+    draft = store.workspace()
+    rows_ahead = draft.scan(T, b"a", b"z", limit=9)
+    assert next(rows_ahead) == (b"a", b"1")
+
+    store.move_to(tmp_path / "two")
+
+    assert list(rows_ahead) == [(b"b", b"2"), (b"c", b"3")]
+    assert draft.get(T, b"b") == b"2"
+    assert draft.tables() == []
+    store.close()
+
+
+def test_a_draft_is_void_once_another_entry_is_applied(store: AnyStore) -> None:
+    draft = store.workspace()
+    draft.put(T, b"a", b"1")
+
+    assert store.apply(2, 1, b"")
+
+    with pytest.raises(FatalError, match="is void"):
+        draft.tables()
 
 
 def test_only_committed_changes_survive_a_crash(opened: Reopen) -> None:

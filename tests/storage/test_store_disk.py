@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,9 @@ from tq.internal.v1 import log_pb2
 from tq_cluster.errors import FatalError
 from tq_cluster.raft.startup import NodeData, open_data
 from tq_cluster.raft.syncer import InlineSyncer
+from tq_cluster.storage.drafts import Draft
 from tq_cluster.storage.rows import CorruptRowError, seal
 from tq_cluster.storage.store import Store
-from tq_cluster.storage.views import LmdbWorkspace
 
 ROOT = Path(__file__).resolve().parents[2]
 T = 7
@@ -211,15 +210,22 @@ def test_damage_that_lmdb_meets_while_it_applies_is_told_from_a_disk_that_fails(
         put(with_a_rotten_page, {b"row 250": b"new"})
 
 
-@pytest.mark.parametrize("change", [partial(LmdbWorkspace.put, value=b"new"), LmdbWorkspace.delete])
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda draft: draft.get(T, b"row 250"),
+        lambda draft: list(draft.scan(T, b"row 240", b"row 260", limit=30)),
+        lambda draft: list(draft.scan(T, b"row 240", b"row 260", limit=30, reverse=True)),
+    ],
+)
 def test_damage_that_lmdb_meets_while_it_decides_is_told_as_such(
-    with_a_rotten_page: Store, change: Callable[[LmdbWorkspace, int, bytes], None]
+    with_a_rotten_page: Store, read: Callable[[Draft], object]
 ) -> None:
-    with (
-        with_a_rotten_page.workspace() as workspace,
-        pytest.raises(CorruptRowError, match="table 7 cannot be read: mdb_"),
-    ):
-        change(workspace, T, b"row 250")
+    draft = with_a_rotten_page.workspace()
+    draft.delete(T, b"row 249")
+
+    with pytest.raises(CorruptRowError, match="table 7 cannot be read: mdb_"):
+        read(draft)
 
 
 OPENER = """

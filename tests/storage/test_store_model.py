@@ -60,18 +60,18 @@ class StoreMachine(RuleBasedStateMachine):
         self, store: Store | MemoryStore, written: list[Write]
     ) -> list[log_pb2.TableChanges]:
         expected = copy.deepcopy(self.model)
-        with store.workspace() as workspace:
-            for table, key, value in written:
-                if value is None:
-                    workspace.delete(table, key)
-                else:
-                    workspace.put(table, key, value)
-                write(expected, [(table, key, value)])
-                assert workspace.get(table, key) == value
-            for table in TABLES:
-                shown = dict(workspace.scan(table, b"", b"\xff" * 512, limit=999))
-                assert shown == expected[table]
-            return workspace.tables()
+        workspace = store.workspace()
+        for table, key, value in written:
+            if value is None:
+                workspace.delete(table, key)
+            else:
+                workspace.put(table, key, value)
+            write(expected, [(table, key, value)])
+            assert workspace.get(table, key) == value
+        for table in TABLES:
+            shown = dict(workspace.scan(table, b"", b"\xff" * 512, limit=999))
+            assert shown == expected[table]
+        return workspace.tables()
 
     @rule(start=keys, stop=keys, limit=st.integers(0, 5), reverse=st.booleans())
     def scan(self, start: bytes, stop: bytes, limit: int, reverse: bool) -> None:

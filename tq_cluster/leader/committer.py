@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,8 +62,8 @@ class DraftWorkspace(Workspace, Protocol):
 class Decisions(Protocol):
     """Where decisions are made: the applied state, with room for drafts."""
 
-    def workspace(self) -> AbstractContextManager[DraftWorkspace]:
-        """A draft over the applied state, thrown away at the end of the context."""
+    def workspace(self) -> DraftWorkspace:
+        """A draft over the applied state, void once another entry is applied."""
 
 
 @dataclass(slots=True)
@@ -201,15 +200,15 @@ class Committer:
         started = self._loop.time()
         now_ms = self._now_ms()
         try:
-            with self._state.workspace() as workspace:
-                decision = decide(
-                    [each.operation for each in batch],
-                    now_ms,
-                    workspace,
-                    self._draw,
-                    tell_events=self._hooks.event is not None,
-                )
-                tables = workspace.tables()
+            workspace = self._state.workspace()
+            decision = decide(
+                [each.operation for each in batch],
+                now_ms,
+                workspace,
+                self._draw,
+                tell_events=self._hooks.event is not None,
+            )
+            tables = workspace.tables()
         except FatalError as error:
             # No operation's fault: as long as this node leads, nothing can be had from what is
             # damaged here and whole on the others.

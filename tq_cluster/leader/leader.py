@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -62,8 +61,8 @@ class State(Protocol):
     def row_count(self) -> int:
         """How many rows there are; cheap."""
 
-    def workspace(self) -> AbstractContextManager[DraftWorkspace]:
-        """A draft over it, thrown away at the end of the context."""
+    def workspace(self) -> DraftWorkspace:
+        """A draft over it, void once another entry is applied."""
 
 
 @dataclass(frozen=True, slots=True)

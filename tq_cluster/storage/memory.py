@@ -7,11 +7,12 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 
-from tq.internal.v1 import log_pb2
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import FatalError
-from tq_cluster.storage.apply import Written, read_entry
+from tq_cluster.storage.apply import read_entry
+from tq_cluster.storage.drafts import Draft
 from tq_cluster.storage.environment import EMPTY
 from tq_cluster.storage.hashing import Hashed, hash_range
 from tq_cluster.storage.rows import check_place, unseal
@@ -37,9 +38,11 @@ class _Table:
         if self._rows.pop(key, None) is not None:
             del self._keys[bisect_left(self._keys, key)]
 
-    def between(self, start: bytes, stop: bytes, limit: int, *, reverse: bool) -> list[bytes]:
-        keys = self._keys[bisect_left(self._keys, start) : bisect_left(self._keys, stop)]
-        return keys[::-1][:limit] if reverse else keys[:limit]
+    def between(self, start: bytes, stop: bytes, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        places = range(bisect_left(self._keys, start), bisect_left(self._keys, stop))
+        for place in reversed(places) if reverse else places:
+            key = self._keys[place]
+            yield key, self._rows[key]
 
     def sealed_from(self, start: bytes) -> Iterator[tuple[bytes, bytes]]:
         for key in self._keys[bisect_left(self._keys, start) :]:
@@ -74,8 +77,12 @@ class MemoryView:
 
     def __init__(self, image: Image) -> None:
         self._image = image
-        self.applied = image.applied
+        self._applied = image.applied
+
+    @property
+    def applied(self) -> AppliedAt:
         """What the view holds."""
+        return self._applied
 
     def get(self, table: int, key: bytes) -> bytes | None:
         sealed = self._image.table(table).get(key)
@@ -84,45 +91,21 @@ class MemoryView:
     def scan(
         self, table: int, start: bytes, stop: bytes, *, limit: int, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        rows = self._image.table(table)
-        for key in rows.between(start, stop, limit, reverse=reverse):
-            sealed = rows.get(key)
-            if sealed is not None:
-                yield key, unseal(table, key, sealed)
+        for key, sealed in islice(self.sealed(table, start, stop, reverse=reverse), limit):
+            yield key, unseal(table, key, sealed)
+
+    def sealed(
+        self, table: int, start: bytes, stop: bytes, *, reverse: bool
+    ) -> Iterator[tuple[bytes, bytes]]:
+        return self._image.table(table).between(start, stop, reverse=reverse)
 
 
-class MemoryWorkspace(MemoryView):
-    """Writes to the image itself, remembers what stood there, and puts it back at the end."""
+class _MemoryNow(MemoryView):
+    """The state as an image shows it at each call."""
 
-    def __init__(self, image: Image) -> None:
-        super().__init__(image)
-        self._before: dict[tuple[int, bytes], bytes | None] = {}
-        self._written = Written()
-
-    def put(self, table: int, key: bytes, value: bytes) -> None:
-        sealed = self._written.put(table, key, value)
-        self._remember(table, key)
-        self._image.table(table).put(key, sealed)
-
-    def delete(self, table: int, key: bytes) -> None:
-        self._written.delete(table, key)
-        self._remember(table, key)
-        self._image.table(table).delete(key)
-
-    def tables(self) -> list[log_pb2.TableChanges]:
-        """Return all that was written, as an entry carries it."""
-        return self._written.tables()
-
-    def undo(self) -> None:
-        """Put back what stood in the image."""
-        for (table, key), sealed in self._before.items():
-            if sealed is None:
-                self._image.table(table).delete(key)
-            else:
-                self._image.table(table).put(key, sealed)
-
-    def _remember(self, table: int, key: bytes) -> None:
-        self._before.setdefault((table, key), self._image.table(table).get(key))
+    @property
+    def applied(self) -> AppliedAt:
+        return self._image.applied
 
 
 class MemoryStore:
@@ -132,7 +115,6 @@ class MemoryStore:
         self.on_hashed: Hashed = lambda _hashed: None
         self._disk = Image() if disk is None else disk
         self._image = self._disk.copy()
-        self._workspace_open = False
         self._changed: set[int] = set()
         self._pending_bytes = 0
         self._pending_since_s: float | None = None
@@ -146,7 +128,6 @@ class MemoryStore:
         return self._disk.applied
 
     def apply(self, index: int, term: int, entry: bytes) -> bool:
-        self._require_no_workspace()
         parsed = read_entry(entry, index, term, self.applied)
         for table in parsed.tables if parsed is not None else ():
             self._changed.add(table.table)
@@ -170,23 +151,14 @@ class MemoryStore:
         return sum(len(table) for table in self._image.tables.values())
 
     def view(self) -> MemoryView:
-        self._require_no_workspace()
         return MemoryView(self._image)
 
     @contextmanager
     def committed_view(self) -> Iterator[MemoryView]:
         yield MemoryView(copy.copy(self._disk))
 
-    @contextmanager
-    def workspace(self) -> Iterator[MemoryWorkspace]:
-        self._require_no_workspace()
-        workspace = MemoryWorkspace(self._image)
-        self._workspace_open = True
-        try:
-            yield workspace
-        finally:
-            workspace.undo()
-            self._workspace_open = False
+    def workspace(self) -> Draft:
+        return Draft(_MemoryNow(self._image))
 
     def commit_due(self, now_s: float) -> bool:
         if self.applied == self.durable:
@@ -198,7 +170,6 @@ class MemoryStore:
         )
 
     def commit(self) -> None:
-        self._require_no_workspace()
         self._disk.tables = self._disk.tables | {
             number: self._image.table(number).copy() for number in self._changed
         }
@@ -208,11 +179,7 @@ class MemoryStore:
         self._pending_since_s = None
 
     def close(self) -> None:
-        self._require_no_workspace()
-
-    def _require_no_workspace(self) -> None:
-        if self._workspace_open:
-            raise FatalError("the state was used while a decision is being made over it")
+        """There is nothing to let go of."""
 
 
 def _check(table: int, key: bytes) -> None:

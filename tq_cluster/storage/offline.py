@@ -19,15 +19,15 @@ _NO_CHANCE = random.Random(0)
 def decide_offline(store: Store, operation: Operation, now_ms: int) -> Done:
     """Decide one operation, and apply it as the entry that follows. Not durable before a commit."""
     applied = store.applied
-    with store.workspace() as workspace:
-        decision = decide([operation], TimestampMs(now_ms), workspace, _NO_CHANCE)
-        entry = log_pb2.Entry(
-            format=ENTRY_FORMAT,
-            decided_term=applied.term,
-            base_index=applied.index,
-            now_ms=now_ms,
-            tables=workspace.tables(),
-        )
+    workspace = store.workspace()
+    decision = decide([operation], TimestampMs(now_ms), workspace, _NO_CHANCE)
+    entry = log_pb2.Entry(
+        format=ENTRY_FORMAT,
+        decided_term=applied.term,
+        base_index=applied.index,
+        now_ms=now_ms,
+        tables=workspace.tables(),
+    )
     [outcome] = decision.outcomes
     took_effect = store.apply(applied.index + 1, applied.term, entry.SerializeToString())
     if not isinstance(outcome, Done) or not took_effect:

@@ -23,6 +23,7 @@ from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import DamagedStateError, DiskError, FatalError, StartError
 from tq_cluster.storage.apply import read_entry
 from tq_cluster.storage.copying import copy_committed
+from tq_cluster.storage.drafts import Draft
 from tq_cluster.storage.environment import (
     DATA_FILE,
     EMPTY,
@@ -37,7 +38,7 @@ from tq_cluster.storage.hashing import Hashed, hash_range
 from tq_cluster.storage.lock import DirectoryLock
 from tq_cluster.storage.rows import TABLE_COUNT, CorruptRowError
 from tq_cluster.storage.settled import read_settled, undo_unsettled, write_settled
-from tq_cluster.storage.views import DAMAGE, LmdbView, LmdbWorkspace
+from tq_cluster.storage.views import DAMAGE, LmdbNow, LmdbView
 
 CONDEMNED: Final = "CONDEMNED"
 """Lies in the directory of a state in which damage was found; says what."""
@@ -63,6 +64,7 @@ class Store:
         """Told of every range that an entry had this state hash."""
         self._copying = threading.Lock()
         self._file_lock = threading.Lock()
+        self._now = LmdbNow()
         self._open(path)
 
     def _open(self, path: Path) -> None:
@@ -70,7 +72,6 @@ class Store:
         self.path = path
         self.closing = threading.Event()
         """Whoever copies the state in another thread must give up."""
-        self._workspace_open = False
         self._pending_bytes = 0
         self._pending_since_s: float | None = None
         self._under_way: AppliedAt | None = None
@@ -119,13 +120,18 @@ class Store:
                 os.fdatasync(self._file)
                 sync_folder(self.path)
             self._settled = read_settled(self.path)
-            self._txn = self._env.begin(write=True)
+            self._begin()
         except lmdb.Error as error:
             self._env.close()
             raise self._unusable(error) from error
         except BaseException:
             self._env.close()
             raise
+
+    def _begin(self) -> None:
+        """Begin the transaction that takes what is applied from here on."""
+        self._txn = self._env.begin(write=True)
+        self._now.move(self._txn, self._tables, self._applied)
 
     def _check_version(self) -> None:
         version = cluster_version(self.view())
@@ -158,7 +164,6 @@ class Store:
 
         Anything it raises means that the process must end.
         """
-        self._require_no_workspace()
         parsed = read_entry(entry, index, term, self._applied)
         try:
             for table in parsed.tables if parsed is not None else ():
@@ -172,7 +177,7 @@ class Store:
             raise CorruptRowError(f"entry {index} of term {term} meets damage: {error}") from error
         except lmdb.Error as error:
             raise DiskError(f"entry {index} of term {term} cannot be applied: {error}") from error
-        self._applied = AppliedAt(index, term)
+        self._applied = self._now.applied = AppliedAt(index, term)
         self._pending_bytes += len(entry)
         if parsed is not None and parsed.HasField("hash_range"):
             self.on_hashed(hash_range(parsed.hash_range, index, self._sealed_rows))
@@ -192,7 +197,6 @@ class Store:
 
     def view(self) -> LmdbView:
         """Return the applied state, committed or not; good until the next commit."""
-        self._require_no_workspace()
         return LmdbView(self._txn, self._tables, self._applied)
 
     @contextmanager
@@ -204,17 +208,12 @@ class Store:
         with self._env.begin() as txn:
             yield LmdbView(txn, self._tables, read_applied(txn, self._tables) or EMPTY)
 
-    @contextmanager
-    def workspace(self) -> Iterator[LmdbWorkspace]:
-        """Room to decide in, over the applied state; what is written to it is gone at the end."""
-        self._require_no_workspace()
-        txn = self._env.begin(write=True, parent=self._txn)
-        self._workspace_open = True
-        try:
-            yield LmdbWorkspace(txn, self._tables, self._applied)
-        finally:
-            txn.abort()
-            self._workspace_open = False
+    def workspace(self) -> Draft:
+        """Room to decide in, over the applied state, of which it holds nothing open.
+
+        Void once another entry is applied.
+        """
+        return Draft(self._now)
 
     def commit_due(self, now_s: float) -> bool:
         """Whether 200 ms have passed since there is something to commit, or 16 MiB wait."""
@@ -262,14 +261,13 @@ class Store:
         self._durable = self._whole = self._applied
 
     def _write(self) -> None:
-        self._require_no_workspace()
         if self._settled is None:
             # From now on the newest commit may be undone; not the one that is there.
             self._settle()
         try:
             write_applied(self._txn, self._tables, self._applied)
             self._txn.commit()
-            self._txn = self._env.begin(write=True)
+            self._begin()
         except DAMAGE as error:
             raise CorruptRowError(f"the state in {self.path} is damaged: {error}") from error
         except lmdb.Error as error:
@@ -330,7 +328,6 @@ class Store:
 
     def close(self) -> None:
         """Let go of the directory. What was not committed is not kept: call ``commit`` first."""
-        self._require_no_workspace()
         self.closing.set()
         # LMDB must not be closed under a copy.
         with self._copying, self._file_lock:
@@ -339,8 +336,3 @@ class Store:
             os.close(self._file)
             self._file = -1
         self._lock.release()
-
-    def _require_no_workspace(self) -> None:
-        # LMDB locks a transaction while one is nested in it, and says so with a bare EINVAL.
-        if self._workspace_open:
-            raise FatalError("the state was used while a decision is being made over it")

@@ -1,20 +1,18 @@
-"""Reading and deciding over an LMDB transaction."""
+"""Reading an LMDB transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import lmdb
 
 from tq_cluster.core.types import AppliedAt
-from tq_cluster.storage.apply import Written
 from tq_cluster.storage.rows import CorruptRowError, unseal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from tq.internal.v1 import log_pb2
 
 DAMAGE: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError)
 """What LMDB says of a file that is not as it wrote it."""
@@ -41,52 +39,53 @@ class LmdbView:
     def scan(
         self, table: int, start: bytes, stop: bytes, *, limit: int, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
+        for key, sealed in islice(self.sealed(table, start, stop, reverse=reverse), limit):
+            yield key, unseal(table, key, sealed)
+
+    def sealed(
+        self, table: int, start: bytes, stop: bytes, *, reverse: bool
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the rows with ``start <= key < stop`` as they are stored, by key, or backwards."""
         if not stop:
             return  # LMDB takes no empty key, and no key is below it
         try:
-            with self._txn.cursor(self._tables[table]) as cursor:
-                if reverse:
-                    found = cursor.prev() if cursor.set_range(stop) else cursor.last()
-                    rows = cursor.iterprev()
-                else:
-                    found = cursor.set_range(start) if start else cursor.first()
-                    rows = cursor.iternext()
-                if not found:
-                    return
-                for _, (key, sealed) in zip(range(limit), rows, strict=False):
-                    if key < start if reverse else key >= stop:
+            txn: lmdb.Transaction[bytes] | None = None
+            while txn is not self._txn:  # the first time, or a commit came between
+                txn = self._txn
+                with txn.cursor(self._tables[table]) as cursor:
+                    if reverse:
+                        found = cursor.prev() if cursor.set_range(stop) else cursor.last()
+                        rows = cursor.iterprev()
+                    else:
+                        found = cursor.set_range(start) if start else cursor.first()
+                        rows = cursor.iternext()
+                    if not found:
                         return
-                    yield key, unseal(table, key, sealed)
+                    for key, sealed in rows:
+                        if key < start if reverse else key >= stop:
+                            return
+                        yield key, sealed
+                        if self._txn is not txn:
+                            start, stop = (start, key) if reverse else (key + b"\0", stop)
+                            break
         except lmdb.Error as error:
             raise _damaged(table, error) from error
 
 
-class LmdbWorkspace(LmdbView):
-    """A nested transaction that will be aborted, and what was written to it."""
+class LmdbNow(LmdbView):
+    """The applied state as it is at each call: one transaction after the other.
 
-    def __init__(
+    A scan that goes on after a commit goes on in the transaction that followed.
+    """
+
+    def __init__(self) -> None:
+        """Show nothing before the first ``move``."""
+
+    def move(
         self, txn: lmdb.Transaction[bytes], tables: Sequence[lmdb._Database], applied: AppliedAt
     ) -> None:
+        """Show another transaction from now on."""
         super().__init__(txn, tables, applied)
-        self._written = Written()
-
-    def put(self, table: int, key: bytes, value: bytes) -> None:
-        sealed = self._written.put(table, key, value)
-        try:
-            self._txn.put(key, sealed, db=self._tables[table])
-        except DAMAGE as error:
-            raise _damaged(table, error) from error
-
-    def delete(self, table: int, key: bytes) -> None:
-        self._written.delete(table, key)
-        try:
-            self._txn.delete(key, db=self._tables[table])
-        except DAMAGE as error:
-            raise _damaged(table, error) from error
-
-    def tables(self) -> list[log_pb2.TableChanges]:
-        """Return all that was written, as an entry carries it."""
-        return self._written.tables()
 
 
 def _damaged(table: int, error: lmdb.Error) -> CorruptRowError:

@@ -1,0 +1,224 @@
+"""Deciding over the applied state: what is written stays in memory, in front of what is stored.
+
+A draft holds nothing of the store open, so the event loop may turn while one is made: what is read
+and committed meanwhile does not meet it. Only an applied entry makes it void.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final, Protocol
+
+from tq.internal.v1 import log_pb2
+from tq_cluster.core.types import AppliedAt
+from tq_cluster.errors import FatalError
+from tq_cluster.storage.rows import KEY_BYTES_MAX, TABLE_COUNT, check_place, seal, unseal
+
+_DEAD_MAX: Final = 64
+"""Keys that were written and deleted again: beyond so many they are swept out of a table's list."""
+_SKIPPED_MIN: Final = 8
+"""A scan that passed so many stored rows which the draft has replaced notes where it came out."""
+
+
+class StoredRows(Protocol):
+    """What lies below a draft: the applied state, as it is at each call."""
+
+    @property
+    def applied(self) -> AppliedAt:
+        """The last entry applied."""
+
+    def get(self, table: int, key: bytes) -> bytes | None:
+        """Return a row's value; a row that fails its CRC raises."""
+
+    def sealed(
+        self, table: int, start: bytes, stop: bytes, *, reverse: bool
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield sealed rows with ``start <= key < stop``, by key, or backwards."""
+
+
+class _Written:
+    """What a draft has written to one table."""
+
+    __slots__ = ("_keys", "dead", "fresh", "reached", "rows")
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes | None] = {}
+        """The last value of each key; None: deleted."""
+        self.fresh: list[bytes] = []
+        """Keys that came to hold a value since ``keys`` was asked last."""
+        self.dead = 0
+        """How many lost theirs again."""
+        self.reached: dict[bytes, bytes] = {}
+        """From the start of a scan up to here, the draft has replaced every stored row. That stays
+        so: what is stored does not change, and nothing is taken back from a draft."""
+        self._keys: list[bytes] = []
+        """In order; some of them more than once, or deleted since."""
+
+    def keys(self) -> list[bytes]:
+        """Return the keys that hold a value in order, and possibly others: look before use."""
+        keys, fresh = self._keys, self.fresh
+        if len(fresh) * 8 < len(keys):
+            for key in fresh:
+                insort(keys, key)
+        elif fresh:
+            keys.extend(fresh)
+            keys.sort()
+        fresh.clear()
+        if self.dead > _DEAD_MAX:
+            rows = self.rows
+            keys[:] = [key for key in dict.fromkeys(keys) if rows[key] is not None]
+            self.dead = 0
+        return keys
+
+
+class Draft:
+    """Implements ``Workspace`` over the applied state, of which it changes nothing."""
+
+    def __init__(self, stored: StoredRows) -> None:
+        self._stored = stored
+        self._written: dict[int, _Written] = {}
+        self.applied = stored.applied
+        """What it was made over."""
+        self.rows_read = 0
+        self.rows_written = 0
+        self.bytes_written = 0
+
+    def get(self, table: int, key: bytes) -> bytes | None:
+        self.rows_read += 1
+        written = self._written.get(table)
+        if written is not None:
+            try:
+                return written.rows[key]
+            except KeyError:
+                pass
+        return self._stored.get(table, key)
+
+    def put(self, table: int, key: bytes, value: bytes) -> None:
+        if not (0 < len(key) <= KEY_BYTES_MAX and 0 <= table < TABLE_COUNT):
+            check_place(table, key)
+        self.rows_written += 1
+        self.bytes_written += len(key) + len(value)
+        try:
+            written = self._written[table]
+        except KeyError:
+            written = self._written[table] = _Written()
+        if written.rows.get(key) is None:
+            written.fresh.append(key)
+        written.rows[key] = value
+
+    def delete(self, table: int, key: bytes) -> None:
+        if not (0 < len(key) <= KEY_BYTES_MAX and 0 <= table < TABLE_COUNT):
+            check_place(table, key)
+        self.rows_written += 1
+        self.bytes_written += len(key)
+        try:
+            written = self._written[table]
+        except KeyError:
+            written = self._written[table] = _Written()
+        if written.rows.get(key) is not None:
+            written.dead += 1
+        written.rows[key] = None
+
+    def scan(
+        self, table: int, start: bytes, stop: bytes, *, limit: int, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        if limit <= 0 or not stop:
+            return iter(())
+        merged = self._backwards if reverse else self._forwards
+        return islice(merged(table, start, stop), limit)
+
+    def _forwards(self, table: int, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        written = self._written.setdefault(table, _Written())
+        rows = written.rows
+        keys: list[bytes] = []
+        version, place = -1, 0
+        stored = self._stored.sealed(table, written.reached.get(start, start), stop, reverse=False)
+        below = next(stored, None)
+        self.rows_read += 1
+        skipped, left = 0, start
+        while True:
+            if version != self.rows_written:  # the first time, or something was written meanwhile
+                version, keys = self.rows_written, written.keys()
+                place = bisect_left(keys, left)
+            while below is not None and below[0] in rows:
+                below = next(stored, None)
+                self.rows_read += 1
+                skipped += 1
+            if skipped >= _SKIPPED_MIN and left == start:
+                written.reached[start] = stop if below is None else below[0]
+            while place < len(keys) and (rows[keys[place]] is None or keys[place] < left):
+                place += 1
+            key = keys[place] if place < len(keys) else stop
+            if below is not None and below[0] < key:
+                key, sealed = below
+                left = key + b"\0"
+                yield key, unseal(table, key, sealed)
+                below = next(stored, None)
+                self.rows_read += 1
+            elif key < stop:
+                value = rows[key]
+                assert value is not None
+                left = key + b"\0"
+                yield key, value
+            else:
+                return
+
+    def _backwards(self, table: int, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        written = self._written.setdefault(table, _Written())
+        rows = written.rows
+        keys: list[bytes] = []
+        version, place = -1, 0
+        stored = self._stored.sealed(table, start, stop, reverse=True)
+        below = next(stored, None)
+        self.rows_read += 1
+        left = stop
+        while True:
+            if version != self.rows_written:
+                version, keys = self.rows_written, written.keys()
+                place = bisect_left(keys, left) - 1
+            while below is not None and below[0] in rows:
+                below = next(stored, None)
+                self.rows_read += 1
+            while place >= 0 and (rows[keys[place]] is None or keys[place] >= left):
+                place -= 1
+            key = keys[place] if place >= 0 else b""
+            if below is not None and below[0] > key:
+                left, sealed = below
+                yield left, unseal(table, left, sealed)
+                below = next(stored, None)
+                self.rows_read += 1
+            elif key and key >= start:
+                value = rows[key]
+                assert value is not None
+                left = key
+                yield key, value
+            else:
+                return
+
+    def tables(self) -> list[log_pb2.TableChanges]:
+        """Return all that was written, in columns by table, as an entry carries it.
+
+        Sorted: every node then writes page by page. Sealed only now, however often a row was
+        written.
+        """
+        if self._stored.applied != self.applied:
+            raise FatalError(
+                f"a decision made over {self.applied} is void: the state is at"
+                f" {self._stored.applied}"
+            )
+        changes = []
+        for table, written in sorted(self._written.items()):
+            rows = sorted(written.rows.items())
+            puts = [(key, value) for key, value in rows if value is not None]
+            if rows:
+                changes.append(
+                    log_pb2.TableChanges(
+                        table=table,
+                        put_keys=[key for key, _ in puts],
+                        put_values=[seal(table, key, value) for key, value in puts],
+                        deleted_keys=[key for key, value in rows if value is None],
+                    )
+                )
+        return changes
