@@ -45,7 +45,7 @@ from tq_cluster.storage.crash import note_failure
 from tq_cluster.storage.headroom import Headroom
 from tq_cluster.storage.rows import CorruptRowError
 from tq_cluster.telemetry import logs, tracing
-from tq_cluster.telemetry.loop_hold import LoopHold
+from tq_cluster.telemetry.loop_hold import SPAN_S, LoopHold
 from tq_cluster.telemetry.metrics import Metrics
 
 _logger = logging.getLogger(__name__)
@@ -93,7 +93,8 @@ class Node:
             node_id=config.node_id,
             environment=os.environ,
         )
-        self.metrics = Metrics(metadata.version("tq"))
+        self._version = metadata.version("tq")  # read from a file: once
+        self.metrics = Metrics(self._version)
         self._hold = LoopHold(self.metrics.loop_held)
         # Before anything is opened: on a full disk that takes what the ballast gives up.
         headroom = Headroom(
@@ -340,7 +341,7 @@ class Node:
         self._store.commit()
         maker = Maker(
             node_id=self._config.node_id,
-            version=metadata.version("tq"),
+            version=self._version,
             made_at_ms=self._clock.wall_ms(),
             backup_id=uuid.uuid4().hex,
         )
@@ -355,16 +356,20 @@ class Node:
 
         return copy
 
-    def _vitals(self) -> Vitals:
+    def _vitals(self, hold_span_s: float | None) -> Vitals:
+        if hold_span_s is not None:
+            self._hold.watch()
+        hold = self._hold.longest(SPAN_S if hold_span_s is None else hold_span_s)
         p50_s, p99_s = self.metrics.fsyncs.percentiles(0.5, 0.99)
         return Vitals(
-            version=metadata.version("tq"),
+            version=self._version,
             started_at_ms=self._started_at_ms,
             state_bytes=_allocated_bytes(self._store.path),
             disk_free_bytes=shutil.disk_usage(self._config.data_dir).free,
             fsync_p50_s=p50_s,
             fsync_p99_s=p99_s,
-            loop_hold_max_s=self._hold.longest_s(),
+            loop_hold_max_s=hold.wall_s,
+            loop_hold_cpu_max_s=hold.cpu_s,
             message=self.disk.message,
         )
 

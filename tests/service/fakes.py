@@ -236,6 +236,16 @@ class Node:
         self.membership: Membership | None = ("c1", {name: f"inc-{name}" for name in members})
         self.errors: list[BaseException] = []
         self.copy_state: Callable[[], Copy] = no_copy
+        self.vitals: Callable[[float | None], Vitals] = lambda _span_s: Vitals(
+            version="1",
+            started_at_ms=1,
+            state_bytes=2,
+            disk_free_bytes=3,
+            fsync_p50_s=0.001,
+            fsync_p99_s=0.002,
+            loop_hold_max_s=0.003,
+            loop_hold_cpu_max_s=0.001,
+        )
         self.parts = Parts(
             node_id=node_id,
             apis=apis,
@@ -243,15 +253,7 @@ class Node:
             leading=self.leader,
             committed=self.store,
             clock=SystemClock(),
-            vitals=lambda: Vitals(
-                version="1",
-                started_at_ms=1,
-                state_bytes=2,
-                disk_free_bytes=3,
-                fsync_p50_s=0.001,
-                fsync_p99_s=0.002,
-                loop_hold_max_s=0.003,
-            ),
+            vitals=lambda span_s: self.vitals(span_s),  # noqa: PLW0108  # a test may change it
             facts=lambda: ClusterFacts("c1", 1),
             copy_state=lambda: self.copy_state,
             membership=lambda: self.membership,

@@ -11,15 +11,18 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from tests.core.lone_queue import span
 from tests.service.fakes import Stubs, cluster_of, fails, stubs_of, until
 from tq.v1 import cluster_service_pb2, queue_service_pb2, task_service_pb2
 from tq_cluster.errors import StartError
 from tq_cluster.raft.door import Role
+from tq_cluster.service.status import Vitals
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 STATUS = cluster_service_pb2.GetClusterStatusRequest()
 NodeStatus = cluster_service_pb2.NodeStatus
+NodeStatusRequest = cluster_service_pb2.GetNodeStatusRequest
 
 
 async def test_any_node_shows_every_member_and_the_limits() -> None:
@@ -48,6 +51,28 @@ async def test_any_node_shows_every_member_and_the_limits() -> None:
     assert status.limits.payload_bytes_max == 10 << 20
     assert status.limits.message_bytes_max > status.limits.payload_bytes_max
     assert status.limits.request_id_window.ToSeconds() == 600
+
+
+async def test_a_node_says_how_long_its_loop_was_held_as_far_back_as_asked() -> None:
+    asked: list[float | None] = []
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        vitals = cluster["n1"].vitals
+
+        def noted(span_s: float | None) -> Vitals:
+            asked.append(span_s)
+            return vitals(span_s)
+
+        cluster["n1"].vitals = noted
+        node = (await stubs.cluster.GetNodeStatus(NodeStatusRequest(), timeout=5)).node
+        in_2_s = NodeStatusRequest(loop_hold_span=span(2_000))
+        await stubs.cluster.GetNodeStatus(in_2_s, timeout=5)
+        with fails() as failure:
+            await stubs.cluster.GetNodeStatus(NodeStatusRequest(loop_hold_span=span(60_001)))
+
+    assert node.loop_hold_max.ToMicroseconds() == 3_000
+    assert node.loop_hold_cpu_max.ToMicroseconds() == 1_000
+    assert asked == [None, 2.0]
+    assert failure.message == "loop_hold_span is 60.001 s; it takes 0.001 s to 60 s"
 
 
 async def test_a_node_that_is_down_is_shown_with_the_reason_and_nobody_needs_to_lead() -> None:

@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 
 from tq.v1 import cluster_service_pb2 as pb
-from tq_cluster.core.validation import invalid
+from tq_cluster.core.limits import MINUTE_MS
+from tq_cluster.core.validation import check_span, invalid
 from tq_cluster.errors import OutcomeUnknownError
 from tq_cluster.raft.door import Log
 from tq_cluster.service.authorization import Authorize, Verb
@@ -90,10 +91,16 @@ class ClusterServicer:
         return await self._board.cluster(call.cut_s)
 
     async def get_node_status(
-        self, _request: pb.GetNodeStatusRequest, call: Call
+        self, request: pb.GetNodeStatusRequest, call: Call
     ) -> pb.GetNodeStatusResponse:
         self._authorize(call.caller.principal, Verb.READ, call.caller.namespace, "")
-        return pb.GetNodeStatusResponse(node=self._board.node())
+        span_s: float | None = None
+        if request.HasField("loop_hold_span"):
+            fault = check_span("loop_hold_span", request.loop_hold_span, 1, MINUTE_MS)
+            if fault is not None:
+                raise refusal(fault)
+            span_s = request.loop_hold_span.ToMilliseconds() / 1000
+        return pb.GetNodeStatusResponse(node=self._board.node(span_s))
 
     async def transfer_leadership(
         self, request: pb.TransferLeadershipRequest, call: Call

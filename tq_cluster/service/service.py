@@ -54,7 +54,8 @@ class Parts:
     leading: Leading
     committed: Committed
     clock: Clock
-    vitals: Callable[[], Vitals]
+    vitals: Callable[[float | None], Vitals]
+    """Asked with how far back to look for holds of the loop; None: as far as usual."""
     facts: Callable[[], ClusterFacts]
     copy_state: CopyState
     membership: Callable[[], Membership | None]

@@ -39,6 +39,7 @@ class Vitals:
     fsync_p50_s: float
     fsync_p99_s: float
     loop_hold_max_s: float
+    loop_hold_cpu_max_s: float = 0.0
     message: str = ""
 
 
@@ -60,7 +61,7 @@ class StatusBoard:
         apis: Mapping[str, str],
         log: Log,
         links: Links,
-        vitals: Callable[[], Vitals],
+        vitals: Callable[[float | None], Vitals],
         facts: Callable[[], ClusterFacts],
     ) -> None:
         self._node_id = node_id
@@ -70,9 +71,9 @@ class StatusBoard:
         self._vitals = vitals
         self._facts = facts
 
-    def node(self) -> pb.NodeStatus:
-        """This node's own part."""
-        status, vitals = self._log.status(), self._vitals()
+    def node(self, hold_span_s: float | None = None) -> pb.NodeStatus:
+        """This node's own part; the holds of the loop in the last ``hold_span_s``."""
+        status, vitals = self._log.status(), self._vitals(hold_span_s)
         node = pb.NodeStatus(
             node_id=self._node_id,
             address=self._apis[self._node_id],
@@ -94,6 +95,7 @@ class StatusBoard:
         node.fsync_p50.FromMicroseconds(int(vitals.fsync_p50_s * 1e6))
         node.fsync_p99.FromMicroseconds(int(vitals.fsync_p99_s * 1e6))
         node.loop_hold_max.FromMicroseconds(int(vitals.loop_hold_max_s * 1e6))
+        node.loop_hold_cpu_max.FromMicroseconds(int(vitals.loop_hold_cpu_max_s * 1e6))
         return node
 
     async def cluster(self, cut_s: float) -> pb.GetClusterStatusResponse:

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
+from typing import Final, NamedTuple
 
-BEAT_S = 0.02
-SPAN_S = 60.0
+BEAT_S: Final = 0.02
+FINE_BEAT_S: Final = 0.002
+"""While somebody watches: a hold is seen to within a beat."""
+SPAN_S: Final = 60.0
+
+
+class Hold(NamedTuple):
+    """The longest of some time, in seconds."""
+
+    wall_s: float
+    """By the clock: what a caller waits."""
+    cpu_s: float
+    """Of the loop's thread: what its own work took. Neither a neighbour that has the processor nor
+    another thread that has the interpreter is in it."""
 
 
 class LoopHold:
@@ -15,44 +29,88 @@ class LoopHold:
 
     A beat that is due while something holds the loop runs only when that ends, so its lateness is
     at most the length of the hold and at least that less one beat. Time in which the whole machine
-    did not run the process counts, too.
+    did not run the process counts, too; not so in the processor time of the loop's thread.
     """
 
-    def __init__(self, observe: Callable[[float], None]) -> None:
-        """``observe`` is told every beat's lateness, in seconds."""
+    def __init__(
+        self, observe: Callable[[float], None], cpu_s: Callable[[], float] = time.thread_time
+    ) -> None:
+        """``observe`` is told every beat's lateness; ``cpu_s`` says what this thread has used."""
         self._observe = observe
+        self._cpu_s = cpu_s
         self._loop = asyncio.get_running_loop()
-        self._recent: deque[tuple[float, float]] = deque()
-        """(when, seconds), the seconds falling: the first is the longest of the span."""
+        self._wall = _Longest()
+        self._cpu = _Longest()
         self._due_s = 0.0
+        self._cpu_before_s = 0.0
+        self._fine_until_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to beat."""
-        self._due_s = self._loop.time() + BEAT_S
-        self._timer = self._loop.call_at(self._due_s, self._beat)
+        self._await_beat()
 
     def stop(self) -> None:
         """Beat no more."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def longest_s(self) -> float:
-        """The longest hold of the last minute."""
-        self._forget(self._loop.time())
-        return self._recent[0][1] if self._recent else 0.0
+    def watch(self) -> None:
+        """Beat finely for a minute, so that holds are seen more exactly."""
+        watched, self._fine_until_s = self._watched, self._loop.time() + SPAN_S
+        if not watched and self._timer is not None:
+            self._timer.cancel()
+            self._beat()
+
+    @property
+    def beat_s(self) -> float:
+        """How far apart the beats are now."""
+        return FINE_BEAT_S if self._watched else BEAT_S
+
+    @property
+    def _watched(self) -> bool:
+        return self._loop.time() < self._fine_until_s
+
+    def longest(self, span_s: float = SPAN_S) -> Hold:
+        """The longest holds of the last ``span_s``, a minute at most."""
+        now_s = self._loop.time()
+        wall_s, cpu_s = self._held(now_s) if self._timer is not None else (0.0, 0.0)
+        since_s = now_s - min(span_s, SPAN_S)
+        return Hold(max(wall_s, self._wall.since(since_s)), max(cpu_s, self._cpu.since(since_s)))
+
+    def _held(self, now_s: float) -> Hold:
+        """How late the beat is that is due, by now."""
+        late_s = max(0.0, now_s - self._due_s)
+        return Hold(late_s, min(late_s, self._cpu_s() - self._cpu_before_s))
 
     def _beat(self) -> None:
         now_s = self._loop.time()
-        held_s = max(0.0, now_s - self._due_s)
-        self._observe(held_s)
-        while self._recent and self._recent[-1][1] <= held_s:
-            self._recent.pop()
-        self._recent.append((now_s, held_s))
-        self._forget(now_s)
-        self._due_s = now_s + BEAT_S
+        held = self._held(now_s)
+        self._observe(held.wall_s)
+        self._wall.note(now_s, held.wall_s)
+        self._cpu.note(now_s, held.cpu_s)
+        self._await_beat()
+
+    def _await_beat(self) -> None:
+        self._due_s = self._loop.time() + self.beat_s
+        self._cpu_before_s = self._cpu_s()
         self._timer = self._loop.call_at(self._due_s, self._beat)
 
-    def _forget(self, now_s: float) -> None:
-        while self._recent and self._recent[0][0] < now_s - SPAN_S:
-            self._recent.popleft()
+
+class _Longest:
+    """The longest of each span that ends now, up to a minute."""
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[float, float]] = deque()
+        """(when, seconds), the seconds falling: the first of a span is its longest."""
+
+    def note(self, now_s: float, seconds: float) -> None:
+        recent = self._recent
+        while recent and recent[-1][1] <= seconds:
+            recent.pop()
+        recent.append((now_s, seconds))
+        while recent[0][0] < now_s - SPAN_S:
+            recent.popleft()
+
+    def since(self, since_s: float) -> float:
+        return next((seconds for when_s, seconds in self._recent if when_s >= since_s), 0.0)
