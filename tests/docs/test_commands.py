@@ -81,6 +81,10 @@ TO_THEIR_END = {
     "python -m benchmarks outage": "python -m benchmarks outage --help",
     "python -m benchmarks.elections": "python -m benchmarks.elections --help",
     "python -m benchmarks.soak": "python -m benchmarks.soak --help",
+    "python -m benchmarks.sweep": "python -m benchmarks.sweep --list",
+    "python -m benchmarks.sweep --tasks 20000 --only Report": (
+        "python -m benchmarks.sweep --list --only Report"
+    ),
     "python -m tests.simulation run --seeds 10000": "python -m tests.simulation run --seeds 1",
     "tq-cluster check-config": "tq-cluster check-config --config cluster-configs/node1.yaml",
 }
