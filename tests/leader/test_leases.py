@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tq_cluster.core.operations import Lease
 from tq_cluster.core.types import DurationMs, FencingToken, TaskId, TaskNumber
-from tq_cluster.leader.leases import LeaseTable
+from tq_cluster.leader.leases import LOOKED_AT_MAX, LeaseTable
 
 
 class Hands:
@@ -118,3 +121,97 @@ def test_nothing_expires_between_a_stall_and_the_pass_that_notices_it() -> None:
         clock.at_s += 0.02
         table.note_pass(0.02)
     assert table.expired(10) == [lease(1)]
+
+
+def test_a_lease_that_has_ended_takes_no_place_any_more() -> None:
+    table = LeaseTable(Hands())
+    for token in range(1, 20_001):
+        table.grant(lease(token, length_ms=3_600_000))
+        if token > 10:
+            table.end(FencingToken(token))
+
+    assert len(table) == 10
+    assert table.entries() == 10
+
+
+def test_a_lease_takes_one_place_however_often_it_is_renewed() -> None:
+    clock = Hands()
+    table = LeaseTable(clock)
+    for token in range(1, 101):
+        table.grant(lease(token, length_ms=3_600_000))
+    for _ in range(100):
+        clock.at_s += 10
+        table.renew([FencingToken(token) for token in range(1, 101)], table.now_s())
+        assert table.expired(10) == []
+
+    assert table.entries() == 100
+
+
+def test_a_look_goes_through_no_more_leases_than_it_may_and_loses_none() -> None:
+    clock = Hands()
+    table = LeaseTable(clock)
+    count = 3 * LOOKED_AT_MAX
+    for token in range(count):
+        table.grant(lease(token))
+    clock.at_s += 5
+
+    found: set[int] = set()
+    looks = 0
+    while len(found) < count:
+        expired = table.expired(LOOKED_AT_MAX)
+        assert 0 < len(expired) <= LOOKED_AT_MAX
+        found.update(each.token for each in expired)
+        for each in expired:
+            table.end(each.token)
+        looks += 1
+    assert looks == 3
+    assert table.entries() == 0
+
+
+def test_an_overdue_lease_whose_heartbeat_comes_in_time_is_overdue_no_more() -> None:
+    clock = Hands()
+    table = LeaseTable(clock)
+    table.grant(lease(1))
+    clock.at_s += 1.5
+    assert table.expired(10) == [lease(1)]
+
+    table.renew([FencingToken(1)], table.now_s())
+    assert table.expired(10) == []
+    clock.at_s += 1
+    assert table.expired(10) == [lease(1)]
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["grant", "renew", "end", "pass", "look"]),
+            st.integers(0, 9),
+            st.sampled_from([1_000, 1_010, 5_000, 3_600_000]),
+            st.floats(0, 3),
+        ),
+        max_size=60,
+    )
+)
+def test_the_table_finds_what_a_plain_list_of_deadlines_finds(
+    steps: list[tuple[str, int, int, float]],
+) -> None:
+    clock = Hands()
+    table = LeaseTable(clock)
+    deadlines: dict[int, tuple[float, int]] = {}
+    for step, token, length_ms, passed_s in steps:
+        if step == "pass":
+            clock.at_s += passed_s
+        elif step == "end":
+            table.end(FencingToken(token))
+            deadlines.pop(token, None)
+        elif step == "grant" and token not in deadlines:
+            table.grant(lease(token, length_ms))
+            deadlines[token] = (clock.at_s + length_ms / 1000, length_ms)
+        elif step == "renew" and token in deadlines:
+            from_s = clock.at_s - passed_s
+            table.renew([FencingToken(token)], from_s)
+            deadline_s, granted_ms = deadlines[token]
+            deadlines[token] = (max(deadline_s, from_s + granted_ms / 1000), granted_ms)
+        expired = {token for token, (at_s, _) in deadlines.items() if at_s <= clock.at_s}
+        assert {each.token for each in table.expired(100)} == expired
+        assert table.entries() == len(table) == len(deadlines)
