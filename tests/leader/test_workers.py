@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from tq.v1 import worker_service_pb2 as pb
 from tq_cluster.core.types import FencingToken
-from tq_cluster.leader.workers import FORGOTTEN_S, WORKERS_MAX, WorkerRegistry
+from tq_cluster.leader.workers import (
+    FORGOTTEN_S,
+    QUEUE_CHARS_MAX,
+    QUEUES_MAX,
+    WORKERS_MAX,
+    WorkerRegistry,
+)
 
 
 class Noted:
@@ -18,10 +24,8 @@ class Noted:
         with self.registry.claiming(pb.ClaimRequest(worker_id=worker_id, queues=["q"])):
             self.registry.granted(worker_id, [FencingToken(token) for token in tokens])
 
-    def listed(self, *live: int) -> dict[str, pb.WorkerInfo]:
-        found, more = self.registry.listing(
-            [FencingToken(token) for token in live], "", WORKERS_MAX
-        )
+    def listed(self) -> dict[str, pb.WorkerInfo]:
+        found, more = self.registry.listing("", WORKERS_MAX)
         assert not more
         return {worker.worker_id: worker for worker in found}
 
@@ -42,9 +46,39 @@ def test_only_leases_that_stand_are_counted() -> None:
     noted = Noted()
     noted.claim("w", 1, 2, 3)
     noted.registry.ended(FencingToken(1))
+    noted.registry.ended(FencingToken(3))
 
-    assert noted.listed(1, 2)["w"].leases == 1
-    assert noted.listed(1, 2)["w"].claimed == 3
+    assert noted.listed()["w"].leases == 1
+    assert noted.listed()["w"].claimed == 3
+
+
+def test_nothing_is_kept_of_leases_that_have_ended() -> None:
+    noted = Noted()
+    noted.claim("w1", *range(100))
+    noted.registry.renewed("w2", map(FencingToken, range(50)))
+    for token in range(100):
+        noted.registry.ended(FencingToken(token))
+
+    assert noted.registry.leases_noted() == 0
+    assert [worker.leases for worker in noted.listed().values()] == [0, 0]
+
+
+def test_a_worker_that_was_forgotten_still_has_its_leases_when_it_comes_back() -> None:
+    noted = Noted()
+    noted.claim("w", 1, 2)
+    noted.now_s += FORGOTTEN_S + 1
+    assert noted.listed() == {}
+
+    noted.registry.renewed("w", [FencingToken(1)])
+    assert noted.listed()["w"].leases == 2
+
+
+def test_what_a_claim_is_refused_for_is_not_remembered() -> None:
+    noted = Noted()
+    many = [f"q{number}" for number in range(QUEUES_MAX + 1)]
+    for queues in (many, ["q" * (QUEUE_CHARS_MAX + 1)]):
+        with noted.registry.claiming(pb.ClaimRequest(worker_id="w", queues=queues)):
+            assert list(noted.listed()["w"].queues) == []
 
 
 def test_a_lease_that_moves_to_another_worker_is_counted_there() -> None:
@@ -54,7 +88,7 @@ def test_a_lease_that_moves_to_another_worker_is_counted_there() -> None:
 
     noted.registry.renewed("w2", [FencingToken(1)])
 
-    assert [worker.leases for worker in noted.listed(1).values()] == [0, 1]
+    assert [worker.leases for worker in noted.listed().values()] == [0, 1]
 
 
 def test_a_claim_that_is_granted_again_counts_once() -> None:
@@ -62,7 +96,7 @@ def test_a_claim_that_is_granted_again_counts_once() -> None:
     noted.claim("w", 1)
     noted.claim("w", 1)
 
-    assert noted.listed(1)["w"].claimed == 1
+    assert noted.listed()["w"].claimed == 1
 
 
 def test_the_workers_remembered_are_bounded_and_the_most_silent_go_first() -> None:

@@ -24,6 +24,8 @@ __all__ = [
     "cluster_version",
     "get_task",
     "heartbeat",
+    "heartbeat_fault",
+    "held_lease",
     "is_finished",
     "list_dead_letters",
     "list_queues",
@@ -88,27 +90,45 @@ def heartbeat(
     limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[Replied | Refused, list[FencingToken]]:
     """Return the answer to a heartbeat, and the tokens of its leases that are live in the view."""
-    if request.leases:
-        fault = check_count("leases", len(request.leases), limits.heartbeat_leases_max)
-        if fault is not None:
-            return fault, []
-    prefix = tables.prefix_of(namespace)
-    live: list[FencingToken] = []
+    fault = heartbeat_fault(request, limits)
+    if fault is not None:
+        return fault, []
     reply = worker_service_pb2.HeartbeatResponse()
-    for held in request.leases:
-        result = reply.results.add(task_id=held.task_id)
-        found = rows.find_task(view, prefix, held.task_id)
-        if found is None or found[1].state != states.RUNNING or found[1].token != held.token:
-            result.status = worker_service_pb2.HeartbeatResult.STATUS_LEASE_LOST
-            continue
-        row = found[1]
-        if row.cancel_requested:
-            result.status = worker_service_pb2.HeartbeatResult.STATUS_CANCEL_REQUESTED
-        else:
-            result.status = worker_service_pb2.HeartbeatResult.STATUS_RENEWED
-        put_ms(result.lease, row.lease_ms)
-        live.append(FencingToken(held.token))
+    live = [
+        FencingToken(held.token)
+        for held in request.leases
+        if held_lease(view, held, reply.results.add(task_id=held.task_id), namespace)
+    ]
     return Replied(reply=reply), live
+
+
+def heartbeat_fault(
+    request: worker_service_pb2.HeartbeatRequest, limits: Limits = DEFAULT_LIMITS
+) -> Refused | None:
+    """Return why a heartbeat is refused, before any of its leases is looked at."""
+    if not request.leases:
+        return None
+    return check_count("leases", len(request.leases), limits.heartbeat_leases_max)
+
+
+def held_lease(
+    view: View,
+    held: worker_service_pb2.HeldLease,
+    result: worker_service_pb2.HeartbeatResult,
+    namespace: int = 0,
+) -> bool:
+    """Say in ``result`` what a heartbeat is answered for one lease; whether it is live."""
+    found = rows.find_task(view, tables.prefix_of(namespace), held.task_id)
+    if found is None or found[1].state != states.RUNNING or found[1].token != held.token:
+        result.status = worker_service_pb2.HeartbeatResult.STATUS_LEASE_LOST
+        return False
+    row = found[1]
+    if row.cancel_requested:
+        result.status = worker_service_pb2.HeartbeatResult.STATUS_CANCEL_REQUESTED
+    else:
+        result.status = worker_service_pb2.HeartbeatResult.STATUS_RENEWED
+    put_ms(result.lease, row.lease_ms)
+    return True
 
 
 def running_leases(

@@ -214,7 +214,7 @@ def check_claim(request: worker_service_pb2.ClaimRequest, limits: Limits) -> Ref
     fault = check_text("worker_id", request.worker_id, 200) or check_count(
         "queues", len(request.queues), 64
     )
-    for name in request.queues:
+    for name in request.queues if fault is None else ():
         fault = fault or check_queue_name("queues", name)
     for field, types in (("types", request.types), ("except_types", request.except_types)):
         if fault is None and len(types) > _CLAIM_TYPES_MAX:

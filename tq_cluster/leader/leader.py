@@ -25,6 +25,7 @@ from tq_cluster.core.operations import (
     Wakeups,
 )
 from tq_cluster.core.types import FencingToken, TaskId
+from tq_cluster.core.validation import check_claim
 from tq_cluster.core.view import View
 from tq_cluster.errors import (
     NotAppliedError,
@@ -33,6 +34,7 @@ from tq_cluster.errors import (
     OverloadedError,
 )
 from tq_cluster.leader.committer import Committer, DraftWorkspace
+from tq_cluster.leader.heartbeats import Heartbeats
 from tq_cluster.leader.hooks import LeaderHooks
 from tq_cluster.leader.leases import LeaseTable
 from tq_cluster.leader.logtime import LogTime
@@ -134,6 +136,14 @@ class Leader:
             hooks=self._hooks,
             fatal=fatal,
         )
+        self._heartbeats = Heartbeats(
+            view=state.view,
+            leases=self._leases,
+            workers=self._workers,
+            ending=self._committer.ending,
+            confirm=self._confirm,
+            reign=self._this_reign,
+        )
         self._surveyor = Surveyor(
             view=state.view,
             workers=self._workers,
@@ -178,27 +188,17 @@ class Leader:
 
     async def heartbeat(self, request: worker_service_pb2.HeartbeatRequest) -> Replied | Refused:
         """Renew the leases listed, as far as they are live, from the moment of this call."""
-        received_s = self._leases.now_s()
-        tokens = [FencingToken(lease.token) for lease in request.leases]
-        await self._confirm()
-        while (flight := self._committer.ending(tokens)) is not None:
-            # An entry on its way ends one of these leases: told "renewed", its worker would go on
-            # beside the next.
-            await asyncio.wait([flight])
-            # Leadership may have ended with the entry under way: whoever leads next knows.
-            await self._confirm()
-        self._check_reign()
-        reply, live = queries.heartbeat(self._state.view(), request)
-        self._leases.renew(live, received_s)
-        usage = request.usage if request.HasField("usage") else None
-        self._workers.renewed(request.worker_id, live, usage)
-        return reply
+        return await self._heartbeats.answer(request)
 
     async def claim(self, operation: Claim, wait_s: float, received_s: float) -> Outcome:
         """Lease ready tasks, waiting up to ``wait_s`` for some.
 
         ``received_s`` is when the call came, by the event loop's clock.
         """
+        # Before anything is remembered of it or waits for it: every leader would say the same.
+        fault = check_claim(operation.request, DEFAULT_LIMITS)
+        if fault is not None:
+            return fault
         give_up_s = self._loop.time() + wait_s
         queues = list(operation.request.queues)
         picky = bool(operation.request.types or operation.request.except_types)
@@ -244,7 +244,7 @@ class Leader:
             return position
         await self._confirm()
         after = position.decode(errors="replace")
-        found, more = self._workers.listing(self._leases, after, size)
+        found, more = self._workers.listing(after, size)
         reply = worker_service_pb2.ListWorkersResponse(
             workers=found, leader_id=self._log.status().leader_id or ""
         )
@@ -361,6 +361,17 @@ class Leader:
         if self._log.status().role is not Role.LEADER:
             raise NotLeaderError(self._log.status().leader_id)
 
+    def _this_reign(self) -> Callable[[], None]:
+        """Return a check of whether the reign that is now still lasts: it raises NotLeaderError."""
+        reign = self._reign
+
+        def check() -> None:
+            self._check_reign()
+            if self._reign != reign:
+                raise NotLeaderError(self._log.status().leader_id)
+
+        return check
+
     # ---------------------------------------------------------------- what decisions wake
 
     def _applied(self, wakeups: Wakeups) -> None:
@@ -402,7 +413,10 @@ class Leader:
             return outcome if reply.lost_task_ids else None
         for task in reply.tasks:
             task.waited.FromMilliseconds(waited_ms)
-        tokens = [FencingToken(task.token) for task in reply.tasks]
+        # A lease that has ended by now, as in a call that came twice, has no holder any more.
+        tokens = [
+            token for task in reply.tasks if (token := FencingToken(task.token)) in self._leases
+        ]
         self._workers.granted(operation.request.worker_id, tokens)
         self._pass_on(queues, WAKE_AGAIN)
         return outcome

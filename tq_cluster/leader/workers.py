@@ -6,8 +6,8 @@ new leader has heard from every worker that is alive within one long poll.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +22,8 @@ ACTIVE_S: Final = 60.0
 WORKERS_MAX: Final = 10_000
 WORKER_ID_CHARS_MAX: Final = 200
 QUEUES_MAX: Final = 64
+QUEUE_CHARS_MAX: Final = 128
+"""A longer name is no queue's: its claim is about to be refused."""
 
 
 @dataclass(slots=True)
@@ -49,6 +51,8 @@ class WorkerRegistry:
         self._since_s = now_s()
         self._workers: OrderedDict[str, Worker] = OrderedDict()
         self._holders: dict[FencingToken, str] = {}
+        self._held: dict[str, int] = {}
+        """How many leases each holder has: to list workers does not take a walk over all leases."""
 
     def __len__(self) -> int:
         return len(self._workers)
@@ -58,12 +62,13 @@ class WorkerRegistry:
         self._since_s = self._now_s()
         self._workers.clear()
         self._holders.clear()
+        self._held.clear()
 
     @contextmanager
     def claiming(self, request: pb.ClaimRequest) -> Iterator[None]:
         """Note who claims, and that it waits until the context ends."""
         worker = self._seen(request.worker_id)
-        if worker is None or len(request.queues) > QUEUES_MAX:
+        if worker is None or not _may_be_queues(request.queues):
             yield
             return
         worker.queues = tuple(request.queues)
@@ -80,9 +85,8 @@ class WorkerRegistry:
         if worker is None:
             return
         for token in tokens:
-            if self._holders.get(token) != worker_id:  # a repeated claim is granted the same again
-                self._holders[token] = worker_id
-                worker.claimed += 1
+            # A repeated claim is granted the same again.
+            worker.claimed += self._hold(token, worker_id)
 
     def renewed(
         self, worker_id: str, live: Iterable[FencingToken], usage: pb.WorkerUsage | None = None
@@ -92,7 +96,7 @@ class WorkerRegistry:
         if worker is None:
             return
         for token in live:
-            self._holders[token] = worker_id
+            self._hold(token, worker_id)
         if usage is not None:
             worker.usage = usage
 
@@ -114,22 +118,23 @@ class WorkerRegistry:
 
     def ended(self, token: FencingToken) -> None:
         """Note that a lease has ended."""
-        self._holders.pop(token, None)
+        holder = self._holders.pop(token, None)
+        if holder is not None:
+            self._let_go(holder)
 
-    def listing(
-        self, live: Container[FencingToken], after: str, limit: int
-    ) -> tuple[list[pb.WorkerInfo], bool]:
-        """Up to ``limit`` workers with ids above ``after``, in their order; and if there are more.
-
-        ``live`` holds the leases that stand.
-        """
+    def listing(self, after: str, limit: int) -> tuple[list[pb.WorkerInfo], bool]:
+        """Up to ``limit`` workers with ids above ``after``, in order; and if there are more."""
         self._forget()
         now_s = self._now_s()
-        leases = Counter(holder for token, holder in self._holders.items() if token in live)
         found = sorted(worker_id for worker_id in self._workers if worker_id > after)
         return [
-            _info(self._workers[worker_id], leases[worker_id], now_s) for worker_id in found[:limit]
+            _info(self._workers[worker_id], self._held.get(worker_id, 0), now_s)
+            for worker_id in found[:limit]
         ], len(found) > limit
+
+    def leases_noted(self) -> int:
+        """Of how many leases it is known who holds them."""
+        return sum(self._held.values())
 
     def active(self) -> Iterator[Worker]:
         """Yield those that claim now or did a moment ago; others may come and go meanwhile."""
@@ -141,6 +146,24 @@ class WorkerRegistry:
     def observed_s(self) -> float:
         """For how long workers have been noted."""
         return self._now_s() - self._since_s
+
+    def _hold(self, token: FencingToken, worker_id: str) -> bool:
+        """Note who holds a live lease; whether another did, or none that is known."""
+        before = self._holders.get(token)
+        if before == worker_id:
+            return False
+        if before is not None:
+            self._let_go(before)
+        self._holders[token] = worker_id
+        self._held[worker_id] = self._held.get(worker_id, 0) + 1
+        return True
+
+    def _let_go(self, holder: str) -> None:
+        left = self._held[holder] - 1
+        if left:
+            self._held[holder] = left
+        else:
+            del self._held[holder]
 
     def _seen(self, worker_id: str) -> Worker | None:
         """The worker that has just made a call; None for an id that cannot be one's."""
@@ -164,6 +187,11 @@ class WorkerRegistry:
             if first.seen_s > too_long_ago_s:
                 return
             del self._workers[first.worker_id]
+
+
+def _may_be_queues(names: Sequence[str]) -> bool:
+    """Whether a claim names what there may be; what it is refused for is not remembered."""
+    return len(names) <= QUEUES_MAX and all(len(name) <= QUEUE_CHARS_MAX for name in names)
 
 
 def _info(worker: Worker, leases: int, now_s: float) -> pb.WorkerInfo:
