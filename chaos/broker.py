@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -77,20 +77,16 @@ class BrokerProcess:
     ) -> None:
         self.node_id = node_id
         self.address = members[node_id]["api"]
+        self.raft_address = members[node_id]["raft"]
         self.data_dir = setup.data_dir or folder / node_id
         self.log_path = folder / f"{node_id}.log"
         self._config_path = folder / f"{node_id}.yaml"
         self.setup = setup
         self._process: subprocess.Popen[bytes] | None = None
         self.paused = False
+        self._members = members
         folder.mkdir(parents=True, exist_ok=True)
-        config = {
-            "node_id": node_id,
-            "data_dir": str(self.data_dir),
-            "members": {name: dict(member) for name, member in members.items()},
-            **setup.settings,
-        }
-        self._config_path.write_text(yaml.safe_dump(config))
+        self.write_config()
 
     @property
     def pid(self) -> int | None:
@@ -101,6 +97,20 @@ class BrokerProcess:
     def running(self) -> bool:
         """Whether it was started and neither killed nor stopped since."""
         return self._process is not None
+
+    def write_config(self, names: Sequence[str] | None = None) -> None:
+        """Write its file, as it has to be or naming other members, strangers at unused ports."""
+        members = {}
+        for place, name in enumerate(self._members if names is None else names):
+            unused = {"raft": f"127.0.0.1:{2 * place + 1}", "api": f"127.0.0.1:{2 * place + 2}"}
+            members[name] = dict(self._members.get(name, unused))
+        config = {
+            "node_id": self.node_id,
+            "data_dir": str(self.data_dir),
+            "members": members,
+            **self.setup.settings,
+        }
+        self._config_path.write_text(yaml.safe_dump(config))
 
     def start(self) -> None:
         """Start the process; it is up once its status can be asked."""

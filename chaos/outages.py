@@ -39,6 +39,22 @@ def outage(ledger: Ledger, fault_s: float) -> Outage | None:
     return None if over_s is None else Outage(fault_s, over_s)
 
 
+def longest_silence(ledger: Ledger, from_s: float, until_s: float) -> float:
+    """For how long at most, between these instants, no write that was sent was acknowledged."""
+    writes = [
+        call
+        for call in ledger.calls_since(from_s)
+        if isinstance(call, SubmitCall) and call.began_s < until_s
+    ]
+    writes.sort(key=lambda call: call.began_s)
+    longest_s, known_s = 0.0, until_s
+    for call in reversed(writes):
+        if call.answer is Answer.APPLIED:
+            known_s = min(known_s, call.known_by_s)
+        longest_s = max(longest_s, known_s - call.began_s)
+    return longest_s
+
+
 def summary(outages: Sequence[Outage]) -> str:
     """Put their lengths into one line."""
     lengths = [one.length_s for one in outages]

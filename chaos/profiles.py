@@ -1,4 +1,7 @@
-"""Sets of scenarios: ``ci`` has every fault once, ``nightly`` goes on for as long as asked."""
+"""Sets of scenarios: ``ci`` has every fault once, ``nightly`` goes on for as long as asked.
+
+``abuse`` goes on as ``nightly`` does, with the scenarios of that family alone.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from chaos.mutants import SIMULATION, TRIES, Mutant
 from chaos.nemesis import Transport
 from chaos.result import Result, Verdict, read_results
 from chaos.run import Plan
-from chaos.scenario import Scenario
+from chaos.scenario import Family, Scenario
 from chaos.scenarios import all_scenarios
 
 NIGHTLY_S = 3_600.0
@@ -33,16 +36,19 @@ class Profile(enum.StrEnum):
 
     CI = "ci"
     NIGHTLY = "nightly"
+    ABUSE = "abuse"
 
 
 def plans(profile: Profile, seed: int, scenarios: Sequence[Scenario]) -> Iterator[Plan]:
-    """What to run, in order; ``nightly`` never ends and gives each turn another seed."""
+    """What to run, in order; all but ``ci`` never end, and give each turn another seed."""
     draw = random.Random(seed)
     for turn in itertools.count():
         for scenario in scenarios:
             if profile is Profile.CI and not scenario.in_ci:
                 continue
-            stretch = NIGHTLY_STRETCH if profile is Profile.NIGHTLY else 1.0
+            if profile is Profile.ABUSE and scenario.family is not Family.ABUSE:
+                continue
+            stretch = 1.0 if profile is Profile.CI else NIGHTLY_STRETCH
             yield Plan(
                 scenario=scenario,
                 seed=draw.randrange(1, 1_000_000),
@@ -61,7 +67,7 @@ def run(
     until_s = time.monotonic() + (duration_s or NIGHTLY_S)
     first = len(read_results(out))
     for plan in plans(profile, seed, list(all_scenarios().values())):
-        if profile is Profile.NIGHTLY and time.monotonic() >= until_s:
+        if profile is not Profile.CI and time.monotonic() >= until_s:
             break
         console.rule(f"{plan.scenario.name}: {' '.join(plan.scenario.faults)}")
         run_apart(plan, out)

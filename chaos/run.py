@@ -188,7 +188,7 @@ class _Run:
         load = Load(
             cluster,
             queue=f"chaos-{uuid.uuid4()}" if outside else QUEUE,
-            shared=outside,
+            shared=outside or self.plan.scenario.others_tasks,
             lease_s=self.plan.scenario.lease_s,
             seed=self.plan.seed,
             ledger=self.ledger,

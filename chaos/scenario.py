@@ -19,6 +19,15 @@ class Order(enum.Enum):
     """Drawn, also on top of each other, with quiet periods."""
 
 
+class Family(enum.Enum):
+    """What breaks in a scenario."""
+
+    MACHINES = "machines"
+    """Nodes, disks, networks, clocks."""
+    ABUSE = "abuse"
+    """Nothing: callers, strangers and editors of files do what they can."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """With a seed, everything that the suite decides in a run."""
@@ -37,6 +46,9 @@ class Scenario:
     lease_s: float = 2.0
     more_faults: tuple[str, ...] = ()
     """Ids of faults that lie in the whole of it, or in its workloads, not in any one nemesis."""
+    family: Family = Family.MACHINES
+    others_tasks: bool = False
+    """Whether there are tasks of others beside the load's: then only the load's are judged."""
     in_ci: bool = True
     """Whether the ``ci`` profile has it; ``nightly`` has all."""
 

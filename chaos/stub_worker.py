@@ -239,7 +239,10 @@ class StubWorker(StubCaller):
                 return
             ending = self._ending(task, plan)
         finally:
-            del self._held[task.token]
+            # Another may have taken its place: a cluster that came apart hands a token out twice,
+            # and it is the history's to accuse it.
+            if self._held.get(task.token) is held:
+                del self._held[task.token]
             self._room.set()
         result = work_result(task.spec) if ending is Ending.COMPLETE else b""
         answer = await self.report(

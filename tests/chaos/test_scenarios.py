@@ -8,13 +8,14 @@ import re
 from chaos.nemesis import Transport
 from chaos.profiles import Profile, plans
 from chaos.run import Plan
+from chaos.scenario import Family
 from chaos.scenarios import all_scenarios
 
 
 def test_every_scenario_names_faults_of_the_catalogue() -> None:
     for scenario in all_scenarios().values():
         assert re.fullmatch(r"[a-z0-9-]+", scenario.name)
-        assert all(re.fullmatch(r"F(1?[0-9]|2[0-5])", fault) for fault in scenario.faults)
+        assert all(re.fullmatch(r"F(1?[0-9]|2[0-9]|30)", fault) for fault in scenario.faults)
 
 
 def test_nemeses_of_one_name_are_one_and_the_same() -> None:
@@ -36,6 +37,16 @@ def test_the_ci_profile_ends_and_the_nightly_one_goes_on_with_new_seeds() -> Non
     assert len(nightly) == twice
     assert nightly[0].scenario is nightly[len(scenarios)].scenario
     assert nightly[0].seed != nightly[len(scenarios)].seed
+
+
+def test_the_abuse_profile_goes_on_with_its_family_alone() -> None:
+    scenarios = list(all_scenarios().values())
+    family = [one for one in scenarios if one.family is Family.ABUSE]
+
+    abuse = list(itertools.islice(plans(Profile.ABUSE, 1, scenarios), 2 * len(family)))
+
+    assert [plan.scenario for plan in abuse] == family * 2
+    assert {fault for one in family for fault in one.faults} >= {"F26", "F27", "F28", "F29"}
 
 
 def test_a_profile_draws_the_same_seeds_again_from_its_own() -> None:

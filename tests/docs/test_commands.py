@@ -67,12 +67,14 @@ TO_THEIR_END = {
     "make test ARGS='-m \"not cluster\"'": "make -n test ARGS='-m \"not cluster\"'",
     "python -m chaos": "python -m chaos --help",
     "python -m chaos list": "python -m chaos list",
+    "python -m chaos.abuse": "python -m chaos.abuse --help",
     "python -m chaos mutants": "python -m chaos mutants --help",
     "python -m chaos outages --kills 100": "python -m chaos outages --help",
     "python -m chaos report": "python -m chaos report --help",
     "python -m chaos run --against 10.0.0.1:7001,10.0.0.2:7001,10.0.0.3:7001 --duration 300": (
         "python -m chaos run --help"
     ),
+    "python -m chaos run --profile abuse --duration 3600": "python -m chaos run --help",
     "python -m chaos run --profile ci": "make -n chaos",
     "python -m chaos run --profile nightly --duration 28800": "python -m chaos run --help",
     "python -m chaos run --scenario kill": "python -m chaos run --help",

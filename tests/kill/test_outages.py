@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chaos.outages import Outage, outage, summary
+from chaos.outages import Outage, longest_silence, outage, summary
 from tests.kill.story import Story
 
 
@@ -28,3 +28,21 @@ def test_outages_are_told_by_their_median_and_their_worst() -> None:
     outages = [Outage(0, 0.1), Outage(0, 0.4), Outage(0, 0.2)]
 
     assert summary(outages) == "3 write outages: median 200 ms, worst 400 ms (100, 400, 200)"
+
+
+def test_a_silence_lasts_until_any_write_sent_meanwhile_is_acknowledged() -> None:
+    story = Story()
+    story.submit((0.0, 0.1), "before", request="r1")
+    story.submit((1.0, None), request="r2")
+    story.submit((2.5, 3.0), "after", request="r3")
+    story.submit((3.1, 3.2), "late", request="r4")
+
+    assert longest_silence(story.ledger, 0.5, 4.0) == 2.0
+
+
+def test_a_silence_that_lasts_is_counted_up_to_the_present() -> None:
+    story = Story()
+    story.submit((1.0, 1.1), "before", request="r1")
+    story.submit((2.0, None), request="r2")
+
+    assert longest_silence(story.ledger, 0.5, 4.0) == 2.0

@@ -1,0 +1,1 @@
+"""What callers and strangers can do to a cluster, each kind in a module: see ``__main__``."""

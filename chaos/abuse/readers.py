@@ -1,0 +1,86 @@
+"""Readers that stop reading: the broker has to keep, or to drop, what it cannot deliver."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from contextlib import suppress
+
+from chaos.abuse.target import QUEUE, Target, connection, raw_call, together
+from tq.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
+
+PAYLOAD_BYTES = 9_900_000
+STREAMS = 60
+CALL_S = 20.0
+READ_BYTES = 256 << 10
+"""How much of the answers a slow reader takes before it takes no more."""
+WAIT_PATH = "/tq.v1.TaskService/WaitTask"
+GET_PATH = "/tq.v1.TaskService/GetTask"
+
+
+class Clogged:
+    """A way to a broker that passes on all that is sent, and only the first part of the answers."""
+
+    def __init__(self, upstream: str) -> None:
+        host, _, port = upstream.rpartition(":")
+        self._upstream = (host, int(port))
+
+    async def start(self) -> str:
+        """Listen; the address to connect to."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            there, back = await asyncio.open_connection(*self._upstream)
+            pumping = asyncio.create_task(_pump(reader, back))
+            taken = 0
+            with suppress(OSError):
+                while taken < READ_BYTES and (data := await there.read(16 << 10)):
+                    taken += len(data)
+                    writer.write(data)
+                    await writer.drain()
+                await pumping
+            back.transport.abort()
+        writer.transport.abort()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(64 << 10):
+            writer.write(data)
+            await writer.drain()
+
+
+async def slow(target: Target) -> None:
+    """Ask for a large task by very many calls a connection, and read none of the answers."""
+    task_id = await _submit(target)
+    get = task_service_pb2.GetTaskRequest(task_id=task_id).SerializeToString()
+    wait = task_service_pb2.WaitTaskRequest(task_id=task_id).SerializeToString()
+    target.under_way()
+
+    async def ask(address: str, path: str, raw: bytes) -> None:
+        while True:
+            # The deadline ends a round; the next one begins on a connection of its own.
+            way = await Clogged(address).start()
+            async with connection(way) as channel:
+                calls = [raw_call(channel, path, raw, CALL_S) for _ in range(STREAMS)]
+                await asyncio.gather(*calls, return_exceptions=True)
+            await asyncio.sleep(0.2)
+
+    await together(
+        [
+            ask(address, path, raw)
+            for address in target.api
+            for path, raw in ((GET_PATH, get), (WAIT_PATH, wait))
+        ]
+    )
+
+
+async def _submit(target: Target) -> str:
+    task = task_pb2.TaskSpec(queue=f"{QUEUE}-large", type="t", payload=bytes(PAYLOAD_BYTES))
+    request = task_service_pb2.SubmitRequest(request_id=uuid.uuid4().hex, tasks=[task])
+    async with connection(target.api[0]) as channel:
+        stub = task_service_pb2_grpc.TaskServiceStub(channel)
+        reply = await stub.Submit(request, timeout=30, wait_for_ready=True)
+    return str(reply.results[0].task.task_id)

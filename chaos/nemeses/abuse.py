@@ -1,0 +1,195 @@
+"""F26, F27, F28: callers and strangers do all that a port lets them do."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar
+
+import psutil
+
+from chaos.abuse.__main__ import UNDER_WAY
+from chaos.arena import Arena
+from chaos.broker import NodeSetup
+from chaos.nemeses.starve import broker, processes
+from chaos.nemesis import Deed, Nemesis, Transport
+from chaos.netlab import ROOT
+from chaos.outages import longest_silence
+from chaos.ports import HeldPorts
+
+UNDER_WAY_WITHIN_S = 60.0
+SILENCE_MAX_S = 1.0
+"""How long writes may be out under abuse."""
+MEMORY_BYTES_MAX = 512 << 20
+"""What a broker's anonymous memory stays below, whatever it is sent."""
+LOOK_S = 0.2
+SOFT_DESCRIPTORS = 1_024
+"""What service managers and container engines give a process unless they are told otherwise."""
+
+
+class Abuse(Nemesis):
+    """An abuser in a process of its own; no broker ends, none loses the lead, writes go on."""
+
+    kind: ClassVar[str]
+    """As ``python -m chaos.abuse`` calls it."""
+    transports = frozenset({Transport.PROCESSES})
+    hold_s = (4.0, 6.0)
+    alone = True
+
+    def __init__(self) -> None:
+        self._abuser: asyncio.subprocess.Process | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._began_s = 0.0
+        self._led: tuple[str, int] = ("", 0)
+        self._memory: dict[str, int] = {}
+        self._ports: HeldPorts | None = None
+        self._metrics: dict[str, str] = {}
+
+    async def prepare(self, folder: Path, node_ids: Sequence[str]) -> None:
+        del folder
+        self._ports = HeldPorts(len(node_ids))
+        self._metrics = dict(zip(node_ids, self._ports.addresses, strict=True))
+
+    def setup(self, node_id: str) -> NodeSetup:
+        limit = f'ulimit -Sn {SOFT_DESCRIPTORS}; exec "$@"'
+        return NodeSetup(
+            wrapper=("sh", "-c", limit, "sh"), settings={"metrics_listen": self._metrics[node_id]}
+        )
+
+    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+        leader = await arena.cluster.await_leader(self.within_s)
+        self._led = (leader.node_id, leader.term)
+        self._memory = {}
+        nodes = [broker(arena, node_id) for node_id in arena.cluster.nodes]
+        self._watching = asyncio.create_task(self._watch(arena))
+        self._began_s = arena.ledger.now_s()
+        self._abuser = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "chaos.abuse", self.kind),
+            *("--seed", str(draw.randrange(1_000_000))),
+            *("--api", ",".join(node.address for node in nodes)),
+            *("--raft", ",".join(node.raft_address for node in nodes)),
+            # Of several nemeses in one scenario the last one's ports are in the nodes' files.
+            *("--metrics", ",".join(str(node.setup.settings["metrics_listen"]) for node in nodes)),
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert self._abuser.stdout is not None
+        async with asyncio.timeout(UNDER_WAY_WITHIN_S):
+            said = await self._abuser.stdout.readline()
+        assert said.decode().strip() == UNDER_WAY, f"the abuser ended early: {said!r}"
+        return Deed(self.summary, tuple(arena.cluster.nodes), broke_s=self._began_s)
+
+    async def heal(self, arena: Arena) -> None:
+        if self._abuser is None:
+            return
+        ended_early = self._abuser.returncode
+        await self._end()
+        if ended_early is not None:
+            arena.accuse("suite", f"the abuser ended by itself with {ended_early}")
+        await self._judge(arena)
+
+    async def _judge(self, arena: Arena) -> None:
+        leader = await arena.cluster.await_leader(self.within_s)
+        node_id, term = self._led
+        if (leader.node_id, leader.term) != self._led:
+            now = f"now {leader.node_id} in {leader.term}"
+            arena.accuse("available", f"{self.name}: {node_id} led in term {term}; {now}")
+        silence_s = longest_silence(arena.ledger, self._began_s, arena.ledger.now_s())
+        if silence_s > SILENCE_MAX_S:
+            arena.accuse("available", f"{self.name}: writes were out for {silence_s:.2f} s")
+        for name, most in sorted(self._memory.items()):
+            if most > MEMORY_BYTES_MAX:
+                arena.accuse("bounded", f"{self.name}: {name} took {most >> 20} MB of memory")
+
+    async def _watch(self, arena: Arena) -> None:
+        """Note the most memory that each broker had."""
+        while True:
+            for node_id in arena.cluster.standing:
+                with suppress(psutil.Error, AssertionError):
+                    now = max(anonymous_bytes(one.pid) for one in processes(arena, node_id))
+                    self._memory[node_id] = max(now, self._memory.get(node_id, 0))
+            await asyncio.sleep(LOOK_S)
+
+    async def cleanup(self) -> None:
+        await self._end()
+        if self._ports is not None:
+            self._ports.give_back()
+
+    async def _end(self) -> None:
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        abuser, self._abuser = self._abuser, None
+        if abuser is not None:
+            if abuser.returncode is None:
+                abuser.kill()
+            await abuser.wait()
+
+
+def anonymous_bytes(pid: int) -> int:
+    """A process's own memory: without the files that it has mapped."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = [line for line in status.splitlines() if line.startswith("RssAnon:")]
+    return int(found[0].split()[1]) << 10 if found else 0
+
+
+class IdleConnections(Abuse):
+    """More connections to every port than a process usually has descriptors."""
+
+    name = "idle-connections"
+    faults = ("F27",)
+    kind = "idle"
+    summary = "1,200 idle connections to every port of brokers with 1,024 descriptors"
+
+
+class DrippingConnections(Abuse):
+    """The same, and a byte a second on each."""
+
+    name = "dripping-connections"
+    faults = ("F27",)
+    kind = "drip"
+    summary = "1,200 connections to every port that send a byte a second"
+
+
+class SlowReaders(Abuse):
+    """Large answers that are asked for and not read."""
+
+    name = "slow-readers"
+    faults = ("F27",)
+    kind = "readers"
+    summary = "connections that ask 60 times for a task of 9.9 MB and read none of it"
+
+
+class Giants(Abuse):
+    """Calls beyond every limit, of up to 48 MiB."""
+
+    name = "giants"
+    faults = ("F26",)
+    kind = "giants"
+    summary = "calls beyond every limit, of 1 to 48 MiB, several at once"
+
+
+class Storms(Abuse):
+    """Every kind of call at its limits, many at once, through every broker."""
+
+    name = "storms"
+    faults = ("F26",)
+    kind = "storms"
+    summary = "storms of every kind of call at its limits, through every broker"
+
+
+class PortStrangers(Abuse):
+    """Garbage and forged greetings on the port that peers use."""
+
+    name = "port-strangers"
+    faults = ("F28",)
+    kind = "strangers"
+    summary = "garbage, forged greetings and extreme terms on the raft ports"
