@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tq_cluster.storage.environment import MAP_BYTES
+from tq_cluster.storage.environment import LIB_VERSION, MAP_BYTES
 from tq_cluster.storage.rows import CorruptRowError
 
 LOOK_S: Final = 0.1
@@ -23,7 +23,13 @@ LOOK_S: Final = 0.1
 _COPY: Final = """
 import lmdb, os, sys
 os.nice(10)
-environment = lmdb.open(sys.argv[1], map_size=int(sys.argv[2]), readonly=True, readahead=False)
+environment = lmdb.open(
+    sys.argv[1],
+    map_size=int(sys.argv[2]),
+    lib_version=int(sys.argv[3]),
+    readonly=True,
+    readahead=False,
+)
 environment.copyfd(1, compact=True)
 """
 
@@ -69,7 +75,7 @@ def copy_committed(path: Path, file: int) -> None:
     The process that does it leaves the cores to whoever wants them. Returns when all of it is
     written; OSError when that fails, or nobody reads at the other end.
     """
-    code, said = _run(_COPY, str(path), str(MAP_BYTES), output=file)
+    code, said = _run(_COPY, str(path), str(MAP_BYTES), str(LIB_VERSION), output=file)
     if code != 0:
         raise OSError(said or f"the copying process ended with {code}")
 

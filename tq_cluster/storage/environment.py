@@ -33,6 +33,15 @@ _NOT_DAMAGE: Final = (lmdb.DiskError, lmdb.LockError, lmdb.MemoryError, lmdb.Rea
 _NO_ROOM: Final = (os.strerror(errno.EDQUOT), os.strerror(errno.EFBIG))
 """A quota or a limit on files, which lmdb has no class for."""
 
+LIB_VERSION: Final = 0
+"""LMDB 0.9, whose format every version of this software reads. Said wherever a state is opened:
+else a variable in the environment (LMDB_DEFAULT_LIB_VERSION) would choose the format."""
+
+_NEWER: Final = struct.Struct("=II")
+_NEWER_AT: Final = 24
+_NEWER_HEAD: Final = (0xBEEFC0DE, 3)
+"""What a file in LMDB 1.0's format has there: LMDB's magic number, and the format's."""
+
 _META = TABLE_COUNT
 _APPLIED_KEY = b"applied"
 _APPLIED = struct.Struct(">QQH")
@@ -48,16 +57,33 @@ def is_damage(error: lmdb.Error) -> bool:
 
 def open_environment(path: Path) -> lmdb.Environment:
     """Open the state in a directory, or begin one there. Its commits wait for no disk."""
+    _check_format(path / DATA_FILE)
     environment = lmdb.open(
         str(path),
         map_size=MAP_BYTES,
         max_dbs=TABLE_COUNT + 1,
+        lib_version=LIB_VERSION,
         readahead=False,
         meminit=False,
         sync=False,
     )
     _lengthen(environment, path / DATA_FILE)
     return environment
+
+
+def _check_format(file: Path) -> None:
+    """Refuse a state in LMDB 1.0's format: it is no damaged one, which would be made anew."""
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(_NEWER_AT + _NEWER.size)
+    except FileNotFoundError:
+        return
+    if len(head) == _NEWER_AT + _NEWER.size and _NEWER.unpack_from(head, _NEWER_AT) == _NEWER_HEAD:
+        raise StartError(
+            f"{file} is in the format of LMDB 1.0, this software reads that of 0.9: it was made"
+            " with LMDB_DEFAULT_LIB_VERSION=1 in the environment; nothing was changed. If the other"
+            " brokers' states can be read, move this data directory away and replace the node"
+        )
 
 
 def _lengthen(environment: lmdb.Environment, file: Path) -> None:
@@ -159,9 +185,11 @@ def _opened(file: Path) -> Iterator[tuple[lmdb.Transaction[bytes], list[lmdb._Da
 
 @contextmanager
 def _readonly(file: Path) -> Iterator[lmdb.Environment]:
+    _check_format(file)
     try:
         with lmdb.open(
             str(file),
+            lib_version=LIB_VERSION,
             subdir=False,
             readonly=True,
             lock=False,
