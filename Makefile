@@ -6,7 +6,7 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-done
-CODE := $(wildcard tq_admin tq_client tq_cluster tq_worker demo benchmarks chaos scripts tests deploy/rolling-restart hatch_build.py)
+CODE := $(wildcard tq_admin tq_client tq_cluster tq_process tq_worker demo benchmarks chaos scripts tests deploy/rolling-restart hatch_build.py)
 # The first interpreter that is new enough; PYTHON=... overrides the choice.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)

@@ -21,6 +21,12 @@ from tq_cluster.telemetry.samples import Samples
 from tq_worker import logs as worker_logs
 
 
+def read(address: str) -> str:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as reply:
+        text: str = reply.read().decode()
+        return text
+
+
 @pytest.fixture
 def root_logger() -> Iterator[logging.Logger]:
     """The root logger, given back as it was."""
@@ -151,17 +157,16 @@ async def test_a_hold_is_looked_for_as_far_back_as_asked_and_closer_once_watched
         hold.stop()
 
 
-def test_metrics_are_served_with_units_in_their_names() -> None:
+async def test_metrics_are_served_with_units_in_their_names() -> None:
     metrics = Metrics()
     metrics.fsynced(0.003)
     metrics.stands(leads=True, term=7, commit_index=9, applied_index=8)
     [address] = free_addresses(1)
     host, port = address.split(":")
 
-    stop = metrics.serve(host, int(port))
+    stop = await metrics.serve(host, int(port))
     try:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as reply:
-            text = reply.read().decode()
+        text = await asyncio.to_thread(read, address)
     finally:
         stop()
 
@@ -170,12 +175,12 @@ def test_metrics_are_served_with_units_in_their_names() -> None:
     assert "tq_leads 1.0" in text
 
 
-def test_a_metrics_port_in_use_is_an_error() -> None:
+async def test_a_metrics_port_in_use_is_an_error() -> None:
     [address] = free_addresses(1)
     host, port = address.split(":")
-    stop = Metrics().serve(host, int(port))
+    stop = await Metrics().serve(host, int(port))
     try:
         with pytest.raises(OSError, match="in use"):
-            Metrics().serve(host, int(port))
+            await Metrics().serve(host, int(port))
     finally:
         stop()

@@ -47,6 +47,7 @@ from tq_cluster.storage.rows import CorruptRowError
 from tq_cluster.telemetry import logs, tracing
 from tq_cluster.telemetry.loop_hold import SPAN_S, LoopHold
 from tq_cluster.telemetry.metrics import Metrics
+from tq_process import descriptors
 
 _logger = logging.getLogger(__name__)
 
@@ -193,6 +194,7 @@ class Node:
                 # Nobody knows how old one is that begins anew.
                 state_written_ms=0 if self._data.set_aside else state_written_ms,
                 calls_max=config.limits.calls_max,
+                connections_max=descriptors.for_callers(),
                 jitter=draw,
                 fatal=self._end,
                 tracing=self._tracing,
@@ -216,7 +218,7 @@ class Node:
         """Listen, take part, answer calls; StartError where a port cannot be had."""
         try:
             self.service.bind(self._config.listen_api)
-            self._serve_metrics()
+            await self._serve_metrics()
             await self.replica.start()
         except BaseException:
             await self._close()
@@ -316,12 +318,12 @@ class Node:
         self.metrics.fsynced(seconds)
         self.disk.took("journal fsync", seconds)
 
-    def _serve_metrics(self) -> None:
+    async def _serve_metrics(self) -> None:
         if self._config.metrics_listen is None:
             return
         host, port = split_address(self._config.metrics_listen)
         try:
-            self._stop_metrics = self.metrics.serve(host, port)
+            self._stop_metrics = await self.metrics.serve(host, port)
         except OSError as error:
             raise StartError(
                 f"metrics cannot be served at {self._config.metrics_listen}: {error.strerror}"
@@ -377,6 +379,7 @@ class Node:
 def serve(config: NodeConfig) -> None:
     """Run one node until SIGTERM or Ctrl-C; StartError where it cannot start."""
     logs.set_up(node_id=config.node_id, style=config.log.format, level=config.log.level)
+    descriptors.raise_limit()
     try:
         asyncio.run(_serve(config))
     except FatalError as error:  # as it started or stopped; between them it ended the process

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -14,6 +14,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from tq_process.metrics_port import MetricsPort
 from tq_worker.stats import QueueAndType
 from tq_worker.vitals import Vitals
 
@@ -108,18 +109,13 @@ def families(vitals: Vitals) -> Iterator[Metric]:
     )
 
 
-def serve(vitals: Vitals, host: str, port: int) -> Callable[[], None]:
-    """Serve them on a thread; returns what ends that. OSError where the port cannot be had."""
+async def serve(vitals: Vitals, host: str, port: int) -> Callable[[], None]:
+    """Serve them; returns what ends that. OSError if the port cannot be had."""
     registry = CollectorRegistry()
     registry.register(WorkerCollector(vitals, asyncio.get_running_loop()))
-    server, thread = start_http_server(port, host, registry=registry)
-
-    def stop() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    return stop
+    served = MetricsPort(registry)
+    await served.start(host, port)
+    return served.stop
 
 
 def _tasks(name: str, help_: str, counts: Mapping[QueueAndType, int]) -> Metric:

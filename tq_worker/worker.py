@@ -166,7 +166,7 @@ class Worker:
         guard = LoopGuard(self._options.deaf_after_s)
         guard.start()
         try:
-            stop_metrics = self._serve_metrics()
+            stop_metrics = await self._serve_metrics()
             try:
                 if await self._start():
                     await self._work()
@@ -189,7 +189,7 @@ class Worker:
         """Return the files that the handlers were made from, as far as they could be."""
         return self._pool.sources
 
-    def _serve_metrics(self) -> Callable[[], None]:
+    async def _serve_metrics(self) -> Callable[[], None]:
         listen = self._options.metrics_listen
         if listen is None:
             return lambda: None
@@ -198,7 +198,7 @@ class Worker:
 
         host, port = listen
         try:
-            return metrics.serve(self._vitals, host, port)
+            return await metrics.serve(self._vitals, host, port)
         except OSError as error:
             problem = f"metrics cannot be served at {host}:{port}: {error.strerror}"
             raise UsageError([f"--metrics-listen: {problem}"]) from None

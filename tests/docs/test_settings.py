@@ -19,7 +19,7 @@ from tq_worker import options
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "operations.md").read_text()
-PACKAGES = ("tq_admin", "tq_client", "tq_cluster", "tq_worker")
+PACKAGES = ("tq_admin", "tq_client", "tq_cluster", "tq_process", "tq_worker")
 VARIABLE = re.compile(r"\b(?:TQ|OTEL)_[A-Z_]+\b")
 REQUIRED = "required"
 

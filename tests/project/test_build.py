@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = (".gitignore", "hatch_build.py", "proto", "pyproject.toml", "README.md", "scripts")
-PACKAGES = ("tq_admin", "tq_client", "tq_cluster", "tq_worker")
+PACKAGES = ("tq_admin", "tq_client", "tq_cluster", "tq_process", "tq_worker")
 
 
 def bare_checkout(folder: Path) -> Path:

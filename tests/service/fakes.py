@@ -228,6 +228,7 @@ class Node:
         apis: dict[str, str],
         members: list[str],
         tracing: Tracing | None = None,
+        connections_max: int = 100,
     ) -> None:
         self.node_id = node_id
         self.log = FakeLog(node_id, members)
@@ -262,6 +263,7 @@ class Node:
             jitter=random.Random(1),
             fatal=self.errors.append,
             tracing=tracing,
+            connections_max=connections_max,
         )
         self.service = Service(self.parts)
         self.address = f"127.0.0.1:{self.service.bind('127.0.0.1:0')}"
@@ -286,12 +288,17 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster_of(
-    *node_ids: str, absent: tuple[str, ...] = (), tracing: Tracing | None = None
+    *node_ids: str,
+    absent: tuple[str, ...] = (),
+    tracing: Tracing | None = None,
+    connections_max: int = 100,
 ) -> AsyncIterator[Cluster]:
     """Nodes that listen; ``absent`` ones are members at whose address nothing listens."""
     apis: dict[str, str] = {}
     members = [*node_ids, *absent]
-    nodes = {node_id: Node(node_id, apis, members, tracing) for node_id in node_ids}
+    nodes = {
+        node_id: Node(node_id, apis, members, tracing, connections_max) for node_id in node_ids
+    }
     for node_id in absent:
         apis[node_id] = "127.0.0.1:1"
     for node in nodes.values():

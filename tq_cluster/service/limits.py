@@ -16,6 +16,11 @@ KEEPALIVE_TIMEOUT_MS = 5_000
 PING_INTERVAL_MIN_MS = 5_000
 """What a client may ping at most; oftener is answered with GOAWAY (too_many_pings)."""
 
+HANDSHAKE_MS = 5_000
+"""How long a connection may take to speak HTTP/2."""
+CONNECTION_IDLE_MS = 60_000
+"""How long a connection may carry no call; who needs it again has another within a round trip."""
+
 _Options = list[tuple[str, Any]]
 
 _COMMON: _Options = [
@@ -48,3 +53,16 @@ CHANNEL_OPTIONS: _Options = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
 ]
+
+
+def limits_on_connections(most: int) -> _Options:
+    """What keeps a server's connections from taking the descriptors of everything else.
+
+    gRPC has no cap by address: one more than ``most`` is closed before its handshake, whoever it
+    is. So a place is not to be had for nothing: what says nothing, or calls nothing, loses it.
+    """
+    return [
+        ("grpc.max_allowed_incoming_connections", most),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+        ("grpc.max_connection_idle_ms", CONNECTION_IDLE_MS),
+    ]

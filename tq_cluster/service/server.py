@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from tq_cluster.errors import StartError
 from tq_cluster.service.call import Method, StreamMethod
 from tq_cluster.service.health import Health
-from tq_cluster.service.limits import SERVER_OPTIONS
+from tq_cluster.service.limits import SERVER_OPTIONS, limits_on_connections
 from tq_cluster.service.routing import Context, Router
 
 CALLS_END_S = 1.0
@@ -30,10 +30,10 @@ class Servicer(Protocol):
 
 
 def build_server(
-    servicers: Sequence[Servicer], router: Router, health_of: Health
+    servicers: Sequence[Servicer], router: Router, health_of: Health, *, connections_max: int
 ) -> grpc.aio.Server:
     """Put a server together; it listens once bound and started."""
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server = grpc.aio.server(options=[*SERVER_OPTIONS, *limits_on_connections(connections_max)])
     for servicer in servicers:
         handlers = {
             method.name: _raw_handler(router, method, f"/{servicer.name}/{method.name}")

@@ -68,6 +68,8 @@ class Parts:
     authenticate: Authenticate = authenticate
     authorize: Authorize = authorize
     tracing: Tracing | None = None
+    connections_max: int = 10_000
+    """Of callers, at a time."""
 
 
 class Service:
@@ -132,7 +134,9 @@ class Service:
             always=[cluster.name],
         )
         self.servicers: tuple[Servicer, ...] = (*led, cluster)
-        self._server = build_server(self.servicers, self._router, self._health)
+        self._server = build_server(
+            self.servicers, self._router, self._health, connections_max=parts.connections_max
+        )
         self._refresh = asyncio.Event()
         self._ticking: asyncio.Task[None] | None = None
         roles.on_leader(self._leader_changed)

@@ -10,14 +10,14 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
-    disable_created_metrics,
-    start_http_server,
 )
 
 from tq_cluster.telemetry.labels import Labels
 from tq_cluster.telemetry.metrics_queues import QueueMetrics
 from tq_cluster.telemetry.metrics_tasks import TaskMetrics
 from tq_cluster.telemetry.samples import Samples
+from tq_process.accepting import Reason
+from tq_process.metrics_port import MetricsPort
 
 _SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -72,6 +72,13 @@ class Metrics:
         self._leader_changes = Counter(
             "tq_leader_changes_total",
             "Times this node became the leader: the sum over the brokers is how often it changed.",
+            registry=self.registry,
+        )
+        self._refused = Counter(
+            "tq_connections_refused_total",
+            "Connections that were not accepted, by port and reason: as many in all, or from their"
+            " address, stood already, or no descriptor was left.",
+            ["port", "reason"],
             registry=self.registry,
         )
         self._scrub_differences = Counter(
@@ -147,18 +154,15 @@ class Metrics:
         """This node became the leader."""
         self._leader_changes.inc()
 
-    def serve(self, host: str, port: int) -> Callable[[], None]:
-        """Serve the metrics over HTTP from a thread; the result stops it. OSError: port in use."""
-        # A series beside each counter, which nobody asks for.
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's own omission
-        server, thread = start_http_server(port, host, registry=self.registry)
+    def refuses(self, port: str) -> Callable[[Reason], None]:
+        """What is told of the connections that ``port`` does not accept."""
+        return lambda reason: self._refused.labels(port, reason).inc()
 
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        return stop
+    async def serve(self, host: str, port: int) -> Callable[[], None]:
+        """Serve the metrics over HTTP; the result stops it. OSError: port in use."""
+        served = MetricsPort(self.registry, refused=self.refuses("metrics"))
+        await served.start(host, port)
+        return served.stop
 
     def _histogram(self, name: str, help_: str) -> Histogram:
         return Histogram(name, help_, buckets=_SECONDS, registry=self.registry)

@@ -1,0 +1,120 @@
+"""A broker has descriptors for its own files, however many callers connect."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from chaos.broker import NodeSetup
+from chaos.processes import ProcessCluster
+from tests.service.fakes import cluster_of, stubs_of, until
+from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2, task_service_pb2_grpc
+from tq_cluster.service import limits
+
+RAISE = """
+import resource
+from tq_process import descriptors
+descriptors.raise_limit()
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], descriptors.for_callers())
+"""
+
+
+def raised(limits: str) -> tuple[int, int, str]:
+    """The soft limit after it was raised, what callers may have of it, and what was said."""
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"{limits}; exec {sys.executable} -c '{RAISE}'"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    soft, callers = done.stdout.split()
+    return int(soft), int(callers), done.stderr
+
+
+def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
+    soft, callers, said = raised("ulimit -Sn 1024; ulimit -Hn 4000")
+    assert (soft, said) == (4000, "")
+    assert 4000 - 512 - 50 < callers <= 4000 - 512
+
+
+@pytest.mark.parametrize("hard", [64, 256, 1000])
+def test_a_low_limit_is_shared_all_the_same_and_said(hard: int) -> None:
+    soft, callers, said = raised(f"ulimit -n {hard}")
+    assert soft == hard
+    assert 16 <= callers <= hard // 2
+    assert "few descriptors" in said
+
+
+@contextmanager
+def idle_connections(address: str, count: int) -> Iterator[list[socket.socket]]:
+    """Connections that say nothing."""
+    host, port = address.split(":")
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(count)
+        ]
+
+
+async def test_idle_connections_are_ended_and_then_others_have_their_places(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "HANDSHAKE_MS", 300)
+    async with cluster_of("n1", connections_max=4) as cluster:
+        cluster.elect("n1", 2)
+        with idle_connections(cluster["n1"].address, 20) as idle:
+            refused = idle[4:]
+            for each in refused:
+                each.settimeout(20)
+                assert each.recv(1) == b"", "one more than there may be is closed at once"
+
+            async with stubs_of(cluster["n1"]) as stubs:
+                request = cluster_service_pb2.GetNodeStatusRequest()
+                answer = await stubs.cluster.GetNodeStatus(request, timeout=20, wait_for_ready=True)
+
+        assert answer.node.node_id == "n1"
+
+
+@pytest.mark.cluster
+async def test_a_thousand_idle_connections_do_not_keep_a_broker_from_its_journal(
+    tmp_path: Path,
+) -> None:
+    few = NodeSetup(wrapper=("bash", "-c", 'ulimit -n 700; exec "$@"', "bash"))
+    cluster = ProcessCluster(tmp_path, setup=lambda _: few)
+    payload = b"x" * (4 << 20)
+    try:
+        await cluster.start()
+        addresses = [broker.address for broker in cluster.brokers.values()]
+        async with grpc.aio.insecure_channel(addresses[0]) as channel:
+            tasks = task_service_pb2_grpc.TaskServiceStub(channel)
+            await tasks.Submit(one_task(b""), timeout=30)
+            with ExitStack() as stack:
+                for address in addresses:
+                    stack.enter_context(idle_connections(address, 1_000))
+
+                for _ in range(6):  # a segment has 8 MiB
+                    await tasks.Submit(one_task(payload), timeout=60)
+
+                for broker in cluster.brokers.values():
+                    journal = broker.data_dir / "journal"
+                    await until(
+                        lambda journal=journal: len(list(journal.glob("*.log"))) > 1,  # type: ignore[misc]
+                        "the journal has another segment",
+                    )
+        statuses = await cluster.statuses()
+    finally:
+        await cluster.close()
+    assert all("down" not in str(status) for status in statuses.values()), statuses
+    assert not any(broker.complaints() for broker in cluster.brokers.values())
+
+
+def one_task(payload: bytes) -> task_service_pb2.SubmitRequest:
+    spec = task_pb2.TaskSpec(queue="q", type="t", payload=payload)
+    return task_service_pb2.SubmitRequest(tasks=[spec])

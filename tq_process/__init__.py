@@ -1,0 +1,1 @@
+"""What every process of tq needs of its operating system: streams, descriptors, ports, signals."""

@@ -1,0 +1,227 @@
+"""A listening port that accepts no more than it can keep.
+
+asyncio's own server accepts whatever comes. With no descriptor left it writes a traceback for every
+connection that waits, a hundred at a time, and nothing is left for the files of the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, Literal
+
+_logger = logging.getLogger(__name__)
+
+Reason = Literal["total", "address", "descriptors"]
+"""Why a connection was not accepted: as many as there may be in all, or from its address, stand
+already; or the process has no descriptor for it."""
+
+BACKLOG: Final = 256
+BATCH: Final = 16
+"""So many are accepted before the loop does something else."""
+PER_WINDOW: Final = 200
+WINDOW_S: Final = 0.1
+"""No more than ``PER_WINDOW`` are accepted within this; the others wait in the backlog."""
+WITHOUT_DESCRIPTORS_S: Final = 1.0
+"""How long nothing is accepted once no descriptor was left."""
+REMIND_S: Final = 60.0
+"""What goes on is logged again after so long."""
+
+_NO_SUCH_ADDRESS = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+"""A name may stand for an IPv6 address on a machine that has none."""
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def _ignore(_reason: Reason) -> None:
+    pass
+
+
+class Listener:
+    """Accepts connections on the event loop, up to a number in all and from one address."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        total_max: int,
+        per_address_max: int,
+        refused: Callable[[Reason], None] = _ignore,
+    ) -> None:
+        """``name`` is the port's in log lines; ``refused`` is told of every refusal."""
+        self._name = name
+        self._total_max = total_max
+        self._per_address_max = per_address_max
+        self._refused = refused
+        self._loop = asyncio.get_running_loop()
+        self._sockets: list[socket.socket] = []
+        self._factory: Callable[[], asyncio.BaseProtocol] | None = None
+        self._open: list[tuple[socket.socket, str]] = []
+        """What was accepted, with its address; a transport that closes closes its socket."""
+        self._by_address: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._paused: asyncio.TimerHandle | None = None
+        self._window_ends_s = 0.0
+        self._in_window = 0
+        self._logged: dict[Reason, float] = {}
+        self._unlogged: Counter[Reason] = Counter()
+
+    @property
+    def connections(self) -> int:
+        """How many stand now."""
+        self._prune()
+        return len(self._open)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._sockets[0].getsockname()[1])
+
+    async def listen(
+        self, host: str, port: int, factory: Callable[[], asyncio.BaseProtocol]
+    ) -> None:
+        """Listen at every address that ``host`` stands for. OSError if one cannot be had.
+
+        ``factory`` makes the protocol of each connection.
+        """
+        self._factory = factory
+        found = await self._loop.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        absent: OSError | None = None
+        for family, kind, protocol, _, place in dict.fromkeys(found):
+            try:
+                self._sockets.append(_bound(family, kind, protocol, place))
+            except OSError as error:
+                if error.errno not in _NO_SUCH_ADDRESS:
+                    self.close()
+                    raise
+                absent = error
+        if not self._sockets:
+            raise absent or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+        self._resume()
+
+    def close(self) -> None:
+        """Listen no more; connections that stand go on."""
+        if self._paused is not None:
+            self._paused.cancel()
+        for sock in self._sockets:
+            self._loop.remove_reader(sock)
+            sock.close()
+        self._sockets.clear()
+
+    def _resume(self) -> None:
+        self._paused = None
+        for sock in self._sockets:
+            self._loop.add_reader(sock, self._accept, sock)
+
+    def _pause(self, seconds: float) -> None:
+        for sock in self._sockets:
+            self._loop.remove_reader(sock)
+        if self._paused is None:
+            self._paused = self._loop.call_later(seconds, self._resume)
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(BATCH):
+            if self._paused is not None:
+                return
+            try:
+                accepted, address = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._refuse("descriptors", "")
+                    self._pause(WITHOUT_DESCRIPTORS_S)
+                # Others are about the one connection (accept(2)): it is gone, the next may be well.
+                return
+            self._count()
+            self._judge(accepted, str(address[0]))
+
+    def _count(self) -> None:
+        now_s = self._loop.time()
+        if now_s >= self._window_ends_s:
+            self._window_ends_s = now_s + WINDOW_S
+            self._in_window = 0
+        self._in_window += 1
+        if self._in_window >= PER_WINDOW:
+            self._pause(self._window_ends_s - now_s)
+
+    def _judge(self, accepted: socket.socket, address: str) -> None:
+        if reason := self._full(address):
+            self._prune()
+            reason = self._full(address)
+        if reason is not None:
+            self._refuse(reason, address)
+            accepted.close()
+            return
+        accepted.setblocking(False)
+        self._open.append((accepted, address))
+        self._by_address[address] += 1
+        task = self._loop.create_task(self._begin(accepted))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _begin(self, accepted: socket.socket) -> None:
+        assert self._factory is not None
+        try:
+            await self._loop.connect_accepted_socket(self._factory, accepted)
+        except OSError:  # it has gone already
+            accepted.close()
+
+    def _full(self, address: str) -> Reason | None:
+        if len(self._open) >= self._total_max:
+            return "total"
+        if self._by_address[address] >= self._per_address_max:
+            return "address"
+        return None
+
+    def _prune(self) -> None:
+        self._open = [each for each in self._open if each[0].fileno() >= 0]
+        self._by_address = Counter(address for _, address in self._open)
+
+    def _refuse(self, reason: Reason, address: str) -> None:
+        self._refused(reason)
+        self._unlogged[reason] += 1
+        now_s = self._loop.time()
+        if now_s < self._logged.get(reason, float("-inf")) + REMIND_S:
+            return
+        self._logged[reason] = now_s
+        _logger.warning(
+            "connections are refused",
+            extra={
+                "port": self._name,
+                "why": self._why(reason),
+                "address": address,
+                "refused": self._unlogged.pop(reason),
+            },
+        )
+
+    def _why(self, reason: Reason) -> str:
+        match reason:
+            case "total":
+                return f"it has {self._total_max} connections already"
+            case "address":
+                return f"{self._per_address_max} connections from this address stand already"
+            case "descriptors":
+                return "the process has no descriptor left for them"
+
+
+def _bound(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # A name that stands for both kinds of address gets a socket for each.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock

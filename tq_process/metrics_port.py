@@ -1,0 +1,198 @@
+"""Prometheus metrics over HTTP, served on the event loop.
+
+A connection has one request answered and is closed. However many come, and however slowly they
+read, they cost a bounded number of descriptors and buffers, and no thread each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from typing import Final
+
+from prometheus_client import CollectorRegistry, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+
+from tq_process.accepting import Listener, Reason
+
+CONNECTIONS_MAX: Final = 64
+PER_ADDRESS_MAX: Final = 16
+HEAD_BYTES_MAX: Final = 8_192
+"""Of a request line and its headers."""
+READ_S: Final = 5.0
+"""How long a request may take to arrive."""
+ANSWER_S: Final = 30.0
+"""How long its answer may take to be made and read."""
+PATH: Final = "/metrics"
+
+_PIECE_BYTES: Final = 65_536
+_METHODS: Final = ("GET", "HEAD")
+_LINE_PARTS: Final = 3
+_TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How a caller would have the metrics written."""
+
+    accept: str
+    compressed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: HTTPStatus
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = (_TEXT,)
+
+
+class MetricsPort:
+    """Serves the metrics of one registry."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        refused: Callable[[Reason], None] | None = None,
+        connections_max: int = CONNECTIONS_MAX,
+        per_address_max: int = PER_ADDRESS_MAX,
+        read_s: float = READ_S,
+        answer_s: float = ANSWER_S,
+    ) -> None:
+        """``refused`` is told of every connection that was not accepted."""
+        # A series beside each counter, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's own omission
+        self._registry = registry
+        self._loop = asyncio.get_running_loop()
+        self._read_s = read_s
+        self._answer_s = answer_s
+        self._listener = Listener(
+            "metrics",
+            total_max=connections_max,
+            per_address_max=per_address_max,
+            refused=refused or (lambda _reason: None),
+        )
+        # One thread: those who ask while the metrics are being written get the same.
+        self._thread = ThreadPoolExecutor(1, "metrics")
+        self._under_way: dict[_Form, asyncio.Future[_Answer]] = {}
+        self._serving: set[asyncio.Task[None]] = set()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._listener.port
+
+    @property
+    def connections(self) -> int:
+        """How many stand now."""
+        return self._listener.connections
+
+    async def start(self, host: str, port: int) -> None:
+        """Serve; OSError if the port cannot be had."""
+        await self._listener.listen(host, port, self._protocol)
+
+    def stop(self) -> None:
+        """Close the port and its connections."""
+        self._listener.close()
+        for task in self._serving:
+            task.cancel()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        return asyncio.StreamReaderProtocol(
+            asyncio.StreamReader(limit=HEAD_BYTES_MAX), self._connected
+        )
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = self._loop.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            method, answer = await self._read(reader)
+            async with asyncio.timeout(self._answer_s):
+                if isinstance(answer, _Form):
+                    answer = await self._written(answer)
+                await _send(writer, answer, with_body=method != "HEAD")
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            pass  # it went, or it is too slow
+        finally:
+            writer.transport.abort()
+
+    async def _read(self, reader: asyncio.StreamReader) -> tuple[str, _Form | _Answer]:
+        """The method, and how the metrics are to be written or what is wrong with the request."""
+        try:
+            async with asyncio.timeout(self._read_s):
+                head = await reader.readuntil(b"\r\n\r\n")
+        except TimeoutError:
+            status = HTTPStatus.REQUEST_TIMEOUT
+            return "", _wrong(status, f"the request was not whole within {self._read_s:g} s")
+        except asyncio.LimitOverrunError:
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            return "", _wrong(status, f"a request may have {HEAD_BYTES_MAX} bytes of headers")
+        line, *fields = head.decode("latin-1").split("\r\n")
+        parts = line.split(" ")
+        if len(parts) != _LINE_PARTS or not parts[2].startswith("HTTP/1."):
+            return "", _wrong(HTTPStatus.BAD_REQUEST, f"right is GET {PATH} HTTP/1.1")
+        method, target, _ = parts
+        if method not in _METHODS:
+            answer = _wrong(HTTPStatus.METHOD_NOT_ALLOWED, "right is GET or HEAD")
+            allowed = ("Allow", ", ".join(_METHODS))
+            return method, _Answer(answer.status, answer.body, (*answer.headers, allowed))
+        if target.partition("?")[0] != PATH:
+            return method, _wrong(HTTPStatus.NOT_FOUND, f"the metrics are at {PATH}")
+        headers = {
+            name.strip().lower(): value.strip() for name, _, value in map(_split, fields) if name
+        }
+        compressed = "gzip" in headers.get("accept-encoding", "")
+        return method, _Form(headers.get("accept", ""), compressed)
+
+    async def _written(self, form: _Form) -> _Answer:
+        under_way = self._under_way.get(form)
+        if under_way is None:
+            under_way = self._loop.run_in_executor(self._thread, self._write, form)
+            self._under_way[form] = under_way
+            under_way.add_done_callback(partial(self._done, form))
+        return await asyncio.shield(under_way)
+
+    def _done(self, form: _Form, _written: asyncio.Future[_Answer]) -> None:
+        del self._under_way[form]
+
+    def _write(self, form: _Form) -> _Answer:
+        encode, content_type = choose_encoder(form.accept)
+        body = encode(self._registry)
+        headers: tuple[tuple[str, str], ...] = (("Content-Type", content_type),)
+        if form.compressed:
+            body = gzip.compress(body, compresslevel=1)
+            headers = (*headers, ("Content-Encoding", "gzip"))
+        return _Answer(HTTPStatus.OK, body, headers)
+
+
+def _split(field: str) -> tuple[str, str, str]:
+    return field.partition(":")
+
+
+def _wrong(status: HTTPStatus, why: str) -> _Answer:
+    return _Answer(status, f"{why}\n".encode())
+
+
+async def _send(writer: asyncio.StreamWriter, answer: _Answer, *, with_body: bool) -> None:
+    head = [
+        f"HTTP/1.1 {answer.status.value} {answer.status.phrase}",
+        f"Content-Length: {len(answer.body)}",
+        "Connection: close",
+        *(f"{name}: {value}" for name, value in answer.headers),
+    ]
+    writer.write(("\r\n".join(head) + "\r\n\r\n").encode("latin-1"))
+    # In pieces: what waits for a slow reader is the one body, and no copy of it.
+    for start in range(0, len(answer.body) if with_body else 0, _PIECE_BYTES):
+        await writer.drain()
+        writer.write(answer.body[start : start + _PIECE_BYTES])
+    writer.close()
+    await writer.wait_closed()
