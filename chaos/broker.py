@@ -98,16 +98,27 @@ class BrokerProcess:
         """Whether it was started and neither killed nor stopped since."""
         return self._process is not None
 
-    def write_config(self, names: Sequence[str] | None = None) -> None:
-        """Write its file, as it has to be or naming other members, strangers at unused ports."""
+    def write_config(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        addresses: Mapping[str, Mapping[str, str]] | None = None,
+        single: bool = False,
+    ) -> None:
+        """Write its file, as it has to be or naming other members, strangers at unused ports.
+
+        ``addresses`` has some of the members elsewhere.
+        """
+        known = {**self._members, **(addresses or {})}
         members = {}
         for place, name in enumerate(self._members if names is None else names):
             unused = {"raft": f"127.0.0.1:{2 * place + 1}", "api": f"127.0.0.1:{2 * place + 2}"}
-            members[name] = dict(self._members.get(name, unused))
+            members[name] = dict(known.get(name, unused))
         config = {
             "node_id": self.node_id,
             "data_dir": str(self.data_dir),
             "members": members,
+            **({"single": True} if single or len(self._members) == 1 else {}),
             **self.setup.settings,
         }
         self._config_path.write_text(yaml.safe_dump(config))

@@ -130,6 +130,14 @@ def test_what_is_wrong_with_traces_and_task_lines_is_said(
     assert problem in said
 
 
+@pytest.mark.parametrize("said", ["true", "1", "Yes"])
+def test_a_cluster_of_one_with_several_members_is_a_mistake(tmp_path: Path, said: str) -> None:
+    found = mistakes_in(write(tmp_path, GOOD), TQ_SINGLE=said)
+
+    assert found == {"single": "is true, but members names 3 (n1, n2, n3); right is one of them"}
+    assert not config.load(write(tmp_path, GOOD), {"TQ_SINGLE": "no"}, {}).single
+
+
 def test_traces_and_task_lines_are_off_unless_told(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
 

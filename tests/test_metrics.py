@@ -119,6 +119,7 @@ async def test_a_node_serves_what_it_leads_holds_and_has_on_its_disk(tmp_path: P
         node_id="n1",
         data_dir=tmp_path / "n1",
         members={"n1": Member(raft=raft, api=api)},
+        single=True,
         metrics_listen=served,
     )
     fatal: list[BaseException] = []

@@ -40,6 +40,8 @@ def write_config(folder: Path, **overrides: object) -> Path:
         "members": {"n1": {"raft": raft, "api": api}},
         **overrides,
     }
+    if values["members"] and len(dict(values["members"])) == 1:  # type: ignore[call-overload]
+        values.setdefault("single", True)
     path = folder / "node.yaml"
     path.write_text(yaml.safe_dump(values))
     return path
@@ -127,6 +129,42 @@ def test_a_data_directory_in_use_and_one_of_another_node_are_refused(tmp_path: P
     assert f"is in use by process {process.pid}" in in_use.stderr
     assert "belongs to node n1" in strange.stderr
     assert "Traceback" not in in_use.stderr + strange.stderr
+
+
+def test_a_file_that_names_its_node_alone_forms_no_cluster_unless_it_says_so(
+    tmp_path: Path,
+) -> None:
+    result = run("serve", "--config", str(write_config(tmp_path, single=False)))
+
+    assert result.returncode == 2
+    assert "members names n1 alone" in result.stderr
+    assert "say single: true" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "n1" / "identity").exists()
+
+
+@pytest.mark.cluster
+def test_a_file_that_names_others_than_the_cluster_is_refused_with_both_lists(
+    tmp_path: Path,
+) -> None:
+    process = start(write_config(tmp_path))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    members = {
+        name: dict(zip(("raft", "api"), free_addresses(2), strict=True)) for name in ("n1", "n2")
+    }
+    more = run("serve", "--config", str(write_config(tmp_path, members=members)))
+
+    # Once it is formed, neither the word nor the addresses have to be the same.
+    again = start(write_config(tmp_path, single=False))
+    again.send_signal(signal.SIGTERM)
+    again.communicate(timeout=30)
+
+    assert more.returncode == 2
+    assert "the configuration names the members n1, n2, but" in more.stderr
+    assert "is of n1: editing a file changes no members" in more.stderr
+    assert "Traceback" not in more.stderr
+    assert again.returncode == 0
 
 
 @pytest.mark.cluster
@@ -405,6 +443,14 @@ def test_dev_writes_a_file_for_each_broker(tmp_path: Path) -> None:
     ]
     loaded = config.load(brokers[2].config, {}, {})
     assert (loaded.node_id, loaded.listen_raft) == ("n3", "127.0.0.1:7103")
+
+
+def test_dev_says_of_a_cluster_of_one_that_it_is_meant(tmp_path: Path) -> None:
+    [one] = dev.prepare(tmp_path / "one", 1, 7001)
+    three = dev.prepare(tmp_path / "three", 3, 7001)
+
+    assert config.load(one.config, {}, {}).single
+    assert not any(config.load(broker.config, {}, {}).single for broker in three)
 
 
 def test_dev_leaves_a_directory_alone_whose_brokers_run(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from pydantic import (
 from tq_cluster.errors import StartError
 
 MEMBERS_MAX = 7
+_TRUE = frozenset({"true", "yes", "on", "1", "y", "t"})
+"""What stands for true in the environment and on the command line."""
 PORT_MAX = 65_535
 
 
@@ -52,6 +54,7 @@ SETTINGS: Sequence[Setting] = (
     Setting(("node_id",), "TQ_NODE_ID", "Who this broker is among the members."),
     Setting(("data_dir",), "TQ_DATA_DIR", "Its own directory."),
     Setting(("members",), "TQ_MEMBERS", "All brokers: n1=RAFT_HOST:PORT/API_HOST:PORT,n2=..."),
+    Setting(("single",), "TQ_SINGLE", "true: this broker is to be a cluster of one."),
     Setting(("listen", "raft"), "TQ_LISTEN_RAFT", "Where the raft port binds, HOST:PORT."),
     Setting(("listen", "api"), "TQ_LISTEN_API", "Where the API binds, HOST:PORT."),
     Setting(("limits", "calls_max"), "TQ_CALLS_MAX", "Calls held at once."),
@@ -159,6 +162,8 @@ class NodeConfig(_Section):
     node_id: NodeId
     data_dir: Path
     members: dict[NodeId, Member] = Field(min_length=1, max_length=MEMBERS_MAX)
+    single: bool = False
+    """A cluster of one is meant. Without it a file that names one member forms none."""
     listen: Listen = Listen()
     limits: Limits = Limits()
     log: Log = Log()
@@ -373,6 +378,9 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if isinstance(node_id, str) and node_id not in members:
         names = ", ".join(sorted(map(str, members)))
         yield "node_id", f"{node_id!r} is not among the members ({names})"
+    if len(members) > 1 and str(values.get("single", "")).lower() in _TRUE:
+        names = ", ".join(sorted(map(str, members)))
+        yield "single", f"is true, but members names {len(members)} ({names}); right is one of them"
     holders: dict[str, str] = {}
     for name, member in members.items():
         if not isinstance(member, dict):

@@ -56,7 +56,13 @@ def prepare(data_dir: Path, nodes: int, base_port: int) -> list[Broker]:
     brokers: list[Broker] = []
     for node_id, member in members.items():
         path = data_dir / f"{node_id}.yaml"
-        config = {"node_id": node_id, "data_dir": str(data_dir / node_id), "members": members}
+        config: dict[str, object] = {
+            "node_id": node_id,
+            "data_dir": str(data_dir / node_id),
+            "members": members,
+        }
+        if nodes == 1:
+            config["single"] = True
         path.write_text("# Written by tq-cluster dev.\n" + yaml.safe_dump(config, sort_keys=False))
         brokers.append(Broker(node_id, member["api"], path))
     return brokers

@@ -30,6 +30,7 @@ from tq_cluster.leader.counting import Counting
 from tq_cluster.leader.hooks import LeaderHooks
 from tq_cluster.leader.leader import Formation, Leader
 from tq_cluster.raft.door import Role
+from tq_cluster.raft.members import contradiction
 from tq_cluster.raft.replica import Replica
 from tq_cluster.raft.shrinking import Shrinking
 from tq_cluster.raft.startup import NodeData, open_data
@@ -117,6 +118,8 @@ class Node:
                 draw=draw,
                 syncer=self._journal_syncer,
                 on_fatal=self._end,
+                members=config.members,
+                single=config.single,
                 relief=headroom.give_up,
                 record_crashes=record_crashes,
             )
@@ -125,7 +128,12 @@ class Node:
             self._state_syncer.close()
             raise
         self._store = self._data.store
-        self._state_files = StateFiles(self._store, self._data.states, self._loop)
+        self._state_files = StateFiles(
+            self._store,
+            self._data.states,
+            self._loop,
+            lambda membership: contradiction(self._data.directory, membership),
+        )
         raft_addresses = {name: member.raft for name, member in config.members.items()}
         self.replica = Replica(
             identity=self._data.directory,

@@ -12,6 +12,7 @@ from tq.internal.v1 import backup_pb2
 from tq_cluster.clock import Clock
 from tq_cluster.config import NodeConfig
 from tq_cluster.errors import FatalError, StartError
+from tq_cluster.raft.members import require_may_form
 from tq_cluster.raft.restoring import restore_data
 from tq_cluster.storage.backup import BackupError, check_backup, read_header
 
@@ -40,6 +41,8 @@ def check(path: Path, scratch_dir: Path | None) -> str:
 def restore(path: Path, config: NodeConfig, clock: Clock) -> str:
     """Make one member's data directory of a backup and say what is to be done next."""
     try:
+        # Before the work: its broker would refuse to start.
+        require_may_form(None, config.members, single=config.single)
         header = read_header(path)
         _check_clock(header, clock)
         restored = restore_data(

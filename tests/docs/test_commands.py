@@ -282,7 +282,8 @@ def test_the_shell_is_taught_by_the_documented_command(tmp_path: Path) -> None:
 @pytest.mark.cluster
 def test_one_broker_runs_by_its_file_until_ctrl_c(tmp_path: Path) -> None:
     raft, api = free_addresses(2)
-    file = {"node_id": "n1", "data_dir": "data", "members": {"n1": {"raft": raft, "api": api}}}
+    members = {"n1": {"raft": raft, "api": api}}
+    file = {"node_id": "n1", "data_dir": "data", "members": members, "single": True}
     (tmp_path / "FILE").write_text(yaml.safe_dump(file))
     broker = Reader(tmp_path).leave_running(
         "tq-cluster serve --config FILE", until="leadership begins"

@@ -18,7 +18,7 @@ from tq_cluster.clock import SystemClock
 from tq_cluster.errors import FatalError
 from tq_cluster.raft.door import Role
 from tq_cluster.raft.formation import Formation
-from tq_cluster.raft.identity import Origin
+from tq_cluster.raft.identity import MemberList, Origin
 from tq_cluster.raft.journal import Journal
 from tq_cluster.raft.roster import Roster
 from tq_cluster.raft.syncer import InlineSyncer
@@ -149,13 +149,14 @@ class Outlook:
     """One empty node's formation, told by the test what its peers say."""
 
     node_id: str
+    pristine: bool = True
 
     def __post_init__(self) -> None:
         self.identity = Identity(self.node_id, f"disk of {self.node_id}")
         self.formation = Formation(
             identity=self.identity,
             member_ids=("n1", "n2", "n3"),
-            pristine=lambda: True,
+            pristine=lambda: self.pristine,
             cluster_version=lambda: 0,
             roster=Roster(an_empty_journal(), lambda: 1, lambda: None),
             clock=SystemClock(),
@@ -163,10 +164,20 @@ class Outlook:
             news=lambda: None,
         )
 
-    def hears(self, name: str, *, cluster_id: str = "", pristine: bool = True) -> None:
+    def hears(
+        self,
+        name: str,
+        *,
+        cluster_id: str = "",
+        pristine: bool = True,
+        recorded: dict[str, str] | None = None,
+    ) -> None:
+        """Without ``recorded`` the peer is of the first version, or has none yet."""
         hello = peer_pb2.Hello(
             format=1, node_id=name, cluster_id=cluster_id, pristine=pristine, incarnation=name
         )
+        if recorded is not None:
+            hello.recorded.CopyFrom(peer_pb2.MemberList(incarnations=recorded))
         self.formation.on_hello(name, hello)
 
 
@@ -191,6 +202,88 @@ def test_an_id_that_was_drawn_before_a_crash_is_not_drawn_again() -> None:
 
     assert lowest.identity.cluster_id == "drawn before"
     assert (before_n3_wrote_it_down, lowest.formation.formed) == (False, True)
+
+
+def test_all_have_written_the_same_list_down_before_any_of_them_votes() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        hosts = cluster.hosts.values()
+        lists: list[object] = []
+        for host in hosts:
+            host.on_lead.append(lambda _: lists.extend(each.identity.members for each in hosts))
+
+        await cluster.start()
+        await cluster.await_leader()
+
+        disks = {name: f"disk of {name}" for name in cluster.hosts}
+        assert lists == [MemberList(incarnations=disks)] * 3
+
+    simulate(scenario, seed="listed")
+
+
+def test_a_member_that_lost_its_disk_while_the_cluster_formed_is_listed_with_its_new_one() -> None:
+    """Nobody has voted yet, since nobody has seen that all wrote the same list down."""
+    lowest, other = Outlook("n1"), Outlook("n2")
+    other.hears("n1")
+    other.hears("n3")
+    other.hears("n1", cluster_id="drawn", recorded={"n1": "n1", "n2": "disk of n2", "n3": "n3"})
+
+    lowest.hears("n2", cluster_id="drawn", recorded={"n1": "n1", "n2": "n2", "n3": "n3"})
+    lowest.hears("n3")
+
+    assert other.identity.members == MemberList(
+        incarnations={"n1": "n1", "n2": "disk of n2", "n3": "n3"}
+    )
+    assert (lowest.identity.cluster_id, lowest.identity.members) == (
+        "drawn",
+        MemberList(incarnations={"n1": "disk of n1", "n2": "n2", "n3": "n3"}),
+    )
+    assert not lowest.formation.formed, "n2 has another list"
+
+
+def test_who_may_stand_for_election_no_longer_says_that_it_has_nothing_to_lose() -> None:
+    one = Outlook("n1")
+    one.hears("n2")
+    one.hears("n3")
+    listed = {"n1": "disk of n1", "n2": "n2", "n3": "n3"}
+    drawn = one.identity.cluster_id
+    assert drawn is not None
+    before = one.formation.own_hello().pristine
+
+    one.hears("n2", cluster_id=drawn, recorded=listed)
+    one.hears("n3", cluster_id=drawn, recorded=listed)
+
+    assert one.formation.formed
+    assert (before, one.formation.own_hello().pristine) == (True, False)
+
+
+def test_a_node_without_a_list_takes_no_part_until_a_peer_says_who_the_members_are() -> None:
+    """The first version wrote none down, and its state, which holds it, is lost."""
+    one = Outlook("n1", pristine=False)
+    one.identity.cluster_id = "theirs"
+    one.hears("n2", cluster_id="theirs")
+    one.hears("n3", cluster_id="theirs")
+
+    without = one.formation.formed, one.formation.message
+    listed = {"n1": "disk of n1", "n2": "n2", "n3": "n3"}
+    one.hears("n3", cluster_id="theirs", pristine=False, recorded=listed)
+
+    assert without == (
+        False,
+        "waits for a peer that says who the members are: its state is lost",
+    )
+    assert one.formation.formed
+    assert one.identity.members == MemberList(incarnations=listed)
+
+
+def test_a_list_that_names_another_disk_of_this_node_is_not_taken() -> None:
+    one = Outlook("n1", pristine=False)
+    one.identity.cluster_id = "theirs"
+
+    listed = {"n1": "the disk that was replaced", "n2": "n2", "n3": "n3"}
+    one.hears("n3", cluster_id="theirs", pristine=False, recorded=listed)
+
+    assert one.identity.members is None
+    assert not one.formation.formed
 
 
 def test_an_empty_node_does_not_slip_into_a_cluster_that_exists() -> None:

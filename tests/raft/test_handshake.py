@@ -28,6 +28,16 @@ def _wrong_format(hello: peer_pb2.Hello) -> None:
     hello.format = 9
 
 
+def _other_list(hello: peer_pb2.Hello) -> None:
+    disks = {"n1": "disk of n1", "n2": "disk of n2"}
+    hello.recorded.CopyFrom(peer_pb2.MemberList(incarnations=disks))
+
+
+def _other_disks(hello: peer_pb2.Hello) -> None:
+    disks = {"n1": "disk of n1", "n2": "disk of n2", "n3": "a copy"}
+    hello.recorded.CopyFrom(peer_pb2.MemberList(incarnations=disks))
+
+
 def _unknown_node(hello: peer_pb2.Hello) -> None:
     hello.node_id = "n7"
 
@@ -37,6 +47,10 @@ def _unknown_node(hello: peer_pb2.Hello) -> None:
     [
         (_wrong_cluster, "n1 belongs to cluster another, n2 to stage"),
         (_wrong_members, "n1 is configured with members n1, n2, n9, n2 with n1, n2, n3"),
+        (
+            _other_list,
+            "n1 has recorded the members n1, n2, n2 n1, n2, n3, and both the cluster stage",
+        ),
         (_wrong_group, "n1 belongs to group 5, not 0"),
         (_wrong_format, "speaks format 9, n2 1"),
         (_unknown_node, "n7 is not among the other members n1, n3"),
@@ -57,6 +71,36 @@ def test_a_mismatch_is_refused_and_both_sides_can_read_why(
             assert reason in stage.host.replica.status().message
 
     on_stage(scenario, started=False)
+
+
+def test_lists_of_one_entry_that_name_different_disks_are_refused() -> None:
+    async def scenario(stage: Stage) -> None:
+        puppet = Puppet(stage, "n1")
+        _other_disks(puppet.introduction)
+        stage.dial(puppet)
+
+        refusal = (await puppet.hears("refusal")).refusal
+
+        assert "n1 has recorded other disks as those of n1, n2, n3 than n2 has" in refusal.message
+
+    on_stage(scenario)
+
+
+def test_a_list_that_a_later_entry_changed_is_no_mismatch() -> None:
+    """The peer has applied the replacement of n3, of which this node has not heard yet."""
+
+    async def scenario(stage: Stage) -> None:
+        puppet = Puppet(stage, "n1")
+        _other_disks(puppet.introduction)
+        puppet.introduction.recorded.index = 7
+        stage.dial(puppet)
+
+        await puppet.hears("hello")
+        await stage.pass_time(0.1)
+
+        assert stage.host.replica.status().peers["n1"].connected
+
+    on_stage(scenario)
 
 
 def test_a_peer_whose_software_is_older_than_the_clusters_rules_is_refused() -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tq_cluster.errors import StartError
-from tq_cluster.raft.identity import DataDirectory
+from tq_cluster.raft.identity import DataDirectory, MemberList
 from tq_cluster.storage.files import write_record
 
+MEMBERS = MemberList(incarnations={"n1": "one", "n2": "two", "n3": "three"})
 Open = Callable[..., DataDirectory]
 
 
@@ -49,21 +50,21 @@ def test_a_node_that_lost_its_disk_has_another_incarnation(open_as: Open) -> Non
 
 def test_the_cluster_is_remembered(open_as: Open) -> None:
     directory = open_as("n1")
-    directory.join("c-1")
+    directory.join("c-1", MEMBERS)
     directory.release()
 
     again = open_as("n1")
 
     assert again.cluster_id == "c-1"
     assert again.incarnation == directory.incarnation
-    again.join("c-1")
+    again.join("c-1", MEMBERS)
     with pytest.raises(StartError, match=r"node n1 of cluster c-1.*cannot join cluster c-2"):
-        again.join("c-2")
+        again.join("c-2", MEMBERS)
 
 
 def test_another_nodes_directory_is_refused_naming_both(open_as: Open) -> None:
     directory = open_as("n1")
-    directory.join("c-1")
+    directory.join("c-1", MEMBERS)
     directory.release()
 
     with pytest.raises(StartError, match=r"belongs to node n1 of cluster c-1.*this is node n2"):

@@ -10,10 +10,12 @@ import pytest
 from tests.raft.modelled_disk import ModelledDisk
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import DamagedStateError, FatalError, StartError
+from tq_cluster.raft.identity import MemberList
 from tq_cluster.raft.journal import Journal, JournalLimits
 from tq_cluster.raft.startup import Alignment, NodeData, align, open_data
 from tq_cluster.raft.syncer import InlineSyncer
 
+MEMBERS = MemberList(incarnations={"n1": "one", "n2": "two", "n3": "three"})
 SMALL = JournalLimits(segment_bytes=300, retain_bytes=300, retain_entries=5)
 
 
@@ -126,7 +128,7 @@ def test_an_installed_snapshot_leaves_a_journal_alone_that_holds_it() -> None:
 
 def test_a_data_directory_is_opened_again_as_it_was_left(tmp_path: Path) -> None:
     data = opened(tmp_path)
-    data.directory.join("c-1")
+    data.directory.join("c-1", MEMBERS)
     data.journal.add(b"", 2, 1)
     data.store.apply(2, 1, b"")
     data.store.commit()
@@ -219,7 +221,7 @@ def test_an_installed_snapshot_that_the_journal_does_not_know_is_not_set_aside(
 
 def test_a_member_without_its_journal_is_refused(tmp_path: Path) -> None:
     data = opened(tmp_path)
-    data.directory.join("c-1")
+    data.directory.join("c-1", MEMBERS)
     close(data)
     for segment in (tmp_path / "journal").iterdir():
         segment.unlink()

@@ -27,9 +27,12 @@ class Side:
     def __init__(self, root: Path) -> None:
         self.directory = StateDirectory(root)
         self.store = Store(self.directory.current.path)
+        self.refusal = ""
 
     def files(self) -> StateFiles:
-        return StateFiles(self.store, self.directory, asyncio.get_running_loop())
+        return StateFiles(
+            self.store, self.directory, asyncio.get_running_loop(), lambda _: self.refusal
+        )
 
     def put(self, key: bytes, value: bytes) -> None:
         changes = log_pb2.TableChanges(
@@ -109,6 +112,25 @@ async def test_a_damaged_file_leaves_the_state_as_it_was(sender: Side, receiver:
     file.discard()
 
     assert isinstance(error, SnapshotError)
+    assert receiver.store.view().get(TABLE, b"own") == b"state"
+
+
+async def test_a_state_of_another_cluster_is_refused_before_it_takes_the_place_of_the_own(
+    sender: Side, receiver: Side
+) -> None:
+    sender.put(b"key", b"value")
+    receiver.put(b"own", b"state")
+    receiver.refusal = "the state is of cluster c-2, n1 belongs to c-1"
+    file = await made(sender)
+    before = receiver.directory.current
+
+    files = receiver.files()
+    error = await install(files, receive(files, file))
+    file.discard()
+
+    assert isinstance(error, SnapshotError)
+    assert "is not of this cluster: the state is of cluster c-2, n1 belongs to c-1" in str(error)
+    assert receiver.directory.current == before
     assert receiver.store.view().get(TABLE, b"own") == b"state"
 
 

@@ -18,6 +18,7 @@ from tq_cluster.leader.leader import Formation, Leader
 from tq_cluster.node import TICK_S
 from tq_cluster.raft.door import StateMachine
 from tq_cluster.raft.formation import Membership
+from tq_cluster.raft.members import contradiction
 from tq_cluster.raft.snapshots import States
 from tq_cluster.raft.startup import align
 from tq_cluster.raft.state_files import StateFiles
@@ -116,7 +117,12 @@ class Broker(Machine):
         align(self.journal, self.store.applied, directory.current.installed)
         directory.clear_mark()
         state = WatchedState(self.store, self._saw_applied)
-        return state, StateFiles(self.store, directory, self.host_loop)
+        return state, StateFiles(
+            self.store,
+            directory,
+            self.host_loop,
+            lambda membership: contradiction(self.identity, membership),
+        )
 
     def _membership(self) -> Membership | None:
         return queries.membership(self.store.view())

@@ -19,11 +19,12 @@ from tests.simulation.network import ModelledNetwork
 from tests.simulation.state import Applied, KeepingMachine, ModelledStates, StateDisk
 from tests.simulation.virtual_loop import HostLoop, VirtualLoop
 from tests.simulation.watched_journal import WatchedJournal
-from tq_cluster.errors import FatalError
+from tq_cluster.errors import FatalError, StartError
 from tq_cluster.raft.door import LogStatus, Role, StateMachine
 from tq_cluster.raft.formation import Membership
-from tq_cluster.raft.identity import EMPTY_ORIGIN, Origin
+from tq_cluster.raft.identity import EMPTY_ORIGIN, MemberList, Origin
 from tq_cluster.raft.journal import JournalLimits
+from tq_cluster.raft.members import counted, require_may_form, settle
 from tq_cluster.raft.replica import Replica
 from tq_cluster.raft.settings import RaftSettings
 from tq_cluster.raft.snapshots import States
@@ -43,12 +44,17 @@ class Identity:
     incarnation: str
     group_id: int = 0
     cluster_id: str | None = None
+    members: MemberList | None = None
     origin: Origin = EMPTY_ORIGIN
     newcomer: bool = False
 
-    def join(self, cluster_id: str, *, newcomer: bool = False) -> None:
+    def join(self, cluster_id: str, members: MemberList, *, newcomer: bool = False) -> None:
         self.cluster_id = cluster_id
+        self.members = members
         self.newcomer = newcomer
+
+    def record(self, members: MemberList) -> None:
+        self.members = members
 
 
 class Machine:
@@ -69,11 +75,16 @@ class Machine:
         self.name = name
         self._limits = limits
         self._members = members
+        self.file = dict(members)
+        """What its file names, which anybody may edit; a start reads it."""
+        self.single = len(members) == 1
         self._loop = loop
         self._network = network
         self._settings = settings
         self._seed = seed
         self._starts = 0
+        self.refused = ""
+        """Why the last start ended at once; empty: it did not."""
         self.lost_upto = 0
         """Its disk was lost when this was the last entry acknowledged, and lacks some of them."""
         self.draw = random.Random(f"{seed}/{name}")
@@ -123,6 +134,16 @@ class Machine:
         """Start a process."""
         assert not self.up
         self._starts += 1
+        self.refused = ""
+        if self.name not in self.file:
+            self.refused = f"{self.name} is not among the members"  # as config.py does
+            return
+        try:
+            require_may_form(self.identity.cluster_id, self.file, single=self.single)
+            counted(self.identity.members, self.file)
+        except StartError as error:
+            self.refused = str(error)
+            return
         oscillator = self.clock.oscillator
         self.host_loop = HostLoop(self._loop, started_s=oscillator.started_s, rate=oscillator.rate)
         draw = random.Random(f"{self._seed}/{self.name}/{self._starts}")
@@ -136,12 +157,14 @@ class Machine:
             self.disk, self.syncer, on_fatal=self._died, limits=self._limits
         )
         machine, states = self._open_state(draw)
+        why = settle(self.identity, self._membership(), machine.applied.index)
+        assert not why, why
         if self.checker is not None:
             self.checker.opened(self)
             self.journal.watched_by(self.checker, self)
         self._replica = Replica(
             identity=self.identity,
-            members=self._members,
+            members=self.file,
             journal=self.journal,
             machine=machine,
             states=states,
@@ -303,6 +326,10 @@ class Host(Machine):
     @property
     def has_old_disk(self) -> bool:
         return self._old_disk is not None
+
+    def forget_old_disk(self) -> None:
+        """Nobody will ever find it."""
+        self._old_disk = None
 
     def swap_disks(self) -> None:
         """Take the one that was put aside, and put this one aside."""

@@ -12,6 +12,7 @@ from tests.simulation.network import ModelledNetwork
 from tests.simulation.virtual_loop import HostLoop, VirtualLoop
 from tq.internal.v1 import peer_pb2
 from tq_cluster.raft import frames
+from tq_cluster.raft.identity import MemberList
 from tq_cluster.raft.settings import RaftSettings
 
 CLUSTER_ID = "stage"
@@ -101,7 +102,8 @@ class Stage:
             settings=settings,
             seed="stage",
         )
-        self.host.identity.cluster_id = CLUSTER_ID
+        disks = {name: f"disk of {name}" for name in names}
+        self.host.identity.join(CLUSTER_ID, MemberList(incarnations=disks))
         self.host.on_death = lambda _host, error: self.deaths.append(error)
         self.puppets = {name: Puppet(self, name) for name in names if name != "n2"}
 

@@ -24,7 +24,16 @@ SCRIPT = Script(
     steady=((LOAD, LOAD_SLICE_S),),
 )
 LOOK_EVERY_S = 0.25
-_ANYTHING = 1 << 62
+ANYTHING = 1 << 62
+"""An entry above all others: the whole of a disk is away."""
+
+
+async def write_members(cluster: Cluster) -> None:
+    """Write down who the members are, as a cluster's first leader does."""
+    leader = await cluster.await_leader()
+    formed = leader.replica.formation()
+    assert formed is not None
+    await cluster.put(marked(b"", formed[1]))
 
 
 class Operator:
@@ -36,11 +45,8 @@ class Operator:
         self.replaced = 0
 
     async def form(self) -> None:
-        """Write down who the members are, as a cluster's first leader does."""
-        leader = await self._cluster.await_leader()
-        formed = leader.replica.formation()
-        assert formed is not None
-        await self._cluster.put(marked(b"", formed[1]))
+        """Begin, once it is written down who the members are."""
+        await write_members(self._cluster)
         self._look()
 
     # ------------------------------------------------------------------ what is done
@@ -64,14 +70,14 @@ class Operator:
         """A disk that was replaced, or is about to be, runs again for a while under its name."""
         hosts = [host for host in self._cluster.machines if host.has_old_disk]
         # The member's own disk is away meanwhile: no other may be.
-        if not hosts or any(host.lost_upto >= _ANYTHING for host in self._cluster.machines):
+        if not hosts or any(host.lost_upto >= ANYTHING for host in self._cluster.machines):
             return
         host = draw.choice(hosts)
         away = [other for other in self._cluster.machines if other.lost_upto and other is not host]
         if away:
             return
         self._cluster.note(f"{host.name} runs on its old disk")
-        lost_upto, host.lost_upto = host.lost_upto, _ANYTHING
+        lost_upto, host.lost_upto = host.lost_upto, ANYTHING
         host.swap_disks()
         self._begin(host)
         self._cluster.loop.call_later(draw.uniform(0.1, 3.0), self._new_disk, host, lost_upto)
@@ -102,7 +108,7 @@ class Operator:
     def _look(self) -> None:
         self._cluster.loop.call_later(LOOK_EVERY_S, self._look)
         for host in self._cluster.machines:
-            whole = host.lost_upto and host.lost_upto < _ANYTHING and host.up
+            whole = host.lost_upto and host.lost_upto < ANYTHING and host.up
             if whole and self._cluster.checker.holds_all(host):
                 host.lost_upto = 0
         leader = self._cluster.leader()
@@ -137,7 +143,7 @@ def replacement_history(story: Story) -> History:
         await play(cluster, story.steps(SCRIPT), story, kinds)
         await cluster.until(
             "every host runs on its own disk",
-            lambda: all(host.lost_upto < _ANYTHING for host in cluster.machines),
+            lambda: all(host.lost_upto < ANYTHING for host in cluster.machines),
         )
         counts.update(lost=operator.lost, replaced=operator.replaced)
         await cluster.settle()

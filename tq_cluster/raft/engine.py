@@ -24,6 +24,7 @@ from tq_cluster.raft.following import Following
 from tq_cluster.raft.formation import Formation, Membership, NodeIdentity
 from tq_cluster.raft.journal_door import LoggedEntry, LogJournal
 from tq_cluster.raft.leading import Leading
+from tq_cluster.raft.members import counted, settle
 from tq_cluster.raft.network import Network
 from tq_cluster.raft.output import OutputCommit
 from tq_cluster.raft.peers import Peers
@@ -42,7 +43,7 @@ _JUST_AFTER_S = 0.0005
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a node's Raft is given. ``members`` maps every member's id to its raft address."""
+    """What a node's Raft is given. ``members``: ids and raft addresses, as a file has them."""
 
     identity: NodeIdentity
     members: Mapping[str, str]
@@ -83,9 +84,10 @@ class Engine:
         self._settled = settled
         self._reign_ended = reign_ended
         node_id = around.identity.node_id
+        member_ids = counted(around.identity.members, around.members)
         self.core = core = PySyncObjCore(
             node_id=node_id,
-            member_ids=sorted(around.members),
+            member_ids=member_ids,
             journal=journal,
             hooks=self,
             settings=settings,
@@ -96,7 +98,7 @@ class Engine:
         core.applied_index = core.commit_index = machine.applied.index
         self.peers = Peers(
             node_id=node_id,
-            members=around.members,
+            members={name: around.members[name] for name in member_ids},
             network=around.network,
             loop=loop,
             clock=around.clock,
@@ -104,10 +106,15 @@ class Engine:
             listener=self,
             guarded=self.guarded,
         )
-        self.roster = Roster(journal, lambda: machine.applied.index, around.membership)
+        self.roster = Roster(
+            journal,
+            lambda: machine.applied.index,
+            around.membership,
+            lambda: around.identity.members,
+        )
         self.formation = Formation(
             identity=around.identity,
-            member_ids=tuple(sorted(around.members)),
+            member_ids=member_ids,
             pristine=lambda: around.identity.origin.is_all_of(journal),
             roster=self.roster,
             cluster_version=around.cluster_version,
@@ -407,6 +414,7 @@ class Engine:
 
     def _on_installed(self) -> None:
         # It may name other disks than the state before.
+        self._settle_members()
         self._part_with_replaced()
         self.settle()
 
@@ -432,8 +440,15 @@ class Engine:
         self.core.tick()
         if now_s >= self._compact_due_s:
             self._compact_due_s = now_s + self._settings.compact_every_s
+            # First: the journal may hold what the record lacks.
+            self._settle_members()
             self._compact()
         self.settle()
+
+    def _settle_members(self) -> None:
+        around = self._around
+        if why := settle(around.identity, around.membership(), self._machine.applied.index):
+            raise FatalError(why)
 
     def _compact(self) -> None:
         upto, kept_from = self._machine.durable.index, self._sending.kept_from()

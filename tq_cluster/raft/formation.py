@@ -2,8 +2,9 @@
 
 Empty nodes form a cluster only when every configured member says that it is empty: a node that lost
 its disk can never start a second cluster beside the one that knows it. The member with the lowest
-id draws the cluster's id, each writes it down before it says so, and elections begin where a node
-sees that all have.
+id draws the cluster's id and lists the members' disks, each writes both down before it says so, and
+elections begin where a node sees that all have. From then on the list that was written down says
+who is counted (see ``members``), whatever a file names.
 
 To an existing cluster an empty node is a stranger, with whom nobody talks, until an entry names its
 disk as the member's of that name (see ``roster``). It then joins as a newcomer: it takes entries
@@ -21,7 +22,7 @@ from tq.internal.v1 import peer_pb2
 from tq_cluster.clock import Clock
 from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.raft import frames
-from tq_cluster.raft.identity import Origin
+from tq_cluster.raft.identity import MemberList, Origin
 from tq_cluster.raft.roster import Roster
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,10 @@ class NodeIdentity(Protocol):
         """None: it belongs to no cluster yet."""
 
     @property
+    def members(self) -> MemberList | None:
+        """Who the cluster's members are; None: not recorded yet."""
+
+    @property
     def origin(self) -> Origin:
         """What its log and state begin with."""
 
@@ -58,8 +63,11 @@ class NodeIdentity(Protocol):
     def newcomer(self) -> bool:
         """It came to a cluster that existed: it votes once its state names it."""
 
-    def join(self, cluster_id: str, *, newcomer: bool = False) -> None:
-        """Belong to that cluster from now on. Durable on return."""
+    def join(self, cluster_id: str, members: MemberList, *, newcomer: bool = False) -> None:
+        """Belong to that cluster, of those members, from now on. Durable on return."""
+
+    def record(self, members: MemberList) -> None:
+        """Note who the members of its cluster are now. Durable on return."""
 
 
 class Formation:
@@ -94,20 +102,19 @@ class Formation:
         self._hellos: dict[str, peer_pb2.Hello] = {}
         self._versions: dict[str, int] = {}
         """The newest cluster version that each peer said it can take part in."""
-        self._incarnations: dict[str, str] = {identity.node_id: identity.incarnation}
         self._refusals: dict[str, str] = {}
         self._logged: dict[str, str] = {}
         self._strangers: dict[str, tuple[str, float]] = {}
         """Empty disks that introduced themselves under a member's name, and when."""
-        self.formed = identity.cluster_id is not None and (not pristine() or not self._peer_ids)
+        self.formed = self._recorded and (not pristine() or not self._peer_ids)
         """The cluster exists and this node belongs to it."""
         self.stranger = False
         """The cluster exists and this node does not belong to it."""
 
     def begin(self) -> None:
         """A cluster of one has nobody to wait for."""
-        if not self._peer_ids and not self.formed:
-            self._join(self._drawn_id())
+        if not self._peer_ids and not self.formed and self._pristine():
+            self._join(self._identity.cluster_id or self._drawn_id(), self._seen())
             self._form()
 
     # ------------------------------------------------------------------ what is said and seen
@@ -121,19 +128,22 @@ class Formation:
             group_id=identity.group_id,
             node_id=identity.node_id,
             incarnation=identity.incarnation,
-            pristine=self._pristine(),
+            # Who may already stand for election counts as one that has voted.
+            pristine=self._pristine() and not self.formed,
             member_ids=self._member_ids,
             wall_ms=self._clock.wall_ms(),
             restored_from=str(identity.origin),
             incarnations=self._roster.applied(),
             applied_index=self._roster.applied_index(),
+            recorded=_as_message(identity.members),
         )
 
     def membership(self) -> Membership | None:
-        """Who forms the cluster; None while a member's incarnation has not been seen."""
-        if self._identity.cluster_id is None or len(self._incarnations) < len(self._member_ids):
+        """Who forms the cluster; None while that is not recorded."""
+        identity = self._identity
+        if identity.cluster_id is None or identity.members is None:
             return None
-        return self._identity.cluster_id, dict(self._incarnations)
+        return identity.cluster_id, dict(identity.members.incarnations)
 
     def common_version(self) -> int | None:
         """The newest cluster version of all members; None while one has not said its own."""
@@ -187,6 +197,8 @@ class Formation:
             )
         elif not self.formed and missing:
             parts.insert(0, f"waits to form a cluster: no answer from {', '.join(missing)}")
+        elif not self.formed and self._identity.cluster_id is not None and not self._recorded:
+            parts.insert(0, "waits for a peer that says who the members are: its state is lost")
         return "; ".join(parts)
 
     # ------------------------------------------------------------------ judging
@@ -239,6 +251,8 @@ class Formation:
                 f"{name} belongs to cluster {hello.cluster_id}, "
                 f"{identity.node_id} to {identity.cluster_id}"
             )
+        if why := self._unlike(hello):
+            return _refusal(why)
         if not self.formed and hello.pristine and hello.restored_from != str(identity.origin):
             return _refusal(
                 f"{name} begins with {hello.restored_from or 'nothing'}, {identity.node_id} with "
@@ -249,21 +263,41 @@ class Formation:
         if hello.cluster_id:
             self._roster.told(hello.applied_index, hello.incarnations)
         belongs = self._roster.belongs(name, hello.incarnation)
-        if not hello.cluster_id and not belongs:
+        # By the record alone it had written the cluster's id down before anybody voted.
+        if not hello.cluster_id and not (belongs and self._roster.said):
             return _refusal(
                 f"{name} is empty, but cluster {identity.cluster_id} exists: it stays a stranger",
                 stranger=True,
             )
-        if belongs is None:
-            belongs = self._incarnations.get(name, hello.incarnation) == hello.incarnation
         if not belongs:
-            known = self._roster.members() or self._incarnations
+            known = self._roster.members() or {}
             return _refusal(
                 f"{name} has another disk ({hello.incarnation}) than the member of that name "
                 f"({known.get(name)}): it stays a stranger",
                 stranger=True,
             )
         return None
+
+    def _unlike(self, hello: peer_pb2.Hello) -> str:
+        """Say how the list that the sender recorded contradicts this node's; empty: it does not."""
+        recorded, theirs = self._identity.members, _recorded_in(hello)
+        if recorded is None or theirs is None or not self._same_cluster(hello):
+            return ""
+        if recorded.incarnations.keys() != theirs.incarnations.keys():
+            return (
+                f"{hello.node_id} has recorded the members {theirs}, {self._identity.node_id}"
+                f" {recorded}, and both the cluster {self._identity.cluster_id}"
+            )
+        # Of two that hold as of different entries the later one names a disk that was put in
+        # another's place. While a cluster forms, the lists may still differ.
+        if not self.formed or recorded.index != theirs.index:
+            return ""
+        if recorded.incarnations == theirs.incarnations:
+            return ""
+        return (
+            f"{hello.node_id} has recorded other disks as those of {theirs} than"
+            f" {self._identity.node_id} has, both as of entry {recorded.index}"
+        )
 
     # ------------------------------------------------------------------ forming
 
@@ -276,8 +310,6 @@ class Formation:
             self._advance(hello)
         if not self.stranger:
             self._refusals.pop(name, None)
-        if hello.cluster_id and hello.cluster_id == self._identity.cluster_id:
-            self._incarnations[name] = hello.incarnation
 
     def on_refused(self, name: str | None, refusal: peer_pb2.Refusal) -> None:
         """A peer will not talk to this node."""
@@ -293,34 +325,83 @@ class Formation:
         self._hellos.pop(name, None)
 
     def on_raft_message(self, name: str) -> None:
-        """A peer of this node's own cluster takes part in elections: all have the id on disk."""
+        """A peer of this node's own cluster takes part in elections: all have the list on disk."""
         hello = self._hellos.get(name)
-        if hello is not None and self._same_cluster(hello):
+        if hello is not None and self._agrees(hello):
             self._form()
 
     def _advance(self, hello: peer_pb2.Hello) -> None:
         if not hello.pristine:
-            # The cluster exists. This node belongs to it if it had written the id down.
-            if not self._same_cluster(hello) and self._is_named_by(hello):
-                self._join(hello.cluster_id, newcomer=True)
-            if self._same_cluster(hello):
-                self._form()
-            else:
-                self.stranger = True
+            self._meet_existing(hello)
             return
         if any(peer not in self._hellos for peer in self._peer_ids):
             return
         if not all(self._hellos[peer].pristine for peer in self._peer_ids):
             return
+        if not self._pristine():
+            return  # it lacks its record: only a peer that has one can help
         self.stranger = False
-        lowest = self._member_ids[0]
-        if self._identity.node_id == lowest:
-            if self._identity.cluster_id is None:
-                self._join(self._drawn_id())
-        elif self._identity.cluster_id is None and self._hellos[lowest].cluster_id:
-            self._join(self._hellos[lowest].cluster_id)
-        if all(self._same_cluster(self._hellos[peer]) for peer in self._peer_ids):
+        self._take_list()
+        if all(self._agrees(self._hellos[peer]) for peer in self._peer_ids):
             self._form()
+
+    def _meet_existing(self, hello: peer_pb2.Hello) -> None:
+        """The cluster exists. This node belongs to it if it had written the id down."""
+        identity = self._identity
+        if identity.cluster_id is None and self._is_named_by(hello):
+            self._join(hello.cluster_id, _by_state(hello), newcomer=True)
+        elif self._same_cluster(hello):
+            recorded, theirs = identity.members, _recorded_in(hello) or _by_state(hello)
+            names_this = theirs.incarnations.get(identity.node_id) == identity.incarnation
+            # An empty disk has voted by no list, and takes that of those who may have.
+            open_to_it = recorded is None or (self._pristine() and theirs.index >= recorded.index)
+            if names_this and open_to_it:
+                self._take(hello.cluster_id, theirs)
+        if self._agrees(hello):
+            self._form()
+        elif not self._same_cluster(hello):
+            self.stranger = True
+
+    def _take_list(self) -> None:
+        """All are empty: write down the list that the lowest member makes of them."""
+        identity, lowest = self._identity, self._member_ids[0]
+        if identity.node_id == lowest:
+            self._take(identity.cluster_id or self._drawn_id(), self._seen())
+            return
+        drawn = self._hellos[lowest]
+        if not drawn.cluster_id:
+            return
+        # A broker of the first version records no list.
+        theirs = _recorded_in(drawn) or self._seen()
+        if theirs.incarnations.get(identity.node_id) == identity.incarnation:
+            self._take(drawn.cluster_id, theirs)
+
+    def _take(self, cluster_id: str, members: MemberList) -> None:
+        identity = self._identity
+        if (identity.cluster_id, identity.members) != (cluster_id, members):
+            self._join(cluster_id, members, newcomer=identity.newcomer)
+
+    def _seen(self) -> MemberList:
+        """The disks that have introduced themselves, this node's own among them."""
+        disks = {peer: self._hellos[peer].incarnation for peer in self._peer_ids}
+        disks[self._identity.node_id] = self._identity.incarnation
+        return MemberList(incarnations=dict(sorted(disks.items())))
+
+    @property
+    def _recorded(self) -> bool:
+        return self._identity.cluster_id is not None and self._identity.members is not None
+
+    def _agrees(self, hello: peer_pb2.Hello) -> bool:
+        """Whether the sender counts by the same list, or by a later or an earlier one."""
+        recorded, theirs = self._identity.members, _recorded_in(hello)
+        if recorded is None or not self._same_cluster(hello):
+            return False
+        # A broker of the first version records no list.
+        return (
+            theirs is None
+            or recorded.incarnations == theirs.incarnations
+            or (not hello.pristine and recorded.index != theirs.index)
+        )
 
     def _drawn_id(self) -> str:
         """A new cluster's id, unless an earlier attempt at forming got as far as drawing one."""
@@ -341,25 +422,41 @@ class Formation:
             and hello.incarnations.get(identity.node_id) == identity.incarnation
         )
 
-    def _join(self, cluster_id: str, *, newcomer: bool = False) -> None:
+    def _join(self, cluster_id: str, members: MemberList, *, newcomer: bool = False) -> None:
         log.info(
             "joins cluster",
             extra={
                 "node": self._identity.node_id,
                 "cluster_id": cluster_id,
+                "members": str(members),
                 "newcomer": newcomer,
             },
         )
-        self._identity.join(cluster_id, newcomer=newcomer)
+        self._identity.join(cluster_id, members, newcomer=newcomer)
         self._news()
 
     def _form(self) -> None:
-        for peer, hello in self._hellos.items():
-            if self._same_cluster(hello):
-                self._incarnations[peer] = hello.incarnation
         self.formed = True
         self.stranger = False
         self._news()
+
+
+def _as_message(members: MemberList | None) -> peer_pb2.MemberList | None:
+    if members is None:
+        return None
+    return peer_pb2.MemberList(incarnations=members.incarnations, index=members.index)
+
+
+def _recorded_in(hello: peer_pb2.Hello) -> MemberList | None:
+    """The list that the sender has on its disk; None: it has none, or is of the first version."""
+    if not hello.HasField("recorded"):
+        return None
+    return MemberList(incarnations=dict(hello.recorded.incarnations), index=hello.recorded.index)
+
+
+def _by_state(hello: peer_pb2.Hello) -> MemberList:
+    """Who the members are by the sender's state."""
+    return MemberList(incarnations=dict(hello.incarnations), index=hello.applied_index)
 
 
 def _refusal(message: str, *, stranger: bool = False) -> peer_pb2.Refusal:

@@ -1,6 +1,6 @@
 """Whose data a directory holds, so that no node ever serves another's.
 
-identity      cluster id, group id, node id, incarnation, format
+identity      cluster id, members, group id, node id, incarnation, format
 node.lock     held while the node runs
 crash.txt     what a process that failed wrote; empty while all is well
 journal/      the log
@@ -12,6 +12,7 @@ snapshots/    on their way in or out
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,8 @@ from tq_cluster.storage.lock import DirectoryLock
 
 FORMAT: Final = 1
 FILE: Final = "identity"
+_IDS_SHOWN_MAX: Final = 9
+_ID_SHOWN_MAX: Final = 64
 _NOT_DATA = frozenset({f"{FILE}.partial", "node.lock", CRASH_FILE, "lost+found"})
 
 
@@ -49,6 +52,26 @@ EMPTY_ORIGIN: Final = Origin()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemberList:
+    """Who the members of a cluster are: what its majorities are counted from."""
+
+    incarnations: Mapping[str, str]
+    """Node id to incarnation."""
+    index: int = 0
+    """The entry of the log as of which the list holds; 0: from the forming of the cluster on."""
+
+    def __str__(self) -> str:
+        return shown(self.incarnations)
+
+
+def shown(node_ids: Iterable[str]) -> str:
+    """Write members' ids for people, in order. A stranger's list may be long."""
+    names = [name[:_ID_SHOWN_MAX] for name in sorted(node_ids)]
+    more = len(names) - _IDS_SHOWN_MAX
+    return ", ".join(names[:_IDS_SHOWN_MAX]) + (f" and {more} more" if more > 0 else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """Who a data directory says it is."""
 
@@ -58,6 +81,8 @@ class Identity:
     """Drawn when the directory was empty: a node that lost its disk has another one."""
     cluster_id: str | None = None
     """None: it belongs to no cluster yet."""
+    members: MemberList | None = None
+    """Written with the cluster's id. None beside an id: an earlier version wrote none."""
     origin: Origin = EMPTY_ORIGIN
     newcomer: bool = False
     """It came to a cluster that existed: it votes once its state names it."""
@@ -78,7 +103,8 @@ def read_identity(path: Path) -> Identity | None:
         group_id=fields["group_id"],
         incarnation=fields["incarnation"],
         cluster_id=fields["cluster_id"],
-        # A directory of the first version names none.
+        # A directory of the first version has neither members nor an origin.
+        members=MemberList(**fields["members"]) if fields.get("members") else None,
         origin=Origin(**fields.get("origin", {})),
         newcomer=fields.get("newcomer", False),
     )
@@ -131,6 +157,11 @@ class DataDirectory:
         return self.identity.cluster_id
 
     @property
+    def members(self) -> MemberList | None:
+        """Who the cluster's members are; None: not recorded yet."""
+        return self.identity.members
+
+    @property
     def origin(self) -> Origin:
         """What its log and state begin with."""
         return self.identity.origin
@@ -144,14 +175,20 @@ class DataDirectory:
         """It came to a cluster that existed: it votes once its state names it."""
         return self.identity.newcomer
 
-    def join(self, cluster_id: str, *, newcomer: bool = False) -> None:
-        """Belong to that cluster from now on. Durable on return."""
+    def join(self, cluster_id: str, members: MemberList, *, newcomer: bool = False) -> None:
+        """Belong to that cluster, of those members, from now on. Durable on return."""
         if self.cluster_id not in (None, cluster_id):
             raise StartError(
                 f"{self.path} belongs to node {self.node_id} of cluster {self.cluster_id}, and"
                 f" cannot join cluster {cluster_id}"
             )
-        self._write(replace(self.identity, cluster_id=cluster_id, newcomer=newcomer))
+        self._write(
+            replace(self.identity, cluster_id=cluster_id, members=members, newcomer=newcomer)
+        )
+
+    def record(self, members: MemberList) -> None:
+        """Note who the members of its cluster are now. Durable on return."""
+        self._write(replace(self.identity, members=members))
 
     def release(self) -> None:
         """Let another process use it."""

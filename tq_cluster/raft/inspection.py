@@ -18,6 +18,7 @@ from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import DamagedStateError, FatalError, StartError
 from tq_cluster.raft.identity import Identity, read_identity
 from tq_cluster.raft.journal import Journal
+from tq_cluster.raft.members import contradiction
 from tq_cluster.raft.overlay import OverlayDisk
 from tq_cluster.raft.pysyncobj_core import NO_OP
 from tq_cluster.raft.roster import members_in
@@ -109,6 +110,8 @@ def _inspected(path: Path, identity: Identity) -> Survivor:
     fault = ""
     if alignment is Alignment.REBUILD:
         fault = "its state ends before its journal begins: it was waiting for the others' state"
+    if cluster_id and (why := contradiction(identity, (cluster_id, named))):
+        fault = f"it holds what does not belong together: {why}"
     last_index = journal.last_index
     last_term = journal.term_at(last_index)
     assert last_term is not None

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from tq.internal.v1 import log_pb2
+from tq_cluster.raft.identity import MemberList
 from tq_cluster.raft.journal_door import LoggedEntry, LogJournal
 
 Members = Mapping[str, str]
@@ -46,11 +47,17 @@ class Roster:
         journal: LogJournal,
         applied_index: Callable[[], int],
         membership: Callable[[], tuple[str, Members] | None],
+        recorded: Callable[[], MemberList | None] = lambda: None,
     ) -> None:
-        """``membership``: the cluster's id, and who the members are, by the state."""
+        """``membership``: the cluster's id, and who the members are, by the state.
+
+        ``recorded``: who they are by the identity, for as long as the state does not say it or is
+        behind.
+        """
         self._journal = journal
         self._applied_index = applied_index
         self._membership = membership
+        self._recorded = recorded
         self._pending: list[tuple[int, int, Members]] = []
         self._told: tuple[int, Members] = (0, {})
         """Who the members are, by the state of the peer that had applied most, and how much."""
@@ -86,14 +93,23 @@ class Roster:
         membership = self._membership()
         return None if membership is None else membership[1]
 
+    @property
+    def said(self) -> bool:
+        """Whether a state says who they are: this node's, or one that it was told of."""
+        return self._members() is not None or bool(self._told[1])
+
     def applied_index(self) -> int:
         """The last entry in the state."""
         return self._applied_index()
 
     def _settled(self) -> tuple[int, Members | None]:
         """Who the members are, by what is known to be committed, and from which entry on."""
-        applied_index = self._applied_index()
-        return self._told if self._told[0] > applied_index else (applied_index, self._members())
+        applied_index, members = self._applied_index(), self._members()
+        recorded = self._recorded()
+        known = (applied_index, members)
+        if recorded is not None and (members is None or recorded.index > applied_index):
+            known = (max(recorded.index, applied_index), recorded.incarnations)
+        return self._told if self._told[0] > known[0] else known
 
     def belongs(self, name: str, incarnation: str) -> bool | None:
         """Whether that disk is the member's by what is settled and by all that the log holds.

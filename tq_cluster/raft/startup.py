@@ -5,16 +5,18 @@ from __future__ import annotations
 import enum
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tq_cluster.core import queries
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import DamagedStateError, FatalError, StartError
 from tq_cluster.raft.disk import FileDisk
-from tq_cluster.raft.identity import DataDirectory
+from tq_cluster.raft.identity import DataDirectory, read_identity
 from tq_cluster.raft.journal import DEFAULT_LIMITS, Journal, JournalLimits
+from tq_cluster.raft.members import counted, require_may_form, settle, settle_from_journal
 from tq_cluster.raft.records import FIRST_WRITE_BYTES
 from tq_cluster.raft.syncer import Syncer
 from tq_cluster.storage import crash
@@ -92,19 +94,30 @@ def open_data(
     draw: random.Random,
     syncer: Syncer,
     on_fatal: Callable[[FatalError], None],
+    members: Collection[str] = (),
+    single: bool = False,
     limits: JournalLimits = DEFAULT_LIMITS,
     relief: Callable[[], bool] = lambda: False,
     record_crashes: bool = False,
 ) -> NodeData:
     """Open a node's data directory, or make a new one; StartError when it cannot be served.
 
+    ``members`` are those in the node's file: none for one who goes by what is recorded. A cluster
+    of one is formed only if that is meant (``single``).
+
     ``relief`` is asked to make room when the disk is full, from the thread that writes the journal.
     With ``record_crashes``, which is for a process that serves this node and nothing else, a signal
     that ends it is told to the next.
     """
     with _usable(path), ExitStack() as undo:
+        known = read_identity(path)
+        if known is None or known.members is None:
+            cluster_id = None if known is None else known.cluster_id
+            require_may_form(cluster_id, members, single=single)
         directory = DataDirectory(path, node_id=node_id, draw=draw)
         undo.callback(directory.release)
+        if members:
+            counted(directory.members, members)
         disk = FileDisk(directory.journal_path, relief)
         undo.callback(disk.close)
         _require_journal(directory, disk)
@@ -116,6 +129,11 @@ def open_data(
         undo.callback(store.close)
         journal = Journal(disk, syncer, on_fatal=on_fatal, limits=limits)
         alignment = align(journal, store.applied, states.current.installed)
+        _settle_members(directory, store, journal)
+        if members:
+            counted(directory.members, members)
+            if directory.members is None:
+                require_may_form(None, members, single=single)
         states.clear_mark()
         undo.pop_all()
     return NodeData(
@@ -127,6 +145,15 @@ def open_data(
         alignment=alignment,
         set_aside=set_aside,
     )
+
+
+def _settle_members(directory: DataDirectory, store: Store, journal: Journal) -> None:
+    """Hold identity and state against each other, and write down a list that is not recorded."""
+    applied = store.applied
+    if why := settle(directory, queries.membership(store.view()), applied.index):
+        raise StartError(f"{directory.path} holds what does not belong together: {why}; {_ADVICE}")
+    if directory.cluster_id is not None and directory.members is None:
+        settle_from_journal(directory, journal, applied.index)
 
 
 def _look_into_crash(path: Path, state: Path) -> None:

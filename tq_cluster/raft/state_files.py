@@ -9,11 +9,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, TypeVarTuple
 
+from tq_cluster.core import queries
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import FatalError
+from tq_cluster.raft.formation import Membership
 from tq_cluster.raft.snapshots import Incoming, Outgoing, SnapshotError
 from tq_cluster.storage import snapshot as storage
 from tq_cluster.storage.directory import StateDirectory
+from tq_cluster.storage.environment import read_state
+from tq_cluster.storage.rows import CorruptRowError
 from tq_cluster.storage.store import Store
 
 _ROOM_SPARED_BYTES = 64 << 20
@@ -26,11 +30,20 @@ class StateFiles:
     """Implements ``snapshots.States`` for a store in its directory."""
 
     def __init__(
-        self, store: Store, directory: StateDirectory, loop: asyncio.AbstractEventLoop
+        self,
+        store: Store,
+        directory: StateDirectory,
+        loop: asyncio.AbstractEventLoop,
+        contradiction: Callable[[Membership | None], str],
     ) -> None:
+        """``contradiction``: why a state of that cluster and those members cannot be this node's.
+
+        It is asked in a thread.
+        """
         self._store = store
         self._directory = directory
         self._loop = loop
+        self._contradiction = contradiction
         self._jobs: set[asyncio.Future[Any]] = set()
 
     async def stopped(self) -> None:
@@ -63,7 +76,7 @@ class StateFiles:
     def install(self, incoming: Incoming, installed: Callable[[Exception | None], None]) -> None:
         assert isinstance(incoming, _PartialFile)
         file = incoming.complete()
-        job = self._begin(storage.install_snapshot, self._directory, file)
+        job = self._begin(storage.install_snapshot, self._directory, file, self._require_ours)
 
         def report(done: asyncio.Future[Path]) -> None:
             error = done.exception()
@@ -80,6 +93,15 @@ class StateFiles:
                 installed(None)
 
         job.add_done_callback(report)
+
+    def _require_ours(self, state: Path) -> None:
+        try:
+            with read_state(state) as view:
+                why = self._contradiction(queries.membership(view))
+        except CorruptRowError as error:
+            raise storage.SnapshotError(f"it is damaged: {error}") from error
+        if why:
+            raise storage.SnapshotError(f"it is not of this cluster: {why}")
 
     def journal_agrees(self) -> None:
         self._directory.clear_mark()

@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -89,12 +90,17 @@ def make_snapshot(
     return SnapshotFile(path, applied, size, crc)
 
 
-def install_snapshot(states: StateDirectory, snapshot: SnapshotFile) -> Path:
+def install_snapshot(
+    states: StateDirectory,
+    snapshot: SnapshotFile,
+    admit: Callable[[Path], None] = lambda _: None,
+) -> Path:
     """Make a received snapshot the current state; return where it is. Durable on return.
 
     The file is used up and the mark is set: the caller then opens a Store on the path, brings the
     journal in line with ``snapshot.applied`` and calls ``states.clear_mark()``. Raises
-    SnapshotError, nothing having changed, when the file is not the one that was sent.
+    SnapshotError, nothing having changed, when the file is not the one that was sent, and what
+    ``admit`` raises of a state that is not wanted here.
     """
     size, crc = _measure(snapshot.path)
     if (size, crc) != (snapshot.size_bytes, snapshot.crc):
@@ -110,6 +116,7 @@ def install_snapshot(states: StateDirectory, snapshot: SnapshotFile) -> Path:
         ) from error
     if applied != snapshot.applied:
         raise SnapshotError(f"the snapshot ends at {applied}, not at {snapshot.applied}")
+    admit(snapshot.path)
     path = states.next_path()
     try:
         snapshot.path.replace(path / DATA_FILE)
