@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import enum
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
 from tests.raft.modelled_disk import ModelledDisk
+from tests.simulation import host
 from tests.simulation.broker import Broker
 from tests.simulation.busy import busy_history
 from tests.simulation.checker import Violation
+from tests.simulation.edited_files import edited_files_history
 from tests.simulation.runs import protocol_history
 from tests.simulation.stack import whole_stack_history
 from tests.simulation.story import History, Story
@@ -25,6 +27,7 @@ from tq_cluster.core.batch import Space
 from tq_cluster.core.decide import decide
 from tq_cluster.core.operations import Claim, Replied
 from tq_cluster.core.types import TaskNumber
+from tq_cluster.raft import engine
 from tq_cluster.raft.door import Role
 from tq_cluster.raft.settings import RaftSettings, Rules
 from tq_cluster.raft.snapshots import SnapshotReceiving
@@ -40,6 +43,7 @@ class Seeds(enum.StrEnum):
 
     PROTOCOL = "protocol seeds"
     WHOLE_STACK = "whole-stack seeds"
+    EDITED_FILES = "edited-files seeds"
     BUSY = "busy seeds"
     """Nothing fails in them, but everything takes its time."""
 
@@ -87,6 +91,8 @@ class Mutant:
                     return protocol_history(Story(seed), settings=settings)
                 case Seeds.WHOLE_STACK:
                     return whole_stack_history(Story(seed, whole_stack=True), settings=settings)
+                case Seeds.EDITED_FILES:
+                    return edited_files_history(Story(seed), settings=settings)
                 case Seeds.BUSY:
                     return busy_history(Story(seed), settings=settings)
 
@@ -189,6 +195,21 @@ def _a_snapshot_without_its_index() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _the_quorum_from_the_file() -> Iterator[None]:
+    """A majority is one of those whom the node's file names."""
+
+    def as_in_the_file(recorded: object, configured: Collection[str]) -> tuple[str, ...]:
+        del recorded
+        return tuple(sorted(configured))
+
+    with (
+        mock.patch.object(engine, "counted", as_in_the_file),
+        mock.patch.object(host, "counted", as_in_the_file),
+    ):
+        yield
+
+
 PLANTED = (
     Mutant("no fsync", _no_fsync),
     Mutant("no token check", _no_token_check, seeds=Seeds.WHOLE_STACK),
@@ -202,6 +223,7 @@ PLANTED = (
     Mutant("acks counted across terms", rules=Rules(terms_in_answers=False)),
     Mutant("a forgotten request id", _a_forgotten_request_id, seeds=Seeds.WHOLE_STACK),
     Mutant("a snapshot without its index", _a_snapshot_without_its_index),
+    Mutant("the quorum from the file", _the_quorum_from_the_file, seeds=Seeds.EDITED_FILES),
 )
 """The classics. Each has to be caught by the first seeds, or a promise of the seeds is broken."""
 
