@@ -36,6 +36,7 @@ from tq_cluster.raft.shrinking import Shrinking
 from tq_cluster.raft.startup import NodeData, open_data
 from tq_cluster.raft.state_files import StateFiles
 from tq_cluster.raft.syncer import ThreadSyncer
+from tq_cluster.reading import Reading
 from tq_cluster.service.backups import MovedError, NoRoomError
 from tq_cluster.service.server import calls_ended
 from tq_cluster.service.service import Parts, Service
@@ -165,10 +166,12 @@ class Node:
             journal=self._data.journal,
             loop=self._loop,
         )
+        reading = Reading()
         self.leader = Leader(
             node_id=config.node_id,
             log=self.replica,
             state=self._store,
+            reading=reading,
             clock=self._clock,
             draw=draw,
             members=len(config.members),
@@ -194,6 +197,7 @@ class Node:
                 log=self.replica,
                 leading=self.leader,
                 committed=self._store,
+                reading=reading,
                 clock=self._clock,
                 vitals=self._vitals,
                 facts=self._facts,

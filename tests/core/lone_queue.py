@@ -43,6 +43,7 @@ from tq_cluster.core.operations import (
     Report,
     Submit,
 )
+from tq_cluster.core.reading import in_one_go
 from tq_cluster.core.types import FencingToken, TimestampMs
 from tq_cluster.storage.memory import MemoryStore
 from tq_cluster.storage.store import Store
@@ -301,7 +302,7 @@ class LoneQueue:
 
     def task(self, task_id: str) -> task_pb2.Task:
         request = task_service_pb2.GetTaskRequest(task_id=task_id)
-        outcome = queries.get_task(self.store.view(), request, TimestampMs(self.now_ms))
+        outcome = in_one_go(self.store.view(), queries.get_task, request)
         return replied(outcome, task_service_pb2.GetTaskResponse).task
 
     def state(self, task_id: str) -> str:
@@ -309,12 +310,12 @@ class LoneQueue:
 
     def exists(self, task_id: str) -> bool:
         request = task_service_pb2.GetTaskRequest(task_id=task_id)
-        outcome = queries.get_task(self.store.view(), request, TimestampMs(self.now_ms))
+        outcome = in_one_go(self.store.view(), queries.get_task, request)
         return isinstance(outcome, Replied)
 
     def stats(self, queue: str = "default") -> queue_service_pb2.QueueStats:
         request = queue_service_pb2.GetQueueStatsRequest(queue=queue)
-        outcome = queries.queue_stats(self.store.view(), request, TimestampMs(self.now_ms))
+        outcome = in_one_go(self.store.view(), queries.queue_stats, request)
         return replied(outcome, queue_service_pb2.GetQueueStatsResponse).stats
 
     def heartbeat(self, *tasks: Claimed) -> tuple[list[str], list[FencingToken]]:

@@ -40,7 +40,8 @@ from tq_cluster.core.operations import (
     Report,
     Submit,
 )
-from tq_cluster.core.types import TaskId, TimestampMs
+from tq_cluster.core.reading import in_one_go
+from tq_cluster.core.types import TaskId
 from tq_cluster.storage.drafts import Draft
 from tq_cluster.storage.memory import MemoryStore
 from tq_cluster.storage.store import Store
@@ -94,10 +95,10 @@ def test_namespaces_do_not_see_one_another() -> None:
     view = queue.store.view()
     request = queue_service_pb2.GetQueueStatsRequest(queue="default")
     for namespace in (0, 7):
-        found = queries.queue_stats(view, request, TimestampMs(START_MS), namespace)
+        found = in_one_go(view, queries.queue_stats, request, namespace)
         stats = replied(found, queue_service_pb2.GetQueueStatsResponse).stats
         assert stats.pending == 1
-    missing = queries.queue_stats(view, request, TimestampMs(START_MS), 8)
+    missing = in_one_go(view, queries.queue_stats, request, 8)
     assert isinstance(missing, Refused)
 
 

@@ -13,7 +13,7 @@ from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
 from tq_cluster.core import listings, pages, queries, tables
 from tq_cluster.core.limits import DAY_MS, Limits
 from tq_cluster.core.operations import Outcome
-from tq_cluster.core.types import TimestampMs
+from tq_cluster.core.reading import Steps, in_one_go
 
 ListTasks = task_service_pb2.ListTasksRequest
 ListTasksReply = task_service_pb2.ListTasksResponse
@@ -24,7 +24,7 @@ ListQueuesReply = queue_service_pb2.ListQueuesResponse
 
 
 def list_tasks(queue: LoneQueue, request: ListTasks) -> Outcome:
-    return queries.list_tasks(queue.store.view(), request, TimestampMs(queue.now_ms))
+    return in_one_go(queue.store.view(), queries.list_tasks, request)
 
 
 def every_task(queue: LoneQueue, request: ListTasks) -> list[str]:
@@ -125,7 +125,7 @@ def test_a_task_read_without_its_payload_keeps_everything_else() -> None:
     queue.complete(queue.claimed()[0], bytes(100_000))
     request = task_service_pb2.GetTaskRequest(task_id="one", omit_payload=True)
 
-    outcome = queries.get_task(queue.store.view(), request, TimestampMs(0))
+    outcome = in_one_go(queue.store.view(), queries.get_task, request)
 
     task = replied(outcome, task_service_pb2.GetTaskResponse).task
     whole = queue.task("one")
@@ -154,7 +154,7 @@ def test_a_page_stays_below_the_limit_of_a_reply() -> None:
     queue.submitted(*[spec(labels={"k": "v" * 200}) for _ in range(10)])
     limits = Limits(reply_bytes_max=1_000)
 
-    outcome = queries.list_tasks(queue.store.view(), ListTasks(), TimestampMs(0), limits=limits)
+    outcome = in_one_go(queue.store.view(), queries.list_tasks, ListTasks(), limits=limits)
 
     reply = replied(outcome, ListTasksReply)
     assert 0 < len(reply.tasks) < 6
@@ -170,7 +170,7 @@ def test_a_page_stays_below_the_limit_of_a_reply() -> None:
     ],
 )
 def test_page_sizes_and_tokens_that_make_no_sense_are_refused(
-    query: Callable[..., Outcome], kind: Callable[..., Message]
+    query: Callable[..., Steps[Outcome]], kind: Callable[..., Message]
 ) -> None:
     queue = mixed_queue()
 
@@ -180,7 +180,7 @@ def test_page_sizes_and_tokens_that_make_no_sense_are_refused(
         kind(page_token="\u00e9"),
         kind(page_token="AAAAAAAAAAAA"),
     ):
-        outcome = query(queue.store.view(), request, TimestampMs(0))
+        outcome = in_one_go(queue.store.view(), query, request)
         assert reason(outcome) == "INVALID_ARGUMENT"
 
 
@@ -218,7 +218,7 @@ def test_dead_letters_are_listed_with_their_histories_the_last_to_fail_first() -
         found: list[task_pb2.Task] = []
         request = ListDeadLetters(queue=queue_name, page_size=2)
         while True:
-            outcome = queries.list_dead_letters(queue.store.view(), request, TimestampMs(0))
+            outcome = in_one_go(queue.store.view(), queries.list_dead_letters, request)
             reply = replied(outcome, ListDeadLettersReply)
             found.extend(reply.tasks)
             if not reply.next_page_token:
@@ -239,11 +239,13 @@ def test_queues_are_listed_by_name_with_their_counts() -> None:
     request = ListQueues(page_size=2)
 
     first = replied(
-        queries.list_queues(queue.store.view(), request, TimestampMs(0)), ListQueuesReply
+        in_one_go(queue.store.view(), queries.list_queues, request),
+        ListQueuesReply,
     )
     request.page_token = first.next_page_token
     second = replied(
-        queries.list_queues(queue.store.view(), request, TimestampMs(0)), ListQueuesReply
+        in_one_go(queue.store.view(), queries.list_queues, request),
+        ListQueuesReply,
     )
 
     assert [each.queue for each in first.queues] == ["a", "b"]
@@ -313,7 +315,7 @@ def test_the_stats_of_a_queue_that_no_task_named_are_not_found() -> None:
     queue = LoneQueue()
     for name in ("nobody-named-it", "", "x" * 1_000, "\u00e9"):
         request = queue_service_pb2.GetQueueStatsRequest(queue=name)
-        outcome = queries.queue_stats(queue.store.view(), request, TimestampMs(0))
+        outcome = in_one_go(queue.store.view(), queries.queue_stats, request)
         assert reason(outcome) == "NOT_FOUND"
 
 
@@ -331,8 +333,11 @@ def test_a_queues_settings_are_replaced_as_a_whole() -> None:
 
 def test_a_token_of_another_list_is_refused() -> None:
     queue = mixed_queue()
-    view, now_ms = queue.store.view(), TimestampMs(queue.now_ms)
-    queues = replied(queries.list_queues(view, ListQueues(page_size=1), now_ms), ListQueuesReply)
+    view = queue.store.view()
+    queues = replied(
+        in_one_go(view, queries.list_queues, ListQueues(page_size=1)),
+        ListQueuesReply,
+    )
     assert queues.next_page_token
 
     refused = list_tasks(queue, ListTasks(page_token=queues.next_page_token))
@@ -342,11 +347,11 @@ def test_a_token_of_another_list_is_refused() -> None:
 
 def test_a_token_that_was_made_up_is_refused() -> None:
     queue = mixed_queue()
-    view, now_ms = queue.store.view(), TimestampMs(queue.now_ms)
+    view = queue.store.view()
     tasks, dead = ListTasks(), ListDeadLetters()
     tasks.page_token = pages.token_of(tasks, bytes(9))
     dead.page_token = pages.token_of(dead, bytes(9))
 
     assert reason(list_tasks(queue, tasks)) == "INVALID_ARGUMENT"
-    refused = queries.list_dead_letters(view, dead, now_ms)
+    refused = in_one_go(view, queries.list_dead_letters, dead)
     assert reason(refused) == "INVALID_ARGUMENT"

@@ -24,6 +24,7 @@ from tq_cluster.core.operations import (
 from tq_cluster.leader.counting import Counting
 from tq_cluster.leader.hooks import LeaderHooks
 from tq_cluster.leader.leader import Leader
+from tq_cluster.reading import Reading
 from tq_cluster.storage.memory import MemoryStore
 from tq_cluster.telemetry.metrics import Metrics
 
@@ -52,6 +53,7 @@ class Bench:
             node_id="n1",
             log=self.log,
             state=self.store,
+            reading=Reading(),
             clock=SystemClock(),
             draw=random.Random(1),
             members=3,

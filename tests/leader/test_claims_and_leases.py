@@ -25,6 +25,7 @@ from tq_cluster.core.operations import (
 )
 from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
 from tq_cluster.leader.leader import Leader
+from tq_cluster.reading import Reading
 
 
 async def test_an_empty_claim_waits_for_a_task_and_is_woken_by_its_submit(bench: Bench) -> None:
@@ -110,6 +111,7 @@ async def test_a_new_leader_starts_every_running_lease_afresh(bench: Bench) -> N
         node_id="n1",
         log=bench.log,
         state=bench.store,
+        reading=Reading(),
         clock=SystemClock(),
         draw=random.Random(1),
         members=3,

@@ -29,6 +29,7 @@ from tq_cluster.core.view import Workspace
 from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
 from tq_cluster.leader.leader import Formation, Leader
 from tq_cluster.raft.door import Role
+from tq_cluster.reading import Reading
 from tq_cluster.storage.memory import MemoryStore
 from tq_cluster.storage.rows import CorruptRowError
 
@@ -85,8 +86,7 @@ async def test_a_call_whose_caller_had_gone_before_it_was_decided_is_dropped(ben
     await first
 
     listing = task_service_pb2.ListTasksRequest()
-    now_ms = TimestampMs(SystemClock().wall_ms())
-    found = await bench.leader.read(lambda view: queries.list_tasks(view, listing, now_ms))
+    found = await bench.leader.read(lambda view: queries.list_tasks(view, listing))
     listed = told(found, task_service_pb2.ListTasksResponse)
     assert [task.spec.type for task in listed.tasks] == ["a"]
 
@@ -204,6 +204,7 @@ async def test_the_membership_is_written_once_every_member_was_seen() -> None:
         node_id="n1",
         log=log,
         state=store,
+        reading=Reading(),
         clock=SystemClock(),
         draw=random.Random(1),
         members=1,

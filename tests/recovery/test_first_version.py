@@ -24,6 +24,7 @@ from tq_cluster.core import queries
 from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.invariants import violations
 from tq_cluster.core.operations import Replied
+from tq_cluster.core.reading import in_one_go
 from tq_cluster.raft.pysyncobj_core import NO_OP
 from tq_cluster.raft.startup import open_data
 from tq_cluster.raft.syncer import InlineSyncer
@@ -64,7 +65,7 @@ def test_every_disk_of_the_first_version_holds_what_was_done(tmp_path: Path, nod
     tasks = {}
     for name in ("done", "dead", "runs", "released", "ready", "cancelled", "large", "later"):
         request = task_service_pb2.GetTaskRequest(task_id=name)
-        outcome = queries.get_task(view, request, queries.log_time(view))
+        outcome = in_one_go(view, queries.get_task, request)
         assert isinstance(outcome, Replied)
         assert isinstance(outcome.reply, task_service_pb2.GetTaskResponse)
         tasks[name] = outcome.reply.task

@@ -26,10 +26,11 @@ from tq.v1 import (
 from tq_cluster.clock import SystemClock
 from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.operations import Claim, Operation, Outcome, Refused, Replied
+from tq_cluster.core.reading import Reader, Steps, in_one_go
 from tq_cluster.core.types import AppliedAt
-from tq_cluster.core.view import View
 from tq_cluster.errors import NotLeaderError
 from tq_cluster.raft.door import LogStatus, PeerProgress, Role
+from tq_cluster.reading import Reading
 from tq_cluster.service.backups import Copy
 from tq_cluster.service.proof import Membership
 from tq_cluster.service.service import Parts, Service
@@ -162,10 +163,10 @@ class FakeLeader:
             reply = worker_service_pb2.ClaimResponse()
         return await self._answer(operation, Replied(reply=reply))
 
-    async def read(self, query: Callable[[View], Answer]) -> Answer:
+    async def read(self, query: Callable[[Reader], Steps[Answer]]) -> Answer:
         if not self.serving():
             raise NotLeaderError(self._log.leader_id)
-        return query(self._store.view())
+        return in_one_go(self._store.view(), query)
 
     async def heartbeat(self, request: worker_service_pb2.HeartbeatRequest) -> Replied:
         answer = await self._answer(request, Replied(reply=worker_service_pb2.HeartbeatResponse()))
@@ -253,6 +254,7 @@ class Node:
             log=self.log,
             leading=self.leader,
             committed=self.store,
+            reading=Reading(),
             clock=SystemClock(),
             vitals=lambda span_s: self.vitals(span_s),  # noqa: PLW0108  # a test may change it
             facts=lambda: ClusterFacts("c1", 1),

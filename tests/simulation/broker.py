@@ -22,6 +22,7 @@ from tq_cluster.raft.members import contradiction
 from tq_cluster.raft.snapshots import States
 from tq_cluster.raft.startup import align
 from tq_cluster.raft.state_files import StateFiles
+from tq_cluster.reading import Reading
 from tq_cluster.service.authorization import authorize
 from tq_cluster.service.call import Method
 from tq_cluster.service.forwarding import Forwarder
@@ -141,10 +142,12 @@ class Broker(Machine):
             host_loop.call_later(TICK_S, self._commit_state, host_loop)
 
     def _attach(self, draw: random.Random) -> None:
+        reading = Reading()
         self.leader = Leader(
             node_id=self.name,
             log=self.replica,
             state=self.store,
+            reading=reading,
             clock=self.clock,
             draw=draw,
             members=len(self._members),
@@ -164,7 +167,9 @@ class Broker(Machine):
             fatal=self._died,
         )
         staleness = Staleness(clock=self.clock, log=self.replica, written_ms=self.clock.wall_ms())
-        reads = Reads(leading=self.leader, committed=self.store, staleness=staleness)
+        reads = Reads(
+            leading=self.leader, committed=self.store, staleness=staleness, reading=reading
+        )
         for servicer in (
             TaskServicer(leading=self.leader, reads=reads, authorize=authorize),
             WorkerServicer(leading=self.leader, authorize=authorize),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from tq.internal.v1 import state_pb2
@@ -10,29 +11,64 @@ from tq_cluster.core import ordering, rows, states, tables
 from tq_cluster.core.batch import Queue
 from tq_cluster.core.limits import DEFAULT_LIMITS
 from tq_cluster.core.queues import settings_of
+from tq_cluster.core.reading import Reader, Steps
 from tq_cluster.core.spans import put_ms
 from tq_cluster.core.view import View
 
 _LAST_ERROR_SEARCH: Final = DEFAULT_LIMITS.attempts_kept
 
 
-def whole_task(
-    view: View, prefix: bytes, number: int, row: state_pb2.TaskRow, *, omit_payload: bool
-) -> task_pb2.Task:
-    """Return everything known of a task, its payload and result left out where asked."""
-    chunks = 0 if omit_payload else row.payload_chunks
-    task = brief_task(row, rows.read_spec(view, prefix, number, chunks))
-    if omit_payload:
-        task.spec.payload = b""
+def whole_task(view: View, prefix: bytes, number: int, row: state_pb2.TaskRow) -> task_pb2.Task:
+    """Return everything known of a task but its payload and result."""
+    task = brief_task(row, rows.read_spec(view, prefix, number))
+    task.spec.payload = b""
+    add_history(view, prefix, number, row, task)
+    if row.has_result:
+        task.result_content_type = rows.read_result(view, prefix, number).content_type
+    return task
+
+
+def task_with_payload(
+    view: Reader, prefix: bytes, number: int, row: state_pb2.TaskRow
+) -> Steps[task_pb2.Task | None]:
+    """Return everything known of a task, in steps. None: it was removed meanwhile."""
+    task = brief_task(row, rows.read_spec(view, prefix, number))
     add_history(view, prefix, number, row, task)
     if row.has_result:
         result = rows.read_result(view, prefix, number)
         task.result_content_type = result.content_type
-        if not omit_payload:
-            task.result = result.result or rows.read_chunks(
-                view, tables.RESULT_CHUNKS, prefix, number, result.chunks
-            )
+        task.result = result.result
+        if result.chunks:
+            content = yield from _content(view, tables.RESULT_CHUNKS, prefix, number, result.chunks)
+            if content is None:
+                return None
+            task.result = content
+    if row.payload_chunks:
+        content = yield from _content(view, tables.PAYLOADS, prefix, number, row.payload_chunks)
+        if content is None:
+            return None
+        task.spec.payload = content
     return task
+
+
+def _content(
+    view: Reader, table: int, prefix: bytes, number: int, count: int
+) -> Steps[bytes | None]:
+    """Return what stands in ``count`` pieces, in steps; None where they were removed meanwhile.
+
+    The pieces of a task are never others.
+    """
+    pieces: list[bytes] = []
+    while True:
+        start = tables.chunk_key(prefix, number, len(pieces))
+        stop = tables.chunk_key(prefix, number, count)
+        for _, piece in view.scan(table, start, stop, limit=count):
+            pieces.append(piece)
+            if view.step_is_over:
+                break
+        else:
+            return b"".join(pieces) if len(pieces) == count else None
+        yield
 
 
 def brief_task(row: state_pb2.TaskRow, spec: task_pb2.TaskSpec) -> task_pb2.Task:
@@ -84,11 +120,11 @@ def add_history(
 
 
 def last_error(view: View, prefix: bytes, number: int, row: state_pb2.TaskRow) -> str:
-    """Return the error of the last failed attempt among those kept."""
-    return _last_error(rows.read_history(view, prefix, number, row, _LAST_ERROR_SEARCH))
+    """Return the error of the last failed attempt among those kept, reading no older ones."""
+    return _last_error(rows.newest_attempts(view, prefix, number, row, _LAST_ERROR_SEARCH))
 
 
-def _last_error(newest_first: list[state_pb2.AttemptRow]) -> str:
+def _last_error(newest_first: Iterable[state_pb2.AttemptRow]) -> str:
     for attempt in newest_first:
         if attempt.end == task_pb2.Attempt.END_FAILED:
             return attempt.error

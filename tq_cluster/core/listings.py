@@ -1,7 +1,7 @@
 """Lists of tasks, dead letters and queues, a page at a time.
 
-Each page looks at a bounded number of rows and is as short as that makes it; its token says where
-the next one goes on.
+Each page reads a bounded number of rows, in steps, and is as short as that makes it; its token says
+where the next one goes on.
 """
 
 from __future__ import annotations
@@ -15,12 +15,20 @@ from tq_cluster.core import describe, pages, rows, states, tables
 from tq_cluster.core.batch import read_queue
 from tq_cluster.core.limits import DEFAULT_LIMITS, Limits
 from tq_cluster.core.operations import Refused, Replied
-from tq_cluster.core.types import TimestampMs
-from tq_cluster.core.validation import check_queue_name, invalid
+from tq_cluster.core.reading import Reader, Steps
+from tq_cluster.core.validation import (
+    check_at_most,
+    check_labels,
+    check_queue_name,
+    check_type,
+    invalid,
+)
 from tq_cluster.core.view import View
 
 SCAN_MAX: Final = 2_000
 """How many tasks one page looks at."""
+STATES_MAX: Final = len(states.ALL) - 1
+"""A task can be in so many: one more in a list is named twice."""
 
 _LAST_NUMBER: Final = (1 << 64) - 1
 _NUMBER_BYTES: Final = 8
@@ -29,62 +37,71 @@ _DEAD_LETTER_BYTES: Final = 16
 
 
 def list_tasks(
-    view: View,
+    view: Reader,
     request: task_service_pb2.ListTasksRequest,
-    now_ms: TimestampMs,  # noqa: ARG001 - every query is asked alike
     namespace: int = 0,
     limits: Limits = DEFAULT_LIMITS,
-) -> Replied | Refused:
+) -> Steps[Replied | Refused]:
     """Return tasks that pass the filters, the newest first.
 
     With a queue, only tasks in the states asked for are looked at; without one, every task is.
     """
+    # Before anything is made of the filters: a position belongs to them.
+    fault = _check_filters(request)
+    if fault is not None:
+        return fault
     prefix = tables.prefix_of(namespace)
     size = pages.size_of(request.page_size, limits)
     position = pages.position_of(request, request.page_token, _NUMBER_BYTES)
-    fault = _check_states(request)
-    if request.queue:
-        fault = fault or check_queue_name("queue", request.queue)
-    for refused in (size, position, fault):
+    for refused in (size, position):
         if isinstance(refused, Refused):
             return refused
     assert isinstance(size, int)
     assert isinstance(position, bytes)
     reply = task_service_pb2.ListTasksResponse()
+    wanted = frozenset(request.states) or frozenset(states.ALL)
     below = int.from_bytes(position, "big") if position else _LAST_NUMBER
     room = limits.reply_bytes_max
-    number = 0
-    for looked_at, number in enumerate(_newest_first(view, prefix, request, below), 1):
-        row = rows.read_task(view, prefix, number)
-        if not request.states or row.state in request.states:
-            spec = rows.read_spec(view, prefix, number)
-            if _matches(spec, request):
-                spec.payload = b""
-                task = describe.brief_task(row, spec)
-                task.last_error = describe.last_error(view, prefix, number, row)
-                room -= task.ByteSize()
-                reply.tasks.append(task)
-        if len(reply.tasks) == size or looked_at == SCAN_MAX or room <= 0:
-            break
-    else:
-        return Replied(reply=reply)
-    reply.next_page_token = pages.token_of(request, number.to_bytes(_NUMBER_BYTES, "big"))
-    return Replied(reply=reply)
+    looked_at = 0
+    while True:
+        for number in _newest_first(view, prefix, request.queue, sorted(wanted), below):
+            below = number
+            looked_at += 1
+            row = rows.read_task(view, prefix, number)
+            if row.state in wanted:
+                spec = rows.read_spec(view, prefix, number)
+                if _matches(spec, request):
+                    spec.payload = b""
+                    task = describe.brief_task(row, spec)
+                    task.last_error = describe.last_error(view, prefix, number, row)
+                    room -= task.ByteSize()
+                    reply.tasks.append(task)
+            page_is_full = len(reply.tasks) == size or looked_at == SCAN_MAX or room <= 0
+            if page_is_full or view.is_spent:
+                position = number.to_bytes(_NUMBER_BYTES, "big")
+                reply.next_page_token = pages.token_of(request, position)
+                return Replied(reply=reply)
+            if view.step_is_over:
+                break
+        else:
+            return Replied(reply=reply)
+        yield
 
 
 def list_dead_letters(
-    view: View,
+    view: Reader,
     request: queue_service_pb2.ListDeadLettersRequest,
-    now_ms: TimestampMs,  # noqa: ARG001 - every query is asked alike
     namespace: int = 0,
     limits: Limits = DEFAULT_LIMITS,
-) -> Replied | Refused:
+) -> Steps[Replied | Refused]:
     """Return FAILED tasks, those that failed last first, with their histories."""
+    fault = check_queue_name("queue", request.queue) if request.queue else None
+    if fault is not None:
+        return fault
     prefix = tables.prefix_of(namespace)
     size = pages.size_of(request.page_size, limits)
     position = pages.position_of(request, request.page_token, _DEAD_LETTER_BYTES)
-    fault = check_queue_name("queue", request.queue) if request.queue else None
-    for refused in (size, position, fault):
+    for refused in (size, position):
         if isinstance(refused, Refused):
             return refused
     assert isinstance(size, int)
@@ -100,25 +117,30 @@ def list_dead_letters(
     if not position:
         stop = tables.queue_key(prefix, queue_id + 1)
     room = limits.reply_bytes_max
-    for key, _ in view.scan(tables.DEAD_LETTERS, start, stop, limit=size, reverse=True):
-        number = tables.split_number(key)
-        row = rows.read_task(view, prefix, number)
-        task = describe.whole_task(view, prefix, number, row, omit_payload=True)
-        room -= task.ByteSize()
-        reply.tasks.append(task)
-        if len(reply.tasks) == size or room <= 0:
-            reply.next_page_token = pages.token_of(request, key[-_DEAD_LETTER_BYTES:])
-            break
-    return Replied(reply=reply)
+    while True:
+        for key, _ in view.scan(tables.DEAD_LETTERS, start, stop, limit=size, reverse=True):
+            stop = key
+            number = tables.split_number(key)
+            row = rows.read_task(view, prefix, number)
+            task = describe.whole_task(view, prefix, number, row)
+            room -= task.ByteSize()
+            reply.tasks.append(task)
+            if len(reply.tasks) == size or room <= 0 or view.is_spent:
+                reply.next_page_token = pages.token_of(request, key[-_DEAD_LETTER_BYTES:])
+                return Replied(reply=reply)
+            if view.step_is_over:
+                break
+        else:
+            return Replied(reply=reply)
+        yield
 
 
 def list_queues(
-    view: View,
+    view: Reader,
     request: queue_service_pb2.ListQueuesRequest,
-    now_ms: TimestampMs,  # noqa: ARG001 - every query is asked alike
     namespace: int = 0,
     limits: Limits = DEFAULT_LIMITS,
-) -> Replied | Refused:
+) -> Steps[Replied | Refused]:
     """Return queues with their counts, by name."""
     prefix = tables.prefix_of(namespace)
     size = pages.size_of(request.page_size, limits)
@@ -129,30 +151,36 @@ def list_queues(
         return position
     reply = queue_service_pb2.ListQueuesResponse()
     start = prefix + position + b"\x00" if position else prefix
-    for key, value in view.scan(tables.QUEUE_IDS, start, tables.end_of(prefix), limit=size):
-        queue = read_queue(view, prefix, int.from_bytes(value, "big"))
-        reply.queues.append(describe.queue_stats(view, prefix, queue))
-        if len(reply.queues) == size:
-            reply.next_page_token = pages.token_of(request, key[len(prefix) :])
-    return Replied(reply=reply)
+    stop = tables.end_of(prefix)
+    while True:
+        for key, value in view.scan(tables.QUEUE_IDS, start, stop, limit=size):
+            queue = read_queue(view, prefix, int.from_bytes(value, "big"))
+            reply.queues.append(describe.queue_stats(view, prefix, queue))
+            if len(reply.queues) == size or view.is_spent:
+                reply.next_page_token = pages.token_of(request, key[len(prefix) :])
+                return Replied(reply=reply)
+            if view.step_is_over:
+                start = key + b"\x00"
+                break
+        else:
+            return Replied(reply=reply)
+        yield
 
 
 def _newest_first(
-    view: View, prefix: bytes, request: task_service_pb2.ListTasksRequest, below: int
+    view: View, prefix: bytes, queue: str, wanted: list[states.State], below: int
 ) -> Iterator[int]:
     """Yield the numbers of tasks under ``below`` that may pass the filters, in falling order."""
-    if not request.queue:
-        runs = [_falling(view, tables.TASKS, prefix, below)]
-    else:
-        queue_id = rows.read_queue_id(view, prefix, request.queue)
-        if queue_id is None:
-            return
-        # Sorted, so that the same filters lead to the same scans.
-        wanted = sorted(set(request.states)) or sorted(states.ALL)
-        runs = [
-            _falling(view, tables.BY_STATE, tables.state_prefix(prefix, state, queue_id), below)
-            for state in wanted
-        ]
+    if not queue:
+        yield from _falling(view, tables.TASKS, prefix, below)
+        return
+    queue_id = rows.read_queue_id(view, prefix, queue)
+    if queue_id is None:
+        return
+    runs = [
+        _falling(view, tables.BY_STATE, tables.state_prefix(prefix, state, queue_id), below)
+        for state in wanted
+    ]
     yield from heapq.merge(*runs, reverse=True)
 
 
@@ -163,11 +191,17 @@ def _falling(view: View, table: int, run_prefix: bytes, below: int) -> Iterator[
         yield tables.split_number(key)
 
 
-def _check_states(request: task_service_pb2.ListTasksRequest) -> Refused | None:
-    for state in request.states:
+def _check_filters(request: task_service_pb2.ListTasksRequest) -> Refused | None:
+    # Counted before they are walked: a caller may send millions.
+    fault = check_at_most("states", len(request.states), STATES_MAX)
+    for state in request.states if fault is None else ():
         if state not in states.ALL or state == task_pb2.TASK_STATE_UNSPECIFIED:
             return invalid("states", f"has {state}, which is no state of a task")
-    return None
+    if fault is None and request.queue:
+        fault = check_queue_name("queue", request.queue)
+    if fault is None and request.type:
+        fault = check_type("type", request.type)
+    return fault or check_labels(request.labels)
 
 
 def _matches(spec: task_pb2.TaskSpec, request: task_service_pb2.ListTasksRequest) -> bool:

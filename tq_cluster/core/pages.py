@@ -17,6 +17,8 @@ PAGE_SIZE_DEFAULT: Final = 100
 _DIGEST_BYTES: Final = 6
 _PAGING_FIELDS: Final = ("page_size", "page_token", "read_level")
 """What may differ from page to page."""
+TOKEN_CHARS_MAX: Final = 2_048
+"""Longer than any that a page ends with: a position is a name or a few numbers."""
 _MADE_UP: Final = "is no token that a page before ended with"
 
 
@@ -41,6 +43,8 @@ def position_of(
     """
     if not page_token:
         return b""
+    if len(page_token) > TOKEN_CHARS_MAX:
+        return invalid("page_token", _MADE_UP)
     try:
         padding = "=" * (-len(page_token) % 4)
         token = urlsafe_b64decode(page_token.encode("ascii") + padding.encode())

@@ -14,6 +14,7 @@ from tq_cluster.core.limits import DEFAULT_LIMITS, Limits
 from tq_cluster.core.listings import list_dead_letters, list_queues, list_tasks
 from tq_cluster.core.operations import Lease, Refused, Replied
 from tq_cluster.core.queues import no_such_queue
+from tq_cluster.core.reading import Reader, Steps
 from tq_cluster.core.spans import put_ms
 from tq_cluster.core.types import DurationMs, FencingToken, TaskId, TaskNumber, TimestampMs
 from tq_cluster.core.validation import check_count
@@ -44,22 +45,25 @@ TERMINAL_STATES: Final = states.TERMINAL
 
 
 def get_task(
-    view: View,
-    request: task_service_pb2.GetTaskRequest,
-    now_ms: TimestampMs,  # noqa: ARG001 - every query is asked alike
-    namespace: int = 0,
-) -> Replied | Refused:
+    view: Reader, request: task_service_pb2.GetTaskRequest, namespace: int = 0
+) -> Steps[Replied | Refused]:
     """Return one task with its whole history.
 
     A task past its retention is there until an entry has removed it: hidden by the clock alone, it
     could come back with the next leader.
     """
     prefix = tables.prefix_of(namespace)
-    found = rows.find_task(view, prefix, request.task_id)
-    if found is None:
-        return no_such_task(request.task_id)
-    task = describe.whole_task(view, prefix, *found, omit_payload=request.omit_payload)
-    return Replied(reply=task_service_pb2.GetTaskResponse(task=task))
+    while True:
+        found = rows.find_task(view, prefix, request.task_id)
+        if found is None:
+            return no_such_task(request.task_id)
+        if request.omit_payload:
+            task: task_pb2.Task | None = describe.whole_task(view, prefix, *found)
+        else:
+            task = yield from describe.task_with_payload(view, prefix, *found)
+        # One that was removed meanwhile is looked for again: another may have its id by now.
+        if task is not None:
+            return Replied(reply=task_service_pb2.GetTaskResponse(task=task))
 
 
 def is_finished(view: View, task_id: TaskId, namespace: int = 0) -> bool:
@@ -69,12 +73,10 @@ def is_finished(view: View, task_id: TaskId, namespace: int = 0) -> bool:
 
 
 def queue_stats(
-    view: View,
-    request: queue_service_pb2.GetQueueStatsRequest,
-    now_ms: TimestampMs,  # noqa: ARG001 - every query is asked alike
-    namespace: int = 0,
-) -> Replied | Refused:
+    view: Reader, request: queue_service_pb2.GetQueueStatsRequest, namespace: int = 0
+) -> Steps[Replied | Refused]:
     """Return the counts of one queue."""
+    yield from ()  # in one step
     prefix = tables.prefix_of(namespace)
     queue_id = rows.read_queue_id(view, prefix, request.queue)
     if queue_id is None:

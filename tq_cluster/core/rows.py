@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2
 from tq_cluster.core import tables
@@ -100,12 +102,19 @@ def read_history(
     view: View, prefix: bytes, number: int, row: state_pb2.TaskRow, limit: int
 ) -> list[state_pb2.AttemptRow]:
     """Return up to ``limit`` of a task's ended attempts, the newest first."""
+    return list(newest_attempts(view, prefix, number, row, limit))
+
+
+def newest_attempts(
+    view: View, prefix: bytes, number: int, row: state_pb2.TaskRow, limit: int
+) -> Iterator[state_pb2.AttemptRow]:
+    """Yield up to ``limit`` of a task's ended attempts, the newest first, read one by one."""
     if not row.history_length:
-        return []
+        return
     start = tables.attempt_key(prefix, number, 0)
     stop = tables.attempt_key(prefix, number, row.history_length)
-    newest_first = view.scan(tables.ATTEMPTS, start, stop, limit=limit, reverse=True)
-    return [state_pb2.AttemptRow.FromString(value) for _, value in newest_first]
+    for _, value in view.scan(tables.ATTEMPTS, start, stop, limit=limit, reverse=True):
+        yield state_pb2.AttemptRow.FromString(value)
 
 
 def read_queue_id(view: View, prefix: bytes, name: str) -> int | None:

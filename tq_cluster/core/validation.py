@@ -7,6 +7,7 @@ what would be right.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -82,6 +83,13 @@ def check_count(field: str, count: int, most: int) -> Refused | None:
     return invalid(field, f"has {count} items; 1 to {most} are taken")
 
 
+def check_at_most(field: str, count: int, most: int) -> Refused | None:
+    """Check how many items a call brings that need not bring any."""
+    if count <= most:
+        return None
+    return invalid(field, f"has {count} items; at most {most} are taken")
+
+
 def check_spec(spec: task_pb2.TaskSpec, limits: Limits, now_ms: int) -> Refused | None:
     """Check a task that is to be created."""
     if spec.task_id and is_task_id(spec.task_id) is None:
@@ -89,7 +97,7 @@ def check_spec(spec: task_pb2.TaskSpec, limits: Limits, now_ms: int) -> Refused 
     if is_queue_name(spec.queue) is None:
         return invalid("queue", f"is {_shown(spec.queue)}; it takes {_QUEUE_NAME_RULE}")
     if _is_type(spec.type) is None:
-        return invalid("type", f"is {_shown(spec.type)}; it takes {_TYPE_RULE}")
+        return check_type("type", spec.type)
     if len(spec.payload) > limits.payload_bytes_max:
         return too_large("payload", len(spec.payload), limits.payload_bytes_max)
     if spec.priority > PRIORITY_MAX:
@@ -98,7 +106,7 @@ def check_spec(spec: task_pb2.TaskSpec, limits: Limits, now_ms: int) -> Refused 
         field, sent = "max_attempts", spec.max_attempts
         return invalid(field, f"is {sent}; it takes 1 to {MAX_ATTEMPTS_MAX}, or 0 for 5")
     if spec.labels:
-        fault = _check_labels(spec)
+        fault = check_labels(spec.labels)
         if fault is not None:
             return fault
     return (
@@ -136,10 +144,11 @@ def _check_retry_policy(policy: task_pb2.RetryPolicy) -> Refused | None:
     return fault
 
 
-def _check_labels(spec: task_pb2.TaskSpec) -> Refused | None:
-    if len(spec.labels) > LABELS_MAX:
-        return invalid("labels", f"has {len(spec.labels)} entries; at most {LABELS_MAX} are taken")
-    for key, value in sorted(spec.labels.items()):
+def check_labels(labels: Mapping[str, str]) -> Refused | None:
+    """Check labels, of a task or to find tasks by."""
+    if len(labels) > LABELS_MAX:
+        return invalid("labels", f"has {len(labels)} entries; at most {LABELS_MAX} are taken")
+    for key, value in sorted(labels.items()):
         if not 1 <= len(key) <= LABEL_KEY_CHARS_MAX:
             rule = f"keys take 1 to {LABEL_KEY_CHARS_MAX} characters"
             return invalid("labels", f"has the key {_shown(key)}; {rule}")
@@ -201,6 +210,13 @@ def check_queue_name(field: str, name: str) -> Refused | None:
     if is_queue_name(name) is not None:
         return None
     return invalid(field, f"is {_shown(name)}; it takes {_QUEUE_NAME_RULE}")
+
+
+def check_type(field: str, task_type: str) -> Refused | None:
+    """Check the type of a task."""
+    if _is_type(task_type) is not None:
+        return None
+    return invalid(field, f"is {_shown(task_type)}; it takes {_TYPE_RULE}")
 
 
 def _check_bytes(field: str, text: str, most: int = 128) -> Refused | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -24,6 +25,7 @@ from tq_cluster.core.operations import (
     Submit,
     Wakeups,
 )
+from tq_cluster.core.reading import Reader, Steps
 from tq_cluster.core.types import FencingToken, TaskId
 from tq_cluster.core.validation import check_claim
 from tq_cluster.core.view import View
@@ -44,6 +46,7 @@ from tq_cluster.leader.upkeep import Upkeep
 from tq_cluster.leader.waiters import WAKE_AGAIN, Waiters
 from tq_cluster.leader.workers import WorkerRegistry
 from tq_cluster.raft.door import Log, LogStatus, Role
+from tq_cluster.reading import Reading
 
 _logger = logging.getLogger(__name__)
 
@@ -85,6 +88,7 @@ class Leader:
         node_id: str,
         log: Log,
         state: State,
+        reading: Reading,
         clock: Clock,
         draw: Draw,
         members: int,
@@ -100,6 +104,7 @@ class Leader:
         """
         self._log = log
         self._state = state
+        self._reading = reading
         self._formation = formation
         self._hooks = hooks or LeaderHooks()
         self._fatal = fatal
@@ -175,16 +180,17 @@ class Leader:
             self._workers.reported(operation.request, outcome.reply)
         return outcome
 
-    async def read(self, query: Callable[[View], Answer]) -> Answer:
-        """Answer ``query`` from a state that holds every write acknowledged before this call."""
+    async def read(self, query: Callable[[Reader], Steps[Answer]]) -> Answer:
+        """Answer ``query`` from a state that holds every write acknowledged before this call.
+
+        What was confirmed once stays true: every later step of it sees the same state or a newer.
+        """
         await self._confirm()
-        return query(self._state.view())
+        return await self._reading.answer(query, lambda: nullcontext(self._state.view()))
 
     async def get_task(self, request: task_service_pb2.GetTaskRequest) -> Replied | Refused:
         """Read one task."""
-        return await self.read(
-            lambda view: queries.get_task(view, request, self._log_time.now_ms())
-        )
+        return await self.read(lambda view: queries.get_task(view, request))
 
     async def heartbeat(self, request: worker_service_pb2.HeartbeatRequest) -> Replied | Refused:
         """Renew the leases listed, as far as they are live, from the moment of this call."""

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from tq.v1 import cluster_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core.operations import Claim, Operation, Outcome, Refused, Replied
+from tq_cluster.core.reading import Reader, Steps
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.core.view import View
 
@@ -26,7 +27,7 @@ class Leading(Protocol):
     async def submit(self, operation: Operation) -> Outcome:
         """Have ``operation`` decided, committed and applied."""
 
-    async def read(self, query: Callable[[View], Answer]) -> Answer:
+    async def read(self, query: Callable[[Reader], Steps[Answer]]) -> Answer:
         """Answer ``query`` from a state that holds every write acknowledged before the call."""
 
     async def heartbeat(self, request: worker_service_pb2.HeartbeatRequest) -> Replied | Refused:

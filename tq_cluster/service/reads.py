@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from tq.v1 import errors_pb2, task_service_pb2
-from tq_cluster.core import queries
 from tq_cluster.core.operations import Outcome, Refused, Replied
-from tq_cluster.core.types import TimestampMs
+from tq_cluster.core.reading import Reader, Steps
 from tq_cluster.core.validation import invalid
 from tq_cluster.core.view import View
+from tq_cluster.reading import Reading
 from tq_cluster.service.backend import Committed, Leading
 from tq_cluster.service.errors import refusal
 from tq_cluster.service.staleness import Staleness
 
-Query = Callable[[View, Any, TimestampMs], Replied | Refused]
-"""One of the core's reads: of a view, for a request, at an instant of log time."""
-
+Query = Callable[[Reader, Any], Steps[Replied | Refused]]
+"""One of the core's reads, for a request."""
 
 NOTHING_APPLIED = 1
 """Where every log begins, before its first entry of any meaning."""
@@ -42,10 +43,14 @@ def reply_of(outcome: Outcome) -> Any:  # noqa: ANN401  # each method knows its 
 class Reads:
     """Answers a read from the leader's state, or from this node's disk where LOCAL is asked for."""
 
-    def __init__(self, *, leading: Leading, committed: Committed, staleness: Staleness) -> None:
+    def __init__(
+        self, *, leading: Leading, committed: Committed, staleness: Staleness, reading: Reading
+    ) -> None:
+        self._reading = reading
         self._leading = leading
         self._committed = committed
         self._staleness = staleness
+        self._loop = asyncio.get_running_loop()
 
     async def answer(self, query: Query, request: Any) -> Any:  # noqa: ANN401  # any read's request and reply
         """Answer ``request`` as its ``read_level`` asks."""
@@ -55,20 +60,26 @@ class Reads:
                 invalid("read_level", f"is {request.read_level}, which is none; it takes {levels}")
             )
         if request.read_level == task_service_pb2.READ_LEVEL_LOCAL:
-            return self._local(query, request)
+            return await self._local(query, request)
+        return reply_of(await self._leading.read(lambda view: query(view, request)))
 
-        def ask(view: View) -> Outcome:
-            return query(view, request, queries.log_time(view))
+    async def _local(self, query: Query, request: Message) -> Any:  # noqa: ANN401  # as above
+        stale_ms: int | None = None
 
-        return reply_of(await self._leading.read(ask))
+        @contextmanager
+        def committed() -> Iterator[View]:
+            nonlocal stale_ms
+            with self._committed.committed_view() as view:
+                if view.applied.index <= NOTHING_APPLIED:
+                    raise refusal(_STATELESS)
+                if stale_ms is None:  # of the first step: the others see what is newer
+                    stale_ms = self._staleness.of(view.applied.index)
+                yield view
 
-    def _local(self, query: Query, request: Message) -> Any:  # noqa: ANN401  # as above
-        with self._committed.committed_view() as view:
-            applied = view.applied
-            if applied.index <= NOTHING_APPLIED:
-                raise refusal(_STATELESS)
-            outcome = query(view, request, queries.log_time(view))
+        begun_s = self._loop.time()
+        outcome = await self._reading.answer(lambda view: query(view, request), committed)
         reply = reply_of(outcome)
+        assert stale_ms is not None
         staleness: Duration = reply.staleness
-        staleness.FromMilliseconds(self._staleness.of(applied.index))
+        staleness.FromMilliseconds(stale_ms + int((self._loop.time() - begun_s) * 1000))
         return reply

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tq_cluster.clock import Clock
 from tq_cluster.raft.door import Log
+from tq_cluster.reading import Reading
 from tq_cluster.service.authorization import (
     Authenticate,
     Authorize,
@@ -53,6 +54,7 @@ class Parts:
     log: Log
     leading: Leading
     committed: Committed
+    reading: Reading
     clock: Clock
     vitals: Callable[[float | None], Vitals]
     """Asked with how far back to look for holds of the loop; None: as far as usual."""
@@ -99,6 +101,7 @@ class Service:
             leading=parts.leading,
             committed=parts.committed,
             staleness=self._staleness,
+            reading=parts.reading,
         )
         board = StatusBoard(
             node_id=parts.node_id,
