@@ -45,6 +45,7 @@ class Reason(enum.StrEnum):
     QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
     QUEUE_PAUSED = "QUEUE_PAUSED"
     OVERLOADED = "OVERLOADED"
+    CALL_FULL = "CALL_FULL"
     NO_STATE = "NO_STATE"
     OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
     INTERNAL = "INTERNAL"
@@ -137,6 +138,7 @@ _FAMILIES: dict[Reason, type[TqError]] = {
     Reason.QUOTA_EXCEEDED: BusyError,
     Reason.QUEUE_PAUSED: BusyError,
     Reason.OVERLOADED: BusyError,
+    Reason.CALL_FULL: BusyError,
     Reason.NO_STATE: UnavailableError,
     Reason.OUTCOME_UNKNOWN: OutcomeUnknownError,
     Reason.INTERNAL: InternalError,

@@ -8,6 +8,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 
+from tq.v1 import errors_pb2
 from tq.v1.worker_service_pb2 import ReportRequest, ReportResult, TaskReport
 from tq_client.errors import InternalError, RequestError, TqError
 from tq_worker import endings
@@ -112,7 +113,10 @@ class Reporter:
         finally:
             self._on_the_way = 0
         for report, result in zip(batch, response.results, strict=True):
-            self._judge(report, result)
+            if len(batch) > 1 and result.error.reason == errors_pb2.ERROR_REASON_CALL_FULL:
+                self.add(report)  # nothing is wrong with it: there was no room beside the others
+            else:
+                self._judge(report, result)
         self._alone = max(0, self._alone - len(batch))
         self._settle_events()
 

@@ -26,6 +26,7 @@ class FakeLog:
     confirms: int = 0
     peers: dict[str, PeerProgress] = field(default_factory=dict)
     version: int | None = CLUSTER_VERSION
+    handing_over: bool = False
 
     def __post_init__(self) -> None:
         self.stopped: list[tuple[str, str]] = []
@@ -49,7 +50,7 @@ class FakeLog:
         )
 
     def decidable(self) -> AppliedAt | None:
-        if self.role is not Role.LEADER or self._flight is not None:
+        if self.role is not Role.LEADER or self._flight is not None or self.handing_over:
             return None
         return AppliedAt(self.store.applied.index, self.term)
 
@@ -121,6 +122,10 @@ class FakeLog:
         assert self.store.apply(self.store.applied.index + 1, self.term, entry)
         if not flight.done():
             flight.set_result(None)
+        self.tell_decidable()
+
+    def tell_decidable(self) -> None:
+        """Something may be decided again."""
         for listener in self._decidable_listeners:
             listener()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
 
 import pytest
 
@@ -13,19 +12,19 @@ from tests.leader.fakes import FakeLog
 from tq.internal.v1 import log_pb2
 from tq.v1 import errors_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import SystemClock
+from tq_cluster.core import decide as decide_module
 from tq_cluster.core import queries
-from tq_cluster.core.batch import Draw
-from tq_cluster.core.decide import decide
+from tq_cluster.core.batch import Batch
 from tq_cluster.core.operations import (
     Decision,
     Operation,
+    Outcome,
     Refused,
     Replied,
     Report,
+    Steps,
     Submit,
 )
-from tq_cluster.core.types import TimestampMs
-from tq_cluster.core.view import Workspace
 from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
 from tq_cluster.leader.leader import Formation, Leader
 from tq_cluster.raft.door import Role
@@ -114,20 +113,13 @@ async def test_a_deposed_leader_answers_unknown_for_what_was_in_flight_and_no_fo
 async def test_an_operation_that_cannot_be_decided_fails_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fragile(
-        operations: Sequence[Operation],
-        now_ms: TimestampMs,
-        workspace: Workspace,
-        draw: Draw,
-        *,
-        tell_events: bool,
-    ) -> Decision:
-        for each in operations:
-            if isinstance(each, Submit) and each.request.tasks[0].type == "bomb":
-                raise ZeroDivisionError
-        return decide(operations, now_ms, workspace, draw, tell_events=tell_events)
+    def fragile(batch: Batch, operation: Operation) -> Steps | Outcome:
+        if isinstance(operation, Submit) and operation.request.tasks[0].type == "bomb":
+            raise ZeroDivisionError
+        return decide_one(batch, operation)
 
-    monkeypatch.setattr("tq_cluster.leader.committer.decide", fragile)
+    decide_one = decide_module._decide_one
+    monkeypatch.setattr(decide_module, "_decide_one", fragile)
     bench.log.held = True
     first = await start(bench.leader.submit(submit("a", request_id="r0")))
     good = await start(bench.leader.submit(submit("a", request_id="r1")))
@@ -168,7 +160,7 @@ async def test_a_damaged_row_under_a_decision_ends_the_process(
     def damaged(*_: object, **__: object) -> Decision:
         raise CorruptRowError("table 5")
 
-    monkeypatch.setattr("tq_cluster.leader.committer.decide", damaged)
+    monkeypatch.setattr("tq_cluster.leader.committer.deciding", damaged)
     with pytest.raises(CorruptRowError):
         await bench.leader.submit(submit("resize"))
     assert [type(each) for each in bench.fatal] == [CorruptRowError]

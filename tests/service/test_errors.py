@@ -45,6 +45,7 @@ CONTRACT = {
     "QUOTA_EXCEEDED": (grpc.StatusCode.RESOURCE_EXHAUSTED, True),
     "QUEUE_PAUSED": (grpc.StatusCode.FAILED_PRECONDITION, True),
     "OVERLOADED": (grpc.StatusCode.RESOURCE_EXHAUSTED, True),
+    "CALL_FULL": (grpc.StatusCode.RESOURCE_EXHAUSTED, True),
     "NO_STATE": (grpc.StatusCode.UNAVAILABLE, True),
     "OUTCOME_UNKNOWN": (grpc.StatusCode.UNAVAILABLE, True),
     "INTERNAL": (grpc.StatusCode.INTERNAL, False),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 from chaos.history.calls import Answer, ClaimCall, ReadCall, ReportCall, SubmitCall
 from chaos.history.model import TERMINAL
@@ -24,6 +27,7 @@ from tests.simulation.virtual_loop import VirtualLoop
 from tests.simulation.workers import QUEUES, Worker, drawn_spec
 from tq.v1 import task_pb2
 from tq_cluster.core import invariants
+from tq_cluster.leader import committer
 from tq_cluster.raft.door import Role
 from tq_cluster.raft.journal import JournalLimits
 from tq_cluster.raft.settings import RaftSettings
@@ -48,6 +52,27 @@ FINISH_S = 60.0
 JOURNAL = JournalLimits(
     segment_bytes=20_000, retain_bytes=60_000, retain_entries=60, cache_bytes=40_000
 )
+
+
+STEP_S = 0.001
+"""How long one step of a decision takes in every second story; in the others, no time."""
+
+
+@contextlib.contextmanager
+def slow_deciding(step_s: float) -> Iterator[None]:
+    """Let the event loop turn after each step of a decision, and so much time pass."""
+
+    def next_turn(loop: asyncio.AbstractEventLoop, go_on: Callable[[], None]) -> asyncio.Handle:
+        return loop.call_later(step_s, go_on)
+
+    if not step_s:
+        yield
+        return
+    with (
+        mock.patch.object(committer, "SLICE_S", 0.0),
+        mock.patch.object(committer, "_next_turn", next_turn),
+    ):
+        yield
 
 
 class Stack:
@@ -286,7 +311,8 @@ def whole_stack_history(story: Story, *, settings: RaftSettings | None = None) -
             calls.extend(_told(stack))
 
     try:
-        loop.run(run())
+        with slow_deciding(story.seed % 2 * STEP_S):
+            loop.run(run())
     except Exception as failure:  # noqa: BLE001 - whatever goes wrong is what the seed has found
         error = failure
     finally:

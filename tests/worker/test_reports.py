@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from tq.v1.worker_service_pb2 import ReportRequest, ReportResponse, ReportResult, TaskReport
+from tq.v1 import errors_pb2
+from tq.v1.worker_service_pb2 import (
+    Completion,
+    ReportRequest,
+    ReportResponse,
+    ReportResult,
+    TaskReport,
+)
 from tq_client.errors import InternalError, Reason
 from tq_worker.reports import Reporter
 
@@ -44,3 +51,41 @@ async def test_a_report_that_the_broker_stumbles_over_does_not_hold_up_the_other
 
     assert broker.taken == ["a", "b", "c"]
     assert reporter.backlog() == 1
+
+
+class Full:
+    """Takes two reports a call, and says of the others that there was no room for them."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+
+    async def report(self, request: ReportRequest, *, timeout_s: float) -> ReportResponse:
+        await asyncio.sleep(0)
+        self.calls.append([report.task_id for report in request.reports])
+        response = ReportResponse()
+        for place, report in enumerate(request.reports):
+            result = response.results.add(
+                task_id=report.task_id, status=ReportResult.STATUS_RECORDED
+            )
+            if place >= 2:
+                result.status = ReportResult.STATUS_REFUSED
+                result.error.reason = errors_pb2.ERROR_REASON_CALL_FULL
+        return response
+
+
+async def test_a_completion_that_found_no_room_is_reported_again_and_is_no_failure() -> None:
+    broker = Full()
+    answered: list[int] = []
+    reporter = Reporter(worker_id="w", broker=broker, answered=answered.append)  # type: ignore[arg-type]  # reports are all it is asked for
+    for token, name in enumerate(["a", "b", "c", "d", "e"]):
+        reporter.add(TaskReport(task_id=name, token=token, complete=Completion()))
+
+    delivering = asyncio.create_task(reporter.run())
+    async with asyncio.timeout(10):
+        await reporter.delivered()
+    delivering.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await delivering
+
+    assert broker.calls == [["a", "b", "c", "d", "e"], ["c", "d", "e"], ["e"]]
+    assert sorted(answered) == [0, 1, 2, 3, 4]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import errors_pb2, task_pb2, worker_service_pb2
 from tq_cluster.core import ordering, requests, rows, states, tables, tasks
 from tq_cluster.core.batch import Queue, Space
-from tq_cluster.core.operations import Claim, Lease, Outcome, Refused, Replied
+from tq_cluster.core.operations import Claim, Lease, Refused, Replied, Steps
 from tq_cluster.core.spans import put_ms, to_ms
 from tq_cluster.core.types import DurationMs, FencingToken, TaskId, TaskNumber
 from tq_cluster.core.validation import LEASE_MS_DEFAULT, check_claim
@@ -17,7 +17,7 @@ _OVERHEAD_BYTES = 64
 """What a claimed task adds to a reply beside its spec, at most."""
 
 
-def decide_claim(space: Space, operation: Claim) -> Outcome:
+def decide_claim(space: Space, operation: Claim) -> Steps:
     """Lease up to ``max_tasks`` ready tasks of the queues named."""
     request = operation.request
     fault = check_claim(request, space.limits)
@@ -30,10 +30,10 @@ def decide_claim(space: Space, operation: Claim) -> Outcome:
     if isinstance(recalled, Refused):
         return recalled
     if isinstance(recalled, state_pb2.RequestRow):
-        return _replay(space, recalled)
+        return (yield from _replay(space, recalled))
     lease_ms = DurationMs(to_ms(request.lease) if request.HasField("lease") else LEASE_MS_DEFAULT)
     reply = worker_service_pb2.ClaimResponse()
-    granted = _grant(space, request, lease_ms, reply)
+    granted = yield from _grant(space, request, lease_ms, reply)
     if granted:
         row = state_pb2.RequestRow(
             numbers=[lease.number for lease in granted],
@@ -56,7 +56,7 @@ def _grant(
     request: worker_service_pb2.ClaimRequest,
     lease_ms: DurationMs,
     reply: worker_service_pb2.ClaimResponse,
-) -> list[Lease]:
+) -> Generator[None, None, list[Lease]]:
     """Lease the first ready tasks into ``reply``; tasks past their expire_at fail on the way."""
     queues = _open_queues(space, request)
     if not queues:
@@ -69,6 +69,7 @@ def _grant(
     for _, number, queue, _, _ in list(
         ordering.in_order(space.workspace, space.prefix, queues, request.max_tasks, picks.by_digest)
     ):
+        yield
         row = rows.read_task(space.workspace, space.prefix, number)
         spec = rows.read_spec(space.workspace, space.prefix, number, row.payload_chunks)
         if not picks.takes(spec.type):
@@ -136,10 +137,11 @@ def _add_claimed(
     put_ms(claimed.submitted_at, row.submitted_at_ms)
 
 
-def _replay(space: Space, remembered: state_pb2.RequestRow) -> Replied:
+def _replay(space: Space, remembered: state_pb2.RequestRow) -> Steps:
     """Answer a repeated claim with those of its leases that still live, and renew them."""
     reply = worker_service_pb2.ClaimResponse()
     for number, token in zip(remembered.numbers, remembered.tokens, strict=True):
+        yield
         found = space.workspace.get(tables.TASKS, tables.number_key(space.prefix, number))
         if found is None:  # finished, and past its retention: there is no id left to name
             continue

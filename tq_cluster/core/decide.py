@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import assert_never
 
 from tq_cluster.core.batch import Batch, Draw
@@ -12,7 +12,7 @@ from tq_cluster.core.deletions import decide_deletion
 from tq_cluster.core.due import decide_due
 from tq_cluster.core.expiries import decide_expiries
 from tq_cluster.core.formation import decide_formation, decide_version
-from tq_cluster.core.limits import DEFAULT_LIMITS, Limits
+from tq_cluster.core.limits import DEFAULT_LIMITS, NO_BUDGET, Budget, Limits
 from tq_cluster.core.operations import (
     Cancel,
     Claim,
@@ -35,6 +35,7 @@ from tq_cluster.core.operations import (
     RemoveRetired,
     ReplaceNode,
     Report,
+    Steps,
     Submit,
 )
 from tq_cluster.core.purges import decide_purge
@@ -49,7 +50,7 @@ from tq_cluster.core.submits import decide_submit
 from tq_cluster.core.types import TimestampMs
 from tq_cluster.core.view import Workspace
 
-__all__ = ["Draw", "decide"]
+__all__ = ["Draw", "decide", "deciding"]
 
 
 def decide(
@@ -71,16 +72,50 @@ def decide(
 
     Kinds are decided in the order of ``Operation.order``, within a kind as given.
     """
+    steps = deciding(operations, now_ms, workspace, draw, limits, tell_events=tell_events)
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        decision: Decision = end.value
+        return decision
+
+
+def deciding(
+    operations: Sequence[Operation],
+    now_ms: TimestampMs,
+    workspace: Workspace,
+    draw: Draw,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    tell_events: bool = False,
+    budget: Budget = NO_BUDGET,
+    first: int = 0,
+) -> Generator[None, None, Decision]:
+    """Do the same in steps of a few rows, between which others may read, but nothing may change.
+
+    Once ``budget`` is spent the operations that were not reached are put off; one is always
+    reached, and never left half decided. Kinds take turns among the ``first`` operations, which
+    were put off before, and then among the others: none is put off for ever.
+    """
     batch = Batch(workspace, now_ms, draw, limits, tell_events=tell_events)
     outcomes: dict[int, Outcome] = {}
-    for place in sorted(range(len(operations)), key=lambda place: operations[place].order):
-        outcomes[place] = _decide_one(batch, operations[place])
+    places = sorted(
+        range(len(operations)), key=lambda place: (place >= first, operations[place].order)
+    )
+    for reached, place in enumerate(places):
+        if reached and budget.spent_by(workspace):
+            break
+        decided = _decide_one(batch, operations[place])
+        outcomes[place] = decided if isinstance(decided, Outcome) else (yield from decided)
+        yield
     batch.finish()
-    told = [outcomes[place] for place in range(len(operations))]
-    return Decision(told, batch.wakeups, batch.hash_range, batch.members)
+    told = [outcomes[place] for place in sorted(outcomes)]
+    put_off = sorted(places[len(outcomes) :])
+    return Decision(told, batch.wakeups, batch.hash_range, batch.members, put_off)
 
 
-def _decide_one(batch: Batch, operation: Operation) -> Outcome:
+def _decide_one(batch: Batch, operation: Operation) -> Steps | Outcome:
     space = batch.space(operation.caller.namespace)
     match operation:
         case Submit():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2
 from tq_cluster.core import requests, rows, states
 from tq_cluster.core.batch import Space
-from tq_cluster.core.operations import DeleteDeadLetters, Outcome, Refused, Replied
+from tq_cluster.core.operations import DeleteDeadLetters, Refused, Replied, Steps
 from tq_cluster.core.queues import no_such_queue
 from tq_cluster.core.redrives import check_choice, oldest_dead_letters
 from tq_cluster.core.retention import remove_task
@@ -14,7 +16,7 @@ from tq_cluster.core.retention import remove_task
 _Request = queue_service_pb2.DeleteDeadLettersRequest
 
 
-def decide_deletion(space: Space, operation: DeleteDeadLetters) -> Outcome:
+def decide_deletion(space: Space, operation: DeleteDeadLetters) -> Steps:
     """Delete the tasks named, or the oldest dead letters of the queue named."""
     request = operation.request
     fault = check_choice(request, space.limits.delete_tasks_max)
@@ -28,20 +30,21 @@ def decide_deletion(space: Space, operation: DeleteDeadLetters) -> Outcome:
         return _reply(request, recalled)
     row = state_pb2.RequestRow()
     if request.task_ids:
-        _delete_named(space, request, row)
+        yield from _delete_named(space, request, row)
     else:
         queue = space.find_queue(request.queue)
         if queue is None:
             return no_such_queue(request.queue)
-        _delete_oldest(space, queue.queue_id, request, row)
+        yield from _delete_oldest(space, queue.queue_id, request, row)
     if row.redriven:
         requests.remember(space, recalled, row)
     return _reply(request, row)
 
 
-def _delete_named(space: Space, request: _Request, memory: state_pb2.RequestRow) -> None:
+def _delete_named(space: Space, request: _Request, memory: state_pb2.RequestRow) -> Generator[None]:
     left = space.limits.delete_rows_max
     for item, task_id in enumerate(request.task_ids):
+        yield
         if left <= 0:
             return
         memory.reached = item + 1
@@ -55,10 +58,11 @@ def _delete_named(space: Space, request: _Request, memory: state_pb2.RequestRow)
 
 def _delete_oldest(
     space: Space, queue_id: int, request: _Request, memory: state_pb2.RequestRow
-) -> None:
+) -> Generator[None]:
     left = space.limits.delete_rows_max
     limit = request.max_tasks or space.limits.delete_tasks_max
     for number in oldest_dead_letters(space, queue_id, limit):
+        yield
         if left <= 0:
             return
         task_id = rows.read_spec(space.workspace, space.prefix, number).task_id

@@ -5,10 +5,10 @@ from __future__ import annotations
 from tq.v1 import task_pb2
 from tq_cluster.core import rows, tables, tasks
 from tq_cluster.core.batch import Space
-from tq_cluster.core.operations import Done, MakeDue
+from tq_cluster.core.operations import Done, MakeDue, Steps
 
 
-def decide_due(space: Space, operation: MakeDue) -> Done:
+def decide_due(space: Space, operation: MakeDue) -> Steps:
     """Fail the tasks past their expire_at, then make those pending whose time has come."""
     expired = _reached(space, tables.EXPIRING, operation.tasks_max)
     for number in expired:
@@ -17,12 +17,14 @@ def decide_due(space: Space, operation: MakeDue) -> Done:
         queue = space.queue(row.queue_id)
         tasks.fail(space, queue, number, row, spec.task_id, task_pb2.FAILURE_REASON_EXPIRED)
         space.put_task(number, row)
+        yield
     # Read only now: a task that has just expired is due no more.
     due = _reached(space, tables.DUE, operation.tasks_max - len(expired))
     for number in due:
         row = rows.read_task(space.workspace, space.prefix, number)
         tasks.make_pending(space, space.queue(row.queue_id), number, row)
         space.put_task(number, row)
+        yield
     return Done(more=len(expired) + len(due) >= operation.tasks_max)
 
 

@@ -7,13 +7,14 @@ from tq.v1 import task_pb2
 from tq_cluster.core import retries, states, tables, tasks
 from tq_cluster.core.batch import Space
 from tq_cluster.core.events import What, note
-from tq_cluster.core.operations import Done, ExpireLeases, Lease
+from tq_cluster.core.operations import Done, ExpireLeases, Lease, Steps
 
 
-def decide_expiries(space: Space, operation: ExpireLeases) -> Done:
+def decide_expiries(space: Space, operation: ExpireLeases) -> Steps:
     """End each lease that still lives; an attempt that ends so counts like a failed one."""
     for lease in operation.leases:
         _expire(space, lease)
+        yield
     return Done(more=False)
 
 

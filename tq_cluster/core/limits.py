@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from tq_cluster.core.view import Workspace
 
 SECOND_MS: Final = 1_000
 MINUTE_MS: Final = 60 * SECOND_MS
@@ -22,10 +25,15 @@ class Limits:
     message_bytes_max: int = 32 << 20
     """What a node's gRPC takes and sends: above any one task with payload, result and history."""
     submit_tasks_max: int = 1_000
+    submit_bytes_max: int = 10 << 20
+    """Of the payloads of one Submit together."""
     claim_tasks_max: int = 1_000
     reports_max: int = 1_000
     heartbeat_leases_max: int = 10_000
     completion_tasks_max: int = 100
+    report_submit_tasks_max: int = 1_000
+    """What all completions of one Report may submit together; the others go in another call."""
+    report_submit_bytes_max: int = 4 << 20
     redrive_tasks_max: int = 1_000
     delete_tasks_max: int = 1_000
     delete_rows_max: int = 1_500
@@ -44,3 +52,29 @@ class Limits:
 
 
 DEFAULT_LIMITS: Final = Limits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How much work one entry may be, for the leader that decides it and the nodes that apply it.
+
+    Facts about the work, not about the clock: the same operations make the same entries on every
+    machine. An operation is not begun once any of it is spent, and goes alone if it is larger.
+    """
+
+    rows_read_max: int
+    rows_written_max: int
+    bytes_max: int
+
+    def spent_by(self, workspace: Workspace) -> bool:
+        """Whether what was drafted so far is all that one entry may be."""
+        return (
+            workspace.rows_read >= self.rows_read_max
+            or workspace.rows_written >= self.rows_written_max
+            or workspace.bytes_written >= self.bytes_max
+        )
+
+
+ENTRY_BUDGET: Final = Budget(rows_read_max=8_000, rows_written_max=8_000, bytes_max=1 << 20)
+"""About 1,000 tasks submitted, claimed or completed."""
+NO_BUDGET: Final = Budget(rows_read_max=1 << 62, rows_written_max=1 << 62, bytes_max=1 << 62)

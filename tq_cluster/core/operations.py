@@ -7,9 +7,9 @@ messages travel inside as they came: core checks them, nothing below it looks in
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
 from google.protobuf.message import Message
 
@@ -300,6 +300,9 @@ class HashRange:
 
 Outcome = Replied | Done | Refused
 
+Steps: TypeAlias = Generator[None, None, Outcome]
+"""One operation, decided a few rows at a time: after each item that it holds it may be let rest."""
+
 
 @dataclass(slots=True)
 class Wakeups:
@@ -328,9 +331,11 @@ class Decision:
     """What a batch led to; the changes themselves are in the workspace it was decided in."""
 
     outcomes: list[Outcome]
-    """One an operation, in their order."""
+    """One for each operation that was reached, in their order."""
     wakeups: Wakeups
     hash_range: HashRange | None = None
     """What every node is to hash once it has applied the entry."""
     members: Mapping[str, str] | None = None
     """The members' incarnations, where the batch changes who they are."""
+    put_off: Sequence[int] = ()
+    """The places of the operations that were not reached: they are for the next entry."""

@@ -13,7 +13,7 @@ from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2
 from tq_cluster.core import pages, requests, rows, states, tables, tasks
 from tq_cluster.core.batch import Space
-from tq_cluster.core.operations import Outcome, PurgeQueue, Refused, Replied
+from tq_cluster.core.operations import PurgeQueue, Refused, Replied, Steps
 from tq_cluster.core.queues import no_such_queue
 from tq_cluster.core.validation import check_queue_name, invalid
 
@@ -21,7 +21,7 @@ _WAITING: Final = sorted(states.WAITING)
 _NUMBER_BYTES: Final = 8
 
 
-def decide_purge(space: Space, operation: PurgeQueue) -> Outcome:
+def decide_purge(space: Space, operation: PurgeQueue) -> Steps:
     """Cancel the oldest waiting tasks among those that were there when the purge began."""
     request = operation.request
     fault = _check(request, space.limits.purge_tasks_max)
@@ -47,6 +47,7 @@ def decide_purge(space: Space, operation: PurgeQueue) -> Outcome:
         task_id = rows.read_spec(space.workspace, space.prefix, number).task_id
         tasks.finish(space, queue, number, row, task_id, states.CANCELLED)
         space.put_task(number, row)
+        yield
     memory = state_pb2.RequestRow(redriven=len(found[:limit]))
     if len(found) > limit:
         position = newest.to_bytes(_NUMBER_BYTES, "big")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2, task_pb2
 from tq_cluster.core import requests, rows, states, tables, tasks
 from tq_cluster.core.batch import Space
 from tq_cluster.core.events import What, note
-from tq_cluster.core.operations import Outcome, Redrive, Refused, Replied
+from tq_cluster.core.operations import Redrive, Refused, Replied, Steps
 from tq_cluster.core.queues import no_such_queue
 from tq_cluster.core.validation import check_count, check_queue_name, invalid
 
 
-def decide_redrive(space: Space, operation: Redrive) -> Outcome:
+def decide_redrive(space: Space, operation: Redrive) -> Steps:
     """Redrive the tasks named, or the oldest dead letters of the queue named."""
     request = operation.request
     fault = check_choice(request, space.limits.redrive_tasks_max)
@@ -26,7 +28,7 @@ def decide_redrive(space: Space, operation: Redrive) -> Outcome:
         return _reply(request, recalled)
     row = state_pb2.RequestRow()
     if request.task_ids:
-        _redrive_named(space, request, row)
+        yield from _redrive_named(space, request, row)
     else:
         queue = space.find_queue(request.queue)
         if queue is None:
@@ -35,6 +37,7 @@ def decide_redrive(space: Space, operation: Redrive) -> Outcome:
         for number in oldest_dead_letters(space, queue.queue_id, limit):
             _redrive(space, number, rows.read_task(space.workspace, space.prefix, number))
             row.redriven += 1
+            yield
     if row.redriven:
         requests.remember(space, recalled, row)
     return _reply(request, row)
@@ -58,8 +61,9 @@ def check_choice(
 
 def _redrive_named(
     space: Space, request: queue_service_pb2.RedriveRequest, memory: state_pb2.RequestRow
-) -> None:
+) -> Generator[None]:
     for item, task_id in enumerate(request.task_ids):
+        yield
         found = rows.find_task(space.workspace, space.prefix, task_id)
         if found is None or found[1].state != states.FAILED:
             memory.skipped.append(item)

@@ -7,28 +7,33 @@ only make a second worker repeat finished work.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 from tq.internal.v1 import state_pb2
-from tq.v1 import task_pb2, worker_service_pb2
+from tq.v1 import errors_pb2, task_pb2, worker_service_pb2
 from tq_cluster.core import retries, rows, states, submits, tables, tasks
 from tq_cluster.core.batch import Queue, Space
 from tq_cluster.core.events import What, note
 from tq_cluster.core.ids import child_seed, derived_id
-from tq_cluster.core.operations import Outcome, Replied, Report
+from tq_cluster.core.limits import Limits
+from tq_cluster.core.operations import Refused, Replied, Report, Steps
 from tq_cluster.core.spans import put_ms, to_ms
-from tq_cluster.core.types import FencingToken, TaskId, TaskNumber
-from tq_cluster.core.validation import check_count, check_outcome, item_error
+from tq_cluster.core.types import DurationMs, FencingToken, TaskId, TaskNumber
+from tq_cluster.core.validation import check_count, check_outcome, item_error, too_large
 
 _Result = worker_service_pb2.ReportResult
 
 
-def decide_report(space: Space, operation: Report) -> Outcome:
+def decide_report(space: Space, operation: Report) -> Steps:
     """Record each report for itself, in their order."""
     request = operation.request
     fault = check_count("reports", len(request.reports), space.limits.reports_max)
     if fault is not None:
         return fault
     reply = worker_service_pb2.ReportResponse()
+    room = _Room(space.limits)
     for report in request.reports:
+        yield
         result = reply.results.add()
         result.task_id = report.task_id
         found = rows.find_task(space.workspace, space.prefix, report.task_id)
@@ -37,10 +42,48 @@ def decide_report(space: Space, operation: Report) -> Outcome:
             continue
         number, row = found
         if row.state == states.RUNNING and row.token == report.token:
-            _record(space, report, number, row, result)
+            if report.HasField("complete") and report.complete.submit:
+                yield from _record_with_children(space, report, number, row, result, room)
+            else:
+                _record(space, report, number, row, result)
         else:
             _recognise(space, report, number, row, result)
     return Replied(reply=reply)
+
+
+class _Room:
+    """What is left of the tasks that one call may create."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._tasks = limits.report_submit_tasks_max
+        self._bytes = limits.report_submit_bytes_max
+
+    def take(self, completion: worker_service_pb2.Completion) -> Refused | None:
+        """Make room for the tasks of a completion, or refuse it, changing nothing."""
+        count = len(completion.submit)
+        size = sum(spec.ByteSize() for spec in completion.submit)
+        limits = self._limits
+        if size > limits.report_submit_bytes_max:
+            return too_large("complete.submit", size, limits.report_submit_bytes_max)
+        if count > self._tasks:
+            most = limits.report_submit_tasks_max
+            left = f"{count} tasks, and {self._tasks} of {most} tasks"
+        elif size > self._bytes:
+            most = limits.report_submit_bytes_max
+            left = f"{size} bytes, and {self._bytes} of {most} bytes"
+        else:
+            self._tasks -= count
+            self._bytes -= size
+            return None
+        return Refused(
+            reason=errors_pb2.ERROR_REASON_CALL_FULL,
+            message=f"complete.submit has {left} that one Report may create were left after the"
+            " items before it: report it again, in another call",
+            field="complete.submit",
+            metadata={"field": "complete.submit", "limit": str(most)},
+            retry_after_ms=DurationMs(0),
+        )
 
 
 def _record(
@@ -52,24 +95,13 @@ def _record(
 ) -> None:
     """Take the report of the worker that holds the task."""
     fault = check_outcome(report, space.limits)
-    children: list[TaskId] = []
-    if fault is None and report.HasField("complete") and report.complete.submit:
-        seed = child_seed(report.task_id, report.token)
-        children = [
-            TaskId(spec.task_id) or derived_id(seed, item)
-            for item, spec in enumerate(report.complete.submit)
-        ]
-        fault = submits.check_together(space, report.complete.submit, children, "complete.submit")
     if fault is not None:
-        result.status = _Result.STATUS_REFUSED
-        result.state = row.state
-        result.error.CopyFrom(item_error(fault))
+        _refuse(row, result, fault)
         return
     queue = space.queue(row.queue_id)
     result.status = _Result.STATUS_RECORDED
     if report.HasField("complete"):
-        _complete(space, report, queue, number, row, children)
-        result.submitted_task_ids.extend(children)
+        _complete(space, report, queue, number, row, [])
     elif row.cancel_requested:
         error = report.fail.error if report.HasField("fail") else report.release.reason
         _end_cancelled(space, queue, number, row, report.task_id, error)
@@ -82,6 +114,47 @@ def _record(
     result.state = row.state
     if row.state == states.RETRYING:
         put_ms(result.due_at, row.due_at_ms)
+
+
+def _record_with_children(
+    space: Space,
+    report: worker_service_pb2.TaskReport,
+    number: TaskNumber,
+    row: state_pb2.TaskRow,
+    result: _Result,
+    room: _Room,
+) -> Generator[None]:
+    """Take a completion that submits further tasks: all of them, or nothing of it."""
+    submitted = report.complete.submit
+    fault = check_outcome(report, space.limits)
+    children: list[TaskId] = []
+    if fault is None:
+        seed = child_seed(report.task_id, report.token)
+        children = [
+            TaskId(spec.task_id) or derived_id(seed, item) for item, spec in enumerate(submitted)
+        ]
+        # The room last: what is refused for another reason takes none.
+        fault = submits.check_together(space, submitted, children, "complete.submit") or room.take(
+            report.complete
+        )
+        yield
+    if fault is not None:
+        _refuse(row, result, fault)
+        return
+    _complete(space, report, space.queue(row.queue_id), number, row, children)
+    for spec, task_id in zip(submitted, children, strict=True):
+        yield
+        submits.create(space, spec, task_id)
+    space.put_task(number, row)
+    result.status = _Result.STATUS_RECORDED
+    result.state = row.state
+    result.submitted_task_ids.extend(children)
+
+
+def _refuse(row: state_pb2.TaskRow, result: _Result, fault: Refused) -> None:
+    result.status = _Result.STATUS_REFUSED
+    result.state = row.state
+    result.error.CopyFrom(item_error(fault))
 
 
 def _recognise(
@@ -125,8 +198,6 @@ def _complete(
     if completion.result or completion.content_type or children:
         row.has_result = True
         _put_result(space, number, completion, children)
-    for spec, task_id in zip(completion.submit, children, strict=True):
-        submits.create(space, spec, task_id)
 
 
 def _put_result(

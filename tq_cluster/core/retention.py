@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tq_cluster.core import requests, rows, tables, tasks
 from tq_cluster.core.batch import Space
-from tq_cluster.core.operations import Done, RemoveRetired
+from tq_cluster.core.operations import Done, RemoveRetired, Steps
 
 
-def decide_retired(space: Space, operation: RemoveRetired) -> Done:
+def decide_retired(space: Space, operation: RemoveRetired) -> Steps:
     """Remove about ``rows_max`` rows: first tasks, each as a whole, then request ids."""
     left = operation.rows_max
     start = tables.at_key(space.prefix, 0, 0)
@@ -17,6 +17,7 @@ def decide_retired(space: Space, operation: RemoveRetired) -> Done:
         if left <= 0:
             return Done(more=True)
         left -= remove_task(space, tables.split_number(key), task_id)
+        yield
     if left > 0:
         left -= requests.forget(space, left)
     return Done(more=left <= 0)

@@ -11,7 +11,7 @@ from tq_cluster.core import requests, rows, tables, tasks
 from tq_cluster.core.batch import Space
 from tq_cluster.core.ids import derived_id
 from tq_cluster.core.limits import SECOND_MS
-from tq_cluster.core.operations import Outcome, Refused, Replied, Submit
+from tq_cluster.core.operations import Refused, Replied, Steps, Submit
 from tq_cluster.core.ordering import type_digest
 from tq_cluster.core.spans import to_ms, to_ms_up
 from tq_cluster.core.types import DurationMs, TaskId
@@ -31,7 +31,7 @@ _NO_ROOM: Final = Refused(
 )
 
 
-def decide_submit(space: Space, operation: Submit) -> Outcome:
+def decide_submit(space: Space, operation: Submit) -> Steps:
     """Create the tasks of a call, each accepted or refused for itself."""
     request = operation.request
     fault = check_count("tasks", len(request.tasks), space.limits.submit_tasks_max)
@@ -42,7 +42,7 @@ def decide_submit(space: Space, operation: Submit) -> Outcome:
     if isinstance(recalled, Refused):
         return recalled
     if isinstance(recalled, state_pb2.RequestRow):
-        return _replay(space, operation, recalled)
+        return (yield from _replay(space, operation, recalled))
     if operation.disk_pressure:
         return _NO_ROOM
     reply = task_service_pb2.SubmitResponse()
@@ -60,6 +60,7 @@ def decide_submit(space: Space, operation: Submit) -> Outcome:
         else:
             reply.results.add().error.CopyFrom(item_error(fault))
             refused.append(item)
+        yield
     if len(refused) < len(request.tasks):
         requests.remember(space, recalled, state_pb2.RequestRow(refused=refused))
     return Replied(reply=reply)
@@ -138,11 +139,12 @@ def check_together(
     return None
 
 
-def _replay(space: Space, operation: Submit, row: state_pb2.RequestRow) -> Replied:
+def _replay(space: Space, operation: Submit, row: state_pb2.RequestRow) -> Steps:
     """Answer a repeated call: the same ids and refusals, the states as they are now."""
     reply = task_service_pb2.SubmitResponse()
     refused = set(row.refused)
     for item, spec in enumerate(operation.request.tasks):
+        yield
         result = reply.results.add()
         task_id = TaskId(spec.task_id) or derived_id(operation.id_seed, item)
         if item in refused:

@@ -31,6 +31,11 @@ class Workspace(View, Protocol):
     there.
     """
 
+    rows_read: int
+    rows_written: int
+    bytes_written: int
+    """What was asked of it so far: the work that a decision is, and the entry that it makes."""
+
     def put(self, table: int, key: bytes, value: bytes) -> None:
         """Store ``value`` under ``key``: 1 to 511 bytes."""
 

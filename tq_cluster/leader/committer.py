@@ -3,6 +3,11 @@
 One entry is in flight at a time, because a decision is sound only over a state that holds every
 entry of the leader's own log (docs/architecture.md, "one in flight"). Batches grow by themselves:
 what costs a round trip is shared by everybody who waited for it.
+
+A batch may be decided over several turns of the event loop, so that nothing else waits for it for
+long. Meanwhile nothing is decided besides, nothing is proposed, and so nothing is applied: the
+state that it is decided over stays what it is. Should the log move all the same, as it does under
+another leader, what was decided so far is thrown away.
 """
 
 from __future__ import annotations
@@ -10,19 +15,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from tq.internal.v1 import log_pb2
 from tq_cluster.core.batch import Draw
-from tq_cluster.core.decide import decide
+from tq_cluster.core.decide import deciding
+from tq_cluster.core.limits import DEFAULT_LIMITS, ENTRY_BUDGET
 from tq_cluster.core.operations import (
     Claim,
     Decision,
+    DeleteDeadLetters,
     ExpireLeases,
+    MakeDue,
     Operation,
     Outcome,
+    PurgeQueue,
+    Redrive,
+    RemoveRetired,
     Report,
     Submit,
     Wakeups,
@@ -38,13 +49,11 @@ from tq_cluster.raft.roster import marked
 _logger = logging.getLogger(__name__)
 
 ENTRY_FORMAT = 1
-DECIDE_S = 0.010
-"""How long one batch may hold the event loop while it is decided."""
-ITEM_MIN_S = 5e-6
-BATCH_ITEMS_MIN = 64
-"""How much a batch may always hold, however slow the machine."""
+SLICE_S = 0.005
+"""For how long a batch is decided before the event loop turns."""
+BATCH_ITEMS_MAX = 1_000
 BATCH_BYTES_MAX = 1 << 20
-"""How much payload one batch gathers; a single larger operation goes alone."""
+"""How many items and how much payload one batch gathers; a single larger operation goes alone."""
 GATHER_S = 0.005
 HASH_ROWS_MAX = 500
 HASH_BYTES_MAX = 256 << 10
@@ -55,8 +64,8 @@ WAITING_MAX = 20_000
 class DraftWorkspace(Workspace, Protocol):
     """A workspace that can say what was written to it."""
 
-    def tables(self) -> Sequence[log_pb2.TableChanges]:
-        """The changes, in columns by table; empty when nothing was written."""
+    def filling(self, entry: log_pb2.Entry) -> Generator[None]:
+        """Add the changes to an entry, in columns by table, a few rows at a time."""
 
 
 class Decisions(Protocol):
@@ -72,6 +81,34 @@ class _Waiting:
     outcome: asyncio.Future[Outcome]
     items: int
     payload_bytes: int
+    own: bool = False
+    """The leader's own: nobody calls for it, and it is found again if it is dropped."""
+    first: bool = False
+    """An entry was full before its turn came: it is decided before any that was not put off."""
+
+
+@dataclass(slots=True)
+class _Drafted:
+    """What deciding a batch led to."""
+
+    decision: Decision
+    entry: bytes
+    """Empty: nothing changes."""
+
+
+@dataclass(slots=True)
+class _Drafting:
+    """A batch that is being decided."""
+
+    batch: list[_Waiting]
+    base: AppliedAt
+    steps: Generator[None, None, _Drafted]
+    done: asyncio.Future[None]
+    """Resolved when it is decided, or given up."""
+    spent_s: float = 0.0
+    ending: frozenset[FencingToken] = frozenset()
+    """The leases that it may end. Gathered as the event loop turns for the first time."""
+    resumed: asyncio.Handle | None = None
 
 
 class Committer:
@@ -88,11 +125,13 @@ class Committer:
         applied: Callable[[Wakeups], None],
         hooks: LeaderHooks,
         fatal: Callable[[BaseException], None],
+        own_failed: Callable[[Operation, Exception], None] | None = None,
     ) -> None:
         """Wire the parts together.
 
-        ``housekeeping`` is asked for the leader's own operations as each batch is put together, and
-        ``applied`` told what every applied decision woke, before its callers are answered.
+        ``housekeeping`` is asked for the leader's own operations as each batch is put together,
+        one after the other while there is room; ``own_failed`` hears of one that cannot be decided.
+        ``applied`` is told what every applied decision woke, before its callers are answered.
         ``fatal`` ends the process: it is told where the state itself turns out to be damaged.
         """
         self._log = log
@@ -103,8 +142,10 @@ class Committer:
         self._applied = applied
         self._hooks = hooks
         self._fatal = fatal
+        self._own_failed = own_failed or _log_undecidable
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiting] = deque()
+        self._drafting: _Drafting | None = None
         self._in_flight: asyncio.Future[None] | None = None
         self._renewing = False
         """Claims that were replayed wait to be told; nothing may end their leases meanwhile."""
@@ -112,7 +153,8 @@ class Committer:
         self._scheduled: asyncio.Handle | None = None
         self._last_batch = 1
         self._singly = 0
-        self._item_s = 50e-6
+        self._expiry_suspected = False
+        """A batch with expiries could not be decided, and all else of it was: they go alone."""
 
     def submit(self, operation: Operation) -> asyncio.Future[Outcome]:
         """Have ``operation`` decided; the future is answered once the outcome may be told.
@@ -140,13 +182,20 @@ class Committer:
         waiting.outcome.add_done_callback(_noted)
         # Before a repetition of the claim that may wait already: decided earlier, that would be
         # told that it holds what is then taken from it.
+        waiting.first = True
         self._waiting.appendleft(waiting)
         self._arrange()
 
     def ending(self, tokens: Iterable[FencingToken]) -> asyncio.Future[None] | None:
-        """The entry in flight, if it ends one of these leases: what a heartbeat has to wait for."""
+        """What ends one of these leases, in flight or being decided: a heartbeat has to wait.
+
+        What it leads to may be waited for in turn: ask again.
+        """
         if self._in_flight is not None and not self._ending.isdisjoint(tokens):
             return self._in_flight
+        drafting = self._drafting
+        if drafting is not None and not drafting.ending.isdisjoint(tokens):
+            return drafting.done
         return None
 
     def wake(self) -> None:
@@ -160,18 +209,20 @@ class Committer:
             self._scheduled.cancel()
             self._scheduled = None
         self._singly = 0
+        self._expiry_suspected = False
         self._last_batch = 1
-        waiting, self._waiting = self._waiting, deque()
+        waiting = [*self._give_up_draft(), *self._waiting]
+        self._waiting.clear()
         for each in waiting:
             _fail(each.outcome, error)
 
     @property
     def _busy(self) -> bool:
         """Whether nothing can be decided until what was decided last has been answered."""
-        return self._in_flight is not None or self._renewing
+        return self._drafting is not None or self._in_flight is not None or self._renewing
 
-    def _wait_for(self, operation: Operation) -> _Waiting:
-        return _Waiting(operation, self._loop.create_future(), *_weigh(operation))
+    def _wait_for(self, operation: Operation, *, own: bool = False) -> _Waiting:
+        return _Waiting(operation, self._loop.create_future(), *_weigh(operation), own=own)
 
     def _arrange(self) -> None:
         """Decide at once for a lone caller; under load wait for about as many as last time."""
@@ -197,70 +248,164 @@ class Committer:
         batch = self._take_batch()
         if not batch:
             return
-        started = self._loop.time()
-        now_ms = self._now_ms()
+        steps = self._draft(batch, base, self._now_ms())
+        self._drafting = _Drafting(batch, base, steps, self._loop.create_future())
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Decide for a while; then go on in another turn of the loop, or put it in the log."""
+        drafting = self._drafting
+        assert drafting is not None
+        drafting.resumed = None
+        if self._log.decidable() != drafting.base:
+            # Nothing of it may be used: the log has moved, or is about to. None of it was proposed,
+            # so all of it may be decided again; if another node leads now, we are told presently.
+            self._wait_again(each for each in self._give_up_draft() if not each.own)
+            return
+        started_s = self._loop.time()
         try:
-            workspace = self._state.workspace()
-            decision = decide(
-                [each.operation for each in batch],
-                now_ms,
-                workspace,
-                self._draw,
-                tell_events=self._hooks.event is not None,
-            )
-            tables = workspace.tables()
+            while True:
+                next(drafting.steps)
+                if self._loop.time() >= started_s + SLICE_S:
+                    break
+        except StopIteration as end:
+            drafted: _Drafted = end.value
         except FatalError as error:
             # No operation's fault: as long as this node leads, nothing can be had from what is
             # damaged here and whole on the others.
-            for each in batch:
+            for each in self._give_up_draft():
                 _fail(each.outcome, error)
             self._fatal(error)
             return
         except Exception as error:  # noqa: BLE001 - a fault of ours must not cost the batch
-            self._isolate(batch, error)
+            self._isolate(self._give_up_draft(), error)
             return
-        self._hooks.decide(spent := self._loop.time() - started)
-        items = sum(each.items for each in batch)
-        # A pause of the whole process says nothing of what an item costs.
-        cost_s = min(max(spent / items, ITEM_MIN_S), 4 * self._item_s)
-        self._item_s += 0.1 * (cost_s - self._item_s)
+        else:
+            if not drafting.spent_s:
+                drafting.ending = _may_end(drafting.batch)
+            drafting.spent_s += self._loop.time() - started_s
+            drafting.resumed = _next_turn(self._loop, self._go_on)
+            return
+        self._hooks.decide(drafting.spent_s + self._loop.time() - started_s)
+        batch = self._give_up_draft()
+        decision = drafted.decision
+        if decision.put_off:
+            batch = self._put_off(batch, decision.put_off)
         self._last_batch = len(batch)
-        if tables:
-            self._propose(batch, decision, tables, base, now_ms)
+        if drafted.entry:
+            self._propose(batch, drafted, drafting.base)
         else:
             self._answer_after_confirm(batch, decision)
         if self._waiting:
             self._arrange()
 
+    def _draft(
+        self, batch: list[_Waiting], base: AppliedAt, now_ms: TimestampMs
+    ) -> Generator[None, None, _Drafted]:
+        """Decide a batch and make its entry, in steps."""
+        workspace = self._state.workspace()
+        decision = yield from deciding(
+            [each.operation for each in batch],
+            now_ms,
+            workspace,
+            self._draw,
+            tell_events=self._hooks.event is not None,
+            budget=ENTRY_BUDGET,
+            first=sum(each.first for each in batch),
+        )
+        entry = log_pb2.Entry()
+        yield from workspace.filling(entry)
+        if not entry.tables:
+            return _Drafted(decision, b"")
+        entry.format = ENTRY_FORMAT
+        entry.decided_term = base.term
+        entry.base_index = base.index
+        entry.now_ms = now_ms
+        if decision.hash_range is not None:
+            entry.hash_range.table = decision.hash_range.table
+            entry.hash_range.from_key = decision.hash_range.from_key
+            entry.hash_range.rows_max = HASH_ROWS_MAX
+            entry.hash_range.bytes_max = HASH_BYTES_MAX
+        encoded = entry.SerializeToString()
+        if decision.members is not None:
+            encoded = marked(encoded, decision.members)
+        yield
+        return _Drafted(decision, encoded)
+
+    def _give_up_draft(self) -> list[_Waiting]:
+        """Decide no more of the batch; return it."""
+        drafting, self._drafting = self._drafting, None
+        if drafting is None:
+            return []
+        if drafting.resumed is not None:
+            drafting.resumed.cancel()
+        drafting.steps.close()
+        drafting.done.set_result(None)
+        return drafting.batch
+
+    def _put_off(self, batch: list[_Waiting], places: Sequence[int]) -> list[_Waiting]:
+        """Have what was not reached decided first next time; return the others."""
+        put_off = [batch[place] for place in places]
+        for each in put_off:
+            each.first = True
+        self._wait_again(put_off)
+        reached = set(range(len(batch))).difference(places)
+        return [batch[place] for place in sorted(reached)]
+
+    def _wait_again(self, batch: Iterable[_Waiting]) -> None:
+        # Not the expiries: a lease may be renewed before their turn comes, and the ticker finds
+        # those that were not.
+        again = [each for each in batch if not isinstance(each.operation, ExpireLeases)]
+        self._waiting.extendleft(reversed(again))
+
     def _take_batch(self) -> list[_Waiting]:
+        """Take what one entry may hold: what was put off, what is our own, then what waits."""
         batch: list[_Waiting] = []
         items = payload_bytes = 0
-        items_max = max(BATCH_ITEMS_MIN, int(DECIDE_S / self._item_s))
         claims: set[str] = set()
-        if not self._singly:
-            for operation in self._housekeeping():
-                batch.append(self._wait_for(operation))
-                items += batch[-1].items
-        while self._waiting:
-            each = self._waiting[0]
-            if each.outcome.done():  # its caller has given up
+        asked = bool(self._singly)
+        while True:
+            while self._waiting and self._waiting[0].outcome.done():  # its caller has given up
                 self._waiting.popleft()
-                continue
+            if not asked and not (self._waiting and self._waiting[0].first):
+                asked = True
+                if self._expiry_suspected and not batch:
+                    self._expiry_suspected = False
+                    for operation in self._housekeeping():
+                        if isinstance(operation, ExpireLeases):
+                            return [self._wait_for(operation, own=True)]
+                self._take_own(batch)
+                items = sum(each.items for each in batch)
+            if not self._waiting:
+                return batch
+            each = self._waiting[0]
             if isinstance(each.operation, Claim) and (named := each.operation.request.request_id):
                 if named in claims:
                     # A claim and its repetition: what the first is granted may have to be given
                     # back before the second is told that it holds it.
-                    break
+                    return batch
                 claims.add(named)
             items += each.items
             payload_bytes += each.payload_bytes
-            if batch and (items > items_max or payload_bytes > BATCH_BYTES_MAX):
-                break
+            if batch and (items > BATCH_ITEMS_MAX or payload_bytes > BATCH_BYTES_MAX):
+                return batch
             batch.append(self._waiting.popleft())
             if self._singly:
                 self._singly -= 1
-                break
-        return batch
+                return batch
+
+    def _take_own(self, batch: list[_Waiting]) -> None:
+        """Add the leader's own operations that are due, up to half of what a batch holds."""
+        waits = {type(each.operation) for each in batch if each.own}
+        items = sum(each.items for each in batch)
+        for operation in self._housekeeping():
+            if type(operation) in waits:
+                continue  # one of these was put off, and is here already
+            each = self._wait_for(operation, own=True)
+            items += each.items
+            batch.append(each)
+            if items >= BATCH_ITEMS_MAX // 2:
+                return
 
     def _isolate(self, batch: list[_Waiting], error: Exception) -> None:
         """Find the operation that cannot be decided, so that it fails alone.
@@ -268,46 +413,24 @@ class Committer:
         Otherwise its client's retries would fail leader after leader.
         """
         if len(batch) == 1:
-            _logger.critical("operation cannot be decided", exc_info=error)
-            _fail(batch[0].outcome, error)
+            each = batch[0]
+            if each.own:
+                self._own_failed(each.operation, error)
+            else:
+                _log_undecidable(each.operation, error)
+            _fail(each.outcome, error)
         else:
-            # Not the expiries: a lease may be renewed before their turn comes, and the ticker finds
-            # those that were not.
-            again = [each for each in batch if not isinstance(each.operation, ExpireLeases)]
-            self._waiting.extendleft(reversed(again))
-            self._singly = len(again)
+            before = len(self._waiting)
+            self._wait_again(batch)
+            self._singly = len(self._waiting) - before
+            self._expiry_suspected = self._singly < len(batch)
         if self._waiting:
             self.wake()
 
-    def _propose(
-        self,
-        batch: list[_Waiting],
-        decision: Decision,
-        tables: Sequence[log_pb2.TableChanges],
-        base: AppliedAt,
-        now_ms: TimestampMs,
-    ) -> None:
-        hash_range = None
-        if decision.hash_range is not None:
-            hash_range = log_pb2.HashRange(
-                table=decision.hash_range.table,
-                from_key=decision.hash_range.from_key,
-                rows_max=HASH_ROWS_MAX,
-                bytes_max=HASH_BYTES_MAX,
-            )
-        entry = log_pb2.Entry(
-            format=ENTRY_FORMAT,
-            decided_term=base.term,
-            base_index=base.index,
-            now_ms=now_ms,
-            tables=tables,
-            hash_range=hash_range,
-        )
+    def _propose(self, batch: list[_Waiting], drafted: _Drafted, base: AppliedAt) -> None:
+        decision = drafted.decision
         try:
-            encoded = entry.SerializeToString()
-            if decision.members is not None:
-                encoded = marked(encoded, decision.members)
-            flight = self._log.propose(encoded, base)
+            flight = self._log.propose(drafted.entry, base)
         except NotLeaderError as error:
             for each in batch:
                 _fail(each.outcome, error)
@@ -379,16 +502,60 @@ class Committer:
                 self.give_back(each.operation, outcome)
 
 
+def _next_turn(loop: asyncio.AbstractEventLoop, go_on: Callable[[], None]) -> asyncio.Handle:
+    """Go on once the loop has seen to everything else. Simulations let time pass here."""
+    return loop.call_soon(go_on)
+
+
 def _weigh(operation: Operation) -> tuple[int, int]:
-    """How many items an operation holds and how many bytes of payload it brings."""
-    if isinstance(operation, Submit):
-        tasks = operation.request.tasks
-        return 1 + len(tasks), operation.request.ByteSize()
-    if isinstance(operation, Claim):
-        return 1 + operation.request.max_tasks, 0
-    if isinstance(operation, Report):
-        return 1 + len(operation.request.reports), operation.request.ByteSize()
-    return 1, 0
+    """How many items an operation may come to at most, and how many bytes of payload it brings.
+
+    An item is about ten rows read or written, such as a task submitted.
+    """
+    match operation:
+        case Submit():
+            return 1 + len(operation.request.tasks), operation.request.ByteSize()
+        case Claim():
+            return 1 + operation.request.max_tasks, 0
+        case Report():
+            reports = operation.request.reports
+            if len(reports) > DEFAULT_LIMITS.reports_max:
+                return 1, 0  # it will be refused, and is not walked through before
+            children = sum(len(each.complete.submit) for each in reports)
+            children = min(children, DEFAULT_LIMITS.report_submit_tasks_max)
+            return 1 + len(reports) + children, operation.request.ByteSize()
+        case PurgeQueue():
+            return 1 + (operation.request.max_tasks or DEFAULT_LIMITS.purge_tasks_default), 0
+        case Redrive() | DeleteDeadLetters():
+            request = operation.request
+            most = request.max_tasks or DEFAULT_LIMITS.redrive_tasks_max
+            return 1 + (len(request.task_ids) or most), 0
+        case ExpireLeases():
+            return 1 + len(operation.leases), 0
+        case MakeDue():
+            return 1 + operation.tasks_max, 0
+        case RemoveRetired():
+            return 1 + operation.rows_max // 8, 0
+        case _:
+            return 1, 0
+
+
+def _may_end(batch: list[_Waiting]) -> frozenset[FencingToken]:
+    """The leases that a batch may end, whatever is decided of it."""
+    tokens: set[FencingToken] = set()
+    for each in batch:
+        match each.operation:
+            case ExpireLeases():
+                tokens.update(lease.token for lease in each.operation.leases)
+            case Report():
+                reports = each.operation.request.reports[: DEFAULT_LIMITS.reports_max]
+                tokens.update(FencingToken(report.token) for report in reports)
+    return frozenset(tokens)
+
+
+def _log_undecidable(operation: Operation, error: Exception) -> None:
+    extra = {"operation": type(operation).__name__}
+    _logger.critical("operation cannot be decided", exc_info=error, extra=extra)
 
 
 def _noted(outcome: asyncio.Future[Outcome]) -> None:

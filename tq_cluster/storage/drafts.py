@@ -7,7 +7,7 @@ and committed meanwhile does not meet it. Only an applied entry makes it void.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
 from typing import Final, Protocol
 
@@ -18,6 +18,8 @@ from tq_cluster.storage.rows import KEY_BYTES_MAX, TABLE_COUNT, check_place, sea
 
 _DEAD_MAX: Final = 64
 """Keys that were written and deleted again: beyond so many they are swept out of a table's list."""
+_STEP_ROWS: Final = 100
+"""So many rows are sealed in one step: at most 6.4 MiB."""
 _SKIPPED_MIN: Final = 8
 """A scan that passed so many stored rows which the draft has replaced notes where it came out."""
 
@@ -198,27 +200,36 @@ class Draft:
                 return
 
     def tables(self) -> list[log_pb2.TableChanges]:
-        """Return all that was written, in columns by table, as an entry carries it.
+        """Return all that was written, in columns by table, as an entry carries it."""
+        entry = log_pb2.Entry()
+        for _ in self.filling(entry):
+            pass
+        return list(entry.tables)
+
+    def filling(self, entry: log_pb2.Entry) -> Generator[None]:
+        """Add all that was written to an entry, in steps of a few rows.
 
         Sorted: every node then writes page by page. Sealed only now, however often a row was
         written.
         """
+        self._require_current()
+        for table, written in sorted(self._written.items()):
+            if not written.rows:
+                continue
+            changes = entry.tables.add(table=table)
+            rows = sorted(written.rows.items())
+            for start in range(0, len(rows), _STEP_ROWS):
+                piece = rows[start : start + _STEP_ROWS]
+                puts = [(key, value) for key, value in piece if value is not None]
+                changes.put_keys.extend([key for key, _ in puts])
+                changes.put_values.extend([seal(table, key, value) for key, value in puts])
+                changes.deleted_keys.extend([key for key, value in piece if value is None])
+                yield
+        self._require_current()
+
+    def _require_current(self) -> None:
         if self._stored.applied != self.applied:
             raise FatalError(
                 f"a decision made over {self.applied} is void: the state is at"
                 f" {self._stored.applied}"
             )
-        changes = []
-        for table, written in sorted(self._written.items()):
-            rows = sorted(written.rows.items())
-            puts = [(key, value) for key, value in rows if value is not None]
-            if rows:
-                changes.append(
-                    log_pb2.TableChanges(
-                        table=table,
-                        put_keys=[key for key, _ in puts],
-                        put_values=[seal(table, key, value) for key, value in puts],
-                        deleted_keys=[key for key, value in rows if value is None],
-                    )
-                )
-        return changes
