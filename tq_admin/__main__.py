@@ -18,6 +18,7 @@ from tq_admin import (
 )
 from tq_admin import verify as verifying
 from tq_admin.command import AddressOption, Globals, OutputOption, TimeoutOption, command
+from tq_process.streams import open_standard_streams
 
 EPILOG = (
     "Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 no broker answered, or the cluster "
@@ -78,6 +79,7 @@ command(dead_letters_app, "delete")(dead_letters.delete)
 
 def main() -> None:
     """Run the command line."""
+    open_standard_streams()
     app()
 
 

@@ -17,9 +17,9 @@ from tq_admin import values
 from tq_admin.failures import ExitCode, Failure, nobody
 from tq_admin.output import Format, Output
 from tq_admin.session import Session
-from tq_admin.visible import visible
 from tq_admin.watch import EVERY_MIN_S, watch
 from tq_client import Client
+from tq_process.visible import visible
 
 ADDRESS_VARIABLE = "TQ_ADDRESS"
 DEFAULT_ADDRESS = "127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003"

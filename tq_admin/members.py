@@ -14,6 +14,7 @@ from tq_admin.failures import Failure, doing
 from tq_admin.output import details
 from tq_admin.session import Session
 from tq_client.errors import UnavailableError
+from tq_process.visible import visible
 
 POLL_S = 0.5
 LAG_ENTRIES_MAX = 1_000
@@ -66,7 +67,7 @@ def _await_caught_up(session: Session, node: str, wait_s: float) -> bool:
             return False
         said = _progress(node, status)
         if said != told:
-            sys.stderr.write(f"{said}\n")
+            sys.stderr.write(f"{visible(said)}\n")
             told = said
         time.sleep(POLL_S)
 

@@ -19,8 +19,8 @@ from tq_admin.output import STATE_STYLES, latency, rate, size, span
 from tq_admin.plain import enum_name
 from tq_admin.readings import Rates, depth
 from tq_admin.stats import bar
-from tq_admin.visible import visible
 from tq_admin.workers import doing_now
+from tq_process.visible import visible
 
 SPARKS = "▁▂▃▄▅▆▇█"
 RATES = (

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tq_admin.grid import Grid
-from tq_admin.visible import visible
+from tq_process.visible import rewritten, visible
 
 # Wide enough that a table sent to a file or a pipe is not cut to a terminal's 80 columns.
 PIPE_COLUMNS = 200
@@ -59,10 +59,13 @@ class Output:
         match self.format:
             case Format.JSON:
                 indent = None if self._stream else 2
-                sys.stdout.write(json.dumps(data, ensure_ascii=False, indent=indent) + "\n")
+                text = json.dumps(data, ensure_ascii=False, indent=indent)
+                # They stand in strings alone, where they may be written so as well.
+                sys.stdout.write(rewritten(text, _as_json, kept="\n") + "\n")
             case Format.YAML:
                 sys.stdout.write("---\n" if self._stream else "")
-                sys.stdout.write(yaml.safe_dump(data, allow_unicode=True, sort_keys=False))
+                text = yaml.dump(data, Dumper=_Dumper, allow_unicode=True, sort_keys=False)
+                sys.stdout.write(rewritten(text, _as_yaml, kept="\n"))
             case Format.TABLE:
                 _console(stderr=False).print(table())
 
@@ -201,6 +204,26 @@ def rate(per_s: float, unit: str = "/s") -> str:
     if per_s == 0:
         return "·"
     return f"{per_s:,.0f}{unit}" if per_s >= PRECISE_RATE else f"{per_s:.1f}{unit}"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a string that holds what cannot be seen in double quotes, as only there it can be."""
+
+
+def _represent(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    hides = rewritten(text, lambda _: "", kept="\n") != text
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if hides else None)
+
+
+_Dumper.add_representer(str, _represent)
+
+
+def _as_json(character: str) -> str:
+    return json.dumps(character)[1:-1]
+
+
+def _as_yaml(character: str) -> str:
+    return f"\\U{ord(character):08X}"
 
 
 def _console(*, stderr: bool) -> Console:

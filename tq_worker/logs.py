@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 
+from tq_process.visible import visible
 from tq_worker import tracing
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -21,7 +22,7 @@ class TextFormatter(logging.Formatter):
             f"{_time(record)} {record.levelname.lower():7} {record.getMessage()} {facts}".rstrip()
         )
         if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
+            text += "\n" + visible(self.formatException(record.exc_info), lines=True)
         return text
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 from tq_cluster.telemetry import tracing
+from tq_process.visible import visible
 
 _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -45,7 +46,7 @@ class TextFormatter(logging.Formatter):
         level = record.levelname.lower()
         line = f"{timestamp(record.created)} {self._node_id} {level:<8} {record.getMessage()}{keys}"
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += "\n" + visible(self.formatException(record.exc_info), lines=True)
         return line
 
 

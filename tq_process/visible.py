@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 
 # Controls, invisible formatting (which also turns the direction of writing), line and paragraph
 # separators.
@@ -15,12 +16,20 @@ def visible(text: str, *, lines: bool = False) -> str:
     Whatever an id, a type or an error holds, a terminal is told nothing by it, and one row of a
     table stays one row.
     """
+    return rewritten(text, _as_python, kept="\n\t" if lines else "")
+
+
+def rewritten(text: str, write: Callable[[str], str], *, kept: str = "") -> str:
+    """Have ``write`` say every character that cannot be seen, but for those in ``kept``."""
     if text.isprintable():
         return text
-    kept = "\n\t" if lines else ""
     return "".join(
         character
         if character in kept or unicodedata.category(character) not in HIDDEN
-        else character.encode("unicode_escape").decode("ascii")
+        else write(character)
         for character in text
     )
+
+
+def _as_python(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
