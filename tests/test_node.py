@@ -393,10 +393,10 @@ def test_where_nothing_can_be_written_a_node_says_so_and_takes_no_state_for_dama
 def test_what_fails_as_a_node_starts_or_stops_is_logged_like_what_fails_between() -> None:
     script = (
         "from tq_cluster import config, errors, node\n"
-        "async def fail(config): raise errors.FatalError('the state cannot be committed')\n"
+        "async def fail(*_): raise errors.FatalError('the state cannot be committed')\n"
         "node._serve = fail\n"
         "member = config.Member(raft='127.0.0.1:7101', api='127.0.0.1:7001')\n"
-        "node.serve(config.NodeConfig(node_id='n1', data_dir='n1', members={'n1': member}))\n"
+        "node.serve(config.NodeConfig(node_id='n1', data_dir='n1', members={'n1': member}), None)\n"
     )
 
     result = subprocess.run(

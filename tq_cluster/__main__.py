@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -14,6 +15,9 @@ import typer
 
 from tq_cluster import config, dev
 from tq_cluster.errors import StartError
+from tq_process import signals
+from tq_process.streams import open_standard_streams
+from tq_process.visible import visible
 
 # gRPC's C core writes its own lines to standard error; what matters of them arrives as errors.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -37,10 +41,11 @@ ConfigFile = Annotated[
 Function = TypeVar("Function", bound=Callable[..., None])
 
 
-def _command(name: str) -> Callable[[Function], Function]:
+def _command(name: str, *, reads_again: bool = False) -> Callable[[Function], Function]:
     """Register a function of a node's configuration, with a flag for every setting of it.
 
-    What else the function takes are options of its own.
+    ``reads_again``: the function takes, after it, what reads the configuration once more. What else
+    the function takes are options of its own.
     """
 
     def register(function: Function) -> Function:
@@ -50,9 +55,11 @@ def _command(name: str) -> Callable[[Function], Function]:
                 for setting in config.SETTINGS
                 if (text := given.pop(setting.parameter)) is not None
             }
-            function(config.load(config_file, os.environ, flags), **given)
+            read = partial(config.load, config_file, os.environ, flags)
+            function(*((read(), read) if reads_again else (read(),)), **given)
 
-        _, *own = inspect.signature(function, eval_str=True).parameters.values()
+        parameters_of_function = inspect.signature(function, eval_str=True).parameters
+        own = list(parameters_of_function.values())[2 if reads_again else 1 :]
         file, _ = inspect.signature(run, eval_str=True).parameters.values()
         parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, file)]
         for setting in config.SETTINGS:
@@ -74,16 +81,22 @@ def _command(name: str) -> Callable[[Function], Function]:
     return register
 
 
-@_command("serve")
-def serve(settings: config.NodeConfig) -> None:
+def _say(text: str) -> None:
+    """Print what came out of files that others may have made."""
+    typer.echo(visible(text, lines=True))
+
+
+@_command("serve", reads_again=True)
+def serve(settings: config.NodeConfig, read_again: Callable[[], config.NodeConfig]) -> None:
     """Run one broker until SIGTERM or Ctrl-C.
 
-    The file is overridden by the environment, the environment by flags.
+    The file is overridden by the environment, the environment by flags. SIGHUP has it read again.
     """
+    signals.pass_over_all()
     # Here, so that the other commands start without gRPC.
     from tq_cluster import node  # noqa: PLC0415
 
-    node.serve(settings)
+    node.serve(settings, read_again)
 
 
 @app.command("dev")
@@ -121,7 +134,7 @@ def check_backup(
     # Here, so that the other commands start without the broker's parts.
     from tq_cluster import restore  # noqa: PLC0415
 
-    typer.echo(restore.check(file, scratch))
+    _say(restore.check(file, scratch))
 
 
 @_command("restore")
@@ -137,7 +150,7 @@ def restore_command(
     from tq_cluster import restore  # noqa: PLC0415
     from tq_cluster.clock import SystemClock  # noqa: PLC0415
 
-    typer.echo(restore.restore(backup, settings, SystemClock()))
+    _say(restore.restore(backup, settings, SystemClock()))
 
 
 @app.command("recover")
@@ -170,7 +183,7 @@ def recover_command(
         agreed=yes,
         pause_queues=pause_queues,
         clock=SystemClock(),
-        say=typer.echo,
+        say=_say,
         ask=lambda question: str(typer.prompt(question)),
     )
 
@@ -207,10 +220,11 @@ def version() -> None:
 
 def main() -> None:
     """Run the command; what the user can put right is said without a traceback."""
+    open_standard_streams()
     try:
         app()
     except StartError as error:
-        typer.echo(f"tq-cluster: {error}", err=True)
+        typer.echo(visible(f"tq-cluster: {error}", lines=True), err=True)
         sys.exit(EXIT_REFUSED)
 
 

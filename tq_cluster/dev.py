@@ -19,6 +19,7 @@ import yaml
 
 from tq_cluster.errors import StartError
 from tq_cluster.storage.lock import DirectoryLock
+from tq_process import signals
 
 HOST = "127.0.0.1"
 RAFT_PORT_OFFSET = 100
@@ -83,6 +84,9 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
+        # The terminal is closed: the brokers, which have sessions of their own, would run on.
+        signals.on_hangup(loop, self._stopping.set)
+        signals.log_passed_over(loop)
         self._introduce()
         keepers = [asyncio.create_task(self._keep(broker)) for broker in self._brokers]
         all_ended = asyncio.gather(*keepers)

@@ -37,6 +37,7 @@ from tq_cluster.raft.startup import NodeData, open_data
 from tq_cluster.raft.state_files import StateFiles
 from tq_cluster.raft.syncer import ThreadSyncer
 from tq_cluster.reading import Reading
+from tq_cluster.reload import ReadAgain, Reloading
 from tq_cluster.service.backups import MovedError, NoRoomError
 from tq_cluster.service.server import calls_ended
 from tq_cluster.service.service import Parts, Service
@@ -49,7 +50,7 @@ from tq_cluster.storage.rows import CorruptRowError
 from tq_cluster.telemetry import logs, tracing
 from tq_cluster.telemetry.loop_hold import SPAN_S, LoopHold
 from tq_cluster.telemetry.metrics import Metrics
-from tq_process import descriptors
+from tq_process import descriptors, signals
 
 _logger = logging.getLogger(__name__)
 
@@ -388,22 +389,29 @@ class Node:
         )
 
 
-def serve(config: NodeConfig) -> None:
-    """Run one node until SIGTERM or Ctrl-C; StartError where it cannot start."""
+def serve(config: NodeConfig, read_again: ReadAgain) -> None:
+    """Run one node until SIGTERM or Ctrl-C; StartError where it cannot start.
+
+    ``read_again`` reads the configuration once more, at SIGHUP.
+    """
     logs.set_up(node_id=config.node_id, style=config.log.format, level=config.log.level)
     descriptors.raise_limit()
     try:
-        asyncio.run(_serve(config))
+        asyncio.run(_serve(config, read_again))
     except FatalError as error:  # as it started or stopped; between them it ended the process
         end_process(error)
 
 
-async def _serve(config: NodeConfig) -> None:
+async def _serve(config: NodeConfig, read_again: ReadAgain) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_unexpected)
     told = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
+    reloading = Reloading(config, read_again)
+    loop.add_signal_handler(signal.SIGHUP, reloading.reload)
+    signals.log_passed_over(loop)
+    signals.tell_stacks_on_quit(loop)
     # A full collection over what the imports left holds the loop for 75 ms: never walk it again.
     gc.collect()
     gc.freeze()

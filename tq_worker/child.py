@@ -184,7 +184,7 @@ def main() -> None:
     logs.configure(arguments.log_format)
     # The parent decides when handlers stop. Empty functions rather than SIG_IGN, which processes
     # that a handler starts would inherit.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, lambda _number, _frame: None)
     connection = socket.socket(fileno=arguments.socket_fd)
     connection.set_inheritable(False)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from tq_client import AsyncClient
+from tq_process import signals
 from tq_worker import exits, logs
 from tq_worker.check import check
 from tq_worker.errors import UsageError
@@ -52,6 +53,10 @@ async def run(command: CommandLine) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, leave)
+    # What runs may finish: the handlers' processes pass over what the terminal sends them.
+    signals.on_hangup(loop, leave)
+    signals.log_passed_over(loop)
+    signals.tell_stacks_on_quit(loop)
     try:
         while True:
             try:
