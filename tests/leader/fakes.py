@@ -89,6 +89,9 @@ class FakeLog:
     def on_role_change(self, listener: Callable[[LogStatus], None]) -> None:
         self._role_listeners.append(listener)
 
+    def on_applied(self, listener: Callable[[int], None]) -> None:
+        raise NotImplementedError
+
     def on_decidable(self, listener: Callable[[], None]) -> None:
         self._decidable_listeners.append(listener)
 

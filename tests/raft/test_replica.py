@@ -69,6 +69,23 @@ def test_who_waits_to_decide_is_called_each_time_it_becomes_possible() -> None:
     simulate(scenario, seed="called")
 
 
+def test_who_waits_for_entries_hears_how_far_the_state_is_on_every_node() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        quiet(cluster)
+        await cluster.start()
+        await cluster.await_leader()
+        heard: dict[str, list[int]] = {}
+        for node in cluster.hosts.values():
+            node.replica.on_applied(heard.setdefault(node.name, []).append)
+
+        last = [await cluster.put(b"entry %d" % number) for number in range(5)][-1]
+
+        await cluster.until("all hear", lambda: all(last in told for told in heard.values()))
+        assert all(told == sorted(set(told)) for told in heard.values())
+
+    simulate(scenario, seed="applied")
+
+
 def test_an_entry_in_flight_when_leadership_ends_has_an_unknown_outcome() -> None:
     async def scenario(stage: Stage) -> None:
         await stage.elect("n3")

@@ -253,10 +253,13 @@ def test_a_follower_that_missed_compacted_entries_gets_a_snapshot() -> None:
         away.kill()
         await _compact(cluster)
         await away.start()
+        heard: list[int] = []
+        away.replica.on_applied(heard.append)
 
         await cluster.settle()
 
         assert away.journal.first_index > 1
+        assert heard[-1] == away.replica.status().applied_index
 
     simulate(scenario, seed="snapshot")
 

@@ -68,6 +68,7 @@ class FakeLog:
         self.transfer_to: str | None = None
         self.stopped: list[tuple[str, str]] = []
         self._listeners: list[Callable[[LogStatus], None]] = []
+        self._applied_listeners: list[Callable[[int], None]] = []
 
     def status(self) -> LogStatus:
         return LogStatus(
@@ -122,6 +123,15 @@ class FakeLog:
 
     def on_decidable(self, listener: Callable[[], None]) -> None:
         raise NotImplementedError
+
+    def on_applied(self, listener: Callable[[int], None]) -> None:
+        self._applied_listeners.append(listener)
+
+    def apply(self, index: int) -> None:
+        """The node's state comes to hold entries up to this one."""
+        self.applied_index = index
+        for listener in self._applied_listeners:
+            listener(index)
 
     async def transfer_leadership(self, target_id: str | None, within_s: float) -> str:
         self.transferred.append(target_id)

@@ -63,10 +63,54 @@ async def test_nothing_is_copied_before_the_node_has_what_was_asked_for() -> Non
         call = stubs.cluster.Backup(BackupRequest(min_applied_index=12))
         first = asyncio.ensure_future(call.read())
         await until(lambda: cluster["n1"].service.calls == 1, "the call waits")
-        log.applied_index = 12
+        log.apply(11)
+        assert made == []
+        log.apply(12)
         await first
 
     assert made == [12]
+
+
+@pytest.mark.parametrize(("leads", "index"), [(True, 11), (True, 2**63), (False, 2**63)])
+async def test_an_entry_beyond_the_logs_end_is_refused_at_once(
+    leads: bool, index: int
+) -> None:  # a case
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster.elect("n1" if leads else "n2", 2)
+        with fails() as failure:
+            await stubs.cluster.Backup(BackupRequest(min_applied_index=index)).read()
+
+    assert failure.reason == "INVALID_ARGUMENT"
+    assert failure.metadata["field"] == "min_applied_index"
+    assert failure.message == (
+        f"min_applied_index is {index}; the last entry that this node knows of is 10: it takes one"
+        " that there is, or 0"
+    )
+
+
+async def test_only_a_few_calls_wait_for_an_entry_and_the_others_are_refused() -> None:
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster["n1"].copy_state = FakeCopy
+        asked = BackupRequest(min_applied_index=12)
+        waiting = [
+            asyncio.ensure_future(stubs.cluster.Backup(asked).read())
+            for _ in range(backups.WAITING_MAX)
+        ]
+        await until(lambda: cluster["n1"].service.calls == len(waiting), "all of them wait")
+        with fails() as failure:
+            await stubs.cluster.Backup(asked).read()
+        waiting[0].cancel()
+        await until(lambda: cluster["n1"].service.calls < len(waiting), "one has gone")
+        waiting[0] = asyncio.ensure_future(stubs.cluster.Backup(asked).read())
+        await until(lambda: cluster["n1"].service.calls == len(waiting), "another waits")
+        cluster["n1"].log.apply(12)
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert failure.reason == "OVERLOADED"
+    assert failure.message == f"{backups.WAITING_MAX} backups wait for this node already"
+    # All are woken; one copy is made at a time.
+    made = [each for each in answers if not isinstance(each, BaseException)]
+    assert len(made) >= 1
 
 
 async def test_a_node_that_does_not_catch_up_sends_the_caller_elsewhere(

@@ -126,6 +126,12 @@ class Log(Protocol):
     def on_decidable(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` on the loop whenever ``decidable()`` may have become not None."""
 
+    def on_applied(self, listener: Callable[[int], None]) -> None:
+        """Call ``listener`` on the loop with the last entry applied, whenever that has risen.
+
+        Not once for each: several may have been applied, and a snapshot holds many.
+        """
+
     async def transfer_leadership(self, target_id: str | None, within_s: float) -> str:
         """Hand over to ``target_id``, or to the peer that has most; return the new leader's id.
 

@@ -93,6 +93,8 @@ class Replica:
         self._was_decidable = False
         self._role_listeners: list[Callable[[LogStatus], None]] = []
         self._decidable_listeners: list[Callable[[], None]] = []
+        self._applied_listeners: list[Callable[[int], None]] = []
+        self._told_applied = self._core.applied_index
         self._watchers: list[asyncio.Future[None]] = []
 
     # ------------------------------------------------------------------ where it stands
@@ -162,6 +164,9 @@ class Replica:
     def on_decidable(self, listener: Callable[[], None]) -> None:
         self._decidable_listeners.append(listener)
 
+    def on_applied(self, listener: Callable[[int], None]) -> None:
+        self._applied_listeners.append(listener)
+
     # ------------------------------------------------------------------ proposing and confirming
 
     def decidable(self) -> AppliedAt | None:
@@ -225,6 +230,10 @@ class Replica:
             self._was_decidable = True
             for listener in self._decidable_listeners:
                 listener()
+        if self._told_applied != self._core.applied_index:
+            self._told_applied = self._core.applied_index
+            for applied_listener in self._applied_listeners:
+                applied_listener(self._told_applied)
         if not self._watchers:
             return
         watchers, self._watchers = self._watchers, []

@@ -11,14 +11,16 @@ from tq.internal.v1 import backup_pb2
 from tq.v1 import cluster_service_pb2 as pb
 from tq.v1 import errors_pb2
 from tq_cluster.core.operations import Refused
+from tq_cluster.core.validation import invalid
 from tq_cluster.errors import OverloadedError
-from tq_cluster.raft.door import Log
+from tq_cluster.raft.door import Log, Role
 from tq_cluster.service.errors import no_leader, refusal
 
 CATCH_UP_S = 10.0
-LOOK_S = 0.01
-
-
+WAITING_MAX = 8
+"""How many calls may wait for an entry at once; one copy is made at a time anyhow."""
+AHEAD_MAX = 100_000
+"""A follower waits for entries so far beyond those it knows of: more never come in ten seconds."""
 MOVES_MAX = 5
 """How often a copy is begun anew because another state took the copied one's place."""
 
@@ -60,6 +62,9 @@ class Backups:
         self._log = log
         self._copy_state = copy_state
         self._busy = False
+        self._waiting: dict[asyncio.Future[None], int] = {}
+        """Who waits for which entry."""
+        log.on_applied(self._applied)
 
     async def stream(self, request: pb.BackupRequest) -> AsyncGenerator[pb.BackupResponse, None]:
         """The parts of the answer."""
@@ -109,14 +114,34 @@ class Backups:
             copy.close()
 
     async def _catch_up(self, index: int) -> None:
-        loop = asyncio.get_running_loop()
-        give_up_s = loop.time() + CATCH_UP_S
-        while (applied := self._log.status().applied_index) < index:
-            if loop.time() > give_up_s:
-                raise no_leader(
-                    f"this node has applied entry {applied} and not yet {index}: ask another node"
-                )
-            await asyncio.sleep(LOOK_S)
+        """Return once the state holds entry ``index``."""
+        status = self._log.status()
+        if status.applied_index >= index:
+            return
+        end = max(status.last_index, status.commit_index)
+        # Whoever leads has the whole log; others hear of its end a moment later.
+        if index > end + (0 if status.role is Role.LEADER else AHEAD_MAX):
+            what = f"is {index}; the last entry that this node knows of is {end}"
+            raise refusal(invalid("min_applied_index", f"{what}: it takes one that there is, or 0"))
+        if len(self._waiting) >= WAITING_MAX:
+            raise OverloadedError(f"{WAITING_MAX} backups wait for this node already")
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[reached] = index
+        try:
+            async with asyncio.timeout(CATCH_UP_S):
+                await reached
+        except TimeoutError:
+            applied = self._log.status().applied_index
+            raise no_leader(
+                f"this node has applied entry {applied} and not yet {index}: ask another node"
+            ) from None
+        finally:
+            del self._waiting[reached]
+
+    def _applied(self, index: int) -> None:
+        for reached, awaited in self._waiting.items():
+            if awaited <= index and not reached.done():
+                reached.set_result(None)
 
 
 def _closed(making: asyncio.Future[Copy]) -> None:

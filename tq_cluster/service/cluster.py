@@ -8,7 +8,7 @@ from contextlib import aclosing
 from tq.v1 import cluster_service_pb2 as pb
 from tq_cluster.core.limits import MINUTE_MS
 from tq_cluster.core.validation import check_span, invalid
-from tq_cluster.errors import OutcomeUnknownError
+from tq_cluster.errors import OutcomeUnknownError, OverloadedError
 from tq_cluster.raft.door import Log
 from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
@@ -45,6 +45,7 @@ class ClusterServicer:
         self._board = board
         self._members = members
         self._authorize = authorize
+        self._transferring = False
 
     def methods(self) -> Sequence[Method | StreamMethod]:
         """What this service answers."""
@@ -117,10 +118,17 @@ class ClusterServicer:
             raise refusal(
                 invalid("target_node_id", f"is {target}, which the leader does not reach now")
             )
+        hands_over = target is None or target != self._log.status().leader_id
+        if hands_over and self._transferring:
+            raise OverloadedError("leadership is being handed over already")
+        self._transferring |= hands_over
         try:
             leader_id = await self._log.transfer_leadership(target, TRANSFER_S)
         except TimeoutError as error:
             raise OutcomeUnknownError(f"nobody took over within {TRANSFER_S:g} s") from error
+        finally:
+            if hands_over:
+                self._transferring = False
         return pb.TransferLeadershipResponse(leader_id=leader_id)
 
     async def verify_state(
