@@ -220,6 +220,84 @@ async def test_leadership_is_handed_over_by_the_leader_wherever_it_is_asked() ->
     assert "n2, which the leader does not reach now" in away.message
 
 
+async def test_leadership_is_handed_over_once_at_a_time() -> None:
+    begun, over = asyncio.Event(), asyncio.Event()
+    request = cluster_service_pb2.TransferLeadershipRequest(target_node_id="n2")
+    to_the_leader = cluster_service_pb2.TransferLeadershipRequest(target_node_id="n1")
+
+    async def transfer(target_id: str | None, within_s: float) -> str:
+        assert within_s > 0
+        if target_id == "n2":
+            begun.set()
+            await over.wait()
+        return target_id or "n2"
+
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster.elect("n1", 1)
+        log = cluster["n1"].log
+        log.transfer_leadership = transfer  # type: ignore[method-assign]  # takes as long as told
+        first = asyncio.ensure_future(stubs.cluster.TransferLeadership(request, timeout=5))
+        await begun.wait()
+        with fails() as second:
+            await stubs.cluster.TransferLeadership(request, timeout=5)
+        nothing_to_do = await stubs.cluster.TransferLeadership(to_the_leader, timeout=5)
+        over.set()
+        reply = await first
+        again = await stubs.cluster.TransferLeadership(request, timeout=5)
+
+    assert (second.reason, second.code) == ("OVERLOADED", grpc.StatusCode.RESOURCE_EXHAUSTED)
+    assert nothing_to_do.leader_id == "n1"
+    assert reply.leader_id == again.leader_id == "n2"
+
+
+async def test_many_who_ask_for_the_cluster_share_a_question_to_each_of_its_members() -> None:
+    asked = 0
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n1"]) as stubs:
+        vitals = cluster["n2"].vitals
+
+        def counted(span_s: float | None) -> Vitals:
+            nonlocal asked
+            asked += 1
+            return vitals(span_s)
+
+        cluster["n2"].vitals = counted
+        await stubs.cluster.GetClusterStatus(STATUS, timeout=5)
+        assert asked == 1
+
+        replies = await asyncio.gather(
+            *(stubs.cluster.GetClusterStatus(STATUS, timeout=5) for _ in range(40))
+        )
+
+    assert all(node.reachable for reply in replies for node in reply.nodes)
+    # One that was under way may have been answered before some of them asked: they share the next.
+    assert asked - 1 < 40 / 2
+
+
+async def test_a_status_is_newer_than_the_call_that_asked_for_it() -> None:
+    holding, go_on = asyncio.Event(), asyncio.Event()
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n1"]) as stubs:
+        board = cluster["n1"].service.board
+        ask = board.ask
+
+        async def held(node_id: str, within_s: float) -> NodeStatus:
+            found = await ask(node_id, within_s)
+            holding.set()
+            await go_on.wait()
+            return found
+
+        board.ask = held  # type: ignore[method-assign]  # as slow as told
+        first = asyncio.ensure_future(stubs.cluster.GetClusterStatus(STATUS, timeout=5))
+        await holding.wait()
+        cluster["n2"].log.applied_index = 12  # after the first question was answered
+        second = asyncio.ensure_future(stubs.cluster.GetClusterStatus(STATUS, timeout=5))
+        await until(lambda: cluster["n1"].service.calls == 2, "both wait")
+        go_on.set()
+        before, after = await first, await second
+
+    assert before.nodes[1].applied_index == 10
+    assert after.nodes[1].applied_index == 12
+
+
 async def test_a_port_in_use_is_said_and_not_shared() -> None:
     async with cluster_of("n1", "n2") as cluster:
         with pytest.raises(StartError, match="cannot listen at"):

@@ -103,7 +103,7 @@ class Service:
             staleness=self._staleness,
             reading=parts.reading,
         )
-        board = StatusBoard(
+        self.board = StatusBoard(
             node_id=parts.node_id,
             apis=parts.apis,
             log=parts.log,
@@ -124,7 +124,7 @@ class Service:
         cluster = ClusterServicer(
             log=parts.log,
             leading=parts.leading,
-            board=board,
+            board=self.board,
             backups=Backups(log=parts.log, copy_state=parts.copy_state),
             replacement=Replacement(node_id=parts.node_id, log=parts.log, leading=parts.leading),
             members=parts.apis,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import grpc
@@ -70,6 +70,7 @@ class StatusBoard:
         self._links = links
         self._vitals = vitals
         self._facts = facts
+        self._questions: dict[str, _Questions] = {}
 
     def node(self, hold_span_s: float | None = None) -> pb.NodeStatus:
         """This node's own part; the holds of the loop in the last ``hold_span_s``."""
@@ -106,8 +107,9 @@ class StatusBoard:
         """
         others = sorted(set(self._apis) - {self._node_id})
         left_s = max(0.0, cut_s - asyncio.get_running_loop().time())
-        within_s = min(PEER_DEADLINE_S, PEER_SHARE * left_s)
-        asked = await asyncio.gather(*(self._ask(node_id, within_s) for node_id in others))
+        # One question may be under way before theirs.
+        within_s = min(2.5 * PEER_DEADLINE_S, PEER_SHARE * left_s)
+        asked = await asyncio.gather(*(self._answer_of(node_id, within_s) for node_id in others))
         nodes = sorted([self.node(), *asked], key=lambda node: node.node_id)
         commit_index = max(node.commit_index for node in nodes)
         for node in nodes:
@@ -131,7 +133,20 @@ class StatusBoard:
             asked_node_id=self._node_id,
         )
 
-    async def _ask(self, node_id: str, within_s: float) -> pb.NodeStatus:
+    async def _answer_of(self, node_id: str, within_s: float) -> pb.NodeStatus:
+        """What a member says that is asked from now on, whoever else asks it."""
+        questions = self._questions.get(node_id)
+        if questions is None:
+            questions = _Questions(lambda: self.ask(node_id, PEER_DEADLINE_S))
+            self._questions[node_id] = questions
+        try:
+            async with asyncio.timeout(within_s):
+                return await questions.answer()
+        except TimeoutError:
+            return self._unreachable(node_id, f"no answer within {within_s:.2g} s")
+
+    async def ask(self, node_id: str, within_s: float) -> pb.NodeStatus:
+        """Ask a member how it is."""
         address = self._apis[node_id]
         reason = "no connection"
         started_s = asyncio.get_running_loop().time()
@@ -152,9 +167,46 @@ class StatusBoard:
                 if node.node_id == node_id:
                     return node
                 reason = f"{node.node_id or 'something else'} answers at its address"
+        return self._unreachable(node_id, reason)
+
+    def _unreachable(self, node_id: str, reason: str) -> pb.NodeStatus:
         return pb.NodeStatus(
-            node_id=node_id, address=address, reachable=False, unreachable_reason=reason
+            node_id=node_id,
+            address=self._apis[node_id],
+            reachable=False,
+            unreachable_reason=reason,
         )
+
+
+class _Questions:
+    """To one member, one after the other: whoever comes meanwhile shares the next."""
+
+    def __init__(self, ask: Callable[[], Awaitable[pb.NodeStatus]]) -> None:
+        self._ask = ask
+        self._waiting: list[asyncio.Future[pb.NodeStatus]] = []
+        self._asking: asyncio.Task[None] | None = None
+
+    def answer(self) -> asyncio.Future[pb.NodeStatus]:
+        """Return the answer to a question that is not sent yet."""
+        answer: asyncio.Future[pb.NodeStatus] = asyncio.get_running_loop().create_future()
+        self._waiting.append(answer)
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._answer_all(), name="status questions")
+        return answer
+
+    async def _answer_all(self) -> None:
+        waiting: list[asyncio.Future[pb.NodeStatus]] = []
+        try:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, []
+                node = await self._ask()
+                for answer in waiting:
+                    if not answer.done():
+                        answer.set_result(node)
+        finally:
+            self._asking = None
+            for answer in (*waiting, *self._waiting):
+                answer.cancel()
 
 
 def _peers(status: LogStatus) -> Iterable[pb.PeerStatus]:
