@@ -31,6 +31,7 @@ from tq_cluster.core.operations import (
     Decision,
     DeleteDeadLetters,
     ExpireLeases,
+    ForgetRequests,
     Lease,
     MakeDue,
     Operation,
@@ -293,10 +294,14 @@ class LoneQueue:
         self.decide(ExpireLeases(leases=leases))
 
     def remove_retired(self, rows_max: int = 200) -> None:
-        while (retired_ms := queries.next_retired_ms(self.store.view())) is not None:
-            if retired_ms > self.now_ms:
-                return
+        while queries.first_retired(self.store.view(), self.now_ms) is not None:
             self.decide(RemoveRetired(rows_max=rows_max))
+
+    def forget_requests(self, rows_max: int = 200) -> None:
+        while (forgotten_ms := queries.next_forgotten_ms(self.store.view())) is not None:
+            if forgotten_ms > self.now_ms:
+                return
+            self.decide(ForgetRequests(rows_max=rows_max))
 
     # ---------------------------------------------------------------- looking
 

@@ -30,6 +30,7 @@ from tq_cluster.core.operations import (
     DeleteDeadLetters,
     Done,
     ExpireLeases,
+    ForgetRequests,
     FormCluster,
     MakeDue,
     Operation,
@@ -270,6 +271,7 @@ REFUSED: dict[str, Operation] = {
     "an expiry": ExpireLeases(leases=[]),
     "due times": MakeDue(),
     "retention": RemoveRetired(),
+    "what is remembered of calls": ForgetRequests(),
 }
 
 

@@ -234,6 +234,7 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
         self.naive.settle()
         self.queue.make_due()
         self.queue.remove_retired()
+        self.queue.forget_requests()
         for task in self.naive.tasks:
             seen = self.queue.task(task.id)
             failure = task_pb2.FailureReason.Name(seen.failure_reason)

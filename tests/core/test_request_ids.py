@@ -15,7 +15,14 @@ from tq.v1 import (
 )
 from tq_cluster.core import queries
 from tq_cluster.core.limits import DAY_MS, Limits
-from tq_cluster.core.operations import Caller, Claim, Refused, Submit
+from tq_cluster.core.operations import (
+    Caller,
+    Claim,
+    ForgetRequests,
+    Refused,
+    RemoveRetired,
+    Submit,
+)
 from tq_cluster.core.types import FencingToken, Principal
 
 SubmitResponse = task_service_pb2.SubmitResponse
@@ -66,6 +73,7 @@ def test_a_repetition_is_recognised_within_the_window(minutes: int) -> None:
         ids = queue.submitted(spec(), request_id=f"r{start}")
         queue.now_ms += minutes * MINUTE_MS
         queue.remove_retired()
+        queue.forget_requests()
         assert queue.submitted(spec(), request_id=f"r{start}") == ids
 
 
@@ -84,15 +92,15 @@ def test_a_retry_older_than_the_window_is_refused_not_repeated() -> None:
 def test_request_ids_are_forgotten_after_their_window_and_no_sooner() -> None:
     queue = LoneQueue()
     queue.submitted(spec(task_id="one"), request_id="r")
-    expected_ms = queries.next_retired_ms(queue.store.view())
+    expected_ms = queries.next_forgotten_ms(queue.store.view())
     assert expected_ms is not None
     assert expected_ms >= queue.now_ms + 12 * MINUTE_MS, "log time may run a tenth fast"
 
     queue.now_ms = expected_ms - 1
-    queue.remove_retired()
+    queue.forget_requests()
     assert queue.submitted(spec(task_id="one"), request_id="r") == ["one"]
     queue.now_ms = expected_ms
-    queue.remove_retired()
+    queue.forget_requests()
 
     reply = replied(queue.submit(spec(task_id="one"), request_id="r"), SubmitResponse)
     assert reply.results[0].error.reason == errors_pb2.ERROR_REASON_TASK_EXISTS
@@ -244,7 +252,7 @@ def test_where_no_more_ids_can_be_remembered_new_calls_are_refused_and_none_is_f
     assert queue.submitted(spec(), request_id="r1") == ids
     assert queue.submitted(spec()), "a call that asks for nothing to be remembered is taken"
     queue.now_ms += 20 * MINUTE_MS
-    queue.remove_retired()
+    queue.forget_requests()
     assert queue.submitted(spec(), request_id="r3")
 
 
@@ -255,10 +263,23 @@ def test_dropping_request_ids_takes_slices() -> None:
     queue.now_ms += 20 * MINUTE_MS
     entries = len(queue.entries)
 
-    queue.remove_retired(rows_max=10)
+    queue.forget_requests(rows_max=10)
 
     assert len(queue.entries) == entries + 3
-    assert queries.next_retired_ms(queue.store.view()) is None
+    assert queries.next_forgotten_ms(queue.store.view()) is None
+
+
+def test_request_ids_are_dropped_however_much_is_retired() -> None:
+    queue = LoneQueue()
+    queue.submitted(*[spec(retention=span(0)) for _ in range(50)], request_id="r")
+    for task in queue.claimed(50):
+        queue.complete(task)
+    queue.now_ms += 20 * MINUTE_MS
+
+    queue.decide(RemoveRetired(rows_max=5), ForgetRequests(rows_max=5))
+
+    assert queries.first_retired(queue.store.view(), queue.now_ms) is not None
+    assert queries.next_forgotten_ms(queue.store.view()) is None
 
 
 def test_a_replayed_claim_of_a_task_long_gone_names_nothing() -> None:

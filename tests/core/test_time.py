@@ -8,8 +8,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.core.lone_queue import LoneQueue, at, replied, span, spec
 from tq.v1 import task_pb2, worker_service_pb2
 from tq_cluster.core import queries
-from tq_cluster.core.limits import DAY_MS
-from tq_cluster.core.operations import Claim, Done, MakeDue, RemoveRetired
+from tq_cluster.core.limits import DAY_MS, MINUTE_MS
+from tq_cluster.core.operations import (
+    Claim,
+    Done,
+    ExpireLeases,
+    ForgetRequests,
+    MakeDue,
+    Outcome,
+    RemoveRetired,
+)
 
 
 def test_a_scheduled_task_is_handed_out_at_its_time_and_not_before() -> None:
@@ -201,6 +209,65 @@ def test_removing_takes_slices_and_says_when_there_is_more() -> None:
 
     assert 2 < len(outcomes) < 6
     assert queue.stats().completed == 0
+
+
+def test_a_task_that_cannot_be_removed_keeps_no_other() -> None:
+    queue = LoneQueue()
+    queue.submitted(*[spec(task_id=f"t{n}", retention=span(0)) for n in range(3)])
+    for task in queue.claimed(3):
+        queue.complete(task)
+    first = queries.first_retired(queue.store.view(), queue.now_ms)
+    assert first is not None
+
+    outcome = queue.outcome(RemoveRetired(rows_max=5, passed_over=frozenset({first})))
+
+    assert outcome == Done(more=True)
+    assert [queue.exists(f"t{n}") for n in range(3)] == [True, False, True]
+    others = queries.first_retired(queue.store.view(), queue.now_ms, {first})
+    assert others == first + 2
+
+
+def test_a_task_whose_time_has_come_and_cannot_be_moved_delays_no_other() -> None:
+    queue = LoneQueue()
+    queue.submitted(
+        spec(task_id="expires", expire_at=at(100)),
+        spec(task_id="spoilt", run_at=at(100)),
+        spec(task_id="due", run_at=at(100)),
+    )
+    queue.now_ms += 100
+    view = queue.store.view()
+    expires = queries.first_due(view, queue.now_ms)
+    assert expires is not None
+    spoilt = queries.first_due(view, queue.now_ms, {expires})
+    assert spoilt is not None
+
+    outcome = queue.outcome(MakeDue(passed_over=frozenset({spoilt})))
+
+    assert outcome == Done(more=False)
+    states = [queue.state(task_id) for task_id in ("expires", "spoilt", "due")]
+    assert states == ["FAILED", "SCHEDULED", "PENDING"]
+
+
+def test_housekeeping_says_how_much_it_did() -> None:
+    queue = LoneQueue()
+    queue.submitted(*[spec(run_at=at(100), retention=span(0)) for _ in range(5)], request_id="r")
+    queue.now_ms += 100
+
+    assert items(queue.outcome(MakeDue())) == 5
+    for task in queue.claimed(3):
+        queue.complete(task)
+    queue.claimed(1)
+    leases = list(queue.leases.values())
+    assert items(queue.outcome(ExpireLeases(leases=leases))) == 1
+    assert items(queue.outcome(ExpireLeases(leases=leases))) == 0
+    assert items(queue.outcome(RemoveRetired())) == 3
+    queue.now_ms += 20 * MINUTE_MS
+    assert items(queue.outcome(ForgetRequests())) == 1
+
+
+def items(outcome: Outcome) -> int:
+    assert isinstance(outcome, Done)
+    return outcome.items
 
 
 def test_log_time_is_stamped_by_every_change_and_by_nothing_else() -> None:

@@ -22,6 +22,7 @@ from tq_cluster.core.operations import (
     EndLeases,
     EndScrub,
     ExpireLeases,
+    ForgetRequests,
     FormCluster,
     HashState,
     LeaveCluster,
@@ -43,6 +44,7 @@ from tq_cluster.core.queues import decide_configure
 from tq_cluster.core.redrives import decide_redrive
 from tq_cluster.core.replacement import decide_replacement
 from tq_cluster.core.reports import decide_report
+from tq_cluster.core.requests import decide_forgotten
 from tq_cluster.core.restoring import decide_end_leases, decide_leave, decide_pause
 from tq_cluster.core.retention import decide_retired
 from tq_cluster.core.scrubbing import decide_hash, decide_scrub_end
@@ -140,6 +142,8 @@ def _decide_one(batch: Batch, operation: Operation) -> Steps | Outcome:
             return decide_due(space, operation)
         case RemoveRetired():
             return decide_retired(space, operation)
+        case ForgetRequests():
+            return decide_forgotten(space, operation)
         case FormCluster():
             return decide_formation(space, operation)
         case RaiseVersion():

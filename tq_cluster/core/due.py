@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from tq.v1 import task_pb2
 from tq_cluster.core import rows, tables, tasks
 from tq_cluster.core.batch import Space
@@ -10,7 +12,7 @@ from tq_cluster.core.operations import Done, MakeDue, Steps
 
 def decide_due(space: Space, operation: MakeDue) -> Steps:
     """Fail the tasks past their expire_at, then make those pending whose time has come."""
-    expired = _reached(space, tables.EXPIRING, operation.tasks_max)
+    expired = _reached(space, operation, tables.EXPIRING, operation.tasks_max)
     for number in expired:
         row = rows.read_task(space.workspace, space.prefix, number)
         spec = rows.read_spec(space.workspace, space.prefix, number)
@@ -19,18 +21,21 @@ def decide_due(space: Space, operation: MakeDue) -> Steps:
         space.put_task(number, row)
         yield
     # Read only now: a task that has just expired is due no more.
-    due = _reached(space, tables.DUE, operation.tasks_max - len(expired))
+    due = _reached(space, operation, tables.DUE, operation.tasks_max - len(expired))
     for number in due:
         row = rows.read_task(space.workspace, space.prefix, number)
         tasks.make_pending(space, space.queue(row.queue_id), number, row)
         space.put_task(number, row)
         yield
-    return Done(more=len(expired) + len(due) >= operation.tasks_max)
+    items = len(expired) + len(due)
+    return Done(more=items >= operation.tasks_max, items=items)
 
 
-def _reached(space: Space, table: int, limit: int) -> list[int]:
+def _reached(space: Space, operation: MakeDue, table: int, limit: int) -> list[int]:
     """Return up to ``limit`` numbers of tasks whose instant in ``table`` has been reached."""
     start = tables.at_key(space.prefix, 0, 0)
     stop = tables.at_key(space.prefix, space.now_ms + 1, 0)
-    found = space.workspace.scan(table, start, stop, limit=limit)
-    return [tables.split_number(key) for key, _ in found]
+    passed_over = operation.passed_over
+    found = space.workspace.scan(table, start, stop, limit=limit + len(passed_over))
+    numbers = (tables.split_number(key) for key, _ in found)
+    return list(islice((number for number in numbers if number not in passed_over), limit))

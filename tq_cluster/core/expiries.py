@@ -12,19 +12,20 @@ from tq_cluster.core.operations import Done, ExpireLeases, Lease, Steps
 
 def decide_expiries(space: Space, operation: ExpireLeases) -> Steps:
     """End each lease that still lives; an attempt that ends so counts like a failed one."""
+    items = 0
     for lease in operation.leases:
-        _expire(space, lease)
+        items += _expire(space, lease)
         yield
-    return Done(more=False)
+    return Done(more=operation.more, items=items)
 
 
-def _expire(space: Space, lease: Lease) -> None:
+def _expire(space: Space, lease: Lease) -> bool:
     found = space.workspace.get(tables.TASKS, tables.number_key(space.prefix, lease.number))
     if found is None:
-        return
+        return False
     row = state_pb2.TaskRow.FromString(found)
     if row.state != states.RUNNING or row.token != lease.token:
-        return  # it has ended meanwhile
+        return False  # it has ended meanwhile
     queue = space.queue(row.queue_id)
     queue.tally.leases_expired += 1
     if row.cancel_requested:
@@ -36,3 +37,4 @@ def _expire(space: Space, lease: Lease) -> None:
         retries.retry_or_fail(space, queue, lease.number, row, lease.task_id)
     tasks.put_attempt(space, lease.number, row, attempt)
     space.put_task(lease.number, row)
+    return True

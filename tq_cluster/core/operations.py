@@ -128,6 +128,8 @@ class ExpireLeases:
 
     order: ClassVar[int] = 2
     leases: Sequence[Lease]
+    more: bool = False
+    """Whether there are others."""
     caller: Caller = ANONYMOUS
 
 
@@ -137,12 +139,25 @@ class MakeDue:
 
     order: ClassVar[int] = 2
     tasks_max: int = 200
+    passed_over: frozenset[int] = frozenset()
+    """The numbers of tasks that are left as they are: what is due of them could not be decided."""
     caller: Caller = ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveRetired:
-    """Remove tasks past their retention and request ids past their window."""
+    """Remove tasks past their retention."""
+
+    order: ClassVar[int] = 5
+    rows_max: int = 200
+    passed_over: frozenset[int] = frozenset()
+    """The numbers of tasks that are kept: they could not be removed."""
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetRequests:
+    """Drop request ids past their window."""
 
     order: ClassVar[int] = 5
     rows_max: int = 200
@@ -250,6 +265,7 @@ Operation = (
     | ExpireLeases
     | MakeDue
     | RemoveRetired
+    | ForgetRequests
     | FormCluster
     | RaiseVersion
     | HashState
@@ -277,6 +293,8 @@ class Done:
 
     more: bool
     """Whether another slice has work now."""
+    items: int = field(default=0, compare=False)
+    """How many leases, tasks or request ids it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

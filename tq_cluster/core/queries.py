@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from tq.internal.v1 import state_pb2
@@ -23,6 +24,8 @@ from tq_cluster.core.view import View
 __all__ = [
     "TERMINAL_STATES",
     "cluster_version",
+    "first_due",
+    "first_retired",
     "get_task",
     "heartbeat",
     "heartbeat_fault",
@@ -34,6 +37,7 @@ __all__ = [
     "log_time",
     "membership",
     "next_due_ms",
+    "next_forgotten_ms",
     "next_retired_ms",
     "queue_depths",
     "queue_stats",
@@ -170,15 +174,36 @@ def next_due_ms(view: View, namespace: int = 0) -> int | None:
     return min(due, default=None)
 
 
-def next_retired_ms(view: View, namespace: int = 0, limits: Limits = DEFAULT_LIMITS) -> int | None:
-    """Return when the next task or request id is to be removed, None without any."""
+def next_retired_ms(view: View, namespace: int = 0) -> int | None:
+    """Return when the next task is to be removed, None without any."""
+    return _first_at(view, tables.RETIRED, tables.prefix_of(namespace))
+
+
+def next_forgotten_ms(
+    view: View, namespace: int = 0, limits: Limits = DEFAULT_LIMITS
+) -> int | None:
+    """Return when the next request id is to be dropped, None without any."""
     prefix = tables.prefix_of(namespace)
     first = next(view.scan(tables.REQUESTS, prefix, tables.end_of(prefix), limit=1), None)
-    retired_ms = _first_at(view, tables.RETIRED, prefix)
-    if first is None:
-        return retired_ms
-    forgotten_ms = requests.forgotten_at_ms(first[0], limits)
-    return forgotten_ms if retired_ms is None else min(retired_ms, forgotten_ms)
+    return None if first is None else requests.forgotten_at_ms(first[0], limits)
+
+
+def first_due(
+    view: View, now_ms: int, passed_over: Collection[int] = (), namespace: int = 0
+) -> int | None:
+    """Return the number of the first task for ``MakeDue``, those passed over left out."""
+    for table in (tables.EXPIRING, tables.DUE):
+        found = _first_reached(view, table, now_ms, passed_over, namespace)
+        if found is not None:
+            return found
+    return None
+
+
+def first_retired(
+    view: View, now_ms: int, passed_over: Collection[int] = (), namespace: int = 0
+) -> int | None:
+    """Return the number of the first task for ``RemoveRetired``, those passed over left out."""
+    return _first_reached(view, tables.RETIRED, now_ms, passed_over, namespace)
 
 
 def membership(view: View) -> tuple[str, dict[str, str]] | None:
@@ -207,6 +232,18 @@ def task_type(view: View, number: int, namespace: int = 0) -> str | None:
     key = tables.number_key(tables.prefix_of(namespace), number)
     spec = view.get(tables.SPECS, key)
     return None if spec is None else task_pb2.TaskSpec.FromString(spec).type
+
+
+def _first_reached(
+    view: View, table: int, now_ms: int, passed_over: Collection[int], namespace: int
+) -> int | None:
+    prefix = tables.prefix_of(namespace)
+    start, stop = tables.at_key(prefix, 0, 0), tables.at_key(prefix, now_ms + 1, 0)
+    for key, _ in view.scan(table, start, stop, limit=len(passed_over) + 1):
+        number = tables.split_number(key)
+        if number not in passed_over:
+            return number
+    return None
 
 
 def _first_at(view: View, table: int, prefix: bytes) -> int | None:

@@ -19,7 +19,7 @@ from tq.v1 import errors_pb2
 from tq_cluster.core import tables
 from tq_cluster.core.batch import Space
 from tq_cluster.core.limits import MINUTE_MS, SECOND_MS, Limits
-from tq_cluster.core.operations import Caller, Refused
+from tq_cluster.core.operations import Caller, Done, ForgetRequests, Refused, Steps
 from tq_cluster.core.spans import to_ms
 from tq_cluster.core.types import DurationMs
 from tq_cluster.core.validation import check_text, check_wait
@@ -119,19 +119,20 @@ def remember(space: Space, fresh: Fresh, row: state_pb2.RequestRow) -> None:
     space.batch.changed = True
 
 
-def forget(space: Space, rows_max: int) -> int:
-    """Drop up to ``rows_max`` rows past the window; return how many there were."""
-    start, stop = expired_range(space.prefix, space.now_ms, space.limits)
-    found = list(space.workspace.scan(tables.REQUESTS, start, stop, limit=rows_max))
+def decide_forgotten(space: Space, operation: ForgetRequests) -> Steps:
+    """Drop up to ``rows_max`` rows past the window."""
+    start, stop = _expired_range(space.prefix, space.now_ms, space.limits)
+    found = list(space.workspace.scan(tables.REQUESTS, start, stop, limit=operation.rows_max))
     for key, value in found:
         space.workspace.delete(tables.REQUESTS, key)
         space.counters.requests -= 1
         space.counters.request_bytes -= len(key) + len(value)
         space.batch.changed = True
-    return len(found)
+        yield
+    return Done(more=len(found) >= operation.rows_max, items=len(found))
 
 
-def expired_range(prefix: bytes, now_ms: int, limits: Limits) -> tuple[bytes, bytes]:
+def _expired_range(prefix: bytes, now_ms: int, limits: Limits) -> tuple[bytes, bytes]:
     """Return the range of rows that are past the window, in buckets that are past it whole."""
     bucket = max(0, now_ms - kept_ms(limits)) // BUCKET_MS
     return tables.bucket_key(prefix, 0), tables.bucket_key(prefix, bucket)

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from tq_cluster.core import requests, rows, tables, tasks
+from typing import Final
+
+from tq_cluster.core import rows, tables, tasks
 from tq_cluster.core.batch import Space
 from tq_cluster.core.operations import Done, RemoveRetired, Steps
 
+_ROWS_MIN: Final = 5
+"""Id, task, spec, listing, and what waits for its removal."""
+
 
 def decide_retired(space: Space, operation: RemoveRetired) -> Steps:
-    """Remove about ``rows_max`` rows: first tasks, each as a whole, then request ids."""
+    """Remove tasks, each as a whole, until that is about ``rows_max`` rows."""
     left = operation.rows_max
     start = tables.at_key(space.prefix, 0, 0)
     stop = tables.at_key(space.prefix, space.now_ms + 1, 0)
-    # A task is several rows, so no more than these are reached.
-    for key, task_id in list(space.workspace.scan(tables.RETIRED, start, stop, limit=max(1, left))):
+    # A task is at least so many rows: no more than these can be reached.
+    limit = len(operation.passed_over) + left // _ROWS_MIN + 1
+    removed = 0
+    for key, task_id in list(space.workspace.scan(tables.RETIRED, start, stop, limit=limit)):
+        number = tables.split_number(key)
+        if number in operation.passed_over:
+            continue
         if left <= 0:
-            return Done(more=True)
-        left -= remove_task(space, tables.split_number(key), task_id)
+            return Done(more=True, items=removed)
+        left -= remove_task(space, number, task_id)
+        removed += 1
         yield
-    if left > 0:
-        left -= requests.forget(space, left)
-    return Done(more=left <= 0)
+    return Done(more=left <= 0, items=removed)
 
 
 def remove_task(space: Space, number: int, task_id: bytes) -> int:
@@ -31,7 +40,7 @@ def remove_task(space: Space, number: int, task_id: bytes) -> int:
     tasks.forget_end(space, queue, number, row)
     tasks.unlist(space, queue, number, row.state)
     key = tables.number_key(prefix, number)
-    count = 5  # these three, its listing, and what waits for its removal
+    count = _ROWS_MIN
     workspace.delete(tables.TASK_IDS, prefix + task_id)
     workspace.delete(tables.TASKS, key)
     workspace.delete(tables.SPECS, key)
