@@ -179,6 +179,8 @@ class Node:
             formation=self._formation,
             fatal=self._end,
             hooks=LeaderHooks(
+                housekept=self.metrics.housekept,
+                undecidable=self.metrics.undecidable,
                 differed=self.metrics.states_differ,
                 decide=self.metrics.decided,
                 commit=self.metrics.committed,

@@ -166,7 +166,7 @@ async def test_a_damaged_row_under_a_decision_ends_the_process(
     assert [type(each) for each in bench.fatal] == [CorruptRowError]
 
 
-@pytest.mark.parametrize("query", ["next_due_ms", "running_leases"])
+@pytest.mark.parametrize("query", ["first_due", "running_leases"])
 async def test_a_leader_that_cannot_look_after_leases_and_due_times_does_not_go_on(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, query: str
 ) -> None:

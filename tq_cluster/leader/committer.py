@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +28,7 @@ from tq_cluster.core.operations import (
     Decision,
     DeleteDeadLetters,
     ExpireLeases,
+    ForgetRequests,
     MakeDue,
     Operation,
     Outcome,
@@ -58,7 +59,27 @@ GATHER_S = 0.005
 HASH_ROWS_MAX = 500
 HASH_BYTES_MAX = 256 << 10
 """How much of the state one entry has every node hash: 2 ms of work, or less."""
+OWN_ITEMS_MIN = 100
+"""How much of our own work a batch holds beside as much again as its callers bring."""
 WAITING_MAX = 20_000
+
+
+class OwnWork(Protocol):
+    """The operations of the leader's own."""
+
+    def operations(
+        self, items_max: int, waiting: Collection[type[Operation]]
+    ) -> Iterable[Operation]:
+        """What is due now, up to about so many tasks; ``waiting`` were asked for before."""
+
+    def alone(self, operation: Operation) -> bool:
+        """Whether an operation must not share a batch."""
+
+    def decided(self, operation: Operation, outcome: Outcome) -> bool:
+        """Hear that one was decided and is applied; whether there is more to do at once."""
+
+    def failed(self, operation: Operation, error: Exception, *, alone: bool) -> None:
+        """Hear that a batch with one of them cannot be decided; ``alone``: with nothing else."""
 
 
 class DraftWorkspace(Workspace, Protocol):
@@ -121,18 +142,17 @@ class Committer:
         state: Decisions,
         now_ms: Callable[[], TimestampMs],
         draw: Draw,
-        housekeeping: Callable[[], Iterable[Operation]],
+        housekeeping: OwnWork,
         applied: Callable[[Wakeups], None],
         hooks: LeaderHooks,
         fatal: Callable[[BaseException], None],
-        own_failed: Callable[[Operation, Exception], None] | None = None,
     ) -> None:
         """Wire the parts together.
 
         ``housekeeping`` is asked for the leader's own operations as each batch is put together,
-        one after the other while there is room; ``own_failed`` hears of one that cannot be decided.
-        ``applied`` is told what every applied decision woke, before its callers are answered.
-        ``fatal`` ends the process: it is told where the state itself turns out to be damaged.
+        one after the other while there is room. ``applied`` is told what every applied decision
+        woke, before its callers are answered. ``fatal`` ends the process: it is told where the
+        state itself turns out to be damaged.
         """
         self._log = log
         self._state = state
@@ -142,7 +162,6 @@ class Committer:
         self._applied = applied
         self._hooks = hooks
         self._fatal = fatal
-        self._own_failed = own_failed or _log_undecidable
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiting] = deque()
         self._drafting: _Drafting | None = None
@@ -153,8 +172,8 @@ class Committer:
         self._scheduled: asyncio.Handle | None = None
         self._last_batch = 1
         self._singly = 0
-        self._expiry_suspected = False
-        """A batch with expiries could not be decided, and all else of it was: they go alone."""
+        self._own_more = False
+        """Our own work has more to do at once."""
 
     def submit(self, operation: Operation) -> asyncio.Future[Outcome]:
         """Have ``operation`` decided; the future is answered once the outcome may be told.
@@ -291,7 +310,8 @@ class Committer:
         decision = drafted.decision
         if decision.put_off:
             batch = self._put_off(batch, decision.put_off)
-        self._last_batch = len(batch)
+        # Our own wait for as many callers as took part last time, or for none.
+        self._last_batch = sum(not each.own for each in batch)
         if drafted.entry:
             self._propose(batch, drafted, drafting.base)
         else:
@@ -369,12 +389,10 @@ class Committer:
                 self._waiting.popleft()
             if not asked and not (self._waiting and self._waiting[0].first):
                 asked = True
-                if self._expiry_suspected and not batch:
-                    self._expiry_suspected = False
-                    for operation in self._housekeeping():
-                        if isinstance(operation, ExpireLeases):
-                            return [self._wait_for(operation, own=True)]
-                self._take_own(batch)
+                lone = self._take_own(batch)
+                if lone is not None:
+                    self._waiting.extendleft(reversed(batch))
+                    return [lone]
                 items = sum(each.items for each in batch)
             if not self._waiting:
                 return batch
@@ -394,36 +412,48 @@ class Committer:
                 self._singly -= 1
                 return batch
 
-    def _take_own(self, batch: list[_Waiting]) -> None:
-        """Add the leader's own operations that are due, up to half of what a batch holds."""
-        waits = {type(each.operation) for each in batch if each.own}
-        items = sum(each.items for each in batch)
-        for operation in self._housekeeping():
-            if type(operation) in waits:
-                continue  # one of these was put off, and is here already
+    def _take_own(self, batch: list[_Waiting]) -> _Waiting | None:
+        """Add the leader's own operations that are due; return one that has to go alone instead."""
+        put_off = [each for each in batch if each.own]
+        room = self._own_items_max() - sum(each.items for each in put_off)
+        if room <= 0:
+            return None
+        waiting = {type(each.operation) for each in put_off}
+        for operation in self._housekeeping.operations(room, waiting):
             each = self._wait_for(operation, own=True)
-            items += each.items
+            if self._housekeeping.alone(operation):
+                return each
             batch.append(each)
+            room -= each.items
+            if room <= 0:
+                break
+        return None
+
+    def _own_items_max(self) -> int:
+        """As much as callers bring and a little more, up to half of what a batch holds."""
+        items = OWN_ITEMS_MIN
+        for each in self._waiting:
+            items += each.items
             if items >= BATCH_ITEMS_MAX // 2:
-                return
+                return BATCH_ITEMS_MAX // 2
+        return items
 
     def _isolate(self, batch: list[_Waiting], error: Exception) -> None:
         """Find the operation that cannot be decided, so that it fails alone.
 
         Otherwise its client's retries would fail leader after leader.
         """
-        if len(batch) == 1:
-            each = batch[0]
-            if each.own:
-                self._own_failed(each.operation, error)
-            else:
-                _log_undecidable(each.operation, error)
-            _fail(each.outcome, error)
+        callers = [each for each in batch if not each.own]
+        for each in batch:
+            if each.own:  # what is due is found again
+                self._housekeeping.failed(each.operation, error, alone=len(batch) == 1)
+                _fail(each.outcome, error)
+        if len(batch) == len(callers) == 1:
+            _log_undecidable(callers[0].operation, error)
+            _fail(callers[0].outcome, error)
         else:
-            before = len(self._waiting)
-            self._wait_again(batch)
-            self._singly = len(self._waiting) - before
-            self._expiry_suspected = self._singly < len(batch)
+            self._wait_again(callers)
+            self._singly = len(callers)
         if self._waiting:
             self.wake()
 
@@ -451,7 +481,8 @@ class Committer:
                 self._applied(decision.wakeups)
                 self._answer(batch, decision)
                 self._count(decision)
-            if self._waiting:
+            more, self._own_more = self._own_more, False
+            if self._waiting or more:
                 self._arrange()
 
         flight.add_done_callback(landed)
@@ -498,6 +529,8 @@ class Committer:
         for each, outcome in zip(batch, decision.outcomes, strict=True):
             if not each.outcome.done():
                 each.outcome.set_result(outcome)
+                if each.own:
+                    self._own_more |= self._housekeeping.decided(each.operation, outcome)
             elif isinstance(each.operation, Claim):
                 self.give_back(each.operation, outcome)
 
@@ -534,7 +567,7 @@ def _weigh(operation: Operation) -> tuple[int, int]:
             return 1 + len(operation.leases), 0
         case MakeDue():
             return 1 + operation.tasks_max, 0
-        case RemoveRetired():
+        case RemoveRetired() | ForgetRequests():
             return 1 + operation.rows_max // 8, 0
         case _:
             return 1, 0

@@ -26,6 +26,10 @@ class LeaderHooks:
     """What an entry did to tasks, once it is applied here."""
     event: Callable[[TaskEvent], None] | None = None
     """What became of one task, once it is applied here; None: nobody asks, and none is told."""
+    housekept: Callable[[str, int], None] = lambda _kind, _items: None
+    """The leader's own work of a kind was done, and how much of it."""
+    undecidable: Callable[[str], None] = lambda _kind: None
+    """An operation of the leader's own, of this kind, cannot be decided."""
     differed: Callable[[], None] = lambda: None
     """Members were found to hold different states."""
     surveyed: Callable[[Survey | None], None] = lambda _survey: None

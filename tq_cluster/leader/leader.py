@@ -38,8 +38,10 @@ from tq_cluster.errors import (
 from tq_cluster.leader.committer import Committer, DraftWorkspace
 from tq_cluster.leader.heartbeats import Heartbeats
 from tq_cluster.leader.hooks import LeaderHooks
+from tq_cluster.leader.housekeeping import Housekeeping
 from tq_cluster.leader.leases import LeaseTable
 from tq_cluster.leader.logtime import LogTime
+from tq_cluster.leader.sources import DueTasks, ExpiredLeases, PastRequests, RetiredTasks
 from tq_cluster.leader.survey import Surveyor
 from tq_cluster.leader.ticker import Ticker
 from tq_cluster.leader.upkeep import Upkeep
@@ -125,18 +127,25 @@ class Leader:
         )
         self.hashed = self._upkeep.hashed
         """To be told of every range of the state that an entry had this node hash."""
-        self._ticker = Ticker(
-            leases=self._leases,
-            view=state.view,
-            now_ms=self._log_time.now_ms,
-            others=self._upkeep.operations,
+        self._housekeeping = Housekeeping(
+            [
+                ExpiredLeases(self._leases),
+                DueTasks(state.view, self._log_time.now_ms),
+                RetiredTasks(state.view, self._log_time.now_ms),
+                PastRequests(state.view, self._log_time.now_ms),
+                *self._upkeep.sources(),
+            ],
+            now_s=self._loop.time,
+            done=self._hooks.housekept,
+            failed=self._hooks.undecidable,
         )
+        self._ticker = Ticker(leases=self._leases, due=self._housekeeping.due)
         self._committer = Committer(
             log=log,
             state=state,
             now_ms=self._log_time.now_ms,
             draw=draw,
-            housekeeping=self._ticker.operations,
+            housekeeping=self._housekeeping,
             applied=self._applied,
             hooks=self._hooks,
             fatal=fatal,
@@ -304,6 +313,7 @@ class Leader:
         view = self._state.view()
         self._log_time.begin(queries.log_time(view))
         self._upkeep.begin()
+        self._housekeeping.begin()
         self._ticker.start(wake=self._committer.wake, ended=self._ended)
         self._taking_over = self._loop.create_task(self._take_over(), name="take-over")
         self._taking_over.add_done_callback(self._ended)
@@ -316,6 +326,7 @@ class Leader:
             self._surveyor.stop()
         self._reign = None
         self._ticker.stop()
+        self._housekeeping.end()
         self._upkeep.end()
         if self._taking_over is not None:
             self._taking_over.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from tq.internal.v1 import state_pb2
@@ -25,6 +25,8 @@ from tq_cluster.core.validation import invalid
 from tq_cluster.core.view import View
 from tq_cluster.errors import StateDiffersError
 from tq_cluster.leader.comparing import Comparing, Difference
+from tq_cluster.leader.housekeeping import Source
+from tq_cluster.leader.sources import Chore
 from tq_cluster.raft.door import Log
 from tq_cluster.storage.hashing import HashedRange
 
@@ -58,7 +60,7 @@ class ScrubbedState(Protocol):
 
 
 class Upkeep:
-    """Finds its own operations, like the ticker; hears what they came to."""
+    """Finds its own operations, like what time brings; hears what they came to."""
 
     def __init__(
         self,
@@ -106,26 +108,31 @@ class Upkeep:
         """It does no longer."""
         self._reigns = False
 
-    def operations(self) -> Iterator[Operation]:
-        """What is due now, in slices."""
+    def sources(self) -> tuple[Source, Source]:
+        """What it has decided: newer rules, and the comparing."""
+        return Chore("version", self._raising), Chore("scrub", self._scrubbing)
+
+    def _raising(self) -> Operation | None:
         now_s = self._loop.time()
+        if not self._reigns or now_s < self._look_at_s:
+            return None
+        common = self._log.common_version()
+        if common is not None and 0 < queries.cluster_version(self._state.view()) < common:
+            return RaiseVersion(cluster_version=common)
+        self._look_at_s = now_s + LOOK_S
+        self._comparing.review()
+        return None
+
+    def _scrubbing(self) -> Operation | None:
         if not self._reigns:
-            return
+            return None
         view = self._state.view()
-        if now_s >= self._look_at_s:
-            common = self._log.common_version()
-            if common is not None and 0 < queries.cluster_version(view) < common:
-                yield RaiseVersion(cluster_version=common)
-            else:
-                self._look_at_s = now_s + LOOK_S
-                self._comparing.review()
         row = scrub_row(view)
         urgent = row.urgent or self._begin_after_ms is not None
         due_s = self._hashed_at_s + URGENT_S if urgent else self._next_range_s
-        if now_s >= due_s and self._may_hash(view):
-            operation = self._next_range(row)
-            if operation is not None:
-                yield operation
+        if self._loop.time() < due_s or not self._may_hash(view):
+            return None
+        return self._next_range(row)
 
     def hashed(self, found: HashedRange) -> None:
         """This node has hashed a range that an entry named."""

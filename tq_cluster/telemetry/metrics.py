@@ -81,6 +81,18 @@ class Metrics:
             ["port", "reason"],
             registry=self.registry,
         )
+        self._housekeeping = Counter(
+            "tq_housekeeping_items_total",
+            "Leases, tasks and request ids that this broker, leading, saw to as their time came.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._housekeeping_failures = Counter(
+            "tq_housekeeping_failures_total",
+            "Times that something which was due could not be decided and was passed over.",
+            ["kind"],
+            registry=self.registry,
+        )
         self._scrub_differences = Counter(
             "tq_scrub_differences_total",
             "Ranges in which this broker, leading, found the brokers' states to differ.",
@@ -90,6 +102,14 @@ class Metrics:
             "tq_scrub_finished_timestamp_seconds",
             "When all of the state had last been compared, by log time. 0: never.",
         )
+
+    def housekept(self, kind: str, items: int) -> None:
+        """On the leader: so much of its own work was done."""
+        self._housekeeping.labels(kind).inc(items)
+
+    def undecidable(self, kind: str) -> None:
+        """On the leader: something of its own work cannot be decided."""
+        self._housekeeping_failures.labels(kind).inc()
 
     def states_differ(self) -> None:
         """On the leader: a broker's state was found to differ from the others'."""

@@ -1,0 +1,321 @@
+"""The leader's own work: in what slices it is done, and what becomes of what cannot be decided."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.leader.bench import Bench, claim, claimed, submit, until
+from tests.leader.test_leases import Hands
+from tq_cluster.core.decide import deciding
+from tq_cluster.core.operations import (
+    Decision,
+    Done,
+    ExpireLeases,
+    Lease,
+    MakeDue,
+    Operation,
+    RemoveRetired,
+)
+from tq_cluster.core.types import DurationMs, FencingToken, TaskId, TaskNumber
+from tq_cluster.leader.committer import OWN_ITEMS_MIN
+from tq_cluster.leader.housekeeping import (
+    ITEMS_MIN,
+    PASSED_OVER_MAX,
+    PASSED_OVER_MAX_S,
+    PASSED_OVER_S,
+    Housekeeping,
+)
+
+Deciding = Generator[None, None, Decision]
+
+
+@dataclass
+class Pile:
+    """A source with things to do, some of which cannot be done."""
+
+    kind: str
+    make: type[RemoveRetired | MakeDue]
+    todo: list[int] = field(default_factory=list)
+    spoilt: set[int] = field(default_factory=set)
+    pause_s: float = 0.0
+    largest: int = 0
+
+    def first(self, passed_over: Collection[int]) -> int | None:
+        return next((number for number in self.todo if number not in passed_over), None)
+
+    def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
+        self.largest = max(self.largest, items_max)
+        if self.make is MakeDue:
+            return MakeDue(tasks_max=items_max, passed_over=passed_over)
+        return RemoveRetired(rows_max=items_max, passed_over=passed_over)
+
+    def do(self, operation: Operation) -> Done:
+        assert isinstance(operation, MakeDue | RemoveRetired)
+        most = operation.tasks_max if isinstance(operation, MakeDue) else operation.rows_max
+        left = [number for number in self.todo if number not in operation.passed_over]
+        done = left[:most]
+        if self.spoilt.intersection(done):
+            raise AssertionError(f"{self.kind} {self.spoilt} cannot be done")
+        self.todo = [number for number in self.todo if number not in done]
+        return Done(more=len(done) == most, items=len(done))
+
+
+class Household:
+    """Piles that are worked off, a batch at a time."""
+
+    def __init__(self, *piles: Pile) -> None:
+        self.piles: dict[type[Operation], Pile] = {pile.make: pile for pile in piles}
+        self.clock = Hands()
+        self.failed: list[str] = []
+        self.keeping = Housekeeping(piles, now_s=self.clock, failed=self.failed.append)
+        self.keeping.begin()
+
+    def batch(self, items_max: int = 500) -> list[str]:
+        """Decide what one batch holds; the kinds in it."""
+        asked: list[Operation] = []
+        for operation in self.keeping.operations(items_max):
+            asked.append(operation)
+            if self.keeping.alone(operation):
+                break
+        try:
+            done = [self.piles[type(operation)].do(operation) for operation in asked]
+        except AssertionError as error:
+            for operation in asked:
+                self.keeping.failed(operation, error, alone=len(asked) == 1)
+        else:
+            for operation, outcome in zip(asked, done, strict=True):
+                self.keeping.decided(operation, outcome)
+        return [self.piles[type(operation)].kind for operation in asked]
+
+    def batches_until_idle(self, most: int = 1_000) -> int:
+        """Make batches until nothing is due."""
+        for count in range(most):
+            if not self.batch():
+                return count
+        raise AssertionError(f"after {most} batches there is more")
+
+
+def test_slices_grow_while_there_is_more_and_shrink_again() -> None:
+    pile = Pile("due", MakeDue, list(range(10_000)))
+    household = Household(pile)
+
+    batches = household.batches_until_idle()
+
+    assert pile.todo == []
+    assert batches < 30, "10,000 in slices of up to 500"
+    assert pile.largest == 500
+    pile.todo, pile.largest = [1], 0
+    household.batch()
+    assert pile.largest == ITEMS_MIN
+
+
+def test_those_that_have_something_to_do_share_a_batch_evenly() -> None:
+    due = Pile("due", MakeDue, list(range(2_000)))
+    retention = Pile("retention", RemoveRetired, list(range(2_000)))
+    household = Household(due, retention)
+
+    for _ in range(10):
+        household.batch()
+
+    assert len(due.todo) == len(retention.todo)
+    assert due.largest == retention.largest == 250
+
+
+def test_who_finds_no_room_in_a_batch_is_asked_first_for_the_next() -> None:
+    household = Household(Pile("due", MakeDue, [1, 2]), Pile("retention", RemoveRetired, [1, 2]))
+
+    first = next(household.keeping.operations(1))
+    second = next(household.keeping.operations(1))
+
+    assert isinstance(first, MakeDue)
+    assert isinstance(second, RemoveRetired)
+
+
+def test_a_source_with_nothing_to_do_is_no_reason_for_a_batch_until_its_pause_is_over() -> None:
+    pile = Pile("retention", RemoveRetired, pause_s=1.0)
+    household = Household(pile)
+    assert not household.keeping.due()
+
+    pile.todo = [1]
+    assert not household.keeping.due()
+    assert list(household.keeping.operations(100)), "a batch that is made anyway takes it along"
+    household.clock.at_s += 1
+    assert household.keeping.due()
+
+
+def test_what_cannot_be_decided_is_found_passed_over_and_blocks_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    due = Pile("due", MakeDue, list(range(1_000)), spoilt={317})
+    retention = Pile("retention", RemoveRetired, list(range(1_000)))
+    household = Household(due, retention)
+
+    with caplog.at_level(logging.ERROR):
+        household.batches_until_idle(200)
+
+    assert due.todo == [317]
+    assert retention.todo == []
+    assert household.failed == ["due"]
+    (record,) = caplog.records
+    assert (record.getMessage(), record.kind, record.number) == (  # type: ignore[attr-defined]
+        "own operation cannot be decided",
+        "due",
+        317,
+    )
+
+
+def test_what_was_passed_over_is_tried_again_alone_and_less_and_less_often() -> None:
+    due = Pile("due", MakeDue, [1, 2, 3], spoilt={1})
+    household = Household(due)
+    household.batches_until_idle()
+    assert due.todo == [1]
+
+    due.largest = 0
+    pauses = []
+    for _ in range(8):
+        began_s = household.clock.at_s
+        while not household.batch():
+            household.clock.at_s += 1
+        pauses.append(household.clock.at_s - began_s)
+    assert due.largest == 1
+    assert pauses[:3] == [PASSED_OVER_S, 2 * PASSED_OVER_S, 4 * PASSED_OVER_S]
+    assert max(pauses) == PASSED_OVER_MAX_S
+    assert household.failed == ["due"] * 9
+
+    due.spoilt.clear()
+    household.clock.at_s += PASSED_OVER_MAX_S
+    household.batches_until_idle()
+    assert due.todo == []
+
+
+def test_what_was_passed_over_and_is_gone_slows_nothing_down() -> None:
+    due = Pile("due", MakeDue, [1, 2, 3], spoilt={1})
+    household = Household(due)
+    household.batches_until_idle()
+    due.todo, due.largest = [], 0
+    household.clock.at_s += PASSED_OVER_MAX_S
+    assert not household.batch()
+
+    due.todo = list(range(10, 5_000))
+    assert household.batches_until_idle() < 30
+    assert due.largest == 500
+
+
+def test_a_kind_of_which_too_much_cannot_be_decided_waits_as_a_whole() -> None:
+    due = Pile("due", MakeDue, list(range(500)), spoilt=set(range(500)))
+    retention = Pile("retention", RemoveRetired, list(range(500)))
+    household = Household(due, retention)
+
+    household.batches_until_idle(3 * PASSED_OVER_MAX)
+
+    assert retention.todo == []
+    assert len(household.failed) == PASSED_OVER_MAX + 1
+    due.spoilt.clear()
+    household.clock.at_s += PASSED_OVER_MAX_S
+    household.batches_until_idle()
+    assert due.todo == []
+
+
+# ---------------------------------------------------------------- with a committer
+
+
+@contextmanager
+def undecidable(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Operation]
+) -> Iterator[list[list[type[Operation]]]]:
+    """Let nothing of a kind be decided; what was in each batch."""
+    batches: list[list[type[Operation]]] = []
+
+    def fragile(operations: list[Operation], *rest: object, **named: object) -> Deciding:
+        batches.append([type(operation) for operation in operations])
+        if kind in batches[-1]:
+            raise AssertionError(f"{kind.__name__} is beyond us")
+        return deciding(operations, *rest, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tq_cluster.leader.committer.deciding", fragile)
+        yield batches
+
+
+def overdue(bench: Bench, count: int) -> None:
+    """Put leases into the leader's memory that have run out."""
+    for number in range(count):
+        lease = Lease(
+            FencingToken(number), TaskNumber(number), TaskId(f"t{number}"), DurationMs(-60_000)
+        )
+        bench.leader._leases.grant(lease)
+
+
+async def test_own_work_that_cannot_be_decided_leaves_callers_alone_and_is_told_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with undecidable(monkeypatch, ExpireLeases) as batches, caplog.at_level(logging.ERROR):
+        overdue(bench, 1)
+        for number in range(100):
+            await bench.leader.submit(submit("resize", request_id=f"r{number}"))
+        await until(lambda: bool(caplog.records), turn_s=0.01)
+        for number in range(100, 200):
+            await bench.leader.submit(submit("resize", request_id=f"r{number}"))
+
+    failing = [each for each in batches if ExpireLeases in each]
+    assert len(failing) <= 3, "in company, alone, then no more"
+    assert [record.getMessage() for record in caplog.records] == ["own operation cannot be decided"]
+    assert caplog.records[0].kind == "leases"  # type: ignore[attr-defined]
+
+
+async def test_one_lease_that_cannot_be_ended_keeps_no_other_from_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.leader.submit(submit(*["resize"] * 300))
+    tasks = claimed(await bench.leader.claim(claim(most=300, lease_s=1), 0, 0.0))
+    spoilt = tasks[77].token
+
+    def fragile(operations: list[Operation], *rest: object, **named: object) -> Deciding:
+        for operation in operations:
+            if isinstance(operation, ExpireLeases):
+                assert spoilt not in [lease.token for lease in operation.leases]
+        return deciding(operations, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("tq_cluster.leader.committer.deciding", fragile)
+    monkeypatch.setattr(bench.leader._leases, "now_s", lambda: bench.leader._loop.time() + 60)
+    await until(lambda: len(bench.leader._leases) == 1, turn_s=0.01)
+
+    assert spoilt in bench.leader._leases
+
+
+async def test_what_is_due_goes_on_from_entry_to_entry_without_waiting_for_the_next_look(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tq_cluster.leader.ticker.TICK_S", 3600)
+    await bench.leader.submit(submit(*["resize"] * 1_000))
+    claimed(await bench.leader.claim(claim(most=1_000, lease_s=1), 0, 0.0))
+    monkeypatch.setattr(bench.leader._leases, "now_s", lambda: bench.leader._loop.time() + 60)
+
+    bench.leader._committer.wake()
+    async with asyncio.timeout(5):
+        while len(bench.leader._leases):  # noqa: ASYNC110 - nothing signals it
+            await asyncio.sleep(0)
+
+
+async def test_callers_share_a_batch_with_no_more_of_our_own_work_than_they_bring(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.leader.submit(submit(*["resize"] * 1_000))
+    claimed(await bench.leader.claim(claim(most=1_000, lease_s=1), 0, 0.0))
+    shares: list[int] = []
+
+    def counted(operations: list[Operation], *rest: object, **named: object) -> Deciding:
+        shares.extend(len(each.leases) for each in operations if isinstance(each, ExpireLeases))
+        return deciding(operations, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("tq_cluster.leader.committer.deciding", counted)
+    monkeypatch.setattr(bench.leader._leases, "now_s", lambda: bench.leader._loop.time() + 60)
+    await until(lambda: len(bench.leader._leases) == 0, turn_s=0.01)
+
+    assert max(shares) == OWN_ITEMS_MIN, "no caller came"

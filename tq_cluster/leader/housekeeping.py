@@ -1,0 +1,233 @@
+"""The leader's own work, beside its callers': what time brings, what the cluster does for itself.
+
+Each kind of it is a source. The committer asks for their operations as it puts a batch together:
+every source that has something to do shares evenly in what the batch has left for them, so none
+waits for another, and goes on without a pause while there is more.
+
+An operation that cannot be decided is a fault of ours, or of a row. It must not take the callers
+along, nor the rest of its kind: the slice is narrowed down to the one thing that it fails at, which
+is passed over for a while, longer each time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from tq_cluster.core.operations import Done, Operation, Outcome
+
+_logger = logging.getLogger(__name__)
+
+ITEMS_MIN: Final = 50
+"""What a source's operation holds until it turns out that there is more: a leased, due or retired
+task each.
+"""
+PASSED_OVER_S: Final = 60.0
+PASSED_OVER_MAX_S: Final = 3_600.0
+"""For how long something is passed over that could not be decided: twice as long each time."""
+PASSED_OVER_MAX: Final = 100
+"""If so much of a kind cannot be decided, all of the kind waits."""
+
+
+class Source(Protocol):
+    """Work of one kind."""
+
+    @property
+    def kind(self) -> str:
+        """What it is called in metrics and in the log."""
+
+    @property
+    def pause_s(self) -> float:
+        """How long it may wait for a batch that is made anyway, rather than be a reason for one."""
+
+    def first(self, passed_over: Collection[int]) -> int | None:
+        """Return what has to be done first now, by a number of its own; None: nothing has.
+
+        Cheap: it is asked for every batch.
+        """
+
+    def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
+        """Return an operation that does up to so much of it, once ``first`` has found something."""
+
+
+@dataclass(slots=True)
+class _Failure:
+    """Something that could not be decided."""
+
+    until_s: float
+    """Until then it is passed over."""
+    pause_s: float
+    tried_again: bool = False
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A source, and how it has been going."""
+
+    source: Source
+    items_max: int = ITEMS_MIN
+    asked: int = 0
+    """How much the last operation could hold."""
+    first: int = 0
+    """What it began with."""
+    suspect: bool = False
+    """A batch with an operation of its could not be decided: its next ones go alone."""
+    look_at_s: float = 0.0
+    """Until then it is no reason for a batch."""
+    waits_until_s: float = 0.0
+    """Until then it does nothing at all."""
+    failures: dict[int, _Failure] = field(default_factory=dict)
+
+    def passed_over(self, now_s: float) -> frozenset[int]:
+        """What is left out for now. What has been for long enough is tried again, alone."""
+        if not self.failures:
+            return _NOTHING
+        for failure in self.failures.values():
+            if failure.until_s <= now_s and not failure.tried_again:
+                failure.tried_again = True
+                self.suspect = True
+                self.items_max = 1
+        return frozenset(
+            number for number, failure in self.failures.items() if not failure.tried_again
+        )
+
+
+_NOTHING: Final[frozenset[int]] = frozenset()
+
+
+class Housekeeping:
+    """Finds the leader's own operations, and hears what became of them."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        *,
+        now_s: Callable[[], float],
+        done: Callable[[str, int], None] = lambda _kind, _items: None,
+        failed: Callable[[str], None] = lambda _kind: None,
+    ) -> None:
+        """``done`` hears how much of a kind was done, ``failed`` of what cannot be decided."""
+        self._sources = sources
+        self._now_s = now_s
+        self._done = done
+        self._failed = failed
+        self._turns: list[_Turn] = []
+        """Whose turn it is first."""
+        self._by_type: dict[type[Operation], _Turn] = {}
+        """Who asked for operations of a type last."""
+
+    def begin(self) -> None:
+        """This node leads."""
+        self._turns = [_Turn(source) for source in self._sources]
+        self._by_type.clear()
+
+    def end(self) -> None:
+        """It does no longer."""
+        self._turns = []
+
+    def due(self) -> bool:
+        """Whether something has to be done that is a reason for a batch."""
+        now_s = self._now_s()
+        for turn in self._turns:
+            if now_s < turn.look_at_s:
+                continue
+            if self._first(turn, now_s) is not None:
+                return True
+            turn.look_at_s = now_s + turn.source.pause_s
+        return False
+
+    def operations(
+        self, items_max: int, waiting: Collection[type[Operation]] = ()
+    ) -> Iterator[Operation]:
+        """What is due now, of each kind a slice, together up to about ``items_max`` tasks.
+
+        If ``alone`` holds after the first, the batch must hold nothing else. ``waiting`` are types
+        that were asked for before, and are still to be decided.
+        """
+        now_s = self._now_s()
+        busy = [self._by_type.get(each) for each in waiting]
+        found = [
+            turn
+            for turn in self._turns
+            if turn not in busy and self._first(turn, now_s) is not None
+        ]
+        found.sort(key=lambda turn: not turn.suspect)
+        for turn in found:
+            turn.asked = max(1, min(turn.items_max, items_max // len(found)))
+            operation = turn.source.operation(turn.asked, turn.passed_over(now_s))
+            self._by_type[type(operation)] = turn
+            # Who was asked is asked last next time: what finds no room now comes first then.
+            self._turns.remove(turn)
+            self._turns.append(turn)
+            yield operation
+
+    def alone(self, operation: Operation) -> bool:
+        """Whether an operation must not share a batch: one of its kind could not be decided."""
+        turn = self._by_type.get(type(operation))
+        return turn is not None and turn.suspect
+
+    def decided(self, operation: Operation, outcome: Outcome) -> bool:
+        """Hear that an operation was decided and is applied; whether there is more to do now."""
+        turn = self._by_type.get(type(operation))
+        if turn is None:
+            return False
+        items, more = (outcome.items, outcome.more) if isinstance(outcome, Done) else (1, False)
+        self._done(turn.source.kind, items)
+        if turn.failures:
+            turn.failures.pop(turn.first, None)
+        turn.suspect = turn.suspect and more and turn.items_max < ITEMS_MIN
+        turn.items_max = min(2 * turn.items_max, _ITEMS_MAX) if more else ITEMS_MIN
+        if not more:
+            turn.look_at_s = self._now_s() + turn.source.pause_s
+        return more
+
+    def failed(self, operation: Operation, error: Exception, *, alone: bool) -> None:
+        """Hear that a batch with this operation cannot be decided; ``alone``: it is at fault."""
+        turn = self._by_type.get(type(operation))
+        if turn is None:
+            return
+        turn.suspect = True
+        if not alone:
+            return
+        if turn.asked > 1:
+            turn.items_max = 1
+            return
+        now_s = self._now_s()
+        kind, number = turn.source.kind, turn.first
+        before = turn.failures.pop(number, None)
+        pause_s = PASSED_OVER_S
+        if before is not None:
+            pause_s = min(2 * before.pause_s, PASSED_OVER_MAX_S)
+        self._failed(kind)
+        _logger.error(
+            "own operation cannot be decided",
+            exc_info=error if before is None else None,
+            extra={"kind": kind, "number": number, "again_in_s": pause_s},
+        )
+        if len(turn.failures) >= PASSED_OVER_MAX:
+            turn.failures.clear()
+            turn.waits_until_s = now_s + PASSED_OVER_MAX_S
+            _logger.critical(
+                "own operations cannot be decided",
+                extra={"kind": kind, "again_in_s": PASSED_OVER_MAX_S},
+            )
+            return
+        turn.failures[number] = _Failure(now_s + pause_s, pause_s)
+
+    def _first(self, turn: _Turn, now_s: float) -> int | None:
+        if now_s < turn.waits_until_s:
+            return None
+        first = turn.source.first(turn.passed_over(now_s))
+        if first is None:
+            # Whatever it failed at is gone, or passed over.
+            turn.suspect = False
+            turn.items_max = ITEMS_MIN
+        else:
+            turn.first = first
+        return first
+
+
+_ITEMS_MAX: Final = 1 << 16
+"""Beyond any batch: what one may hold is up to the committer."""

@@ -1,0 +1,121 @@
+"""What time brings: leases that run out, tasks that become due, what was kept for long enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Final
+
+from tq_cluster.core import queries
+from tq_cluster.core.operations import (
+    ExpireLeases,
+    ForgetRequests,
+    Lease,
+    MakeDue,
+    Operation,
+    RemoveRetired,
+)
+from tq_cluster.core.types import TimestampMs
+from tq_cluster.core.view import View
+from tq_cluster.leader.leases import LeaseTable
+
+TASK_ROWS: Final = 6
+"""What a task that is removed comes to."""
+REQUESTS_A_TASK: Final = 4
+"""A request id is a row, a task several."""
+_ALL: Final = 0
+"""Stands for all of a kind whose things have no numbers."""
+RETIRE_S: Final = 1.0
+
+
+class ExpiredLeases:
+    """Leases whose workers were silent for too long."""
+
+    kind = "leases"
+    pause_s = 0.0
+
+    def __init__(self, leases: LeaseTable) -> None:
+        self._leases = leases
+
+    def first(self, passed_over: Collection[int]) -> int | None:
+        return next((lease.token for lease in self._expired(1, passed_over)), None)
+
+    def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
+        expired = self._expired(items_max + 1, passed_over)
+        return ExpireLeases(leases=expired[:items_max], more=len(expired) > items_max)
+
+    def _expired(self, most: int, passed_over: Collection[int]) -> list[Lease]:
+        expired = self._leases.expired(most + len(passed_over))
+        return [lease for lease in expired if lease.token not in passed_over][:most]
+
+
+class DueTasks:
+    """Tasks whose run_at, backoff or expire_at is over."""
+
+    kind = "due"
+    pause_s = 0.0
+
+    def __init__(self, view: Callable[[], View], now_ms: Callable[[], TimestampMs]) -> None:
+        self._view = view
+        self._now_ms = now_ms
+
+    def first(self, passed_over: Collection[int]) -> int | None:
+        return queries.first_due(self._view(), self._now_ms(), passed_over)
+
+    def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
+        return MakeDue(tasks_max=items_max, passed_over=passed_over)
+
+
+class RetiredTasks:
+    """Tasks past their retention."""
+
+    kind = "retention"
+    pause_s = RETIRE_S
+
+    def __init__(self, view: Callable[[], View], now_ms: Callable[[], TimestampMs]) -> None:
+        self._view = view
+        self._now_ms = now_ms
+
+    def first(self, passed_over: Collection[int]) -> int | None:
+        return queries.first_retired(self._view(), self._now_ms(), passed_over)
+
+    def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
+        rows_max = 1 if items_max == 1 else items_max * TASK_ROWS
+        return RemoveRetired(rows_max=rows_max, passed_over=passed_over)
+
+
+class PastRequests:
+    """Request ids past their window."""
+
+    kind = "requests"
+    pause_s = RETIRE_S
+
+    def __init__(self, view: Callable[[], View], now_ms: Callable[[], TimestampMs]) -> None:
+        self._view = view
+        self._now_ms = now_ms
+
+    def first(self, passed_over: Collection[int]) -> int | None:
+        # They have no numbers: if one cannot be dropped, all wait.
+        forgotten_ms = None if passed_over else queries.next_forgotten_ms(self._view())
+        return _ALL if forgotten_ms is not None and forgotten_ms <= self._now_ms() else None
+
+    def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:  # noqa: ARG002
+        return ForgetRequests(rows_max=items_max * REQUESTS_A_TASK)
+
+
+class Chore:
+    """What is not many things of a kind: one operation at a time."""
+
+    pause_s = 0.0
+
+    def __init__(self, kind: str, ask: Callable[[], Operation | None]) -> None:
+        self.kind = kind
+        self._ask = ask
+        self._found: Operation | None = None
+
+    def first(self, passed_over: Collection[int]) -> int | None:
+        self._found = None if passed_over else self._ask()
+        return None if self._found is None else _ALL
+
+    def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:  # noqa: ARG002
+        assert self._found is not None, f"{self.kind}: nothing was found"
+        return self._found
