@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.core.lone_queue import LoneQueue, at, spec
 from tq.internal.v1 import state_pb2
-from tq.v1 import task_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster.core import queries, states, tables
+from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
+from tq_cluster.core import queries, reading, states, tables
 from tq_cluster.core.depths import Depth
 from tq_cluster.core.operations import (
     Cancel,
@@ -17,6 +19,7 @@ from tq_cluster.core.operations import (
     Submit,
 )
 from tq_cluster.core.ordering import type_digest
+from tq_cluster.core.reading import Reader
 from tq_cluster.core.tallies import Tally
 from tq_cluster.core.types import FencingToken
 
@@ -48,8 +51,14 @@ def tally_of(decision: Decision) -> Tally:
     return tally
 
 
+def read(queue: LoneQueue) -> Reader:
+    reader = Reader()
+    reader.renew(queue.store.view())
+    return reader
+
+
 def depth(queue: LoneQueue) -> Depth:
-    [found] = queries.queue_depths(queue.store.view(), "", 10)
+    [found] = queries.queue_depths(read(queue), "", 10)
     return found
 
 
@@ -158,8 +167,23 @@ def test_a_queue_whose_bands_an_earlier_version_did_not_count_goes_on() -> None:
 def test_depths_come_in_slices_by_name() -> None:
     queue = LoneQueue()
     queue.submitted(*(spec(queue=f"q{n}") for n in range(5)))
-    view = queue.store.view()
 
-    names = [each.queue for each in queries.queue_depths(view, "", 2)]
+    names = [each.queue for each in queries.queue_depths(read(queue), "", 2)]
     assert names == ["q0", "q1"]
-    assert [each.queue for each in queries.queue_depths(view, "q1", 9)] == ["q2", "q3", "q4"]
+    names = [each.queue for each in queries.queue_depths(read(queue), "q1", 9)]
+    assert names == ["q2", "q3", "q4"]
+
+
+def test_a_slice_of_depths_ends_where_it_has_read_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "STEP_COST", 20)
+    queue = LoneQueue()
+    for name in ("q0", "q1", "q2", "q3"):
+        queue.configure(name, ordering=queue_service_pb2.QueueSettings.ORDERING_AGING)
+        queue.submitted(*(spec(queue=name, priority=n) for n in range(8)))
+
+    slices, after = [], ""
+    while depths := queries.queue_depths(read(queue), after, 50):
+        slices.append([each.queue for each in depths])
+        after = depths[-1].queue
+
+    assert slices == [["q0"], ["q1"], ["q2"], ["q3"]]

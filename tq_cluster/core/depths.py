@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from tq_cluster.core import ordering, states, tables
 from tq_cluster.core.batch import UPPER_BANDS, Queue, read_queue
+from tq_cluster.core.reading import Reader
 from tq_cluster.core.view import View
 
 BANDS: Final = UPPER_BANDS + 1
@@ -29,13 +30,21 @@ class Depth(NamedTuple):
     """When the task that is claimed next became due. None: none is pending."""
 
 
-def queue_depths(view: View, after: str, limit: int, namespace: int = 0) -> list[Depth]:
-    """Return the depths of up to ``limit`` queues with names above ``after``, by name."""
+def queue_depths(view: Reader, after: str, limit: int, namespace: int = 0) -> list[Depth]:
+    """Return the depths of up to ``limit`` queues with names above ``after``, by name.
+
+    One at least, and no more than a step of reading takes: the next task of a queue with aging is
+    looked for among 256 priorities.
+    """
     prefix = tables.prefix_of(namespace)
     start = tables.name_key(prefix, after) + b"\x00" if after else prefix
-    found = view.scan(tables.QUEUE_IDS, start, tables.end_of(prefix), limit=limit)
-    ids = [int.from_bytes(value, "big") for _, value in found]
-    return [_depth(view, prefix, read_queue(view, prefix, queue_id)) for queue_id in ids]
+    depths: list[Depth] = []
+    for _, value in view.scan(tables.QUEUE_IDS, start, tables.end_of(prefix), limit=limit):
+        queue = read_queue(view, prefix, int.from_bytes(value, "big"))
+        depths.append(_depth(view, prefix, queue))
+        if view.step_is_over:
+            break
+    return depths
 
 
 def _depth(view: View, prefix: bytes, queue: Queue) -> Depth:

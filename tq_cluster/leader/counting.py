@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from tq.v1 import task_pb2
 from tq_cluster.core import queries, states
@@ -30,6 +30,7 @@ _REASONS: Final = {
     for reason in task_pb2.FailureReason.values()
 }
 TYPES_REMEMBERED: Final = 1_000
+_Key = TypeVar("_Key")
 
 
 class Counting:
@@ -43,6 +44,8 @@ class Counting:
         self._queues = queues
         self._types: dict[int, str] = {}
         """Their names by their digests. Two of one digest count as the first: one in 2^32."""
+        self._found = Found()
+        """Of the survey under way, by label: however many queues there are, it stays small."""
 
     def add(self, tallies: Sequence[Tally]) -> None:
         """Count what an entry did that is applied."""
@@ -65,30 +68,37 @@ class Counting:
                 tasks.leases_expired(queue, tally.leases_expired)
 
     def show(self, survey: Survey | None) -> None:
-        """Show what a survey found; None: this node leads no more."""
+        """Show what a survey found once its last slice is there; None: this node leads no more."""
         if survey is None:
+            self._found = Found()
             self._queues.found(None)
             return
-        found = Found(
-            workers=survey.workers,
-            slots=survey.slots,
-            slots_busy=survey.slots_busy,
-            leases=survey.leases,
-        )
+        found = self._found
         for depth in survey.depths:
-            for (state, band), count in depth.unfinished.items():
-                found.unfinished[depth.queue, _STATES[state], band] = count
-            for state, count in depth.finished.items():
-                found.finished[depth.queue, _STATES[state]] = count
-            if depth.head_due_ms is not None:
-                age_ms = survey.now_ms - depth.head_due_ms
-                found.head_age_s[depth.queue] = max(0, age_ms) / 1000
-            if depth.paused:
-                found.paused.add(depth.queue)
             # Of queues that exist only: workers name in a claim whatever they like.
-            if workers := survey.queue_workers[depth.queue]:
-                found.queue_workers[depth.queue] = workers
-        self._queues.found(found)
+            workers = survey.queue_workers.get(depth.queue, 0)
+            unfinished = {key: count for key, count in depth.unfinished.items() if count}
+            finished = {state: count for state, count in depth.finished.items() if count}
+            if not (unfinished or finished or depth.paused or workers):
+                continue
+            queue = self._queues.label(depth.queue)
+            for (state, band), count in unfinished.items():
+                _add(found.unfinished, (queue, _STATES[state], band), count)
+            for state, count in finished.items():
+                _add(found.finished, (queue, _STATES[state]), count)
+            if depth.head_due_ms is not None:
+                age_s = max(0, survey.now_ms - depth.head_due_ms) / 1000
+                found.head_age_s[queue] = max(found.head_age_s.get(queue, 0.0), age_s)
+            if depth.paused:
+                found.paused.add(queue)
+            if workers:
+                _add(found.queue_workers, queue, workers)
+        workforce = survey.workforce
+        if workforce is not None:
+            found.leases, found.workers = workforce.leases, workforce.workers
+            found.slots, found.slots_busy = workforce.slots, workforce.slots_busy
+            self._found = Found()
+            self._queues.found(found)
 
     def _type(self, digest: int, tally: Tally) -> str:
         """The name of a type: looked up once, since only its digest goes with every move."""
@@ -101,6 +111,10 @@ class Counting:
                 return OTHER
             self._types[digest] = name
         return name
+
+
+def _add(counts: dict[_Key, int], key: _Key, count: int) -> None:
+    counts[key] = counts.get(key, 0) + count
 
 
 def _event(before: states.State, after: states.State) -> Event | None:

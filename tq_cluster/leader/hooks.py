@@ -33,4 +33,4 @@ class LeaderHooks:
     differed: Callable[[], None] = lambda: None
     """Members were found to hold different states."""
     surveyed: Callable[[Survey | None], None] = lambda _survey: None
-    """What queues hold and who works on them; None when this node does not lead any more."""
+    """What queues hold and who works on them, a slice at a time; None: this node leads no more."""

@@ -164,7 +164,7 @@ class Leader:
             leases=lambda: len(self._leases),
             now_ms=self._log_time.now_ms,
             now_s=self._loop.time,
-            done=self._hooks.surveyed,
+            found=self._hooks.surveyed,
         )
         self._reign: int | None = None
         """The term this node serves in, or None while it does not."""

@@ -7,12 +7,13 @@ and workers there are.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from tq_cluster.core import queries
 from tq_cluster.core.depths import Depth
+from tq_cluster.core.reading import Reader
 from tq_cluster.core.types import TimestampMs
 from tq_cluster.core.view import View
 from tq_cluster.leader.workers import WorkerRegistry
@@ -20,22 +21,32 @@ from tq_cluster.leader.workers import WorkerRegistry
 EVERY_S: Final = 2.0
 """How much time lies between the beginnings of two surveys, at least."""
 QUEUES_SLICE: Final = 50
-WORKERS_SLICE: Final = 500
+WORKERS_SLICE: Final = 100
+QUEUES_NAMED_MAX: Final = 10_000
+"""Of so many queues that workers name, which are not all there, it is counted by how many."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Workforce:
+    """Who works, altogether."""
+
+    leases: int
+    workers: int
+    slots: int
+    slots_busy: int
+
+
+@dataclass(frozen=True, slots=True)
 class Survey:
-    """What was found, from the first slice to the last: not quite of one instant."""
+    """A slice of what is found: of any number of queues nobody holds all at once."""
 
     now_ms: TimestampMs
-    """Log time at the end."""
-    leases: int = 0
-    depths: list[Depth] = field(default_factory=list)
-    queue_workers: Counter[str] = field(default_factory=Counter)
-    """How many workers claim from each queue."""
-    workers: int = 0
-    slots: int = 0
-    slots_busy: int = 0
+    """Log time."""
+    depths: Sequence[Depth]
+    queue_workers: Mapping[str, int]
+    """How many workers claim from each queue, of this slice and others."""
+    workforce: Workforce | None
+    """In the last slice."""
 
 
 class Surveyor:
@@ -49,15 +60,15 @@ class Surveyor:
         leases: Callable[[], int],
         now_ms: Callable[[], TimestampMs],
         now_s: Callable[[], float],
-        done: Callable[[Survey | None], None],
+        found: Callable[[Survey | None], None],
     ) -> None:
-        """``done`` is told each survey, and None when there will be no more for now."""
+        """``found`` hears of each slice, and None when there will be no more for now."""
         self._view = view
         self._workers = workers
         self._leases = leases
         self._now_ms = now_ms
         self._now_s = now_s
-        self._done = done
+        self._found = found
         self._steps: Iterator[None] | None = None
         self._begin_at_s = 0.0
 
@@ -75,25 +86,29 @@ class Surveyor:
         """Forget what was found: this node leads no more."""
         self._steps = None
         self._begin_at_s = 0.0
-        self._done(None)
+        self._found(None)
 
     def _survey(self) -> Iterator[None]:
-        survey = Survey(now_ms=self._now_ms())
-        after = ""
-        while depths := queries.queue_depths(self._view(), after, QUEUES_SLICE):
-            survey.depths.extend(depths)
-            after = depths[-1].queue
-            if len(depths) < QUEUES_SLICE:
-                break
-            yield
+        queue_workers: Counter[str] = Counter()
+        workers = slots = slots_busy = 0
         for seen, worker in enumerate(self._workers.active(), 1):
-            survey.workers += 1
-            survey.queue_workers.update(worker.queues)
+            workers += 1
+            if len(queue_workers) < QUEUES_NAMED_MAX:
+                queue_workers.update(worker.queues)
             if worker.usage is not None:
-                survey.slots += worker.usage.slots
-                survey.slots_busy += worker.usage.slots_busy
+                slots += worker.usage.slots
+                slots_busy += worker.usage.slots_busy
             if not seen % WORKERS_SLICE:
                 yield
-        survey.leases = self._leases()
-        survey.now_ms = self._now_ms()
-        self._done(survey)
+        after = ""
+        while True:
+            reader = Reader()
+            reader.renew(self._view())
+            depths = queries.queue_depths(reader, after, QUEUES_SLICE)
+            if len(depths) < QUEUES_SLICE and not reader.step_is_over:
+                break
+            self._found(Survey(self._now_ms(), depths, queue_workers, None))
+            after = depths[-1].queue
+            yield
+        workforce = Workforce(self._leases(), workers, slots, slots_busy)
+        self._found(Survey(self._now_ms(), depths, queue_workers, workforce))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -14,12 +14,11 @@ from tq_cluster.telemetry.labels import OTHER, Labels
 BANDS: Final = ("0-63", "64-127", "128-191", "192-255")
 """Priorities, by how many of them share a series."""
 ON_THE_LEADER: Final = " Only the leader says it."
-_Key = TypeVar("_Key")
 
 
 @dataclass(slots=True)
 class Found:
-    """What one look through the queues and the workers found."""
+    """What one look through the queues and the workers found, by the queues' labels."""
 
     unfinished: dict[tuple[str, str, int], int] = field(default_factory=dict)
     """Tasks by queue, state and band."""
@@ -42,6 +41,10 @@ class QueueMetrics(Collector):
         self._labels = labels
         self._found: Found | None = None
 
+    def label(self, queue: str) -> str:
+        """Return under what a queue is shown: one that has something to show takes a label."""
+        return self._labels.queue(queue)
+
     def found(self, found: Found | None) -> None:
         """Show what was found; None: this node does not lead."""
         if found is None:
@@ -61,19 +64,12 @@ class QueueMetrics(Collector):
             shown.head_age_s = dict.fromkeys(before.head_age_s, 0.0)
             shown.queue_workers = dict.fromkeys(before.queue_workers, 0)
             shown.ever_paused = before.ever_paused.copy()
-        for (queue, state, band), count in found.unfinished.items():
-            if count:
-                _add(shown.unfinished, (self._labels.queue(queue), state, band), count)
-        for (queue, state), count in found.finished.items():
-            if count:
-                _add(shown.finished, (self._labels.queue(queue), state), count)
-        for queue, age_s in found.head_age_s.items():
-            label = self._labels.queue(queue)
-            shown.head_age_s[label] = max(shown.head_age_s.get(label, 0.0), age_s)
-        shown.paused = {self._labels.queue(queue) for queue in found.paused} - {OTHER}
+        shown.unfinished |= {key: count for key, count in found.unfinished.items() if count}
+        shown.finished |= {key: count for key, count in found.finished.items() if count}
+        shown.head_age_s |= found.head_age_s
+        shown.queue_workers |= found.queue_workers
+        shown.paused = found.paused - {OTHER}
         shown.ever_paused |= shown.paused
-        for queue, count in found.queue_workers.items():
-            _add(shown.queue_workers, self._labels.queue(queue), count)
         self._found = shown
 
     def describe(self) -> Iterator[Metric]:
@@ -133,7 +129,3 @@ class QueueMetrics(Collector):
             "slots_busy": family("tq_workers_slots_busy", "Tasks that these workers run."),
             "leases": family("tq_leases", "Leases that stand."),
         }
-
-
-def _add(counts: dict[_Key, int], key: _Key, count: int) -> None:
-    counts[key] = counts.get(key, 0) + count

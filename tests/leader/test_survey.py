@@ -1,0 +1,81 @@
+"""A look through queues and workers: a slice at a time, of which each is passed on at once."""
+
+from __future__ import annotations
+
+from tests.core.lone_queue import LoneQueue, spec
+from tq.v1 import worker_service_pb2
+from tq_cluster.core.types import TimestampMs
+from tq_cluster.leader import survey
+from tq_cluster.leader.survey import Survey, Surveyor
+from tq_cluster.leader.workers import WorkerRegistry
+
+
+class Surveyed:
+    """A surveyor of a queue and of workers, and what it found."""
+
+    def __init__(self) -> None:
+        self.queue = LoneQueue()
+        self.now_s = 0.0
+        self.workers = WorkerRegistry(lambda: self.now_s)
+        self.found: list[Survey | None] = []
+        self.surveyor = Surveyor(
+            view=self.queue.store.view,
+            workers=self.workers,
+            leases=lambda: 3,
+            now_ms=lambda: TimestampMs(self.queue.now_ms),
+            now_s=lambda: self.now_s,
+            found=self.found.append,
+        )
+
+    def look_through(self) -> list[Survey]:
+        """Step until a survey is whole; its slices."""
+        self.found.clear()
+        while not self.found or (self.found[-1] is not None and not self.found[-1].workforce):
+            self.surveyor.step()
+        return [each for each in self.found if each is not None]
+
+    def claims(self, worker_id: str, *queues: str) -> None:
+        request = worker_service_pb2.ClaimRequest(worker_id=worker_id, queues=queues)
+        with self.workers.claiming(request):
+            pass
+
+
+def test_each_slice_is_passed_on_and_no_survey_is_held_whole() -> None:
+    surveyed = Surveyed()
+    names = [f"q{n:03}" for n in range(2 * survey.QUEUES_SLICE + 7)]
+    surveyed.queue.submitted(*[spec(queue=name) for name in names])
+    surveyed.claims("w", "q000", names[-1])
+
+    slices = surveyed.look_through()
+
+    assert [len(each.depths) for each in slices] == [50, 50, 7]
+    assert [depth.queue for each in slices for depth in each.depths] == names
+    assert [each.workforce is None for each in slices] == [True, True, False]
+    assert slices[0].queue_workers["q000"] == slices[2].queue_workers[names[-1]] == 1
+    whole = slices[-1].workforce
+    assert whole is not None
+    assert (whole.workers, whole.leases) == (1, 3)
+
+
+def test_many_workers_are_looked_through_a_slice_at_a_time() -> None:
+    surveyed = Surveyed()
+    for n in range(3 * survey.WORKERS_SLICE):
+        surveyed.claims(f"w{n}", "q")
+
+    for _ in range(3):
+        surveyed.surveyor.step()
+        assert surveyed.found == []
+    [slice_] = surveyed.look_through()
+
+    assert slice_.workforce is not None
+    assert slice_.workforce.workers == 3 * survey.WORKERS_SLICE
+
+
+def test_queues_that_workers_make_up_are_counted_up_to_a_limit() -> None:
+    surveyed = Surveyed()
+    for n in range(survey.QUEUES_NAMED_MAX // 64 + 10):
+        surveyed.claims(f"w{n}", *[f"made-up-{n}-{k}" for k in range(64)])
+
+    slices = surveyed.look_through()
+
+    assert len(slices[-1].queue_workers) < survey.QUEUES_NAMED_MAX + 64
