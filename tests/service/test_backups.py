@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import grpc.aio
 import pytest
 
 from tests.service.fakes import cluster_of, fails, stubs_of, until
 from tq.internal.v1 import backup_pb2
 from tq.v1.cluster_service_pb2 import BackupRequest
-from tq_cluster.service import backups
+from tq_cluster.service import backups, pacing
 from tq_cluster.service.backups import Copy, MovedError, NoRoomError
 
 PIECES = (b"head", b"x" * 1_000, b"tail")
@@ -150,6 +151,53 @@ async def test_a_copy_whose_caller_has_gone_is_let_go_of() -> None:
         call.cancel()
         await until(lambda: copy.closed, "the copy is closed")
         await until(lambda: cluster["n1"].service.calls == 0, "the call has ended")
+
+
+@dataclass
+class EndlessCopy(FakeCopy):
+    """One that its reader is never done with."""
+
+    def pieces(self) -> Iterator[bytes]:
+        while not self.closed:
+            yield b"x" * 262_144
+
+
+async def test_a_reader_that_stops_reading_gives_its_place_to_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pacing, "STALLED_S", 0.2)
+    endless = EndlessCopy()
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster["n1"].copy_state = lambda: endless
+        stalled = stubs.cluster.Backup(BackupRequest())
+        await stalled.read()
+        await until(lambda: endless.closed, "its copy is closed")
+
+        cluster["n1"].copy_state = FakeCopy
+        parts = [part async for part in stubs.cluster.Backup(BackupRequest())]
+        with fails() as failure:
+            while await stalled.read() is not grpc.aio.EOF:
+                pass
+
+    assert b"".join(part.data for part in parts[1:]) == b"".join(PIECES)
+    assert failure.reason == "OVERLOADED"
+    assert "nothing was read of the answer for 0.2 s" in failure.message
+
+
+async def test_a_reader_that_reads_a_little_now_and_then_is_not_waited_for_forever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pacing, "SLOW_AFTER_S", 0.0)
+    monkeypatch.setattr(pacing, "BYTES_PER_S_MIN", 1 << 40)
+    endless = EndlessCopy()
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster["n1"].copy_state = lambda: endless
+        with fails() as failure:
+            async for _ in stubs.cluster.Backup(BackupRequest()):
+                pass
+
+    assert endless.closed
+    assert "KiB/s" in failure.message
 
 
 def moved(times: int) -> Callable[[], Copy]:

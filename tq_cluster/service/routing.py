@@ -40,6 +40,7 @@ from tq_cluster.service.call import (
 from tq_cluster.service.errors import DETAILS_KEY, CallError
 from tq_cluster.service.forwarding import BrokenError, Forwarder, NotTakenError
 from tq_cluster.service.links import metadata_of
+from tq_cluster.service.pacing import Pace
 from tq_cluster.service.proof import PeerProof
 from tq_cluster.service.roles import Roles
 from tq_cluster.service.window import ShedError
@@ -126,8 +127,9 @@ class Router:
         try:
             call = self._admit(method, path, context)
             async with aclosing(method.handle(method.request.FromString(raw), call)) as parts:
+                pace = Pace(context)
                 async for part in parts:
-                    await context.write(part.SerializeToString())
+                    await pace.write(part.SerializeToString())
         except Exception as error:  # noqa: BLE001  # as above
             await self._fail(error, path, call, context)
         else:

@@ -9,12 +9,13 @@ from typing import Protocol
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from tq_cluster.errors import StartError
 from tq_cluster.service.call import Method, StreamMethod
 from tq_cluster.service.health import Health
 from tq_cluster.service.limits import SERVER_OPTIONS, limits_on_connections
+from tq_cluster.service.reflecting import ReflectionServicer
 from tq_cluster.service.routing import Context, Router
 
 CALLS_END_S = 1.0
@@ -44,8 +45,8 @@ def build_server(
         )
     health_pb2_grpc.add_HealthServicer_to_server(health_of.servicer, server)
     names = [servicer.name for servicer in servicers]
-    reflection.enable_server_reflection(
-        (*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]  # generated
+        ReflectionServicer((*names, health.SERVICE_NAME, reflection.SERVICE_NAME)), server
     )
     return server
 

@@ -155,14 +155,14 @@ class Service:
 
     async def start(self) -> None:
         """Answer calls."""
-        await self._health.refresh()
+        self._health.refresh()
         await self._server.start()
         self._ticking = asyncio.create_task(self._tick(), name="service tick")
         self._ticking.add_done_callback(self._ticking_ended)
 
     async def show_stopping(self) -> None:
         """Say NOT_SERVING, so that balanced clients go elsewhere; calls are still answered."""
-        await self._health.stop()
+        self._health.stop()
 
     async def stop(self) -> None:
         """Take no more calls, let those that are here end, and close."""
@@ -190,7 +190,7 @@ class Service:
         while True:
             self._refresh.clear()
             self._staleness.sample()
-            await self._health.refresh()
+            self._health.refresh()
             try:
                 async with asyncio.timeout(TICK_S):
                     await self._refresh.wait()
