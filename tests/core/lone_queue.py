@@ -9,7 +9,7 @@ from typing import TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tq.internal.v1 import log_pb2
+from tq.internal.v1 import log_pb2, state_pb2
 from tq.v1 import (
     errors_pb2,
     queue_service_pb2,
@@ -17,7 +17,8 @@ from tq.v1 import (
     task_service_pb2,
     worker_service_pb2,
 )
-from tq_cluster.core import queries
+from tq_cluster.core import queries, tables
+from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.decide import Draw, decide
 from tq_cluster.core.events import TaskEvent
 from tq_cluster.core.invariants import violations
@@ -46,6 +47,7 @@ from tq_cluster.core.operations import (
 )
 from tq_cluster.core.reading import in_one_go
 from tq_cluster.core.types import FencingToken, TimestampMs
+from tq_cluster.storage.environment import EMPTY
 from tq_cluster.storage.memory import MemoryStore
 from tq_cluster.storage.store import Store
 
@@ -85,6 +87,7 @@ class LoneQueue:
         audited: bool = True,
         store: MemoryStore | Store | None = None,
         tell_events: bool = False,
+        version: int = CLUSTER_VERSION,
     ) -> None:
         self.store = store or MemoryStore()
         self.now_ms = START_MS
@@ -97,6 +100,10 @@ class LoneQueue:
         self._limits = limits
         self._draw = draw or random.Random(0)
         self._audited = audited
+        if self.store.applied == EMPTY and version:
+            # As it would be had the first entry formed a cluster of that version.
+            counters = state_pb2.CountersRow(kept_version=version, filled_version=version)
+            self.overwrite(tables.META, tables.COUNTERS_KEY, counters.SerializeToString())
 
     # ---------------------------------------------------------------- deciding
 

@@ -85,6 +85,11 @@ class NaiveQueue:
             ready.sort(key=lambda task: task.due_ms - task.priority * step_ms)
         return ready[:most]
 
+    def rank(self, task: NaiveTask) -> tuple[int, int]:
+        """How it compares to the tasks of other queues."""
+        step_ms = self.aging_ms or 1 << 48
+        return task.due_ms - task.priority * step_ms, task.place
+
     def start(self, task: NaiveTask, token: int) -> None:
         task.state = "RUNNING"
         self.entries["RUNNING"] += 1

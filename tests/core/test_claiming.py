@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.core.lone_queue import LoneQueue, at, replied, report_of, span, spec
+from tests.core.reads import counted_reads
 from tq.internal.v1 import log_pb2
 from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core import tables
 from tq_cluster.core.limits import Limits
-from tq_cluster.core.operations import Claim, ConfigureQueue, Outcome, Refused, Submit
-from tq_cluster.core.ordering import PASSED_MAX
-from tq_cluster.storage.drafts import Draft
+from tq_cluster.core.operations import Claim, ConfigureQueue, Outcome, Ready, Refused, Submit
+from tq_cluster.core.ordering import type_digest
 
 Settings = queue_service_pb2.QueueSettings
 Response = worker_service_pb2.ClaimResponse
@@ -151,7 +149,8 @@ def test_resuming_a_queue_wakes_those_who_wait_for_its_tasks() -> None:
     queue.submitted(spec())
     request = queue_service_pb2.ConfigureQueueRequest(queue="default", settings=Settings())
 
-    assert queue.decide(ConfigureQueue(request=request)).wakeups.ready_queues == {"default"}
+    ready = queue.decide(ConfigureQueue(request=request)).wakeups.ready
+    assert ready == [Ready("default", {type_digest("work"): 1}, 1)]
 
 
 def test_tasks_submitted_in_a_batch_can_be_claimed_in_the_same() -> None:
@@ -201,41 +200,16 @@ def test_a_state_restored_from_an_old_backup_grants_no_token_again() -> None:
 
 @pytest.mark.parametrize("ordering", [Settings.ORDERING_STRICT, Settings.ORDERING_AGING])
 def test_a_claim_reads_as_little_from_a_deep_queue_as_from_a_shallow_one(
-    ordering: Settings.Ordering.ValueType, monkeypatch: pytest.MonkeyPatch
+    ordering: Settings.Ordering.ValueType,
 ) -> None:
     def rows_read(depth: int) -> int:
         queue = LoneQueue(audited=False)
         queue.configure(ordering=ordering)
         for _ in range(depth // 500):
             queue.submitted(*[spec(priority=n % 3) for n in range(500)])
-        read = 0
-
-        get, scan = Draft.get, Draft.scan
-
-        def counting_get(self: Draft, table: int, key: bytes) -> bytes | None:
-            nonlocal read
-            read += 1
-            return get(self, table, key)
-
-        def counting_scan(
-            self: Draft,
-            table: int,
-            start: bytes,
-            stop: bytes,
-            *,
-            limit: int,
-            reverse: bool = False,
-        ) -> Iterator[tuple[bytes, bytes]]:
-            nonlocal read
-            for row in scan(self, table, start, stop, limit=limit, reverse=reverse):
-                read += 1
-                yield row
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Draft, "get", counting_get)
-            patch.setattr(Draft, "scan", counting_scan)
+        with counted_reads() as reads:
             assert len(queue.claimed(10)) == 10
-        return read
+        return reads.count
 
     assert rows_read(500) == rows_read(5_000) < 50
 
@@ -299,24 +273,13 @@ def test_a_task_keeps_its_type_for_claims_through_release_and_retry() -> None:
     assert ids_of(queue.claim(types=["x"])) == ["x1"]
 
 
-def test_a_claim_passes_a_bounded_number_of_tasks_that_it_does_not_want() -> None:
-    queue = LoneQueue()
-    for _ in range(PASSED_MAX // 500):
-        queue.submitted(*[spec(type="x") for _ in range(500)])
-    queue.submitted(spec(task_id="first", type="y"), spec(task_id="second", type="y"))
-    assert ids_of(queue.claim(1, types=["y"])) == ["first"]
-
-    queue.submitted(*[spec(type="x", priority=1) for _ in range(2)])
-
-    assert ids_of(queue.claim(1, types=["y"])) == []
-
-
 def test_tasks_that_an_earlier_version_made_ready_are_told_apart_by_their_specs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tq_cluster.core.submits.type_digest", lambda _: 0)
-    queue = LoneQueue()
-    queue.submitted(spec(task_id="x1", type="x"), spec(task_id="y1", type="y"))
+    queue = LoneQueue(version=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("tq_cluster.core.submits.type_digest", lambda _: 0)
+        queue.submitted(spec(task_id="x1", type="x"), spec(task_id="y1", type="y"))
     assert ids_of(queue.claim(2, types=["y"])) == ["y1"]
 
 

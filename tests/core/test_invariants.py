@@ -40,6 +40,7 @@ INDEXES = [
     tables.BY_STATE,
     tables.LANES,
     tables.READY,
+    tables.READY_BY_TYPE,
     tables.DUE,
     tables.EXPIRING,
     tables.DEAD_LETTERS,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tests.core.lone_queue import LoneQueue, report_of, spec, status
 from tq.v1 import task_pb2, worker_service_pb2
 from tq_cluster.core import queries
-from tq_cluster.core.operations import ExpireLeases, Lease, Replied, Report
+from tq_cluster.core.operations import ExpireLeases, Lease, Ready, Replied, Report
+from tq_cluster.core.ordering import type_digest
 from tq_cluster.core.types import FencingToken
 
 Attempt = task_pb2.Attempt
@@ -165,5 +166,5 @@ def test_a_grant_and_an_end_are_told_to_the_leaders_memory() -> None:
         Report(request=worker_service_pb2.ReportRequest(reports=[report]))
     ).wakeups
     assert wakeups.ended == [claimed.token]
-    assert wakeups.ready_queues == {"default"}
+    assert wakeups.ready == [Ready("default", {type_digest("work"): 1}, 1)]
     assert wakeups.finished == set()

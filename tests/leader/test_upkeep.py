@@ -6,12 +6,14 @@ import asyncio
 
 import pytest
 
-from tests.leader.bench import Bench, submit
+from tests.leader.bench import Bench, claimed, start, submit
 from tests.service.fakes import until
 from tq.v1 import cluster_service_pb2 as pb
-from tq_cluster.core import queries
+from tq.v1 import worker_service_pb2
+from tq_cluster.core import backfill, ordering, queries
 from tq_cluster.core.batch import CLUSTER_VERSION
-from tq_cluster.core.operations import FormCluster, Refused, Replied
+from tq_cluster.core.invariants import violations
+from tq_cluster.core.operations import Claim, FormCluster, Refused, Replied
 from tq_cluster.errors import StateDiffersError
 from tq_cluster.leader import upkeep
 from tq_cluster.raft.door import PeerProgress
@@ -253,3 +255,62 @@ async def test_the_version_is_raised_once_every_member_can(bench: Compared) -> N
     proposed = len(bench.log.proposals)
     await bench.leader.submit(submit("t", request_id="r2"))
     assert len(bench.log.proposals) == proposed + 1
+
+
+async def test_tables_are_filled_once_the_version_is_raised_by_whoever_leads(
+    bench: Compared, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="tq_cluster.leader.upkeep")
+    monkeypatch.setattr(upkeep, "FILL_ROWS", 3)
+    bench.log.version = 2
+    await bench.formed(version=2)
+    await bench.leader.submit(submit(*(f"t{number}" for number in range(20))))
+    bench.log.version = CLUSTER_VERSION
+
+    def filled() -> int:
+        return backfill.progress(bench.store.view()).rows
+
+    await until(lambda: filled() > 5, "some slices")
+    bench.log.depose()
+    bench.log.elect()
+    await until(lambda: not backfill.is_under_way(bench.store.view()), "the rest")
+
+    assert violations(bench.store.view()) == []
+    assert [record.message for record in caplog.records] == ["tables are filled"]
+
+
+async def test_no_table_is_filled_while_disks_are_full(
+    bench: Compared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "FILL_S", 0.0)
+    bench.disk_pressure = True
+    bench.log.version = 2
+    await bench.formed(version=2)
+    bench.disk_pressure = False
+    await bench.leader.submit(submit("t"))
+    bench.disk_pressure = True
+    bench.log.version = CLUSTER_VERSION
+    await until(
+        lambda: queries.cluster_version(bench.store.view()) == CLUSTER_VERSION, "it is raised"
+    )
+    for number in range(20):
+        await bench.leader.heartbeat(worker_service_pb2.HeartbeatRequest(worker_id=f"w{number}"))
+    assert backfill.is_under_way(bench.store.view())
+
+    bench.disk_pressure = False
+    await until(lambda: not backfill.is_under_way(bench.store.view()), "there is room again")
+
+
+async def test_those_who_wait_for_a_type_look_again_once_the_table_is_filled(
+    bench: Compared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ordering, "SEARCH_ROWS_MAX", 2)
+    bench.log.version = 2
+    await bench.formed(version=2)
+    await bench.leader.submit(submit("x", "x", "x", "x", "y"))
+    request = worker_service_pb2.ClaimRequest(worker_id="w", queues=["q"], types=["y"], max_tasks=1)
+    waiting = await start(bench.leader.claim(Claim(request=request), 30, 0.0))
+    assert not waiting.done(), "it looks no further than it may"
+
+    bench.log.version = CLUSTER_VERSION
+    assert [task.spec.type for task in claimed(await waiting)] == ["y"]

@@ -8,14 +8,18 @@ from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2
 from tq_cluster.core import rows, states, tables
 from tq_cluster.core.limits import Limits
-from tq_cluster.core.operations import HashRange, Wakeups
+from tq_cluster.core.operations import HashRange, Ready, Wakeups
 from tq_cluster.core.tallies import Tally
 from tq_cluster.core.types import FencingToken, TaskNumber, TimestampMs
 from tq_cluster.core.view import View, Workspace
 
 CLUSTER_VERSION_FIRST: Final = 1
-CLUSTER_VERSION: Final = 2
-"""The newest rules that this code can decide by. Version 2: entries that hash the state."""
+CLUSTER_VERSION: Final = 3
+"""The newest rules that this code can decide by. Version 2: entries that hash the state. Version 3:
+the ready tasks by their types, and tables that are filled for tasks from before them.
+"""
+BY_TYPE_VERSION: Final = 3
+"""From it on READY_BY_TYPE is kept."""
 AGING_MS_DEFAULT: Final = 1_000
 _TOKENS_A_SECOND: Final = 1 << 20
 TOKEN_MAX: Final = (1 << 53) - 1
@@ -259,6 +263,18 @@ class Space:
         )
         self.batch.changed = True
 
+    def _tell_ready(self, queue: Queue) -> None:
+        """Hand over which types of tasks became ready, if they can be claimed."""
+        pending = queue.counts[states.PENDING]
+        if not pending or queue.paused:
+            return
+        by_type: dict[int, int] = {}
+        for (digest, _, after), count in queue.tally.moves.items():
+            if after == states.PENDING:
+                by_type[digest] = by_type.get(digest, 0) + count
+        if by_type:
+            self.wakeups.ready.append(Ready(queue.name, by_type, pending))
+
     def wake_at(self, at_ms: int) -> None:
         """Let the leader know that something becomes due at this instant."""
         due_at_ms = self.wakeups.due_at_ms
@@ -270,6 +286,7 @@ class Space:
         for queue in self._by_id.values():
             if queue.changed:
                 self.wakeups.tallies.append(queue.tally)
+                self._tell_ready(queue)
                 self.workspace.put(
                     tables.QUEUES,
                     tables.queue_key(self.prefix, queue.queue_id),

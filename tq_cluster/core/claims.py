@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Sequence
+from typing import Final, TypeAlias
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import errors_pb2, task_pb2, worker_service_pb2
 from tq_cluster.core import ordering, requests, rows, states, tables, tasks
-from tq_cluster.core.batch import Queue, Space
-from tq_cluster.core.operations import Claim, Lease, Refused, Replied, Steps
+from tq_cluster.core.batch import BY_TYPE_VERSION, Queue, Space
+from tq_cluster.core.operations import Claim, Lease, Refused, Replied, Steps, Unfinished
 from tq_cluster.core.spans import put_ms, to_ms
 from tq_cluster.core.types import DurationMs, FencingToken, TaskId, TaskNumber
 from tq_cluster.core.validation import LEASE_MS_DEFAULT, check_claim
 
-_OVERHEAD_BYTES = 64
+_ClaimResponse: TypeAlias = worker_service_pb2.ClaimResponse
+
+EXPIRED_MAX: Final = 100
+"""How many tasks past their expire_at one decision of a claim lets fail, about."""
+_OVERHEAD_BYTES: Final = 64
 """What a claimed task adds to a reply beside its spec, at most."""
 
 
@@ -33,13 +38,17 @@ def decide_claim(space: Space, operation: Claim) -> Steps:
         return (yield from _replay(space, recalled))
     lease_ms = DurationMs(to_ms(request.lease) if request.HasField("lease") else LEASE_MS_DEFAULT)
     reply = worker_service_pb2.ClaimResponse()
-    granted = yield from _grant(space, request, lease_ms, reply)
+    grant = _Grant(space, operation, lease_ms, reply)
+    yield from grant.take(operation.queues or request.queues)
+    granted = grant.leases
     if granted:
         row = state_pb2.RequestRow(
             numbers=[lease.number for lease in granted],
             tokens=[lease.token for lease in granted],
         )
         requests.remember(space, recalled, row)
+    elif grant.unlooked:
+        return Unfinished(reply=reply, queues=grant.unlooked)
     return Replied(reply=reply)
 
 
@@ -51,74 +60,103 @@ def _not_formed_yet() -> Refused:
     )
 
 
-def _grant(
-    space: Space,
-    request: worker_service_pb2.ClaimRequest,
-    lease_ms: DurationMs,
-    reply: worker_service_pb2.ClaimResponse,
-) -> Generator[None, None, list[Lease]]:
-    """Lease the first ready tasks into ``reply``; tasks past their expire_at fail on the way."""
-    queues = _open_queues(space, request)
-    if not queues:
-        return []
-    granted = space.wakeups.granted
-    first = len(granted)
-    room = space.limits.reply_bytes_max
-    picks = Picks(request)
-    # The list is complete before anything is written: a scan must not see its table change.
-    for _, number, queue, _, _ in list(
-        ordering.in_order(space.workspace, space.prefix, queues, request.max_tasks, picks.by_digest)
-    ):
-        yield
+class _Grant:
+    """What one decision of a claim leases."""
+
+    def __init__(
+        self, space: Space, operation: Claim, lease_ms: DurationMs, reply: _ClaimResponse
+    ) -> None:
+        self._space = space
+        self._request = operation.request
+        self._lease_ms = lease_ms
+        self._reply = reply
+        self._types = frozenset(operation.request.types)
+        self._except = frozenset(operation.request.except_types)
+        self._first = len(space.wakeups.granted)
+        self._room = space.limits.reply_bytes_max
+        self._expired = 0
+        self._passed: set[int] = set()
+        """Tasks of a type that is not wanted and has the digest of one that is."""
+        self.unlooked: Sequence[str] = ()
+        """The queues in which there may be more that it did not come to."""
+
+    @property
+    def leases(self) -> list[Lease]:
+        """What was leased."""
+        return self._space.wakeups.granted[self._first :]
+
+    def take(self, named: Sequence[str]) -> Generator[None, None, None]:
+        """Lease the first ready tasks of the queues; those past their expire_at fail on the way."""
+        space = self._space
+        queues = _open_queues(space, named)
+        if not queues:
+            return
+        search = ordering.Search(
+            space.workspace,
+            space.prefix,
+            ordering.Appetite(self._types, self._except)
+            if self._types or self._except
+            else ordering.EVERY_TYPE,
+            filled=space.counters.filled_version >= BY_TYPE_VERSION,
+        )
+        queues = search.arrange(queues, space.batch.draw)
+        most = self._request.max_tasks
+        while (wanted := most - len(space.wakeups.granted) + self._first) > 0:
+            limit = wanted + len(self._passed)
+            # The list is complete before anything is written: a scan must not see its table change.
+            found = list(search.in_order(queues, limit))
+            before = self._expired + len(self._passed)
+            for _, number, queue, _, _ in found:
+                yield
+                if number not in self._passed and not self._take_one(search, number, queue):
+                    return
+                if self._expired > EXPIRED_MAX:
+                    # Each of these is a task that failed, so that going on comes to an end.
+                    self.unlooked = [each.name for each in queues]
+                    return
+            passed = self._expired + len(self._passed) - before
+            if not passed or len(found) < limit or search.exhausted:
+                break
+        self.unlooked = [queue.name for queue in search.left_out]
+
+    def _take_one(self, search: ordering.Search, number: int, queue: Queue) -> bool:
+        """Lease a task if it is to be had; False if the reply has no room for it."""
+        space = self._space
         row = rows.read_task(space.workspace, space.prefix, number)
-        spec = rows.read_spec(space.workspace, space.prefix, number, row.payload_chunks)
-        if not picks.takes(spec.type):
-            continue
+        began = len(space.wakeups.granted) > self._first
+        # Before the payload is read: all chunks but the last are full.
+        if began and (row.payload_chunks - 1) * tables.CHUNK_BYTES > self._room:
+            return False
         if row.expire_at_ms and row.expire_at_ms <= space.now_ms:
+            spec = rows.read_spec(space.workspace, space.prefix, number)
             tasks.fail(space, queue, number, row, spec.task_id, task_pb2.FAILURE_REASON_EXPIRED)
             space.put_task(number, row)
-            # This claim comes out short: whoever waits looks again.
-            space.wakeups.ready_queues.add(queue.name)
-            continue
-        room -= spec.ByteSize() + _OVERHEAD_BYTES
-        if room < 0 and len(granted) > first:
-            break
+            self._expired += 1
+            return True
+        spec = rows.read_spec(space.workspace, space.prefix, number, row.payload_chunks)
+        if not self._wants(spec.type):
+            self._passed.add(number)
+            search.pass_over()
+            return True
+        self._room -= spec.ByteSize() + _OVERHEAD_BYTES
+        if self._room < 0 and began:
+            return False
         task_number = TaskNumber(number)
         task_id = TaskId(spec.task_id)
-        tasks.lease(space, queue, task_number, row, task_id, request.worker_id, lease_ms)
+        worker_id = self._request.worker_id
+        tasks.lease(space, queue, task_number, row, task_id, worker_id, self._lease_ms)
         space.put_task(number, row)
-        _add_claimed(reply, spec, row)
-    return granted[first:]
+        _add_claimed(self._reply, spec, row)
+        return True
 
-
-class Picks:
-    """Which types a claim wants."""
-
-    def __init__(self, request: worker_service_pb2.ClaimRequest) -> None:
-        self._types = frozenset(request.types)
-        self._except = frozenset(request.except_types)
-        digests = {_digest(each) for each in self._types}
-        # Two types of one digest: the one that is wanted waits with the other. One in 2^32.
-        excepted = {_digest(each) for each in self._except}
-        self.by_digest: Callable[[bytes], bool] | None = None
-        """Whether a task may be wanted, by what READY holds of its type; None: all are."""
-        if digests or excepted:
-            self.by_digest = lambda digest: (
-                not digest or ((not digests or digest in digests) and digest not in excepted)
-            )
-
-    def takes(self, task_type: str) -> bool:
-        """Say it of a type itself."""
+    def _wants(self, task_type: str) -> bool:
+        """Whether a type is one to be claimed: by its name, of which a search has the digest."""
         return (not self._types or task_type in self._types) and task_type not in self._except
 
 
-def _digest(task_type: str) -> bytes:
-    return ordering.ready_value(ordering.type_digest(task_type))
-
-
-def _open_queues(space: Space, request: worker_service_pb2.ClaimRequest) -> list[Queue]:
+def _open_queues(space: Space, names: Sequence[str]) -> list[Queue]:
     """Return the queues named that hold ready tasks and are not paused."""
-    found = (space.find_queue(name) for name in dict.fromkeys(request.queues))
+    found = (space.find_queue(name) for name in dict.fromkeys(names))
     return [
         queue
         for queue in found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import assert_never
 
+from tq_cluster.core.backfill import decide_fill
 from tq_cluster.core.batch import Batch, Draw
 from tq_cluster.core.cancels import decide_cancel
 from tq_cluster.core.claims import decide_claim
@@ -22,6 +23,7 @@ from tq_cluster.core.operations import (
     EndLeases,
     EndScrub,
     ExpireLeases,
+    FillTables,
     ForgetRequests,
     FormCluster,
     HashState,
@@ -148,6 +150,8 @@ def _decide_one(batch: Batch, operation: Operation) -> Steps | Outcome:
             return decide_formation(space, operation)
         case RaiseVersion():
             return decide_version(space, operation)
+        case FillTables():
+            return decide_fill(space, operation)
         case HashState():
             return decide_hash(space, operation)
         case EndScrub():

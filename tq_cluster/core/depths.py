@@ -56,7 +56,6 @@ def _depth(view: View, prefix: bytes, queue: Queue) -> Depth:
             unfinished[state, band] = count
     head_due_ms = None
     if queue.counts[states.PENDING]:
-        for _, _, _, _, due_at_ms in ordering.in_order(view, prefix, [queue], 1):
-            head_due_ms = due_at_ms
+        head_due_ms = ordering.head_due_ms(view, prefix, queue)
     finished = {state: queue.counts[state] for state in sorted(states.TERMINAL)}
     return Depth(queue.name, unfinished, finished, queue.paused, head_due_ms)

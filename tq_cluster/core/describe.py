@@ -147,8 +147,9 @@ def queue_stats(view: View, prefix: bytes, queue: Queue) -> queue_service_pb2.Qu
         settings=settings_of(queue),
         totals=totals_of(queue),
     )
-    for _, _, _, _, due_at_ms in ordering.in_order(view, prefix, [queue], 1):
-        put_ms(stats.oldest_pending_at, due_at_ms)
+    head_due_ms = ordering.head_due_ms(view, prefix, queue)
+    if head_due_ms is not None:
+        put_ms(stats.oldest_pending_at, head_due_ms)
     return stats
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tq.internal.v1 import state_pb2
-from tq_cluster.core import tables
+from tq_cluster.core import backfill, tables
 from tq_cluster.core.batch import Space, tokens_by
 from tq_cluster.core.operations import Done, FormCluster, Outcome, RaiseVersion
 from tq_cluster.core.validation import invalid
@@ -38,6 +38,7 @@ def decide_formation(space: Space, operation: FormCluster) -> Outcome:
     row.cluster_version = max(row.cluster_version, formed.cluster_version)
     space.workspace.put(tables.META, tables.CLUSTER_KEY, row.SerializeToString(deterministic=True))
     _begin_tokens(space, operation)
+    backfill.begin(space, row.cluster_version)
     space.batch.changed = True
     return Done(more=False)
 
@@ -50,6 +51,7 @@ def decide_version(space: Space, operation: RaiseVersion) -> Done:
         row.cluster_version = operation.cluster_version
         value = row.SerializeToString(deterministic=True)
         space.workspace.put(tables.META, tables.CLUSTER_KEY, value)
+        backfill.begin(space, row.cluster_version)
         space.batch.changed = True
     return Done(more=False)
 

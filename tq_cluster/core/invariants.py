@@ -12,8 +12,15 @@ from typing import Final
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2
-from tq_cluster.core import ordering, rows, states, tables
-from tq_cluster.core.batch import BAND_SHIFT, TOKEN_MAX, UPPER_BANDS, Queue, read_queue
+from tq_cluster.core import backfill, ordering, rows, states, tables
+from tq_cluster.core.batch import (
+    BAND_SHIFT,
+    BY_TYPE_VERSION,
+    TOKEN_MAX,
+    UPPER_BANDS,
+    Queue,
+    read_queue,
+)
 from tq_cluster.core.limits import DEFAULT_LIMITS
 from tq_cluster.core.view import View
 
@@ -60,6 +67,7 @@ class _Audit:
                 tables.EXPIRING,
                 tables.DEAD_LETTERS,
                 tables.RETIRED,
+                tables.READY_BY_TYPE,
             )
         }
         self._expected_keys: dict[int, set[bytes]] = {
@@ -126,7 +134,7 @@ class _Audit:
         if row.has_result and row.state != states.COMPLETED:
             yield f"task {number} has a result in state {row.state}"
         yield from self._lease_tokens(number, row)
-        self._expect(number, row, task_pb2.TaskSpec.FromString(spec_row))
+        yield from self._expect(number, row, task_pb2.TaskSpec.FromString(spec_row))
         self._expect_content(number, row)
 
     def _lease_tokens(self, number: int, row: state_pb2.TaskRow) -> Iterator[str]:
@@ -146,7 +154,9 @@ class _Audit:
                 yield f"tasks {self._tokens[token]} and {number} both had token {token}"
             self._tokens[token] = number
 
-    def _expect(self, number: int, row: state_pb2.TaskRow, spec: task_pb2.TaskSpec) -> None:
+    def _expect(
+        self, number: int, row: state_pb2.TaskRow, spec: task_pb2.TaskSpec
+    ) -> Iterator[str]:
         prefix, queue_id = self._prefix, row.queue_id
         expected = self._expected
         id_key = tables.name_key(prefix, spec.task_id)
@@ -162,7 +172,14 @@ class _Audit:
             ready_key = tables.ready_key(
                 prefix, queue_id, lane, row.priority, row.due_at_ms, number
             )
-            expected[tables.READY][ready_key] = ordering.ready_value(row.type_digest)
+            digest = ordering.ready_value(row.type_digest)
+            expected[tables.READY][ready_key] = digest
+            if digest:
+                expected[tables.READY_BY_TYPE][tables.by_type_key(ready_key, digest)] = b""
+            elif self._counters.filled_version >= BY_TYPE_VERSION:
+                yield f"task {number} is ready, and its row does not say of which type"
+            if row.type_digest not in (0, ordering.type_digest(spec.type)):
+                yield f"task {number} is of type {spec.type}, its row says {row.type_digest}"
             expected[tables.LANES][tables.lane_key(prefix, queue_id, 0, 0, lane)] = b""
         elif row.state in states.WAITING:
             expected[tables.DUE][tables.at_key(prefix, row.due_at_ms, number)] = b""
@@ -211,7 +228,21 @@ class _Audit:
         if named != self._rows(tables.QUEUE_IDS):
             yield f"names of queues are {self._rows(tables.QUEUE_IDS)}, should be {named}"
 
+    def _expect_half_filled(self) -> None:
+        """Of READY_BY_TYPE: a task from before it has a row once the filling has passed it."""
+        expected = self._expected[tables.READY_BY_TYPE]
+        if self._counters.kept_version < BY_TYPE_VERSION:
+            expected.clear()
+        elif self._counters.filled_version < BY_TYPE_VERSION:
+            reached = backfill.progress(self._view).from_key
+            found = self._rows(tables.READY_BY_TYPE)
+            for key, digest in self._expected[tables.READY].items():
+                by_type = tables.by_type_key(key, digest)
+                if key >= reached and by_type not in found:
+                    expected.pop(by_type, None)
+
     def _indexes(self) -> Iterator[str]:
+        self._expect_half_filled()
         for table, expected in self._expected.items():
             found = self._rows(table)
             for key in sorted(found.keys() | expected.keys()):

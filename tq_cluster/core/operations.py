@@ -65,6 +65,8 @@ class Claim:
 
     order: ClassVar[int] = 4
     request: worker_service_pb2.ClaimRequest
+    queues: Sequence[str] = ()
+    """Those of the request's queues that were not looked at yet. Empty: all of them."""
     caller: Caller = ANONYMOUS
 
 
@@ -189,6 +191,15 @@ class RaiseVersion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FillTables:
+    """Go on filling tables for what was there before them."""
+
+    order: ClassVar[int] = 5
+    rows_max: int = 200
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HashState:
     """Have every node hash the range of the state that begins at a place, and go on with a pass."""
 
@@ -268,6 +279,7 @@ Operation = (
     | ForgetRequests
     | FormCluster
     | RaiseVersion
+    | FillTables
     | HashState
     | EndScrub
     | ReplaceNode
@@ -285,6 +297,14 @@ class Replied:
     """The operation was decided; this is what its caller is told."""
 
     reply: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished(Replied):
+    """A claim found nothing with all that it may read at once: it is to be decided again."""
+
+    queues: Sequence[str]
+    """Where it has not looked yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,12 +342,37 @@ Steps: TypeAlias = Generator[None, None, Outcome]
 """One operation, decided a few rows at a time: after each item that it holds it may be let rest."""
 
 
+class Ready(NamedTuple):
+    """Tasks of one queue that became ready."""
+
+    queue: str
+    by_type: Mapping[int, int]
+    """How many of each type, by its digest."""
+    pending: int
+    """How many are ready at the end of the batch, of all types: others may be gone already."""
+
+
+ANY_TYPE = 0
+"""The digest of no type. Among those that became ready: of types that are too many to name."""
+
+
+class Filled(NamedTuple):
+    """How far the filling of tables has come."""
+
+    rows: int
+    """How many rows were gone through so far."""
+    complete: bool
+    """Every table is filled from now on: a claim may find what it missed."""
+
+
 @dataclass(slots=True)
 class Wakeups:
     """What the leader's memory learns once a decision has been applied."""
 
-    ready_queues: set[str] = field(default_factory=set)
-    """Queues in which tasks became ready."""
+    ready: list[Ready] = field(default_factory=list)
+    """Where tasks became ready that can be claimed."""
+    filled: Filled | None = None
+    """What a slice of backfill led to."""
     finished: set[TaskId] = field(default_factory=set)
     """Tasks that became terminal."""
     granted: list[Lease] = field(default_factory=list)

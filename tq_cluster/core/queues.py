@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import islice
+from typing import Final
+
 from tq.v1 import errors_pb2, queue_service_pb2
-from tq_cluster.core import states
-from tq_cluster.core.batch import AGING_MS_DEFAULT, Queue, Space
+from tq_cluster.core import ordering, states
+from tq_cluster.core.batch import AGING_MS_DEFAULT, BY_TYPE_VERSION, Queue, Space
 from tq_cluster.core.limits import DAY_MS
-from tq_cluster.core.operations import ConfigureQueue, Outcome, Refused, Replied
+from tq_cluster.core.operations import (
+    ANY_TYPE,
+    ConfigureQueue,
+    Outcome,
+    Ready,
+    Refused,
+    Replied,
+)
 from tq_cluster.core.spans import duration, to_ms
 from tq_cluster.core.validation import check_queue_name, check_span, invalid
 
 _Settings = queue_service_pb2.QueueSettings
+_TYPES_TOLD_MAX: Final = 100
 
 
 def decide_configure(space: Space, operation: ConfigureQueue) -> Outcome:
@@ -29,10 +40,21 @@ def decide_configure(space: Space, operation: ConfigureQueue) -> Outcome:
     if wanted != (queue.ordering, queue.aging_ms, queue.paused):
         queue.ordering, queue.aging_ms, queue.paused = wanted
         queue.changed = space.batch.changed = True
-        if not queue.paused and queue.counts[states.PENDING]:
-            space.wakeups.ready_queues.add(queue.name)
+        if not queue.paused and (pending := queue.counts[states.PENDING]):
+            space.wakeups.ready.append(Ready(queue.name, _ready_types(space, queue), pending))
     reply = queue_service_pb2.ConfigureQueueResponse(settings=settings_of(queue))
     return Replied(reply=reply)
+
+
+def _ready_types(space: Space, queue: Queue) -> dict[int, int]:
+    """Which types are ready in a queue; how many of each nobody counts."""
+    if space.counters.filled_version < BY_TYPE_VERSION:
+        return {ANY_TYPE: queue.counts[states.PENDING]}
+    search = ordering.Search(space.workspace, space.prefix, filled=True)
+    types = list(islice(search.types_in_use(queue), _TYPES_TOLD_MAX + 1))
+    if len(types) > _TYPES_TOLD_MAX:
+        return {ANY_TYPE: queue.counts[states.PENDING]}
+    return dict.fromkeys(types, queue.counts[states.PENDING])
 
 
 def _check(settings: queue_service_pb2.QueueSettings) -> Refused | None:

@@ -11,7 +11,9 @@ from struct import Struct
 from typing import Final
 
 META: Final = 1
-"""name -> CountersRow, ClusterRow, RestoredRow, ScrubRow. In namespace 0 only: the group's."""
+"""name -> CountersRow, ClusterRow, RestoredRow, ScrubRow, BackfillRow. In namespace 0 only: they
+are the group's.
+"""
 QUEUES: Final = 2
 """queue id -> QueueRow"""
 QUEUE_IDS: Final = 3
@@ -48,6 +50,10 @@ RETIRED: Final = 17
 """retire at, task number -> task id. The terminal tasks."""
 REQUESTS: Final = 18
 """bucket of time (u32), digest of principal and request id (16 bytes) -> RequestRow"""
+READY_BY_TYPE: Final = 19
+"""queue id, digest of the type (u32), 255 - priority (u8), due at, task number -> nothing. The rows
+of READY, each with its type in the place of its lane. From cluster version 3 on.
+"""
 
 INLINE_BYTES_MAX: Final = 4 << 10
 """A payload or result up to this size stands in its task's row, so that small ones cost no read."""
@@ -80,6 +86,7 @@ COUNTERS_KEY: Final = GROUP_PREFIX + b"counters"
 CLUSTER_KEY: Final = GROUP_PREFIX + b"cluster"
 SCRUB_KEY: Final = GROUP_PREFIX + b"scrub"
 RESTORED_KEY: Final = GROUP_PREFIX + b"restored"
+BACKFILL_KEY: Final = GROUP_PREFIX + b"backfill"
 
 
 def queue_key(prefix: bytes, queue_id: int) -> bytes:
@@ -129,8 +136,16 @@ def ready_key(
     return _READY.pack(prefix, queue_id, lane, 255 - priority, due_at_ms, number)
 
 
+def by_type_key(ready_key: bytes, digest: bytes) -> bytes:
+    """Key of READY_BY_TYPE for the task that has this key in READY, and whose type this digest."""
+    return ready_key[:7] + digest + ready_key[11:]
+
+
 def priority_end(prefix: bytes, queue_id: int, lane: int, priority: int) -> bytes:
-    """Return the first key of READY after those of one priority."""
+    """Return the first key of READY after those of one priority.
+
+    This and those below are of READY_BY_TYPE, too: there a lane is a type's digest.
+    """
     following = (queue_id << 40) + (lane << 8) + 256 - priority
     return prefix + following.to_bytes(9, "big")
 
@@ -175,6 +190,11 @@ def split_ready(key: bytes) -> tuple[int, int, int]:
     """Read priority, instant due and task number off a key of READY."""
     _, _, _, rising, due_at_ms, number = _READY.unpack(key)
     return 255 - rising, due_at_ms, number
+
+
+def split_type(key: bytes) -> int:
+    """Read the digest of the type off a key of READY_BY_TYPE."""
+    return int.from_bytes(key[7:11], "big")
 
 
 def split_lane(key: bytes) -> int:

@@ -196,6 +196,8 @@ def _move(
 ) -> None:
     assert state in states.TRANSITIONS[row.state], f"task {number}: {row.state} to {state}"
     before = row.state
+    if not row.type_digest and state == states.PENDING:
+        ordering.know_type(space.workspace, space.prefix, number, row)
     unlist(space, queue, number, before)
     row.state = state
     queue.moved(number, row, before)
@@ -207,7 +209,7 @@ def _move(
 def _index_waiting(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
     """Add a waiting task to what makes it ready or expires it, before it is counted."""
     if row.state == states.PENDING:
-        ordering.enter(space, queue, number, row.priority, row.due_at_ms, row.type_digest)
+        ordering.enter(space, queue, number, row)
     else:
         due_key = tables.at_key(space.prefix, row.due_at_ms, number)
         space.workspace.put(tables.DUE, due_key, _NOTHING)
@@ -221,7 +223,7 @@ def _index_waiting(space: Space, queue: Queue, number: int, row: state_pb2.TaskR
 def _unindex_waiting(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
     """Take a waiting task out of the same, while it is still counted."""
     if row.state == states.PENDING:
-        ordering.leave(space, queue, number, row.priority, row.due_at_ms)
+        ordering.leave(space, queue, number, row)
     else:
         space.workspace.delete(tables.DUE, tables.at_key(space.prefix, row.due_at_ms, number))
     if row.expire_at_ms:

@@ -23,6 +23,7 @@ from tq_cluster.core.operations import (
     Replied,
     Report,
     Submit,
+    Unfinished,
     Wakeups,
 )
 from tq_cluster.core.reading import Reader, Steps
@@ -35,6 +36,7 @@ from tq_cluster.errors import (
     OutcomeUnknownError,
     OverloadedError,
 )
+from tq_cluster.leader.claimants import Claimant, Claimants
 from tq_cluster.leader.committer import Committer, DraftWorkspace
 from tq_cluster.leader.heartbeats import Heartbeats
 from tq_cluster.leader.hooks import LeaderHooks
@@ -45,7 +47,7 @@ from tq_cluster.leader.sources import DueTasks, ExpiredLeases, PastRequests, Ret
 from tq_cluster.leader.survey import Surveyor
 from tq_cluster.leader.ticker import Ticker
 from tq_cluster.leader.upkeep import Upkeep
-from tq_cluster.leader.waiters import WAKE_AGAIN, Waiters
+from tq_cluster.leader.waiters import Waiters
 from tq_cluster.leader.workers import WorkerRegistry
 from tq_cluster.raft.door import Log, LogStatus, Role
 from tq_cluster.reading import Reading
@@ -53,6 +55,10 @@ from tq_cluster.reading import Reading
 _logger = logging.getLogger(__name__)
 
 LEASES_SLICE = 500
+LOOKS_MIN = 64
+"""How often a claim that may not wait is decided again at most, since it could not look everywhere
+at once: each time at least one more queue is behind it.
+"""
 FORMATION_S = 0.2
 """How often a new cluster's leader asks who the members are, until it can be written down."""
 
@@ -115,7 +121,7 @@ class Leader:
         self._log_time = LogTime(clock, self._peer_offsets_ms, members)
         self._leases = LeaseTable(self._loop.time)
         self._workers = WorkerRegistry(self._loop.time)
-        self._claimants: Waiters[str] = Waiters()
+        self._claimants = Claimants()
         self._watchers: Waiters[TaskId] = Waiters()
         self._upkeep = Upkeep(
             node_id=node_id,
@@ -124,6 +130,7 @@ class Leader:
             now_ms=self._log_time.now_ms,
             fatal=fatal,
             differed=self._hooks.differed,
+            disk_pressure=disk_pressure,
         )
         self.hashed = self._upkeep.hashed
         """To be told of every range of the state that an entry had this node hash."""
@@ -215,17 +222,15 @@ class Leader:
         if fault is not None:
             return fault
         give_up_s = self._loop.time() + wait_s
-        queues = list(operation.request.queues)
-        picky = bool(operation.request.types or operation.request.except_types)
         with (
             self._workers.claiming(operation.request),
-            self._claimants.join(queues, picky=picky) as waiter,
+            self._claimants.join(operation.request) as claimant,
         ):
             while True:
-                outcome = await self._claim_once(operation, received_s, queues)
+                outcome = await self._claim_once(operation, received_s, give_up_s, claimant)
                 if outcome is not None:
                     return outcome
-                if not await waiter.wait(give_up_s - self._loop.time()):
+                if not await self._claimants.wait(claimant, give_up_s - self._loop.time()):
                     return Replied(reply=worker_service_pb2.ClaimResponse())
                 self._check_reign()
 
@@ -237,7 +242,7 @@ class Leader:
         get = task_service_pb2.GetTaskRequest(
             task_id=request.task_id, omit_payload=request.omit_payload
         )
-        with self._watchers.join([TaskId(request.task_id)]) as waiter:
+        with self._watchers.join(TaskId(request.task_id)) as waiter:
             while True:
                 found = await self.get_task(get)
                 if isinstance(found, Refused):
@@ -397,8 +402,12 @@ class Leader:
         for token in wakeups.ended:
             self._leases.end(token)
             self._workers.ended(token)
-        for queue in sorted(wakeups.ready_queues):
-            self._claimants.wake(queue, WAKE_AGAIN)
+        for ready in wakeups.ready:
+            self._claimants.wake(ready)
+        if wakeups.filled is not None:
+            self._upkeep.filled(wakeups.filled)
+            if wakeups.filled.complete:
+                self._claimants.wake_all()
         for task_id in wakeups.finished:
             self._watchers.wake_all(task_id)
         if self._hooks.event is not None:
@@ -406,26 +415,24 @@ class Leader:
                 self._hooks.event(event)
 
     async def _claim_once(
-        self, operation: Claim, received_s: float, queues: list[str]
+        self, operation: Claim, received_s: float, give_up_s: float, claimant: Claimant
     ) -> Outcome | None:
         """One look for ready tasks; None when there are none."""
         # The grant comes later than this, so the worker believes in a deadline that is never after
         # ours.
         waited_ms = int((self._loop.time() - received_s) * 1000)
-        asked: asyncio.Future[Outcome] | None = None
-        outcome: Outcome | None = None
-        try:
-            asked = self._committer.submit(operation)
-            outcome = await asked
-        finally:
-            if outcome is None:  # cancelled or failed: whatever woke this caller is the next one's
-                self._pass_on(queues, 1)
-                if asked is not None and asked.done() and not asked.cancelled():
-                    self._give_back_unheard(operation, asked)
+        outcome = await self._look(operation)
+        looks = 1
+        while isinstance(outcome, Unfinished):
+            if looks >= LOOKS_MIN and self._loop.time() >= give_up_s:
+                break
+            outcome = await self._look(replace(operation, queues=outcome.queues))
+            looks += 1
         if not isinstance(outcome, Replied):
             return outcome
         reply = outcome.reply
         assert isinstance(reply, worker_service_pb2.ClaimResponse)
+        self._claimants.looked(claimant, len(reply.tasks))
         if not reply.tasks:
             return outcome if reply.lost_task_ids else None
         for task in reply.tasks:
@@ -435,17 +442,25 @@ class Leader:
             token for task in reply.tasks if (token := FencingToken(task.token)) in self._leases
         ]
         self._workers.granted(operation.request.worker_id, tokens)
-        self._pass_on(queues, WAKE_AGAIN)
+        return outcome
+
+    async def _look(self, operation: Claim) -> Outcome:
+        """Have a claim decided once, and what it is granted given back if its caller is gone."""
+        asked: asyncio.Future[Outcome] | None = None
+        outcome: Outcome | None = None
+        try:
+            asked = self._committer.submit(operation)
+            outcome = await asked
+        finally:
+            # Cancelled or failed: what woke this caller is the next one's, who is woken as it goes.
+            if outcome is None and asked is not None and asked.done() and not asked.cancelled():
+                self._give_back_unheard(operation, asked)
         return outcome
 
     def _give_back_unheard(self, operation: Claim, asked: asyncio.Future[Outcome]) -> None:
         """Give back what was granted in the very turn of the loop in which the call was cut off."""
         if asked.exception() is None:
             self._committer.give_back(operation, asked.result())
-
-    def _pass_on(self, queues: list[str], most: int) -> None:
-        for queue in queues:
-            self._claimants.wake(queue, most)
 
     def _peer_offsets_ms(self) -> list[int]:
         peers = self._log.status().peers.values()

@@ -1,18 +1,20 @@
-"""What a leader does for the cluster itself: raising its version, comparing its states."""
+"""What a leader does for the cluster itself: its version, filling tables, comparing the states."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import cluster_service_pb2 as pb
-from tq_cluster.core import queries
+from tq_cluster.core import backfill, queries
 from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.operations import (
     EndScrub,
+    Filled,
+    FillTables,
     HashState,
     Operation,
     RaiseVersion,
@@ -45,6 +47,9 @@ PASS_S: Final = 4 * 3_600
 RANGE_S: Final = 1.0
 URGENT_S: Final = 0.02
 """Between two ranges of a pass that somebody waits for: a tenth of a processor, or less."""
+FILL_S: Final = 0.02
+FILL_ROWS: Final = 250
+"""What one entry fills, and how long the next one waits: a tenth of a processor, or less."""
 RANGE_ROWS: Final = 250
 """What a range holds, for the sake of the pace: rows are seldom so large that it holds less."""
 
@@ -71,20 +76,27 @@ class Upkeep:
         now_ms: Callable[[], TimestampMs],
         fatal: Callable[[BaseException], None],
         differed: Callable[[], None] = lambda: None,
+        disk_pressure: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``differed`` hears of every difference that is found; ``fatal`` ends the process."""
+        """``differed`` hears of every difference that is found; ``fatal`` ends the process.
+
+        While ``disk_pressure`` holds, no table is filled.
+        """
         self._node_id = node_id
         self._log = log
         self._state = state
         self._now_ms = now_ms
         self._fatal = fatal
         self._differed = differed
+        self._disk_pressure = disk_pressure
         self._loop = asyncio.get_running_loop()
         self._comparing = Comparing(
             node_id=node_id, members=self._members, differs=self._tell_difference
         )
         self._reigns = False
-        self._look_at_s = self._next_range_s = 0.0
+        self._fills = False
+        """There is something left to fill, as far as it was seen."""
+        self._look_at_s = self._next_range_s = self._fill_at_s = 0.0
         self._hashed_at_s = -URGENT_S
         self._begin_after_ms: int | None = None
         """A pass was asked for, and has not begun while the row names none later than this."""
@@ -108,9 +120,13 @@ class Upkeep:
         """It does no longer."""
         self._reigns = False
 
-    def sources(self) -> tuple[Source, Source]:
-        """What it has decided: newer rules, and the comparing."""
-        return Chore("version", self._raising), Chore("scrub", self._scrubbing)
+    def sources(self) -> Sequence[Source]:
+        """What it has decided: newer rules, the filling of tables, and the comparing."""
+        return (
+            Chore("version", self._raising),
+            Chore("backfill", self._filling),
+            Chore("scrub", self._scrubbing),
+        )
 
     def _raising(self) -> Operation | None:
         now_s = self._loop.time()
@@ -120,8 +136,15 @@ class Upkeep:
         if common is not None and 0 < queries.cluster_version(self._state.view()) < common:
             return RaiseVersion(cluster_version=common)
         self._look_at_s = now_s + LOOK_S
+        self._fills = backfill.is_under_way(self._state.view())
         self._comparing.review()
         return None
+
+    def _filling(self) -> Operation | None:
+        now_s = self._loop.time()
+        if not self._reigns or not self._fills or now_s < self._fill_at_s or self._disk_pressure():
+            return None
+        return FillTables(rows_max=FILL_ROWS)
 
     def _scrubbing(self) -> Operation | None:
         if not self._reigns:
@@ -133,6 +156,13 @@ class Upkeep:
         if self._loop.time() < due_s or not self._may_hash(view):
             return None
         return self._next_range(row)
+
+    def filled(self, found: Filled) -> None:
+        """A slice of the filling is applied."""
+        self._fill_at_s = self._loop.time() + FILL_S
+        if found.complete:
+            self._fills = False
+            _logger.info("tables are filled", extra={"rows": found.rows})
 
     def hashed(self, found: HashedRange) -> None:
         """This node has hashed a range that an entry named."""

@@ -1,0 +1,169 @@
+"""Which of those who wait for tasks a new one wakes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from typing import Self
+
+from tq.v1 import worker_service_pb2
+from tq_cluster.core.operations import ANY_TYPE, Ready
+from tq_cluster.core.ordering import type_digest
+from tq_cluster.leader.claimants import LOOKS_MAX, Claimant, Claimants
+
+
+class Hall:
+    """Claimants of queue "mail", unless it is said otherwise."""
+
+    def __init__(self) -> None:
+        self.all = Claimants()
+        self.stack = ExitStack()
+
+    def join(
+        self,
+        types: Iterable[str] = (),
+        *,
+        but: Iterable[str] = (),
+        most: int = 1,
+        queues: Iterable[str] = ("mail",),
+    ) -> Claimant:
+        request = worker_service_pb2.ClaimRequest(
+            worker_id="w", queues=queues, max_tasks=most, types=types, except_types=but
+        )
+        return self.stack.enter_context(self.all.join(request))
+
+    def arrive(self, pending: int | None = None, /, **types: int) -> None:
+        """Let so many tasks of each type become ready in queue "mail"."""
+        by_type = {type_digest(name): count for name, count in types.items()}
+        every = sum(types.values()) if pending is None else pending
+        self.all.wake(Ready("mail", by_type, every))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+        assert len(self.all) == 0
+        assert self.all._halls == {}, "something was left behind"
+
+
+def woken(*claimants: Claimant) -> list[bool]:
+    return [each.woken for each in claimants]
+
+
+def test_those_who_take_a_type_are_woken_in_the_order_they_came_whatever_else_they_take() -> None:
+    with Hall() as hall:
+        other = hall.join(["sms"])
+        typed = hall.join(["letter", "parcel"])
+        plain = hall.join()
+        rest = hall.join(but=["sms"])
+        spares = hall.join(but=["letter"])
+
+        hall.arrive(letter=1)
+        assert woken(other, typed, plain, rest, spares) == [False, True, False, False, False]
+        hall.arrive(letter=2)
+        assert woken(other, typed, plain, rest, spares) == [False, True, True, True, False]
+        hall.arrive(sms=5)
+        assert woken(other, typed, plain, rest, spares) == [True, True, True, True, True]
+
+
+def test_no_more_are_woken_than_there_are_tasks_for_them() -> None:
+    with Hall() as hall:
+        waiting = [hall.join() for _ in range(10)]
+        hall.arrive(letter=3)
+        assert sum(woken(*waiting)) == 3
+        # Of four that came two are another's already.
+        hall.arrive(2, letter=4)
+        assert sum(woken(*waiting)) == 5
+
+
+def test_one_who_asks_for_many_is_woken_for_many() -> None:
+    with Hall() as hall:
+        many, one, idle = hall.join(most=5), hall.join(), hall.join()
+        hall.arrive(letter=6)
+        assert woken(many, one, idle) == [True, True, False]
+
+
+def test_a_thousand_who_wait_for_another_type_are_not_looked_at() -> None:
+    with Hall() as hall:
+        waiting = [hall.join([f"limited-{n}"]) for n in range(500)]
+        waiting += [hall.join(but=["letter"]) for _ in range(500)]
+        for _ in range(2_000):
+            hall.arrive(letter=1)
+        assert not any(woken(*waiting))
+
+
+def test_another_queue_wakes_nobody() -> None:
+    with Hall() as hall:
+        elsewhere = hall.join(queues=["video"])
+        both = hall.join(queues=["video", "mail", "video"])
+        hall.arrive(letter=2)
+        assert woken(elsewhere, both) == [False, True]
+
+
+async def test_what_happens_between_the_look_and_the_wait_is_not_missed() -> None:
+    with Hall() as hall:
+        claimant = hall.join()
+        hall.arrive(letter=1)
+        assert await hall.all.wait(claimant, 0.001)
+        assert not await hall.all.wait(claimant, 0.001)
+
+
+async def test_one_who_was_woken_and_found_nothing_keeps_its_place() -> None:
+    with Hall() as hall:
+        first, second, third = hall.join(), hall.join(), hall.join()
+        hall.arrive(letter=2)
+        for each in (first, second):
+            assert await hall.all.wait(each, 1)
+        hall.all.looked(second, 1)
+        hall.all.looked(first, 1)
+
+        hall.arrive(letter=1)
+        assert woken(first, second, third) == [True, False, False]
+
+
+def test_who_leaves_without_looking_passes_the_wake_on() -> None:
+    with Hall() as hall, ExitStack() as leaving:
+        request = worker_service_pb2.ClaimRequest(worker_id="w", queues=["mail"], max_tasks=3)
+        leaving.enter_context(hall.all.join(request))
+        later = [hall.join() for _ in range(4)]
+        hall.arrive(letter=3)
+        assert not any(woken(*later))
+
+        leaving.close()
+
+        assert woken(*later) == [True, True, True, False]
+
+
+async def test_what_a_look_leaves_is_passed_on_and_what_it_takes_is_not() -> None:
+    with Hall() as hall:
+        first = hall.join(most=5)
+        later = [hall.join() for _ in range(5)]
+        hall.arrive(letter=5)
+        assert await hall.all.wait(first, 1)
+
+        hall.all.looked(first, 3)
+
+        assert woken(*later) == [True, True, False, False, False]
+
+
+async def test_a_look_in_vain_is_passed_on_so_often_and_no_more() -> None:
+    with Hall() as hall:
+        waiting = [hall.join() for _ in range(10)]
+        hall.arrive(letter=1)
+        looks = 0
+        while (claimant := next((each for each in waiting if each.woken), None)) is not None:
+            assert await hall.all.wait(claimant, 1)
+            hall.all.looked(claimant, 0)
+            looks += 1
+        assert looks == LOOKS_MAX
+        assert not any(woken(*waiting))
+
+
+def test_everybody_of_the_queue_is_woken_if_the_types_are_too_many_to_name() -> None:
+    with Hall() as hall:
+        here, there = [hall.join(), hall.join(["a"])], hall.join(queues=["video"])
+        hall.all.wake(Ready("mail", {ANY_TYPE: 1}, 1))
+        assert woken(*here, there) == [True, True, False]
+        hall.all.wake_all()
+        assert there.woken

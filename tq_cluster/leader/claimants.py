@@ -1,0 +1,242 @@
+"""Who waits for tasks to claim, and which of them a new task wakes.
+
+A claim waits in its queues together with those that take the same types: a line of an *appetite*.
+A task wakes the first of all the lines that take its type, in the order in which their claims came,
+and one claim for as many tasks as it asks for: no more are woken than there are tasks, and those
+who wait for other types cost nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
+from typing import Final, NamedTuple
+
+from tq.v1 import worker_service_pb2
+from tq_cluster.core.operations import ANY_TYPE, Ready
+from tq_cluster.core.ordering import EVERY_TYPE, Appetite
+
+LOOKS_MAX: Final = 2
+"""Who is woken and finds nothing wakes the next: the task may be of another type with the same
+digest. So many look in vain at most, since mostly somebody else was faster.
+"""
+
+
+class Wake(NamedTuple):
+    """What somebody was woken for."""
+
+    queue: str
+    digest: int
+    tasks: int
+    looks: int
+    """How many may look in vain."""
+
+
+class Claimant:
+    """One claim that waits, or looks."""
+
+    __slots__ = ("_for", "_woken", "_woken_for", "appetite", "most", "place", "queues")
+
+    def __init__(self, request: worker_service_pb2.ClaimRequest, place: int) -> None:
+        self.place = place
+        self.queues = tuple(dict.fromkeys(request.queues))
+        self.most: int = request.max_tasks
+        self.appetite = EVERY_TYPE
+        if request.types or request.except_types:
+            self.appetite = Appetite(request.types, request.except_types)
+        self._woken = asyncio.Event()
+        self._woken_for: list[Wake] = []
+        """Since it looked last."""
+        self._for: list[Wake] = []
+        """What it looks for now."""
+
+    @property
+    def woken(self) -> bool:
+        """Whether something happened since the last wait."""
+        return self._woken.is_set()
+
+    def wake(self, *wakes: Wake) -> None:
+        """Let it look again."""
+        self._woken_for += wakes
+        self._woken.set()
+
+    async def wait(self, within_s: float) -> bool:
+        """Wait to be woken; False when ``within_s`` passed first, at once where it has passed."""
+        if within_s <= 0:
+            return False
+        try:
+            async with asyncio.timeout(within_s):
+                await self._woken.wait()
+        except TimeoutError:
+            return False
+        self._woken.clear()
+        self._for, self._woken_for = self._woken_for, []
+        return True
+
+    def take_wakes(self) -> list[Wake]:
+        """What it was woken for and has not looked for to the end."""
+        wakes = self._for + self._woken_for
+        self._for, self._woken_for = [], []
+        return wakes
+
+    def looked_for(self) -> list[Wake]:
+        """What the look that has ended was for."""
+        wakes, self._for = self._for, []
+        return wakes
+
+
+_Line = list[tuple[int, Claimant]]
+"""In the order of their places."""
+
+
+class _Hall:
+    """Those who wait for one queue."""
+
+    def __init__(self) -> None:
+        self.lines: dict[Appetite, _Line] = {}
+        self._of_types: dict[int, dict[Appetite, _Line]] = {}
+        """The lines of appetites for certain types, by each of them."""
+        self._of_rest: dict[Appetite, _Line] = {}
+        """The lines of appetites for all types, or all but some."""
+
+    def add(self, claimant: Claimant) -> None:
+        appetite = claimant.appetite
+        line = self.lines.get(appetite)
+        if line is None:
+            line = self.lines[appetite] = []
+            for lines in self._registers(appetite):
+                lines[appetite] = line
+        insort(line, (claimant.place, claimant))
+
+    def remove(self, claimant: Claimant) -> None:
+        appetite = claimant.appetite
+        line = self.lines[appetite]
+        del line[bisect_left(line, (claimant.place,))]
+        if not line:
+            del self.lines[appetite]
+            for lines in self._registers(appetite):
+                del lines[appetite]
+            for digest in appetite.only or ():
+                if not self._of_types[digest]:
+                    del self._of_types[digest]
+
+    def first(self, digest: int) -> Claimant | None:
+        """The first to have come of those who take a type."""
+        heads = [line[0] for line in self._of_types.get(digest, {}).values()]
+        heads += [line[0] for each, line in self._of_rest.items() if each.takes(digest)]
+        return min(heads)[1] if heads else None
+
+    def _registers(self, appetite: Appetite) -> Iterator[dict[Appetite, _Line]]:
+        if appetite.only is None:
+            yield self._of_rest
+        for digest in appetite.only or ():
+            yield self._of_types.setdefault(digest, {})
+
+
+class Claimants:
+    """Those who wait for tasks, first come, first woken."""
+
+    def __init__(self) -> None:
+        self._places = count()
+        self._halls: dict[str, _Hall] = {}
+        self._waiting: dict[Claimant, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @contextmanager
+    def join(self, request: worker_service_pb2.ClaimRequest) -> Iterator[Claimant]:
+        """Wait for what a claim takes until the context ends.
+
+        Join before looking, then look and say what came of it, then wait: what happens between the
+        look and the wait wakes, too. What a claim was woken for and leaves is passed on.
+        """
+        claimant = Claimant(request, next(self._places))
+        self._park(claimant)
+        try:
+            yield claimant
+        finally:
+            self._unpark(claimant)
+            for wake in claimant.take_wakes():
+                self._wake(wake)
+
+    async def wait(self, claimant: Claimant, within_s: float) -> bool:
+        """Wait for something to happen; False when ``within_s`` passed first."""
+        woken = await claimant.wait(within_s)
+        if woken:
+            self._park(claimant)
+        return woken
+
+    def looked(self, claimant: Claimant, taken: int) -> None:
+        """Pass on what it was woken for and did not take."""
+        for wake in claimant.looked_for():
+            left = wake.tasks - taken
+            looks = wake.looks - (taken == 0)
+            taken = max(0, -left)
+            if left > 0 and looks > 0:
+                self._wake(wake._replace(tasks=left, looks=looks), but=claimant)
+
+    def wake(self, ready: Ready) -> None:
+        """Wake the first of those who take what became ready."""
+        hall = self._halls.get(ready.queue)
+        if hall is None:
+            return
+        for digest, tasks in _bounded(ready):
+            if digest == ANY_TYPE:
+                for claimant in [each for line in hall.lines.values() for _, each in line]:
+                    self._rouse(claimant)
+            else:
+                self._wake(Wake(ready.queue, digest, tasks, LOOKS_MAX))
+
+    def wake_all(self) -> None:
+        """Wake everybody."""
+        for claimant in list(self._waiting):
+            self._rouse(claimant)
+
+    def _wake(self, wake: Wake, but: Claimant | None = None) -> None:
+        """Wake the first for as many tasks as they ask for, as long as there are some left."""
+        passed_by = but if but in self._waiting else None
+        if passed_by is not None:
+            self._unpark(passed_by)
+        left = wake.tasks
+        while left > 0 and (hall := self._halls.get(wake.queue)) is not None:
+            claimant = hall.first(wake.digest)
+            if claimant is None:
+                break
+            tasks = min(left, claimant.most)
+            self._rouse(claimant, wake._replace(tasks=tasks))
+            left -= tasks
+        if passed_by is not None:
+            self._park(passed_by)
+
+    def _rouse(self, claimant: Claimant, *wakes: Wake) -> None:
+        self._unpark(claimant)
+        claimant.wake(*wakes)
+
+    def _park(self, claimant: Claimant) -> None:
+        """Put it where its place is, unless it was woken again meanwhile."""
+        if claimant.woken or claimant in self._waiting:
+            return
+        self._waiting[claimant] = None
+        for queue in claimant.queues:
+            self._halls.setdefault(queue, _Hall()).add(claimant)
+
+    def _unpark(self, claimant: Claimant) -> None:
+        if claimant not in self._waiting:
+            return
+        del self._waiting[claimant]
+        for queue in claimant.queues:
+            hall = self._halls[queue]
+            hall.remove(claimant)
+            if not hall.lines:
+                del self._halls[queue]
+
+
+def _bounded(ready: Ready) -> Iterator[tuple[int, int]]:
+    """What became ready by type, as far as it is there: some may be another's already."""
+    by_type: Mapping[int, int] = ready.by_type
+    for digest, tasks in by_type.items():
+        yield digest, min(tasks, ready.pending)
