@@ -136,10 +136,13 @@ def test_a_file_that_names_its_node_alone_forms_no_cluster_unless_it_says_so(
 ) -> None:
     result = run("serve", "--config", str(write_config(tmp_path, single=False)))
 
-    assert result.returncode == 2
+    checked = run("check-config", "--config", str(write_config(tmp_path, single=False)))
+
+    assert result.returncode == checked.returncode == 2
     assert "members names n1 alone" in result.stderr
     assert "say single: true" in result.stderr
     assert "Traceback" not in result.stderr
+    assert checked.stderr == result.stderr
     assert not (tmp_path / "n1" / "identity").exists()
 
 
@@ -154,13 +157,15 @@ def test_a_file_that_names_others_than_the_cluster_is_refused_with_both_lists(
         name: dict(zip(("raft", "api"), free_addresses(2), strict=True)) for name in ("n1", "n2")
     }
     more = run("serve", "--config", str(write_config(tmp_path, members=members)))
+    checked = run("check-config", "--config", str(write_config(tmp_path, members=members)))
 
     # Once it is formed, neither the word nor the addresses have to be the same.
     again = start(write_config(tmp_path, single=False))
     again.send_signal(signal.SIGTERM)
     again.communicate(timeout=30)
 
-    assert more.returncode == 2
+    assert more.returncode == checked.returncode == 2
+    assert checked.stderr == more.stderr
     assert "the configuration names the members n1, n2, but" in more.stderr
     assert "is of n1: editing a file changes no members" in more.stderr
     assert "Traceback" not in more.stderr

@@ -118,7 +118,19 @@ def dev_command(
 
 @_command("check-config")
 def check_config(settings: config.NodeConfig) -> None:
-    """Say what `serve` would make of the same flags, file and environment."""
+    """Say what `serve` would make of the same flags, file and environment.
+
+    Where the data directory can be read, also whether it is this node's, and of the same members.
+    """
+    # Here, so that the other commands start without the broker's parts.
+    from tq_cluster.raft import members  # noqa: PLC0415
+
+    try:
+        members.check_file(
+            settings.data_dir, settings.node_id, settings.members, single=settings.single
+        )
+    except OSError as error:
+        typer.echo(f"{error.filename}: {error.strerror}: not looked into", err=True)
     typer.echo(settings.model_dump_json(indent=2))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from chaos.broker import BrokerProcess
 from chaos.processes import ProcessCluster
 from tests.recovery.first_version import DATA, SOFTWARE, environment_of, unpack
 from tests.recovery.test_backup_and_restore import claim, submit
@@ -25,6 +26,7 @@ from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.invariants import violations
 from tq_cluster.core.operations import Replied
 from tq_cluster.core.reading import in_one_go
+from tq_cluster.raft.identity import Identity, read_identity
 from tq_cluster.raft.pysyncobj_core import NO_OP
 from tq_cluster.raft.startup import open_data
 from tq_cluster.raft.syncer import InlineSyncer
@@ -143,6 +145,7 @@ async def test_brokers_are_upgraded_one_by_one_and_the_old_software_then_refused
 
         await cluster.await_fact("today's rules", raised, within_s=60)
         await cluster.await_caught_up(cluster.brokers, within_s=60)
+        disks = {name: identity_of(broker) for name, broker in cluster.brokers.items()}
         broker = cluster.brokers["n1"]
         await broker.stop()
         broker.setup = replace(broker.setup, environment=old)
@@ -152,10 +155,19 @@ async def test_brokers_are_upgraded_one_by_one_and_the_old_software_then_refused
         broker.kill()
         await work(cluster, "without-it")
 
+    # Each has written down who the members are, which no file says from now on.
+    listed = {name: identity.incarnation for name, identity in disks.items()}
+    assert [each.members and each.members.incarnations for each in disks.values()] == [listed] * 3
     # As long as one is old, all decide by its rules.
     assert versions[:2] == [1, 1]
     assert code == 2
     assert f"is of cluster version {CLUSTER_VERSION}, this software knows 1" in said
+
+
+def identity_of(broker: BrokerProcess) -> Identity:
+    identity = read_identity(broker.data_dir)
+    assert identity is not None
+    return identity
 
 
 async def work(cluster: ProcessCluster, name: str) -> None:

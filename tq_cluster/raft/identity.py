@@ -115,6 +115,17 @@ def write_identity(path: Path, identity: Identity) -> None:
     write_record(path / FILE, {"format": FORMAT, **asdict(identity)})
 
 
+def require_owner(path: Path, identity: Identity, node_id: str, group_id: int = 0) -> None:
+    """Refuse a directory that is another node's."""
+    if identity.node_id != node_id:
+        raise StartError(
+            f"{path} belongs to node {identity.node_id} of cluster {identity.cluster_id}, and this"
+            f" is node {node_id}: give it a data directory of its own"
+        )
+    if identity.group_id != group_id:
+        raise StartError(f"{path} belongs to group {identity.group_id}, not to {group_id}")
+
+
 def new_incarnation(draw: random.Random) -> str:
     """Draw the incarnation of a new directory."""
     return f"{draw.getrandbits(64):016x}"
@@ -133,7 +144,7 @@ class DataDirectory:
         self._lock = DirectoryLock(path / "node.lock")
         try:
             self.identity = read_identity(path) or self._claim(node_id, group_id, draw)
-            self._check(node_id, group_id)
+            require_owner(path, self.identity, node_id, group_id)
         except BaseException:
             self._lock.release()
             raise
@@ -207,12 +218,3 @@ class DataDirectory:
             )
         self._write(Identity(node_id=node_id, group_id=group_id, incarnation=new_incarnation(draw)))
         return self.identity
-
-    def _check(self, node_id: str, group_id: int) -> None:
-        if self.node_id != node_id:
-            raise StartError(
-                f"{self.path} belongs to node {self.node_id} of cluster {self.cluster_id}, and this"
-                f" is node {node_id}: give it a data directory of its own"
-            )
-        if self.group_id != group_id:
-            raise StartError(f"{self.path} belongs to group {self.group_id}, not to {group_id}")

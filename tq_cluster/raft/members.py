@@ -9,13 +9,14 @@ applied, and in a snapshot before it takes the state's place.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Final, Protocol
 
 from tq.internal.v1 import log_pb2, state_pb2
 from tq_cluster.core import tables
 from tq_cluster.errors import StartError
 from tq_cluster.raft.formation import Membership, NodeIdentity
-from tq_cluster.raft.identity import MemberList, shown
+from tq_cluster.raft.identity import MemberList, read_identity, require_owner, shown
 from tq_cluster.raft.journal_door import LogJournal
 from tq_cluster.raft.pysyncobj_core import NO_OP
 from tq_cluster.storage.rows import unseal
@@ -64,6 +65,18 @@ class Recorded(Protocol):
 
     @property
     def members(self) -> MemberList | None: ...
+
+
+def check_file(path: Path, node_id: str, configured: Collection[str], *, single: bool) -> None:
+    """Refuse a file with which a node would not start on the data directory; changes nothing."""
+    identity = read_identity(path)
+    if identity is not None:
+        require_owner(path, identity, node_id)
+    if identity is None or identity.members is None:
+        cluster_id = None if identity is None else identity.cluster_id
+        require_may_form(cluster_id, configured, single=single)
+    else:
+        counted(identity.members, configured)
 
 
 def contradiction(identity: Recorded, membership: Membership | None) -> str:

@@ -14,9 +14,15 @@ from tq_cluster.core import queries
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import DamagedStateError, FatalError, StartError
 from tq_cluster.raft.disk import FileDisk
-from tq_cluster.raft.identity import DataDirectory, read_identity
+from tq_cluster.raft.identity import DataDirectory
 from tq_cluster.raft.journal import DEFAULT_LIMITS, Journal, JournalLimits
-from tq_cluster.raft.members import counted, require_may_form, settle, settle_from_journal
+from tq_cluster.raft.members import (
+    check_file,
+    counted,
+    require_may_form,
+    settle,
+    settle_from_journal,
+)
 from tq_cluster.raft.records import FIRST_WRITE_BYTES
 from tq_cluster.raft.syncer import Syncer
 from tq_cluster.storage import crash
@@ -110,14 +116,10 @@ def open_data(
     that ends it is told to the next.
     """
     with _usable(path), ExitStack() as undo:
-        known = read_identity(path)
-        if known is None or known.members is None:
-            cluster_id = None if known is None else known.cluster_id
-            require_may_form(cluster_id, members, single=single)
+        if members:
+            check_file(path, node_id, members, single=single)
         directory = DataDirectory(path, node_id=node_id, draw=draw)
         undo.callback(directory.release)
-        if members:
-            counted(directory.members, members)
         disk = FileDisk(directory.journal_path, relief)
         undo.callback(disk.close)
         _require_journal(directory, disk)
