@@ -8,7 +8,7 @@ from tests.core.lone_queue import LoneQueue, at, reason, replied, spec
 from tq.v1 import errors_pb2, task_service_pb2
 from tq_cluster.core.ids import derived_id
 from tq_cluster.core.limits import DEFAULT_LIMITS
-from tq_cluster.core.operations import Caller
+from tq_cluster.core.operations import Caller, Refused
 
 Response = task_service_pb2.SubmitResponse
 
@@ -103,6 +103,31 @@ def test_a_payload_of_any_size_up_to_the_limit_comes_back_whole(payload_bytes: i
 
     assert queue.task("one").spec.payload == payload
     assert queue.claimed()[0].spec.payload == payload
+
+
+def test_one_submit_carries_so_much_in_all_and_is_refused_whole_beyond() -> None:
+    queue = LoneQueue()
+    limit = DEFAULT_LIMITS.submit_bytes_max
+    third = spec(payload=bytes(limit // 3))
+
+    assert queue.submitted(third, third, third, request_id="all")
+    refused = queue.submit(third, third, third, spec(payload=b"abc"), request_id="more")
+
+    assert isinstance(refused, Refused)
+    assert refused.reason == errors_pb2.ERROR_REASON_PAYLOAD_TOO_LARGE
+    assert refused.field == "tasks"
+    assert refused.metadata["limit"] == str(limit)
+    assert refused.metadata["actual"] == str(limit // 3 * 3 + 3)
+    assert len(queue.entries) == 1
+
+
+def test_a_payload_that_is_too_large_by_itself_takes_no_room_of_the_others() -> None:
+    queue = LoneQueue()
+    limit = DEFAULT_LIMITS.payload_bytes_max
+
+    reply = replied(queue.submit(spec(payload=bytes(limit + 1)), spec(payload=b"x")), Response)
+
+    assert [each.HasField("task") for each in reply.results] == [False, True]
 
 
 def test_a_payload_over_the_limit_is_refused_naming_limit_and_size() -> None:

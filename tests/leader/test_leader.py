@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 
 import pytest
 
+from tests.core.lone_queue import LoneQueue
 from tests.leader.bench import Bench, claim, claimed, release, start, submit, told, until
 from tests.leader.fakes import FakeLog
 from tq.internal.v1 import log_pb2
 from tq.v1 import errors_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import SystemClock
 from tq_cluster.core import decide as decide_module
-from tq_cluster.core import queries
+from tq_cluster.core import queries, requests
 from tq_cluster.core.batch import Batch
 from tq_cluster.core.operations import (
     Decision,
@@ -26,7 +28,7 @@ from tq_cluster.core.operations import (
     Submit,
 )
 from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
-from tq_cluster.leader.leader import Formation, Leader
+from tq_cluster.leader.leader import DIGEST_BYTES_MAX, Formation, Leader
 from tq_cluster.raft.door import Role
 from tq_cluster.reading import Reading
 from tq_cluster.storage.memory import MemoryStore
@@ -224,3 +226,32 @@ async def test_while_the_disks_are_nearly_full_no_task_is_created_and_reports_ar
 
     bench.disk_pressure = False
     assert isinstance(await bench.leader.submit(submit("b", request_id="r2")), Replied)
+
+
+async def test_a_large_request_is_hashed_beside_the_loop_and_a_repetition_is_known(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed_by: list[int] = []
+    digest_of = requests.digest_of
+
+    def watched(request: requests.Request) -> bytes:
+        hashed_by.append(threading.get_ident())
+        return digest_of(request)
+
+    monkeypatch.setattr(requests, "digest_of", watched)
+    large = submit("a")
+    large.request.tasks[0].payload = bytes(DIGEST_BYTES_MAX)
+
+    first = told(await bench.leader.submit(large), task_service_pb2.SubmitResponse)
+    again = told(await bench.leader.submit(large), task_service_pb2.SubmitResponse)
+    await bench.leader.submit(submit("small", request_id="r2"))
+
+    assert again.results[0].task.task_id == first.results[0].task.task_id
+    assert len(bench.log.proposals) == 2
+    here = threading.get_ident()
+    assert [each == here for each in hashed_by] == [False, False, True]
+    # Whoever leads next may work it out at another moment.
+    decided = LoneQueue(store=bench.store)
+    decided.now_ms = queries.log_time(bench.store.view())
+    replayed = told(decided.outcome(large), task_service_pb2.SubmitResponse)
+    assert replayed.results[0].task.task_id == first.results[0].task.task_id

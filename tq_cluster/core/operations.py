@@ -48,6 +48,8 @@ class Submit:
     caller: Caller = ANONYMOUS
     disk_pressure: bool = False
     """Fewer members than a majority have room on their disks: create nothing new."""
+    body_digest: bytes = b""
+    """What the memory of request ids knows the request by, where that was worked out before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

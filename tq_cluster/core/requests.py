@@ -60,9 +60,12 @@ def kept_ms(limits: Limits) -> int:
 
 
 def recall(
-    space: Space, caller: Caller, method: Method, request: Request
+    space: Space, caller: Caller, method: Method, request: Request, body_digest: bytes = b""
 ) -> Fresh | state_pb2.RequestRow | Refused:
-    """Return what is remembered of this call, or that it is fresh, or why it is refused."""
+    """Return what is remembered of this call, or that it is fresh, or why it is refused.
+
+    ``body_digest`` is the request's, where that is known already.
+    """
     if not request.request_id:
         return Fresh(None, method)
     fault = check_text("request_id", request.request_id, 128) or check_wait(
@@ -85,7 +88,7 @@ def recall(
         f"{len(caller.principal)} {caller.principal}{request.request_id}".encode(),
         digest_size=_DIGEST_BYTES,
     ).digest()
-    body_digest = _body_digest(request)
+    body_digest = body_digest or digest_of(request)
     newest = space.now_ms // BUCKET_MS
     oldest = max(0, space.now_ms - kept_ms(limits)) // BUCKET_MS
     for bucket in range(newest, oldest - 1, -1):
@@ -158,7 +161,8 @@ def _recognise(
     )
 
 
-def _body_digest(request: Request) -> bytes:
+def digest_of(request: Request) -> bytes:
+    """Return what tells two bodies under one request id apart; for any thread."""
     assert isinstance(request, Message)
     body = request
     timed = [name for name in _TIMING_FIELDS if name in request.DESCRIPTOR.fields_by_name]

@@ -21,6 +21,7 @@ from tq_cluster.core.validation import (
     check_spec,
     is_traceparent,
     item_error,
+    too_large,
 )
 
 _NO_ROOM: Final = Refused(
@@ -38,13 +39,16 @@ def decide_submit(space: Space, operation: Submit) -> Steps:
     if fault is not None:
         return fault
     method = state_pb2.RequestRow.METHOD_SUBMIT
-    recalled = requests.recall(space, operation.caller, method, request)
+    recalled = requests.recall(space, operation.caller, method, request, operation.body_digest)
     if isinstance(recalled, Refused):
         return recalled
     if isinstance(recalled, state_pb2.RequestRow):
         return (yield from _replay(space, operation, recalled))
     if operation.disk_pressure:
         return _NO_ROOM
+    fault = _check_bytes(space, request)
+    if fault is not None:
+        return fault
     reply = task_service_pb2.SubmitResponse()
     refused: list[int] = []
     traceparent = operation.caller.traceparent
@@ -64,6 +68,16 @@ def decide_submit(space: Space, operation: Submit) -> Steps:
     if len(refused) < len(request.tasks):
         requests.remember(space, recalled, state_pb2.RequestRow(refused=refused))
     return Replied(reply=reply)
+
+
+def _check_bytes(space: Space, request: task_service_pb2.SubmitRequest) -> Refused | None:
+    """Check what the payloads have together; one that is too large by itself is refused alone."""
+    limits = space.limits
+    sizes = (len(spec.payload) for spec in request.tasks)
+    total = sum(size for size in sizes if size <= limits.payload_bytes_max)
+    if total <= limits.submit_bytes_max:
+        return None
+    return too_large("tasks", total, limits.submit_bytes_max)
 
 
 def find_taken(space: Space, task_id: TaskId) -> Refused | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from tq.v1 import cluster_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import Clock
-from tq_cluster.core import pages, queries
+from tq_cluster.core import pages, queries, requests
 from tq_cluster.core.batch import CLUSTER_VERSION_FIRST, Draw
 from tq_cluster.core.limits import DEFAULT_LIMITS
 from tq_cluster.core.operations import (
@@ -59,6 +60,8 @@ LOOKS_MIN = 64
 """How often a claim that may not wait is decided again at most, since it could not look everywhere
 at once: each time at least one more queue is behind it.
 """
+DIGEST_BYTES_MAX = 64 << 10
+"""A request larger than this is hashed in another thread: 10 MiB take 12 ms or more."""
 FORMATION_S = 0.2
 """How often a new cluster's leader asks who the members are, until it can be written down."""
 
@@ -118,6 +121,7 @@ class Leader:
         self._fatal = fatal
         self._disk_pressure = disk_pressure
         self._loop = asyncio.get_running_loop()
+        self._hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tq-digest")
         self._log_time = LogTime(clock, self._peer_offsets_ms, members)
         self._leases = LeaseTable(self._loop.time)
         self._workers = WorkerRegistry(self._loop.time)
@@ -188,13 +192,24 @@ class Leader:
 
     async def submit(self, operation: Operation) -> Outcome:
         """Have one operation decided, committed and applied; raises what Committer.submit does."""
-        if isinstance(operation, Submit) and self._disk_pressure():
-            operation = replace(operation, disk_pressure=True)
+        if isinstance(operation, Submit):
+            if self._disk_pressure():
+                operation = replace(operation, disk_pressure=True)
+            if operation.request.request_id and operation.request.ByteSize() > DIGEST_BYTES_MAX:
+                operation = replace(operation, body_digest=await self._digest(operation))
         outcome = await self._committer.submit(operation)
         if isinstance(operation, Report) and isinstance(outcome, Replied):
             assert isinstance(outcome.reply, worker_service_pb2.ReportResponse)
             self._workers.reported(operation.request, outcome.reply)
         return outcome
+
+    async def _digest(self, operation: Submit) -> bytes:
+        """Hash a large request in another thread, so that the loop goes on meanwhile."""
+        if self._stopped:
+            raise NotLeaderError(self._log.status().leader_id)
+        return await self._loop.run_in_executor(
+            self._hashing, requests.digest_of, operation.request
+        )
 
     async def read(self, query: Callable[[Reader], Steps[Answer]]) -> Answer:
         """Answer ``query`` from a state that holds every write acknowledged before this call.
@@ -293,6 +308,7 @@ class Leader:
         """End this reign, if there is one, and begin none any more; callers hear NotLeaderError."""
         self._stopped = True
         self._end_reign(None)
+        self._hashing.shutdown(wait=False)
 
     def _decidable(self) -> None:
         status = self._log.status()

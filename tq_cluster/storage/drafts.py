@@ -18,8 +18,9 @@ from tq_cluster.storage.rows import KEY_BYTES_MAX, TABLE_COUNT, check_place, sea
 
 _DEAD_MAX: Final = 64
 """Keys that were written and deleted again: beyond so many they are swept out of a table's list."""
-_STEP_ROWS: Final = 100
-"""So many rows are sealed in one step: at most 6.4 MiB."""
+_STEP_ROWS: Final = 200
+_STEP_BYTES: Final = 1 << 20
+"""How much is sealed in one step: a millisecond or two."""
 _SKIPPED_MIN: Final = 8
 """A scan that passed so many stored rows which the draft has replaced notes where it came out."""
 
@@ -217,9 +218,7 @@ class Draft:
             if not written.rows:
                 continue
             changes = entry.tables.add(table=table)
-            rows = sorted(written.rows.items())
-            for start in range(0, len(rows), _STEP_ROWS):
-                piece = rows[start : start + _STEP_ROWS]
+            for piece in _pieces(sorted(written.rows.items())):
                 puts = [(key, value) for key, value in piece if value is not None]
                 changes.put_keys.extend([key for key, _ in puts])
                 changes.put_values.extend([seal(table, key, value) for key, value in puts])
@@ -233,3 +232,15 @@ class Draft:
                 f"a decision made over {self.applied} is void: the state is at"
                 f" {self._stored.applied}"
             )
+
+
+def _pieces(rows: list[tuple[bytes, bytes | None]]) -> Iterator[list[tuple[bytes, bytes | None]]]:
+    """Cut rows into pieces of a step each."""
+    start = size = 0
+    for place, (_, value) in enumerate(rows):
+        size += len(value or b"")
+        if size >= _STEP_BYTES or place - start >= _STEP_ROWS:
+            yield rows[start : place + 1]
+            start, size = place + 1, 0
+    if start < len(rows):
+        yield rows[start:]
