@@ -57,6 +57,11 @@ SETTINGS: Sequence[Setting] = (
     Setting(("single",), "TQ_SINGLE", "true: this broker is to be a cluster of one."),
     Setting(("listen", "raft"), "TQ_LISTEN_RAFT", "Where the raft port binds, HOST:PORT."),
     Setting(("listen", "api"), "TQ_LISTEN_API", "Where the API binds, HOST:PORT."),
+    Setting(
+        ("listen", "forward"),
+        "TQ_LISTEN_FORWARD",
+        "Where calls that other brokers send on are taken, HOST:PORT.",
+    ),
     Setting(("limits", "calls_max"), "TQ_CALLS_MAX", "Calls held at once."),
     Setting(
         ("limits", "disk_reserve_mb"),
@@ -124,6 +129,8 @@ class Listen(_Section):
 
     raft: Address | None = None
     api: Address | None = None
+    forward: Address | None = None
+    """Where calls that other nodes send on are taken. Absent: beside the raft port, at any port."""
 
 
 class Limits(_Section):
@@ -175,6 +182,15 @@ class NodeConfig(_Section):
     def listen_raft(self) -> str:
         """Where the raft port binds."""
         return self.listen.raft or self.members[self.node_id].raft
+
+    @property
+    def listen_forward(self) -> str:
+        """Where calls that other nodes send on are taken; port 0: any that is free."""
+        return self.listen.forward or f"{self.listen_raft.rpartition(':')[0]}:0"
+
+    def forward_address(self, node_id: str, port: int) -> str:
+        """Where a node takes them, as the others reach it."""
+        return f"{self.members[node_id].raft.rpartition(':')[0]}:{port}"
 
     @property
     def listen_api(self) -> str:

@@ -210,6 +210,7 @@ class Node:
                 state_written_ms=0 if self._data.set_aside else state_written_ms,
                 calls_max=config.limits.calls_max,
                 connections_max=descriptors.for_callers(),
+                forward_address=self._forward_address,
                 jitter=draw,
                 fatal=self._end,
                 tracing=self._tracing,
@@ -233,6 +234,8 @@ class Node:
         """Listen, take part, answer calls; StartError where a port cannot be had."""
         try:
             self.service.bind(self._config.listen_api)
+            port = self.service.bind_for_nodes(self._config.listen_forward)
+            self.replica.announce_forward_port(port)
             await self._serve_metrics()
             await self.replica.start()
         except BaseException:
@@ -343,6 +346,10 @@ class Node:
             raise StartError(
                 f"metrics cannot be served at {self._config.metrics_listen}: {error.strerror}"
             ) from error
+
+    def _forward_address(self, node_id: str) -> str | None:
+        port = self.replica.forward_port(node_id)
+        return self._config.forward_address(node_id, port) if port else None
 
     def _formation(self) -> Formation | None:
         membership = self.replica.formation()

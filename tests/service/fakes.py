@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import grpc
@@ -240,7 +241,9 @@ class Node:
         members: list[str],
         tracing: Tracing | None = None,
         connections_max: int = 100,
+        forwards: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        """``forwards``: what nodes have said of their listeners for other nodes' calls."""
         self.node_id = node_id
         self.log = FakeLog(node_id, members)
         self.store = MemoryStore()
@@ -276,18 +279,23 @@ class Node:
             fatal=self.errors.append,
             tracing=tracing,
             connections_max=connections_max,
+            forward_address=forwards.get,
         )
         self.service = Service(self.parts)
         self.address = f"127.0.0.1:{self.service.bind('127.0.0.1:0')}"
         apis[node_id] = self.address
+        self.forward_address = f"127.0.0.1:{self.service.bind_for_nodes('127.0.0.1:0')}"
 
 
 class Cluster:
     """Service nodes that know one another."""
 
-    def __init__(self, nodes: dict[str, Node], apis: dict[str, str]) -> None:
+    def __init__(
+        self, nodes: dict[str, Node], apis: dict[str, str], forwards: dict[str, str]
+    ) -> None:
         self.nodes = nodes
         self.apis = apis
+        self.forwards = forwards
 
     def __getitem__(self, node_id: str) -> Node:
         return self.nodes[node_id]
@@ -304,19 +312,27 @@ async def cluster_of(
     absent: tuple[str, ...] = (),
     tracing: Tracing | None = None,
     connections_max: int = 100,
+    announced: bool = False,
 ) -> AsyncIterator[Cluster]:
-    """Nodes that listen; ``absent`` ones are members at whose address nothing listens."""
+    """Nodes that listen; ``absent`` ones are members at whose address nothing listens.
+
+    ``announced``: they have told one another of their listeners for other nodes' calls.
+    """
+    forwards: dict[str, str] = {}
     apis: dict[str, str] = {}
     members = [*node_ids, *absent]
     nodes = {
-        node_id: Node(node_id, apis, members, tracing, connections_max) for node_id in node_ids
+        node_id: Node(node_id, apis, members, tracing, connections_max, forwards)
+        for node_id in node_ids
     }
     for node_id in absent:
         apis[node_id] = "127.0.0.1:1"
+    if announced:
+        forwards.update({name: node.forward_address for name, node in nodes.items()})
     for node in nodes.values():
         await node.service.start()
     try:
-        yield Cluster(nodes, apis)
+        yield Cluster(nodes, apis, forwards)
     finally:
         for node in nodes.values():
             await node.service.stop()

@@ -34,6 +34,7 @@ from tq_cluster.service.roles import Roles
 from tq_cluster.service.routing import Context, Router
 from tq_cluster.service.staleness import Staleness
 from tq_cluster.service.tasks import TaskServicer
+from tq_cluster.service.ways import Ways
 from tq_cluster.service.worker import WorkerServicer
 from tq_cluster.storage.directory import StateDirectory
 from tq_cluster.storage.rows import TABLE_COUNT
@@ -158,9 +159,18 @@ class Broker(Machine):
         roles = Roles(self.replica, self.name, apis)
         proof = PeerProof(self._membership)
         links = cast("Links", ModelledLinks(self._calls, self.name, self.host_loop))
+        ways = Ways(
+            node_id=self.name,
+            forward_address=lambda _: None,
+            links=links,
+            proof=proof,
+            now_s=self.clock.monotonic_s,
+        )
         self._router = Router(
             roles=roles,
-            forwarder=Forwarder(node_id=self.name, links=links, roles=roles, proof=proof),
+            forwarder=Forwarder(
+                node_id=self.name, links=links, ways=ways, roles=roles, proof=proof
+            ),
             proof=proof,
             calls_max=CALLS_MAX,
             jitter=draw,

@@ -37,6 +37,7 @@ from tq_cluster.raft.snapshots import SnapshotReceiving, SnapshotSending, States
 log = logging.getLogger(__name__)
 
 _PULSE_S = 0.1
+PORT_MAX = 65_535
 _JUST_AFTER_S = 0.0005
 """PySyncObj acts when an instant has passed, not when it has come."""
 
@@ -112,6 +113,10 @@ class Engine:
             around.membership,
             lambda: around.identity.members,
         )
+        self.forward_port = 0
+        """Where this node takes calls that other nodes send on; it says so to its peers."""
+        self.forward_ports: dict[str, int] = {}
+        """The same of the peers that are connected. 0: one of before takes them at its API."""
         self.formation = Formation(
             identity=around.identity,
             member_ids=member_ids,
@@ -293,13 +298,17 @@ class Engine:
     # ------------------------------------------------------------------ PeerListener
 
     def own_hello(self) -> peer_pb2.Hello:
-        return self.formation.own_hello()
+        hello = self.formation.own_hello()
+        hello.forward_port = self.forward_port
+        return hello
 
     def judge_hello(self, hello: peer_pb2.Hello) -> peer_pb2.Refusal | None:
         return self.formation.judge(hello)
 
     def on_hello(self, peer_id: str, hello: peer_pb2.Hello) -> None:
         self.formation.on_hello(peer_id, hello)
+        if hello.forward_port <= PORT_MAX:
+            self.forward_ports[peer_id] = hello.forward_port
         self._part_with_replaced()
         self.settle()
 
@@ -316,6 +325,7 @@ class Engine:
 
     def on_peer_down(self, peer_id: str) -> None:
         self.core.set_connected(peer_id, connected=False)
+        self.forward_ports.pop(peer_id, None)
         self._output.forget(peer_id)
         self.formation.on_peer_down(peer_id)
         self.leading.peer_down(peer_id)

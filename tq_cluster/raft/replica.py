@@ -124,6 +124,14 @@ class Replica:
             strangers=self._engine.formation.strangers(),
         )
 
+    def announce_forward_port(self, port: int) -> None:
+        """Say to peers where this node takes the calls that they send on: before ``start``."""
+        self._engine.forward_port = port
+
+    def forward_port(self, peer_id: str) -> int:
+        """Where a peer takes calls that are sent on; 0 if that is its API, or it is away."""
+        return self._engine.forward_ports.get(peer_id, 0)
+
     def _view(self) -> tuple[Role, int, str | None]:
         formation = self._engine.formation
         if formation.stranger:

@@ -16,6 +16,7 @@ from tq_cluster.service.errors import DETAILS_KEY, CallError
 from tq_cluster.service.links import Links, metadata_of
 from tq_cluster.service.proof import PeerProof
 from tq_cluster.service.roles import KnownLeader, Roles
+from tq_cluster.service.ways import Ways
 from tq_cluster.service.window import Window
 
 CONNECT_S = 0.1
@@ -55,9 +56,12 @@ class _Times:
 class Forwarder:
     """Sends calls to the leader, and gives up on one that was deposed without a word."""
 
-    def __init__(self, *, node_id: str, links: Links, roles: Roles, proof: PeerProof) -> None:
+    def __init__(
+        self, *, node_id: str, links: Links, ways: Ways, roles: Roles, proof: PeerProof
+    ) -> None:
         self._node_id = node_id
         self._links = links
+        self._ways = ways
         self._proof = proof
         self._roles = roles
         self._loop = asyncio.get_running_loop()
@@ -85,14 +89,15 @@ class Forwarder:
         self, leader: KnownLeader, method: Method, raw: bytes, call: Call, times: _Times
     ) -> bytes:
         within_s = min(CONNECT_S, call.answer_by_s - self._loop.time())
-        if not await self._links.connected(leader.address, within_s):
-            raise NotTakenError(f"no connection to {leader.node_id} at {leader.address}")
+        address = self._ways.to(leader.node_id, leader.address)
+        if not await self._links.connected(address, within_s):
+            raise NotTakenError(f"no connection to {leader.node_id} at {address}")
         current = self._roles.leader()
         if current is not None and current.node_id != leader.node_id:
             # Since this call waited; the old one may be silent for good.
             raise NotTakenError(f"{current.node_id} leads now")
         times.sent_s = now_s = self._loop.time()
-        sent = self._links.method(leader.address, call.path)(
+        sent = self._links.method(address, call.path)(
             method.aged(raw, now_s - call.arrived_s),
             timeout=max(call.cut_s - now_s, 0.0),
             metadata=self._metadata(call, now_s),
@@ -112,7 +117,11 @@ class Forwarder:
                 times.waited_s = self._loop.time() - now_s
             else:
                 times.waited_s = self._waited_s(now_s, error.trailing_metadata())
-            raise _read_failure(error, leader) from None
+            failure = _read_failure(error, leader)
+            if address != leader.address and _is_unbelieved(failure):
+                self._ways.shun(leader.node_id)
+                failure = NotTakenError(f"{leader.node_id} did not take {self._node_id} for a node")
+            raise failure from None
         else:
             return reply
         finally:
@@ -143,9 +152,8 @@ class Forwarder:
             Header.PRINCIPAL: call.caller.principal,
         }
         metadata += [(key, value) for key, value in optional.items() if value]
-        principal = call.caller.principal
-        # Anonymous needs no proof: there is nothing in it to claim.
-        proof = principal and self._proof.sign(principal, call.path, call.request_id)
+        # An anonymous caller's, too: the listener for nodes takes nothing without.
+        proof = self._proof.sign(call.caller.principal, call.path, call.request_id)
         if proof:
             metadata.append((Header.PEER_PROOF, proof))
         return metadata
@@ -164,6 +172,11 @@ class Forwarder:
             if flight in self._flights:
                 flight.abandoned = True
                 flight.sent.cancel()
+
+
+def _is_unbelieved(failure: Exception) -> bool:
+    reason = errors_pb2.ERROR_REASON_UNAUTHENTICATED
+    return isinstance(failure, CallError) and failure.reason == reason
 
 
 def _read_failure(error: grpc.aio.AioRpcError, leader: KnownLeader) -> Exception:

@@ -41,6 +41,13 @@ SERVER_OPTIONS: _Options = [
     ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
 ]
 
+SERVER_OPTIONS_FOR_NODES: _Options = [
+    # Nodes keep the connections that they have: at a port that is full they might get no other.
+    option
+    for option in SERVER_OPTIONS
+    if not option[0].startswith("grpc.max_connection_age")
+]
+
 CHANNEL_OPTIONS: _Options = [
     *_COMMON,
     # A node that was restarted is found again at once.

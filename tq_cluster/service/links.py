@@ -16,6 +16,7 @@ class Links:
 
     def __init__(self) -> None:
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._methods: dict[tuple[str, str], grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
     def method(self, address: str, path: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
@@ -25,6 +26,11 @@ class Links:
             found = self._channel(address).unary_unary(path)
             self._methods[address, path] = found
         return found
+
+    def ready(self, address: str) -> bool:
+        """Whether a connection to ``address`` stands now; if none does, one is tried."""
+        state = self._channel(address).get_state(try_to_connect=True)
+        return state is grpc.ChannelConnectivity.READY
 
     async def connected(self, address: str, within_s: float) -> bool:
         """Whether a connection to ``address`` stands, waiting up to ``within_s`` for one.
@@ -44,6 +50,16 @@ class Links:
         except TimeoutError:
             return False
         return True
+
+    def forget(self, address: str) -> None:
+        """Close the connection to an address that is nobody's any more."""
+        channel = self._channels.pop(address, None)
+        for key in [each for each in self._methods if each[0] == address]:
+            del self._methods[key]
+        if channel is not None:
+            closing = asyncio.get_running_loop().create_task(channel.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         """Close every channel; calls in flight on them fail."""

@@ -102,12 +102,19 @@ class Router:
         self._forwarder.abandon_all()
         self._roles.nudge()
 
-    async def answer(self, method: Method, path: str, raw: bytes, context: Context) -> bytes:
-        """Answer one call; its trailing metadata says who leads."""
+    async def answer(
+        self, method: Method, path: str, raw: bytes, context: Context, *, from_nodes: bool = False
+    ) -> bytes:
+        """Answer one call; its trailing metadata says who leads.
+
+        ``from_nodes``: it came where nodes alone may call.
+        """
         self.calls += 1
         call: Call | None = None
         try:
             call = self._admit(method, path, context)
+            if from_nodes:
+                self._check_sender(path, call, context)
             if self._tracing is None:
                 reply = await self._resolve(method, raw, call)
             else:
@@ -180,6 +187,14 @@ class Router:
             request_id=request_id,
             client=metadata.get(Header.CLIENT, ""),
         )
+
+    def _check_sender(self, path: str, call: Call, context: Context) -> None:
+        """Refuse a call that no node of this cluster has sent."""
+        proof = metadata_of(context.invocation_metadata()).get(Header.PEER_PROOF, "")
+        if not call.hop or not self._proof.holds(
+            proof, call.caller.principal, path, call.request_id
+        ):
+            raise errors.unauthenticated("this port is for the cluster's own nodes: use the API's")
 
     def _principal(
         self, path: str, hop: str, request_id: str, metadata: Mapping[str, str]

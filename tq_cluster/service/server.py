@@ -14,7 +14,11 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from tq_cluster.errors import StartError
 from tq_cluster.service.call import Method, StreamMethod
 from tq_cluster.service.health import Health
-from tq_cluster.service.limits import SERVER_OPTIONS, limits_on_connections
+from tq_cluster.service.limits import (
+    SERVER_OPTIONS,
+    SERVER_OPTIONS_FOR_NODES,
+    limits_on_connections,
+)
 from tq_cluster.service.reflecting import ReflectionServicer
 from tq_cluster.service.routing import Context, Router
 
@@ -51,13 +55,33 @@ def build_server(
     return server
 
 
-def bind(server: grpc.aio.Server, address: str) -> int:
+def build_server_for_nodes(
+    servicers: Sequence[Servicer], router: Router, *, connections_max: int
+) -> grpc.aio.Server:
+    """Put together what takes the calls that other nodes send on, and nothing else."""
+    options = [*SERVER_OPTIONS_FOR_NODES, *limits_on_connections(connections_max)]
+    server = grpc.aio.server(options=options)
+    for servicer in servicers:
+        handlers = {
+            method.name: _raw_handler(
+                router, method, f"/{servicer.name}/{method.name}", from_nodes=True
+            )
+            for method in servicer.methods()
+            if isinstance(method, Method)
+        }
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(servicer.name, handlers),)
+        )
+    return server
+
+
+def bind(server: grpc.aio.Server, address: str, what: str = "the API") -> int:
     """Listen at ``address``; return the port. StartError where that cannot be."""
     try:
         return server.add_insecure_port(address)
     except RuntimeError as error:
         raise StartError(
-            f"the API cannot listen at {address}: in use, or not an address of this machine"
+            f"{what} cannot listen at {address}: in use, or not an address of this machine"
         ) from error
 
 
@@ -78,7 +102,7 @@ def _is_call(task: asyncio.Task[object]) -> bool:
 
 
 def _raw_handler(
-    router: Router, method: Method | StreamMethod, path: str
+    router: Router, method: Method | StreamMethod, path: str, *, from_nodes: bool = False
 ) -> grpc.RpcMethodHandler[bytes, bytes]:
     # No deserializers: bytes in, bytes out.
     if isinstance(method, StreamMethod):
@@ -92,7 +116,7 @@ def _raw_handler(
     unary = method
 
     async def answer(raw: bytes, context: Context) -> bytes:
-        return await router.answer(unary, path, raw, context)
+        return await router.answer(unary, path, raw, context, from_nodes=from_nodes)
 
     answering: Callable[[bytes, Context], Awaitable[bytes]] = answer
     return grpc.unary_unary_rpc_method_handler(answering)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tq.v1.cluster_service_pb2 import NodeStatus
 from tq_cluster.clock import Clock
 from tq_cluster.raft.door import Log
 from tq_cluster.reading import Reading
@@ -29,10 +30,11 @@ from tq_cluster.service.reads import Reads
 from tq_cluster.service.replacement import Replacement
 from tq_cluster.service.roles import KnownLeader, Roles
 from tq_cluster.service.routing import Router
-from tq_cluster.service.server import Servicer, bind, build_server
+from tq_cluster.service.server import Servicer, bind, build_server, build_server_for_nodes
 from tq_cluster.service.staleness import Staleness
-from tq_cluster.service.status import ClusterFacts, StatusBoard, Vitals
+from tq_cluster.service.status import PEER_DEADLINE_S, ClusterFacts, StatusBoard, Vitals
 from tq_cluster.service.tasks import TaskServicer
+from tq_cluster.service.ways import KEEP_S, ForwardAddress, Ways
 from tq_cluster.service.worker import WorkerServicer
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ TICK_S = 0.2
 DRAIN_S = 1.0
 """How long calls that need another node's answer may still take while this one stops."""
 GRACE_S = 3.0
+NODES_CONNECTIONS_MAX = 64
+"""At the port for other nodes' calls: each has one there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +76,8 @@ class Parts:
     tracing: Tracing | None = None
     connections_max: int = 10_000
     """Of callers, at a time."""
+    forward_address: ForwardAddress = lambda _node_id: None
+    """Where a node takes calls that are sent on; None: at its API."""
 
 
 class Service:
@@ -83,7 +89,17 @@ class Service:
         self._links = Links()
         roles = Roles(parts.log, parts.node_id, parts.apis)
         proof = PeerProof(parts.membership)
-        forwarder = Forwarder(node_id=parts.node_id, links=self._links, roles=roles, proof=proof)
+        self._ways = Ways(
+            node_id=parts.node_id,
+            forward_address=parts.forward_address,
+            links=self._links,
+            proof=proof,
+            now_s=asyncio.get_running_loop().time,
+        )
+        self._others = sorted(set(parts.apis) - {parts.node_id})
+        forwarder = Forwarder(
+            node_id=parts.node_id, links=self._links, ways=self._ways, roles=roles, proof=proof
+        )
         self._router = Router(
             roles=roles,
             forwarder=forwarder,
@@ -103,11 +119,14 @@ class Service:
             staleness=self._staleness,
             reading=parts.reading,
         )
+        self._ask_at_s = 0.0
+        self._asking: set[asyncio.Task[NodeStatus]] = set()
         self.board = StatusBoard(
             node_id=parts.node_id,
             apis=parts.apis,
             log=parts.log,
             links=self._links,
+            ways=self._ways,
             vitals=parts.vitals,
             facts=parts.facts,
         )
@@ -140,6 +159,9 @@ class Service:
         self._server = build_server(
             self.servicers, self._router, self._health, connections_max=parts.connections_max
         )
+        self._server_for_nodes = build_server_for_nodes(
+            self.servicers, self._router, connections_max=NODES_CONNECTIONS_MAX
+        )
         self._refresh = asyncio.Event()
         self._ticking: asyncio.Task[None] | None = None
         roles.on_leader(self._leader_changed)
@@ -153,9 +175,14 @@ class Service:
         """Take the port at ``address`` and return it; StartError where that cannot be."""
         return bind(self._server, address)
 
+    def bind_for_nodes(self, address: str) -> int:
+        """Take the port for the calls that nodes send on, and return it; StartError as above."""
+        return bind(self._server_for_nodes, address, "the port for other brokers' calls")
+
     async def start(self) -> None:
         """Answer calls."""
         self._health.refresh()
+        await self._server_for_nodes.start()
         await self._server.start()
         self._ticking = asyncio.create_task(self._tick(), name="service tick")
         self._ticking.add_done_callback(self._ticking_ended)
@@ -168,11 +195,13 @@ class Service:
         """Take no more calls, let those that are here end, and close."""
         drain = asyncio.get_running_loop().call_later(DRAIN_S, self._drain)
         try:
-            await self._server.stop(GRACE_S)
+            await asyncio.gather(self._server.stop(GRACE_S), self._server_for_nodes.stop(GRACE_S))
         finally:
             drain.cancel()
         if self._ticking is not None:
             self._ticking.cancel()
+        for asking in self._asking:
+            asking.cancel()
         await self._links.close()
 
     def _drain(self) -> None:
@@ -186,8 +215,21 @@ class Service:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fatal(error)
 
+    def _keep_connections(self) -> None:
+        """To the nodes' listeners for nodes: one that stands is not to be had when it is needed."""
+        now_s = asyncio.get_running_loop().time()
+        asks = now_s >= self._ask_at_s
+        if asks:
+            self._ask_at_s = now_s + KEEP_S
+        for node_id in self._others:
+            if self._ways.keep(node_id) and asks:
+                asking = asyncio.create_task(self.board.ask(node_id, PEER_DEADLINE_S))
+                self._asking.add(asking)
+                asking.add_done_callback(self._asking.discard)
+
     async def _tick(self) -> None:
         while True:
+            self._keep_connections()
             self._refresh.clear()
             self._staleness.sample()
             self._health.refresh()

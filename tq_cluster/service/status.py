@@ -13,6 +13,7 @@ from tq.v1 import cluster_service_pb2 as pb
 from tq_cluster.core.limits import DEFAULT_LIMITS
 from tq_cluster.raft.door import Log, LogStatus, Role
 from tq_cluster.service.links import Links
+from tq_cluster.service.ways import Ways
 
 PEER_DEADLINE_S = 0.5
 PEER_SHARE = 0.7
@@ -61,6 +62,7 @@ class StatusBoard:
         apis: Mapping[str, str],
         log: Log,
         links: Links,
+        ways: Ways,
         vitals: Callable[[float | None], Vitals],
         facts: Callable[[], ClusterFacts],
     ) -> None:
@@ -68,6 +70,7 @@ class StatusBoard:
         self._apis = apis
         self._log = log
         self._links = links
+        self._ways = ways
         self._vitals = vitals
         self._facts = facts
         self._questions: dict[str, _Questions] = {}
@@ -147,7 +150,8 @@ class StatusBoard:
 
     async def ask(self, node_id: str, within_s: float) -> pb.NodeStatus:
         """Ask a member how it is."""
-        address = self._apis[node_id]
+        api = self._apis[node_id]
+        address = self._ways.to(node_id, api)
         reason = "no connection"
         started_s = asyncio.get_running_loop().time()
         if await self._links.connected(address, within_s):
@@ -155,10 +159,15 @@ class StatusBoard:
             request = pb.GetNodeStatusRequest().SerializeToString()
             try:
                 raw = await self._links.method(address, NODE_STATUS_PATH)(
-                    request, timeout=max(left_s, 0.0)
+                    request,
+                    timeout=max(left_s, 0.0),
+                    metadata=None if address == api else self._ways.own_metadata(NODE_STATUS_PATH),
                 )
                 node = pb.GetNodeStatusResponse.FromString(raw).node
             except grpc.aio.AioRpcError as error:
+                if address != api and error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                    self._ways.shun(node_id)
+                    return await self.ask(node_id, max(left_s, 0.0))
                 if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                     reason = f"connected, but no answer within {within_s:.2g} s"
                 else:
