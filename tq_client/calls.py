@@ -28,7 +28,7 @@ Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 Request = TypeVar("Request", bound=Message)
 Reply = TypeVar("Reply", bound=Message)
 
-MESSAGE_BYTES_MAX = 32 << 20
+MESSAGE_BYTES_MAX = 12 << 20
 """What a broker takes in one call; what is larger gRPC would cut off there without a reason."""
 PAUSE_FIRST_S = 0.02
 PAUSE_MAX_S = 1.0
@@ -294,6 +294,8 @@ def _who_leads(metadata: Metadata) -> tuple[str, int]:
 def _worth_repeating(error: TqError, repeat: Repeat, *, maybe_applied: bool) -> bool:
     if maybe_applied and repeat is Repeat.NEVER:
         return False
+    if error.reason is Reason.OUTCOME_UNKNOWN and "limit" in error.metadata:
+        return False  # one leader after the other broke while it had this call
     if error.reason in _MAY_SUCCEED_ELSEWHERE:
         return True
     return isinstance(error, errors.BusyError) and error.retry_after_s is not None

@@ -303,6 +303,13 @@ class Node:
         self.metrics.scrub_finished(scrub_row(self._store.view()).last_finished_at_ms)
         self.metrics.has_room(free_bytes=self.disk.headroom.free_bytes, low=self.disk.headroom.low)
         self.metrics.holds(calls=self.service.calls, journal_bytes=status.journal_bytes)
+        held = self.service.admission
+        self.metrics.holds_for_callers(
+            request_bytes=held.request_bytes,
+            reply_bytes=held.reply_bytes,
+            reading=held.reading,
+            refused=held.refused(),
+        )
 
     def _commit(self, began_s: float) -> None:
         if self._committing:

@@ -12,6 +12,7 @@ from scripts import api_reference
 from tq.v1 import (
     cluster_service_pb2,
     errors_pb2,
+    options_pb2,
     queue_service_pb2,
     task_pb2,
     task_service_pb2,
@@ -25,6 +26,7 @@ FILES: list[FileDescriptor] = [
     for module in (
         cluster_service_pb2,
         errors_pb2,
+        options_pb2,
         queue_service_pb2,
         task_pb2,
         task_service_pb2,

@@ -33,7 +33,7 @@ from tq_cluster.raft.disk import FileDisk
 from tq_cluster.raft.settings import RaftSettings, Rules
 from tq_cluster.service.call import Call, Method
 from tq_cluster.service.errors import CallError
-from tq_cluster.service.routing import Router
+from tq_cluster.service.routing import Request, Router
 from tq_cluster.service.tasks import TaskServicer
 from tq_cluster.storage import snapshot, store
 from tq_cluster.storage.store import Store
@@ -117,11 +117,11 @@ def claim_on_followers() -> None:
         make(servicer, **parts)
         listing.append(servicer)
 
-    async def answer(router: Router, method: Method, raw: bytes, call: Call) -> bytes:
+    async def answer(router: Router, method: Method, asked: Request, call: Call) -> bytes:
         leader = router._roles.leader(call.min_term)
         if method.name != "Claim" or call.hop or leader is None or leader.here:
-            return await resolve(router, method, raw, call)
-        claim = worker_service_pb2.ClaimRequest.FromString(raw)
+            return await resolve(router, method, asked, call)
+        claim = worker_service_pb2.ClaimRequest.FromString(asked.raw)
         pending = task_service_pb2.ListTasksRequest(
             queue=claim.queues[0],
             states=[task_pb2.TASK_STATE_PENDING],
@@ -141,7 +141,7 @@ def claim_on_followers() -> None:
             reply.tasks.add(spec=spec, token=time.time_ns() >> 10, attempt=1, lease=claim.lease)
         if reply.tasks:
             return reply.SerializeToString()
-        return await resolve(router, method, raw, call)
+        return await resolve(router, method, asked, call)
 
     mock.patch.object(TaskServicer, "__init__", kept).start()
     mock.patch.object(Router, "_resolve", answer).start()

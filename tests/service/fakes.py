@@ -159,6 +159,7 @@ class FakeLeader:
         self.answer: Callable[[], Awaitable[Outcome]] | None = None
         """Answers instead of the defaults."""
         self.cancelled = 0
+        self.given_back: list[tuple[Claim, Outcome]] = []
         self.waits_s: list[float] = []
         self.received_s: list[float] = []
 
@@ -188,6 +189,9 @@ class FakeLeader:
         self.waits_s.append(wait_s)
         self.received_s.append(received_s)
         return await self._answer(operation, Replied(reply=worker_service_pb2.ClaimResponse()))
+
+    def give_back(self, operation: Claim, outcome: Outcome) -> None:
+        self.given_back.append((operation, outcome))
 
     async def wait_task(
         self, request: task_service_pb2.WaitTaskRequest, wait_s: float

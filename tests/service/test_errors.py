@@ -23,7 +23,7 @@ from tq_cluster.errors import (
     OverloadedError,
 )
 from tq_cluster.service import errors
-from tq_cluster.service.call import Call, Method, Repeat
+from tq_cluster.service.call import Call, Method
 
 NO_LEVEL = cast(task_service_pb2.ReadLevel.ValueType, 9)
 
@@ -257,4 +257,4 @@ def method_of(request: type[Message]) -> Method:
     async def handle(_request: object, _call: Call) -> Message:
         raise AssertionError("not called")
 
-    return Method(name="Submit", request=request, handle=handle, repeat=Repeat.NEVER)
+    return Method(name="Submit", request=request, handle=handle)

@@ -14,7 +14,7 @@ from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core.operations import Caller, Claim, ConfigureQueue, Outcome, Replied, Submit
 from tq_cluster.core.types import Principal
 from tq_cluster.errors import OutcomeUnknownError
-from tq_cluster.service import call, window
+from tq_cluster.service import call, routing, window
 
 SUBMIT = task_service_pb2.SubmitRequest(request_id="r1")
 UNNAMED = task_service_pb2.SubmitRequest()
@@ -155,7 +155,8 @@ async def test_an_unnamed_submit_whose_link_broke_is_unknown_and_not_repeated() 
         with fails() as failure:
             await calling
 
-    assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN")
+    # No code that a retry policy repeats: made again it would create its tasks again.
+    assert (failure.code, failure.reason) == (grpc.StatusCode.UNKNOWN, "OUTCOME_UNKNOWN")
     assert cluster["n3"].leader.asked == []
 
 
@@ -229,6 +230,63 @@ async def test_a_call_that_may_have_been_applied_is_unknown_when_no_leader_is_fo
             await stubs.tasks.Submit(SUBMIT, timeout=2)
 
     assert failure.reason == "OUTCOME_UNKNOWN"
+
+
+async def leaders_break(cluster: Cluster) -> None:
+    """Whoever leads loses the lead over every call that it is given."""
+
+    async def lose_it() -> Outcome:
+        raise OutcomeUnknownError("leadership ended")
+
+    cluster.elect("n1", 1)
+    cluster["n1"].leader.answer = lose_it
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "asked"),
+    [(10, 1 + routing.BROKEN_MAX), (routing.HEAVY_BYTES, 1 + routing.BROKEN_OVER_HEAVY_MAX)],
+)
+async def test_a_call_over_which_leaders_break_is_not_sent_to_one_after_the_other(
+    request_bytes: int, asked: int
+) -> None:
+    request = task_service_pb2.SubmitRequest(request_id="r1")
+    request.tasks.add(queue="q", type="t", payload=bytes(request_bytes))
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        await leaders_break(cluster)
+        with fails() as failure:
+            await stubs.tasks.Submit(request, timeout=20)
+
+    assert len(cluster["n1"].leader.asked) == asked
+    # It may have been applied, and what repeats UNAVAILABLE is not to repeat it.
+    assert (failure.code, failure.reason) == (grpc.StatusCode.UNKNOWN, "OUTCOME_UNKNOWN")
+    assert failure.metadata == {"limit": str(asked - 1), "actual": str(asked)}
+
+
+async def test_a_read_over_which_leaders_break_is_refused_and_nobody_is_told_to_try_again() -> None:
+    request = worker_service_pb2.ListWorkersRequest(page_token="x" * routing.HEAVY_BYTES)
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        await leaders_break(cluster)
+        with fails() as failure:
+            await stubs.worker.ListWorkers(request, timeout=20)
+
+    assert len(cluster["n1"].leader.asked) == 2
+    assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+    assert failure.retry_after_ms is None
+
+
+async def test_a_long_poll_outlives_any_number_of_leaders() -> None:
+    claim = worker_service_pb2.ClaimRequest(worker_id="w", request_id="c1")
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster.elect("n1", 1)
+        leader = cluster["n1"].leader
+
+        async def lose_it() -> Outcome:
+            if len(leader.asked) > 2 * routing.BROKEN_MAX:
+                leader.answer = None
+            raise OutcomeUnknownError("leadership ended")
+
+        leader.answer = lose_it
+        await stubs.worker.Claim(claim, timeout=20)
 
 
 async def test_a_long_poll_is_held_by_the_next_leader_after_a_failover() -> None:
@@ -385,6 +443,62 @@ async def test_a_node_of_another_cluster_is_not_believed() -> None:
             await stubs.tasks.Submit(SUBMIT, timeout=5)
 
     assert failure.reason == "UNAUTHENTICATED"
+
+
+HOP = (("tq-hop", "n2"), ("tq-elapsed-ms", "999999999999999999"))
+
+
+async def test_a_caller_that_passes_for_a_node_has_not_waited_for_longer_than_it_has() -> None:
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster.elect("n1", 1)
+        asked_s = asyncio.get_running_loop().time()
+
+        await stubs.worker.Claim(worker_service_pb2.ClaimRequest(), timeout=5, metadata=HOP)
+
+    assert cluster["n1"].leader.received_s[0] >= asked_s
+
+
+async def test_a_caller_that_passes_for_a_node_is_asked_who_it_is() -> None:
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster.elect("n1", 1)
+        cluster["n1"].service._router._authenticate = lambda _metadata: Principal("mallory")
+
+        await stubs.tasks.Submit(SUBMIT, timeout=5, metadata=HOP)
+
+    [operation] = cluster["n1"].leader.asked
+    assert operation.caller.principal == "mallory"
+
+
+async def test_what_says_that_it_was_forwarded_is_not_forwarded_again_believed_or_not() -> None:
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 1)
+
+        with fails() as failure:
+            await stubs.tasks.Submit(SUBMIT, timeout=5, metadata=HOP)
+
+    assert failure.reason == "NOT_LEADER"
+    assert cluster["n1"].leader.asked == []
+
+
+async def test_a_proof_is_of_one_method_and_one_time_and_no_time_is_longer_than_an_hour() -> None:
+    claim = worker_service_pb2.ClaimRequest()
+    path, elapsed = "/tq.v1.WorkerService/Claim", "7200000"
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster.elect("n1", 1)
+        sign = cluster["n1"].service._router._proof.sign
+        asked_s = asyncio.get_running_loop().time()
+        for said_path, said_elapsed in (
+            (path, elapsed),
+            (path, "1"),
+            ("/tq.v1.WorkerService/Report", elapsed),
+        ):
+            proof = sign("", said_path, "", "n2", said_elapsed) or ""
+            headers = ("tq-hop", "n2"), ("tq-elapsed-ms", elapsed), ("tq-peer-proof", proof)
+            await stubs.worker.Claim(claim, timeout=5, metadata=headers)
+
+    proven_s, *forged_s = cluster["n1"].leader.received_s
+    assert asked_s - routing.HOP_S_MAX <= proven_s < asked_s - routing.HOP_S_MAX + 60
+    assert min(forged_s) >= asked_s
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from tq_cluster.raft.snapshots import States
 from tq_cluster.raft.startup import align
 from tq_cluster.raft.state_files import StateFiles
 from tq_cluster.reading import Reading
+from tq_cluster.service.admission import Admission
 from tq_cluster.service.authorization import authorize
 from tq_cluster.service.call import Method
 from tq_cluster.service.forwarding import Forwarder
@@ -172,7 +173,7 @@ class Broker(Machine):
                 node_id=self.name, links=links, ways=ways, roles=roles, proof=proof
             ),
             proof=proof,
-            calls_max=CALLS_MAX,
+            admission=Admission(CALLS_MAX),
             jitter=draw,
             fatal=self._died,
         )
@@ -190,8 +191,8 @@ class Broker(Machine):
         server = Server(self.name, self.host_loop, self._answer)
         self._calls.serve(api_address(self.name), server)
 
-    async def _answer(self, path: str, raw: bytes, served: ServedCall) -> bytes:
-        return await self._router.answer(self._methods[path], path, raw, cast("Context", served))
+    async def _answer(self, path: str, served: ServedCall) -> bytes:
+        return await self._router.answer(self._methods[path], path, cast("Context", served))
 
     def _formation(self) -> Formation | None:
         membership = self.replica.formation()

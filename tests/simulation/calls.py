@@ -19,8 +19,8 @@ from tests.simulation.network import ModelledNetwork
 from tests.simulation.virtual_loop import HostLoop
 
 Metadata = Sequence[tuple[str, str | bytes]]
-Answer = Callable[[str, bytes, "ServedCall"], Awaitable[bytes]]
-"""Path, request and call to reply: a node's router."""
+Answer = Callable[[str, "ServedCall"], Awaitable[bytes]]
+"""Path and call to reply: a node's router."""
 
 
 class AbortedError(Exception):
@@ -41,13 +41,26 @@ class ServedCall:
     """A call as its server sees it: the part of gRPC's ServicerContext that is used."""
 
     loop: HostLoop
+    source: str
+    raw: bytes
     deadline_s: float
     sent: Metadata
     failure: aio.AioRpcError | None = None
     trailing: Metadata = ()
 
+    ended: list[Callable[[object], None]] = field(default_factory=list)
+
     def invocation_metadata(self) -> Metadata:
         return self.sent
+
+    def peer(self) -> str:
+        return f"{self.source}:0"
+
+    async def read(self) -> bytes:
+        return self.raw
+
+    def add_done_callback(self, callback: Callable[[object], None]) -> None:
+        self.ended.append(callback)
 
     def time_remaining(self) -> float:
         return max(0.0, self.deadline_s - self.loop.time())
@@ -192,10 +205,13 @@ class ModelledCalls:
         self, exchange: _Exchange, path: str, raw: bytes, timeout_s: float, metadata: Metadata
     ) -> None:
         server = exchange.server
-        served = ServedCall(server.loop, server.loop.time() + timeout_s, metadata)
-        task = exchange.task = server.loop.create_task(self._answer(server, path, raw, served))
+        deadline_s = server.loop.time() + timeout_s
+        served = ServedCall(server.loop, exchange.source, raw, deadline_s, metadata)
+        task = exchange.task = server.loop.create_task(self._answer(server, path, served))
 
         def done(task: asyncio.Task[bytes]) -> None:
+            for ended in served.ended:
+                ended(served)
             if task.cancelled():
                 return
             error = task.exception()
@@ -210,8 +226,8 @@ class ModelledCalls:
             task.cancel()
 
     @staticmethod
-    async def _answer(server: Server, path: str, raw: bytes, served: ServedCall) -> bytes:
-        return await server.answer(path, raw, served)
+    async def _answer(server: Server, path: str, served: ServedCall) -> bytes:
+        return await server.answer(path, served)
 
     @staticmethod
     def _end(exchange: _Exchange, task: asyncio.Task[bytes], served: ServedCall) -> None:

@@ -31,7 +31,8 @@ from tq_cluster.raft import engine
 from tq_cluster.raft.door import Role
 from tq_cluster.raft.settings import RaftSettings, Rules
 from tq_cluster.raft.snapshots import SnapshotReceiving
-from tq_cluster.service.call import Call
+from tq_cluster.service.call import Call, Method
+from tq_cluster.service.routing import Request
 
 SEEDS_MAX = 200
 
@@ -157,10 +158,10 @@ def _a_follower_that_claims() -> Iterator[None]:
         path = "/tq.v1.WorkerService/Claim"
         resolve = broker._router._resolve
 
-        async def claim_here(method: Any, raw: bytes, call: Call) -> bytes:  # noqa: ANN401
+        async def claim_here(method: Method, asked: Request, call: Call) -> bytes:
             follows = broker.replica.status().role is Role.FOLLOWER
             if follows and method is broker._methods[path] and broker._membership() is not None:
-                request = worker_service_pb2.ClaimRequest.FromString(raw)
+                request = worker_service_pb2.ClaimRequest.FromString(asked.raw)
                 now_ms = queries.log_time(broker.store.view())
                 workspace = broker.store.workspace()
                 made = decide([Claim(request=request)], now_ms, workspace, draw)
@@ -168,9 +169,9 @@ def _a_follower_that_claims() -> Iterator[None]:
                 if isinstance(outcome, Replied) and outcome.reply.ByteSize():
                     return outcome.reply.SerializeToString()
                 await asyncio.sleep(0)
-            return await resolve(method, raw, call)
+            return await resolve(method, asked, call)
 
-        broker._router._resolve = claim_here  # type: ignore[method-assign]
+        broker._router._resolve = claim_here  # type: ignore[method-assign,assignment]
 
     with mock.patch.object(Broker, "_attach", attach_and_plant):
         yield

@@ -22,8 +22,11 @@ class Limits:
     """Of one task's payload, and of one result."""
     reply_bytes_max: int = 12 << 20
     """What a reply of many tasks stays below, unless a single one is larger."""
-    message_bytes_max: int = 32 << 20
-    """What a node's gRPC takes and sends: above any one task with payload, result and history."""
+    message_bytes_max: int = 12 << 20
+    """What a node's gRPC takes: above any one task or result. Each method takes a little less, so
+    that a call that is a little too large is told so in our words."""
+    answer_bytes_max: int = 32 << 20
+    """What a node's gRPC sends: above any one task with payload, result and history."""
     submit_tasks_max: int = 1_000
     submit_bytes_max: int = 10 << 20
     """Of the payloads of one Submit together."""

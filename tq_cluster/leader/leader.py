@@ -127,6 +127,8 @@ class Leader:
         self._workers = WorkerRegistry(self._loop.time)
         self._claimants = Claimants()
         self._watchers: Waiters[TaskId] = Waiters()
+        self._tellings: dict[tuple[str, bool], asyncio.Task[Replied | Refused]] = {}
+        """Answers to WaitTask that were asked for in this turn of the loop."""
         self._upkeep = Upkeep(
             node_id=node_id,
             log=log,
@@ -249,23 +251,30 @@ class Leader:
                     return Replied(reply=worker_service_pb2.ClaimResponse())
                 self._check_reign()
 
+    def give_back(self, operation: Claim, outcome: Outcome) -> None:
+        """Release what a claim granted to a caller who cannot be told."""
+        if self.serving():
+            self._committer.give_back(operation, outcome)
+
     async def wait_task(
         self, request: task_service_pb2.WaitTaskRequest, wait_s: float
     ) -> Replied | Refused:
         """Answer with the task once it is terminal, or as it is after ``wait_s``."""
         give_up_s = self._loop.time() + wait_s
-        get = task_service_pb2.GetTaskRequest(
-            task_id=request.task_id, omit_payload=request.omit_payload
-        )
-        with self._watchers.join(TaskId(request.task_id)) as waiter:
-            while True:
-                found = await self.get_task(get)
-                if isinstance(found, Refused):
-                    return found
-                answer = _waited_reply(found)
-                if answer.finished or not await waiter.wait(give_up_s - self._loop.time()):
-                    return Replied(reply=answer)
+        task_id = TaskId(request.task_id)
+
+        def ended(view: Reader) -> Steps[bool]:
+            yield from ()
+            return queries.is_finished(view, task_id)
+
+        # Only whether it has ended: a call that waits holds nothing of the task.
+        with self._watchers.join(task_id) as waiter:
+            while not await self.read(ended):
+                if not await waiter.wait(give_up_s - self._loop.time()):
+                    await self._confirm()
+                    break
                 self._check_reign()
+        return await self._told(request)
 
     async def list_workers(
         self, request: worker_service_pb2.ListWorkersRequest
@@ -477,6 +486,27 @@ class Leader:
         """Give back what was granted in the very turn of the loop in which the call was cut off."""
         if asked.exception() is None:
             self._committer.give_back(operation, asked.result())
+
+    async def _told(self, request: task_service_pb2.WaitTaskRequest) -> Replied | Refused:
+        """The answer to a WaitTask: one for all that are to be answered in this turn of the loop.
+
+        It is read after the turn, so it is as new as each of them was promised.
+        """
+        asked = request.task_id, request.omit_payload
+        telling = self._tellings.get(asked)
+        if telling is None:
+            telling = self._tellings[asked] = self._loop.create_task(self._tell(request))
+            self._loop.call_soon(self._tellings.pop, asked)
+        return await asyncio.shield(telling)
+
+    async def _tell(self, request: task_service_pb2.WaitTaskRequest) -> Replied | Refused:
+        get = task_service_pb2.GetTaskRequest(
+            task_id=request.task_id, omit_payload=request.omit_payload
+        )
+        found = await self._reading.answer(
+            lambda view: queries.get_task(view, get), lambda: nullcontext(self._state.view())
+        )
+        return found if isinstance(found, Refused) else Replied(reply=_waited_reply(found))
 
     def _peer_offsets_ms(self) -> list[int]:
         peers = self._log.status().peers.values()

@@ -39,6 +39,9 @@ class Leading(Protocol):
         ``received_s`` is when the call arrived, by the event loop's clock.
         """
 
+    def give_back(self, operation: Claim, outcome: Outcome) -> None:
+        """Release what a claim granted to a caller who cannot be told."""
+
     async def wait_task(
         self, request: task_service_pb2.WaitTaskRequest, wait_s: float
     ) -> Replied | Refused:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -14,6 +14,8 @@ from google.protobuf.message import Message
 from tq.v1 import task_service_pb2
 from tq_cluster.core.operations import Caller
 from tq_cluster.core.validation import is_span
+from tq_cluster.service.policy import Policy, Repeat, policy_of
+from tq_cluster.service.wire import field_bytes, values
 
 MARGIN_SHARE = 0.1
 MARGIN_S = 0.2
@@ -23,7 +25,7 @@ here. Below it the margin of the window (30 s) covers the difference."""
 
 
 class Header:
-    """Metadata keys. Those under tq-hop are believed from nodes and harmless from others."""
+    """Metadata keys. HOP, ELAPSED_MS and PRINCIPAL are believed with a proof alone."""
 
     CLIENT = "tq-client"
     NO_FORWARD = "tq-no-forward"
@@ -97,19 +99,8 @@ class Place(enum.Enum):
     """The asked node where the request's read_level is LOCAL, else the leader."""
 
 
-class Repeat(enum.Enum):
-    """Whether a call that may have been applied can be sent again."""
-
-    READ = "read"
-    """Always: it changes nothing."""
-    SAFE = "safe"
-    """Always: the second time changes nothing more."""
-    BY_REQUEST_ID = "by request id"
-    """Where it carries a request_id."""
-    NEVER = "never"
-
-
 Handler = Callable[[Any, Call], Awaitable[Message]]
+Unheard = Callable[[Any, Any, Call], None]
 StreamHandler = Callable[[Any, Call], AsyncGenerator[Message, None]]
 
 
@@ -120,13 +111,23 @@ class Method:
     name: str
     request: type[Message]
     handle: Handler
-    repeat: Repeat
+    unheard: Unheard | None = None
+    """Told of a reply that its caller is not sent, for what it granted to be given back."""
     place: Place = Place.LEADER
     default_deadline_s: float = 30.0
     """For a caller that gives none."""
     paced: bool = True
     """Held back where the leader is behind. Not so a long poll, which keeps its place for long, and
     not what workers say of their tasks, which makes room for others."""
+    policy: Policy = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "policy", policy_of(self.request, self.name))
+
+    @property
+    def repeat(self) -> Repeat:
+        """When a call of it may be made again."""
+        return self.policy.repeat
 
     def answered_here(self, raw: bytes) -> bool:
         """Whether the asked node answers this very call, leader or not."""
@@ -137,20 +138,25 @@ class Method:
     def repeatable(self, raw: bytes) -> bool:
         """Whether this very call may be sent again although it may have been applied."""
         if self.repeat is Repeat.BY_REQUEST_ID:
-            request: Any = self.request.FromString(raw)
-            return bool(request.request_id)
+            number = self.request.DESCRIPTOR.fields_by_name["request_id"].number
+            return any(values(raw, number)[-1:])
         return self.repeat is not Repeat.NEVER
 
     def aged(self, raw: bytes, elapsed_s: float) -> bytes:
         """The request with the time it spent here added to its ``retry_age``."""
-        if elapsed_s < AGED_AFTER_S or "retry_age" not in self.request.DESCRIPTOR.fields_by_name:
+        described = self.request.DESCRIPTOR.fields_by_name.get("retry_age")
+        if elapsed_s < AGED_AFTER_S or described is None:
             return raw
-        request: Any = self.request.FromString(raw)
-        age = request.retry_age
+        age = Duration.FromString(b"".join(values(raw, described.number)))
         if not is_span(age):
             return raw  # refused by whoever decides it
-        age.FromMicroseconds(age.ToMicroseconds() + int(elapsed_s * 1e6))
-        return bytes(request.SerializeToString())
+        older = Duration()
+        older.FromMicroseconds(age.ToMicroseconds() + int(elapsed_s * 1e6))
+        # What stands there again is merged into it, number by number; zero is not written by
+        # itself, and would not take the place of what was there.
+        nanos = older.nanos or 1
+        older.nanos = nanos
+        return raw + field_bytes(described.number, older.SerializeToString())
 
     def _level(self, raw: bytes) -> int:
         request: Any = self.request.FromString(raw)
@@ -166,3 +172,7 @@ class StreamMethod:
     handle: StreamHandler
     default_deadline_s: float = 3600.0
     """For a caller that gives none. Nothing is cut off at it."""
+    policy: Policy = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "policy", policy_of(self.request, self.name))

@@ -13,7 +13,7 @@ from tq_cluster.raft.door import Log
 from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
 from tq_cluster.service.backups import Backups
-from tq_cluster.service.call import Call, Method, Place, Repeat, StreamMethod
+from tq_cluster.service.call import Call, Method, Place, StreamMethod
 from tq_cluster.service.errors import refusal
 from tq_cluster.service.reads import reply_of
 from tq_cluster.service.replacement import Replacement
@@ -54,33 +54,28 @@ class ClusterServicer:
                 name="GetClusterStatus",
                 request=pb.GetClusterStatusRequest,
                 handle=self.get_cluster_status,
-                repeat=Repeat.READ,
                 place=Place.ASKED,
             ),
             Method(
                 name="GetNodeStatus",
                 request=pb.GetNodeStatusRequest,
                 handle=self.get_node_status,
-                repeat=Repeat.READ,
                 place=Place.ASKED,
             ),
             Method(
                 name="TransferLeadership",
                 request=pb.TransferLeadershipRequest,
                 handle=self.transfer_leadership,
-                repeat=Repeat.NEVER,
             ),
             Method(
                 name="VerifyState",
                 request=pb.VerifyStateRequest,
                 handle=self.verify_state,
-                repeat=Repeat.SAFE,
             ),
             Method(
                 name="ReplaceNode",
                 request=pb.ReplaceNodeRequest,
                 handle=self.replace_node,
-                repeat=Repeat.NEVER,
             ),
             StreamMethod(name="Backup", request=pb.BackupRequest, handle=self.backup),
         )

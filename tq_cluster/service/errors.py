@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from tq.v1 import errors_pb2
 from tq_cluster.core.operations import Refused
+from tq_cluster.core.types import DurationMs
 from tq_cluster.errors import (
     NotAppliedError,
     NotLeaderError,
@@ -30,6 +31,8 @@ DOMAIN = "tq"
 DETAILS_KEY = "grpc-status-details-bin"
 MESSAGE_BYTES_MAX = 1_000
 """A message stands twice in an answer's trailing metadata, of which gRPC takes 8 KiB."""
+FULL_RETRY_MS = DurationMs(500)
+"""When to come back to a node that is full: large requests and replies take their time."""
 _PREFIX = "ERROR_REASON_"
 
 
@@ -88,9 +91,9 @@ class CallError(TqError):
         return errors_pb2.ERROR_REASON_UNSPECIFIED
 
 
-def refusal(refused: Refused) -> CallError:
-    """Put a refusal on the wire."""
-    row = TABLE[refused.reason]
+def refusal(refused: Refused, row: Row | None = None) -> CallError:
+    """Put a refusal on the wire, by ``row`` where it is not that of the table."""
+    row = row or TABLE[refused.reason]
     metadata = dict(refused.metadata)
     if refused.field:
         metadata["field"] = refused.field
@@ -138,9 +141,23 @@ def no_leader(message: str) -> CallError:
     return refusal(Refused(reason=errors_pb2.ERROR_REASON_NO_LEADER, message=message))
 
 
-def outcome_unknown(message: str) -> CallError:
-    """The call may have been applied."""
-    return refusal(Refused(reason=errors_pb2.ERROR_REASON_OUTCOME_UNKNOWN, message=message))
+NOT_TO_BE_REPEATED = Row(_C.UNKNOWN)
+"""For a call of unknown outcome that must not be made again as it is. This code says no more than
+that; retry policies repeat UNAVAILABLE, and some repeat ABORTED, which asks for it."""
+
+
+def outcome_unknown(
+    message: str, *, named: bool, metadata: Mapping[str, str] | None = None
+) -> CallError:
+    """The call may have been applied. ``named``: made again it would be recognised, or harmless."""
+    return refusal(
+        Refused(
+            reason=errors_pb2.ERROR_REASON_OUTCOME_UNKNOWN,
+            message=message,
+            metadata=metadata or {},
+        ),
+        None if named else NOT_TO_BE_REPEATED,
+    )
 
 
 def overloaded(limit: int) -> CallError:
@@ -150,6 +167,49 @@ def overloaded(limit: int) -> CallError:
             reason=errors_pb2.ERROR_REASON_OVERLOADED,
             message=f"this node holds {limit} calls, which is all it takes",
             metadata={"limit": str(limit)},
+        )
+    )
+
+
+def overloaded_by(limit_name: str, message: str, limit: int | None = None) -> CallError:
+    """This node holds as much of something as it takes; the caller may come back."""
+    metadata = {"limit_name": limit_name}
+    if limit is not None:
+        metadata["limit"] = str(limit)
+    return refusal(
+        Refused(
+            reason=errors_pb2.ERROR_REASON_OVERLOADED,
+            message=f"{limit_name}: {message}",
+            metadata=metadata,
+            retry_after_ms=FULL_RETRY_MS,
+        )
+    )
+
+
+def too_heavy(message: str, limit: Mapping[str, str]) -> CallError:
+    """Leaders broke while they had the call: nothing says that it would go better next time."""
+    return refusal(
+        Refused(reason=errors_pb2.ERROR_REASON_OVERLOADED, message=message, metadata=limit),
+        Row(_C.RESOURCE_EXHAUSTED),
+    )
+
+
+def request_too_large(actual: int, limit: int) -> CallError:
+    """The request has more bytes than its method takes."""
+    return refusal(
+        Refused(
+            reason=errors_pb2.ERROR_REASON_PAYLOAD_TOO_LARGE,
+            message=f"the request has {actual:,} bytes; at most {limit:,} are taken",
+            metadata={"limit": str(limit), "actual": str(actual)},
+        )
+    )
+
+
+def no_request() -> CallError:
+    """The caller has sent nothing."""
+    return refusal(
+        Refused(
+            reason=errors_pb2.ERROR_REASON_INVALID_ARGUMENT, message="the call carries no request"
         )
     )
 

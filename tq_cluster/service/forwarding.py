@@ -140,23 +140,23 @@ class Forwarder:
         self._abandon(list(self._flights))
 
     def _metadata(self, call: Call, now_s: float) -> list[tuple[str, str]]:
-        metadata = [
-            (Header.HOP, self._node_id),
-            (Header.ELAPSED_MS, str(int((now_s - call.received_s) * 1000))),
-        ]
+        elapsed_ms = str(int((now_s - call.received_s) * 1000))
+        principal = call.caller.principal
+        metadata = [(Header.HOP, self._node_id), (Header.ELAPSED_MS, elapsed_ms)]
         optional: Mapping[str, str] = {
             Header.REQUEST_ID: call.request_id,
             Header.TRACEPARENT: call.caller.traceparent,
             Header.CLIENT: call.client,
             Header.MIN_TERM: str(call.min_term) if call.min_term else "",
-            Header.PRINCIPAL: call.caller.principal,
+            Header.PRINCIPAL: principal,
+            # An anonymous caller's, too: nothing of it is believed without, and the listener for
+            # nodes takes nothing without.
+            Header.PEER_PROOF: self._proof.sign(
+                principal, call.path, call.request_id, self._node_id, elapsed_ms
+            )
+            or "",
         }
-        metadata += [(key, value) for key, value in optional.items() if value]
-        # An anonymous caller's, too: the listener for nodes takes nothing without.
-        proof = self._proof.sign(call.caller.principal, call.path, call.request_id)
-        if proof:
-            metadata.append((Header.PEER_PROOF, proof))
-        return metadata
+        return metadata + [(key, value) for key, value in optional.items() if value]
 
     def _leader_changed(self, leader: KnownLeader | None) -> None:
         if leader is None:

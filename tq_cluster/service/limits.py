@@ -7,6 +7,8 @@ from typing import Any
 from tq_cluster.core.limits import DEFAULT_LIMITS
 
 MESSAGE_BYTES_MAX = DEFAULT_LIMITS.message_bytes_max
+ANSWER_BYTES_MAX = DEFAULT_LIMITS.answer_bytes_max
+LOOKAHEAD_BYTES = 64 << 10
 CONNECTION_AGE_MS = 300_000
 """After this a client's connection is closed gently, so that load moves after a failover."""
 CONNECTION_AGE_GRACE_MS = 6 * 3_600_000
@@ -24,8 +26,6 @@ CONNECTION_IDLE_MS = 60_000
 _Options = list[tuple[str, Any]]
 
 _COMMON: _Options = [
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -34,6 +34,12 @@ _COMMON: _Options = [
 
 SERVER_OPTIONS: _Options = [
     *_COMMON,
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", ANSWER_BYTES_MAX),
+    # What a caller may send before its request is read, a connection as a whole and a call of it.
+    # gRPC would raise that by itself to megabytes a call, for a distant caller.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
     # Two nodes on one port must be an error and not share it.
     ("grpc.so_reuseport", 0),
     ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
@@ -50,6 +56,8 @@ SERVER_OPTIONS_FOR_NODES: _Options = [
 
 CHANNEL_OPTIONS: _Options = [
     *_COMMON,
+    ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     # A node that was restarted is found again at once.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),

@@ -1,8 +1,9 @@
-"""How a node that forwards a call proves that it may say whose call it is.
+"""How a node that forwards a call proves what it says of it: whose it is, and since when.
 
 The key is derived from what only the members of the formed cluster hold: the incarnations in the
-replicated membership, which no API method shows. A proof covers principal, method and request id,
-so it cannot be turned into another caller's. It does not hide anything: whoever can read the
+replicated membership, which no API method shows. A proof covers principal, method, request id, the
+node that forwards and how long the call has been on its way, so it cannot be turned into another
+caller's or another time's. It does not hide anything: whoever can read the
 traffic between nodes can repeat what was read, as the nodes' connections are not encrypted.
 """
 
@@ -25,8 +26,8 @@ class PeerProof:
         """``membership`` is asked each time: None while the cluster is not formed here."""
         self._membership = membership
 
-    def sign(self, principal: str, path: str, request_id: str) -> str | None:
-        """The proof to send along, or None while this node cannot make one."""
+    def sign(self, *said: str) -> str | None:
+        """The proof of what this node says of a call, or None while it cannot make one."""
         membership = self._membership()
         if membership is None:
             return None
@@ -35,11 +36,11 @@ class PeerProof:
         for node_id in sorted(incarnations):
             fields += [node_id, incarnations[node_id]]
         key = hashlib.sha256(_PURPOSE + _join(fields)).digest()
-        return hmac.new(key, _join([principal, path, request_id]), hashlib.sha256).hexdigest()
+        return hmac.new(key, _join([*said]), hashlib.sha256).hexdigest()
 
-    def holds(self, proof: str, principal: str, path: str, request_id: str) -> bool:
-        """Whether a member of this very cluster made ``proof``."""
-        expected = self.sign(principal, path, request_id)
+    def holds(self, proof: str, *said: str) -> bool:
+        """Whether a member of this very cluster made ``proof`` of what is ``said``."""
+        expected = self.sign(*said)
         return expected is not None and hmac.compare_digest(expected.encode(), proof.encode())
 
 

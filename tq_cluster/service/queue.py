@@ -9,7 +9,7 @@ from tq_cluster.core import listings, queries
 from tq_cluster.core.operations import ConfigureQueue, DeleteDeadLetters, PurgeQueue, Redrive
 from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
-from tq_cluster.service.call import Call, Method, Place, Repeat
+from tq_cluster.service.call import Call, Method, Place
 from tq_cluster.service.reads import Reads, reply_of
 
 
@@ -30,47 +30,39 @@ class QueueServicer:
                 name="GetQueueStats",
                 request=pb.GetQueueStatsRequest,
                 handle=self.get_queue_stats,
-                repeat=Repeat.READ,
                 place=Place.BY_READ_LEVEL,
             ),
             Method(
                 name="ListQueues",
                 request=pb.ListQueuesRequest,
                 handle=self.list_queues,
-                repeat=Repeat.READ,
                 place=Place.BY_READ_LEVEL,
             ),
             Method(
                 name="ConfigureQueue",
                 request=pb.ConfigureQueueRequest,
                 handle=self.configure_queue,
-                # A second time it could undo what somebody else set in between.
-                repeat=Repeat.NEVER,
             ),
             Method(
                 name="ListDeadLetters",
                 request=pb.ListDeadLettersRequest,
                 handle=self.list_dead_letters,
-                repeat=Repeat.READ,
                 place=Place.BY_READ_LEVEL,
             ),
             Method(
                 name="Redrive",
                 request=pb.RedriveRequest,
                 handle=self.redrive,
-                repeat=Repeat.BY_REQUEST_ID,
             ),
             Method(
                 name="DeleteDeadLetters",
                 request=pb.DeleteDeadLettersRequest,
                 handle=self.delete_dead_letters,
-                repeat=Repeat.BY_REQUEST_ID,
             ),
             Method(
                 name="PurgeQueue",
                 request=pb.PurgeQueueRequest,
                 handle=self.purge_queue,
-                repeat=Repeat.BY_REQUEST_ID,
             ),
         )
 

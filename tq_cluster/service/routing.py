@@ -1,6 +1,7 @@
 """The way of every call: admitted, answered here or sent to the leader, again until its deadline.
 
-Requests are bytes on this way: a node that only forwards a call does not parse it.
+Requests are bytes on this way: a node that only forwards a call does not parse it, and none is
+parsed before it is known to be within its limits.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import logging
 import random
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from tq_cluster.core.operations import Caller
 from tq_cluster.core.types import Principal
@@ -26,12 +29,12 @@ from tq_cluster.errors import (
     OutcomeUnknownError,
 )
 from tq_cluster.service import errors
+from tq_cluster.service.admission import Admission, Held, caller_of
 from tq_cluster.service.authorization import Authenticate, authenticate
 from tq_cluster.service.call import (
     Call,
     Header,
     Method,
-    Repeat,
     StreamMethod,
     certain_s,
     margin_s,
@@ -41,9 +44,11 @@ from tq_cluster.service.errors import DETAILS_KEY, CallError
 from tq_cluster.service.forwarding import BrokenError, Forwarder, NotTakenError
 from tq_cluster.service.links import metadata_of
 from tq_cluster.service.pacing import Pace
+from tq_cluster.service.policy import Repeat
 from tq_cluster.service.proof import PeerProof
 from tq_cluster.service.roles import Roles
 from tq_cluster.service.window import ShedError
+from tq_cluster.service.wire import parse
 
 if TYPE_CHECKING:
     from tq_cluster.telemetry.spans import Tracing
@@ -53,6 +58,18 @@ _logger = logging.getLogger(__name__)
 PAUSE_FIRST_S = 0.01
 PAUSE_MAX_S = 0.2
 """Between attempts at the same leader, doubling, half of it random; a role change ends it."""
+
+HOP_S_MAX = 3600.0
+"""A call is not taken to have been in the cluster for longer, whatever a node says."""
+BROKEN_MAX = 4
+"""How many leaders may break while they serve a call until it is not sent to the next one. Long
+polls are not counted: leaders break while those wait, and not over them."""
+HEAVY_BYTES = 16 << 10
+BROKEN_OVER_HEAVY_MAX = 1
+"""The same for a larger call, which may be what the leader broke over."""
+ANSWER_KEPT_BYTES = 64 << 10
+LARGE_REPLIES_KEPT = 256
+LARGE_REPLY_REQUEST_BYTES_MAX = 512
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -65,6 +82,16 @@ class _Attempts:
     maybe_applied: str = ""
     """Why it is not known whether an attempt was applied; empty while all certainly were not."""
     last: str = "no leader is known"
+    broken: int = 0
+    """How many leaders broke while they had the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that is within its limits."""
+
+    raw: bytes
+    held: Held
 
 
 class Router:
@@ -76,7 +103,7 @@ class Router:
         roles: Roles,
         forwarder: Forwarder,
         proof: PeerProof,
-        calls_max: int,
+        admission: Admission,
         authenticate: Authenticate = authenticate,
         tracing: Tracing | None = None,
         jitter: random.Random,
@@ -87,14 +114,15 @@ class Router:
         self._roles = roles
         self._forwarder = forwarder
         self._proof = proof
-        self._calls_max = calls_max
+        self._admission = admission
+        self._large: OrderedDict[tuple[str, bytes], int] = OrderedDict()
+        """Sizes of replies to reads that did not fit, so that they need not be made to know it."""
         self._authenticate = authenticate
         self._jitter = jitter
         self._fatal = fatal
         self._loop = asyncio.get_running_loop()
+        self._serialized_last: tuple[Message, bytes] | None = None
         self._draining = False
-        self.calls = 0
-        """Calls held now."""
 
     def drain(self) -> None:
         """Answer at once, with a failure, every call that waits for a leader or for its answer."""
@@ -103,37 +131,39 @@ class Router:
         self._roles.nudge()
 
     async def answer(
-        self, method: Method, path: str, raw: bytes, context: Context, *, from_nodes: bool = False
+        self, method: Method, path: str, context: Context, *, from_nodes: bool = False
     ) -> bytes:
         """Answer one call; its trailing metadata says who leads.
 
         ``from_nodes``: it came where nodes alone may call.
         """
-        self.calls += 1
         call: Call | None = None
+        held: Held | None = None
         try:
-            call = self._admit(method, path, context)
-            if from_nodes:
-                self._check_sender(path, call, context)
+            call, held = self._admit(method, path, context, from_nodes=from_nodes)
+            request = await self._read(method, call, held, context)
             if self._tracing is None:
-                reply = await self._resolve(method, raw, call)
+                reply = await self._resolve(method, request, call)
             else:
-                reply = await self._traced(self._tracing, method, raw, call)
+                reply = await self._traced(self._tracing, method, request, call)
         except Exception as error:  # noqa: BLE001  # every failure leaves by the one table
             await self._fail(error, path, call, context)
         else:
             context.set_trailing_metadata(tuple(self._trailing(call, call.request_id)))
             return reply
         finally:
-            self.calls -= 1
+            if held is not None:
+                self._admission.answered(held)
 
-    async def stream(self, method: StreamMethod, path: str, raw: bytes, context: Context) -> None:
+    async def stream(self, method: StreamMethod, path: str, context: Context) -> None:
         """Answer one call with a stream, at this node; its trailing metadata says who leads."""
-        self.calls += 1
         call: Call | None = None
         try:
-            call = self._admit(method, path, context)
-            async with aclosing(method.handle(method.request.FromString(raw), call)) as parts:
+            call, held = self._admit(method, path, context)
+            asked = await self._read(method, call, held, context)
+            request = await parse(method.request, asked.raw, held.cuts)
+            self._admission.answered(held)
+            async with aclosing(method.handle(request, call)) as parts:
                 pace = Pace(context)
                 async for part in parts:
                     await pace.write(part.SerializeToString())
@@ -141,8 +171,12 @@ class Router:
             await self._fail(error, path, call, context)
         else:
             context.set_trailing_metadata(tuple(self._trailing(call, call.request_id)))
-        finally:
-            self.calls -= 1
+
+    async def _read(
+        self, method: Method | StreamMethod, call: Call, held: Held, context: Context
+    ) -> Request:
+        raw = await self._admission.read(held, method.policy, context.read, call.answer_by_s)
+        return Request(raw, held)
 
     async def _fail(
         self, error: Exception, path: str, call: Call | None, context: Context
@@ -159,22 +193,32 @@ class Router:
         trailing = [*self._trailing(call, request_id), (DETAILS_KEY, failed.details)]
         await context.abort(failed.code, failed.message, tuple(trailing))
 
-    def _admit(self, method: Method | StreamMethod, path: str, context: Context) -> Call:
-        if self.calls > self._calls_max:
-            raise errors.overloaded(self._calls_max)
+    def _admit(
+        self,
+        method: Method | StreamMethod,
+        path: str,
+        context: Context,
+        *,
+        from_nodes: bool = False,
+    ) -> tuple[Call, Held]:
         metadata = metadata_of(context.invocation_metadata())
         now_s = self._loop.time()
         # The published types do not say that it is None for a caller that gave no deadline.
         remaining_s: float | None = context.time_remaining()
         left_s = method.default_deadline_s if remaining_s is None else certain_s(remaining_s)
         margin = margin_s(left_s)
-        hop = metadata.get(Header.HOP, "")
-        elapsed_s = number_in(metadata, Header.ELAPSED_MS) / 1000 if hop else 0.0
         request_id = metadata.get(Header.REQUEST_ID, "")
+        hop, principal, elapsed_s = self._sender(path, request_id, metadata)
+        if from_nodes and not hop:
+            raise errors.unauthenticated("this port is for the cluster's own nodes: use the API's")
+        caller = f"node:{hop}" if hop else caller_of(context.peer())
+        held = self._admission.admit(caller, method.policy)
+        # Called once the caller has all of its answer, or is gone.
+        context.add_done_callback(lambda _context: self._admission.end(held))  # type: ignore[arg-type]  # a generic callback's type
         return Call(
             path=path,
             caller=Caller(
-                principal=self._principal(path, hop, request_id, metadata),
+                principal=principal,
                 traceparent=metadata.get(Header.TRACEPARENT, ""),
             ),
             received_s=now_s - elapsed_s,
@@ -182,98 +226,172 @@ class Router:
             answer_by_s=now_s + left_s - margin,
             cut_s=now_s + left_s - margin / 2,
             hop=hop,
-            no_forward=Header.NO_FORWARD in metadata,
+            # Believed or not, what says that it was forwarded is not forwarded again.
+            no_forward=Header.NO_FORWARD in metadata or Header.HOP in metadata,
             min_term=number_in(metadata, Header.MIN_TERM),
             request_id=request_id,
             client=metadata.get(Header.CLIENT, ""),
-        )
+        ), held
 
-    def _check_sender(self, path: str, call: Call, context: Context) -> None:
-        """Refuse a call that no node of this cluster has sent."""
-        proof = metadata_of(context.invocation_metadata()).get(Header.PEER_PROOF, "")
-        if not call.hop or not self._proof.holds(
-            proof, call.caller.principal, path, call.request_id
-        ):
-            raise errors.unauthenticated("this port is for the cluster's own nodes: use the API's")
+    def _sender(
+        self, path: str, request_id: str, metadata: Mapping[str, str]
+    ) -> tuple[str, Principal, float]:
+        """Which node has sent a call on, whose it is, and how long it has been in the cluster.
 
-    def _principal(
-        self, path: str, hop: str, request_id: str, metadata: Mapping[str, str]
-    ) -> Principal:
-        asserted = metadata.get(Header.PRINCIPAL, "")
-        if not asserted:
-            return self._authenticate(metadata) if not hop else Principal("")
+        A node is believed if it proves to be one. Without a proof a call is its sender's own, as
+        that of a node of an earlier version is, which proves nothing of an anonymous caller.
+        """
+        said = metadata.get(Header.PRINCIPAL, "")
         proof = metadata.get(Header.PEER_PROOF, "")
-        if not self._proof.holds(proof, asserted, path, request_id):
-            raise errors.unauthenticated(f"only nodes may say that a call is {asserted!r}'s")
-        return Principal(asserted)
+        hop, elapsed = metadata.get(Header.HOP, ""), metadata.get(Header.ELAPSED_MS, "")
+        if hop and proof and self._proof.holds(proof, said, path, request_id, hop, elapsed):
+            elapsed_s = min(number_in(metadata, Header.ELAPSED_MS) / 1000, HOP_S_MAX)
+            return hop, Principal(said), elapsed_s
+        if said:
+            raise errors.unauthenticated(f"only nodes may say that a call is {said[:64]!r}'s")
+        return "", self._authenticate(metadata), 0.0
 
-    async def _traced(self, tracing: Tracing, method: Method, raw: bytes, call: Call) -> bytes:
+    async def _traced(
+        self, tracing: Tracing, method: Method, request: Request, call: Call
+    ) -> bytes:
         with tracing.call(
             method.name, call.path, call.caller.traceparent, errors.reason_name
         ) as traceparent:
             caller = replace(call.caller, traceparent=traceparent)
-            return await self._resolve(method, raw, replace(call, caller=caller))
+            return await self._resolve(method, request, replace(call, caller=caller))
 
-    async def _resolve(self, method: Method, raw: bytes, call: Call) -> bytes:
+    async def _resolve(self, method: Method, request: Request, call: Call) -> bytes:
+        raw = request.raw
+        self._fits_as_before(method, raw, call, request.held)
         if method.answered_here(raw):
-            return await self._serve(method, raw, call)
+            return await self._serve(method, request, call)
         attempts = _Attempts()
         while True:
             version = self._roles.version
             leader = self._roles.leader(call.min_term)
             here = leader is not None and leader.here
-            if not here and (call.hop or call.no_forward):
+            if not here and call.no_forward:
                 raise errors.not_leader(leader.address if leader is not None else "")
             try:
                 if leader is not None:
                     if leader.here:
                         current = method.aged(raw, self._loop.time() - call.arrived_s)
-                        return await self._serve(method, current, call)
-                    return await self._forwarder.send(leader, method, raw, call)
+                        return await self._serve(method, replace(request, raw=current), call)
+                    reply = await self._forwarder.send(leader, method, raw, call)
+                    self._hold_reply(method, request, reply, call)
+                    return reply
             except ShedError as error:
                 if attempts.maybe_applied:
-                    raise self._given_up(method, attempts, str(error)) from None
+                    raise self._given_up(method, attempts, str(error), raw) from None
                 raise errors.shed(str(error)) from None
             except (NotLeaderError, NotAppliedError, NotTakenError) as error:
                 attempts.last = str(error)
             except (OutcomeUnknownError, BrokenError) as error:
+                attempts.broken += 1
+                attempts.last = str(error)
                 if method.repeat is not Repeat.READ:
                     attempts.maybe_applied = str(error)
-                if call.hop or call.no_forward or not method.repeatable(raw):
-                    raise errors.outcome_unknown(str(error)) from None
-                attempts.last = str(error)
-            await self._pause(method, call, attempts, version, known=leader is not None)
+                if call.no_forward or not method.repeatable(raw):
+                    raise errors.outcome_unknown(str(error), named=method.repeatable(raw)) from None
+                self._check_broken(method, attempts, raw)
+            await self._pause(method, call, attempts, version, raw, known=leader is not None)
 
-    async def _serve(self, method: Method, raw: bytes, call: Call) -> bytes:
-        request = method.request.FromString(raw)
+    def _check_broken(self, method: Method, attempts: _Attempts, raw: bytes) -> None:
+        """Raise where a call has seen so many leaders break that it may be the reason."""
+        most = BROKEN_OVER_HEAVY_MAX if len(raw) > HEAVY_BYTES else BROKEN_MAX
+        if method.policy.long_poll or attempts.broken <= most:
+            return
+        why = (
+            f"{attempts.broken} leaders broke while they had this call of {len(raw):,} bytes, and"
+            f" after {most} it is sent to no other; at last: {attempts.last}"
+        )
+        limit = {"limit": str(most), "actual": str(attempts.broken)}
+        if attempts.maybe_applied:
+            raise errors.outcome_unknown(why, named=False, metadata=limit)
+        raise errors.too_heavy(why, limit)
+
+    def _fits_as_before(self, method: Method, raw: bytes, call: Call, held: Held) -> None:
+        """Refuse a read whose reply did not fit before, and does not now, before making it."""
+        size = self._large.get((call.path, raw)) if self._large else None
+        if size is not None and method.repeat is Repeat.READ:
+            self._admission.check_reply(held, size)
+
+    def _hold_reply(self, method: Method, request: Request, reply: bytes, call: Call) -> None:
+        """Count a reply until its caller has read it; CallError for one that does not fit."""
+        # Of the others the call has done something: they are answered, with little.
+        may_refuse = method.repeat is Repeat.READ or method.unheard is not None
+        key = call.path, request.raw
+        try:
+            self._admission.reply(request.held, len(reply), must=not may_refuse)
+        except CallError:
+            if method.repeat is Repeat.READ and len(request.raw) <= LARGE_REPLY_REQUEST_BYTES_MAX:
+                self._large[key] = len(reply)
+                if len(self._large) > LARGE_REPLIES_KEPT:
+                    self._large.popitem(last=False)
+            raise
+        if self._large:
+            self._large.pop(key, None)
+
+    async def _serve(self, method: Method, request: Request, call: Call) -> bytes:
+        message = await parse(method.request, request.raw, request.held.cuts)
         try:
             async with asyncio.timeout_at(call.cut_s):
-                reply = await method.handle(request, call)
+                reply = await method.handle(message, call)
         except TimeoutError:
             if method.repeat is Repeat.READ:
                 raise errors.no_leader("no majority answered in time") from None
             raise OutcomeUnknownError("no majority answered in time") from None
-        return reply.SerializeToString()
+        answer = self._serialized(reply)
+        try:
+            self._hold_reply(method, request, answer, call)
+        except CallError:
+            if method.unheard is not None:
+                method.unheard(message, reply, call)
+            raise
+        return answer
+
+    def _serialized(self, reply: Message) -> bytes:
+        """A reply's bytes, made once for all calls that it answers in this turn of the loop."""
+        if self._serialized_last is not None and self._serialized_last[0] is reply:
+            return self._serialized_last[1]
+        answer = reply.SerializeToString()
+        if len(answer) >= ANSWER_KEPT_BYTES:
+            if self._serialized_last is None:
+                self._loop.call_soon(self._forget_serialized)
+            self._serialized_last = reply, answer
+        return answer
+
+    def _forget_serialized(self) -> None:
+        self._serialized_last = None
 
     async def _pause(
-        self, method: Method, call: Call, attempts: _Attempts, version: int, *, known: bool
+        self,
+        method: Method,
+        call: Call,
+        attempts: _Attempts,
+        version: int,
+        raw: bytes,
+        *,
+        known: bool,
     ) -> None:
         """Wait for another leader, or for a moment where one is known that did not answer."""
         if self._draining:
-            raise self._given_up(method, attempts, "this node is stopping")
+            raise self._given_up(method, attempts, "this node is stopping", raw)
         left_s = call.answer_by_s - self._loop.time()
         if left_s <= 0:
-            raise self._given_up(method, attempts, attempts.last)
+            raise self._given_up(method, attempts, attempts.last, raw)
         pause_s = left_s
         if known:
             pause_s = min(left_s, attempts.pause_s * self._jitter.uniform(0.5, 1))
             attempts.pause_s = min(2 * attempts.pause_s, PAUSE_MAX_S)
         await self._roles.changed(version, pause_s)
 
-    def _given_up(self, method: Method, attempts: _Attempts, why: str) -> CallError:
+    def _given_up(self, method: Method, attempts: _Attempts, why: str, raw: bytes) -> CallError:
         if attempts.maybe_applied:
             then = f"; then: {why}" if why != attempts.maybe_applied else ""
-            return errors.outcome_unknown(attempts.maybe_applied + then)
+            return errors.outcome_unknown(
+                attempts.maybe_applied + then, named=method.repeatable(raw)
+            )
         return errors.no_leader(f"{method.name} found no leader in time: {why}")
 
     def _trailing(self, call: Call | None, request_id: str) -> list[tuple[str, str | bytes]]:

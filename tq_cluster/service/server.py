@@ -104,19 +104,20 @@ def _is_call(task: asyncio.Task[object]) -> bool:
 def _raw_handler(
     router: Router, method: Method | StreamMethod, path: str, *, from_nodes: bool = False
 ) -> grpc.RpcMethodHandler[bytes, bytes]:
-    # No deserializers: bytes in, bytes out.
+    # No deserializers: bytes in, bytes out. Registered as if requests were streams, which on the
+    # wire are the same: of those gRPC reads nothing before it is asked to.
     if isinstance(method, StreamMethod):
         streamed = method
 
-        async def stream(raw: bytes, context: Context) -> None:
-            await router.stream(streamed, path, raw, context)
+        async def stream(_requests: object, context: Context) -> None:
+            await router.stream(streamed, path, context)
 
-        streaming: Callable[[bytes, Context], Awaitable[None]] = stream
-        return grpc.unary_stream_rpc_method_handler(streaming)
+        streaming: Callable[[object, Context], Awaitable[None]] = stream
+        return grpc.stream_stream_rpc_method_handler(streaming)
     unary = method
 
-    async def answer(raw: bytes, context: Context) -> bytes:
-        return await router.answer(unary, path, raw, context, from_nodes=from_nodes)
+    async def answer(_requests: object, context: Context) -> bytes:
+        return await router.answer(unary, path, context, from_nodes=from_nodes)
 
-    answering: Callable[[bytes, Context], Awaitable[bytes]] = answer
-    return grpc.unary_unary_rpc_method_handler(answering)
+    answering: Callable[[object, Context], Awaitable[bytes]] = answer
+    return grpc.stream_unary_rpc_method_handler(answering)

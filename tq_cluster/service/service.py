@@ -12,6 +12,7 @@ from tq.v1.cluster_service_pb2 import NodeStatus
 from tq_cluster.clock import Clock
 from tq_cluster.raft.door import Log
 from tq_cluster.reading import Reading
+from tq_cluster.service.admission import Admission
 from tq_cluster.service.authorization import (
     Authenticate,
     Authorize,
@@ -100,11 +101,12 @@ class Service:
         forwarder = Forwarder(
             node_id=parts.node_id, links=self._links, ways=self._ways, roles=roles, proof=proof
         )
+        self.admission = Admission(parts.calls_max)
         self._router = Router(
             roles=roles,
             forwarder=forwarder,
             proof=proof,
-            calls_max=parts.calls_max,
+            admission=self.admission,
             authenticate=parts.authenticate,
             tracing=parts.tracing,
             jitter=parts.jitter,
@@ -169,7 +171,7 @@ class Service:
     @property
     def calls(self) -> int:
         """Calls held now."""
-        return self._router.calls
+        return self.admission.calls
 
     def bind(self, address: str) -> int:
         """Take the port at ``address`` and return it; StartError where that cannot be."""

@@ -13,7 +13,7 @@ from tq_cluster.core.operations import Cancel, Submit
 from tq_cluster.core.validation import check_wait
 from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
-from tq_cluster.service.call import Call, Method, Place, Repeat
+from tq_cluster.service.call import Call, Method, Place
 from tq_cluster.service.errors import refusal
 from tq_cluster.service.reads import Reads, reply_of
 
@@ -48,27 +48,23 @@ class TaskServicer:
                 name="Submit",
                 request=pb.SubmitRequest,
                 handle=self.submit,
-                repeat=Repeat.BY_REQUEST_ID,
             ),
             Method(
                 name="GetTask",
                 request=pb.GetTaskRequest,
                 handle=self.get_task,
-                repeat=Repeat.READ,
                 place=Place.BY_READ_LEVEL,
             ),
             Method(
                 name="ListTasks",
                 request=pb.ListTasksRequest,
                 handle=self.list_tasks,
-                repeat=Repeat.READ,
                 place=Place.BY_READ_LEVEL,
             ),
             Method(
                 name="WaitTask",
                 request=pb.WaitTaskRequest,
                 handle=self.wait_task,
-                repeat=Repeat.READ,
                 default_deadline_s=WAIT_MAX_S + 5,
                 paced=False,
             ),
@@ -76,7 +72,6 @@ class TaskServicer:
                 name="CancelTask",
                 request=pb.CancelTaskRequest,
                 handle=self.cancel_task,
-                repeat=Repeat.SAFE,
             ),
         )
 

@@ -74,6 +74,6 @@ class Ways:
 
     def own_metadata(self, path: str) -> list[tuple[str, str]]:
         """What proves that a call which is nobody else's comes from a node."""
-        proof = self._proof.sign("", path, "")
+        proof = self._proof.sign("", path, "", self._node_id, "0")
         metadata = [(Header.HOP, self._node_id), (Header.ELAPSED_MS, "0")]
         return [*metadata, (Header.PEER_PROOF, proof)] if proof else metadata

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tq.v1 import worker_service_pb2 as pb
-from tq_cluster.core.operations import Claim, Report
+from tq_cluster.core.operations import Claim, Replied, Report
 from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
-from tq_cluster.service.call import Call, Method, Repeat
+from tq_cluster.service.call import Call, Method
 from tq_cluster.service.reads import reply_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class WorkerServicer:
                 name="Claim",
                 request=pb.ClaimRequest,
                 handle=self.claim,
-                repeat=Repeat.BY_REQUEST_ID,
+                unheard=self.claim_unheard,
                 default_deadline_s=WAIT_MAX_S + 5,
                 paced=False,
             ),
@@ -46,21 +46,18 @@ class WorkerServicer:
                 name="Heartbeat",
                 request=pb.HeartbeatRequest,
                 handle=self.heartbeat,
-                repeat=Repeat.SAFE,
                 paced=False,
             ),
             Method(
                 name="Report",
                 request=pb.ReportRequest,
                 handle=self.report,
-                repeat=Repeat.SAFE,
                 paced=False,
             ),
             Method(
                 name="ListWorkers",
                 request=pb.ListWorkersRequest,
                 handle=self.list_workers,
-                repeat=Repeat.READ,
             ),
         )
 
@@ -76,6 +73,11 @@ class WorkerServicer:
             spent_s = asyncio.get_running_loop().time() - call.received_s
             self._tracing.granted(request.worker_id, reply, spent_s)
         return reply
+
+    def claim_unheard(self, request: pb.ClaimRequest, reply: pb.ClaimResponse, call: Call) -> None:
+        """Give back what was granted to a caller who cannot be sent it."""
+        operation = Claim(request=request, caller=call.caller)
+        self._leading.give_back(operation, Replied(reply=reply))
 
     async def heartbeat(self, request: pb.HeartbeatRequest, call: Call) -> pb.HeartbeatResponse:
         self._may_work(call)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -58,6 +58,22 @@ class Metrics:
         self._commit_index = self._gauge("tq_commit_index", "The last entry known committed.")
         self._applied_index = self._gauge("tq_applied_index", "The last entry applied.")
         self._calls = self._gauge("tq_calls", "Calls held now, long polls included.")
+        self._request_bytes = self._gauge(
+            "tq_request_held_bytes", "Of requests that wait for their answers."
+        )
+        self._reply_bytes = self._gauge(
+            "tq_reply_held_bytes", "Of replies that their callers have not read yet."
+        )
+        self._requests_reading = self._gauge(
+            "tq_requests_reading", "Requests that are being read off the network now."
+        )
+        self._calls_refused = Counter(
+            "tq_calls_refused_total",
+            "Calls refused because the node holds as much as it takes, by limit.",
+            ["limit"],
+            registry=self.registry,
+        )
+        self._refused_told: dict[str, int] = {}
         self._disk_free = self._gauge(
             "tq_disk_free_bytes", "Free on the disk of the data directory."
         )
@@ -159,6 +175,17 @@ class Metrics:
         """What the node holds, told from time to time."""
         self._calls.set(calls)
         self._journal_bytes.set(journal_bytes)
+
+    def holds_for_callers(
+        self, *, request_bytes: int, reply_bytes: int, reading: int, refused: Mapping[str, int]
+    ) -> None:
+        """What callers have the node hold, and how often it had to refuse, told as above."""
+        self._request_bytes.set(request_bytes)
+        self._reply_bytes.set(reply_bytes)
+        self._requests_reading.set(reading)
+        for limit, count in refused.items():
+            self._calls_refused.labels(limit).inc(count - self._refused_told.get(limit, 0))
+            self._refused_told[limit] = count
 
     def has_room(self, *, free_bytes: int, low: bool) -> None:
         """What the disk has left."""

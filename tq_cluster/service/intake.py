@@ -1,0 +1,179 @@
+"""Which requests are read off the network, and when: each may turn out as large as one can be.
+
+How large a request is shows only once it is read, and gRPC then takes in all of it. So only a few
+are read at a time, and the others stay with their callers, but for the 64 KiB that a connection may
+send ahead. A small request is read in an instant. One that comes slowly makes way for others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from tq_cluster.service.shares import Shared
+
+READS_MAX = 12
+"""With 12 MiB each they are 144 MiB at most."""
+READ_S = 30.0
+"""A request has to be there after this."""
+YIELDS_AFTER_S = 2.0
+"""A request that is not there after this makes way for others that wait."""
+YIELDS_EARLY_S = 0.25
+"""The same for a caller that reads more of them at a time than the one that waits would."""
+LOOK_S = 0.05
+
+
+class SlowRequestError(Exception):
+    """The request did not come in time."""
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    caller: str
+    taken_s: float
+    limit: asyncio.Timeout = field(default_factory=partial(asyncio.timeout, None))
+    """None while reading has not begun."""
+    gone: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    caller: str
+    place: asyncio.Future[_Place] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class Intake:
+    """Reads requests, a few at a time, of each caller in turn."""
+
+    def __init__(self, reads_max: int = READS_MAX) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._places = Shared("requests read at once", reads_max)
+        self._taken: dict[_Place, None] = {}
+        """The oldest first."""
+        self._waiting: OrderedDict[str, deque[_Waiting]] = OrderedDict()
+        """By caller; the one whose turn is next stands first."""
+        self._look: asyncio.TimerHandle | None = None
+        self.cut_off = 0
+        """How many requests made way for others, or did not come in time."""
+
+    @property
+    def reading(self) -> int:
+        """How many requests are being read."""
+        return self._places.held
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for that."""
+        return sum(map(len, self._waiting.values()))
+
+    async def read(
+        self, caller: str, receive: Callable[[], Awaitable[bytes]], until_s: float
+    ) -> bytes:
+        """Return what ``receive`` does, once it is this caller's turn.
+
+        SlowRequestError if that takes too long, longer than up to ``until_s`` in any case.
+        """
+        try:
+            if caller not in self._waiting and self._places.fits(caller, 1):
+                place = self._take(caller)
+            else:
+                async with asyncio.timeout_at(until_s):
+                    place = await self._wait(caller)
+        except TimeoutError:
+            self.cut_off += 1
+            raise SlowRequestError("it was not read in time") from None
+        try:
+            async with place.limit:
+                place.limit.reschedule(min(until_s, place.taken_s + READ_S))
+                return await receive()
+        except TimeoutError:
+            if not place.limit.expired():
+                raise
+            self.cut_off += 1
+            spent_s = self._loop.time() - place.taken_s
+            raise SlowRequestError(f"it had not come in full after {spent_s:.1f} s") from None
+        finally:
+            self._leave(place)
+
+    def _take(self, caller: str) -> _Place:
+        self._places.add(caller, 1)
+        place = _Place(caller, self._loop.time())
+        self._taken[place] = None
+        return place
+
+    def _leave(self, place: _Place) -> None:
+        if not place.gone:
+            self._vacate(place)
+        if self._waiting:
+            self._hand_out()
+
+    def _vacate(self, place: _Place) -> None:
+        place.gone = True
+        del self._taken[place]
+        self._places.give_back(place.caller, 1)
+
+    async def _wait(self, caller: str) -> _Place:
+        mine = _Waiting(caller)
+        self._waiting.setdefault(caller, deque()).append(mine)
+        if self._look is None:
+            self._look = self._loop.call_later(LOOK_S, self._make_way)
+        try:
+            return await mine.place
+        except BaseException:
+            if mine.place.done() and not mine.place.cancelled():
+                # Given at the very moment of the timeout or of the cancellation.
+                self._leave(mine.place.result())
+            else:
+                self._forget(mine)
+            raise
+
+    def _forget(self, waiting: _Waiting) -> None:
+        queue = self._waiting.get(waiting.caller)
+        if queue is not None and waiting in queue:
+            queue.remove(waiting)
+            if not queue:
+                del self._waiting[waiting.caller]
+
+    def _hand_out(self) -> None:
+        """Give free places to those who wait, a caller after the other."""
+        passed = 0
+        while passed < len(self._waiting):
+            caller, queue = next(iter(self._waiting.items()))
+            if not self._places.fits(caller, 1):
+                self._waiting.move_to_end(caller)
+                passed += 1
+                continue
+            waiting = queue.popleft()
+            if queue:
+                self._waiting.move_to_end(caller)
+            else:
+                del self._waiting[caller]
+            passed = 0
+            if not waiting.place.done():
+                waiting.place.set_result(self._take(caller))
+
+    def _make_way(self) -> None:
+        """Cut off what comes too slowly while others wait."""
+        self._look = None
+        if not self._waiting:
+            return
+        now_s = self._loop.time()
+        fewest = min(map(self._places.of, self._waiting))
+        slow = [place for place in self._taken if self._is_slow(place, now_s, fewest)]
+        for place in slow[: self.waiting]:
+            self._vacate(place)
+            place.limit.reschedule(now_s)
+        self._hand_out()
+        self._look = self._loop.call_later(LOOK_S, self._make_way)
+
+    def _is_slow(self, place: _Place, now_s: float, fewest: int) -> bool:
+        if place.limit.when() is None:
+            return False
+        age_s = now_s - place.taken_s
+        greedy = self._places.of(place.caller) > fewest + 1
+        return age_s >= YIELDS_AFTER_S or (greedy and age_s >= YIELDS_EARLY_S)
