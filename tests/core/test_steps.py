@@ -283,3 +283,20 @@ def test_one_completion_beyond_what_any_report_may_create_is_refused_with_the_li
     assert result.error.field == "complete.submit"
     assert result.error.metadata["limit"] == str(most)
     assert int(result.error.metadata["actual"]) > most
+
+
+def test_no_more_children_are_looked_at_than_may_be_created() -> None:
+    """The last child of each family is at fault, so nothing is created, and all would be read."""
+    queue = LoneQueue(audited=False)
+    report = completions(claimed(queue, 1_000), 100)
+    for each in report.request.reports:
+        each.complete.submit[99].queue = "no such name"
+
+    (*_, (draft, decision)) = steps_of(queue, report)
+
+    assert draft.rows_read < 4 * 1_000
+    assert decision is not None
+    results = replied(decision.outcomes[0], worker_service_pb2.ReportResponse).results
+    reasons = [each.error.reason for each in results]
+    assert reasons[:10] == [errors_pb2.ERROR_REASON_INVALID_ARGUMENT] * 10
+    assert reasons[10:] == [errors_pb2.ERROR_REASON_CALL_FULL] * 990

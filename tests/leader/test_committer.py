@@ -38,7 +38,7 @@ from tq_cluster.core.operations import (
     Submit,
 )
 from tq_cluster.errors import NotLeaderError
-from tq_cluster.leader import committer
+from tq_cluster.leader import committer, line
 
 Renewed = worker_service_pb2.HeartbeatResult
 
@@ -267,14 +267,57 @@ async def test_what_is_done_to_a_thousand_tasks_is_an_entry(bench: Bench) -> Non
     ids=lambda each: type(each).__name__,
 )
 def test_an_operation_weighs_what_it_may_come_to(operation: Operation, items: int) -> None:
-    assert committer._weigh(operation) == (1 + items, 0)
+    assert line.weigh(operation) == (1 + items, 0)
+
+
+@pytest.mark.parametrize("large", [PurgeQueue, Submit])
+async def test_a_small_call_does_not_wait_behind_many_large_ones(
+    bench: Bench, large: type[Operation]
+) -> None:
+    await bench.leader.submit(many(1_000, "fill"))
+    bench.log.held = True
+    first = await start(bench.leader.submit(submit("a", request_id="first")))
+    purge = queue_service_pb2.PurgeQueueRequest(queue="q", max_tasks=1_000)
+    storm = [
+        await start(
+            bench.leader.submit(
+                PurgeQueue(request=purge) if large is PurgeQueue else many(1_000, f"r{n}")
+            )
+        )
+        for n in range(10)
+    ]
+    small = await start(bench.leader.submit(submit("small", request_id="small")))
+    before = len(bench.log.proposals)
+
+    bench.log.held = False
+    bench.log.let_through()
+    await small
+
+    assert len(bench.log.proposals) <= before + 2
+    await asyncio.gather(first, *storm)
+    assert len(bench.log.proposals) >= before + (1 if large is PurgeQueue else 10)
+
+
+async def test_large_calls_do_not_wait_for_ever_behind_small_ones(bench: Bench) -> None:
+    bench.log.held = True
+    first = await start(bench.leader.submit(submit("a", request_id="first")))
+    small = [await start(bench.leader.submit(many(100, f"small {n}"))) for n in range(50)]
+    large = await start(bench.leader.submit(many(1_000, "large")))
+    before = len(bench.log.proposals)
+
+    bench.log.held = False
+    bench.log.let_through()
+    await large
+
+    assert len(bench.log.proposals) <= before + 2
+    await asyncio.gather(first, *small)
 
 
 async def test_what_an_entry_had_no_room_for_goes_first_into_the_next(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The estimate was wrong: the entry is full before everything gathered for it was reached."""
-    monkeypatch.setattr(committer, "_weigh", lambda _: (1, 0))
+    monkeypatch.setattr(committer, "weigh", lambda _: (1, 0))
     bench.log.held = True
     first = await start(bench.leader.submit(submit("a", request_id="first")))
     large = [await start(bench.leader.submit(many(900, f"r{n}"))) for n in range(5)]

@@ -7,7 +7,7 @@ only make a second worker repeat finished work.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import errors_pb2, task_pb2, worker_service_pb2
@@ -59,31 +59,36 @@ class _Room:
         self._tasks = limits.report_submit_tasks_max
         self._bytes = limits.report_submit_bytes_max
 
-    def take(self, completion: worker_service_pb2.Completion) -> Refused | None:
-        """Make room for the tasks of a completion, or refuse it, changing nothing."""
-        count = len(completion.submit)
-        size = sum(spec.ByteSize() for spec in completion.submit)
+    def take(self, submitted: Sequence[task_pb2.TaskSpec]) -> Refused | None:
+        """Make room for the tasks of a completion, or refuse it, having looked at none of them.
+
+        What is refused for another reason afterwards has used its room up as well: it was work.
+        """
         limits = self._limits
-        if size > limits.report_submit_bytes_max:
-            return too_large("complete.submit", size, limits.report_submit_bytes_max)
+        count = len(submitted)
         if count > self._tasks:
             most = limits.report_submit_tasks_max
-            left = f"{count} tasks, and {self._tasks} of {most} tasks"
-        elif size > self._bytes:
+            return _no_room(f"{count} tasks, and {self._tasks} of {most} tasks", most)
+        self._tasks -= count
+        size = sum(spec.ByteSize() for spec in submitted)
+        if size > limits.report_submit_bytes_max:
+            return too_large("complete.submit", size, limits.report_submit_bytes_max)
+        if size > self._bytes:
             most = limits.report_submit_bytes_max
-            left = f"{size} bytes, and {self._bytes} of {most} bytes"
-        else:
-            self._tasks -= count
-            self._bytes -= size
-            return None
-        return Refused(
-            reason=errors_pb2.ERROR_REASON_CALL_FULL,
-            message=f"complete.submit has {left} that one Report may create were left after the"
-            " items before it: report it again, in another call",
-            field="complete.submit",
-            metadata={"field": "complete.submit", "limit": str(most)},
-            retry_after_ms=DurationMs(0),
-        )
+            return _no_room(f"{size} bytes, and {self._bytes} of {most} bytes", most)
+        self._bytes -= size
+        return None
+
+
+def _no_room(left: str, most: int) -> Refused:
+    return Refused(
+        reason=errors_pb2.ERROR_REASON_CALL_FULL,
+        message=f"complete.submit has {left} that one Report may create were left after the items"
+        " before it: report it again, in another call",
+        field="complete.submit",
+        metadata={"field": "complete.submit", "limit": str(most)},
+        retry_after_ms=DurationMs(0),
+    )
 
 
 def _record(
@@ -126,17 +131,14 @@ def _record_with_children(
 ) -> Generator[None]:
     """Take a completion that submits further tasks: all of them, or nothing of it."""
     submitted = report.complete.submit
-    fault = check_outcome(report, space.limits)
+    fault = check_outcome(report, space.limits) or room.take(submitted)
     children: list[TaskId] = []
     if fault is None:
         seed = child_seed(report.task_id, report.token)
         children = [
             TaskId(spec.task_id) or derived_id(seed, item) for item, spec in enumerate(submitted)
         ]
-        # The room last: what is refused for another reason takes none.
-        fault = submits.check_together(space, submitted, children, "complete.submit") or room.take(
-            report.complete
-        )
+        fault = submits.check_together(space, submitted, children, "complete.submit")
         yield
     if fault is not None:
         _refuse(row, result, fault)

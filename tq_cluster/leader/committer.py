@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,17 +25,10 @@ from tq_cluster.core.limits import DEFAULT_LIMITS, ENTRY_BUDGET
 from tq_cluster.core.operations import (
     Claim,
     Decision,
-    DeleteDeadLetters,
     ExpireLeases,
-    ForgetRequests,
-    MakeDue,
     Operation,
     Outcome,
-    PurgeQueue,
-    Redrive,
-    RemoveRetired,
     Report,
-    Submit,
     Wakeups,
 )
 from tq_cluster.core.types import AppliedAt, FencingToken, TimestampMs
@@ -44,6 +36,7 @@ from tq_cluster.core.view import Workspace
 from tq_cluster.errors import FatalError, NotLeaderError, OverloadedError
 from tq_cluster.leader.giveback import release_of
 from tq_cluster.leader.hooks import LeaderHooks
+from tq_cluster.leader.line import BATCH_ITEMS_MAX, Line, Waiting, weigh
 from tq_cluster.raft.door import Log, Role
 from tq_cluster.raft.roster import marked
 
@@ -52,9 +45,6 @@ _logger = logging.getLogger(__name__)
 ENTRY_FORMAT = 1
 SLICE_S = 0.005
 """For how long a batch is decided before the event loop turns."""
-BATCH_ITEMS_MAX = 1_000
-BATCH_BYTES_MAX = 1 << 20
-"""How many items and how much payload one batch gathers; a single larger operation goes alone."""
 GATHER_S = 0.005
 HASH_ROWS_MAX = 500
 HASH_BYTES_MAX = 256 << 10
@@ -97,18 +87,6 @@ class Decisions(Protocol):
 
 
 @dataclass(slots=True)
-class _Waiting:
-    operation: Operation
-    outcome: asyncio.Future[Outcome]
-    items: int
-    payload_bytes: int
-    own: bool = False
-    """The leader's own: nobody calls for it, and it is found again if it is dropped."""
-    first: bool = False
-    """An entry was full before its turn came: it is decided before any that was not put off."""
-
-
-@dataclass(slots=True)
 class _Drafted:
     """What deciding a batch led to."""
 
@@ -121,7 +99,7 @@ class _Drafted:
 class _Drafting:
     """A batch that is being decided."""
 
-    batch: list[_Waiting]
+    batch: list[Waiting]
     base: AppliedAt
     steps: Generator[None, None, _Drafted]
     done: asyncio.Future[None]
@@ -163,7 +141,7 @@ class Committer:
         self._hooks = hooks
         self._fatal = fatal
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting = Line()
         self._drafting: _Drafting | None = None
         self._in_flight: asyncio.Future[None] | None = None
         self._renewing = False
@@ -188,7 +166,7 @@ class Committer:
         if len(self._waiting) >= WAITING_MAX:
             raise OverloadedError(f"{WAITING_MAX} operations wait already")
         waiting = self._wait_for(operation)
-        self._waiting.append(waiting)
+        self._waiting.add(waiting)
         self._arrange()
         return waiting.outcome
 
@@ -202,7 +180,7 @@ class Committer:
         # Before a repetition of the claim that may wait already: decided earlier, that would be
         # told that it holds what is then taken from it.
         waiting.first = True
-        self._waiting.appendleft(waiting)
+        self._waiting.put_back([waiting])
         self._arrange()
 
     def ending(self, tokens: Iterable[FencingToken]) -> asyncio.Future[None] | None:
@@ -228,7 +206,6 @@ class Committer:
             self._scheduled.cancel()
             self._scheduled = None
         self._singly = 0
-        self._expiry_suspected = False
         self._last_batch = 1
         waiting = [*self._give_up_draft(), *self._waiting]
         self._waiting.clear()
@@ -240,8 +217,8 @@ class Committer:
         """Whether nothing can be decided until what was decided last has been answered."""
         return self._drafting is not None or self._in_flight is not None or self._renewing
 
-    def _wait_for(self, operation: Operation, *, own: bool = False) -> _Waiting:
-        return _Waiting(operation, self._loop.create_future(), *_weigh(operation), own=own)
+    def _wait_for(self, operation: Operation, *, own: bool = False) -> Waiting:
+        return Waiting(operation, self._loop.create_future(), *weigh(operation), own=own)
 
     def _arrange(self) -> None:
         """Decide at once for a lone caller; under load wait for about as many as last time."""
@@ -320,7 +297,7 @@ class Committer:
             self._arrange()
 
     def _draft(
-        self, batch: list[_Waiting], base: AppliedAt, now_ms: TimestampMs
+        self, batch: list[Waiting], base: AppliedAt, now_ms: TimestampMs
     ) -> Generator[None, None, _Drafted]:
         """Decide a batch and make its entry, in steps."""
         workspace = self._state.workspace()
@@ -352,7 +329,7 @@ class Committer:
         yield
         return _Drafted(decision, encoded)
 
-    def _give_up_draft(self) -> list[_Waiting]:
+    def _give_up_draft(self) -> list[Waiting]:
         """Decide no more of the batch; return it."""
         drafting, self._drafting = self._drafting, None
         if drafting is None:
@@ -363,7 +340,7 @@ class Committer:
         drafting.done.set_result(None)
         return drafting.batch
 
-    def _put_off(self, batch: list[_Waiting], places: Sequence[int]) -> list[_Waiting]:
+    def _put_off(self, batch: list[Waiting], places: Sequence[int]) -> list[Waiting]:
         """Have what was not reached decided first next time; return the others."""
         put_off = [batch[place] for place in places]
         for each in put_off:
@@ -372,47 +349,27 @@ class Committer:
         reached = set(range(len(batch))).difference(places)
         return [batch[place] for place in sorted(reached)]
 
-    def _wait_again(self, batch: Iterable[_Waiting]) -> None:
+    def _wait_again(self, batch: Iterable[Waiting]) -> None:
         # Not the expiries: a lease may be renewed before their turn comes, and the ticker finds
         # those that were not.
         again = [each for each in batch if not isinstance(each.operation, ExpireLeases)]
-        self._waiting.extendleft(reversed(again))
+        self._waiting.put_back(again)
 
-    def _take_batch(self) -> list[_Waiting]:
+    def _take_batch(self) -> list[Waiting]:
         """Take what one entry may hold: what was put off, what is our own, then what waits."""
-        batch: list[_Waiting] = []
-        items = payload_bytes = 0
-        claims: set[str] = set()
-        asked = bool(self._singly)
-        while True:
-            while self._waiting and self._waiting[0].outcome.done():  # its caller has given up
-                self._waiting.popleft()
-            if not asked and not (self._waiting and self._waiting[0].first):
-                asked = True
-                lone = self._take_own(batch)
-                if lone is not None:
-                    self._waiting.extendleft(reversed(batch))
-                    return [lone]
-                items = sum(each.items for each in batch)
-            if not self._waiting:
-                return batch
-            each = self._waiting[0]
-            if isinstance(each.operation, Claim) and (named := each.operation.request.request_id):
-                if named in claims:
-                    # A claim and its repetition: what the first is granted may have to be given
-                    # back before the second is told that it holds it.
-                    return batch
-                claims.add(named)
-            items += each.items
-            payload_bytes += each.payload_bytes
-            if batch and (items > BATCH_ITEMS_MAX or payload_bytes > BATCH_BYTES_MAX):
-                return batch
-            batch.append(self._waiting.popleft())
-            if self._singly:
-                self._singly -= 1
-                return batch
+        if self._singly:
+            self._singly -= 1
+            return self._waiting.take_next()
+        batch: list[Waiting] = []
+        self._waiting.take_first(batch)
+        lone = self._take_own(batch)
+        if lone is not None:
+            self._waiting.put_back(each for each in batch if each.first)
+            return [lone]
+        self._waiting.take(batch)
+        return batch
 
-    def _take_own(self, batch: list[_Waiting]) -> _Waiting | None:
+    def _take_own(self, batch: list[Waiting]) -> Waiting | None:
         """Add the leader's own operations that are due; return one that has to go alone instead."""
         put_off = [each for each in batch if each.own]
         room = self._own_items_max() - sum(each.items for each in put_off)
@@ -438,7 +395,7 @@ class Committer:
                 return BATCH_ITEMS_MAX // 2
         return items
 
-    def _isolate(self, batch: list[_Waiting], error: Exception) -> None:
+    def _isolate(self, batch: list[Waiting], error: Exception) -> None:
         """Find the operation that cannot be decided, so that it fails alone.
 
         Otherwise its client's retries would fail leader after leader.
@@ -457,7 +414,7 @@ class Committer:
         if self._waiting:
             self.wake()
 
-    def _propose(self, batch: list[_Waiting], drafted: _Drafted, base: AppliedAt) -> None:
+    def _propose(self, batch: list[Waiting], drafted: _Drafted, base: AppliedAt) -> None:
         decision = drafted.decision
         try:
             flight = self._log.propose(drafted.entry, base)
@@ -493,7 +450,7 @@ class Committer:
         except FatalError as error:  # it looks names up in the state, and may find damage
             self._fatal(error)
 
-    def _answer_after_confirm(self, batch: list[_Waiting], decision: Decision) -> None:
+    def _answer_after_confirm(self, batch: list[Waiting], decision: Decision) -> None:
         """Tell what no entry carries only once this node is known to have led when it was found.
 
         A replayed claim renews its leases: no entry that ends one may come between, or its caller
@@ -525,7 +482,7 @@ class Committer:
         else:
             self._renewing = renews
 
-    def _answer(self, batch: list[_Waiting], decision: Decision) -> None:
+    def _answer(self, batch: list[Waiting], decision: Decision) -> None:
         for each, outcome in zip(batch, decision.outcomes, strict=True):
             if not each.outcome.done():
                 each.outcome.set_result(outcome)
@@ -540,40 +497,7 @@ def _next_turn(loop: asyncio.AbstractEventLoop, go_on: Callable[[], None]) -> as
     return loop.call_soon(go_on)
 
 
-def _weigh(operation: Operation) -> tuple[int, int]:
-    """How many items an operation may come to at most, and how many bytes of payload it brings.
-
-    An item is about ten rows read or written, such as a task submitted.
-    """
-    match operation:
-        case Submit():
-            return 1 + len(operation.request.tasks), operation.request.ByteSize()
-        case Claim():
-            return 1 + operation.request.max_tasks, 0
-        case Report():
-            reports = operation.request.reports
-            if len(reports) > DEFAULT_LIMITS.reports_max:
-                return 1, 0  # it will be refused, and is not walked through before
-            children = sum(len(each.complete.submit) for each in reports)
-            children = min(children, DEFAULT_LIMITS.report_submit_tasks_max)
-            return 1 + len(reports) + children, operation.request.ByteSize()
-        case PurgeQueue():
-            return 1 + (operation.request.max_tasks or DEFAULT_LIMITS.purge_tasks_default), 0
-        case Redrive() | DeleteDeadLetters():
-            request = operation.request
-            most = request.max_tasks or DEFAULT_LIMITS.redrive_tasks_max
-            return 1 + (len(request.task_ids) or most), 0
-        case ExpireLeases():
-            return 1 + len(operation.leases), 0
-        case MakeDue():
-            return 1 + operation.tasks_max, 0
-        case RemoveRetired() | ForgetRequests():
-            return 1 + operation.rows_max // 8, 0
-        case _:
-            return 1, 0
-
-
-def _may_end(batch: list[_Waiting]) -> frozenset[FencingToken]:
+def _may_end(batch: list[Waiting]) -> frozenset[FencingToken]:
     """The leases that a batch may end, whatever is decided of it."""
     tokens: set[FencingToken] = set()
     for each in batch:

@@ -1,0 +1,177 @@
+"""The operations that wait for an entry: large and small ones by turns.
+
+A hundred purges are a hundred entries, or five seconds. Whoever waits behind them in one line waits
+as long. So an operation that is a good part of an entry by itself has a line of its own: each batch
+takes at least one of those, and as many small ones as it would without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from tq_cluster.core.limits import DEFAULT_LIMITS
+from tq_cluster.core.operations import (
+    Claim,
+    DeleteDeadLetters,
+    ExpireLeases,
+    ForgetRequests,
+    MakeDue,
+    Operation,
+    Outcome,
+    PurgeQueue,
+    Redrive,
+    RemoveRetired,
+    Report,
+    Submit,
+)
+
+BATCH_ITEMS_MAX = 1_000
+BATCH_BYTES_MAX = 1 << 20
+"""How many items and how much payload one batch gathers; a single larger operation goes alone."""
+LARGE_ITEMS = 250
+LARGE_BYTES = 256 << 10
+"""An operation of more than this is a large one."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """An operation, and whoever is to hear what it led to."""
+
+    operation: Operation
+    outcome: asyncio.Future[Outcome]
+    items: int
+    payload_bytes: int
+    own: bool = False
+    """The leader's own: nobody calls for it, and it is found again if it is dropped."""
+    first: bool = False
+    """An entry was full before its turn came: it is decided before any that was not put off."""
+
+    @property
+    def large(self) -> bool:
+        """Whether it is a good part of an entry by itself."""
+        return self.items > LARGE_ITEMS or self.payload_bytes > LARGE_BYTES
+
+
+class Line:
+    """What waits, in the order in which it is taken."""
+
+    def __init__(self) -> None:
+        self._small: deque[Waiting] = deque()
+        """Those that go first stand before the others, large ones too."""
+        self._large: deque[Waiting] = deque()
+
+    def __len__(self) -> int:
+        return len(self._small) + len(self._large)
+
+    def __iter__(self) -> Iterator[Waiting]:
+        return chain(self._small, self._large)
+
+    def add(self, each: Waiting) -> None:
+        """Let it wait behind the others."""
+        (self._large if each.large else self._small).append(each)
+
+    def put_back(self, those: Iterable[Waiting]) -> None:
+        """Let those wait before all others, in their order."""
+        self._small.extendleft(reversed([*those]))
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._small.clear()
+        self._large.clear()
+
+    def take_next(self) -> list[Waiting]:
+        """Take one; none if nothing waits."""
+        for lane in (self._small, self._large):
+            while lane:
+                each = lane.popleft()
+                if not each.outcome.done():  # else its caller has given up
+                    return [each]
+        return []
+
+    def take_first(self, batch: list[Waiting]) -> None:
+        """Add those that go before all others."""
+        self._take(self._small, batch, set(), only_first=True)
+
+    def take(self, batch: list[Waiting]) -> None:
+        """Add what one entry may hold beside what the batch has: some large ones, some small."""
+        named = _named(batch)
+        for lane, large in ((self._small, False), (self._large, True)):
+            alike = [each for each in batch if each.large is large]
+            there = len(alike)
+            self._take(lane, alike, named)
+            batch += alike[there:]
+
+    def _take(
+        self,
+        lane: deque[Waiting],
+        batch: list[Waiting],
+        named: set[str],
+        *,
+        only_first: bool = False,
+    ) -> None:
+        items = sum(each.items for each in batch)
+        payload_bytes = sum(each.payload_bytes for each in batch)
+        while lane:
+            each = lane[0]
+            if each.outcome.done():  # its caller has given up
+                lane.popleft()
+                continue
+            if only_first and not each.first:
+                return
+            if isinstance(each.operation, Claim) and (name := each.operation.request.request_id):
+                if name in named:
+                    # A claim and its repetition: what the first is granted may have to be given
+                    # back before the second is told that it holds it.
+                    return
+                named.add(name)
+            items += each.items
+            payload_bytes += each.payload_bytes
+            if batch and (items > BATCH_ITEMS_MAX or payload_bytes > BATCH_BYTES_MAX):
+                return
+            batch.append(lane.popleft())
+
+
+def _named(batch: Iterable[Waiting]) -> set[str]:
+    """The request ids of the claims in a batch."""
+    return {
+        each.operation.request.request_id
+        for each in batch
+        if isinstance(each.operation, Claim) and each.operation.request.request_id
+    }
+
+
+def weigh(operation: Operation) -> tuple[int, int]:
+    """How many items an operation may come to at most, and how many bytes of payload it brings.
+
+    An item is about ten rows read or written, such as a task submitted.
+    """
+    match operation:
+        case Submit():
+            return 1 + len(operation.request.tasks), operation.request.ByteSize()
+        case Claim():
+            return 1 + operation.request.max_tasks, 0
+        case Report():
+            reports = operation.request.reports
+            if len(reports) > DEFAULT_LIMITS.reports_max:
+                return 1, 0  # it will be refused, and is not walked through before
+            children = sum(len(each.complete.submit) for each in reports)
+            children = min(children, DEFAULT_LIMITS.report_submit_tasks_max)
+            return 1 + len(reports) + children, operation.request.ByteSize()
+        case PurgeQueue():
+            return 1 + (operation.request.max_tasks or DEFAULT_LIMITS.purge_tasks_default), 0
+        case Redrive() | DeleteDeadLetters():
+            request = operation.request
+            most = request.max_tasks or DEFAULT_LIMITS.redrive_tasks_max
+            return 1 + (len(request.task_ids) or most), 0
+        case ExpireLeases():
+            return 1 + len(operation.leases), 0
+        case MakeDue():
+            return 1 + operation.tasks_max, 0
+        case RemoveRetired() | ForgetRequests():
+            return 1 + operation.rows_max // 8, 0
+        case _:
+            return 1, 0
