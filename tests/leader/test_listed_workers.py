@@ -20,10 +20,12 @@ from tq_cluster.core.operations import (
     Refused,
     Report,
 )
+from tq_cluster.core.reading import STEP_COST
 from tq_cluster.errors import NotLeaderError
 from tq_cluster.raft.door import Role
 
 LIST_WORKERS = worker_service_pb2.ListWorkersRequest()
+LIST_WORKERS_MOST = worker_service_pb2.ListWorkersRequest(page_size=1_000)
 
 
 async def test_a_worker_is_listed_with_what_it_holds_and_what_it_reported(bench: Bench) -> None:
@@ -70,6 +72,24 @@ async def test_a_new_leader_learns_who_holds_what_from_heartbeats(bench: Bench) 
 
     [worker] = workers(await bench.leader.list_workers(LIST_WORKERS))
     assert (worker.worker_id, worker.leases, worker.claimed) == ("w1", 1, 0)
+
+
+async def test_a_long_list_of_workers_leaves_the_loop_to_others(bench: Bench) -> None:
+    names = [f"{n:02}".ljust(128, "q") for n in range(64)]
+    for n in range(200):
+        request = worker_service_pb2.ClaimRequest(worker_id=f"w{n:03}", queues=names)
+        with bench.leader._workers.claiming(request):
+            pass
+    listing = asyncio.create_task(bench.leader.list_workers(LIST_WORKERS_MOST))
+
+    turns = 0
+    while not listing.done():
+        await asyncio.sleep(0)
+        turns += 1
+
+    assert [each.worker_id for each in workers(await listing)] == [f"w{n:03}" for n in range(200)]
+    # Each is some 8 KiB, and so much more than a row.
+    assert turns >= 200 * 8 // STEP_COST
 
 
 async def test_workers_are_listed_by_id_a_page_a_call(bench: Bench) -> None:

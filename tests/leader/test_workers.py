@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tq.v1 import worker_service_pb2 as pb
+from tq_cluster.core.reading import in_one_go
 from tq_cluster.core.types import FencingToken
 from tq_cluster.leader.workers import (
     FORGOTTEN_S,
@@ -11,6 +12,7 @@ from tq_cluster.leader.workers import (
     WORKERS_MAX,
     WorkerRegistry,
 )
+from tq_cluster.storage.memory import MemoryStore
 
 
 class Noted:
@@ -25,9 +27,11 @@ class Noted:
             self.registry.granted(worker_id, [FencingToken(token) for token in tokens])
 
     def listed(self) -> dict[str, pb.WorkerInfo]:
-        found, more = self.registry.listing("", WORKERS_MAX)
-        assert not more
-        return {worker.worker_id: worker for worker in found}
+        everybody = pb.ListWorkersRequest(page_size=WORKERS_MAX)
+        view = MemoryStore().view()
+        reply = in_one_go(view, self.registry.listing, everybody, "", WORKERS_MAX)
+        assert not reply.next_page_token
+        return {worker.worker_id: worker for worker in reply.workers}
 
 
 def test_a_worker_that_falls_silent_is_listed_with_its_silence_and_then_forgotten() -> None:

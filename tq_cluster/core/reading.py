@@ -61,6 +61,10 @@ class Reader:
         self._earlier_cost += self._step_cost
         self._step_cost = 0
 
+    def spend(self, cost: int) -> None:
+        """Count what was looked at elsewhere."""
+        self._step_cost += cost
+
     def get(self, table: int, key: bytes) -> bytes | None:
         value = self._view.get(table, key)
         self._step_cost += 1 if value is None else 1 + len(value) // COST_BYTES

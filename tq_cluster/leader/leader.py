@@ -286,16 +286,14 @@ class Leader:
             return size
         if isinstance(position, Refused):
             return position
-        await self._confirm()
-        after = position.decode(errors="replace")
-        found, more = self._workers.listing(after, size)
-        reply = worker_service_pb2.ListWorkersResponse(
-            workers=found, leader_id=self._log.status().leader_id or ""
-        )
-        if more:
-            position = found[-1].worker_id.encode()
-            reply.next_page_token = pages.token_of(request, position)
-        reply.observed.FromMilliseconds(int(self._workers.observed_s() * 1000))
+        after, most = position.decode(errors="replace"), size
+
+        def listing(view: Reader) -> Steps[worker_service_pb2.ListWorkersResponse]:
+            return self._workers.listing(view, request, after, most)
+
+        reply = await self.read(listing)
+        self._check_reign()  # another's workers are forgotten, and are not these
+        reply.leader_id = self._log.status().leader_id or ""
         return Replied(reply=reply)
 
     def survey(self) -> None:

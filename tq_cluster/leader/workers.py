@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from tq.v1 import worker_service_pb2 as pb
+from tq_cluster.core import pages
+from tq_cluster.core.reading import COST_BYTES, Reader, Steps
 from tq_cluster.core.types import FencingToken
 
 FORGOTTEN_S: Final = 300.0
@@ -21,6 +23,8 @@ ACTIVE_S: Final = 60.0
 """A worker that neither waits nor was heard from for so long is not counted any more."""
 WORKERS_MAX: Final = 10_000
 WORKER_ID_CHARS_MAX: Final = 200
+IDS_A_COST: Final = 20
+"""So many are put in order in the time that one row takes to be read."""
 QUEUES_MAX: Final = 64
 QUEUE_CHARS_MAX: Final = 128
 """A longer name is no queue's: its claim is about to be refused."""
@@ -122,15 +126,30 @@ class WorkerRegistry:
         if holder is not None:
             self._let_go(holder)
 
-    def listing(self, after: str, limit: int) -> tuple[list[pb.WorkerInfo], bool]:
-        """Up to ``limit`` workers with ids above ``after``, in order; and if there are more."""
+    def listing(
+        self, view: Reader, request: pb.ListWorkersRequest, after: str, size: int
+    ) -> Steps[pb.ListWorkersResponse]:
+        """Return up to ``size`` workers with ids above ``after``, in order, in steps.
+
+        ``view`` counts what is looked at; the state has nothing of workers.
+        """
         self._forget()
-        now_s = self._now_s()
-        found = sorted(worker_id for worker_id in self._workers if worker_id > after)
-        return [
-            _info(self._workers[worker_id], self._held.get(worker_id, 0), now_s)
-            for worker_id in found[:limit]
-        ], len(found) > limit
+        ids = sorted(worker_id for worker_id in self._workers if worker_id > after)
+        view.spend(len(ids) // IDS_A_COST)
+        reply = pb.ListWorkersResponse()
+        for worker_id in ids[:size]:
+            if view.step_is_over:
+                yield
+            worker = self._workers.get(worker_id)
+            if worker is None:  # forgotten meanwhile
+                continue
+            info = _info(worker, self._held.get(worker_id, 0), self._now_s())
+            view.spend(1 + info.ByteSize() // COST_BYTES)
+            reply.workers.append(info)
+        if len(ids) > size:
+            reply.next_page_token = pages.token_of(request, ids[size - 1].encode())
+        reply.observed.FromMilliseconds(int(self.observed_s() * 1000))
+        return reply
 
     def leases_noted(self) -> int:
         """Of how many leases it is known who holds them."""
