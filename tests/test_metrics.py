@@ -23,7 +23,8 @@ from tq_cluster.telemetry.buckets import Buckets
 from tq_cluster.telemetry.labels import OTHER, PAIRS_MAX, QUEUES_MAX, TYPES_MAX, Labels
 from tq_cluster.telemetry.metrics import Metrics
 from tq_cluster.telemetry.metrics_queues import Found, QueueMetrics
-from tq_cluster.telemetry.metrics_tasks import EVENTS
+from tq_cluster.telemetry.metrics_tasks import EVENTS, TaskMetrics
+from tq_process.recent import IDLE_S, IDLE_WHEN_FULL_S
 
 BOUNDS = (5, 10, 100, 2_500)
 
@@ -82,6 +83,60 @@ def test_pairs_of_known_names_are_bounded_too() -> None:
 
     assert len(pairs) <= PAIRS_MAX + QUEUES_MAX
     assert labels.pair("q0", "t0") == ("q0", "t0")
+
+
+def test_a_queue_that_is_idle_makes_room_for_another_and_takes_its_series_with_it() -> None:
+    now_s = [0.0]
+    labels = Labels(lambda: now_s[0])
+    tasks, queues = TaskMetrics(labels), QueueMetrics(labels)
+    registry = CollectorRegistry()
+    registry.register(tasks)
+    registry.register(queues)
+    for n in range(QUEUES_MAX):
+        name = queues.label(f"junk{n}")
+        tasks.moved("submitted", name, f"t{n}", 1)
+        tasks.waited(name, [1])
+        tasks.lasted(name, "completed", [1])
+        tasks.attempted(name, [1])
+        tasks.died(name, "expired", 1)
+        tasks.leases_expired(name, 1)
+    queues.found(
+        Found(
+            unfinished={("junk0", "pending", 1): 3},
+            finished={("junk0", "failed"): 1},
+            head_age_s={"junk0": 1.0},
+            paused={"junk0"},
+            queue_workers={"junk0": 1},
+        )
+    )
+    assert 'queue="junk0"' in "".join(exposed(registry))
+    assert labels.queue("real") == OTHER
+
+    now_s[0] += IDLE_WHEN_FULL_S + 1
+    tasks.moved("submitted", "junk1", "t1", 1)  # of all, this one is still met
+    assert labels.queue("real") == "real"
+
+    shown = "".join(exposed(registry))
+    assert 'queue="junk0"' not in shown
+    assert 'tq_tasks_submitted_total{queue="junk1",type="t1"} 2.0' in shown
+
+
+def test_a_queue_that_nobody_uses_for_a_day_has_no_series_any_more() -> None:
+    now_s = [0.0]
+    labels = Labels(lambda: now_s[0])
+    tasks = TaskMetrics(labels)
+    registry = CollectorRegistry()
+    registry.register(tasks)
+    tasks.moved("submitted", "once", "t", 1)
+    now_s[0] += IDLE_S / 2
+    tasks.moved("submitted", "daily", "t", 1)
+
+    now_s[0] += IDLE_S / 2 + 1
+    labels.tidy()
+
+    shown = "".join(exposed(registry))
+    assert 'queue="once"' not in shown
+    assert 'queue="daily"' in shown
 
 
 def test_callers_cannot_make_the_exposition_grow_without_end() -> None:

@@ -194,7 +194,7 @@ class Custody:
             lease.timer.cancel()
             lease.timer = None
         self.unended[lease.task_type] -= 1
-        kind = (lease.queue, lease.task_type)
+        kind = self._stats.kind(lease.queue, lease.task_type)
         if report is None:
             self._stats.lost[kind] += 1
             self.held.pop(lease.token, None)
@@ -214,7 +214,7 @@ class Custody:
         self._reports.add(report)
 
     def _ran(self, lease: Lease, ran_s: float | None) -> None:
-        kind = (lease.queue, lease.task_type)
+        kind = self._stats.kind(lease.queue, lease.task_type)
         self._stats.started[kind] += 1
         if ran_s is not None:
             self._stats.durations[kind].add(ran_s)

@@ -44,6 +44,7 @@ class WorkerCollector(Collector):
 def families(vitals: Vitals) -> Iterator[Metric]:
     """Make the metrics of what the worker knows of itself."""
     stats, usage = vitals.stats, vitals.usage.sample()
+    stats.tidy()
     running = vitals.running()
     yield _tasks(
         "tq_worker_tasks_started",

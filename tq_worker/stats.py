@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
+
+from tq_process.recent import Recent
 
 SECONDS = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0)
 """Bounds of the buckets that handler times are counted in."""
@@ -33,9 +36,14 @@ class Durations:
         yield from zip(bounds, accumulate(self._counts), strict=True)
 
 
+KINDS_MAX = 200
+OTHER = "~other"
+"""No queue and no type can be named so."""
+
+
 @dataclass(slots=True)
 class Stats:
-    """Counts since the worker's start."""
+    """Counts since the worker's start, of queues and types that were met of late."""
 
     started: Counter[QueueAndType] = field(default_factory=Counter)
     """Attempts whose handler was entered, and that have ended."""
@@ -54,3 +62,25 @@ class Stats:
     recycled: Counter[str] = field(default_factory=Counter)
     """Handler processes that were relieved, by why: tasks, memory, reload."""
     reconnects: int = 0
+    now_s: Callable[[], float] = time.monotonic
+    _kinds: Recent[QueueAndType] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._kinds = Recent(KINDS_MAX, self.now_s, self._forget)
+
+    def kind(self, queue: str, task_type: str) -> QueueAndType:
+        """What a task is counted under: its queue and type, or all others together.
+
+        Types are the callers' to choose; those that no handler is for are given back, and counted.
+        """
+        kind = (queue, task_type)
+        return kind if self._kinds.admits(kind) else (OTHER, OTHER)
+
+    def tidy(self) -> None:
+        """Forget what was not met for long."""
+        self._kinds.tidy()
+
+    def _forget(self, kind: QueueAndType) -> None:
+        for counter in (self.started, self.completed, self.failed, self.released, self.lost):
+            del counter[kind]
+        self.durations.pop(kind, None)

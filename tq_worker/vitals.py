@@ -41,7 +41,7 @@ class Vitals:
     def running(self) -> Counter[QueueAndType]:
         """How many run, by queue and type."""
         return Counter(
-            (lease.queue, lease.task_type)
+            self.stats.kind(lease.queue, lease.task_type)
             for process in self.pool.everyone()
             for lease in process.outstanding.values()
             if process.has_started(lease)

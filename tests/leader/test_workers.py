@@ -9,6 +9,7 @@ from tq_cluster.leader.workers import (
     FORGOTTEN_S,
     QUEUE_CHARS_MAX,
     QUEUES_MAX,
+    QUEUES_NAMED_MAX,
     WORKERS_MAX,
     WorkerRegistry,
 )
@@ -129,3 +130,39 @@ def test_what_a_worker_last_said_of_itself_stands_until_it_says_otherwise() -> N
 
     assert noted.listed()["w"].usage == pb.WorkerUsage(memory_bytes=7, cpu_cores=0.5)
     assert not noted.listed()["mute"].HasField("usage")
+
+
+def test_what_a_heartbeat_says_of_its_worker_does_not_keep_the_heartbeat() -> None:
+    noted = Noted()
+    said = pb.WorkerUsage(memory_bytes=7, slots=3).SerializeToString()
+    unknown = b"\xfa\x3f\x05other"  # field 1023
+    request = pb.HeartbeatRequest(worker_id="w")
+    request.usage.MergeFromString(said + unknown)
+
+    noted.registry.renewed("w", [], request.usage)
+
+    kept = noted.registry._workers["w"].usage
+    assert kept is not None
+    assert kept is not request.usage
+    assert kept.SerializeToString() == said
+    request.usage.memory_bytes = 0
+    assert noted.listed()["w"].usage.memory_bytes == 7
+
+
+def test_of_all_workers_together_so_many_names_of_queues_are_remembered() -> None:
+    noted = Noted()
+    names = [f"q{number}" for number in range(QUEUES_MAX)]
+
+    def remembered() -> int:
+        return sum(len(worker.queues) for worker in noted.registry._workers.values())
+
+    for number in range(2 * QUEUES_NAMED_MAX // QUEUES_MAX):
+        with noted.registry.claiming(pb.ClaimRequest(worker_id=f"w{number}", queues=names)):
+            pass
+        if not number % 500:
+            assert noted.registry._queues_named == remembered()
+    assert remembered() == QUEUES_NAMED_MAX
+
+    noted.now_s += FORGOTTEN_S + 1
+    with noted.registry.claiming(pb.ClaimRequest(worker_id="late", queues=names)):
+        assert remembered() == QUEUES_MAX

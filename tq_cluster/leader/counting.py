@@ -30,6 +30,8 @@ _REASONS: Final = {
     for reason in task_pb2.FailureReason.values()
 }
 TYPES_REMEMBERED: Final = 1_000
+LOOKUPS_MAX: Final = 50
+"""So many names of types are looked up for one entry; types beyond that are counted together."""
 _Key = TypeVar("_Key")
 
 
@@ -44,11 +46,13 @@ class Counting:
         self._queues = queues
         self._types: dict[int, str] = {}
         """Their names by their digests. Two of one digest count as the first: one in 2^32."""
+        self._lookups = 0
         self._found = Found()
         """Of the survey under way, by label: however many queues there are, it stays small."""
 
     def add(self, tallies: Sequence[Tally]) -> None:
         """Count what an entry did that is applied."""
+        self._lookups = 0
         tasks = self._tasks
         for tally in tallies:
             queue = tally.queue
@@ -104,11 +108,14 @@ class Counting:
         """The name of a type: looked up once, since only its digest goes with every move."""
         name = self._types.get(digest)
         if name is None:
-            if len(self._types) >= TYPES_REMEMBERED:
+            if self._lookups >= LOOKUPS_MAX:
                 return OTHER
+            self._lookups += 1
             name = queries.task_type(self._view(), tally.examples[digest])
             if name is None:  # the task was removed by the same entry
                 return OTHER
+            if len(self._types) >= TYPES_REMEMBERED:
+                del self._types[next(iter(self._types))]
             self._types[digest] = name
         return name
 

@@ -26,6 +26,8 @@ WORKER_ID_CHARS_MAX: Final = 200
 IDS_A_COST: Final = 20
 """So many are put in order in the time that one row takes to be read."""
 QUEUES_MAX: Final = 64
+QUEUES_NAMED_MAX: Final = 100_000
+"""Of all workers together: their names are remembered."""
 QUEUE_CHARS_MAX: Final = 128
 """A longer name is no queue's: its claim is about to be refused."""
 
@@ -55,6 +57,7 @@ class WorkerRegistry:
         self._since_s = now_s()
         self._workers: OrderedDict[str, Worker] = OrderedDict()
         self._holders: dict[FencingToken, str] = {}
+        self._queues_named = 0
         self._held: dict[str, int] = {}
         """How many leases each holder has: to list workers does not take a walk over all leases."""
 
@@ -65,6 +68,7 @@ class WorkerRegistry:
         """Forget everybody: another reign begins."""
         self._since_s = self._now_s()
         self._workers.clear()
+        self._queues_named = 0
         self._holders.clear()
         self._held.clear()
 
@@ -75,7 +79,7 @@ class WorkerRegistry:
         if worker is None or not _may_be_queues(request.queues):
             yield
             return
-        worker.queues = tuple(request.queues)
+        self._note_queues(worker, request.queues)
         worker.waiting += 1
         try:
             yield
@@ -102,7 +106,10 @@ class WorkerRegistry:
         for token in live:
             self._hold(token, worker_id)
         if usage is not None:
-            worker.usage = usage
+            # A copy of what is known of it: a part of a message keeps all of the message.
+            worker.usage = pb.WorkerUsage(
+                **{field.name: value for field, value in usage.ListFields()}
+            )
 
     def reported(self, request: pb.ReportRequest, response: pb.ReportResponse) -> None:
         """Note what became of attempts."""
@@ -184,6 +191,16 @@ class WorkerRegistry:
         else:
             del self._held[holder]
 
+    def _note_queues(self, worker: Worker, queues: Sequence[str]) -> None:
+        self._queues_named -= len(worker.queues)
+        room = max(0, QUEUES_NAMED_MAX - self._queues_named)
+        worker.queues = tuple(queues[:room])
+        self._queues_named += len(worker.queues)
+
+    def _drop(self, worker: Worker) -> None:
+        del self._workers[worker.worker_id]
+        self._queues_named -= len(worker.queues)
+
     def _seen(self, worker_id: str) -> Worker | None:
         """The worker that has just made a call; None for an id that cannot be one's."""
         if not 1 <= len(worker_id) <= WORKER_ID_CHARS_MAX:
@@ -192,7 +209,7 @@ class WorkerRegistry:
         if worker is None:
             self._forget()
             while len(self._workers) >= WORKERS_MAX:
-                self._workers.popitem(last=False)
+                self._drop(next(iter(self._workers.values())))
             worker = self._workers[worker_id] = Worker(worker_id, self._now_s())
         worker.seen_s = self._now_s()
         self._workers.move_to_end(worker_id)
@@ -205,7 +222,7 @@ class WorkerRegistry:
             first = next(iter(self._workers.values()))
             if first.seen_s > too_long_ago_s:
                 return
-            del self._workers[first.worker_id]
+            self._drop(first)
 
 
 def _may_be_queues(names: Sequence[str]) -> bool:

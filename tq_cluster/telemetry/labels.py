@@ -1,12 +1,17 @@
 """Which queues and types have series of their own.
 
 Their names are the callers' to choose, and each costs Prometheus a dozen series and a scrape its
-time: the first so many that are met have their own, what comes later shares one.
+time: so many have their own, what comes beyond that shares one. A name that is not met any more
+makes room.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Final
+
+from tq_process.recent import Recent
 
 QUEUES_MAX: Final = 50
 TYPES_MAX: Final = 50
@@ -17,31 +22,47 @@ OTHER: Final = "~other"
 
 
 class Labels:
-    """Labels given out in the order of asking; one that was given stays."""
+    """Labels given out in the order of asking, and taken back from what is not met for long."""
 
-    def __init__(self) -> None:
-        self._queues: set[str] = set()
-        self._types: set[str] = set()
-        self._pairs: set[tuple[str, str]] = set()
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._queues: Recent[str] = Recent(QUEUES_MAX, now_s, self._queue_gone)
+        self._types: Recent[str] = Recent(TYPES_MAX, now_s, self._type_gone)
+        self._pairs: Recent[tuple[str, str]] = Recent(PAIRS_MAX, now_s, self._pair_gone)
+        self._on_queue_gone: list[Callable[[str], None]] = []
+        self._on_pair_gone: list[Callable[[str, str], None]] = []
+
+    def on_gone(
+        self,
+        queue: Callable[[str], None],
+        pair: Callable[[str, str], None] = lambda _queue, _type: None,
+    ) -> None:
+        """Tell of labels that were taken back: their series are to go."""
+        self._on_queue_gone.append(queue)
+        self._on_pair_gone.append(pair)
 
     def queue(self, name: str) -> str:
         """Return the label of a queue."""
-        return _admitted(self._queues, name, QUEUES_MAX)
+        return name if self._queues.admits(name) else OTHER
 
     def pair(self, queue: str, task_type: str) -> tuple[str, str]:
         """Return the labels of a type in a queue."""
         queue = self.queue(queue)
-        pair = (queue, _admitted(self._types, task_type, TYPES_MAX))
-        if pair not in self._pairs:
-            if len(self._pairs) >= PAIRS_MAX:
-                return queue, OTHER
-            self._pairs.add(pair)
-        return pair
+        pair = (queue, task_type if self._types.admits(task_type) else OTHER)
+        return pair if self._pairs.admits(pair) else (queue, OTHER)
 
+    def tidy(self) -> None:
+        """Take back what was not met for long."""
+        for each in (self._queues, self._types, self._pairs):
+            each.tidy()
 
-def _admitted(known: set[str], name: str, most: int) -> str:
-    if name not in known:
-        if len(known) >= most:
-            return OTHER
-        known.add(name)
-    return name
+    def _queue_gone(self, queue: str) -> None:
+        self._pairs.drop_where(lambda pair: pair[0] == queue)
+        for told in self._on_queue_gone:
+            told(queue)
+
+    def _type_gone(self, task_type: str) -> None:
+        self._pairs.drop_where(lambda pair: pair[1] == task_type)
+
+    def _pair_gone(self, pair: tuple[str, str]) -> None:
+        for told in self._on_pair_gone:
+            told(*pair)

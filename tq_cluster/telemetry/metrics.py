@@ -28,7 +28,7 @@ class Metrics:
     def __init__(self, version: str = "") -> None:
         self.registry = CollectorRegistry()
         self.fsyncs = Samples()
-        labels = Labels()
+        self._labels = labels = Labels()
         self.tasks = TaskMetrics(labels)
         self.queues = QueueMetrics(labels)
         self.registry.register(self.tasks)
@@ -166,6 +166,7 @@ class Metrics:
 
     def stands(self, *, leads: bool, term: int, commit_index: int, applied_index: int) -> None:
         """Where the log stands, told from time to time: gauges are read by another thread."""
+        self._labels.tidy()
         self._leads.set(leads)
         self._term.set(term)
         self._commit_index.set(commit_index)

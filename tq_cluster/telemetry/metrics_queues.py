@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
@@ -40,6 +40,7 @@ class QueueMetrics(Collector):
     def __init__(self, labels: Labels) -> None:
         self._labels = labels
         self._found: Found | None = None
+        labels.on_gone(self._queue_gone)
 
     def label(self, queue: str) -> str:
         """Return under what a queue is shown: one that has something to show takes a label."""
@@ -71,6 +72,20 @@ class QueueMetrics(Collector):
         shown.paused = found.paused - {OTHER}
         shown.ever_paused |= shown.paused
         self._found = shown
+
+    def _queue_gone(self, queue: str) -> None:
+        found = self._found
+        if found is None:
+            return
+        self._found = replace(
+            found,
+            unfinished={key: n for key, n in found.unfinished.items() if key[0] != queue},
+            finished={key: n for key, n in found.finished.items() if key[0] != queue},
+            head_age_s={key: age for key, age in found.head_age_s.items() if key != queue},
+            paused=found.paused - {queue},
+            ever_paused=found.ever_paused - {queue},
+            queue_workers={key: n for key, n in found.queue_workers.items() if key != queue},
+        )
 
     def describe(self) -> Iterator[Metric]:
         """Yield the metrics without their values."""

@@ -58,6 +58,23 @@ class TaskMetrics(Collector):
         self._waited: dict[tuple[str], Buckets] = {}
         self._lasted: dict[tuple[str, str], Buckets] = {}
         self._attempts: dict[tuple[str], Buckets] = {}
+        labels.on_gone(self._queue_gone, self._pair_gone)
+
+    def _queue_gone(self, queue: str) -> None:
+        """Drop the series of a queue, those of its types that share one with it."""
+        self._waited.pop((queue,), None)
+        self._attempts.pop((queue,), None)
+        for died in [each for each in self._dead_letters if each[0] == queue]:
+            del self._dead_letters[died]
+        for lasted in [each for each in self._lasted if each[0] == queue]:
+            del self._lasted[lasted]
+        self._leases_expired.pop(queue, None)
+        for move in [each for each in self._moves if each[1] == queue]:
+            del self._moves[move]
+
+    def _pair_gone(self, queue: str, task_type: str) -> None:
+        for event in EVENTS:
+            self._moves.pop((event, queue, task_type), None)
 
     def moved(self, event: Event, queue: str, task_type: str, count: int) -> None:
         """Count what happened to tasks of one type."""
