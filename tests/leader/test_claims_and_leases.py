@@ -18,10 +18,17 @@ from tests.leader.bench import (
     told,
     until,
 )
-from tq.v1 import worker_service_pb2
+from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import SystemClock
+from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.operations import (
+    Claim,
+    ConfigureQueue,
+    FormCluster,
+    Operation,
+    Outcome,
     Report,
+    Submit,
 )
 from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
 from tq_cluster.leader.leader import Leader
@@ -235,3 +242,97 @@ async def test_a_claim_that_may_not_wait_looks_once_however_often_it_is_woken(
 
     assert claimed(await hasty) == []
     assert bench.log.confirms == confirms
+
+
+def claim_of(worker_id: str, *types: str, but: tuple[str, ...] = (), most: int = 1) -> Claim:
+    request = worker_service_pb2.ClaimRequest(
+        worker_id=worker_id, queues=["q"], max_tasks=most, types=types, except_types=but
+    )
+    return Claim(request=request)
+
+
+class Looks:
+    """How many claims were decided."""
+
+    def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        submit_it = bench.leader._committer.submit
+
+        def counting(operation: Operation) -> asyncio.Future[Outcome]:
+            self.count += isinstance(operation, Claim)
+            return submit_it(operation)
+
+        monkeypatch.setattr(bench.leader._committer, "submit", counting)
+
+
+async def test_a_thousand_workers_idle_for_one_type_are_not_asked_about_tasks_of_another(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = Looks(bench, monkeypatch)
+    idle = [
+        asyncio.create_task(bench.leader.claim(claim_of(f"w{n}", "limited"), 30, 0.0))
+        for n in range(500)
+    ]
+    idle += [
+        asyncio.create_task(bench.leader.claim(claim_of(f"x{n}", but=("video", "mail")), 30, 0.0))
+        for n in range(500)
+    ]
+    await until(lambda: looks.count == 1_000 and bench.log.decidable() is not None)
+
+    for number in range(50):
+        await bench.leader.submit(submit("video", "mail", request_id=f"r{number}"))
+        outcome = await bench.leader.claim(claim_of("busy", most=2), 30, 0.0)
+        assert len(claimed(outcome)) == 2
+    assert looks.count == 1_000 + 50
+
+    await bench.leader.submit(submit("limited", "other", request_id="last"))
+    await until(lambda: sum(each.done() for each in idle) == 2)
+    # Whoever was woken had it; nobody else looked.
+    assert looks.count == 1_000 + 50 + 2
+    for each in idle:
+        each.cancel()
+    await asyncio.gather(*idle, return_exceptions=True)
+    assert len(bench.leader._claimants) == 0
+
+
+async def test_tasks_that_one_claim_has_no_room_for_wake_the_next(bench: Bench) -> None:
+    first = await start(bench.leader.claim(claim_of("w1", most=10), 30, 0.0))
+    second = await start(bench.leader.claim(claim_of("w2", most=10), 30, 0.0))
+    large = [task_pb2.TaskSpec(queue="q", type="t", payload=bytes(5 << 20)) for _ in range(3)]
+    await asyncio.gather(
+        *(
+            bench.leader.submit(
+                Submit(request=task_service_pb2.SubmitRequest(tasks=[each]), id_seed=f"r{number}")
+            )
+            for number, each in enumerate(large)
+        )
+    )
+    got = [len(claimed(await first)), len(claimed(await second))]
+    assert got == [2, 1]
+
+
+async def test_a_paused_queue_wakes_nobody_and_when_it_goes_on_only_as_many_as_it_has_tasks_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = Looks(bench, monkeypatch)
+    form = FormCluster(
+        cluster_id="c", members={"n1": "i"}, cluster_version=CLUSTER_VERSION, wall_ms=0
+    )
+    await bench.leader.submit(form)
+    request = queue_service_pb2.ConfigureQueueRequest(queue="q")
+    request.settings.paused = True
+    await bench.leader.submit(ConfigureQueue(request=request))
+    idle = [await start(bench.leader.claim(claim_of(f"w{n}", "x"), 30, 0.0)) for n in range(5)]
+    idle += [await start(bench.leader.claim(claim_of(f"v{n}", "y"), 30, 0.0)) for n in range(5)]
+    await bench.leader.submit(submit("y", "y", "z"))
+    assert looks.count == 10
+
+    request.settings.paused = False
+    await bench.leader.submit(ConfigureQueue(request=request))
+    await until(lambda: sum(each.done() for each in idle[5:]) == 2)
+    assert not any(each.done() for each in idle[:5])
+    # Of three tasks nobody knows the types one by one: the third look is in vain.
+    assert looks.count <= 10 + 3 + 1
+    for each in idle:
+        each.cancel()
+    await asyncio.gather(*idle, return_exceptions=True)

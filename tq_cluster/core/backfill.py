@@ -55,6 +55,7 @@ def begin(space: Space, version: int) -> None:
     if version < STEPS[0].version or version <= counters.kept_version:
         return
     before, counters.kept_version = counters.kept_version, version
+    space.batch.keeps_types = True
     fresh = [step.source for step in STEPS if before < step.version <= version]
     if counters.filled_version == before and all(
         _next_rows(space.workspace, source, b"", 1) == [] for source in fresh

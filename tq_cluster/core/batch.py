@@ -158,6 +158,8 @@ class Batch:
         assert now_ms >= self.counters.now_ms, (
             f"log time went back from {self.counters.now_ms} to {now_ms}"
         )
+        self.keeps_types = self.counters.kept_version >= BY_TYPE_VERSION
+        """Whether READY_BY_TYPE is written."""
         self._spaces: dict[int, Space] = {}
 
     def space(self, namespace: int) -> Space:

@@ -91,49 +91,58 @@ class _Grant:
         queues = _open_queues(space, named)
         if not queues:
             return
-        search = ordering.Search(
-            space.workspace,
-            space.prefix,
-            ordering.Appetite(self._types, self._except)
-            if self._types or self._except
-            else ordering.EVERY_TYPE,
-            filled=space.counters.filled_version >= BY_TYPE_VERSION,
-        )
+        appetite = ordering.EVERY_TYPE
+        if self._types or self._except:
+            appetite = ordering.Appetite(self._types, self._except)
+        filled = space.counters.filled_version >= BY_TYPE_VERSION
+        search = ordering.Search(space.workspace, space.prefix, appetite, filled=filled)
         queues = search.arrange(queues, space.batch.draw)
-        most = self._request.max_tasks
-        while (wanted := most - len(space.wakeups.granted) + self._first) > 0:
-            limit = wanted + len(self._passed)
-            # The list is complete before anything is written: a scan must not see its table change.
-            found = list(search.in_order(queues, limit))
-            before = self._expired + len(self._passed)
-            for _, number, queue, _, _ in found:
+        passed = self._passed
+        left_out: Sequence[Queue] = ()
+        while (wanted := self._request.max_tasks - len(self.leases)) > 0:
+            limit = wanted + len(passed)
+            for place, queue in enumerate(queues):
+                search.look_at(queue, limit)
                 yield
-                if number not in self._passed and not self._take_one(search, number, queue):
+                if search.exhausted:
+                    # At least one is behind us, so that whoever goes on comes to the end.
+                    left_out = queues[max(1, place) :]
+                    break
+            # The list is complete before anything is written: a scan must not see its table change.
+            found = list(search.in_order(limit))
+            before = self._expired + len(passed)
+            for _, number, queue, _, _ in found:
+                if number in passed:
+                    continue
+                if not self._take_one(search, number, queue):
                     return
-                if self._expired > EXPIRED_MAX:
+                if self._expired >= EXPIRED_MAX:
                     # Each of these is a task that failed, so that going on comes to an end.
                     self.unlooked = [each.name for each in queues]
                     return
-            passed = self._expired + len(self._passed) - before
-            if not passed or len(found) < limit or search.exhausted:
+                yield
+            useless = self._expired + len(passed) - before
+            if not useless or len(found) < limit or search.exhausted:
                 break
-        self.unlooked = [queue.name for queue in search.left_out]
+        self.unlooked = [queue.name for queue in left_out]
 
     def _take_one(self, search: ordering.Search, number: int, queue: Queue) -> bool:
         """Lease a task if it is to be had; False if the reply has no room for it."""
         space = self._space
-        row = rows.read_task(space.workspace, space.prefix, number)
+        workspace, prefix = space.workspace, space.prefix
+        row = rows.read_task(workspace, prefix, number)
         began = len(space.wakeups.granted) > self._first
+        chunks = row.payload_chunks
         # Before the payload is read: all chunks but the last are full.
-        if began and (row.payload_chunks - 1) * tables.CHUNK_BYTES > self._room:
+        if began and (chunks - 1) * tables.CHUNK_BYTES > self._room:
             return False
         if row.expire_at_ms and row.expire_at_ms <= space.now_ms:
-            spec = rows.read_spec(space.workspace, space.prefix, number)
-            tasks.fail(space, queue, number, row, spec.task_id, task_pb2.FAILURE_REASON_EXPIRED)
+            task_id = rows.read_spec(workspace, prefix, number).task_id
+            tasks.fail(space, queue, number, row, task_id, task_pb2.FAILURE_REASON_EXPIRED)
             space.put_task(number, row)
             self._expired += 1
             return True
-        spec = rows.read_spec(space.workspace, space.prefix, number, row.payload_chunks)
+        spec = rows.read_spec(workspace, prefix, number, chunks)
         if not self._wants(spec.type):
             self._passed.add(number)
             search.pass_over()
@@ -141,10 +150,9 @@ class _Grant:
         self._room -= spec.ByteSize() + _OVERHEAD_BYTES
         if self._room < 0 and began:
             return False
-        task_number = TaskNumber(number)
         task_id = TaskId(spec.task_id)
         worker_id = self._request.worker_id
-        tasks.lease(space, queue, task_number, row, task_id, worker_id, self._lease_ms)
+        tasks.lease(space, queue, TaskNumber(number), row, task_id, worker_id, self._lease_ms)
         space.put_task(number, row)
         _add_claimed(self._reply, spec, row)
         return True

@@ -175,7 +175,8 @@ class _Audit:
             digest = ordering.ready_value(row.type_digest)
             expected[tables.READY][ready_key] = digest
             if digest:
-                expected[tables.READY_BY_TYPE][tables.by_type_key(ready_key, digest)] = b""
+                by_type = tables.by_type_key(ready_key, row.type_digest)
+                expected[tables.READY_BY_TYPE][by_type] = b""
             elif self._counters.filled_version >= BY_TYPE_VERSION:
                 yield f"task {number} is ready, and its row does not say of which type"
             if row.type_digest not in (0, ordering.type_digest(spec.type)):
@@ -237,7 +238,7 @@ class _Audit:
             reached = backfill.progress(self._view).from_key
             found = self._rows(tables.READY_BY_TYPE)
             for key, digest in self._expected[tables.READY].items():
-                by_type = tables.by_type_key(key, digest)
+                by_type = tables.by_type_key(key, int.from_bytes(digest, "big"))
                 if key >= reached and by_type not in found:
                     expected.pop(by_type, None)
 

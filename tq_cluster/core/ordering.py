@@ -1,8 +1,8 @@
 """Which ready task is next: lanes, types, and the order inside them.
 
-A lane is what is served in one order; a queue without fairness keys has one, lane 0. LANES names
-the lanes that hold ready tasks, by start tag; the tag of a queue's only lane stays at zero, so that
-its claims write nothing here until it runs empty.
+A lane is what is served in one order; a queue without fairness keys has one, lane 0, which nobody
+has to look up. LANES names the lanes that hold ready tasks, by start tag; the tag of a queue's only
+lane stays at zero, so that its claims write nothing here until it runs empty.
 
 Inside a lane READY is ordered by priority, then by when a task became due, then by submission. That
 is strict priority read straight from the front. With aging, a step of priority is worth
@@ -22,14 +22,14 @@ from __future__ import annotations
 import heapq
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Final, TypeAlias
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2
 from tq_cluster.core import rows, states, tables
-from tq_cluster.core.batch import BY_TYPE_VERSION, Draw, Queue, Space
+from tq_cluster.core.batch import Draw, Queue, Space
 from tq_cluster.core.view import View, Workspace
 
 LANE: Final = 0
@@ -61,14 +61,14 @@ def type_digest(task_type: str) -> int:
 
 def enter(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
     """Put a task among the ready of its queue; the caller counts it as PENDING after this."""
-    workspace = space.workspace
+    put = space.workspace.put
     if not queue.counts[states.PENDING]:
-        workspace.put(tables.LANES, _only_lane(space.prefix, queue), b"")
-    key = tables.ready_key(space.prefix, queue.queue_id, LANE, row.priority, row.due_at_ms, number)
-    digest = ready_value(row.type_digest)
-    workspace.put(tables.READY, key, digest)
-    if digest and space.counters.kept_version >= BY_TYPE_VERSION:
-        workspace.put(tables.READY_BY_TYPE, tables.by_type_key(key, digest), b"")
+        put(tables.LANES, _only_lane(space.prefix, queue), b"")
+    prefix, queue_id, digest = space.prefix, queue.queue_id, row.type_digest
+    place = row.priority, row.due_at_ms, number
+    put(tables.READY, tables.ready_key(prefix, queue_id, LANE, *place), ready_value(digest))
+    if digest and space.batch.keeps_types:
+        put(tables.READY_BY_TYPE, tables.ready_key(prefix, queue_id, digest, *place), b"")
 
 
 def ready_value(digest: int) -> bytes:
@@ -78,14 +78,14 @@ def ready_value(digest: int) -> bytes:
 
 def leave(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
     """Take a task from the ready; the caller no longer counts it as PENDING after this."""
-    workspace = space.workspace
-    key = tables.ready_key(space.prefix, queue.queue_id, LANE, row.priority, row.due_at_ms, number)
-    workspace.delete(tables.READY, key)
-    if row.type_digest and space.counters.kept_version >= BY_TYPE_VERSION:
-        digest = ready_value(row.type_digest)
-        workspace.delete(tables.READY_BY_TYPE, tables.by_type_key(key, digest))
+    delete = space.workspace.delete
+    prefix, queue_id, digest = space.prefix, queue.queue_id, row.type_digest
+    place = row.priority, row.due_at_ms, number
+    delete(tables.READY, tables.ready_key(prefix, queue_id, LANE, *place))
+    if digest and space.batch.keeps_types:
+        delete(tables.READY_BY_TYPE, tables.ready_key(prefix, queue_id, digest, *place))
     if queue.counts[states.PENDING] == 1:
-        workspace.delete(tables.LANES, _only_lane(space.prefix, queue))
+        delete(tables.LANES, _only_lane(prefix, queue))
 
 
 def know_type(view: View, prefix: bytes, number: int, row: state_pb2.TaskRow) -> None:
@@ -93,17 +93,18 @@ def know_type(view: View, prefix: bytes, number: int, row: state_pb2.TaskRow) ->
     row.type_digest = type_digest(rows.read_spec(view, prefix, number).type)
 
 
-def fill_by_type(workspace: Workspace, key: bytes, digest: bytes) -> int:
+def fill_by_type(workspace: Workspace, key: bytes, value: bytes) -> int:
     """Give a row of READY its row in READY_BY_TYPE; return how many rows were read for it."""
     read = 1
+    digest = int.from_bytes(value, "big")
     if not digest:
         prefix, number = key[:3], tables.split_number(key)
         row = rows.read_task(workspace, prefix, number)
         know_type(workspace, prefix, number, row)
-        digest = ready_value(row.type_digest)
+        digest = row.type_digest
         task_key = tables.number_key(prefix, number)
         workspace.put(tables.TASKS, task_key, row.SerializeToString())
-        workspace.put(tables.READY, key, digest)
+        workspace.put(tables.READY, key, ready_value(digest))
         read = 3
     workspace.put(tables.READY_BY_TYPE, tables.by_type_key(key, digest), b"")
     return read
@@ -181,8 +182,7 @@ class Search:
         self._filled = filled
         self._rows_left = SEARCH_ROWS_MAX
         self._first_digest = 0
-        self.left_out: Sequence[Queue] = ()
-        """Queues that the last search did not come to, or not to all that it wants of them."""
+        self._fronts: list[Iterator[Ready]] = []
 
     @property
     def exhausted(self) -> bool:
@@ -201,19 +201,19 @@ class Search:
         turn = int(draw.random() * len(queues))
         return queues[turn:] + queues[:turn]
 
-    def in_order(self, queues: Sequence[Queue], limit: int) -> Iterator[Ready]:
-        """Yield up to ``limit`` ready tasks of any of ``queues``, the most urgent first.
+    def look_at(self, queue: Queue, limit: int) -> None:
+        """Find the fronts of a queue of which up to ``limit`` tasks may be taken.
+
+        Nothing is held open between this and ``in_order``.
+        """
+        self._fronts.extend(self._fronts_of(queue, limit))
+
+    def in_order(self, limit: int) -> Iterator[Ready]:
+        """Yield up to ``limit`` ready tasks of the queues looked at, the most urgent first.
 
         Reads lazily: about one row for each task taken and one for each type and priority in use.
         """
-        self.left_out = ()
-        fronts: list[Iterator[Ready]] = []
-        for place, queue in enumerate(queues):
-            fronts.extend(self._fronts(queue, limit))
-            if self.exhausted:
-                # At least one is behind us, so that whoever goes on comes to the end.
-                self.left_out = queues[max(1, place) :]
-                break
+        fronts, self._fronts = self._fronts, []
         merged = fronts[0] if len(fronts) == 1 else heapq.merge(*fronts, key=_urgency)
         return islice(merged, limit)
 
@@ -231,22 +231,22 @@ class Search:
             return min(most, priorities * len(self._appetite.only))
         return most
 
-    def _fronts(self, queue: Queue, limit: int) -> Iterator[Iterator[Ready]]:
+    def _fronts_of(self, queue: Queue, limit: int) -> Iterator[Iterator[Ready]]:
         """Yield the sorted runs of a queue's ready tasks, each from its own front."""
         if self._appetite.is_for_all or not self._filled:
-            lane = _first_lane(self._view, self._prefix, queue)
-            if lane is not None:
-                yield from self._lane(tables.READY, queue, lane, limit)
+            if queue.counts[states.PENDING]:
+                yield from self._lane(tables.READY, queue, LANE, limit)
             return
         types = list(islice(self._types(queue), TYPES_MERGED_MAX))
         if len(types) == TYPES_MERGED_MAX and not _ages(queue):
             start = tables.ready_key(self._prefix, queue.queue_id, LANE, 255, 0, 0)
             stop = tables.lane_end(self._prefix, queue.queue_id, LANE)
-            passes = self._rows_left // 2
-            front = self._picked(self._view.scan(tables.READY, start, stop, limit=limit + passes))
-            first = next(front, None)
+            most = limit + self._rows_left // 2
+            found = self._view.scan(tables.READY, start, stop, limit=most)
+            first = next(self._picked(found), None)
             if first is not None:
-                yield self._ranked(queue, chain([first], front))
+                rest = self._rest(tables.READY, first[0], stop, most)
+                yield self._ranked(queue, chain([first], self._picked(rest)))
                 return
         for key, value in types:
             digest = tables.split_type(key)
@@ -328,7 +328,9 @@ class Search:
 
 def head_due_ms(view: View, prefix: bytes, queue: Queue) -> int | None:
     """Return when the task of a queue that is next became due; None: none is ready."""
-    for _, _, _, _, due_at_ms in Search(view, prefix).in_order([queue], 1):
+    search = Search(view, prefix)
+    search.look_at(queue, 1)
+    for _, _, _, _, due_at_ms in search.in_order(1):
         return due_at_ms
     return None
 
@@ -343,11 +345,3 @@ def _urgency(ready: Ready) -> tuple[int, int]:
 
 def _only_lane(prefix: bytes, queue: Queue) -> bytes:
     return tables.lane_key(prefix, queue.queue_id, _BAND, _START_TAG, LANE)
-
-
-def _first_lane(view: View, prefix: bytes, queue: Queue) -> int | None:
-    """The lane that is served next: the one of the least start tag."""
-    start = tables.lane_key(prefix, queue.queue_id, 0, 0, 0)
-    stop = tables.queue_key(prefix, queue.queue_id + 1)
-    first = next(view.scan(tables.LANES, start, stop, limit=1), None)
-    return None if first is None else tables.split_lane(first[0])

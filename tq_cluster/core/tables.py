@@ -136,9 +136,9 @@ def ready_key(
     return _READY.pack(prefix, queue_id, lane, 255 - priority, due_at_ms, number)
 
 
-def by_type_key(ready_key: bytes, digest: bytes) -> bytes:
+def by_type_key(ready_key: bytes, digest: int) -> bytes:
     """Key of READY_BY_TYPE for the task that has this key in READY, and whose type this digest."""
-    return ready_key[:7] + digest + ready_key[11:]
+    return b"%b%b%b" % (ready_key[:7], digest.to_bytes(4, "big"), ready_key[11:])
 
 
 def priority_end(prefix: bytes, queue_id: int, lane: int, priority: int) -> bytes:
