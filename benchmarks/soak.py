@@ -3,6 +3,9 @@
 A steady stream of tasks is submitted and worked off all the time. In the middle of it a burst piles
 up on a queue of its own that nobody works, and is then drained. The journal has to stay within its
 bound throughout, and the disks have to come back to what they held before the burst.
+
+With `--rate` there is no burst: as many tasks a second are submitted, run, kept and removed for as
+long as `--minutes` says, and rows, memory and disk have to stay flat once the first are removed.
 """
 
 from __future__ import annotations
@@ -14,10 +17,12 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import steady
 from benchmarks.cluster import brokers
 from benchmarks.work import worker
 from chaos.processes import ProcessCluster
@@ -177,8 +182,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--tasks", type=int, default=60_000, help="in the burst, of 4 KiB each")
     parser.add_argument("--steady", type=float, default=60.0, help="seconds before and after it")
+    parser.add_argument("--rate", type=float, help="tasks a second, without a burst")
+    parser.add_argument("--minutes", type=float, default=30.0, help="for how long, with --rate")
+    parser.add_argument(
+        "--retention", type=float, default=60.0, help="seconds that each is kept, with --rate"
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", default=Path("soak.svg"), help="with --rate"
+    )
     arguments = parser.parse_args()
-    faults = asyncio.run(run(arguments.tasks, arguments.steady, Console(width=120)))
+    if arguments.rate is not None:
+        console = Console(width=240)
+        faults = asyncio.run(
+            steady.run(
+                rate=arguments.rate,
+                minutes=arguments.minutes,
+                retention_s=arguments.retention,
+                plot=arguments.plot,
+                console=console,
+            )
+        )
+    else:
+        faults = asyncio.run(run(arguments.tasks, arguments.steady, Console(width=120)))
     if faults:
         sys.exit("; ".join(faults))
 

@@ -1,0 +1,270 @@
+"""A steady stream of tasks that are submitted, run, kept for a while and removed: is it flat?
+
+Half an hour of it shows what a leak of a few bytes a task does, and housekeeping that falls behind.
+Part of `python -m benchmarks.soak`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.cluster import anonymous_bytes, brokers, payload, pids
+from benchmarks.figures import percentile
+from benchmarks.plot import Curve, chart
+from chaos.processes import ProcessCluster
+from tq.v1.worker_service_pb2 import ClaimRequest, Completion, ReportRequest, TaskReport
+from tq_client import AsyncClient, TqError, task_spec
+
+QUEUE, LONE = "bench", "lone"
+BATCH: Final = 500
+SUBMITS_MAX: Final = 8
+"""Calls under way at a time: beyond it the brokers do not take tasks at the rate asked for."""
+WORKERS: Final = 4
+CLAIM_TASKS: Final = 500
+READ_EVERY_S: Final = 5.0
+LONE_EVERY_S: Final = 0.1
+FLAT: Final = 1.2
+"""What still counts as flat: the last quarter over the first once the first tasks are removed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What there was at one instant."""
+
+    at_s: float
+    submitted_per_s: float
+    completed_per_s: float
+    removed_per_s: float
+    waiting: int
+    kept: int
+    """Finished, and not removed."""
+    rows: int
+    memory_mb: float
+    """Anonymous, of the broker that takes most."""
+    state_mb: float
+    journal_mb: float
+    lone_p99_ms: float
+    """Of a caller that submits one task at a time."""
+
+
+class Steady:
+    """One run."""
+
+    def __init__(
+        self,
+        cluster: ProcessCluster,
+        client: AsyncClient,
+        *,
+        rate: float,
+        retention: timedelta,
+    ) -> None:
+        self._cluster = cluster
+        self._client = client
+        self._rate = rate
+        self._specs = [task_spec(QUEUE, "noop", payload(), retention=retention)] * BATCH
+        self._lone = task_spec(LONE, "noop", payload(), retention=timedelta(0))
+        self._submitting: set[asyncio.Task[None]] = set()
+        self._lone_s: list[float] = []
+        self._began_s = time.monotonic()
+        self._before = (self._began_s, 0, 0, 0)
+        self.samples: list[Sample] = []
+
+    async def submit(self) -> None:
+        """Submit at the rate asked for, or as fast as the brokers take it."""
+        due_s = time.monotonic()
+        while True:
+            due_s = max(due_s + BATCH / self._rate, time.monotonic() - 1.0)
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            while len(self._submitting) >= SUBMITS_MAX:
+                await asyncio.wait(self._submitting, return_when=asyncio.FIRST_COMPLETED)
+            self._submitting.add(submitting := asyncio.create_task(self._submit()))
+            submitting.add_done_callback(self._submitting.discard)
+
+    async def work(self, worker_id: str) -> None:
+        """Claim and complete."""
+        wait, lease = Duration(seconds=5), Duration(seconds=60)
+        while True:
+            answer = await self._client.claim(
+                ClaimRequest(
+                    worker_id=worker_id,
+                    queues=[QUEUE],
+                    max_tasks=CLAIM_TASKS,
+                    wait=wait,
+                    lease=lease,
+                )
+            )
+            reports = [
+                TaskReport(task_id=task.spec.task_id, token=task.token, complete=Completion())
+                for task in answer.reply.tasks
+            ]
+            if reports:
+                await self._client.report(ReportRequest(worker_id=worker_id, reports=reports))
+
+    async def call(self) -> None:
+        """Submit one task after the other, as somebody who would notice; purge them at times."""
+        while True:
+            for _ in range(100):
+                begun_s = time.perf_counter()
+                _require(await self._client.submit_many([self._lone]))
+                self._lone_s.append(time.perf_counter() - begun_s)
+                await asyncio.sleep(LONE_EVERY_S)
+            async for _ in self._client.purge_queue(LONE):
+                pass
+
+    async def read(self) -> Sample:
+        """Look once."""
+        status = await self._client.cluster_status()
+        stats = await self._client.queue_stats(QUEUE)
+        rows = (await self._client.verify_state()).rows_total
+        now_s = time.monotonic()
+        removed = stats.totals.completed - stats.completed
+        before_s, *before = self._before
+        counts = (stats.totals.submitted, stats.totals.completed, removed)
+        rates = [
+            (now - then) / max(now_s - before_s, 1e-3)
+            for now, then in zip(counts, before, strict=True)
+        ]
+        self._before = (now_s, *counts)
+        lone_s, self._lone_s = self._lone_s, []
+        sample = Sample(
+            at_s=now_s - self._began_s,
+            submitted_per_s=rates[0],
+            completed_per_s=rates[1],
+            removed_per_s=rates[2],
+            waiting=stats.pending + stats.running,
+            kept=stats.completed,
+            rows=rows,
+            memory_mb=max(map(anonymous_bytes, pids(self._cluster))) / 1e6,
+            state_mb=max(node.state_bytes for node in status.nodes) / 1e6,
+            journal_mb=max(node.journal_bytes for node in status.nodes) / 1e6,
+            lone_p99_ms=percentile(lone_s, 99) * 1e3 if lone_s else 0.0,
+        )
+        self.samples.append(sample)
+        return sample
+
+    async def _submit(self) -> None:
+        _require(await self._client.submit_many(self._specs))
+
+
+async def run(
+    *, rate: float, minutes: float, retention_s: float, plot: Path, console: Console
+) -> list[str]:
+    """Run it; what was not flat."""
+    retention = timedelta(seconds=retention_s)
+    async with brokers(None) as cluster, AsyncClient(cluster.addresses) as client:
+        steady = Steady(cluster, client, rate=rate, retention=retention)
+        working = [
+            asyncio.create_task(steady.submit()),
+            asyncio.create_task(steady.call()),
+            *(asyncio.create_task(steady.work(f"w{number}")) for number in range(WORKERS)),
+        ]
+        try:
+            until_s = time.monotonic() + minutes * 60
+            while time.monotonic() < until_s:
+                done, _ = await asyncio.wait(
+                    working, timeout=READ_EVERY_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                for each in done:
+                    each.result()
+                console.print(_line(await steady.read()))
+        finally:
+            for each in working:
+                each.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
+    console.print(_summary(steady.samples))
+    _write(plot, steady.samples, rate, retention_s)
+    console.print(f"the plot is in {plot}, its figures in {plot.with_suffix('.csv')}")
+    return faults(steady.samples, retention_s)
+
+
+def faults(samples: Sequence[Sample], retention_s: float) -> list[str]:
+    """What grew, from when the first tasks had been removed for a while to the end."""
+    settled = [sample for sample in samples if sample.at_s >= 2 * retention_s]
+    if len(settled) < 4:
+        return [f"too short: it takes four readings after {2 * retention_s:.0f} s"]
+    quarter = max(1, len(settled) // 4)
+    found = []
+    for name in ("rows", "kept", "memory_mb", "state_mb"):
+        early, late = (
+            sum(getattr(sample, name) for sample in part) / len(part)
+            for part in (settled[:quarter], settled[-quarter:])
+        )
+        if late > FLAT * early:
+            found.append(f"{name} grew from {early:,.0f} to {late:,.0f}")
+    return found
+
+
+def _require(outcomes: Sequence[str | TqError]) -> None:
+    for outcome in outcomes:
+        if isinstance(outcome, TqError):
+            raise outcome
+
+
+def _line(sample: Sample) -> str:
+    return (
+        f"{sample.at_s:6.0f} s  submitted {sample.submitted_per_s:7,.0f}/s"
+        f"  completed {sample.completed_per_s:7,.0f}/s  removed {sample.removed_per_s:7,.0f}/s"
+        f"  waiting {sample.waiting:8,}  kept {sample.kept:9,}  rows {sample.rows:10,}"
+        f"  memory {sample.memory_mb:6.0f} MB  state {sample.state_mb:7.1f} MB"
+        f"  journal {sample.journal_mb:6.1f} MB  lone p99 {sample.lone_p99_ms:6.0f} ms"
+    )
+
+
+def _summary(samples: Sequence[Sample]) -> Table:
+    table = Table(title="from first to last, in quarters of the time", title_justify="left")
+    names = [each.name for each in fields(Sample)][1:]
+    for column in ("until s", *names):
+        table.add_column(column, justify="right")
+    quarter = max(1, len(samples) // 4)
+    for start in range(0, len(samples), quarter):
+        part = list(islice(samples, start, start + quarter))
+        means = [sum(getattr(sample, name) for sample in part) / len(part) for name in names]
+        table.add_row(f"{part[-1].at_s:.0f}", *(f"{mean:,.0f}" for mean in means))
+    return table
+
+
+def _plot(samples: Sequence[Sample], rate: float, retention_s: float) -> str:
+    at_s = [sample.at_s for sample in samples]
+
+    def curve(title: str, unit: str, **named: str) -> Curve:
+        lines = {label: [getattr(s, name) for s in samples] for label, name in named.items()}
+        return Curve(title=title, unit=unit, lines=lines)
+
+    return chart(
+        f"{rate:,.0f} tasks/s asked for, kept for {retention_s:.0f} s",
+        at_s,
+        [
+            curve(
+                "tasks",
+                "/s",
+                submitted="submitted_per_s",
+                completed="completed_per_s",
+                removed="removed_per_s",
+            ),
+            curve("rows of the state", "", rows="rows"),
+            curve("tasks", "", kept="kept", waiting="waiting"),
+            curve("anonymous memory of a broker", "MB", memory="memory_mb"),
+            curve("disk of a broker", "MB", state="state_mb", journal="journal_mb"),
+            curve("a lone submit, p99", "ms", lone="lone_p99_ms"),
+        ],
+    )
+
+
+def _write(plot: Path, samples: Sequence[Sample], rate: float, retention_s: float) -> None:
+    plot.write_text(_plot(samples, rate, retention_s))
+    with plot.with_suffix(".csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [each.name for each in fields(Sample)])
+        writer.writeheader()
+        writer.writerows(asdict(sample) for sample in samples)
