@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from tq.v1 import worker_service_pb2
 from tq_cluster.core.operations import ANY_TYPE, Ready
 from tq_cluster.core.ordering import EVERY_TYPE, Appetite
+from tq_cluster.leader.turns import in_turns
 
 LOOKS_MAX: Final = 2
 """Who is woken and finds nothing wakes the next: the task may be of another type with the same
@@ -193,8 +194,7 @@ class Claimants:
 
     def wake_all(self) -> None:
         """Wake everybody."""
-        for claimant in list(self._waiting):
-            self._rouse(claimant)
+        in_turns(list(self._waiting), self._rouse)
 
     def _wake(self, wake: Wake, but: Claimant | None = None) -> None:
         """Wake the first for as many tasks as they ask for, as long as there are some left."""

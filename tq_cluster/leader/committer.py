@@ -37,6 +37,7 @@ from tq_cluster.errors import FatalError, NotLeaderError, OverloadedError
 from tq_cluster.leader.giveback import release_of
 from tq_cluster.leader.hooks import LeaderHooks
 from tq_cluster.leader.line import BATCH_ITEMS_MAX, Line, Waiting, weigh
+from tq_cluster.leader.turns import in_turns
 from tq_cluster.raft.door import Log, Role
 from tq_cluster.raft.roster import marked
 
@@ -206,11 +207,11 @@ class Committer:
             self._scheduled.cancel()
             self._scheduled = None
         self._singly = 0
+        self._own_more = False
         self._last_batch = 1
         waiting = [*self._give_up_draft(), *self._waiting]
         self._waiting.clear()
-        for each in waiting:
-            _fail(each.outcome, error)
+        in_turns(waiting, lambda each: _fail(each.outcome, error))
 
     @property
     def _busy(self) -> bool:

@@ -47,6 +47,7 @@ from tq_cluster.leader.logtime import LogTime
 from tq_cluster.leader.sources import DueTasks, ExpiredLeases, PastRequests, RetiredTasks
 from tq_cluster.leader.survey import Surveyor
 from tq_cluster.leader.ticker import Ticker
+from tq_cluster.leader.turns import let_go
 from tq_cluster.leader.upkeep import Upkeep
 from tq_cluster.leader.waiters import Waiters
 from tq_cluster.leader.workers import WorkerRegistry
@@ -123,8 +124,8 @@ class Leader:
         self._loop = asyncio.get_running_loop()
         self._hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tq-digest")
         self._log_time = LogTime(clock, self._peer_offsets_ms, members)
-        self._leases = LeaseTable(self._loop.time)
-        self._workers = WorkerRegistry(self._loop.time)
+        self._leases = LeaseTable(self._loop.time, let_go)
+        self._workers = WorkerRegistry(self._loop.time, let_go)
         self._claimants = Claimants()
         self._watchers: Waiters[TaskId] = Waiters()
         self._tellings: dict[tuple[str, bool], asyncio.Task[Replied | Refused]] = {}

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from tq_cluster.core.operations import Lease
 from tq_cluster.core.types import FencingToken
@@ -41,8 +41,14 @@ class _Held:
 class LeaseTable:
     """Deadlines by fencing token, on a clock that stands still while this process does."""
 
-    def __init__(self, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        now_s: Callable[[], float],
+        drop: Callable[[dict[Any, Any]], None] = dict.clear,
+    ) -> None:
+        """``drop`` empties a dictionary that may be large."""
         self._now_s = now_s
+        self._drop = drop
         self._stalled_s = 0.0
         self._passed_at_s: float | None = None
         self._late_from_s = math.inf
@@ -66,10 +72,10 @@ class LeaseTable:
 
     def clear(self) -> None:
         """Forget everything: the reign is over."""
-        self._held.clear()
-        self._slots.clear()
+        for each in self._held, self._slots, self._overdue:
+            self._drop(each)
+        self._held, self._slots, self._overdue = {}, {}, {}
         self._slot = 0
-        self._overdue.clear()
         self._passed_at_s = None
         self._late_from_s = math.inf
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
+from tq_cluster.leader.turns import in_turns
+
 Topic = TypeVar("Topic", bound=str)
 
 
@@ -68,7 +70,10 @@ class Waiters(Generic[Topic]):
 
     def wake_all(self, topic: Topic | None = None) -> None:
         """Wake everybody, or everybody who waits for ``topic``."""
-        topics = list(self._by_topic) if topic is None else [topic]
-        for each in topics:
-            for waiter in self._by_topic.get(each, ()):
-                waiter.wake()
+        if topic is None:
+            waiting = [waiter for waiters in self._by_topic.values() for waiter in waiters]
+        elif topic in self._by_topic:
+            waiting = list(self._by_topic[topic])
+        else:
+            return
+        in_turns(waiting, Waiter.wake)

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from tq.v1 import worker_service_pb2 as pb
 from tq_cluster.core import pages
@@ -52,8 +52,14 @@ class Worker:
 class WorkerRegistry:
     """Workers by id, the one that was silent for longest first."""
 
-    def __init__(self, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        now_s: Callable[[], float],
+        drop: Callable[[dict[Any, Any]], None] = dict.clear,
+    ) -> None:
+        """``drop`` empties a dictionary that may be large."""
         self._now_s = now_s
+        self._empty = drop
         self._since_s = now_s()
         self._workers: OrderedDict[str, Worker] = OrderedDict()
         self._holders: dict[FencingToken, str] = {}
@@ -67,10 +73,10 @@ class WorkerRegistry:
     def clear(self) -> None:
         """Forget everybody: another reign begins."""
         self._since_s = self._now_s()
-        self._workers.clear()
+        for each in self._workers, self._holders, self._held:
+            self._empty(each)
+        self._workers, self._holders, self._held = OrderedDict(), {}, {}
         self._queues_named = 0
-        self._holders.clear()
-        self._held.clear()
 
     @contextmanager
     def claiming(self, request: pb.ClaimRequest) -> Iterator[None]:
