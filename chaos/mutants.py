@@ -100,6 +100,11 @@ MUTANTS = (
         scenario="lost-majority",
     ),
     Mutant(
+        bug="children not weighed",
+        fault="decides what completions submit in one go, however much it is",
+        scenario="abuse-storms",
+    ),
+    Mutant(
         bug="truncation on overlap",
         fault="a follower throws away what it acknowledged when it is sent again",
     ),

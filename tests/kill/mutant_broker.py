@@ -25,8 +25,10 @@ from tq_cluster import __main__ as tq_cluster
 from tq_cluster import node, recover
 from tq_cluster.core import batch, formation, reports, requests, states, tables
 from tq_cluster.core.batch import Space
-from tq_cluster.core.operations import FormCluster
+from tq_cluster.core.limits import Budget
+from tq_cluster.core.operations import FormCluster, Operation, Report
 from tq_cluster.core.types import AppliedAt, TaskNumber
+from tq_cluster.leader import committer, line
 from tq_cluster.leader.leases import LeaseTable
 from tq_cluster.raft import recovering, replica, startup
 from tq_cluster.raft.disk import FileDisk
@@ -40,6 +42,7 @@ from tq_cluster.storage.store import Store
 
 NO_TOKEN_CHECK = "no token check"
 NO_FSYNC = "no fsync"
+NO_CHILDREN_WEIGHED = "children not weighed"
 SNAPSHOT_GAP = 5
 
 
@@ -200,6 +203,20 @@ def choose_the_first_disk() -> None:
     mock.patch.object(recover, "choose", lambda survivors: survivors[0]).start()
 
 
+def weigh_no_children() -> None:
+    """Decide what completions submit in one go, in one entry, and as if it were nothing."""
+
+    def weigh(operation: Operation) -> tuple[int, int]:
+        if isinstance(operation, Report):
+            return 1 + len(operation.request.reports), 0
+        return line.weigh(operation)
+
+    mock.patch.object(committer, "weigh", weigh).start()
+    mock.patch.object(committer, "SLICE_S", 3600.0).start()
+    mock.patch.object(Budget, "spent_by", return_value=False).start()
+    mock.patch.object(reports._Room, "take", return_value=None).start()
+
+
 def without(rule: str) -> Callable[[], None]:
     """Switch one of the rules around PySyncObj off."""
 
@@ -224,6 +241,7 @@ BUGS: Mapping[str, Callable[[], None]] = {
     "a recovery without the journal": recover_the_state_alone,
     "a report that promises too much": promise_too_much,
     "a recovery of the first disk": choose_the_first_disk,
+    NO_CHILDREN_WEIGHED: weigh_no_children,
     "truncation on overlap": without("keep_what_matches"),
     "acks counted across terms": without("terms_in_answers"),
 }

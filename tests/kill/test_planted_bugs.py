@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from grpc.aio import AioRpcError
 
 from chaos.history.calls import Ending
 from chaos.history.record import Ledger
@@ -20,13 +21,20 @@ from chaos.mutants import BUG_VARIABLE, LAUNCHER
 from chaos.processes import ProcessCluster
 from chaos.stub_client import StubClient
 from chaos.stub_worker import Plan, StubWorker
-from tests.kill.mutant_broker import NO_FSYNC, NO_TOKEN_CHECK
+from tests.kill.mutant_broker import NO_CHILDREN_WEIGHED, NO_FSYNC, NO_TOKEN_CHECK
 from tests.kill.powercut import ACCOUNTS_VARIABLE, LIE_VARIABLE, lose_unsynced
-from tq.v1 import task_pb2
+from tq.v1 import (
+    task_pb2,
+    task_service_pb2,
+    task_service_pb2_grpc,
+    worker_service_pb2,
+    worker_service_pb2_grpc,
+)
 
 pytestmark = pytest.mark.cluster
 
 QUEUE = "planted"
+RECORDED = worker_service_pb2.ReportResult.STATUS_RECORDED
 
 
 def cluster_with(folder: Path, environment: Mapping[str, str]) -> ProcessCluster:
@@ -113,3 +121,53 @@ async def test_brokers_that_do_not_sync_are_caught_by_a_power_cut(tmp_path: Path
     told = report(ledger, violations)
     assert "I1" in {violation.invariant for violation in violations}, told
     assert "was acknowledged and is not found" in told
+
+
+REPORTS, COMPLETIONS, CHILDREN = 8, 10, 100
+
+
+async def entries_of_a_storm_of_reports(folder: Path, environment: Mapping[str, str]) -> int:
+    """Count the entries that reports make which come at once and create as much as they may."""
+    async with cluster_with(folder, environment) as cluster:
+        leader = (await cluster.await_leader(within_s=20)).node_id
+        channel = cluster.channel(leader)
+        tasks = task_service_pb2_grpc.TaskServiceStub(channel)
+        workers = worker_service_pb2_grpc.WorkerServiceStub(channel)
+        count = REPORTS * COMPLETIONS
+        await tasks.Submit(task_service_pb2.SubmitRequest(tasks=[spec("")] * count), timeout=20)
+        claim = worker_service_pb2.ClaimRequest(worker_id="w", queues=[QUEUE], max_tasks=count)
+        held = list((await workers.Claim(claim, timeout=20)).tasks)
+        assert len(held) == count
+        before = await applied_index(cluster, leader)
+        storm = []
+        for start in range(0, count, COMPLETIONS):
+            report_ = worker_service_pb2.ReportRequest(worker_id="w")
+            for task in held[start : start + COMPLETIONS]:
+                each = report_.reports.add(task_id=task.spec.task_id, token=task.token)
+                each.complete.submit.extend([task_pb2.TaskSpec(queue="c", type="t")] * CHILDREN)
+            storm.append(workers.Report(report_, timeout=60))
+        for call in storm:
+            assert {each.status for each in (await call).results} == {RECORDED}
+        return await applied_index(cluster, leader) - before
+
+
+async def applied_index(cluster: ProcessCluster, node_id: str) -> int:
+    status = await cluster.node_status(node_id)
+    assert not isinstance(status, str), status
+    return status.applied_index
+
+
+async def test_a_sound_broker_gives_each_storming_report_an_entry_of_its_own(
+    tmp_path: Path,
+) -> None:
+    assert await entries_of_a_storm_of_reports(tmp_path, {}) >= REPORTS
+
+
+async def test_a_broker_that_weighs_no_children_is_caught_by_its_entries(tmp_path: Path) -> None:
+    planted = {BUG_VARIABLE: NO_CHILDREN_WEIGHED}
+
+    try:
+        entries = await entries_of_a_storm_of_reports(tmp_path, planted)
+    except AioRpcError:
+        entries = 0  # it stood still for so long that another leads
+    assert entries < REPORTS
