@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -22,7 +21,7 @@ from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
 
 from benchmarks import machine, report
-from benchmarks.cluster import FILL_BATCH, brokers, payload, pids
+from benchmarks.cluster import FILL_BATCH, brokers, cpu_s, payload, pids
 from benchmarks.figures import Figure, Samples
 from tq.v1.queue_service_pb2 import QueueStats
 from tq.v1.task_pb2 import TaskSpec
@@ -126,12 +125,6 @@ class Case:
                 f" {quiet.percentile(50) * 1e3:.1f} ms, p99 {quiet.percentile(99) * 1e3:.1f} ms",
             ),
         ]
-
-
-def cpu_s(pid: int) -> float:
-    """Return how much processor time a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cluster import anonymous_bytes, brokers, payload, pids
+from benchmarks.cluster import anonymous_bytes, brokers, cpu_s, payload, pids
 from benchmarks.figures import percentile
 from benchmarks.plot import Curve, chart
 from chaos.processes import ProcessCluster
@@ -28,11 +28,13 @@ from tq.v1.worker_service_pb2 import ClaimRequest, Completion, ReportRequest, Ta
 from tq_client import AsyncClient, TqError, task_spec
 
 QUEUE, LONE = "bench", "lone"
-BATCH: Final = 500
-SUBMITS_MAX: Final = 8
+BATCH: Final = 200
+SUBMITS_MAX: Final = 4
 """Calls under way at a time: beyond it the brokers do not take tasks at the rate asked for."""
+UNFINISHED_MAX: Final = 10_000
+"""No more wait or run at a time: the brokers, or the workers, are not as fast as that."""
 WORKERS: Final = 4
-CLAIM_TASKS: Final = 500
+CLAIM_TASKS: Final = 200
 READ_EVERY_S: Final = 5.0
 LONE_EVERY_S: Final = 0.1
 FLAT: Final = 1.2
@@ -47,6 +49,8 @@ class Sample:
     submitted_per_s: float
     completed_per_s: float
     removed_per_s: float
+    leader_cores: float
+    """Processor time a second of the broker that uses most: what the rate is worth."""
     waiting: int
     kept: int
     """Finished, and not removed."""
@@ -76,6 +80,10 @@ class Steady:
         self._specs = [task_spec(QUEUE, "noop", payload(), retention=retention)] * BATCH
         self._lone = task_spec(LONE, "noop", payload(), retention=timedelta(0))
         self._submitting: set[asyncio.Task[None]] = set()
+        self._unfinished = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._cpu_s: list[float] = []
         self._lone_s: list[float] = []
         self._began_s = time.monotonic()
         self._before = (self._began_s, 0, 0, 0)
@@ -88,9 +96,14 @@ class Steady:
             due_s = max(due_s + BATCH / self._rate, time.monotonic() - 1.0)
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             while len(self._submitting) >= SUBMITS_MAX:
-                await asyncio.wait(self._submitting, return_when=asyncio.FIRST_COMPLETED)
-            self._submitting.add(submitting := asyncio.create_task(self._submit()))
-            submitting.add_done_callback(self._submitting.discard)
+                done, self._submitting = await asyncio.wait(
+                    self._submitting, return_when=asyncio.FIRST_COMPLETED
+                )
+                for each in done:
+                    each.result()
+            await self._room.wait()
+            self._submitting.add(asyncio.create_task(self._submit()))
+            self._count(BATCH)
 
     async def work(self, worker_id: str) -> None:
         """Claim and complete."""
@@ -111,6 +124,7 @@ class Steady:
             ]
             if reports:
                 await self._client.report(ReportRequest(worker_id=worker_id, reports=reports))
+                self._count(-len(reports))
 
     async def call(self) -> None:
         """Submit one task after the other, as somebody who would notice; purge them at times."""
@@ -137,12 +151,15 @@ class Steady:
             for now, then in zip(counts, before, strict=True)
         ]
         self._before = (now_s, *counts)
+        cpu_before, self._cpu_s = self._cpu_s, [cpu_s(pid) for pid in pids(self._cluster)]
+        used_s = [now - then for now, then in zip(self._cpu_s, cpu_before, strict=False)]
         lone_s, self._lone_s = self._lone_s, []
         sample = Sample(
             at_s=now_s - self._began_s,
             submitted_per_s=rates[0],
             completed_per_s=rates[1],
             removed_per_s=rates[2],
+            leader_cores=max(used_s, default=0.0) / max(now_s - before_s, 1e-3),
             waiting=stats.pending + stats.running,
             kept=stats.completed,
             rows=rows,
@@ -153,6 +170,19 @@ class Steady:
         )
         self.samples.append(sample)
         return sample
+
+    def _count(self, tasks: int) -> None:
+        self._unfinished += tasks
+        if self._unfinished > UNFINISHED_MAX:
+            self._room.clear()
+        else:
+            self._room.set()
+
+    async def stop(self) -> None:
+        """Let no call be under way any more."""
+        for each in self._submitting:
+            each.cancel()
+        await asyncio.gather(*self._submitting, return_exceptions=True)
 
     async def _submit(self) -> None:
         _require(await self._client.submit_many(self._specs))
@@ -183,6 +213,7 @@ async def run(
             for each in working:
                 each.cancel()
             await asyncio.gather(*working, return_exceptions=True)
+            await steady.stop()
     console.print(_summary(steady.samples))
     _write(plot, steady.samples, rate, retention_s)
     console.print(f"the plot is in {plot}, its figures in {plot.with_suffix('.csv')}")
@@ -216,7 +247,8 @@ def _line(sample: Sample) -> str:
     return (
         f"{sample.at_s:6.0f} s  submitted {sample.submitted_per_s:7,.0f}/s"
         f"  completed {sample.completed_per_s:7,.0f}/s  removed {sample.removed_per_s:7,.0f}/s"
-        f"  waiting {sample.waiting:8,}  kept {sample.kept:9,}  rows {sample.rows:10,}"
+        f"  leader {sample.leader_cores:4.2f} cores  waiting {sample.waiting:8,}"
+        f"  kept {sample.kept:9,}  rows {sample.rows:10,}"
         f"  memory {sample.memory_mb:6.0f} MB  state {sample.state_mb:7.1f} MB"
         f"  journal {sample.journal_mb:6.1f} MB  lone p99 {sample.lone_p99_ms:6.0f} ms"
     )

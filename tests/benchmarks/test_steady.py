@@ -12,6 +12,7 @@ def sample(at_s: float, **changed: float) -> Sample:
         "submitted_per_s": 1_000,
         "completed_per_s": 1_000,
         "removed_per_s": 1_000,
+        "leader_cores": 0.5,
         "waiting": 10,
         "kept": 60_000,
         "rows": 360_000,
