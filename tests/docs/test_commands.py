@@ -82,7 +82,9 @@ TO_THEIR_END = {
     "python -m chaos run --scenario kill --seed 41": "python -m chaos run --help",
     "python -m benchmarks outage": "python -m benchmarks outage --help",
     "python -m benchmarks.elections": "python -m benchmarks.elections --help",
+    "python -m benchmarks.housekeeping": "python -m benchmarks.housekeeping --help",
     "python -m benchmarks.soak": "python -m benchmarks.soak --help",
+    "python -m benchmarks.soak --rate 10000 --minutes 30": "python -m benchmarks.soak --help",
     "python -m benchmarks.sweep": "python -m benchmarks.sweep --list",
     "python -m benchmarks.sweep --tasks 20000 --only Report": (
         "python -m benchmarks.sweep --list --only Report"
