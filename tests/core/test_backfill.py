@@ -10,7 +10,14 @@ from tq.internal.v1 import state_pb2
 from tq.v1 import worker_service_pb2
 from tq_cluster.core import backfill, invariants, tables
 from tq_cluster.core.batch import CLUSTER_VERSION
-from tq_cluster.core.operations import Filled, FillTables, FormCluster, RaiseVersion
+from tq_cluster.core.operations import (
+    EndLeases,
+    Filled,
+    FillTables,
+    FormCluster,
+    LeaveCluster,
+    RaiseVersion,
+)
 from tq_cluster.core.ordering import SEARCH_ROWS_MAX
 
 FORM_OLD = FormCluster(cluster_id="c", members={"n1": "i"}, cluster_version=2, wall_ms=0)
@@ -114,6 +121,49 @@ def test_whoever_leads_next_goes_on_where_the_last_slice_ended() -> None:
     successor = LoneQueue(store=queue.store)
     assert fill(successor, rows_max=30).rows == 60
     assert rows_by_type(successor) == 60
+
+
+def test_a_backup_of_a_half_filled_state_is_filled_by_the_cluster_that_is_made_of_it() -> None:
+    queue = old_queue()
+    queue.submitted(*[spec(type="x") for _ in range(20)], spec(task_id="y", type="y"))
+    queue.claimed(2)
+    queue.decide(RAISE)
+    fill(queue, rows_max=5)
+
+    queue.decide(EndLeases(quarantine=False))
+    queue.decide(LeaveCluster(made_at_ms=queue.now_ms))
+    queue.decide(
+        FormCluster(
+            cluster_id="d",
+            members={"n1": "j"},
+            cluster_version=CLUSTER_VERSION,
+            wall_ms=queue.now_ms,
+        )
+    )
+    assert backfill.is_under_way(queue.store.view())
+    while not fill(queue, rows_max=5).complete:
+        pass
+
+    assert rows_by_type(queue) == 21
+    assert ids_of(queue, 2, "y") == ["y"]
+
+
+def test_a_backup_from_before_the_version_is_filled_by_the_cluster_that_is_made_of_it() -> None:
+    queue = old_queue()
+    queue.submitted(*[spec(type="x") for _ in range(20)], spec(task_id="y", type="y"))
+    queue.decide(LeaveCluster(made_at_ms=queue.now_ms))
+    queue.decide(
+        FormCluster(
+            cluster_id="d",
+            members={"n1": "j"},
+            cluster_version=CLUSTER_VERSION,
+            wall_ms=queue.now_ms,
+        )
+    )
+    assert counters(queue) == (CLUSTER_VERSION, 0)
+    while not fill(queue, rows_max=5).complete:
+        pass
+    assert ids_of(queue, 2, "y") == ["y"]
 
 
 def test_a_slice_that_was_filled_already_changes_nothing_when_it_is_filled_again() -> None:

@@ -132,6 +132,7 @@ async def test_brokers_are_upgraded_one_by_one_and_the_old_software_then_refused
 ) -> None:
     old = environment_of(unpack(SOFTWARE, tmp_path / "software"))
     async with ProcessCluster(tmp_path / "cluster", environment=old) as cluster:
+        await pile_up(cluster)
         versions = []
         for number, node_id in enumerate(list(cluster.brokers), start=1):
             await work(cluster, f"before-{number}")
@@ -144,6 +145,7 @@ async def test_brokers_are_upgraded_one_by_one_and_the_old_software_then_refused
             return await version(cluster, "n1") == CLUSTER_VERSION or None
 
         await cluster.await_fact("today's rules", raised, within_s=60)
+        rare = await claim_rare(cluster)
         await cluster.await_caught_up(cluster.brokers, within_s=60)
         disks = {name: identity_of(broker) for name, broker in cluster.brokers.items()}
         broker = cluster.brokers["n1"]
@@ -160,6 +162,8 @@ async def test_brokers_are_upgraded_one_by_one_and_the_old_software_then_refused
     assert [each.members and each.members.incarnations for each in disks.values()] == [listed] * 3
     # As long as one is old, all decide by its rules.
     assert versions[:2] == [1, 1]
+    # It waits behind more others than a claim passes: only the table by type, once filled, has it.
+    assert [task.spec.task_id for task in rare] == ["rare"]
     assert code == 2
     assert f"is of cluster version {CLUSTER_VERSION}, this software knows 1" in said
 
@@ -168,6 +172,31 @@ def identity_of(broker: BrokerProcess) -> Identity:
     identity = read_identity(broker.data_dir)
     assert identity is not None
     return identity
+
+
+async def pile_up(cluster: ProcessCluster) -> None:
+    """Leave some thousand tasks of one type, and one of another behind them."""
+    leader = await cluster.await_leader(within_s=60)
+    stubs = Stubs(cluster.channel(leader.node_id))
+    for _ in range(3):
+        request = task_service_pb2.SubmitRequest()
+        for _ in range(1_000):
+            request.tasks.add(queue="pile", type="common")
+        await stubs.tasks.Submit(request, timeout=30)
+    request = task_service_pb2.SubmitRequest()
+    request.tasks.add(queue="pile", type="rare", task_id="rare")
+    await stubs.tasks.Submit(request, timeout=30)
+
+
+async def claim_rare(cluster: ProcessCluster) -> list[worker_service_pb2.ClaimedTask]:
+    """Wait for it as a worker of that type does."""
+    leader = await cluster.await_leader(within_s=60)
+    stubs = Stubs(cluster.channel(leader.node_id))
+    request = worker_service_pb2.ClaimRequest(
+        worker_id="w", queues=["pile"], types=["rare"], max_tasks=5
+    )
+    request.wait.FromSeconds(60)
+    return list((await stubs.worker.Claim(request, timeout=90)).tasks)
 
 
 async def work(cluster: ProcessCluster, name: str) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -24,7 +24,7 @@ from tests.simulation.network import ModelledNetwork
 from tests.simulation.play import Kind, play
 from tests.simulation.story import History, Script, Story
 from tests.simulation.virtual_loop import VirtualLoop
-from tests.simulation.workers import QUEUES, Worker, drawn_spec
+from tests.simulation.workers import EVERYTHING, QUEUES, Appetite, Worker, drawn_spec
 from tq.v1 import task_pb2
 from tq_cluster.core import invariants
 from tq_cluster.leader import committer
@@ -79,8 +79,16 @@ class Stack:
     """Brokers, clients and workers."""
 
     def __init__(
-        self, loop: VirtualLoop, seed: str, folder: Path, *, settings: RaftSettings
+        self,
+        loop: VirtualLoop,
+        seed: str,
+        folder: Path,
+        *,
+        settings: RaftSettings,
+        appetites: Sequence[Appetite] = (EVERYTHING,) * WORKERS,
+        workers_begin_s: float = 0.0,
     ) -> None:
+        """``appetites`` is what its workers claim, one each, and whoever takes its place."""
         self.loop = loop
         self.draw = random.Random(seed)
         self.network = ModelledNetwork(loop, random.Random(f"{seed}/network"))
@@ -115,9 +123,12 @@ class Stack:
             Client(self._world, name, random.Random(f"{seed}/{name}")) for name in CLIENTS
         ]
         self._hired = 0
+        self._types = sorted({each for appetite in appetites for each in appetite.types})
+        self._workers_begin_s = workers_begin_s
         self.workers: list[Worker] = []
-        for _ in range(WORKERS):
-            self._hire()
+        self._appetites: dict[str, Appetite] = {}
+        for appetite in appetites:
+            self._hire(appetite)
 
     def note(self, what: str) -> None:
         self.trace.append(f"{self.loop.time():.6f} {what}")
@@ -132,12 +143,22 @@ class Stack:
         if not broker.disk.fail_syncs:
             self.deaths.append((broker.name, error))
 
-    def _hire(self) -> None:
+    def _hire(self, appetite: Appetite) -> None:
         self._hired += 1
         draw = random.Random(self.draw.random())
-        worker = Worker(self._world, f"w{self._hired}", draw, careless=draw.random() < 0.3)
+        careless = draw.random() < 0.3
+        name = f"w{self._hired}"
+        worker = Worker(self._world, name, draw, careless=careless, appetite=appetite)
+        self._appetites[name] = appetite
         self.workers.append(worker)
-        worker.begin()
+        if self.loop.time() < self._workers_begin_s:
+            self.loop.call_at(self._workers_begin_s, self._begin, worker)
+        else:
+            worker.begin()
+
+    def _begin(self, worker: Worker) -> None:
+        if worker in self.workers:
+            worker.begin()
 
     def leader(self) -> Broker | None:
         """Who leads, in the highest term."""
@@ -166,6 +187,8 @@ class Stack:
         client = draw.choice(self.clients)
         salt = f"{self.loop.time():.3f}"
         specs = [drawn_spec(draw, f"{salt}.{item}") for item in range(draw.choice((1, 1, 3)))]
+        for spec in specs if self._types else ():
+            spec.type = draw.choice([*self._types, spec.type])
         client.spawn(client.submit(specs))
 
     def _read(self, draw: random.Random) -> None:
@@ -196,7 +219,7 @@ class Stack:
         worker.process.end()
         self.calls.died(worker.name, silently=draw.random() < 0.5)
         self.workers.remove(worker)
-        self._hire()
+        self._hire(self._appetites[worker.name])
 
     def _cut_off_caller(self, draw: random.Random) -> None:
         caller = draw.choice([*self.clients, *self.workers])
@@ -285,7 +308,13 @@ class Stack:
         }
 
 
-def whole_stack_history(story: Story, *, settings: RaftSettings | None = None) -> History:
+def whole_stack_history(
+    story: Story,
+    *,
+    settings: RaftSettings | None = None,
+    appetites: Sequence[Appetite] = (EVERYTHING,) * WORKERS,
+    workers_begin_s: float = 0.0,
+) -> History:
     """Random faults, clients and workers; then peace, and the judgement."""
     trace: list[str] = []
     calls: list[str] = []
@@ -297,7 +326,14 @@ def whole_stack_history(story: Story, *, settings: RaftSettings | None = None) -
     loop = VirtualLoop()
 
     async def run() -> None:
-        stack = Stack(loop, str(story.seed), folder, settings=settings or RaftSettings())
+        stack = Stack(
+            loop,
+            str(story.seed),
+            folder,
+            settings=settings or RaftSettings(),
+            appetites=appetites,
+            workers_begin_s=workers_begin_s,
+        )
         stack.trace = trace
         brokers.extend(stack.machines)
         try:

@@ -46,6 +46,17 @@ class Plan:
         return cls(float(work_s), ends)
 
 
+@dataclass(frozen=True, slots=True)
+class Appetite:
+    """Which types a worker claims."""
+
+    types: tuple[str, ...] = ()
+    but: tuple[str, ...] = ()
+
+
+EVERYTHING = Appetite()
+
+
 @dataclass(slots=True)
 class Held:
     """A lease in this worker's hands, with the instant by its own clock at which it must stop."""
@@ -62,10 +73,17 @@ class Worker(Caller):
     """
 
     def __init__(
-        self, world: World, name: str, draw: random.Random, *, careless: bool = False
+        self,
+        world: World,
+        name: str,
+        draw: random.Random,
+        *,
+        careless: bool = False,
+        appetite: Appetite = EVERYTHING,
     ) -> None:
         super().__init__(world, name, draw)
         self._careless = careless
+        self._appetite = appetite
         self._held: dict[int, Held] = {}
         self._ended_once: set[str] = set()
 
@@ -102,6 +120,8 @@ class Worker(Caller):
             request = worker_service_pb2.ClaimRequest(
                 worker_id=self.name,
                 queues=QUEUES,
+                types=self._appetite.types,
+                except_types=self._appetite.but,
                 max_tasks=most,
                 lease=seconds(LEASE_S),
                 wait=seconds(CLAIM_WAIT_S),
