@@ -28,13 +28,13 @@ from tq.v1.worker_service_pb2 import ClaimRequest, Completion, ReportRequest, Ta
 from tq_client import AsyncClient, TqError, task_spec
 
 QUEUE, LONE = "bench", "lone"
-BATCH: Final = 200
-SUBMITS_MAX: Final = 4
+BATCH: Final = 250
+SUBMITS_MAX: Final = 8
 """Calls under way at a time: beyond it the brokers do not take tasks at the rate asked for."""
-UNFINISHED_MAX: Final = 10_000
+UNFINISHED_MAX: Final = 20_000
 """No more wait or run at a time: the brokers, or the workers, are not as fast as that."""
-WORKERS: Final = 4
-CLAIM_TASKS: Final = 200
+WORKERS: Final = 12
+CLAIM_TASKS: Final = 250
 READ_EVERY_S: Final = 5.0
 LONE_EVERY_S: Final = 0.1
 FLAT: Final = 1.2

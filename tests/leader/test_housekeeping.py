@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
@@ -287,6 +288,36 @@ async def test_one_lease_that_cannot_be_ended_keeps_no_other_from_it(
     await until(lambda: len(bench.leader._leases) == 1, turn_s=0.01)
 
     assert spoilt in bench.leader._leases
+
+
+async def test_callers_have_every_other_batch_while_what_cannot_be_decided_is_looked_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.leader.submit(submit(*["resize"] * 400))
+    tasks = claimed(await bench.leader.claim(claim(most=400, lease_s=1), 0, 0.0))
+    spoilt = {task.token for task in tasks[::9]}
+    batches: list[tuple[bool, bool]] = []
+    """Of each: whether it was our own, alone, and whether callers waited."""
+
+    def fragile(operations: list[Operation], *rest: object, **named: object) -> Deciding:
+        lone = [type(operation) for operation in operations] == [ExpireLeases]
+        batches.append((lone, len(bench.leader._committer._waiting) > 0))
+        for operation in operations:
+            if isinstance(operation, ExpireLeases):
+                assert spoilt.isdisjoint(lease.token for lease in operation.leases)
+        return deciding(operations, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("tq_cluster.leader.committer.deciding", fragile)
+    monkeypatch.setattr(bench.leader._leases, "now_s", lambda: bench.leader._loop.time() + 60)
+
+    async def calls(caller: int) -> None:
+        for number in range(30):
+            await bench.leader.submit(submit("resize", request_id=f"r{caller} {number}"))
+
+    await asyncio.gather(*(calls(caller) for caller in range(3)))
+    assert (True, True) in batches
+    for (lone_before, _), batch in itertools.pairwise(batches):
+        assert not lone_before or batch != (True, True)
 
 
 async def test_what_is_due_goes_on_from_entry_to_entry_without_waiting_for_the_next_look(

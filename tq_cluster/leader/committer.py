@@ -153,6 +153,8 @@ class Committer:
         self._singly = 0
         self._own_more = False
         """Our own work has more to do at once."""
+        self._lone_before = False
+        """The last batch was one of our own operations, alone: it is the callers' turn."""
 
     def submit(self, operation: Operation) -> asyncio.Future[Outcome]:
         """Have ``operation`` decided; the future is answered once the outcome may be told.
@@ -372,6 +374,9 @@ class Committer:
 
     def _take_own(self, batch: list[Waiting]) -> Waiting | None:
         """Add the leader's own operations that are due; return one that has to go alone instead."""
+        lone_before, self._lone_before = self._lone_before, False
+        if lone_before and self._waiting:
+            return None
         put_off = [each for each in batch if each.own]
         room = self._own_items_max() - sum(each.items for each in put_off)
         if room <= 0:
@@ -380,6 +385,7 @@ class Committer:
         for operation in self._housekeeping.operations(room, waiting):
             each = self._wait_for(operation, own=True)
             if self._housekeeping.alone(operation):
+                self._lone_before = True
                 return each
             batch.append(each)
             room -= each.items
