@@ -83,6 +83,13 @@ class ModelledNetwork:
             if {end.name for end in link.ends} == {one, other}:
                 link.stuck = True
 
+    def come_loose(self, one: str, other: str) -> None:
+        """Let what was stuck between two hosts go on."""
+        for link in list(self._links):
+            if {end.name for end in link.ends} == {one, other}:
+                link.stuck = False
+                link.pump_all()
+
     def host_died(self, name: str, *, silently: bool) -> None:
         """A process ended (its kernel says so to the others) or its machine did (nobody does)."""
         self._listeners = {a: entry for a, entry in self._listeners.items() if entry[0] != name}
@@ -168,6 +175,9 @@ class HostNetwork:
         self._network.connect(self._name, self._host_loop, address, attempt)
         return attempt.give_up
 
+    def trust(self, host: str) -> None:
+        """Nothing is limited here."""
+
 
 class Link:
     """One connection: two ends."""
@@ -251,8 +261,7 @@ class End(asyncio.Transport):
         self._high = high or self._high
 
     def get_extra_info(self, name: str, default: object = None) -> object:
-        del name
-        return default
+        return (self.far.name, 0) if name == "peername" else default
 
     def close(self) -> None:
         """Send what is left, then say goodbye."""

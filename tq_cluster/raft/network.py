@@ -7,6 +7,9 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
+from tq_cluster.raft.accepting import Acceptor, AcceptRates, listening_sockets
+from tq_cluster.raft.resolving import Resolver
+
 
 class Network(Protocol):
     """Listens and dials. Addresses are ``host:port``."""
@@ -21,24 +24,27 @@ class Network(Protocol):
     ) -> Callable[[], None]:
         """Connect ``protocol`` or call ``failed``; the returned function silently gives up."""
 
+    def trust(self, host: str) -> None:
+        """A peer has proved itself from there: accept faster from that address."""
+
 
 class TcpNetwork:
     """TCP on the running event loop."""
 
-    def __init__(self, dial_timeout_s: float = 0.5) -> None:
+    def __init__(self, dial_timeout_s: float = 0.5, resolver: Resolver | None = None) -> None:
         """Give a dial ``dial_timeout_s``: less than TCP's first wait for an answer, 1 s (RFC 6298).
 
         So nodes that a partition kept apart find each other soon after it ends.
         """
         self._dial_timeout_s = dial_timeout_s
+        self._resolver = resolver or Resolver()
+        self._rates = AcceptRates(asyncio.get_running_loop().time)
 
     async def listen(
         self, address: str, factory: Callable[[], asyncio.Protocol]
     ) -> Callable[[], None]:
-        host, port = split_address(address)
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(factory, host, port, reuse_address=True)
-        return server.close
+        sockets = await listening_sockets(*split_address(address))
+        return Acceptor(sockets, factory, self._rates, asyncio.get_running_loop()).close
 
     def dial(
         self, address: str, protocol: asyncio.Protocol, failed: Callable[[OSError], None]
@@ -46,16 +52,30 @@ class TcpNetwork:
         attempt = asyncio.get_running_loop().create_task(self._connect(address, protocol, failed))
         return lambda: _cancel(attempt)
 
+    def trust(self, host: str) -> None:
+        self._rates.trust(host)
+
     async def _connect(
         self, address: str, protocol: asyncio.Protocol, failed: Callable[[OSError], None]
     ) -> None:
         host, port = split_address(address)
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._dial_timeout_s):
-                await loop.create_connection(lambda: protocol, host, port)
+                await self._connect_to_any(host, port, protocol)
         except OSError as error:  # TimeoutError is one
             failed(error)
+
+    async def _connect_to_any(self, host: str, port: int, protocol: asyncio.Protocol) -> None:
+        loop = asyncio.get_running_loop()
+        addresses = await self._resolver.addresses(host)
+        *others, last = addresses or [host]
+        for each in others:
+            try:
+                await loop.create_connection(lambda: protocol, each, port)
+            except OSError:
+                continue
+            return
+        await loop.create_connection(lambda: protocol, last, port)
 
 
 def split_address(address: str) -> tuple[str, int]:
