@@ -270,6 +270,9 @@ class Caller:
         raise errors.UnavailableError("the client is closed")
 
 
+_TERM_DIGITS_MAX = 19
+
+
 def _check_size(request: Message) -> None:
     size = request.ByteSize()
     if size > MESSAGE_BYTES_MAX:
@@ -286,8 +289,10 @@ def _who_leads(metadata: Metadata) -> tuple[str, int]:
     for key, value in metadata:
         if key == "tq-leader" and isinstance(value, str):
             leader = value
-        elif key == "tq-term" and isinstance(value, str) and value.isdecimal():
-            term = int(value)
+        elif key == "tq-term" and isinstance(value, str):
+            # Longer than any number of 62 bits: it is not even turned into one.
+            sound = len(value) <= _TERM_DIGITS_MAX and value.isascii() and value.isdecimal()
+            term = int(value) if sound else 0
     return leader, term
 
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from tq.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 
 CONNECT_TIMEOUT_S = 1.0
+TERM_MAX = 1 << 62
+"""No broker is in this term or a higher one."""
+TERM_STEP_MAX = 1 << 20
+"""How far above the highest known term another may be: so many elections were never missed."""
 RESOLVE_AGAIN_MS = 1_000
 QUIET_FIRST_S = 0.05
 QUIET_MAX_S = 2.0
@@ -166,8 +170,13 @@ class Connections:
     def learn(self, leader: str, term: int) -> bool:
         """Take notice of who leads in which term; True where that is another reign.
 
-        Older news is ignored.
+        Older news is ignored, and a term that no broker can be in. If two terms are so far apart
+        that both cannot be true of one cluster, the lower one is believed: it can only cost a hop.
         """
+        if term >= TERM_MAX or (self.term and term > self.term + TERM_STEP_MAX):
+            return False
+        if term + TERM_STEP_MAX < self.term:
+            self.term = self._leaders_term = 0
         if term < self.term:
             return False
         self.term = term

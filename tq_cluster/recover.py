@@ -98,7 +98,7 @@ def _shown(survivor: Survivor) -> str:
 
 def _require_need(survivors: Sequence[Survivor], chosen: Survivor) -> None:
     """Refuse where a majority is left: starting it loses nothing, and this might."""
-    sound = {each.node_id for each in survivors if not each.fault}
+    sound = {each.node_id for each in survivors if each.starts}
     if len(sound) > len(chosen.members) // 2:
         raise StartError(
             f"{', '.join(sorted(sound))} are a majority of {', '.join(sorted(chosen.members))}:"

@@ -25,7 +25,7 @@ from tests.client.fake_broker import (
 )
 from tq.v1.worker_service_pb2 import ClaimRequest, HeartbeatRequest
 from tq_client import AsyncClient, QueueSettings, Reason, boottime_s, calls
-from tq_client.connections import QUIET_FIRST_S, Connections
+from tq_client.connections import QUIET_FIRST_S, TERM_STEP_MAX, Connections
 from tq_client.errors import (
     BusyError,
     InternalError,
@@ -153,6 +153,32 @@ async def test_a_client_that_knows_the_term_says_so() -> None:
     assert "tq-min-term" not in first.metadata
     assert second.metadata["tq-min-term"] == "7"
     assert second.metadata["tq-client"].startswith("tq/")
+
+
+@pytest.mark.parametrize("term", [7 + TERM_STEP_MAX + 1, 2**62, 10**4000])
+async def test_a_term_that_no_broker_can_be_in_is_not_believed(term: int) -> None:
+    broker = FakeBroker(term=7)
+    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+        await client.submit("mail", "send")
+        broker.term = term
+        await client.submit("mail", "send")
+        broker.term = 8
+        await client.submit("mail", "send")
+        await client.submit("mail", "send")
+
+    named = [call.metadata.get("tq-min-term") for call in broker.calls]
+    assert named == [None, "7", "7", "8"]
+
+
+async def test_a_client_that_was_lied_to_first_comes_back_to_the_term_of_the_others() -> None:
+    broker = FakeBroker(term=2**61)
+    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+        await client.submit("mail", "send")
+        broker.term = 8
+        await client.submit("mail", "send")
+        await client.submit("mail", "send")
+
+    assert broker.calls[-1].metadata["tq-min-term"] == "8"
 
 
 async def test_a_broker_that_is_down_is_passed_over(dead_address: str) -> None:

@@ -10,8 +10,10 @@ import pytest
 from tests.raft.modelled_disk import ModelledDisk
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import DamagedStateError, FatalError, StartError
+from tq_cluster.raft import bounds
 from tq_cluster.raft.identity import MemberList
 from tq_cluster.raft.journal import Journal, JournalLimits
+from tq_cluster.raft.records import Vote
 from tq_cluster.raft.startup import Alignment, NodeData, align, open_data
 from tq_cluster.raft.syncer import InlineSyncer
 
@@ -247,3 +249,31 @@ def test_a_directory_that_cannot_be_used_is_refused_with_the_name_of_what_is_in_
 
     with pytest.raises(StartError, match=f"{name}.* cannot be used: .*it can read and write"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("term", [bounds.TERM_MAX, 2**64 - 1, 1 + bounds.TERM_STEP_MAX + 1])
+def test_a_term_that_no_cluster_comes_to_is_refused_with_the_way_out(
+    tmp_path: Path, term: int
+) -> None:
+    """A broker of the first version believed it of whoever reached its raft port."""
+    data = opened(tmp_path)
+    data.journal.add(b"command", 2, 1)
+    data.journal.set_vote(Vote(term, None))
+    data.journal.sync_now()
+    close(data)
+
+    with pytest.raises(StartError, match=rf"term {term} is .*tq-admin replace-node n1.*recover"):
+        opened(tmp_path)
+
+
+def test_a_newcomer_to_a_cluster_of_high_terms_starts_again_before_it_has_an_entry(
+    tmp_path: Path,
+) -> None:
+    data = opened(tmp_path)
+    members = MemberList(incarnations={"n1": data.directory.incarnation, "n2": "another"})
+    data.directory.join("a cluster", members, newcomer=True)
+    data.journal.set_vote(Vote(2**40, None))
+    data.journal.sync_now()
+    close(data)
+
+    close(opened(tmp_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import re
 import shutil
 from pathlib import Path
@@ -24,10 +25,17 @@ from tq.v1 import (
 )
 from tq_cluster.clock import SystemClock
 from tq_cluster.core.invariants import violations
-from tq_cluster.errors import StartError
+from tq_cluster.errors import FatalError, StartError
+from tq_cluster.raft import bounds
+from tq_cluster.raft.disk import FileDisk
 from tq_cluster.raft.identity import read_identity
 from tq_cluster.raft.inspection import inspect
+from tq_cluster.raft.journal import Journal
+from tq_cluster.raft.pysyncobj_core import NO_OP
+from tq_cluster.raft.records import Vote
 from tq_cluster.raft.recovering import recover
+from tq_cluster.raft.startup import open_data
+from tq_cluster.raft.syncer import InlineSyncer
 from tq_cluster.restore import restore
 from tq_cluster.storage.backup import Maker
 from tq_cluster.storage.lock import DirectoryLock
@@ -412,3 +420,60 @@ def test_a_backup_that_cannot_be_made_of_a_disk_is_told_and_leaves_nothing(
         recover(inspect(old.disk), tmp_path / "out", maker, pause_queues=False)
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("reached", [False, True], ids=["named by a peer", "elections held in it"])
+async def test_a_cluster_whose_terms_no_broker_starts_in_is_recovered_whole(
+    tmp_path: Path, reached: bool
+) -> None:
+    """Brokers of the first version believed any term, and some were elected in one."""
+    async with trio(tmp_path / "old") as nodes:
+        await nodes.await_leader()
+        async with nodes.stubs("n1") as stubs:
+            await submit(stubs, "s1", "a")
+        for name in nodes.nodes:
+            await nodes.caught_up(name)
+    disks = [tmp_path / "old" / name for name in ("n1", "n2", "n3")]
+    for disk in disks:
+        _poison(disk, entry_too=reached)
+
+    with pytest.raises(StartError, match="what no cluster comes to"):
+        open_data(
+            disks[0],
+            node_id="n1",
+            draw=random.Random(1),
+            syncer=InlineSyncer(),
+            on_fatal=_never,
+        )
+    options = [option for disk in disks for option in ("--disk", str(disk))]
+    identity = read_identity(disks[0])
+    assert identity is not None
+    target = tmp_path / "backup"
+    done = await asyncio.to_thread(
+        run, "recover", *options, "--backup", str(target), "--yes", str(identity.cluster_id)
+    )
+
+    assert done.returncode == 0, done.stderr
+    restored = Trio(tmp_path / "new")
+    for config in restored.configs.values():
+        restore(target, config, SystemClock())
+    async with trio(tmp_path / "new", restored) as restored:
+        leader_id = await restored.await_leader()
+        assert restored.nodes[leader_id].replica.status().term < bounds.TERM_STEP_MAX
+        assert (await state(restored, "a")).state == task_pb2.TASK_STATE_PENDING
+
+
+def _poison(disk: Path, *, entry_too: bool) -> None:
+    """Write a term to the journal as a broker of the first version would have."""
+    term = 2**63
+    files = FileDisk(disk / "journal")
+    journal = Journal(files, InlineSyncer(), on_fatal=_never)
+    journal.set_vote(Vote(term, None))
+    if entry_too:
+        journal.add(NO_OP, journal.last_index + 1, term)
+    journal.close()
+    files.close()
+
+
+def _never(error: FatalError) -> None:
+    raise error

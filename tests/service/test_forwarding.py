@@ -14,6 +14,7 @@ from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core.operations import Caller, Claim, ConfigureQueue, Outcome, Replied, Submit
 from tq_cluster.core.types import Principal
 from tq_cluster.errors import OutcomeUnknownError
+from tq_cluster.raft.bounds import TERM_STEP_MAX
 from tq_cluster.service import call, routing, window
 
 SUBMIT = task_service_pb2.SubmitRequest(request_id="r1")
@@ -120,6 +121,22 @@ async def test_a_caller_that_knows_of_a_later_term_is_not_sent_to_the_leader_of_
     assert failure.reason == "NO_LEADER"
     assert cluster["n1"].leader.asked == []
     assert len(cluster["n2"].leader.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "min_term", [str(3 + TERM_STEP_MAX + 1), str(2**62), str(2**64 - 1), "9" * 4000]
+)
+async def test_a_term_that_no_broker_can_have_reached_is_not_waited_for(min_term: str) -> None:
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 3)
+
+        with fails() as failure:
+            metadata = (("tq-min-term", min_term),)
+            await stubs.tasks.Submit(SUBMIT, timeout=3600, metadata=metadata)
+
+    assert failure.reason == "NO_LEADER"
+    assert "tq-min-term: term" in failure.message
+    assert cluster["n1"].leader.asked == []
 
 
 async def lose_leader_while_it_decides(cluster: Cluster, after_s: float = 0) -> None:

@@ -16,6 +16,7 @@ from tq.internal.v1 import log_pb2
 from tq_cluster.core import queries
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import DamagedStateError, FatalError, StartError
+from tq_cluster.raft import bounds
 from tq_cluster.raft.identity import Identity, read_identity
 from tq_cluster.raft.journal import Journal
 from tq_cluster.raft.members import contradiction
@@ -59,6 +60,13 @@ class Survivor:
     """Why nothing can be made of it. Empty: it is sound as far as was looked."""
     rebuilds: bool = False
     """What is at fault is its state alone: a node on it takes the others' and keeps its journal."""
+
+    @property
+    def starts(self) -> bool:
+        """Whether a node would start on it: it is sound, and its term is one that can be."""
+        if self.fault or self.last is None:
+            return False
+        return bounds.flaw_in_log(self.term, self.last.term) is None
 
     @property
     def node_id(self) -> str:

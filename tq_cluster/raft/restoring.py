@@ -18,6 +18,7 @@ from tq.internal.v1 import backup_pb2
 from tq_cluster.core.operations import EndLeases, LeaveCluster
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import FatalError, StartError
+from tq_cluster.raft import bounds
 from tq_cluster.raft.disk import FileDisk
 from tq_cluster.raft.identity import Identity, Origin, data_in, new_incarnation, write_identity
 from tq_cluster.raft.journal import Journal
@@ -102,6 +103,9 @@ def _make(backup: Path, path: Path) -> AppliedAt:
 
 def _begin_anew(store: Store, header: backup_pb2.BackupHeader) -> None:
     """End every lease of the cluster that was backed up, and leave that cluster."""
+    if bounds.flaw_in_term(store.applied.term, None) is not None:
+        # No node starts in such a term. Nothing of the old log is taken in: any term will do.
+        store.restart_terms(1)
     now_ms = header.log_time_ms
     while decide_offline(store, EndLeases(quarantine=False, tasks_max=SLICE_TASKS), now_ms).more:
         store.commit()

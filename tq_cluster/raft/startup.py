@@ -13,6 +13,7 @@ from pathlib import Path
 from tq_cluster.core import queries
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import DamagedStateError, FatalError, StartError
+from tq_cluster.raft import bounds
 from tq_cluster.raft.disk import FileDisk
 from tq_cluster.raft.identity import DataDirectory
 from tq_cluster.raft.journal import DEFAULT_LIMITS, Journal, JournalLimits
@@ -130,6 +131,7 @@ def open_data(
         store, set_aside = _open_state(states)
         undo.callback(store.close)
         journal = Journal(disk, syncer, on_fatal=on_fatal, limits=limits)
+        _require_reachable_term(directory, journal)
         alignment = align(journal, store.applied, states.current.installed)
         _settle_members(directory, store, journal)
         if members:
@@ -199,6 +201,23 @@ def _usable(path: Path) -> Iterator[None]:
             f"{error.filename or path} cannot be used: {error.strerror or error}: give this node a"
             " data directory that it can read and write"
         ) from error
+
+
+def _require_reachable_term(directory: DataDirectory, journal: Journal) -> None:
+    """Refuse a term that was written because a peer named it, and not because it was reached."""
+    term, last_index = journal.getCurrentTerm(), journal.last_index
+    last_term = journal.term_at(last_index) if len(journal) else 0
+    flaw = bounds.flaw_in_log(term, last_term or 0)
+    if flaw is None or (directory.newcomer and term < bounds.TERM_MAX):
+        return
+    raise StartError(
+        f"{directory.path} cannot be used: its journal says what no cluster comes to: {flaw}, as of"
+        f" its last entry, {last_index}. An earlier version believed it of whoever reached its raft"
+        " port. If a majority of the other brokers runs, move this directory away, start the broker"
+        f" on an empty one, and say tq-admin replace-node {directory.node_id}. If too many brokers"
+        " say this, keep all directories, make a backup of them with tq-cluster recover, and"
+        " restore it on every broker (docs/recovery.md, 'A term out of bounds')"
+    )
 
 
 def _require_journal(directory: DataDirectory, disk: FileDisk) -> None:

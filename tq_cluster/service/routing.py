@@ -28,6 +28,7 @@ from tq_cluster.errors import (
     NotLeaderError,
     OutcomeUnknownError,
 )
+from tq_cluster.raft import bounds
 from tq_cluster.service import errors
 from tq_cluster.service.admission import Admission, Held, caller_of
 from tq_cluster.service.authorization import Authenticate, authenticate
@@ -208,6 +209,7 @@ class Router:
         left_s = method.default_deadline_s if remaining_s is None else certain_s(remaining_s)
         margin = margin_s(left_s)
         request_id = metadata.get(Header.REQUEST_ID, "")
+        min_term = self._min_term(metadata)
         hop, principal, elapsed_s = self._sender(path, request_id, metadata)
         if from_nodes and not hop:
             raise errors.unauthenticated("this port is for the cluster's own nodes: use the API's")
@@ -228,10 +230,21 @@ class Router:
             hop=hop,
             # Believed or not, what says that it was forwarded is not forwarded again.
             no_forward=Header.NO_FORWARD in metadata or Header.HOP in metadata,
-            min_term=number_in(metadata, Header.MIN_TERM),
+            min_term=min_term,
             request_id=request_id,
             client=metadata.get(Header.CLIENT, ""),
         ), held
+
+    def _min_term(self, metadata: Mapping[str, str]) -> int:
+        """The term that the caller has heard of. One that no broker reached is not waited for."""
+        text = metadata.get(Header.MIN_TERM, "")
+        min_term = number_in(metadata, Header.MIN_TERM)
+        if not min_term and text.strip("0").isdecimal():
+            min_term = bounds.TERM_MAX  # too long to be read
+        flaw = bounds.flaw_in_term(min_term, self._roles.term or None)
+        if flaw is not None:
+            raise errors.no_leader(f"{Header.MIN_TERM}: {flaw}")
+        return min_term
 
     def _sender(
         self, path: str, request_id: str, metadata: Mapping[str, str]

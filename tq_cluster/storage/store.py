@@ -183,6 +183,10 @@ class Store:
             self.on_hashed(hash_range(parsed.hash_range, index, self._sealed_rows))
         return parsed is not None
 
+    def restart_terms(self, term: int) -> None:
+        """Take the last entry for one of ``term``: for a state that becomes another log's first."""
+        self._applied = self._now.applied = AppliedAt(self._applied.index, term)
+
     def _sealed_rows(self, table: int, from_key: bytes) -> Iterator[tuple[bytes, bytes]]:
         try:
             with self._txn.cursor(self._tables[table]) as cursor:
