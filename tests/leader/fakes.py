@@ -78,7 +78,7 @@ class FakeLog:
         return self.version
 
     def share_hash(self, index: int, digest: bytes) -> None:
-        raise NotImplementedError
+        """Nobody listens."""
 
     def on_hash(self, listener: Callable[[str, int, bytes], None]) -> None:
         self.hash_listener = listener

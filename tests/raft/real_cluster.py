@@ -18,6 +18,7 @@ from tq_cluster.raft.identity import DataDirectory
 from tq_cluster.raft.journal import Journal
 from tq_cluster.raft.network import TcpNetwork
 from tq_cluster.raft.replica import Replica
+from tq_cluster.raft.secret import Secret
 from tq_cluster.raft.startup import align
 from tq_cluster.raft.syncer import ThreadSyncer
 
@@ -31,6 +32,7 @@ class RealNode:
     name: str
     folder: Path
     members: dict[str, str]
+    secret: Secret | None = None
     state_disk: StateDisk = field(default_factory=StateDisk)
     deaths: list[BaseException] = field(default_factory=list)
     up: bool = False
@@ -55,6 +57,7 @@ class RealNode:
             draw=draw,
             fatal=self.deaths.append,
             membership=lambda: None,
+            secret=self.secret,
         )
         await self.replica.start()
         self.up = True
@@ -83,10 +86,10 @@ class RealNode:
 class RealCluster:
     """Nodes n1, n2, n3."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, secret: Secret | None = None) -> None:
         names = ("n1", "n2", "n3")
         members = dict(zip(names, free_addresses(len(names)), strict=True))
-        self.nodes = {name: RealNode(name, folder / name, members) for name in names}
+        self.nodes = {name: RealNode(name, folder / name, members, secret) for name in names}
 
     async def until(self, what: str, fact: Callable[[], bool], *, within_s: float = 10.0) -> None:
         """Wait for a fact; say what was seen instead when it does not come."""
@@ -140,9 +143,9 @@ class RealCluster:
 
 
 @contextlib.asynccontextmanager
-async def real_cluster(folder: Path) -> AsyncIterator[RealCluster]:
+async def real_cluster(folder: Path, secret: Secret | None = None) -> AsyncIterator[RealCluster]:
     """Three nodes that have started; at the end they are stopped, and none has died."""
-    cluster = RealCluster(folder)
+    cluster = RealCluster(folder, secret)
     for node in cluster.nodes.values():
         await node.start()
     try:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.simulation.cluster import Cluster
-from tests.simulation.puppet import Stage, append, on_stage
+from tests.simulation.puppet import Puppet, Stage, append, on_stage
 from tests.simulation.runs import simulate
 from tq.internal.v1 import peer_pb2
 from tq_cluster.errors import NotLeaderError
@@ -261,9 +261,7 @@ def test_a_node_votes_once_in_a_term_also_across_a_power_cut() -> None:
         assert (await stage.puppets["n3"].hears("vote_reply")).vote_reply.granted
         stage.host.cut_power()
         await stage.host.start()
-        puppet = stage.puppets["n1"]
-        puppet.connection_lost(None)
-        puppet.heard.clear()
+        puppet = Puppet(stage, "n1")
         stage.dial(puppet)
         await puppet.hears("hello")
 

@@ -45,7 +45,7 @@ def _unknown_node(hello: peer_pb2.Hello) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (_wrong_cluster, "n1 belongs to cluster another, n2 to stage"),
+        (_wrong_cluster, "n1 belongs to cluster another, which is not n2's"),
         (_wrong_members, "n1 is configured with members n1, n2, n9, n2 with n1, n2, n3"),
         (
             _other_list,
@@ -158,7 +158,9 @@ def test_an_emptied_peer_is_a_stranger() -> None:
         refusal = (await puppet.hears("refusal")).refusal
 
         assert refusal.stranger
-        assert "n1 is empty, but cluster stage exists: it stays a stranger" in refusal.message
+        assert (
+            "n1 is empty, but its members' cluster exists: it stays a stranger" in refusal.message
+        )
 
     on_stage(scenario)
 
@@ -200,9 +202,11 @@ def test_a_connection_that_was_replaced_is_never_read_again() -> None:
         first = stage.puppets["n1"]
         second = Puppet(stage, "n1")
         # On its way when the new connection is made.
+        stage.network.get_stuck("n1", "n2")
+        first.say(append=append(1, (1, 0), [(1, b"from the old connection")]))
         stage.dial(second)
         await second.hears("hello")
-        first.say(append=append(1, (1, 0), [(1, b"from the old connection")]))
+        stage.network.come_loose("n1", "n2")
         await stage.pass_time(0.05)
         assert stage.host.journal.last_index == 1
 

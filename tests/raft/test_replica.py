@@ -18,6 +18,7 @@ from tq_cluster.errors import (
     NotLeaderError,
     OutcomeUnknownError,
     StartError,
+    StateDiffersError,
 )
 from tq_cluster.raft import pysyncobj_core
 from tq_cluster.raft.door import LogStatus, Role
@@ -305,8 +306,9 @@ def _contradicts_committed(stage: Stage) -> None:
     stage.puppets["n3"].say(append=append(5, (2, 4), [(5, b"more")]))
 
 
-def _second_leader(stage: Stage) -> None:
-    stage.puppets["n3"].say(stop=peer_pb2.Stop(message="this disk went back"))
+def _misses_what_was_acknowledged(stage: Stage) -> None:
+    stop = peer_pb2.Stop(message="this disk went back", acknowledged_index=3)
+    stage.puppets["n1"].say(stop=stop)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +316,7 @@ def _second_leader(stage: Stage) -> None:
     [
         (_replaces_committed, "would replace entry 2"),
         (_contradicts_committed, "contradicts entry 2"),
-        (_second_leader, "told to stop by n3: this disk went back"),
+        (_misses_what_was_acknowledged, "told to stop by n1: this disk went back"),
     ],
 )
 def test_a_contradiction_ends_the_process(provoke: Callable[[Stage], None], said: str) -> None:
@@ -332,6 +334,56 @@ def test_a_contradiction_ends_the_process(provoke: Callable[[Stage], None], said
     on_stage(scenario)
 
 
+@pytest.mark.parametrize(
+    ("name", "acknowledged_index"),
+    [
+        pytest.param("n3", 3, id="from one that does not lead"),
+        pytest.param("n1", 2, id="for an entry that is here"),
+    ],
+)
+def test_a_node_does_not_stop_for_what_it_can_see_is_untrue(
+    name: str, acknowledged_index: int
+) -> None:
+    async def scenario(stage: Stage) -> None:
+        message = append(1, (1, 0), [(1, b"committed")], commit_index=2)
+        stage.puppets["n1"].say(append=message)
+        await stage.until("it is applied", lambda: stage.host.machine.applied.index == 2)
+
+        stop = peer_pb2.Stop(message="this disk went back", acknowledged_index=acknowledged_index)
+        stage.puppets[name].say(stop=stop)
+        stage.puppets["n1"].say(append=append(1, (2, 1), [(1, b"and on")], commit_index=3))
+
+        await stage.until("it goes on", lambda: stage.host.machine.applied.index == 3)
+        assert not stage.deaths
+
+    on_stage(scenario)
+
+
+def test_a_node_sets_its_state_aside_only_for_what_a_majority_told_it_itself() -> None:
+    async def scenario(stage: Stage) -> None:
+        accuser, third = stage.puppets["n1"], stage.puppets["n3"]
+        replica = stage.host.replica
+        accused = peer_pb2.Stop(message="yours differs", state_differs=True)
+        replica.share_hash(2, b"ours")
+        accuser.say(range_hash=peer_pb2.RangeHash(index=2, digest=b"another"))
+        accuser.say(stop=accused)
+        # It agrees with this node: the accuser is alone.
+        third.say(range_hash=peer_pb2.RangeHash(index=2, digest=b"ours"))
+        accuser.say(append=append(1, (1, 0), [(1, b"and on")], commit_index=2))
+        await stage.until("it goes on", lambda: stage.host.machine.applied.index == 2)
+        assert not stage.deaths
+
+        replica.share_hash(5, b"ours")
+        for puppet in (accuser, third):
+            puppet.say(range_hash=peer_pb2.RangeHash(index=5, digest=b"another"))
+
+        await stage.until("it has ended", lambda: bool(stage.deaths))
+        assert isinstance(stage.deaths[0], StateDiffersError)
+        assert "told to stop by n1: yours differs" in str(stage.deaths[0])
+
+    on_stage(scenario)
+
+
 def test_a_peer_whose_disk_went_back_is_told_to_stop() -> None:
     async def scenario(stage: Stage) -> None:
         term = await stage.elect("n3")
@@ -345,6 +397,7 @@ def test_a_peer_whose_disk_went_back_is_told_to_stop() -> None:
 
         stop = (await follower.hears("stop")).stop
         assert "this disk ends at entry 1, but entry 2 was acknowledged from it" in stop.message
+        assert stop.acknowledged_index == 2
 
     on_stage(scenario)
 

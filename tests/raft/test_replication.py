@@ -106,7 +106,9 @@ def test_a_leader_does_not_count_itself_before_its_own_fsync() -> None:
 def test_an_ack_counts_for_nothing_in_a_later_reign_of_the_same_leader() -> None:
     async def scenario(stage: Stage) -> None:
         await stage.elect("n3", "n4")
-        # Of five members one acknowledges, far ahead: nothing is committed by that.
+        for index in range(3, 9):
+            stage.host.replica._engine.append(b"waits", index, 1)
+        # Of five members one acknowledges all of it: nothing is committed by that.
         for name in ("n3", "n4"):
             stage.puppets[name].heard.clear()
         far = peer_pb2.AppendReply(term=1, accepted=True, next_index=9, last_index=8)
@@ -418,6 +420,7 @@ def test_a_node_whose_state_ends_before_its_journal_begins_waits_for_a_snapshot(
         await _compact(cluster)
         hurt = cluster.followers()[0]
         await cluster.until("it has compacted, too", lambda: hurt.journal.first_index > 1)
+        hurt.journal.sync_now()
         hurt.kill()
         del hurt.state_disk.durable[1:]
         hurt.checker = None

@@ -26,6 +26,7 @@ from tq_cluster.raft.identity import EMPTY_ORIGIN, MemberList, Origin
 from tq_cluster.raft.journal import JournalLimits
 from tq_cluster.raft.members import counted, require_may_form, settle
 from tq_cluster.raft.replica import Replica
+from tq_cluster.raft.secret import NONCE_BYTES, Secret
 from tq_cluster.raft.settings import RaftSettings
 from tq_cluster.raft.snapshots import States
 from tq_cluster.raft.startup import align
@@ -55,6 +56,18 @@ class Identity:
 
     def record(self, members: MemberList) -> None:
         self.members = members
+
+
+@dataclass
+class DrawnSecret:
+    """Implements ``secret.Secret`` without a file."""
+
+    draw: random.Random
+    keys: tuple[bytes, ...] = (b"the secret of the simulated cluster",)
+    required: bool = True
+
+    def nonce(self) -> bytes:
+        return self.draw.randbytes(NONCE_BYTES)
 
 
 class Machine:
@@ -94,6 +107,8 @@ class Machine:
         self.clock = WallClock(loop, self.draw.randint(-2_000, 2_000), oscillator)
         self.cluster_version = 0
         """What the state says."""
+        self.secret: Secret | None = None
+        """What the members prove to each other that they hold."""
         self.checker: Checker | None = None
         self.on_start: list[Callable[[Any], None]] = []
         """Told of this machine whenever a process starts on it."""
@@ -176,6 +191,7 @@ class Machine:
             cluster_version=lambda: self.cluster_version,
             settings=self._settings,
             loop=self.host_loop,
+            secret=self.secret,
         )
         # The core takes the time from whichever process was started last.
         syncobj.monotonicTime = _running_time_s

@@ -54,7 +54,12 @@ class Puppet(asyncio.Protocol):
         self.say(hello=self.introduction)
 
     def data_received(self, data: bytes) -> None:
-        self.heard.extend(self._decoder.feed(data))
+        try:
+            self.heard.extend(self._decoder.feed(data))
+        except frames.DamagedFrameError:
+            # As a broker does that knows of no proofs.
+            assert self._transport is not None
+            self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from tests.simulation.cluster import LOAD_SLICE_S, Cluster, Load
 from tests.simulation.faults import WEIGHTS
+from tests.simulation.host import DrawnSecret
 from tests.simulation.play import play
 from tests.simulation.story import History, Script, Story
 from tests.simulation.virtual_loop import VirtualLoop
@@ -59,6 +61,9 @@ def protocol_history(story: Story, *, settings: RaftSettings | None = None) -> H
 
     async def scenario(cluster: Cluster) -> None:
         cluster.load = load
+        if story.seed % 2:
+            for host in cluster.machines:
+                host.secret = DrawnSecret(random.Random(f"{story.seed}/{host.name}/nonces"))
         await cluster.start()
         await cluster.await_leader()
         await play(cluster, story.steps(SCRIPT), story, {LOAD: lambda _: cluster.take_load()})

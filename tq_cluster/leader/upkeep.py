@@ -166,8 +166,9 @@ class Upkeep:
 
     def hashed(self, found: HashedRange) -> None:
         """This node has hashed a range that an entry named."""
+        # All members are told, so that one which differs can see for itself that it does.
+        self._log.share_hash(found.index, found.digest)
         if not self._reigns:
-            self._log.share_hash(found.index, found.digest)
             return
         self._hashed = found
         row = scrub_row(self._state.view())

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from tq.internal.v1 import peer_pb2
 from tq_cluster.raft import frames
+from tq_cluster.raft.handshake import Accepting, Dialling
 from tq_cluster.raft.network import set_no_delay
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,9 @@ class ConnectionOwner(Protocol):
 
     def on_made(self, connection: Connection) -> None: ...
 
+    def on_greeting(self, connection: Connection, kind: int, payload: bytes) -> None:
+        """A frame came before its sender was admitted; nobody has parsed it."""
+
     def on_message(self, connection: Connection, message: peer_pb2.PeerMessage) -> None: ...
 
     def on_part(self, connection: Connection) -> None:
@@ -32,6 +36,9 @@ class ConnectionOwner(Protocol):
 
     def on_room(self, connection: Connection) -> None:
         """What waited in order has gone out."""
+
+    def on_damaged(self, connection: Connection, damage: str) -> None:
+        """What came is not what a peer sends: the connection has been closed."""
 
     def on_lost(self, connection: Connection) -> None:
         """The connection is gone. Not called for one that was closed from here."""
@@ -46,7 +53,13 @@ class Connection(asyncio.Protocol):
         self.peer_id: str | None = None
         """Who it turned out to be; None until the handshake is done."""
         self.closed = False
+        self.proof: Dialling | Accepting | None = None
+        """How far the two sides have proved who they are; None where no secret is asked for."""
+        self.address = ""
+        """The host at the other end; empty until the connection is made."""
         self.silent_sweeps = 0
+        self.unknown_sweeps = 0
+        """How long it has been here without saying who it is, whatever arrives."""
         self.arrivals = 0
         """How often the network brought something."""
         self.quiet = True
@@ -122,7 +135,13 @@ class Connection(asyncio.Protocol):
         if self.closed:
             transport.abort()
             return
-        set_no_delay(transport)
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if peer else ""
+        try:
+            set_no_delay(transport)
+        except OSError:
+            # Reset before it was looked at: `connection_lost` follows.
+            return
         transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         self._owner.on_made(self)
 
@@ -132,20 +151,34 @@ class Connection(asyncio.Protocol):
         self.silent_sweeps = 0
         self.arrivals += 1
         try:
+            if self.peer_id is None:
+                for kind, payload in self._decoder.greet(data):
+                    self._owner.on_greeting(self, kind, payload)
+                    if not self._readable():
+                        return
+                    if self._admitted():
+                        break
+                if not self._admitted():
+                    return
+                data = b""
             for message in self._decoder.feed(data):
                 self._owner.on_message(self, message)
                 if not self._readable():
                     return
         except (frames.DamagedFrameError, DecodeError) as error:
-            log.warning("damaged frame", extra={"peer": self.peer_id, "damage": str(error)})
             self.abandon()
-            self._owner.on_lost(self)
+            self._owner.on_damaged(self, str(error))
             return
         if self._decoder.inside_large_message:
             self._owner.on_part(self)
 
+    # Methods, as a type checker takes an attribute for what it last was.
+
     def _readable(self) -> bool:
         return not self.closed
+
+    def _admitted(self) -> bool:
+        return self.peer_id is not None
 
     def pause_writing(self) -> None:
         self._paused = True

@@ -17,6 +17,7 @@ from typing import Any
 from tq.internal.v1 import peer_pb2
 from tq_cluster.clock import Clock
 from tq_cluster.errors import FatalError, StateDiffersError
+from tq_cluster.raft import bounds
 from tq_cluster.raft.applying import Applier
 from tq_cluster.raft.door import StateMachine
 from tq_cluster.raft.elections import Elections
@@ -31,13 +32,17 @@ from tq_cluster.raft.peers import Peers
 from tq_cluster.raft.pysyncobj_core import PySyncObjCore
 from tq_cluster.raft.roster import Roster
 from tq_cluster.raft.rounds import Rounds
+from tq_cluster.raft.secret import Secret
 from tq_cluster.raft.settings import RaftSettings
 from tq_cluster.raft.snapshots import SnapshotReceiving, SnapshotSending, States
+from tq_cluster.raft.witness import Witness
 
 log = logging.getLogger(__name__)
 
 _PULSE_S = 0.1
 PORT_MAX = 65_535
+STOP_NAMES_ENTRIES_VERSION = 3
+"""From this cluster version on a leader's Stop names the entry that is missing."""
 _JUST_AFTER_S = 0.0005
 """PySyncObj acts when an instant has passed, not when it has come."""
 
@@ -64,6 +69,8 @@ class Surroundings:
     loop: asyncio.AbstractEventLoop
     disk_low: Callable[[], bool]
     """Whether this node's disk is nearly full; its leader is told."""
+    secret: Secret | None
+    """What peers must prove that they hold, too."""
 
 
 class Engine:
@@ -106,7 +113,9 @@ class Engine:
             draw=around.draw,
             listener=self,
             guarded=self.guarded,
+            secret=around.secret,
         )
+        self.witness = Witness(members=len(member_ids))
         self.roster = Roster(
             journal,
             lambda: machine.applied.index,
@@ -120,7 +129,7 @@ class Engine:
         self.formation = Formation(
             identity=around.identity,
             member_ids=member_ids,
-            pristine=lambda: around.identity.origin.is_all_of(journal),
+            pristine=self._pristine,
             roster=self.roster,
             cluster_version=around.cluster_version,
             clock=around.clock,
@@ -297,9 +306,10 @@ class Engine:
 
     # ------------------------------------------------------------------ PeerListener
 
-    def own_hello(self) -> peer_pb2.Hello:
-        hello = self.formation.own_hello()
-        hello.forward_port = self.forward_port
+    def own_hello(self, *, to_member: bool) -> peer_pb2.Hello:
+        hello = self.formation.own_hello(to_member=to_member)
+        if to_member:
+            hello.forward_port = self.forward_port
         return hello
 
     def judge_hello(self, hello: peer_pb2.Hello) -> peer_pb2.Refusal | None:
@@ -315,6 +325,9 @@ class Engine:
     def on_refused(self, peer_id: str | None, refusal: peer_pb2.Refusal) -> None:
         self.formation.on_refused(peer_id, refusal)
         self.settle()
+
+    def on_unproved(self, peer_id: str, reason: str) -> None:
+        self.formation.note_unproved(peer_id, reason)
 
     def on_peer_up(self, peer_id: str) -> None:
         self.core.set_connected(peer_id, connected=True)
@@ -343,6 +356,10 @@ class Engine:
     def on_peer_message(self, peer_id: str, message: peer_pb2.PeerMessage) -> None:
         if not self._running:
             return
+        flaw = bounds.flaw_in(message, self._standing())
+        if flaw is not None:
+            self.peers.refuse(peer_id, f"{self._around.identity.node_id} cannot believe it: {flaw}")
+            return
         if not self.formation.formed or self.formation.stranger:
             self.formation.on_raft_message(peer_id)
             if not self.formation.formed:
@@ -350,6 +367,19 @@ class Engine:
         self._deliver(peer_id, message)
         if not self._tick_scheduled:
             self.settle()
+
+    def _pristine(self) -> bool:
+        return self._around.identity.origin.is_all_of(self._journal)
+
+    def _standing(self) -> bounds.Standing:
+        core = self.core
+        return bounds.Standing(
+            # Cheap first: a node that has a term has voted or received an entry.
+            term=core.term if core.term or not self._pristine() else None,
+            last_index=self._journal.last_index,
+            leads=core.leads,
+            latest_round=self.rounds.latest,
+        )
 
     def _deliver(self, peer_id: str, message: peer_pb2.PeerMessage) -> None:
         match message.WhichOneof("body"):
@@ -390,13 +420,46 @@ class Engine:
                     self.leading.snapshot_installed(peer_id, reached)
                 self._commit_soon()
             case "range_hash":
+                index, digest = message.range_hash.index, message.range_hash.digest
+                self.witness.heard(peer_id, index, digest)
                 for listener in self.hash_listeners:
-                    listener(peer_id, message.range_hash.index, message.range_hash.digest)
+                    listener(peer_id, index, digest)
+                self._stop_if_outvoted()
             case "stop":
-                kind = StateDiffersError if message.stop.state_differs else FatalError
-                raise kind(f"told to stop by {peer_id}: {message.stop.message}")
+                self._on_stop(peer_id, message.stop)
             case other:
                 log.warning("unknown message", extra={"peer": peer_id, "kind": other})
+
+    def _on_stop(self, peer_id: str, stop: peer_pb2.Stop) -> None:
+        """A peer says that this node must not go on. It does if what it sees itself agrees."""
+        said = f"told to stop by {peer_id}: {bounds.shown(stop.message)}"
+        if stop.state_differs:
+            self.witness.accused = said
+            self._stop_if_outvoted()
+            log.warning("accused of a state that differs", extra={"peer": peer_id})
+            return
+        named, last_index = stop.acknowledged_index, self._journal.last_index
+        extra = {"peer": peer_id, "acknowledged_index": named, "last_index": last_index}
+        version = self.formation.version_of(peer_id) or 0
+        if peer_id != self.elections.leader_id:
+            log.warning("told to stop by one that does not lead", extra=extra)
+        elif named <= last_index and (named or version >= STOP_NAMES_ENTRIES_VERSION):
+            log.warning("told to stop for an entry that is here", extra=extra)
+        else:
+            raise FatalError(said)
+
+    def hashed(self, index: int, digest: bytes) -> None:
+        """This node's own hash of the range that an entry names; all peers are told."""
+        self.witness.own(index, digest)
+        shared = peer_pb2.PeerMessage(range_hash=peer_pb2.RangeHash(index=index, digest=digest))
+        for peer_id in self.core.peer_ids:
+            self.peers.send(peer_id, shared)
+        # This is called as an entry is applied: the state is left alone until that is done.
+        self._loop.call_soon(self.guarded, self._stop_if_outvoted)
+
+    def _stop_if_outvoted(self) -> None:
+        if self.witness.accused is not None and self.witness.outvoted():
+            raise StateDiffersError(self.witness.accused)
 
     # ------------------------------------------------------------------ the loop
 
@@ -492,6 +555,8 @@ class Engine:
                 self.rounds.resolve(self._machine.applied)
             if self.rounds.wanted and not self.rounds.under_way:
                 self.request_round()
+        if self.roster.has_news():
+            self.peers.refresh_hello()
         self._journal.request_sync()
         if core.applied_index < core.commit_index and self._applier.behind:
             self._request_tick()

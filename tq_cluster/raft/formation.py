@@ -16,14 +16,16 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from tq.internal.v1 import peer_pb2
 from tq_cluster.clock import Clock
 from tq_cluster.core.batch import CLUSTER_VERSION
-from tq_cluster.raft import frames
+from tq_cluster.raft import bounds, frames
 from tq_cluster.raft.identity import MemberList, Origin
 from tq_cluster.raft.roster import Roster
+from tq_cluster.telemetry.sparing import Sparing
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,10 @@ Membership = tuple[str, Mapping[str, str]]
 STRANGER_S = 5.0
 """How long a stranger counts as being there after it last introduced itself. It does so about every
 second."""
+NOTE_S = 10.0
+"""How often a new reason not to talk to a peer is logged: an impostor has as many as it likes."""
+STRANGERS_KEPT = 2
+"""Of one name: more than one are one too many, and nothing more need be known of them."""
 
 
 class NodeIdentity(Protocol):
@@ -104,8 +110,10 @@ class Formation:
         """The newest cluster version that each peer said it can take part in."""
         self._refusals: dict[str, str] = {}
         self._logged: dict[str, str] = {}
-        self._strangers: dict[str, tuple[str, float]] = {}
-        """Empty disks that introduced themselves under a member's name, and when."""
+        self._said: dict[str, Sparing] = {}
+        self._strangers_said = Sparing(log, clock.monotonic_s)
+        self._strangers: dict[str, dict[str, float]] = {}
+        """Empty disks that introduced themselves under a member's name, and when they last did."""
         self.formed = self._recorded and (not pristine() or not self._peer_ids)
         """The cluster exists and this node belongs to it."""
         self.stranger = False
@@ -119,9 +127,14 @@ class Formation:
 
     # ------------------------------------------------------------------ what is said and seen
 
-    def own_hello(self) -> peer_pb2.Hello:
+    def own_hello(self, *, to_member: bool = True) -> peer_pb2.Hello:
+        """How this node introduces itself.
+
+        Whoever listens at a member's address is not told the other members' disks: who knows them
+        could pass for one.
+        """
         identity = self._identity
-        return peer_pb2.Hello(
+        hello = peer_pb2.Hello(
             format=frames.FORMAT,
             cluster_version=CLUSTER_VERSION,
             cluster_id=identity.cluster_id or "",
@@ -133,10 +146,16 @@ class Formation:
             member_ids=self._member_ids,
             wall_ms=self._clock.wall_ms(),
             restored_from=str(identity.origin),
-            incarnations=self._roster.applied(),
-            applied_index=self._roster.applied_index(),
-            recorded=_as_message(identity.members),
         )
+        if not to_member:
+            hello.brief = True
+            return hello
+        hello.incarnations.update(self._roster.applied() or {})
+        hello.applied_index = self._roster.applied_index()
+        recorded = _as_message(identity.members)
+        if recorded is not None:
+            hello.recorded.CopyFrom(recorded)
+        return hello
 
     def membership(self) -> Membership | None:
         """Who forms the cluster; None while that is not recorded."""
@@ -151,10 +170,28 @@ class Formation:
         known = [version for version in said if version is not None]
         return None if len(known) < len(said) else min([CLUSTER_VERSION, *known])
 
+    def version_of(self, name: str) -> int | None:
+        """The newest cluster version that a peer said it can take part in."""
+        return self._versions.get(name)
+
     def strangers(self) -> dict[str, str]:
-        """Empty disks that would take a member's place: the member's name, the incarnation."""
+        """Empty disks that would take a member's place: the member's name, the incarnation.
+
+        None where several claim one name: which of them is meant, nobody could tell.
+        """
         since_s = self._clock.monotonic_s() - STRANGER_S
-        return {name: disk for name, (disk, seen_s) in self._strangers.items() if seen_s >= since_s}
+        found = {
+            name: [disk for disk, seen_s in disks.items() if seen_s >= since_s]
+            for name, disks in self._strangers.items()
+        }
+        return {name: disks[0] for name, disks in found.items() if len(disks) == 1}
+
+    def _saw_stranger(self, hello: peer_pb2.Hello) -> None:
+        now_s = self._clock.monotonic_s()
+        seen = self._strangers.setdefault(hello.node_id, {})
+        seen[hello.incarnation] = now_s
+        if len(seen) > STRANGERS_KEPT:
+            del seen[min(seen, key=lambda disk: seen[disk])]
 
     def may_vote(self) -> bool:
         """Whether this node may help to elect: a newcomer may once its own state names it.
@@ -204,25 +241,34 @@ class Formation:
     # ------------------------------------------------------------------ judging
 
     def judge(self, hello: peer_pb2.Hello) -> peer_pb2.Refusal | None:
-        """Why not to talk to the sender; None: it is welcome."""
-        refusal = self._judge(hello)
-        if refusal is not None:
-            if refusal.stranger and hello.pristine:
-                seen_s = self._clock.monotonic_s()
-                self._strangers[hello.node_id] = (hello.incarnation, seen_s)
-            self._note(hello.node_id, f"refused: {refusal.message}")
-        return refusal
+        """Why not to talk to the sender; None: it is welcome. What it says does not count yet."""
+        refused = self._judge(hello)
+        if refused is None:
+            return None
+        if refused.stranger and hello.pristine:
+            self._saw_stranger(hello)
+        self._note(hello.node_id, f"refused: {refused.message}{refused.known}")
+        return peer_pb2.Refusal(message=refused.message, stranger=refused.stranger)
+
+    def note_unproved(self, name: str, reason: str) -> None:
+        """At a peer's address somebody did not get as far as a Hello."""
+        self._note(name, reason)
 
     def _note(self, name: str, reason: str) -> None:
         """Remember for the operator; log it once, though it is tried again every second."""
-        known = name if name in self._peer_ids else "others"
-        if self._logged.get(known) != reason:
-            self._logged[known] = reason
-            log.warning("no connection to peer", extra={"peer": name, "reason": reason})
-        if name in self._peer_ids:
-            self._refusals[name] = reason
+        reason = bounds.shown(reason)
+        if name not in self._peer_ids:
+            self._strangers_said.warning("no connection to peer", {"peer": name, "reason": reason})
+            return
+        self._refusals[name] = reason
+        if self._logged.get(name) != reason:
+            said = self._said.setdefault(
+                name, Sparing(log, self._clock.monotonic_s, every_s=NOTE_S)
+            )
+            if said.warning("no connection to peer", {"peer": name, "reason": reason}):
+                self._logged[name] = reason
 
-    def _judge(self, hello: peer_pb2.Hello) -> peer_pb2.Refusal | None:
+    def _judge(self, hello: peer_pb2.Hello) -> _Refused | None:
         identity, name = self._identity, hello.node_id
         if hello.format != frames.FORMAT:
             return _refusal(f"speaks format {hello.format}, {identity.node_id} {frames.FORMAT}")
@@ -238,8 +284,9 @@ class Formation:
         if self.formed and hello.restored_from and not hello.cluster_id:
             # Not even in a lost member's place: its log may be another's, under the same numbers.
             return _refusal(
-                f"{name} begins with {hello.restored_from}, but cluster {identity.cluster_id} "
-                "exists: only an empty disk can be taken in"
+                f"{name} begins with {hello.restored_from}, but its members' cluster exists: only "
+                "an empty disk can be taken in",
+                known=f" (cluster {identity.cluster_id})",
             )
         if hello.cluster_version < self._cluster_version():
             return _refusal(
@@ -248,8 +295,8 @@ class Formation:
             )
         if hello.cluster_id and identity.cluster_id not in {None, hello.cluster_id}:
             return _refusal(
-                f"{name} belongs to cluster {hello.cluster_id}, "
-                f"{identity.node_id} to {identity.cluster_id}"
+                f"{name} belongs to cluster {hello.cluster_id}, which is not {identity.node_id}'s",
+                known=f" ({identity.cluster_id})",
             )
         if why := self._unlike(hello):
             return _refusal(why)
@@ -260,21 +307,24 @@ class Formation:
             )
         if not self.formed:
             return None
-        if hello.cluster_id:
-            self._roster.told(hello.applied_index, hello.incarnations)
-        belongs = self._roster.belongs(name, hello.incarnation)
+        claimed: tuple[int, Mapping[str, str]] | None = None
+        if hello.cluster_id and self._knows_this_disk(hello):
+            claimed = hello.applied_index, dict(hello.incarnations)
+        belongs = self._roster.belongs(name, hello.incarnation, claimed)
         # By the record alone it had written the cluster's id down before anybody voted.
         if not hello.cluster_id and not (belongs and self._roster.said):
             return _refusal(
-                f"{name} is empty, but cluster {identity.cluster_id} exists: it stays a stranger",
+                f"{name} is empty, but its members' cluster exists: it stays a stranger",
                 stranger=True,
+                known=f" (cluster {identity.cluster_id})",
             )
         if not belongs:
             known = self._roster.members() or {}
             return _refusal(
-                f"{name} has another disk ({hello.incarnation}) than the member of that name "
-                f"({known.get(name)}): it stays a stranger",
+                f"{name} has another disk ({hello.incarnation}) than the member of that name: it "
+                "stays a stranger",
                 stranger=True,
+                known=f" (the member's: {known.get(name)})",
             )
         return None
 
@@ -299,6 +349,11 @@ class Formation:
             f" {self._identity.node_id} has, both as of entry {recorded.index}"
         )
 
+    def _knows_this_disk(self, hello: peer_pb2.Hello) -> bool:
+        """Whether the sender names this node's own disk, which only members are told."""
+        identity = self._identity
+        return hello.incarnations.get(identity.node_id) == identity.incarnation
+
     # ------------------------------------------------------------------ forming
 
     def on_hello(self, name: str, hello: peer_pb2.Hello) -> None:
@@ -310,9 +365,11 @@ class Formation:
             self._advance(hello)
         if not self.stranger:
             self._refusals.pop(name, None)
+        if self.formed and self._same_cluster(hello):
+            self._roster.told(hello.applied_index, hello.incarnations)
 
     def on_refused(self, name: str | None, refusal: peer_pb2.Refusal) -> None:
-        """A peer will not talk to this node."""
+        """A peer will not talk to this node. Peers see to it that it is one, or where one lives."""
         self._note(name or "unknown", refusal.message)
         if name is not None:
             self._hellos.pop(name, None)
@@ -459,5 +516,14 @@ def _by_state(hello: peer_pb2.Hello) -> MemberList:
     return MemberList(incarnations=dict(hello.incarnations), index=hello.applied_index)
 
 
-def _refusal(message: str, *, stranger: bool = False) -> peer_pb2.Refusal:
-    return peer_pb2.Refusal(message=message, stranger=stranger)
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    message: str
+    """For the operators of both nodes."""
+    stranger: bool
+    known: str
+    """What only this node's operator is told: it could help an impostor."""
+
+
+def _refusal(message: str, *, stranger: bool = False, known: str = "") -> _Refused:
+    return _Refused(message, stranger, known)

@@ -3,6 +3,9 @@
 A frame is ``format and kind (1 byte), length (4), CRC32 of kind and payload (4), payload``,
 big-endian. The pieces of a large message follow each other, but whole messages may stand between
 them: that is how a heartbeat overtakes an entry of 10 MiB.
+
+Until its sender is admitted a connection carries greetings alone: short frames that are not parsed
+here, a Hello or a step of the proof that comes before it.
 """
 
 from __future__ import annotations
@@ -18,10 +21,17 @@ PIECE_BYTES = 128 * 1024
 MESSAGE_BYTES_MAX = 256 * 1024 * 1024
 """No sane peer sends more."""
 
+GREETING_BYTES_MAX = 8 * 1024
+"""A Hello of seven members has less than 4 KiB."""
+
 _HEADER = struct.Struct(">BII")
 _WHOLE = FORMAT << 4
 _PIECE = _WHOLE | 1
 _LAST_PIECE = _WHOLE | 2
+MESSAGE = _WHOLE
+"""The kind of a frame that holds a whole PeerMessage."""
+PROOF = _WHOLE | 3
+"""The kind of a frame that holds a step of the handshake before the first Hello."""
 
 
 class DamagedFrameError(Exception):
@@ -39,6 +49,11 @@ def encode(message: peer_pb2.PeerMessage) -> list[bytes]:
         _frame(_LAST_PIECE if start == last_start else _PIECE, pieces[start : start + PIECE_BYTES])
         for start in range(0, len(payload), PIECE_BYTES)
     ]
+
+
+def encode_proof(step: bytes) -> list[bytes]:
+    """Return the frame of a step of the handshake."""
+    return [_frame(PROOF, step)]
 
 
 def _frame(kind: int, payload: bytes | memoryview) -> bytes:
@@ -65,6 +80,26 @@ class Decoder:
     def inside_large_message(self) -> bool:
         """Whether part of a message is here and the rest still on its way."""
         return bool(self._pieces) or len(self._buffer) > _HEADER.size
+
+    def greet(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """The kind and payload of each frame that ``data`` completes, from a sender not admitted.
+
+        Stop at the one that admits it, and go on with ``feed``. Raises DamagedFrameError.
+        """
+        buffer = self._buffer
+        buffer += data
+        while len(buffer) >= _HEADER.size:
+            kind, length, checksum = _HEADER.unpack_from(buffer)
+            if kind >> 4 != FORMAT:
+                raise DamagedFrameError(f"format {kind >> 4}, this node speaks {FORMAT}")
+            if kind not in {MESSAGE, PROOF} or length > GREETING_BYTES_MAX:
+                raise DamagedFrameError(f"a greeting of kind {kind:#x}, {length} bytes")
+            end = _HEADER.size + length
+            if len(buffer) < end:
+                return
+            payload = bytes(memoryview(buffer)[_HEADER.size : end])
+            del buffer[:end]
+            yield kind, _checked(kind, payload, checksum)
 
     def feed(self, data: bytes) -> Iterator[peer_pb2.PeerMessage]:
         """The messages that ``data`` completes. Raises DamagedFrameError."""

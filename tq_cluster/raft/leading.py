@@ -224,7 +224,8 @@ class Leading:
             f"this disk ends at entry {last_index}, but entry {self._acked[peer_id] - 1} was "
             f"acknowledged from it in term {self._core.term}: it went back to an older state"
         )
-        self._peers.send(peer_id, peer_pb2.PeerMessage(stop=peer_pb2.Stop(message=message)))
+        stop = peer_pb2.Stop(message=message, acknowledged_index=self._acked[peer_id] - 1)
+        self._peers.send(peer_id, peer_pb2.PeerMessage(stop=stop))
 
     # ------------------------------------------------------------------ changes
 

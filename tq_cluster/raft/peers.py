@@ -1,7 +1,9 @@
 """The connections to the other members: made, judged, kept alive, one to each.
 
-The member with the lower id dials. Each side introduces itself with a Hello and judges the other's;
-what does not fit is refused with a message that both operators can read.
+The member with the lower id dials, and speaks first. If the cluster has a secret both sides prove
+that they hold it; then each introduces itself with a Hello and judges the other's. What does not
+fit is refused with a message that both operators can read. Until then nothing is parsed but the
+Hello, nothing that was said counts, and whoever dialled is told nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +14,17 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from google.protobuf.message import DecodeError
+
 from tq.internal.v1 import peer_pb2
 from tq_cluster.clock import Clock
-from tq_cluster.raft import frames
+from tq_cluster.raft import bounds, frames
 from tq_cluster.raft.connection import Connection
+from tq_cluster.raft.handshake import Accepting, Dialling, HandshakeError
+from tq_cluster.raft.lobby import Lobby
 from tq_cluster.raft.network import Network
+from tq_cluster.raft.secret import Secret
+from tq_cluster.telemetry.sparing import Sparing
 
 log = logging.getLogger(__name__)
 
@@ -27,21 +35,30 @@ REFUSED_REDIAL_S = 1.0
 SWEEP_S = 0.5
 SILENT_SWEEPS_MAX = 6
 """A connection that brought nothing for so many sweeps is dead: who has nothing to say pings."""
+HANDSHAKE_SWEEPS_MAX = 10
+"""After so many, 5 s, whoever has not said who it is has to go, whatever it sends meanwhile."""
+
+_HELLO_FIRST = bytes([peer_pb2.PeerMessage.HELLO_FIELD_NUMBER << 3 | 2])
+_REFUSAL_FIRST = bytes([peer_pb2.PeerMessage.REFUSAL_FIELD_NUMBER << 3 | 2])
 
 
 class PeerListener(Protocol):
     """Who speaks with the peers."""
 
-    def own_hello(self) -> peer_pb2.Hello: ...
+    def own_hello(self, *, to_member: bool) -> peer_pb2.Hello:
+        """How this node introduces itself; ``to_member``: to one that has been admitted."""
 
     def judge_hello(self, hello: peer_pb2.Hello) -> peer_pb2.Refusal | None:
-        """Why not to talk to the sender; None: welcome."""
+        """Why not to talk to the sender; None: welcome. Nothing that it said counts yet."""
 
     def on_hello(self, peer_id: str, hello: peer_pb2.Hello) -> None:
         """A welcome peer introduced itself, or has news about itself."""
 
     def on_refused(self, peer_id: str | None, refusal: peer_pb2.Refusal) -> None:
         """A peer will not talk to this node. ``peer_id``: who, where this node dialled it."""
+
+    def on_unproved(self, peer_id: str, reason: str) -> None:
+        """A peer that this node dialled did not get as far as a Hello."""
 
     def on_peer_up(self, peer_id: str) -> None: ...
 
@@ -70,7 +87,9 @@ class Peers:
         draw: random.Random,
         listener: PeerListener,
         guarded: Callable[[Callable[[], None]], None],
+        secret: Secret | None = None,
     ) -> None:
+        """``secret``: what peers must prove that they hold, too."""
         self._node_id = node_id
         self._addresses = dict(members)
         self._network = network
@@ -81,6 +100,12 @@ class Peers:
         self._guarded = guarded
         self._links: dict[str, Connection] = {}
         self._newcomers: list[Connection] = []
+        self._lobby = Lobby()
+        """The newcomers that this node did not dial itself."""
+        self._secret = secret
+        self._proves_nothing: set[str] = set()
+        """Peers that did not answer a challenge: the next dial does without, where that may be."""
+        self._said = Sparing(log, loop.time)
         self._dialled: dict[str, Callable[[], None]] = {}
         self._redial_s: dict[str, float] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -173,9 +198,8 @@ class Peers:
 
     def refresh_hello(self) -> None:
         """Tell every peer what this node now is."""
-        encoded = frames.encode(peer_pb2.PeerMessage(hello=self._listener.own_hello()))
         for link in self._links.values():
-            link.send(encoded)
+            self._introduce(link, to_member=True)
 
     def part_with(self, peer_id: str) -> None:
         """End the connection: whatever comes on it next must introduce itself again."""
@@ -183,6 +207,13 @@ class Peers:
         if link is not None:
             link.abandon()
             self._lost(link)
+
+    def refuse(self, peer_id: str, reason: str) -> None:
+        """End the connection, and say why: the peer said what cannot be."""
+        link = self._links.get(peer_id)
+        if link is not None:
+            self._said.warning("a peer says what cannot be", {"peer": peer_id, "flaw": reason})
+            self._dismiss(link, peer_pb2.Refusal(message=reason))
 
     # ------------------------------------------------------------------ making connections
 
@@ -218,6 +249,7 @@ class Peers:
         )
 
     def _forget(self, connection: Connection) -> None:
+        self._lobby.leave(connection)
         if connection in self._newcomers:
             self._newcomers.remove(connection)
 
@@ -229,18 +261,26 @@ class Peers:
         )
         for connection in (*self._links.values(), *self._newcomers):
             connection.silent_sweeps += 1
-            if connection.silent_sweeps > SILENT_SWEEPS_MAX:
+            silent = connection.silent_sweeps > SILENT_SWEEPS_MAX
+            if connection.peer_id is None:
+                connection.unknown_sweeps += 1
+                if silent or connection.unknown_sweeps > HANDSHAKE_SWEEPS_MAX:
+                    self._fail(connection, "did not say in time who it is")
+            elif silent:
                 log.warning("peer is silent", extra={"peer": connection.peer_id})
                 connection.abandon()
                 self._lost(connection)
-            elif connection.peer_id is not None and connection.quiet:
+            elif connection.quiet:
                 connection.send(ping)
             connection.quiet = True
 
     # ------------------------------------------------------------------ ConnectionOwner
 
     def on_made(self, connection: Connection) -> None:
-        self._guarded(lambda: self._introduce(connection))
+        self._guarded(lambda: self._made(connection))
+
+    def on_greeting(self, connection: Connection, kind: int, payload: bytes) -> None:
+        self._guarded(lambda: self._greeted(connection, kind, payload))
 
     def on_message(self, connection: Connection, message: peer_pb2.PeerMessage) -> None:
         self._guarded(lambda: self._received(connection, message))
@@ -255,46 +295,170 @@ class Peers:
         if peer_id is not None:
             self._guarded(lambda: self._listener.on_peer_room(peer_id))
 
+    def on_damaged(self, connection: Connection, damage: str) -> None:
+        self._guarded(lambda: self._damaged(connection, damage))
+
     def on_lost(self, connection: Connection) -> None:
-        self._guarded(lambda: self._lost(connection))
+        self._guarded(lambda: self._broken(connection))
 
-    # ------------------------------------------------------------------ the handshake and after
+    # ------------------------------------------------------------------ the handshake
 
-    def _introduce(self, connection: Connection) -> None:
-        connection.send(frames.encode(peer_pb2.PeerMessage(hello=self._listener.own_hello())))
+    def _made(self, connection: Connection) -> None:
+        peer_id = connection.expected_peer_id
+        if peer_id is None:
+            leaving = self._lobby.enter(connection)
+            if leaving is not None:
+                self._fail(leaving, "made place for another that has not said who it is")
+            return
+        secret = self._secret
+        if secret is None or (peer_id in self._proves_nothing and not secret.required):
+            self._introduce(connection, to_member=False)
+            return
+        connection.proof = proof = Dialling(
+            own_id=self._node_id, peer_id=peer_id, keys=secret.keys, nonce=secret.nonce()
+        )
+        connection.send(frames.encode_proof(proof.challenge()))
 
-    def _received(self, connection: Connection, message: peer_pb2.PeerMessage) -> None:
+    def _greeted(self, connection: Connection, kind: int, payload: bytes) -> None:
+        if kind == frames.PROOF:
+            try:
+                self._prove(connection, payload)
+            except HandshakeError as error:
+                self._fail(connection, str(error))
+            return
+        proof, secret = connection.proof, self._secret
+        if proof is None:
+            if secret is not None and secret.required:
+                self._fail(connection, "did not prove that it holds the cluster's secret")
+                return
+        elif not proof.done:
+            self._fail(connection, "does not answer the challenge; has it cluster_secret_file?")
+            return
+        self._introduced(connection, payload)
+
+    def _prove(self, connection: Connection, step: bytes) -> None:
+        secret, proof = self._secret, connection.proof
+        if secret is None:
+            raise HandshakeError("proves a secret, and this node has no cluster_secret_file")
+        if proof is None:
+            if connection.expected_peer_id is not None:
+                raise HandshakeError("spoke out of turn")
+            connection.proof = proof = Accepting(
+                own_id=self._node_id, keys=secret.keys, nonce=secret.nonce()
+            )
+        reply = proof.take(step)
+        if reply is not None:
+            connection.send(frames.encode_proof(reply))
+        if not proof.done:
+            return
+        if isinstance(proof, Dialling):
+            self._introduce(connection, to_member=True)
+        elif proof.dialled_id != self._node_id:
+            reason = f"{proof.dialled_id} was expected at this address, not {self._node_id}"
+            self._dismiss(connection, peer_pb2.Refusal(message=reason))
+
+    def _introduced(self, connection: Connection, payload: bytes) -> None:
+        """A Hello came, or the acceptor's refusal of ours; nothing else is even parsed."""
+        dialled = connection.expected_peer_id is not None
+        if payload[:1] != _HELLO_FIRST and not (dialled and payload[:1] == _REFUSAL_FIRST):
+            self._fail(connection, "sends a message before its sender's name")
+            return
+        try:
+            message = peer_pb2.PeerMessage.FromString(payload)
+        except DecodeError as error:
+            self._fail(connection, f"sends what is no Hello: {error}")
+            return
         kind = message.WhichOneof("body")
         if kind == "hello":
             self._judge(connection, message.hello)
-        elif kind == "refusal":
+        elif kind == "refusal" and dialled:
             self._refused(connection, message.refusal)
-        elif connection.peer_id is None:
-            log.warning("a message before its sender's name", extra={"kind": kind})
-            connection.abandon()
-            self._lost(connection)
-        elif kind == "ping":
-            self.note_wall_ms(connection.peer_id, message.ping.wall_ms)
         else:
-            self._listener.on_peer_message(connection.peer_id, message)
+            self._fail(connection, "sends a message before its sender's name")
+
+    def _introduce(self, connection: Connection, *, to_member: bool) -> None:
+        hello = self._listener.own_hello(to_member=to_member)
+        connection.send(frames.encode(peer_pb2.PeerMessage(hello=hello)))
+
+    def _fail(self, connection: Connection, reason: str) -> None:
+        """Part with one that has not said who it is. It is told nothing."""
+        peer_id = connection.expected_peer_id
+        if peer_id is None:
+            extra = {"address": connection.address, "reason": reason}
+            self._said.warning("a stranger on the raft port", extra)
+        else:
+            self._listener.on_unproved(peer_id, reason)
+        connection.abandon()
+        self._lost(connection, redial_s=REFUSED_REDIAL_S)
+
+    def _damaged(self, connection: Connection, damage: str) -> None:
+        if connection.peer_id is None:
+            self._fail(connection, f"sends what no peer sends: {damage}")
+            return
+        log.warning("damaged frame", extra={"peer": connection.peer_id, "damage": damage})
+        self._lost(connection)
+
+    def _broken(self, connection: Connection) -> None:
+        peer_id, proof = connection.expected_peer_id, connection.proof
+        unknown = connection.peer_id is None and connection.address
+        if peer_id is not None and unknown:
+            if proof is not None and not proof.done:
+                reason = "ended the connection at the challenge: has it the same cluster secret?"
+                self._listener.on_unproved(peer_id, reason)
+            elif self._secret is None:
+                reason = "ended the connection at the Hello: has it a cluster secret, unlike this?"
+                self._listener.on_unproved(peer_id, reason)
+        self._lost(connection)
 
     def _judge(self, connection: Connection, hello: peer_pb2.Hello) -> None:
-        refusal = self._listener.judge_hello(hello)
+        flaw = bounds.flaw_in_hello(hello)
+        if flaw is not None:
+            self._dismiss(connection, peer_pb2.Refusal(message=flaw))
+            return
+        proof = connection.proof
         expected = connection.peer_id or connection.expected_peer_id
-        if refusal is None and expected is not None and expected != hello.node_id:
+        if expected is None and isinstance(proof, Accepting):
+            expected = proof.peer_id
+        refusal: peer_pb2.Refusal | None = None
+        if expected is not None and expected != hello.node_id:
             refusal = peer_pb2.Refusal(
                 message=f"{expected} was expected at this address, not {hello.node_id}"
             )
+        else:
+            refusal = self._listener.judge_hello(hello)
         if refusal is not None:
-            connection.send(frames.encode(peer_pb2.PeerMessage(refusal=refusal)))
-            connection.close()
-            self._lost(connection, redial_s=REFUSED_REDIAL_S)
+            self._dismiss(connection, refusal)
             return
         peer_id = hello.node_id
         self.note_wall_ms(peer_id, hello.wall_ms)
         if connection.peer_id is None:
             self._welcome(connection, peer_id)
-        self._listener.on_hello(peer_id, hello)
+        if not hello.brief:
+            self._listener.on_hello(peer_id, hello)
+
+    def _dismiss(self, connection: Connection, refusal: peer_pb2.Refusal) -> None:
+        connection.send(frames.encode(peer_pb2.PeerMessage(refusal=refusal)))
+        connection.close()
+        self._lost(connection, redial_s=REFUSED_REDIAL_S)
+
+    # ------------------------------------------------------------------ and after
+
+    def _received(self, connection: Connection, message: peer_pb2.PeerMessage) -> None:
+        peer_id = connection.peer_id
+        assert peer_id is not None
+        kind = message.WhichOneof("body")
+        if kind == "hello":
+            self._judge(connection, message.hello)
+        elif kind == "refusal":
+            self._refused(connection, message.refusal)
+        elif kind == "ping":
+            flaw = bounds.flaw_in_wall(message.ping.wall_ms)
+            if flaw is not None:
+                self.refuse(peer_id, flaw)
+            else:
+                self.note_wall_ms(peer_id, message.ping.wall_ms)
+        else:
+            self._listener.on_peer_message(peer_id, message)
 
     def _welcome(self, connection: Connection, peer_id: str) -> None:
         self._forget(connection)
@@ -305,11 +469,16 @@ class Peers:
         connection.welcome(peer_id)
         self._links[peer_id] = connection
         self._redial_s.pop(peer_id, None)
+        self._lobby.trust(connection.address)
+        self._network.trust(connection.address)
+        # The dialler has said all but who the members are, the acceptor nothing.
+        self._introduce(connection, to_member=True)
         log.info("peer connected", extra={"peer": peer_id})
         self._listener.on_peer_up(peer_id)
 
     def _refused(self, connection: Connection, refusal: peer_pb2.Refusal) -> None:
         connection.close()
+        refusal.message = bounds.shown(refusal.message)
         self._listener.on_refused(connection.peer_id or connection.expected_peer_id, refusal)
         self._lost(connection, redial_s=REFUSED_REDIAL_S)
 
@@ -320,5 +489,14 @@ class Peers:
             del self._links[peer_id]
             log.info("peer disconnected", extra={"peer": peer_id})
             self._listener.on_peer_down(peer_id)
-        if connection.expected_peer_id is not None:
-            self._redial(connection.expected_peer_id, redial_s)
+        dialled_id, proof = connection.expected_peer_id, connection.proof
+        if dialled_id is None:
+            return
+        if peer_id is None and proof is not None and not proof.done:
+            # It may know of no proofs yet. If that fails, it is asked again.
+            self._proves_nothing.add(dialled_id)
+            if self._secret is not None and not self._secret.required:
+                redial_s = None
+        else:
+            self._proves_nothing.discard(dialled_id)
+        self._redial(dialled_id, redial_s)

@@ -18,6 +18,7 @@ from tq_cluster.raft.formation import Membership, NodeIdentity
 from tq_cluster.raft.journal_door import LogJournal
 from tq_cluster.raft.network import Network
 from tq_cluster.raft.pysyncobj_core import NO_OP, CoreState
+from tq_cluster.raft.secret import Secret
 from tq_cluster.raft.settings import RaftSettings
 from tq_cluster.raft.snapshots import States
 
@@ -57,6 +58,7 @@ class Replica:
         settings: RaftSettings | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         disk_low: Callable[[], bool] = lambda: False,
+        secret: Secret | None = None,
     ) -> None:
         """Wire the parts; ``Surroundings`` says what they are. The loop is the running one."""
         around = Surroundings(
@@ -74,6 +76,7 @@ class Replica:
             settings=settings or RaftSettings(),
             loop=loop or asyncio.get_running_loop(),
             disk_low=disk_low,
+            secret=secret,
         )
         self._node_id = around.identity.node_id
         self._loop = around.loop
@@ -154,10 +157,7 @@ class Replica:
         return self._engine.formation.common_version()
 
     def share_hash(self, index: int, digest: bytes) -> None:
-        leader_id = self._engine.elections.leader_id
-        if leader_id is not None and leader_id != self._node_id:
-            shared = peer_pb2.RangeHash(index=index, digest=digest)
-            self._engine.peers.send(leader_id, peer_pb2.PeerMessage(range_hash=shared))
+        self._engine.hashed(index, digest)
 
     def on_hash(self, listener: Callable[[str, int, bytes], None]) -> None:
         self._engine.hash_listeners.append(listener)

@@ -7,7 +7,8 @@ applied. So a majority of the *other* members holds the entry before the new dis
 votes, and those never count the old one again: no two quorums can form around one name.
 
 A node that is behind hears of it from its peers as well: what any of them has applied is settled.
-Else it could not follow a new disk that leads, from which alone it can learn of the entry.
+Else it could not follow a new disk that leads, from which alone it can learn of the entry. Only
+those count that it knows by their disks: who is refused is not believed.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class Roster:
         self._membership = membership
         self._recorded = recorded
         self._pending: list[tuple[int, int, Members]] = []
+        self._to_announce: int | None = None
+        """The last change whose effect on the state the peers have not been told."""
         self._told: tuple[int, Members] = (0, {})
         """Who the members are, by the state of the peer that had applied most, and how much."""
         first = max(applied_index() + 1, journal.first_index + 1)
@@ -73,7 +76,15 @@ class Roster:
                 known = self.members() or {}
                 replaced += [name for name in members if members[name] != known.get(name)]
                 self._pending.append((index, term, members))
+                self._to_announce = index
         return replaced
+
+    def has_news(self) -> bool:
+        """Whether the state names other members than when this was last asked."""
+        if self._to_announce is None or self._applied_index() < self._to_announce:
+            return False
+        self._to_announce = None
+        return True
 
     def told(self, index: int, members: Members) -> None:
         """A peer of this cluster has applied the entry ``index``, and that is who they are."""
@@ -111,16 +122,22 @@ class Roster:
             known = (max(recorded.index, applied_index), recorded.incarnations)
         return self._told if self._told[0] > known[0] else known
 
-    def belongs(self, name: str, incarnation: str) -> bool | None:
+    def belongs(
+        self, name: str, incarnation: str, claimed: tuple[int, Members] | None = None
+    ) -> bool | None:
         """Whether that disk is the member's by what is settled and by all that the log holds.
 
-        None: the state does not say who the members are yet.
+        None: the state does not say who the members are yet. ``claimed`` is what the peer says it
+        has applied: it counts for this answer alone.
         """
-        settled = self._settled()[1]
+        index, settled = self._settled()
+        pending = self._unsettled()
+        if claimed is not None and claimed[0] > index:
+            index, settled = claimed
+            pending = [members for at, _, members in self._pending if at > index]
         if settled is None:
             return None
-        known = (settled, *self._unsettled())
-        return all(members.get(name) == incarnation for members in known)
+        return all(members.get(name) == incarnation for members in (settled, *pending))
 
     def _unsettled(self) -> list[Members]:
         """The changes that the log holds, and nobody is known to have applied."""

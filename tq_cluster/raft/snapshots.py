@@ -208,7 +208,8 @@ class SnapshotSending:
                 self._drop_file()
             return reply.last_index
         else:
-            transfer.received_bytes = max(transfer.received_bytes, reply.received_bytes)
+            received_bytes = min(reply.received_bytes, transfer.sent_bytes)
+            transfer.received_bytes = max(transfer.received_bytes, received_bytes)
             self.send_to(peer_id)
         return None
 
