@@ -32,7 +32,7 @@ FROM python:3.11-slim-bookworm
 # A number of its own, so that a volume's files belong to nobody else on the host.
 RUN groupadd --gid 10001 tq \
     && useradd --uid 10001 --gid tq --home-dir /var/lib/tq --shell /usr/sbin/nologin tq \
-    && install -d -o tq -g tq -m 750 /var/lib/tq \
+    && install -d -o tq -g tq -m 750 /var/lib/tq /var/lib/tq-secret \
     && install -d /app
 COPY --from=build /opt/tq /opt/tq
 # /app is where an image built on this one puts its handlers.

@@ -25,6 +25,7 @@ from tests.service.fakes import Stubs, until
 from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2
 from tq_cluster import config, dev, node
 from tq_cluster.errors import DiskError, StartError
+from tq_cluster.raft.secret import ClusterSecret
 from tq_cluster.storage.lock import DirectoryLock, is_locked
 from tq_cluster.storage.store import Store
 
@@ -92,6 +93,54 @@ def test_a_configuration_can_be_checked_without_starting_anything(tmp_path: Path
     assert result.returncode == 0
     assert '"format": "json"' in result.stdout
     assert not (tmp_path / "n1").exists()
+
+
+def test_a_secret_is_drawn_by_a_command_that_leaves_one_that_is_there_alone(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "cluster-secret"
+
+    first = run("draw-secret", str(path))
+    drawn = path.read_text()
+    again = run("draw-secret", str(path))
+
+    assert (first.returncode, again.returncode) == (0, 0), (first.stderr, again.stderr)
+    assert path.read_text() == drawn
+    assert "was left as it is" in again.stdout
+    assert drawn.strip() not in first.stdout + again.stdout
+
+
+def test_a_secret_that_is_none_is_said_before_anything_is_started(tmp_path: Path) -> None:
+    path = write_config(tmp_path, cluster_secret_file=str(tmp_path / "none"))
+
+    for command in ("serve", "check-config"):
+        result = run(command, "--config", str(path))
+
+        assert result.returncode == 2, result.stdout
+        assert "cluster_secret_file" in result.stderr
+        assert "cannot be read" in result.stderr
+        assert "Traceback" not in result.stderr
+    assert not (tmp_path / "n1").exists()
+
+
+def test_a_node_reads_a_new_secret_at_sighup_and_keeps_the_old_one_if_that_is_none(
+    tmp_path: Path,
+) -> None:
+    secret = tmp_path / "cluster-secret"
+    secret.write_text("x" * 40)
+    process = start(write_config(tmp_path, cluster_secret_file=str(secret)))
+    assert process.stderr is not None
+    secret.write_text("short")
+
+    process.send_signal(signal.SIGHUP)
+    lines = iter(process.stderr.readline, "")
+    said = next(line for line in lines if "secret not reloaded" in line)
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate(timeout=60)
+
+    assert "line 1 of" in said
+    assert "short" not in said
+    assert process.returncode == 0, rest
 
 
 def test_the_version_is_said() -> None:
@@ -448,6 +497,18 @@ def test_dev_writes_a_file_for_each_broker(tmp_path: Path) -> None:
     ]
     loaded = config.load(brokers[2].config, {}, {})
     assert (loaded.node_id, loaded.listen_raft) == ("n3", "127.0.0.1:7103")
+
+
+def test_dev_draws_one_secret_for_all_its_brokers_and_keeps_it(tmp_path: Path) -> None:
+    files = [broker.config for broker in dev.prepare(tmp_path, 3, 7001)]
+    [path] = {config.load(file, {}, {}).cluster_secret_file for file in files}
+    assert path is not None
+    drawn = path.read_bytes()
+
+    dev.prepare(tmp_path, 3, 7001)
+
+    assert path.read_bytes() == drawn
+    assert ClusterSecret(path).keys == (drawn.strip(),)
 
 
 def test_dev_says_of_a_cluster_of_one_that_it_is_meant(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import typer
 
 from tq_cluster import config, dev
 from tq_cluster.errors import StartError
+from tq_cluster.raft import secret
 from tq_process import signals
 from tq_process.streams import open_standard_streams
 from tq_process.visible import visible
@@ -131,7 +132,28 @@ def check_config(settings: config.NodeConfig) -> None:
         )
     except OSError as error:
         typer.echo(f"{error.filename}: {error.strerror}: not looked into", err=True)
+    if settings.cluster_secret_file is not None:
+        secret.read(settings.cluster_secret_file)
     typer.echo(settings.model_dump_json(indent=2))
+
+
+@app.command("draw-secret")
+def draw_secret(
+    file: Annotated[Path, typer.Argument(help="Where to, for `cluster_secret_file`.")],
+) -> None:
+    """Draw the secret that a cluster's brokers share. A file that exists is left as it is.
+
+    Run it once, and give every broker the same file.
+    """
+    try:
+        drawn = secret.draw(file)
+    except OSError as error:
+        raise StartError(
+            f"{error.filename or file} cannot be written: {error.strerror}: name a file in a"
+            " directory that can be written to"
+        ) from error
+    secret.read(file)
+    typer.echo(f"{file} holds a new secret" if drawn else f"{file} is there and was left as it is")
 
 
 @app.command("check-backup")

@@ -62,6 +62,16 @@ SETTINGS: Sequence[Setting] = (
         "TQ_LISTEN_FORWARD",
         "Where calls that other brokers send on are taken, HOST:PORT.",
     ),
+    Setting(
+        ("cluster_secret_file",),
+        "TQ_CLUSTER_SECRET_FILE",
+        "The secret that brokers prove to each other, the same for all.",
+    ),
+    Setting(
+        ("cluster_secret_optional",),
+        "TQ_CLUSTER_SECRET_OPTIONAL",
+        "true: brokers without the secret are taken, too, until all have it.",
+    ),
     Setting(("limits", "calls_max"), "TQ_CALLS_MAX", "Calls held at once."),
     Setting(
         ("limits", "disk_reserve_mb"),
@@ -172,6 +182,11 @@ class NodeConfig(_Section):
     single: bool = False
     """A cluster of one is meant. Without it a file that names one member forms none."""
     listen: Listen = Listen()
+    cluster_secret_file: Path | None = None
+    """What brokers prove to each other that they hold. Absent: whoever reaches the raft port and
+    knows what only members know is taken for one."""
+    cluster_secret_optional: bool = False
+    """Whether brokers that prove nothing are taken, too: while not all have the secret yet."""
     limits: Limits = Limits()
     log: Log = Log()
     tracing: Tracing = Tracing()
@@ -384,6 +399,9 @@ def _say(kind: str, message: str, context: Mapping[str, Any], value: object) -> 
 def _contradictions(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Fields that are each well formed and cannot all be true; shapes are the model's business."""
     node_id, members = values.get("node_id"), values.get("members")
+    optional = str(values.get("cluster_secret_optional", "")).lower()
+    if optional in {"true", "1", "yes", "on"} and not values.get("cluster_secret_file"):
+        yield "cluster_secret_optional", "is true without a cluster_secret_file; give that, too"
     data_dir = values.get("data_dir")
     if isinstance(data_dir, str) and "\0" in data_dir:
         yield "data_dir", f"{data_dir!r} has a NUL in it; right is a path such as /var/lib/tq/n1"

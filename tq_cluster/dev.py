@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import yaml
 
 from tq_cluster.errors import StartError
+from tq_cluster.raft import secret
 from tq_cluster.storage.lock import DirectoryLock
 from tq_process import signals
 
@@ -26,6 +27,7 @@ RAFT_PORT_OFFSET = 100
 RESTART_S = 1.0
 STOP_S = 15.0
 LINE_BYTES_MAX = 1 << 20
+SECRET_FILE = "cluster-secret"  # noqa: S105 - a file's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,14 @@ def prepare(data_dir: Path, nodes: int, base_port: int) -> list[Broker]:
     _check_same_members(data_dir, nodes)
     _check_nobody_runs(data_dir, members)
     data_dir.mkdir(parents=True, exist_ok=True)
+    secret.draw(data_dir / SECRET_FILE)
     brokers: list[Broker] = []
     for node_id, member in members.items():
         path = data_dir / f"{node_id}.yaml"
         config: dict[str, object] = {
             "node_id": node_id,
             "data_dir": str(data_dir / node_id),
+            "cluster_secret_file": str(data_dir / SECRET_FILE),
             "members": members,
         }
         if nodes == 1:

@@ -32,6 +32,7 @@ from tq_cluster.leader.leader import Formation, Leader
 from tq_cluster.raft.door import Role
 from tq_cluster.raft.members import contradiction
 from tq_cluster.raft.replica import Replica
+from tq_cluster.raft.secret import ClusterSecret
 from tq_cluster.raft.shrinking import Shrinking
 from tq_cluster.raft.startup import NodeData, open_data
 from tq_cluster.raft.state_files import StateFiles
@@ -97,6 +98,7 @@ class Node:
             node_id=config.node_id,
             environment=os.environ,
         )
+        self._secret = _secret_of(config)
         self._version = metadata.version("tq")  # read from a file: once
         self.metrics = Metrics(self._version)
         self._hold = LoopHold(self.metrics.loop_held)
@@ -150,6 +152,7 @@ class Node:
             membership=lambda: queries.membership(self._store.view()),
             cluster_version=lambda: queries.cluster_version(self._store.view()),
             disk_low=lambda: headroom.low,
+            secret=self._secret,
         )
         self.disk = DiskWatch(
             headroom,
@@ -214,11 +217,24 @@ class Node:
                 jitter=draw,
                 fatal=self._end,
                 tracing=self._tracing,
+                secret=self._secret,
             )
         )
         self._timer: asyncio.TimerHandle | None = None
         self._disk_at_s = 0.0
         self._stop_metrics: Callable[[], None] = lambda: None
+
+    def reload_secret(self) -> None:
+        """Read the cluster's secret again; connections that exist go on.
+
+        A file that is not valid changes nothing: what was read before counts.
+        """
+        if self._secret is None:
+            return
+        try:
+            self._secret.reload()
+        except StartError as error:
+            _logger.warning("the cluster's secret not reloaded", extra={"reason": str(error)})
 
     def _end(self, error: BaseException) -> None:
         """End the process. A state in which damage was found is not opened again."""
@@ -401,8 +417,33 @@ class Node:
             fsync_p99_s=p99_s,
             loop_hold_max_s=hold.wall_s,
             loop_hold_cpu_max_s=hold.cpu_s,
-            message=self.disk.message,
+            message="; ".join(filter(None, (self.disk.message, _openness(self._secret)))),
         )
+
+
+def _secret_of(config: NodeConfig) -> ClusterSecret | None:
+    """Read the cluster's secret, and warn if the raft port is not closed by one."""
+    secret = None
+    if config.cluster_secret_file is not None:
+        secret = ClusterSecret(
+            config.cluster_secret_file, required=not config.cluster_secret_optional
+        )
+        if secret.readable_by_others:
+            _logger.warning(
+                "the cluster's secret can be read by any user", extra={"path": secret.path}
+            )
+    if openness := _openness(secret):
+        _logger.warning("the raft port is open", extra={"reason": openness})
+    return secret
+
+
+def _openness(secret: ClusterSecret | None) -> str:
+    """Say what stands open; empty: nothing."""
+    if secret is None:
+        return "no cluster_secret_file: brokers do not prove to each other who they are"
+    if not secret.required:
+        return "cluster_secret_optional: brokers without the secret are taken, too"
+    return ""
 
 
 def serve(config: NodeConfig, read_again: ReadAgain) -> None:
@@ -432,6 +473,7 @@ async def _serve(config: NodeConfig, read_again: ReadAgain) -> None:
     gc.collect()
     gc.freeze()
     node = Node(config, record_crashes=True)
+    reloading.also.append(node.reload_secret)
     await node.start()
     sys.stdout.write(
         f"tq-cluster: node {config.node_id} ready, API at {config.listen_api},"

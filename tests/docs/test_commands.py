@@ -155,7 +155,12 @@ REPLACING = (
     "tests/recovery/test_replace_node.py::"
     "test_a_node_that_lost_its_disk_is_replaced_and_another_may_die_then"
 )
+DRAWING = (
+    "tests/test_node.py::test_a_secret_is_drawn_by_a_command_that_leaves_one_that_is_there_alone"
+)
 BY_ANOTHER_TEST = {
+    "tq-cluster draw-secret FILE": DRAWING,
+    "tq-cluster draw-secret /etc/tq/cluster-secret": DRAWING,
     "tq-cluster recover --disk DIR --disk DIR": (
         "tests/recovery/test_recover.py::test_recovery_is_refused_where_nothing_need_be_lost"
     ),

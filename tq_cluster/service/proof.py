@@ -1,47 +1,92 @@
 """How a node that forwards a call proves what it says of it: whose it is, and since when.
 
-The key is derived from what only the members of the formed cluster hold: the incarnations in the
-replicated membership, which no API method shows. A proof covers principal, method, request id, the
-node that forwards and how long the call has been on its way, so it cannot be turned into another
-caller's or another time's. It does not hide anything: whoever can read the
-traffic between nodes can repeat what was read, as the nodes' connections are not encrypted.
+The key is derived from the cluster's secret and the replicated membership. Without a secret it is
+derived from what only the members of the formed cluster hold: the incarnations, which no API method
+shows and the raft port tells members alone. A proof covers principal, method, request id, the node
+that forwards and how long the call has been on its way, so it cannot be turned into another
+caller's or another time's. It does not hide anything: whoever can read the traffic between nodes
+can repeat what was read, as the nodes' connections are not encrypted.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
 
 Membership = tuple[str, Mapping[str, str]]
 """The cluster id, and each member's incarnation by node id."""
 
-_PURPOSE = b"tq forwarded principal 1"
+_PURPOSE: Final = b"tq forwarded principal 1"
+_PROOF_CHARS_MAX: Final = 512
+"""More than three proofs have."""
+
+
+class Secret(Protocol):
+    """What the brokers share."""
+
+    @property
+    def keys(self) -> Sequence[bytes]:
+        """One, or two that are both valid."""
+
+    @property
+    def required(self) -> bool:
+        """Whether every broker has it."""
 
 
 class PeerProof:
     """Signs what this node asserts of its callers, and checks what other nodes assert."""
 
-    def __init__(self, membership: Callable[[], Membership | None]) -> None:
+    def __init__(
+        self, membership: Callable[[], Membership | None], secret: Secret | None = None
+    ) -> None:
         """``membership`` is asked each time: None while the cluster is not formed here."""
         self._membership = membership
+        self._secret = secret
 
     def sign(self, *said: str) -> str | None:
-        """The proof of what this node says of a call, or None while it cannot make one."""
+        """The proof of what this node says of a call, or None while it cannot make one.
+
+        It is one under each secret, joined by commas, as the other node may hold only one of them.
+        """
+        made = self._proofs(said)
+        return ",".join(made) if made else None
+
+    def holds(self, proof: str, *said: str) -> bool:
+        """Whether a member of this very cluster made ``proof`` of what is ``said``."""
+        if len(proof) > _PROOF_CHARS_MAX:
+            return False
+        expected = self._proofs(said)
+        given = [each.encode() for each in proof.split(",")]
+        return any(hmac.compare_digest(mine.encode(), each) for mine in expected for each in given)
+
+    def _keys(self) -> Sequence[bytes]:
+        """The secrets that count; an empty one for what the membership alone gives."""
+        if self._secret is None:
+            return (b"",)
+        # A broker that has no secret yet can neither make nor check a proof that hangs on one.
+        return self._secret.keys if self._secret.required else (*self._secret.keys, b"")
+
+    def _proofs(self, said: Sequence[str]) -> list[str]:
         membership = self._membership()
         if membership is None:
-            return None
+            return []
         cluster_id, incarnations = membership
         fields = [cluster_id]
         for node_id in sorted(incarnations):
             fields += [node_id, incarnations[node_id]]
-        key = hashlib.sha256(_PURPOSE + _join(fields)).digest()
-        return hmac.new(key, _join([*said]), hashlib.sha256).hexdigest()
+        purpose, asserted = _PURPOSE + _join(fields), _join([*said])
+        return [
+            hmac.new(_derived(secret, purpose), asserted, hashlib.sha256).hexdigest()
+            for secret in self._keys()
+        ]
 
-    def holds(self, proof: str, *said: str) -> bool:
-        """Whether a member of this very cluster made ``proof`` of what is ``said``."""
-        expected = self.sign(*said)
-        return expected is not None and hmac.compare_digest(expected.encode(), proof.encode())
+
+def _derived(secret: bytes, purpose: bytes) -> bytes:
+    if not secret:
+        return hashlib.sha256(purpose).digest()
+    return hmac.new(secret, purpose, hashlib.sha256).digest()
 
 
 def _join(fields: list[str]) -> bytes:

@@ -25,7 +25,7 @@ from tq_cluster.service.cluster import ClusterServicer
 from tq_cluster.service.forwarding import Forwarder
 from tq_cluster.service.health import Health
 from tq_cluster.service.links import Links
-from tq_cluster.service.proof import Membership, PeerProof
+from tq_cluster.service.proof import Membership, PeerProof, Secret
 from tq_cluster.service.queue import QueueServicer
 from tq_cluster.service.reads import Reads
 from tq_cluster.service.replacement import Replacement
@@ -79,6 +79,8 @@ class Parts:
     """Of callers, at a time."""
     forward_address: ForwardAddress = lambda _node_id: None
     """Where a node takes calls that are sent on; None: at its API."""
+    secret: Secret | None = None
+    """What the brokers share."""
 
 
 class Service:
@@ -89,7 +91,7 @@ class Service:
         self._leading = parts.leading
         self._links = Links()
         roles = Roles(parts.log, parts.node_id, parts.apis)
-        proof = PeerProof(parts.membership)
+        proof = PeerProof(parts.membership, parts.secret)
         self._ways = Ways(
             node_id=parts.node_id,
             forward_address=parts.forward_address,
