@@ -1,0 +1,1 @@
+"""Bytes that no peer would send, fed to the raft port."""
