@@ -73,6 +73,7 @@ SETTINGS: Sequence[Setting] = (
         "true: brokers without the secret are taken, too, until all have it.",
     ),
     Setting(("limits", "calls_max"), "TQ_CALLS_MAX", "Calls held at once."),
+    Setting(("limits", "connections_max"), "TQ_CONNECTIONS_MAX", "Connections of callers at once."),
     Setting(
         ("limits", "disk_reserve_mb"),
         "TQ_DISK_RESERVE_MB",
@@ -148,6 +149,9 @@ class Limits(_Section):
 
     calls_max: int = Field(default=20_000, ge=1, le=1_000_000)
     """Calls held at once, long polls included; one more is answered OVERLOADED."""
+    connections_max: int = Field(default=4_096, ge=16, le=65_536)
+    """Connections of callers at once, as far as there are descriptors; about 36 KiB of memory each
+    that carries a call. One more is closed at once."""
     disk_reserve_mb: int = Field(default=256, ge=1, le=1_048_576)
     """With less free on its disk (in MiB), the node counts as having no room for new tasks."""
     disk_ballast_mb: int = Field(default=64, ge=0, le=1_048_576)

@@ -196,6 +196,9 @@ class Node:
             disk_pressure=lambda: self.disk.pressure,
         )
         self._store.on_hashed = self.leader.hashed
+        connections_max = min(config.limits.connections_max, descriptors.for_callers())
+        self.metrics.connections_max(connections_max)
+        self._callers = descriptors.CallersWatch(connections_max)
         self.service = Service(
             Parts(
                 node_id=config.node_id,
@@ -212,7 +215,7 @@ class Node:
                 # Nobody knows how old one is that begins anew.
                 state_written_ms=0 if self._data.set_aside else state_written_ms,
                 calls_max=config.limits.calls_max,
-                connections_max=descriptors.for_callers(),
+                connections_max=connections_max,
                 forward_address=self._forward_address,
                 jitter=draw,
                 fatal=self._end,
@@ -259,6 +262,7 @@ class Node:
             raise
         await self.service.start()
         self._hold.start()
+        self._callers.start()
         self._timer = self._loop.call_later(TICK_S, self._tick)
 
     async def stop(self) -> None:
@@ -272,6 +276,7 @@ class Node:
 
     async def _close(self) -> None:
         self._hold.stop()
+        self._callers.stop()
         if self._timer is not None:
             self._timer.cancel()
         self.disk.stop()

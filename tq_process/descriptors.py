@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +20,53 @@ that is not asked anything has about 30 open."""
 KEPT_SHARE: Final = 0.75
 """Of a limit that is lower still."""
 CALLERS_MIN: Final = 16
+
+
+LOOK_S: Final = 10.0
+REMIND_S: Final = 60.0
+
+
+class CallersWatch:
+    """Says once a minute that callers have all the connections that they may have.
+
+    gRPC closes one more without a word to anybody.
+    """
+
+    def __init__(self, most: int, open_now: Callable[[], int] | None = None) -> None:
+        """``most``: how many they may have. To be made before they come."""
+        self._most = most
+        self._loop = asyncio.get_running_loop()
+        self._open_now = open_now or count_open
+        self._own = self._open_now()
+        self._told_s = float("-inf")
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._timer = self._loop.call_later(LOOK_S, self._look)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        # In a thread: thousands take a while to count.
+        counting = self._loop.run_in_executor(None, self._open_now)
+        counting.add_done_callback(self._counted)
+
+    def _counted(self, counting: asyncio.Future[int]) -> None:
+        if self._timer is None or counting.cancelled() or counting.exception() is not None:
+            return
+        self.start()
+        now_s = self._loop.time()
+        if counting.result() - self._own >= self._most and now_s >= self._told_s + REMIND_S:
+            self._told_s = now_s
+            _logger.warning(
+                "connections are refused",
+                extra={"port": "api", "why": f"callers have {self._most} connections already"},
+            )
 
 
 def raise_limit() -> int:
@@ -47,7 +96,7 @@ def limit_now() -> int:
     return LIMIT_MAX if soft == resource.RLIM_INFINITY else min(soft, LIMIT_MAX)
 
 
-def open_now() -> int:
+def count_open() -> int:
     """How many are open. Takes long if they are many."""
     return len(os.listdir(Path("/proc/self/fd")))  # noqa: PTH208  # names alone
 
@@ -56,4 +105,4 @@ def for_callers() -> int:
     """How many connections callers may have, so that everything else has descriptors enough."""
     limit = limit_now()
     kept = min(KEPT, int(limit * KEPT_SHARE))
-    return max(limit - kept - open_now(), CALLERS_MIN)
+    return max(limit - kept - count_open(), CALLERS_MIN)

@@ -17,6 +17,7 @@ from chaos.processes import ProcessCluster
 from tests.service.fakes import cluster_of, stubs_of, until
 from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2, task_service_pb2_grpc
 from tq_cluster.service import limits
+from tq_process import descriptors
 
 RAISE = """
 import resource
@@ -51,6 +52,30 @@ def test_a_low_limit_is_shared_all_the_same_and_said(hard: int) -> None:
     assert soft == hard
     assert 16 <= callers <= hard // 2
     assert "few descriptors" in said
+
+
+async def test_that_callers_have_all_connections_is_said_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(descriptors, "LOOK_S", 0.001)
+    counts = iter([30, 129, 130, 130, 130, *([90] * 10_000)])
+    looked: list[int] = []
+
+    def count() -> int:
+        looked.append(next(counts))
+        return looked[-1]
+
+    watch = descriptors.CallersWatch(100, count)
+    watch.start()
+    await until(lambda: 90 in looked, "it has looked at all")
+    watch.stop()
+
+    [line] = caplog.records
+    assert line.getMessage() == "connections are refused"
+    assert (vars(line)["port"], vars(line)["why"]) == (
+        "api",
+        "callers have 100 connections already",
+    )
 
 
 @contextmanager

@@ -90,6 +90,9 @@ class Metrics:
             "Times this node became the leader: the sum over the brokers is how often it changed.",
             registry=self.registry,
         )
+        self._connections_max = self._gauge(
+            "tq_connections_max", "Connections that callers may have at once."
+        )
         self._refused = Counter(
             "tq_connections_refused_total",
             "Connections that were not accepted, by port and reason: as many in all, or from their"
@@ -201,6 +204,10 @@ class Metrics:
     def leads_now(self) -> None:
         """This node became the leader."""
         self._leader_changes.inc()
+
+    def connections_max(self, most: int) -> None:
+        """How many connections callers may have."""
+        self._connections_max.set(most)
 
     def refuses(self, port: str) -> Callable[[Reason], None]:
         """What is told of the connections that ``port`` does not accept."""
