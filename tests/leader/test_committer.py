@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Collection, Iterator
 
 import pytest
@@ -345,6 +346,26 @@ def _types(bench: Bench, place: int) -> set[str]:
         for table in specs
         for sealed in table.put_values
     }
+
+
+async def test_the_callers_of_a_large_batch_hear_in_turns(bench: Bench) -> None:
+    bench.log.held = True
+    first = await start(bench.leader.submit(submit("a", request_id="first")))
+    calls = [
+        bench.leader._committer.submit(submit("a", request_id=f"r{n}"))
+        for n in range(3 * committer.ANSWERS)
+    ]
+    bench.log.let_through()
+    await until(lambda: len(bench.log.proposals) == 2)
+
+    bench.log.let_through()
+    heard = [0]
+    while heard[-1] < len(calls):
+        await asyncio.sleep(0)
+        heard.append(sum(call.done() for call in calls))
+
+    assert max(b - a for a, b in itertools.pairwise(heard)) == committer.ANSWERS
+    await first
 
 
 # ---------------------------------------------------------------- the leader's own operations

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tq.internal.v1 import log_pb2
+from tq.v1 import worker_service_pb2
 from tq_cluster.core.batch import Draw
 from tq_cluster.core.decide import deciding
 from tq_cluster.core.limits import DEFAULT_LIMITS, ENTRY_BUDGET
@@ -28,6 +29,7 @@ from tq_cluster.core.operations import (
     ExpireLeases,
     Operation,
     Outcome,
+    Replied,
     Report,
     Wakeups,
 )
@@ -52,6 +54,8 @@ HASH_BYTES_MAX = 256 << 10
 """How much of the state one entry has every node hash: 2 ms of work, or less."""
 OWN_ITEMS_MIN = 100
 """How much of our own work a batch holds beside as much again as its callers bring."""
+ANSWERS = 64
+"""How many callers hear in one turn of the loop: making their replies takes a few milliseconds."""
 WAITING_MAX = 20_000
 
 
@@ -490,13 +494,18 @@ class Committer:
             self._renewing = renews
 
     def _answer(self, batch: list[Waiting], decision: Decision) -> None:
+        """Tell what was decided: those who hold leases by it at once, the others in turns."""
+        later: list[tuple[asyncio.Future[Outcome], Outcome]] = []
         for each, outcome in zip(batch, decision.outcomes, strict=True):
-            if not each.outcome.done():
+            if each.own:
+                self._own_more |= self._housekeeping.decided(each.operation, outcome)
+            elif not _grants(outcome):
+                later.append((each.outcome, outcome))
+            elif not each.outcome.done():
                 each.outcome.set_result(outcome)
-                if each.own:
-                    self._own_more |= self._housekeeping.decided(each.operation, outcome)
             elif isinstance(each.operation, Claim):
                 self.give_back(each.operation, outcome)
+        in_turns(later, _tell, ANSWERS)
 
 
 def _next_turn(loop: asyncio.AbstractEventLoop, go_on: Callable[[], None]) -> asyncio.Handle:
@@ -520,6 +529,20 @@ def _may_end(batch: list[Waiting]) -> frozenset[FencingToken]:
 def _log_undecidable(operation: Operation, error: Exception) -> None:
     extra = {"operation": type(operation).__name__}
     _logger.critical("operation cannot be decided", exc_info=error, extra=extra)
+
+
+def _grants(outcome: Outcome) -> bool:
+    """Whether it tells of leases, which are given back if their holder has gone by now."""
+    if not isinstance(outcome, Replied):
+        return False
+    reply = outcome.reply
+    return isinstance(reply, worker_service_pb2.ClaimResponse) and bool(reply.tasks)
+
+
+def _tell(told: tuple[asyncio.Future[Outcome], Outcome]) -> None:
+    future, outcome = told
+    if not future.done():
+        future.set_result(outcome)
 
 
 def _noted(outcome: asyncio.Future[Outcome]) -> None:
