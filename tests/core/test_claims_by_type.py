@@ -126,6 +126,20 @@ def test_no_claim_reads_more_than_it_may_and_none_leaves_any_queue_out_for_ever(
         assert len(queues) > 20
 
 
+def test_a_claim_reads_no_more_than_it_may_of_one_queue_either() -> None:
+    """Aging, 12 types in 256 priorities: 3,072 fronts."""
+    queue = LoneQueue(audited=False)
+    queue.configure(ordering=Settings.ORDERING_AGING)
+    types = [f"t{n}" for n in range(12)]
+    for each in types:
+        queue.submitted(*[spec(type=each, priority=n) for n in range(256)])
+
+    for only, but in ((types, []), ([], ["other"])):
+        with counted_reads() as reads:
+            assert len(ids_of(queue.claim(1, types=only, except_types=but))) == 1
+        assert reads.count <= SEARCH_ROWS_MAX + 20
+
+
 def test_a_claim_that_finds_only_types_it_may_not_take_goes_on_until_it_has_looked_everywhere() -> (
     None
 ):
@@ -193,12 +207,15 @@ def test_a_claim_among_many_expired_tasks_fails_some_of_them_at_a_time_and_comes
 
 def test_the_payloads_that_a_reply_has_no_room_for_are_not_read() -> None:
     queue = LoneQueue(audited=False, limits=Limits(reply_bytes_max=200_000))
-    queue.submitted(*[spec(payload=bytes(180_000)) for _ in range(3)])
+    queue.submitted(*[spec(payload=bytes(180_000)) for _ in range(6)])
 
-    with counted_reads() as reads:
-        assert len(queue.claimed(3)) == 1
-    # Of the second its row alone, not its three chunks.
-    assert reads.count < 20
+    read = {}
+    for most in (1, 3):
+        with counted_reads() as reads:
+            assert len(queue.claimed(most)) == 1
+        read[most] = reads.count
+    # Of two more where they stand, and of the second its row: not its spec and its three chunks.
+    assert read[3] - read[1] == 2 + 1
 
 
 def test_an_appetite_knows_what_it_takes() -> None:
