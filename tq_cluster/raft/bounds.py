@@ -24,6 +24,8 @@ WALL_MS_MAX: Final = 253_402_300_799_999
 MEMBERS_MAX: Final = 7
 WORD_CHARS_MAX: Final = 64
 TEXT_CHARS_MAX: Final = 500
+RUNS_MAX: Final = 32
+"""How many runs a node bars at a time."""
 DIGEST_BYTES_MAX: Final = 64
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -96,6 +98,10 @@ def flaw_in_hello(hello: peer_pb2.Hello) -> str | None:
             return f"an incarnation has at most {WORD_CHARS_MAX} printable characters"
     if not (_is_word(hello.cluster_id) and _is_word(hello.incarnation)):
         return f"ids and incarnations have at most {WORD_CHARS_MAX} printable characters"
+    if not (_is_word(hello.run) and all(map(_is_word, hello.barred_runs))):
+        return f"a run has at most {WORD_CHARS_MAX} printable characters"
+    if len(hello.barred_runs) > RUNS_MAX:
+        return f"at most {RUNS_MAX} runs are barred"
     if len(hello.restored_from) > TEXT_CHARS_MAX:
         return f"restored_from has at most {TEXT_CHARS_MAX} characters"
     index = max(hello.applied_index, hello.recorded.index)

@@ -266,7 +266,7 @@ class Engine:
 
     def _part_with_replaced(self) -> None:
         for peer_id in self.formation.no_longer_welcome():
-            log.warning("the peer's disk has been replaced", extra={"peer": peer_id})
+            log.warning("the peer's disk is another's now, or runs twice", extra={"peer": peer_id})
             self.peers.part_with(peer_id)
 
     def request_round(self) -> None:

@@ -23,6 +23,7 @@ from tq.internal.v1 import peer_pb2
 from tq_cluster.clock import Clock
 from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.raft import bounds, frames
+from tq_cluster.raft.copies import Copies
 from tq_cluster.raft.identity import MemberList, Origin
 from tq_cluster.raft.roster import Roster
 from tq_cluster.telemetry.sparing import Sparing
@@ -108,6 +109,7 @@ class Formation:
         self._hellos: dict[str, peer_pb2.Hello] = {}
         self._versions: dict[str, int] = {}
         """The newest cluster version that each peer said it can take part in."""
+        self._copies = Copies(f"{draw.getrandbits(64):016x}")
         self._refusals: dict[str, str] = {}
         self._logged: dict[str, str] = {}
         self._said: dict[str, Sparing] = {}
@@ -146,12 +148,14 @@ class Formation:
             member_ids=self._member_ids,
             wall_ms=self._clock.wall_ms(),
             restored_from=str(identity.origin),
+            run=self._copies.own_run,
         )
         if not to_member:
             hello.brief = True
             return hello
         hello.incarnations.update(self._roster.applied() or {})
         hello.applied_index = self._roster.applied_index()
+        hello.barred_runs.extend(self._copies.barred)
         recorded = _as_message(identity.members)
         if recorded is not None:
             hello.recorded.CopyFrom(recorded)
@@ -205,11 +209,12 @@ class Formation:
         return members.get(identity.node_id) == identity.incarnation
 
     def no_longer_welcome(self) -> list[str]:
-        """Peers whose disks have been replaced since they introduced themselves."""
+        """Peers whose disks were replaced, or turned out to run twice, since they came."""
         return [
             name
             for name, hello in self._hellos.items()
             if self._roster.belongs(name, hello.incarnation) is False
+            or self._copies.is_barred(hello.run)
         ]
 
     @property
@@ -305,6 +310,14 @@ class Formation:
                 f"{name} begins with {hello.restored_from or 'nothing'}, {identity.node_id} with "
                 f"{str(identity.origin) or 'nothing'}: restore all members from one backup, or none"
             )
+        if self._copies.came_back(hello) and self._copies.bar([hello.run]):
+            self._news()
+        if self._copies.is_barred(hello.run):
+            return _refusal(
+                f"{name} runs twice: another process on the same disk ({hello.incarnation}) "
+                "introduced itself after this one had, so one of their data directories is a copy "
+                f"of the other. Stop the one that is not to be {name}, and start the other again"
+            )
         if not self.formed:
             return None
         claimed: tuple[int, Mapping[str, str]] | None = None
@@ -359,6 +372,9 @@ class Formation:
     def on_hello(self, name: str, hello: peer_pb2.Hello) -> None:
         """A welcome peer said who it is."""
         self._hellos[name] = hello
+        self._copies.welcomed(hello)
+        if self._same_cluster(hello) and self._copies.bar(hello.barred_runs):
+            self._news()
         self._versions[name] = hello.cluster_version
         self._strangers.pop(name, None)
         if not self.formed:
@@ -435,6 +451,8 @@ class Formation:
 
     def _take(self, cluster_id: str, members: MemberList) -> None:
         identity = self._identity
+        if members.incarnations.keys() != set(self._member_ids):
+            return  # this node counts by the ids that it was started with
         if (identity.cluster_id, identity.members) != (cluster_id, members):
             self._join(cluster_id, members, newcomer=identity.newcomer)
 
@@ -477,6 +495,7 @@ class Formation:
             identity.cluster_id is None
             and self._pristine()
             and hello.incarnations.get(identity.node_id) == identity.incarnation
+            and hello.incarnations.keys() == set(self._member_ids)
         )
 
     def _join(self, cluster_id: str, members: MemberList, *, newcomer: bool = False) -> None:
