@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
 
+from tests.simulation.cluster import Cluster
 from tests.simulation.puppet import Puppet, Stage, append, on_stage
+from tests.simulation.runs import simulate
 from tq.internal.v1 import peer_pb2
 from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.raft.door import Role
@@ -195,6 +198,71 @@ def test_somebody_else_at_a_members_address_is_refused() -> None:
         assert refusal.message == "n3 was expected at this address, not n1"
 
     on_stage(scenario, started=False)
+
+
+@pytest.mark.parametrize("name", ["n1", "n3"])
+def test_one_that_wanted_another_member_does_not_end_the_connection_that_it_has(name: str) -> None:
+    """Its file gives this node's address for the other's: it calls here every second."""
+
+    async def scenario(stage: Stage) -> None:
+        well = stage.puppets[name]
+        astray = Puppet(stage, name)
+        astray.introduction.dialled = "n3" if name == "n1" else "n4"
+        stage.dial(astray)
+
+        refusal = (await astray.hears("refusal")).refusal
+        await stage.pass_time(0.1)
+
+        assert (
+            refusal.message == f"{astray.introduction.dialled} was expected at this address, not n2"
+        )
+        assert well.connected
+        assert stage.host.replica.status().peers[name].connected
+
+    on_stage(scenario)
+
+
+def test_one_of_an_earlier_version_that_should_be_called_is_refused_where_it_calls() -> None:
+    async def scenario(stage: Stage) -> None:
+        astray = Puppet(stage, "n3")
+        stage.dial(astray)
+
+        refusal = (await astray.hears("refusal")).refusal
+
+        assert refusal.message == "another was expected at this address, not n2"
+        assert stage.puppets["n3"].connected
+
+    on_stage(scenario)
+
+
+def test_a_file_with_two_addresses_swapped_costs_no_leader_and_no_connection_of_others() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        cluster.load.on = False
+        await cluster.start()
+        leader = await cluster.await_leader()
+        term = leader.replica.status().term
+        for host in cluster.followers():
+            right = dict(host.file)
+            one, other = (name for name in right if name != host.name)
+            host.kill()
+            host.file = {**right, one: right[other], other: right[one]}
+            await host.start()
+            await asyncio.sleep(5.0)
+            assert (await cluster.await_leader()).replica.status().term == term
+
+            host.kill()
+            host.file = right
+            await host.start()
+            await cluster.until(
+                "all are connected again",
+                lambda: all(
+                    peer.connected
+                    for each in cluster.machines
+                    for peer in each.replica.status().peers.values()
+                ),
+            )
+
+    simulate(scenario, seed="swapped")
 
 
 def test_a_connection_that_was_replaced_is_never_read_again() -> None:

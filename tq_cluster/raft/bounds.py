@@ -98,6 +98,8 @@ def flaw_in_hello(hello: peer_pb2.Hello) -> str | None:
             return f"an incarnation has at most {WORD_CHARS_MAX} printable characters"
     if not (_is_word(hello.cluster_id) and _is_word(hello.incarnation)):
         return f"ids and incarnations have at most {WORD_CHARS_MAX} printable characters"
+    if hello.dialled and not is_name(hello.dialled):
+        return "who is dialled has a node id"
     if not (_is_word(hello.run) and all(map(_is_word, hello.barred_runs))):
         return f"a run has at most {WORD_CHARS_MAX} printable characters"
     if len(hello.barred_runs) > RUNS_MAX:

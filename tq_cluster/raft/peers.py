@@ -378,6 +378,8 @@ class Peers:
 
     def _introduce(self, connection: Connection, *, to_member: bool) -> None:
         hello = self._listener.own_hello(to_member=to_member)
+        if connection.peer_id is None and connection.expected_peer_id is not None:
+            hello.dialled = connection.expected_peer_id
         connection.send(frames.encode(peer_pb2.PeerMessage(hello=hello)))
 
     def _fail(self, connection: Connection, reason: str) -> None:
@@ -426,6 +428,8 @@ class Peers:
             )
         else:
             refusal = self._listener.judge_hello(hello)
+        if refusal is None and expected is None:
+            refusal = self._astray(hello)
         if refusal is not None:
             self._dismiss(connection, refusal)
             return
@@ -435,6 +439,17 @@ class Peers:
             self._welcome(connection, peer_id)
         if not hello.brief:
             self._listener.on_hello(peer_id, hello)
+
+    def _astray(self, hello: peer_pb2.Hello) -> peer_pb2.Refusal | None:
+        """Refuse one that wanted another member: welcome, it would end the connection that it has.
+
+        A lower id is called by mistake alone; an earlier version does not say whom it wants.
+        """
+        wanted = hello.dialled or (self._node_id if hello.node_id < self._node_id else "another")
+        if wanted == self._node_id:
+            return None
+        message = f"{wanted} was expected at this address, not {self._node_id}"
+        return peer_pb2.Refusal(message=message)
 
     def _dismiss(self, connection: Connection, refusal: peer_pb2.Refusal) -> None:
         connection.send(frames.encode(peer_pb2.PeerMessage(refusal=refusal)))
