@@ -141,6 +141,37 @@ def test_whom_a_member_names_is_believed() -> None:
     on_stage(scenario)
 
 
+@pytest.mark.parametrize(
+    ("own_disk", "believed"), [(DISKS["n2"], True), ("guessed", False), ("", False)]
+)
+def test_a_disk_that_took_a_members_place_vouches_for_itself_if_it_knows_this_one(
+    own_disk: str, believed: bool
+) -> None:
+    """Who was away while all disks that it knows were replaced hears of it from no one else."""
+
+    async def scenario(stage: Stage) -> None:
+        await named(stage)
+        puppet = stage.puppets["n3"]
+        puppet.heard.clear()
+        puppet.introduction.incarnation = "a new disk"
+        puppet.introduction.applied_index = 9
+        puppet.introduction.incarnations.update({"n1": "another", "n3": "a new disk"})
+        if own_disk:
+            puppet.introduction.incarnations["n2"] = own_disk
+        stage.network.break_links("n2", "n3")
+
+        def connected() -> bool:
+            return stage.host.replica.status().peers["n3"].connected
+
+        if believed:
+            await stage.until("it is admitted", lambda: puppet.connected and connected())
+        else:
+            await puppet.hears("refusal")
+            assert not connected()
+
+    on_stage(scenario)
+
+
 def test_the_dialler_names_no_disk_but_its_own_before_it_knows_who_listens() -> None:
     async def scenario(stage: Stage) -> None:
         await named(stage)

@@ -67,8 +67,7 @@ class TcpNetwork:
 
     async def _connect_to_any(self, host: str, port: int, protocol: asyncio.Protocol) -> None:
         loop = asyncio.get_running_loop()
-        addresses = await self._resolver.addresses(host)
-        *others, last = addresses or [host]
+        *others, last = await self._resolver.addresses(host)
         for each in others:
             try:
                 await loop.create_connection(lambda: protocol, each, port)

@@ -74,7 +74,7 @@ class Resolver:
         def work() -> None:
             found: Sequence[str] | OSError
             try:
-                found = self._resolve(name)
+                found = self._resolve(name) or OSError(f"{name} has no address")
             except OSError as error:
                 found = error
             except UnicodeError as error:
