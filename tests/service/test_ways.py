@@ -14,6 +14,7 @@ import pytest
 from tests.service.fakes import Cluster, Stubs, cluster_of, fails, stubs_of, until
 from tests.service.trio import Trio, trio
 from tq.v1 import cluster_service_pb2, task_service_pb2
+from tq_cluster.service import service
 
 SUBMIT = task_service_pb2.SubmitRequest(request_id="r1")
 STATUS = cluster_service_pb2.GetClusterStatusRequest()
@@ -52,6 +53,29 @@ async def test_a_call_reaches_a_leader_whose_api_is_full_of_idle_connections() -
 
     assert len(cluster["n1"].leader.asked) == 2
     assert [node.reachable for node in status.nodes] == [True, True]
+
+
+async def test_strangers_at_the_listener_for_nodes_take_no_connection_from_a_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service, "NODES_CONNECTIONS_MAX", 8)
+    async with (
+        cluster_of("n1", "n2", connections_max=8, announced=True) as cluster,
+        stubs_of(cluster["n2"]) as stubs,
+    ):
+        cluster.elect("n1", 2)
+        await connected(cluster, "n2")
+        with ExitStack() as stack:
+            for address in (cluster["n1"].address, cluster["n1"].forward_address):
+                host, port = address.split(":")
+                for _ in range(100):
+                    stack.enter_context(socket.create_connection((host, int(port))))
+
+            for number in range(20):
+                named = task_service_pb2.SubmitRequest(request_id=f"r{number}")
+                await stubs.tasks.Submit(named, timeout=2)
+
+    assert len(cluster["n1"].leader.asked) == 20
 
 
 @pytest.mark.parametrize(
@@ -132,11 +156,11 @@ async def test_nodes_tell_one_another_of_their_listeners_and_of_new_ones(tmp_pat
 async def test_a_connection_to_a_listener_that_moved_is_closed() -> None:
     async with cluster_of("n1", "n2", announced=True) as cluster:
         await connected(cluster, "n2")
-        service = cluster["n2"].service
+        of_n2 = cluster["n2"].service
         before = cluster["n1"].forward_address
-        assert before in service._links._channels
+        assert before in of_n2._links._channels
 
         cluster.forwards["n1"] = "127.0.0.1:1"  # it was started again
-        service._ways.keep("n1")
+        of_n2._ways.keep("n1")
 
-        assert before not in service._links._channels
+        assert before not in of_n2._links._channels
