@@ -74,9 +74,15 @@ class TimedState:
 class ListenElsewhere(TcpNetwork):
     """Binds where the configuration says, whatever address the peers dial."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, trusted: Callable[[str], None]) -> None:
+        """``trusted`` hears from which hosts peers were admitted."""
         super().__init__()
         self._address = address
+        self._trusted = trusted
+
+    def trust(self, host: str) -> None:
+        super().trust(host)
+        self._trusted(host)
 
     async def listen(
         self, address: str, factory: Callable[[], asyncio.Protocol]

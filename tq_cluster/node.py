@@ -57,6 +57,8 @@ _logger = logging.getLogger(__name__)
 
 EXIT_FATAL = 70
 TICK_S = 0.05
+PEER_HOSTS_MAX = 16
+"""Members have one each, and another once they came back elsewhere."""
 DISK_S = 5.0
 """How often the gauges are told what is on the disk."""
 
@@ -114,6 +116,8 @@ class Node:
         self._journal_syncer = TimedSyncer(self._syncer, self._fsynced)
         self._state_syncer = ThreadSyncer(self._loop)
         self._committing = False
+        self._peer_hosts: dict[str, None] = {}
+        """From where peers were admitted, the latest last."""
         state_written_ms = _last_written_ms(config.data_dir, self._started_at_ms)
         try:
             self._data: NodeData = open_data(
@@ -145,7 +149,7 @@ class Node:
             journal=self._data.journal,
             machine=TimedState(self._store, self.metrics.applied),
             states=self._state_files,
-            network=ListenElsewhere(config.listen_raft),
+            network=ListenElsewhere(config.listen_raft, self._admitted_from),
             clock=self._clock,
             draw=draw,
             fatal=self._end,
@@ -254,6 +258,7 @@ class Node:
         try:
             self.service.bind(self._config.listen_api)
             port = self.service.bind_for_nodes(self._config.listen_forward)
+            self.service.let_nodes_in([])
             self.replica.announce_forward_port(port)
             await self._serve_metrics()
             await self.replica.start()
@@ -374,6 +379,16 @@ class Node:
             raise StartError(
                 f"metrics cannot be served at {self._config.metrics_listen}: {error.strerror}"
             ) from error
+
+    def _admitted_from(self, host: str) -> None:
+        """A peer was admitted from there: its calls may come from there, and from nowhere else."""
+        known = host in self._peer_hosts
+        self._peer_hosts.pop(host, None)
+        self._peer_hosts[host] = None
+        if len(self._peer_hosts) > PEER_HOSTS_MAX:
+            del self._peer_hosts[next(iter(self._peer_hosts))]
+        if not known:
+            self.service.let_nodes_in(list(self._peer_hosts))
 
     def _forward_address(self, node_id: str) -> str | None:
         port = self.replica.forward_port(node_id)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ from tq_cluster.service.status import PEER_DEADLINE_S, ClusterFacts, StatusBoard
 from tq_cluster.service.tasks import TaskServicer
 from tq_cluster.service.ways import KEEP_S, ForwardAddress, Ways
 from tq_cluster.service.worker import WorkerServicer
+from tq_process import sources
 
 if TYPE_CHECKING:
     from tq_cluster.telemetry.spans import Tracing
@@ -166,6 +168,7 @@ class Service:
         self._server_for_nodes = build_server_for_nodes(
             self.servicers, self._router, connections_max=NODES_CONNECTIONS_MAX
         )
+        self._listening_for_nodes: list[socket.socket] = []
         self._refresh = asyncio.Event()
         self._ticking: asyncio.Task[None] | None = None
         roles.on_leader(self._leader_changed)
@@ -181,7 +184,14 @@ class Service:
 
     def bind_for_nodes(self, address: str) -> int:
         """Take the port for the calls that nodes send on, and return it; StartError as above."""
-        return bind(self._server_for_nodes, address, "the port for other brokers' calls")
+        port = bind(self._server_for_nodes, address, "the port for other brokers' calls")
+        self._listening_for_nodes = sources.listening_at(port)
+        return port
+
+    def let_nodes_in(self, hosts: Collection[str]) -> None:
+        """Let connections to that port come from these hosts alone, if the system can do it."""
+        for listening in self._listening_for_nodes:
+            sources.let_in_only(listening, hosts)
 
     async def start(self) -> None:
         """Answer calls."""
@@ -197,6 +207,9 @@ class Service:
 
     async def stop(self) -> None:
         """Take no more calls, let those that are here end, and close."""
+        for listening in self._listening_for_nodes:
+            listening.close()
+        self._listening_for_nodes.clear()
         drain = asyncio.get_running_loop().call_later(DRAIN_S, self._drain)
         try:
             await asyncio.gather(self._server.stop(GRACE_S), self._server_for_nodes.stop(GRACE_S))
