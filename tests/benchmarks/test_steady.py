@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.plot import Curve, chart
-from benchmarks.steady import Sample, faults
+from benchmarks.steady import Sample, faults, late_s
 
 
 def sample(at_s: float, **changed: float) -> Sample:
@@ -15,6 +15,9 @@ def sample(at_s: float, **changed: float) -> Sample:
         "leader_cores": 0.5,
         "waiting": 10,
         "kept": 60_000,
+        "completed": 0,
+        "removed": 0,
+        "late_s": 0.5,
         "rows": 360_000,
         "memory_mb": 100,
         "state_mb": 200,
@@ -36,7 +39,23 @@ def test_what_grows_after_that_is_named() -> None:
 
     (fault,) = faults(growing, retention_s=60)
 
-    assert fault.startswith("rows grew from")
+    assert fault.startswith("rows a task: grew from")
+
+
+def test_a_stream_whose_tasks_are_removed_later_and_later_is_not_flat() -> None:
+    lagging = [sample(at_s, late_s=at_s / 10) for at_s in range(600)]
+
+    (fault,) = faults(lagging, retention_s=60)
+
+    assert fault.startswith("tasks were removed 59.9 s after their retention")
+
+
+def test_how_late_a_task_is_removed_follows_from_when_as_many_were_completed() -> None:
+    samples = [sample(at_s, completed=int(at_s) * 1_000) for at_s in range(0, 100, 5)]
+
+    assert late_s(samples, at_s=100, removed=40_000, retention_s=60) == 0
+    assert late_s(samples, at_s=100, removed=30_500, retention_s=60) == 9.5
+    assert late_s(samples, at_s=5, removed=0, retention_s=60) == 0
 
 
 def test_a_run_that_ends_before_anything_was_removed_says_nothing_and_that_is_a_fault() -> None:
