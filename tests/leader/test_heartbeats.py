@@ -9,6 +9,7 @@ import pytest
 
 from tests.leader.bench import Bench, claim, claimed, release, start, submit, told
 from tq.v1 import errors_pb2, worker_service_pb2
+from tq_cluster.core import queries
 from tq_cluster.core.operations import Refused
 from tq_cluster.errors import NotLeaderError
 from tq_cluster.leader.heartbeats import SLICE
@@ -51,6 +52,29 @@ async def test_other_calls_go_on_while_a_long_heartbeat_is_looked_through(bench:
         turns += 1
     assert await beating == [Result.STATUS_RENEWED] * len(tasks)
     assert turns >= 5
+
+
+async def test_however_many_heartbeats_are_looked_through_a_turn_is_as_long(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = await held(bench, 3 * SLICE)
+    looked_up: list[int] = []
+    held_lease = queries.held_lease
+
+    def counted(*arguments: object) -> bool:
+        looked_up[-1] += 1
+        return held_lease(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(queries, "held_lease", counted)
+    beating = [asyncio.create_task(beaten(bench, listing(tasks))) for _ in range(10)]
+    while not all(task.done() for task in beating):
+        looked_up.append(0)
+        await asyncio.sleep(0)
+
+    assert sum(looked_up) == 10 * len(tasks)
+    assert max(looked_up) <= 2 * SLICE
+    for task in beating:
+        assert await task == [Result.STATUS_RENEWED] * len(tasks)
 
 
 async def test_a_lease_that_ends_while_the_others_are_looked_at_is_told_to_be_lost(

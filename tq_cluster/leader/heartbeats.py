@@ -1,35 +1,58 @@
 """Renewing the leases that a heartbeat lists.
 
 Ten thousand of them are a legal call, and half a second of work in one go. They are looked through
-in slices, and other calls go on in between. That is as good as a heartbeat for each slice: its
-leases are looked at and renewed in one go, and none that was renewed expires before the time that
-its worker counts on.
+in slices, one slice of all heartbeats in each turn of the loop, and other calls go on in between.
+That is as good as a heartbeat for each slice: its leases are looked at and renewed in one go, and
+none that was renewed expires before the time that its worker counts on.
+
+They share turns with one another and not with reads: however many lists are asked for, no lease
+runs out because its heartbeat waited behind them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
 
 from tq.v1 import worker_service_pb2 as pb
 from tq_cluster.core import queries
 from tq_cluster.core.operations import Refused, Replied
+from tq_cluster.core.reading import Reader, Steps
 from tq_cluster.core.types import FencingToken
 from tq_cluster.core.view import View
 from tq_cluster.leader.leases import LeaseTable
 from tq_cluster.leader.workers import WorkerRegistry
+from tq_cluster.reading import Reading
 
 SLICE: Final = 200
-"""How many leases are looked up in one go: 1.2 ms of work."""
+"""How many leases are looked up in one go: 1.2 ms of work, and what reads may take of a turn."""
 
 
-class _Listed(NamedTuple):
-    """One lease of a heartbeat's, and its part of the answer."""
+@dataclass(slots=True)
+class _Renewal:
+    """A heartbeat that is being answered."""
 
-    place: int
-    held: pb.HeldLease
-    result: pb.HeartbeatResult
+    request: pb.HeartbeatRequest
+    received_s: float
+    lasts: Callable[[], None]
+    """Raises NotLeaderError once the reign is over in which it came."""
+    reply: pb.HeartbeatResponse = field(default_factory=pb.HeartbeatResponse)
+    renewed: list[int] = field(default_factory=list)
+    """The places of what was renewed."""
+
+    def token(self, place: int) -> FencingToken:
+        return FencingToken(self.request.leases[place].token)
+
+    def listed(self, place: int) -> tuple[pb.HeldLease, pb.HeartbeatResult]:
+        """Return one lease, and its part of the answer."""
+        held = self.request.leases[place]
+        if place == len(self.reply.results):  # the first time: places come in their order
+            return held, self.reply.results.add(task_id=held.task_id)
+        return held, self.reply.results[place]
 
 
 class Heartbeats:
@@ -56,76 +79,68 @@ class Heartbeats:
         self._ending = ending
         self._confirm = confirm
         self._reign = reign
+        self._turns = Reading()
 
     async def answer(self, request: pb.HeartbeatRequest) -> Replied | Refused:
         """Renew what is live of the leases listed, from the moment of this call."""
         fault = queries.heartbeat_fault(request)
         if fault is not None:
             return fault  # whoever leads would say the same
-        received_s = self._leases.now_s()
-        lasts = self._reign()
+        renewal = _Renewal(request, self._leases.now_s(), self._reign())
         await self._confirm()
-        lasts()
+        renewal.lasts()
         usage = request.usage if request.HasField("usage") else None
         self._workers.renewed(request.worker_id, (), usage)
-        reply = pb.HeartbeatResponse()
-        later: list[_Listed] = []
-        renewed: list[tuple[int, FencingToken]] = []
-        for start in range(0, len(request.leases), SLICE):
-            if start:
-                await asyncio.sleep(0)
-                lasts()
-            listed = [
-                _Listed(place, held, reply.results.add(task_id=held.task_id))
-                for place, held in enumerate(request.leases[start : start + SLICE], start)
-            ]
-            later += self._renew(request.worker_id, listed, received_s, renewed)
-        while later:
+        left: Sequence[int] = range(len(request.leases))
+        while left:
+            left = await self._turns.answer(
+                partial(self._look_through, renewal=renewal, places=left),
+                lambda: nullcontext(self._view()),
+            )
+            if not left:
+                break
             # An entry on its way ends these leases: told "renewed", their worker would go on beside
             # the next. A lease ends once, so this does, too.
-            flight = self._ending(FencingToken(each.held.token) for each in later)
+            flight = self._ending(renewal.token(place) for place in left)
             if flight is not None:
                 await asyncio.wait([flight])
             # Leadership may have ended with the entry under way: whoever leads next knows.
             await self._confirm()
-            again, later = later, []
-            for start in range(0, len(again), SLICE):
-                await asyncio.sleep(0)
-                lasts()
-                listed = again[start : start + SLICE]
-                later += self._renew(request.worker_id, listed, received_s, renewed)
-        for place, token in renewed:
-            if token not in self._leases:  # it ended while the others were looked at
-                reply.results[place].CopyFrom(_lost(request.leases[place]))
-        return Replied(reply=reply)
+        for place in renewal.renewed:
+            if renewal.token(place) not in self._leases:  # ended while the others were looked at
+                renewal.reply.results[place].CopyFrom(_lost(request.leases[place]))
+        return Replied(reply=renewal.reply)
 
-    def _renew(
-        self,
-        worker_id: str,
-        listed: list[_Listed],
-        received_s: float,
-        renewed: list[tuple[int, FencingToken]],
-    ) -> list[_Listed]:
-        """Renew a slice in one go, noting what was renewed; return what an entry in flight ends."""
-        ending: list[_Listed] = []
-        if self._ending(FencingToken(each.held.token) for each in listed) is not None:
-            ending = [each for each in listed if self._ends(each)]
-            listed = [each for each in listed if not self._ends(each)]
-        view = self._view()
+    def _look_through(
+        self, view: Reader, renewal: _Renewal, places: Sequence[int]
+    ) -> Steps[list[int]]:
+        """Renew a slice in each step; return what an entry in flight ends."""
+        later: list[int] = []
+        for start in range(0, len(places), SLICE):
+            if start:
+                yield
+            renewal.lasts()
+            later += self._renew(view, renewal, places[start : start + SLICE])
+        return later
+
+    def _renew(self, view: View, renewal: _Renewal, places: Sequence[int]) -> list[int]:
+        """Renew what is live; return what an entry in flight ends."""
+        ending: list[int] = []
+        if self._ending(renewal.token(place) for place in places) is not None:
+            ending = [place for place in places if self._ending([renewal.token(place)]) is not None]
+        passed_over = set(ending)
         live: list[FencingToken] = []
-        for place, held, result in listed:
-            if not queries.held_lease(view, held, result):
+        for place in places:
+            held, result = renewal.listed(place)
+            if place in passed_over or not queries.held_lease(view, held, result):
                 continue
             token = FencingToken(held.token)
             live.append(token)
             if token in self._leases:  # else this leader, which is new, has yet to come across it
-                renewed.append((place, token))
-        self._leases.renew(live, received_s)
-        self._workers.renewed(worker_id, live)
+                renewal.renewed.append(place)
+        self._leases.renew(live, renewal.received_s)
+        self._workers.renewed(renewal.request.worker_id, live)
         return ending
-
-    def _ends(self, listed: _Listed) -> bool:
-        return self._ending([FencingToken(listed.held.token)]) is not None
 
 
 def _lost(held: pb.HeldLease) -> pb.HeartbeatResult:
