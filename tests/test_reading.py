@@ -8,9 +8,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pytest
 
+from tq_cluster import reading as reading_module
 from tq_cluster.core.reading import STEP_COST, Reader, Steps
 from tq_cluster.core.view import View
-from tq_cluster.reading import TURN_COST, Reading
+from tq_cluster.reading import TURN_COST, UNDER_WAY_MAX, Reading
 from tq_cluster.storage.memory import MemoryStore
 
 VIEW = MemoryStore().view()
@@ -95,6 +96,43 @@ async def test_a_small_read_does_not_wait_for_a_large_one_to_end() -> None:
     await asyncio.gather(read("large", 100 * STEP_COST), read("small", 1))
 
     assert ended == ["small", "large"]
+
+
+@pytest.mark.parametrize("begun_max", [0, 128])
+async def test_a_few_reads_hold_parts_of_their_answers_however_many_there_are(
+    begun_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_module, "BEGUN_MAX", begun_max)
+    reading = Reading()
+    holding: set[int] = set()
+    most = 0
+
+    def large(number: int) -> Callable[[Reader], Steps[int]]:
+        def query(view: Reader) -> Steps[int]:
+            nonlocal most
+            try:
+                for _ in range(5 * STEP_COST):
+                    view.get(TABLE, b"no such key")
+                    if view.cost > 2 * STEP_COST:
+                        holding.add(number)
+                        most = max(most, len(holding))
+                    if view.step_is_over:
+                        yield
+                return number
+            finally:
+                holding.discard(number)
+
+        return query
+
+    answers = [asyncio.create_task(reading.answer(large(n), opened)) for n in range(30)]
+    await asyncio.sleep(0)
+    answers[20].cancel()
+    answered = await asyncio.gather(*answers, return_exceptions=True)
+    small = await reading.answer(reads(None, 1), opened)
+
+    assert [n for n in answered if isinstance(n, int)] == [n for n in range(30) if n != 20]
+    assert most == UNDER_WAY_MAX
+    assert small == "read"
 
 
 async def test_one_large_answer_a_turn_is_put_into_bytes() -> None:

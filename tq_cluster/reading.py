@@ -2,6 +2,9 @@
 
 What a turn of the loop gives to all of them together is bounded. One that comes while there is room
 is begun at once; the others go on one step each, in the order in which they came.
+
+Between its steps a read holds what it has read. So only a few go on; one more that its first step
+does not answer waits until one of the others has ended.
 """
 
 from __future__ import annotations
@@ -18,6 +21,11 @@ from tq_cluster.core.view import View
 TURN_COST: Final = STEP_COST
 """What all reads together may read in one turn of the loop; the last step may go beyond it."""
 
+UNDER_WAY_MAX: Final = 4
+"""How many reads go on: of the largest tasks they hold 20 MiB each."""
+BEGUN_MAX: Final = 128
+"""How many wait with what their first step has read, 400 KiB each; one more begins again."""
+
 Answer = TypeVar("Answer")
 OpenView = Callable[[], AbstractContextManager[View]]
 """Opens the state for one step."""
@@ -26,15 +34,25 @@ OpenView = Callable[[], AbstractContextManager[View]]
 class _Read:
     """A read that waits for its next step."""
 
-    __slots__ = ("answered", "open_view", "reader", "steps")
+    __slots__ = ("_query", "answered", "open_view", "reader", "steps", "under_way")
 
     def __init__(
-        self, steps: Steps[Any], reader: Reader, open_view: OpenView, answered: asyncio.Future[Any]
+        self,
+        query: Callable[[Reader], Steps[Any]],
+        open_view: OpenView,
+        answered: asyncio.Future[Any],
     ) -> None:
-        self.steps = steps
-        self.reader = reader
+        self._query = query
         self.open_view = open_view
         self.answered = answered
+        self.under_way = False
+        """It may hold a part of its answer."""
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin, with nothing read so far."""
+        self.reader = Reader()
+        self.steps = self._query(self.reader)
 
 
 class Reading:
@@ -43,17 +61,21 @@ class Reading:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Read] = deque()
+        self._large: deque[_Read] = deque()
+        """Those whose first step did not answer them."""
+        self._under_way = 0
         self._left = TURN_COST
         self._turn_is_due = False
 
     async def answer(self, query: Callable[[Reader], Steps[Answer]], open_view: OpenView) -> Answer:
         """Answer a read, each of its steps from the state that ``open_view`` shows by then."""
-        reader = Reader()
         answered: asyncio.Future[Answer] = self._loop.create_future()
-        read = _Read(query(reader), reader, open_view, answered)
-        if self._waiting or self._left <= 0 or not self._ended(read):
+        read = _Read(query, open_view, answered)
+        if self._waiting or self._left <= 0:
             self._waiting.append(read)
             self._await_turn()
+        elif not self._ended(read):
+            self._go_on(read)
         return await answered
 
     def _turn(self) -> None:
@@ -64,9 +86,32 @@ class Reading:
             if read.answered.done():  # its caller has gone
                 read.steps.close()
             elif not self._ended(read):
-                self._waiting.append(read)
+                self._go_on(read)
+                continue
+            if read.under_way:
+                self._under_way -= 1
+                self._begin_next()
         if self._waiting:
             self._await_turn()
+
+    def _go_on(self, read: _Read) -> None:
+        """Let a read make more steps, in its turn, or wait for another's end."""
+        if not read.under_way and self._under_way == UNDER_WAY_MAX:
+            if len(self._large) >= BEGUN_MAX:
+                read.begin()
+            self._large.append(read)
+            return
+        self._under_way += not read.under_way
+        read.under_way = True
+        self._waiting.append(read)
+        self._await_turn()
+
+    def _begin_next(self) -> None:
+        while self._large:
+            read = self._large.popleft()
+            if not read.answered.done():
+                self._go_on(read)
+                return
 
     def _ended(self, read: _Read) -> bool:
         """Have a read make a step; whether it was the last."""
