@@ -35,6 +35,32 @@ def test_a_message_of_any_size_comes_back(size: int) -> None:
     assert decoded == [message]
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [],
+        [10, 0, 20],
+        [frames.PIECE_BYTES],
+        [frames.PIECE_BYTES + 1],
+        [5, 3 * frames.PIECE_BYTES, 0, 1_000_003, 130],
+        [2 * frames.PIECE_BYTES - 20 + n for n in range(3)],
+    ],
+    ids=str,
+)
+def test_an_append_of_any_size_is_what_protobuf_would_have_made_of_it(sizes: list[int]) -> None:
+    commands = [(random.Random(size).randbytes(size), 7 + size) for size in sizes]
+    append = peer_pb2.Append(term=300, round=1 << 40, prev_index=5, echo_now=True)
+    expected = peer_pb2.PeerMessage(append=append)
+    for command, term in commands:
+        expected.append.entries.add(term=term, command=command)
+
+    cut = frames.encode_append(append, commands)
+
+    assert list(decoder_of_a_friend().feed(b"".join(cut))) == [expected]
+    assert all(len(frame) <= frames.PIECE_BYTES + 9 for frame in cut)
+    assert len(cut) == len(frames.encode(expected))
+
+
 def test_it_does_not_matter_where_the_stream_is_cut() -> None:
     stream = b"".join(b"".join(frames.encode(message)) for message in (SMALL, large(500), SMALL))
     for step in (1, 7, 64):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tq.internal.v1 import peer_pb2
 
@@ -25,6 +25,9 @@ GREETING_BYTES_MAX = 8 * 1024
 """A Hello of seven members has less than 4 KiB."""
 
 _HEADER = struct.Struct(">BII")
+_LENGTH_DELIMITED = 2
+_MORE = 0x80
+"""In protobuf's numbers: seven bits a byte, and this one if there is another."""
 _WHOLE = FORMAT << 4
 _PIECE = _WHOLE | 1
 _LAST_PIECE = _WHOLE | 2
@@ -43,11 +46,58 @@ def encode(message: peer_pb2.PeerMessage) -> list[bytes]:
     payload = message.SerializeToString()
     if len(payload) <= PIECE_BYTES:
         return [_frame(_WHOLE, payload)]
-    pieces = memoryview(payload)
-    last_start = (len(payload) - 1) // PIECE_BYTES * PIECE_BYTES
+    return _cut([payload])
+
+
+def encode_append(append: peer_pb2.Append, entries: Sequence[tuple[bytes, int]]) -> list[bytes]:
+    """Return the frames of an append to which entries, (command, term), are added.
+
+    Written by hand where it is large: an entry may be 10 MiB, and protobuf would copy it twice
+    before it is cut into pieces.
+    """
+    if sum(len(command) for command, _ in entries) <= PIECE_BYTES:
+        message = peer_pb2.PeerMessage(append=append)
+        for command, term in entries:
+            message.append.entries.add(term=term, command=command)
+        return encode(message)
+    parts = [append.SerializeToString()]
+    for command, term in entries:
+        head = peer_pb2.LogEntry(term=term).SerializeToString()
+        head += _tagged(peer_pb2.LogEntry.COMMAND_FIELD_NUMBER, len(command))
+        entry_bytes = len(head) + len(command)
+        parts += [_tagged(peer_pb2.Append.ENTRIES_FIELD_NUMBER, entry_bytes), head, command]
+    size = sum(map(len, parts))
+    return _cut([_tagged(peer_pb2.PeerMessage.APPEND_FIELD_NUMBER, size), *parts])
+
+
+def _tagged(field: int, length: int) -> bytes:
+    """Return what stands in protobuf's wire format before so many bytes of a field."""
+    written = bytearray([field << 3 | _LENGTH_DELIMITED])
+    while length >= _MORE:
+        written.append(length % _MORE | _MORE)
+        length //= _MORE
+    written.append(length)
+    return bytes(written)
+
+
+def _cut(parts: Sequence[bytes]) -> list[bytes]:
+    """Return the frames of a large message whose bytes are those of ``parts``."""
+    cut: list[list[memoryview]] = [[]]
+    room = PIECE_BYTES
+    for whole in parts:
+        part = memoryview(whole)
+        start = 0
+        while start < len(part):
+            if not room:
+                cut.append([])
+                room = PIECE_BYTES
+            some = part[start : start + room]
+            cut[-1].append(some)
+            room -= len(some)
+            start += len(some)
+    last = len(cut) - 1
     return [
-        _frame(_LAST_PIECE if start == last_start else _PIECE, pieces[start : start + PIECE_BYTES])
-        for start in range(0, len(payload), PIECE_BYTES)
+        _frame(_LAST_PIECE if place == last else _PIECE, *piece) for place, piece in enumerate(cut)
     ]
 
 
@@ -56,8 +106,11 @@ def encode_proof(step: bytes) -> list[bytes]:
     return [_frame(PROOF, step)]
 
 
-def _frame(kind: int, payload: bytes | memoryview) -> bytes:
-    return b"".join((_HEADER.pack(kind, len(payload), zlib.crc32(payload, kind)), payload))
+def _frame(kind: int, *payload: bytes | memoryview) -> bytes:
+    crc = kind
+    for part in payload:
+        crc = zlib.crc32(part, crc)
+    return b"".join((_HEADER.pack(kind, sum(map(len, payload)), crc), *payload))
 
 
 def _checked(kind: int, payload: bytes, checksum: int) -> bytes:

@@ -27,7 +27,7 @@ from tq_cluster.raft.records import (
     Vote,
     command_of,
     encode,
-    entry_payload,
+    entry_head,
     header_payload,
     truncate_payload,
     vote_payload,
@@ -96,7 +96,7 @@ class Journal:
         """Append an entry. ``idx`` must follow the last one; an empty log begins anywhere."""
         if len(self._index) and idx != self._index.last + 1:
             raise FatalError(f"entry {idx} cannot follow entry {self._index.last}")
-        place = self._record(Kind.ENTRY, entry_payload(idx, term, command))
+        place = self._record(Kind.ENTRY, entry_head(idx, term), command)
         if not len(self._index):
             self._cached_from = idx
         self._index.append(idx, term, place)
@@ -170,19 +170,20 @@ class Journal:
         if self._in_flight is not None:
             self._in_flight.last_index = min(self._in_flight.last_index, last)
 
-    def _record(self, kind: Kind, payload: bytes) -> Place:
+    def _record(self, kind: Kind, *payload: bytes) -> Place:
         if self._segments[-1].size >= self._limits.segment_bytes:
             self._begin_segment(fresh=False)
-        return self._write(kind, payload, first=not self._batch.writes)
+        return self._write(kind, *payload, first=not self._batch.writes)
 
-    def _write(self, kind: Kind, payload: bytes, *, first: bool) -> Place:
+    def _write(self, kind: Kind, *payload: bytes, first: bool) -> Place:
         if self._failed:
             raise DiskError("the journal's disk has failed; nothing is written any more")
         segment = self._segments[-1]
-        data = encode(segment.number, segment.size, kind, payload, first_of_batch=first)
-        place = Place(segment.number, segment.size, len(data))
-        self._batch.write(segment_name(segment.number), data)
-        segment.size += len(data)
+        parts = encode(segment.number, segment.size, kind, *payload, first_of_batch=first)
+        size = sum(map(len, parts))
+        place = Place(segment.number, segment.size, size)
+        self._batch.write(segment_name(segment.number), parts)
+        segment.size += size
         self._pos += 1
         return place
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tq_cluster.raft.disk import Disk
@@ -29,10 +30,10 @@ class Batch:
     def create(self, name: str) -> None:
         self.writes.append(Write(name, [PREAMBLE], creates=True))
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, parts: Iterable[bytes]) -> None:
         if not self.writes or self.writes[-1].name != name:
             self.writes.append(Write(name))
-        self.writes[-1].parts.append(data)
+        self.writes[-1].parts.extend(parts)
 
     def run(self, disk: Disk) -> None:
         """Write, fsync, and only then delete. A segment is on disk before the next one is made."""

@@ -110,19 +110,17 @@ class Leading:
         entries = batch(self._journal, next_index, self._settings.append_bytes)
         prev_term = self._journal.term_at(next_index - 1)
         assert prev_term is not None
-        message = peer_pb2.PeerMessage()
-        append = message.append
-        append.term = core.term
-        append.round = self._rounds.latest
-        append.prev_index = next_index - 1
-        append.prev_term = prev_term
-        append.commit_index = core.commit_index
-        append.echo_now = echo_now
-        for command, _, term in entries:
-            # In place: an entry may be 10 MiB, and assigned messages are copied.
-            append.entries.add(term=term, command=command)
+        append = peer_pb2.Append(
+            term=core.term,
+            round=self._rounds.latest,
+            prev_index=next_index - 1,
+            prev_term=prev_term,
+            commit_index=core.commit_index,
+            echo_now=echo_now,
+        )
         end = next_index + len(entries)
-        self._encoded = ((*key, end), frames.encode(message))
+        added = [(command, term) for command, _, term in entries]
+        self._encoded = ((*key, end), frames.encode_append(append, added))
         return self._encoded[1], end
 
     def _probe(self, peer_id: str) -> None:

@@ -93,16 +93,24 @@ class Found:
     record: Header | Entry | Truncate | Vote
 
 
-def encode(segment: int, offset: int, kind: Kind, payload: bytes, *, first_of_batch: bool) -> bytes:
-    """Return the bytes of a record that will stand at ``offset`` of ``segment``."""
+def encode(
+    segment: int, offset: int, kind: Kind, *payload: bytes, first_of_batch: bool
+) -> list[bytes]:
+    """Return a record that will stand at ``offset`` of ``segment``, in parts one after another.
+
+    In parts, because an entry may be 10 MiB: each copy of it holds the event loop.
+    """
     marked = kind | (_FIRST_OF_BATCH if first_of_batch else 0)
-    crc = _crc(segment, offset, len(payload), marked, payload)
-    return _HEAD.pack(_MAGIC, crc, len(payload), marked) + payload
+    length = sum(map(len, payload))
+    crc = zlib.crc32(_PLACE.pack(segment, offset, length, marked))
+    for part in payload:
+        crc = zlib.crc32(part, crc)
+    return [_HEAD.pack(_MAGIC, crc, length, marked), *payload]
 
 
-def entry_payload(index: int, term: int, command: bytes) -> bytes:
-    """Return the payload of an entry's record."""
-    return _ENTRY.pack(index, term) + command
+def entry_head(index: int, term: int) -> bytes:
+    """Return what stands before the command in the payload of an entry's record."""
+    return _ENTRY.pack(index, term)
 
 
 def truncate_payload(index: int) -> bytes:
