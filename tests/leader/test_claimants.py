@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Self
 
+import pytest
+
 from tq.v1 import worker_service_pb2
 from tq_cluster.core.operations import ANY_TYPE, Ready
-from tq_cluster.core.ordering import type_digest
+from tq_cluster.core.ordering import Appetite, type_digest
 from tq_cluster.leader.claimants import LOOKS_MAX, Claimant, Claimants
 
 
@@ -91,6 +93,30 @@ def test_a_thousand_who_wait_for_another_type_are_not_looked_at() -> None:
         for _ in range(2_000):
             hall.arrive(letter=1)
         assert not any(woken(*waiting))
+
+
+def test_a_thousand_appetites_cost_a_task_no_more_than_a_look_at_those_that_leave_it_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = 0
+    takes = Appetite.takes
+
+    def counting(self: Appetite, digest: int) -> bool:
+        nonlocal asked
+        asked += 1
+        return takes(self, digest)
+
+    with Hall() as hall:
+        monkeypatch.setattr(Appetite, "takes", counting)
+        rest = [hall.join(but=[f"t{n}", f"t{n + 1}"]) for n in range(500)]
+        named = [hall.join([f"t{n}", "x"]) for n in range(500)]
+        hall.arrive(x=300)
+        assert sum(woken(*rest)) == 300
+        hall.arrive(x=300)
+        assert (sum(woken(*rest)), sum(woken(*named))) == (500, 100)
+        hall.arrive(**{f"t{n}": 1 for n in range(500)})
+        assert sum(woken(*named)) == 500
+    assert asked < 700
 
 
 def test_another_queue_wakes_nobody() -> None:

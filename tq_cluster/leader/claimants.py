@@ -98,43 +98,53 @@ class _Hall:
 
     def __init__(self) -> None:
         self.lines: dict[Appetite, _Line] = {}
-        self._of_types: dict[int, dict[Appetite, _Line]] = {}
-        """The lines of appetites for certain types, by each of them."""
-        self._of_rest: dict[Appetite, _Line] = {}
-        """The lines of appetites for all types, or all but some."""
+        self._heads_of_types: dict[int, _Line] = {}
+        """The first of each line whose appetite is for certain types, by each of them."""
+        self._heads_of_rest: _Line = []
+        """The first of each line whose appetite is for all types, or all but some."""
 
     def add(self, claimant: Claimant) -> None:
-        appetite = claimant.appetite
-        line = self.lines.get(appetite)
-        if line is None:
-            line = self.lines[appetite] = []
-            for lines in self._registers(appetite):
-                lines[appetite] = line
+        line = self.lines.setdefault(claimant.appetite, [])
+        before = line[:1]
         insort(line, (claimant.place, claimant))
+        self._head_changed(claimant.appetite, before, line[:1])
 
     def remove(self, claimant: Claimant) -> None:
-        appetite = claimant.appetite
-        line = self.lines[appetite]
+        line = self.lines[claimant.appetite]
+        before = line[:1]
         del line[bisect_left(line, (claimant.place,))]
         if not line:
-            del self.lines[appetite]
-            for lines in self._registers(appetite):
-                del lines[appetite]
-            for digest in appetite.only or ():
-                if not self._of_types[digest]:
-                    del self._of_types[digest]
+            del self.lines[claimant.appetite]
+        self._head_changed(claimant.appetite, before, line[:1])
 
     def first(self, digest: int) -> Claimant | None:
         """The first to have come of those who take a type."""
-        heads = [line[0] for line in self._of_types.get(digest, {}).values()]
-        heads += [line[0] for each, line in self._of_rest.items() if each.takes(digest)]
-        return min(heads)[1] if heads else None
+        best = next(iter(self._heads_of_types.get(digest, ())), None)
+        for head in self._heads_of_rest:
+            # Few are passed: an appetite leaves out 64 types at most.
+            if best is not None and best[0] < head[0]:
+                break
+            if head[1].appetite.takes(digest):
+                return head[1]
+        return None if best is None else best[1]
 
-    def _registers(self, appetite: Appetite) -> Iterator[dict[Appetite, _Line]]:
+    def _head_changed(self, appetite: Appetite, before: _Line, after: _Line) -> None:
+        if before == after:
+            return
         if appetite.only is None:
-            yield self._of_rest
+            _replace(self._heads_of_rest, before, after)
         for digest in appetite.only or ():
-            yield self._of_types.setdefault(digest, {})
+            heads = self._heads_of_types.setdefault(digest, [])
+            _replace(heads, before, after)
+            if not heads:
+                del self._heads_of_types[digest]
+
+
+def _replace(heads: _Line, before: _Line, after: _Line) -> None:
+    for place, _ in before:
+        del heads[bisect_left(heads, (place,))]
+    for head in after:
+        insort(heads, head)
 
 
 class Claimants:
