@@ -89,6 +89,7 @@ TO_THEIR_END = {
     "python -m benchmarks.sweep --tasks 20000 --only Report": (
         "python -m benchmarks.sweep --list --only Report"
     ),
+    "python -m benchmarks.upgrade": "python -m benchmarks.upgrade --help",
     "python -m tests.simulation run --seeds 10000": "python -m tests.simulation run --seeds 1",
     "tq-cluster check-config": "tq-cluster check-config --config cluster-configs/node1.yaml",
 }
