@@ -52,7 +52,7 @@ GATHER_S = 0.005
 HASH_ROWS_MAX = 500
 HASH_BYTES_MAX = 256 << 10
 """How much of the state one entry has every node hash: 2 ms of work, or less."""
-OWN_ITEMS_MIN = 100
+OWN_ITEMS_MIN = 200
 """How much of our own work a batch holds beside as much again as its callers bring."""
 ANSWERS = 64
 """How many callers hear in one turn of the loop: making their replies takes a few milliseconds."""
