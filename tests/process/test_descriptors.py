@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import grpc.aio
@@ -138,6 +139,50 @@ async def test_a_thousand_idle_connections_do_not_keep_a_broker_from_its_journal
         await cluster.close()
     assert all("down" not in str(status) for status in statuses.values()), statuses
     assert not any(broker.complaints() for broker in cluster.brokers.values())
+
+
+@pytest.mark.cluster
+async def test_a_broker_that_is_started_again_reaches_a_leader_whose_api_is_full(
+    tmp_path: Path,
+) -> None:
+    few = NodeSetup(settings={"limits": {"connections_max": 16}})
+    cluster = ProcessCluster(tmp_path, setup=lambda _: few)
+    refused = asyncio.Event()
+
+    async def hold_a_place(address: str) -> None:
+        """Take a place at that API, and another whenever it is lost or there is none."""
+        host, port = address.split(":")
+        while True:
+            reader, writer = await asyncio.open_connection(host, int(port))
+            with suppress(ConnectionError):
+                if not await reader.read(1):
+                    refused.set()
+                await reader.read()
+            writer.close()
+
+    try:
+        await cluster.start()
+        leader = (await cluster.await_leader(within_s=10)).node_id
+        follower = next(name for name in cluster.brokers if name != leader)
+        address = cluster.brokers[leader].address
+        holding = [asyncio.create_task(hold_a_place(address)) for _ in range(24)]
+        await refused.wait()
+        with pytest.raises(grpc.aio.AioRpcError):
+            async with grpc.aio.insecure_channel(address) as locked_out:
+                await task_service_pb2_grpc.TaskServiceStub(locked_out).Submit(
+                    one_task(b""), timeout=1
+                )
+
+        cluster.kill(follower)
+        cluster.restart(follower)
+
+        async with grpc.aio.insecure_channel(cluster.brokers[follower].address) as channel:
+            tasks = task_service_pb2_grpc.TaskServiceStub(channel)
+            await tasks.Submit(one_task(b""), timeout=30, wait_for_ready=True)
+        for each in holding:
+            each.cancel()
+    finally:
+        await cluster.close()
 
 
 def one_task(payload: bytes) -> task_service_pb2.SubmitRequest:
