@@ -20,8 +20,12 @@ PING_INTERVAL_MIN_MS = 5_000
 
 HANDSHAKE_MS = 5_000
 """How long a connection may take to speak HTTP/2."""
-CONNECTION_IDLE_MS = 60_000
-"""How long a connection may carry no call; who needs it again has another within a round trip."""
+NODES_IDLE_MS = 60_000
+"""How long a connection between nodes may carry no call: they see to it that it carries some.
+
+Callers' have none: gRPC in a caller's process would write a line to standard error each time one is
+closed for it. They end at their age, of which nobody hears.
+"""
 
 _Options = list[tuple[str, Any]]
 
@@ -52,7 +56,7 @@ SERVER_OPTIONS_FOR_NODES: _Options = [
     option
     for option in SERVER_OPTIONS
     if not option[0].startswith("grpc.max_connection_age")
-]
+] + [("grpc.max_connection_idle_ms", NODES_IDLE_MS)]
 
 CHANNEL_OPTIONS: _Options = [
     *_COMMON,
@@ -74,10 +78,9 @@ def limits_on_connections(most: int) -> _Options:
     """What keeps a server's connections from taking the descriptors of everything else.
 
     gRPC has no cap by address: one more than ``most`` is closed before its handshake, whoever it
-    is. So a place is not to be had for nothing: what says nothing, or calls nothing, loses it.
+    is. So a place is not to be had for nothing, nor for ever: what says nothing loses it soon.
     """
     return [
         ("grpc.max_allowed_incoming_connections", most),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
-        ("grpc.max_connection_idle_ms", CONNECTION_IDLE_MS),
     ]
