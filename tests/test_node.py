@@ -110,6 +110,28 @@ def test_a_secret_is_drawn_by_a_command_that_leaves_one_that_is_there_alone(
     assert drawn.strip() not in first.stdout + again.stdout
 
 
+async def test_a_node_without_a_secret_says_so_once_at_start_and_in_its_status(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = tmp_path / "cluster-secret"
+    secret.write_text("x" * 40)
+    secret.chmod(0o600)
+    said = []
+    for more in ({}, {"cluster_secret_file": str(secret)}):
+        caplog.clear()
+        running = node.Node(config.load(write_config(tmp_path, **more), {}, {}))
+        await running.start()
+        message = running._vitals(None).message
+        said.append((message, [each.getMessage() for each in caplog.records]))
+        await running.stop()
+
+    (open_message, open_lines), (closed_message, closed_lines) = said
+    assert "no cluster_secret_file" in open_message
+    assert open_lines.count("the raft port is open") == 1
+    assert closed_message == ""
+    assert "the raft port is open" not in closed_lines
+
+
 def test_a_secret_that_is_none_is_said_before_anything_is_started(tmp_path: Path) -> None:
     path = write_config(tmp_path, cluster_secret_file=str(tmp_path / "none"))
 

@@ -265,6 +265,7 @@ class Node:
         except BaseException:
             await self._close()
             raise
+        _warn_of_openness(self._secret)
         await self.service.start()
         self._hold.start()
         self._callers.start()
@@ -442,19 +443,18 @@ class Node:
 
 
 def _secret_of(config: NodeConfig) -> ClusterSecret | None:
-    """Read the cluster's secret, and warn if the raft port is not closed by one."""
-    secret = None
-    if config.cluster_secret_file is not None:
-        secret = ClusterSecret(
-            config.cluster_secret_file, required=not config.cluster_secret_optional
-        )
-        if secret.readable_by_others:
-            _logger.warning(
-                "the cluster's secret can be read by any user", extra={"path": secret.path}
-            )
+    if config.cluster_secret_file is None:
+        return None
+    return ClusterSecret(config.cluster_secret_file, required=not config.cluster_secret_optional)
+
+
+def _warn_of_openness(secret: ClusterSecret | None) -> None:
+    """Say once at start what stands open."""
+    if secret is not None and secret.readable_by_others:
+        extra = {"path": str(secret.path)}
+        _logger.warning("the cluster's secret can be read by any user", extra=extra)
     if openness := _openness(secret):
         _logger.warning("the raft port is open", extra={"reason": openness})
-    return secret
 
 
 def _openness(secret: ClusterSecret | None) -> str:
