@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import logging
 
 import pytest
@@ -11,6 +13,7 @@ from tq.v1 import worker_service_pb2
 from tq_cluster.core.events import TaskEvent, What
 from tq_cluster.core.operations import Report
 from tq_cluster.leader import task_log
+from tq_cluster.leader.leader import EVENTS
 from tq_cluster.telemetry.logs import keys_of
 
 TRACE = f"00-{'1' * 32}-{'2' * 16}-01"
@@ -49,6 +52,45 @@ async def test_events_are_told_once_they_are_applied_and_not_before() -> None:
     await bench.leader.submit(Report(request=report))
 
     assert [each.what for each in told] == [What.SUBMITTED, What.ASSIGNED, What.COMPLETED]
+
+
+async def test_the_events_of_a_large_entry_are_told_in_turns_and_in_order() -> None:
+    told: list[TaskEvent] = []
+    bench = Bench(on_event=told.append)
+    await bench.log.start()
+    bench.log.held = True
+    submitting = await start(bench.leader.submit(submit(*["t"] * 3 * EVENTS)))
+    await until(lambda: len(bench.log.proposals) == 1)
+
+    bench.log.held = False
+    bench.log.let_through()
+    heard = [0]
+    while heard[-1] < 3 * EVENTS:
+        await asyncio.sleep(0)
+        heard.append(len(told))
+    await submitting
+    (task,) = claimed(await bench.leader.claim(claim(most=1), 0, 0.0))
+
+    assert max(b - a for a, b in itertools.pairwise(heard)) == EVENTS
+    assert [each.what for each in told] == [What.SUBMITTED] * 3 * EVENTS + [What.ASSIGNED]
+    assert told[-1].task_id == told[0].task_id == task.spec.task_id
+
+
+async def test_a_leader_that_stops_leaves_no_event_untold() -> None:
+    told: list[TaskEvent] = []
+    bench = Bench(on_event=told.append)
+    await bench.log.start()
+    bench.log.held = True
+    submitting = await start(bench.leader.submit(submit(*["t"] * 3 * EVENTS)))
+    await until(lambda: len(bench.log.proposals) == 1)
+    bench.log.let_through()
+    await until(lambda: bool(told))
+    assert len(told) < 3 * EVENTS
+
+    bench.leader.stop()
+    await submitting
+
+    assert len(told) == 3 * EVENTS
 
 
 def test_a_line_names_the_task_its_attempt_and_its_trace(

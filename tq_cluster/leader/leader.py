@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ from tq.v1 import cluster_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import Clock
 from tq_cluster.core import pages, queries, requests
 from tq_cluster.core.batch import CLUSTER_VERSION_FIRST, Draw
+from tq_cluster.core.events import TaskEvent
 from tq_cluster.core.limits import DEFAULT_LIMITS
 from tq_cluster.core.operations import (
     Claim,
@@ -61,6 +63,8 @@ LOOKS_MIN = 64
 """How often a claim that may not wait is decided again at most, since it could not look everywhere
 at once: each time at least one more queue is behind it.
 """
+EVENTS = 100
+"""How many tasks' events are written in one turn of the loop: a few milliseconds."""
 DIGEST_BYTES_MAX = 64 << 10
 """A request larger than this is hashed in another thread: 10 MiB take 12 ms or more."""
 FORMATION_S = 0.2
@@ -122,6 +126,7 @@ class Leader:
         self._fatal = fatal
         self._disk_pressure = disk_pressure
         self._loop = asyncio.get_running_loop()
+        self._events: deque[TaskEvent] = deque()
         self._hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tq-digest")
         self._log_time = LogTime(clock, self._peer_offsets_ms, members)
         self._leases = LeaseTable(self._loop.time, let_go)
@@ -317,6 +322,8 @@ class Leader:
         self._stopped = True
         self._end_reign(None)
         self._hashing.shutdown(wait=False)
+        while self._events:
+            self._tell_events()
 
     def _decidable(self) -> None:
         status = self._log.status()
@@ -434,9 +441,20 @@ class Leader:
                 self._claimants.wake_all()
         for task_id in wakeups.finished:
             self._watchers.wake_all(task_id)
-        if self._hooks.event is not None:
-            for event in wakeups.events or ():
-                self._hooks.event(event)
+        if wakeups.events:
+            telling = bool(self._events)
+            self._events.extend(wakeups.events)
+            if not telling:
+                self._tell_events()
+
+    def _tell_events(self) -> None:
+        """Tell what became of tasks, in order: of some now, of the others in later turns."""
+        assert self._hooks.event is not None
+        # A part of what waits, lest it grows where more comes than is told.
+        for _ in range(min(len(self._events), max(EVENTS, len(self._events) // 10))):
+            self._hooks.event(self._events.popleft())
+        if self._events:
+            self._loop.call_soon(self._tell_events)
 
     async def _claim_once(
         self, operation: Claim, received_s: float, give_up_s: float, claimant: Claimant
