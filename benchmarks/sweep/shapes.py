@@ -84,6 +84,11 @@ async def _(ground: Ground) -> Message:
     return _submit(ground, [task_pb2.TaskSpec(queue="swept", type="t")] * 1_000)
 
 
+@_shape(TASKS + "Submit", "400 of a task each", together=400)
+async def _(ground: Ground) -> Message:
+    return _submit(ground, [task_pb2.TaskSpec(queue="swept", type="t")])
+
+
 @_shape(TASKS + "Submit", "every field at its maximum")
 async def _(ground: Ground) -> Message:
     request = _submit(ground, [])
@@ -137,6 +142,12 @@ _fixed(
     TASKS + "GetTask",
     "a dead letter of 50 attempts",
     tasks.GetTaskRequest(task_id="dead-0".ljust(200, "d")),
+)
+_fixed(
+    TASKS + "GetTask",
+    "400 small ones",
+    tasks.GetTaskRequest(task_id="giant-pending", omit_payload=True),
+    together=400,
 )
 _fixed(TASKS + "GetTask", "an unknown id", tasks.GetTaskRequest(task_id="x" * 200))
 

@@ -43,6 +43,7 @@ from tq_cluster.service.call import (
 )
 from tq_cluster.service.errors import DETAILS_KEY, CallError
 from tq_cluster.service.forwarding import BrokenError, Forwarder, NotTakenError
+from tq_cluster.service.leaving import Leaving
 from tq_cluster.service.links import metadata_of
 from tq_cluster.service.pacing import Pace
 from tq_cluster.service.policy import Repeat
@@ -124,6 +125,8 @@ class Router:
         self._loop = asyncio.get_running_loop()
         self._serialized_last: tuple[Message, bytes] | None = None
         self._draining = False
+        self.leaving = Leaving()
+        """Every answer's last step."""
 
     def drain(self) -> None:
         """Answer at once, with a failure, every call that waits for a leader or for its answer."""
@@ -147,6 +150,7 @@ class Router:
                 reply = await self._resolve(method, request, call)
             else:
                 reply = await self._traced(self._tracing, method, request, call)
+            await self.leaving.turn()
         except Exception as error:  # noqa: BLE001  # every failure leaves by the one table
             await self._fail(error, path, call, context)
         else:
@@ -191,6 +195,7 @@ class Router:
             request_id = request_id or uuid.uuid4().hex
             _logger.error("call failed", extra={"path": path, "call": request_id}, exc_info=error)
             failed = errors.internal(request_id)
+        await self.leaving.turn()
         trailing = [*self._trailing(call, request_id), (DETAILS_KEY, failed.details)]
         await context.abort(failed.code, failed.message, tuple(trailing))
 
