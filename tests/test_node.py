@@ -328,6 +328,47 @@ async def test_a_disk_that_takes_long_over_the_state_holds_up_nothing_else(
     assert errors == []
 
 
+async def test_a_backup_waits_for_a_slow_disk_and_nothing_else_waits_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    through = threading.Event()
+    through.set()
+    sync = Store.sync_commit
+
+    def wait(store: Store) -> None:
+        assert through.wait(timeout=60)
+        sync(store)
+
+    def fail(_store: Store) -> None:
+        raise AssertionError("the disk was waited for on the loop")
+
+    errors: list[BaseException] = []
+    one = node.Node(config.load(write_config(tmp_path), {}, {}), fatal=errors.append)
+    address = one._config.members["n1"].api
+    with monkeypatch.context() as slow:
+        slow.setattr(Store, "sync_commit", wait)
+        slow.setattr(Store, "commit", fail)
+        await one.start()
+        await until(one.leader.serving, "it leads")
+        through.clear()
+        async with grpc.aio.insecure_channel(address) as channel:
+            call = Stubs(channel).cluster.Backup(cluster_service_pb2.BackupRequest())
+            first = asyncio.ensure_future(call.read())
+            await until(lambda: one._store.committing, "a commit of the state waits for the disk")
+            for n in range(3):
+                task = task_pb2.TaskSpec(task_id=f"t{n}", queue="q", type="t")
+                request = task_service_pb2.SubmitRequest(request_id=f"r{n}", tasks=[task])
+                await submit(address, request)
+            assert not first.done()
+            through.set()
+            part = await first
+            call.cancel()
+        assert isinstance(part, cluster_service_pb2.BackupResponse)
+        assert part.summary.applied_index > 0
+    await one.stop()
+    assert errors == []
+
+
 async def test_a_state_that_cannot_be_synced_ends_the_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -11,7 +12,7 @@ import pytest
 from tq_cluster import reading as reading_module
 from tq_cluster.core.reading import STEP_COST, Reader, Steps
 from tq_cluster.core.view import View
-from tq_cluster.reading import TURN_COST, UNDER_WAY_MAX, Reading
+from tq_cluster.reading import ANSWER_COST, TURN_COST, UNDER_WAY_MAX, Reading
 from tq_cluster.storage.memory import MemoryStore
 
 VIEW = MemoryStore().view()
@@ -150,6 +151,22 @@ async def test_one_large_answer_a_turn_is_put_into_bytes() -> None:
         turns.stop()
 
     assert len(set(ended)) == 20
+
+
+async def test_a_few_small_answers_a_turn_are_sent() -> None:
+    reading, turns = Reading(), Turns()
+    ended: list[int] = []
+
+    def done() -> str:
+        ended.append(len(turns.read))
+        return "read"
+
+    try:
+        await asyncio.gather(*(reading.answer(reads(turns, 1, done), opened) for _ in range(400)))
+    finally:
+        turns.stop()
+
+    assert max(Counter(ended).values()) <= 2 * TURN_COST / ANSWER_COST
 
 
 async def test_a_read_whose_caller_has_gone_reads_no_more() -> None:

@@ -118,6 +118,8 @@ class Node:
         self._committing = False
         self._peer_hosts: dict[str, None] = {}
         """From where peers were admitted, the latest last."""
+        self._commit_waiters: list[asyncio.Future[None]] = []
+        """Who waits for a commit that begins from now on."""
         state_written_ms = _last_written_ms(config.data_dir, self._started_at_ms)
         try:
             self._data: NodeData = open_data(
@@ -214,6 +216,7 @@ class Node:
                 clock=self._clock,
                 vitals=self._vitals,
                 facts=self._facts,
+                state_committed=self._committed,
                 copy_state=self._copy_state,
                 membership=lambda: queries.membership(self._store.view()),
                 # Nobody knows how old one is that begins anew.
@@ -342,6 +345,7 @@ class Node:
         if self._committing:
             return  # the disk is slow; applying goes on
         self._committing = True
+        waiting, self._commit_waiters = self._commit_waiters, []
         self._store.begin_commit()
 
         def ended(error: BaseException | None) -> None:
@@ -353,8 +357,20 @@ class Node:
             spent_s = self._loop.time() - began_s
             self.metrics.state_committed(spent_s)
             self.disk.took("state commit", spent_s)
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
+            if self._commit_waiters:
+                self._commit(self._loop.time())
 
         self._state_syncer.run(self._store.sync_commit, ended)
+
+    async def _committed(self) -> None:
+        """Return once everything applied by now is in a commit that is on the disk."""
+        committed: asyncio.Future[None] = self._loop.create_future()
+        self._commit_waiters.append(committed)
+        self._commit(self._loop.time())
+        await committed
 
     def _look_round(self) -> None:
         """Tell the gauges that cost something, which nobody sees unless metrics are served."""
@@ -406,7 +422,6 @@ class Node:
         return ClusterFacts(cluster_id or "", queries.cluster_version(view))
 
     def _copy_state(self) -> Callable[[], OutgoingBackup]:
-        self._store.commit()
         maker = Maker(
             node_id=self._config.node_id,
             version=self._version,

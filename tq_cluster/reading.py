@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, TypeVar
 
 from tq_cluster.core.reading import STEP_COST, Reader, Steps
@@ -20,6 +20,8 @@ from tq_cluster.core.view import View
 
 TURN_COST: Final = STEP_COST
 """What all reads together may read in one turn of the loop; the last step may go beyond it."""
+ANSWER_COST: Final = 20
+"""What it takes to send the smallest answer: as long as to read so many rows."""
 
 UNDER_WAY_MAX: Final = 4
 """How many reads go on: of the largest tasks they hold 20 MiB each."""
@@ -29,6 +31,21 @@ BEGUN_MAX: Final = 128
 Answer = TypeVar("Answer")
 OpenView = Callable[[], AbstractContextManager[View]]
 """Opens the state for one step."""
+
+
+class _Nothing:
+    """A state without a row."""
+
+    def get(self, table: int, key: bytes) -> bytes | None:
+        raise NotImplementedError
+
+    def scan(
+        self, table: int, start: bytes, stop: bytes, *, limit: int, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        raise NotImplementedError
+
+
+_NOTHING: Final = _Nothing()
 
 
 class _Read:
@@ -78,6 +95,15 @@ class Reading:
             self._go_on(read)
         return await answered
 
+    async def room(self, cost: int) -> None:
+        """Return in a turn of the loop that has room for work that costs as much as such a read."""
+
+        def nothing(view: Reader) -> Steps[None]:
+            view.spend(cost)
+            yield from ()
+
+        await self.answer(nothing, lambda: nullcontext(_NOTHING))
+
     def _turn(self) -> None:
         self._turn_is_due = False
         self._left = TURN_COST
@@ -121,8 +147,8 @@ class Reading:
                 next(read.steps)
         except StopIteration as end:
             read.answered.set_result(end.value)
-            # What was read is now put into bytes and sent: one large answer a turn.
-            self._spend(read.reader.cost)
+            # What was read is now put into bytes and sent: one large answer a turn, a few small.
+            self._spend(read.reader.cost + ANSWER_COST)
         except Exception as error:  # noqa: BLE001  # it is the caller's, who waits for it
             read.answered.set_exception(error)
         else:

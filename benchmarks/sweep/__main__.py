@@ -15,8 +15,9 @@ import json
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from google.protobuf.descriptor import MethodDescriptor
@@ -216,7 +217,11 @@ def main() -> None:
         highlight=False,
     )
     if arguments.json is not None:
-        described = [asdict(row) | {"bound_s": row.bound_s} for row in rows]
+        described = [
+            asdict(replace(row, answers=Counter()))
+            | {"answers": dict(row.answers), "bound_s": row.bound_s}
+            for row in rows
+        ]
         arguments.json.write_text(json.dumps({"slack": slack, "rows": described}, indent=1) + "\n")
     broken = [row for row in rows if row.faults(slack, wall=wall)]
     if broken:

@@ -235,6 +235,10 @@ def no_copy() -> Copy:
     raise NotImplementedError
 
 
+async def committed_already() -> None:
+    """Nothing was applied that the state's last commit lacks."""
+
+
 class Node:
     """A service that listens, over a fake log and a fake leader."""
 
@@ -255,6 +259,7 @@ class Node:
         self.membership: Membership | None = ("c1", {name: f"inc-{name}" for name in members})
         self.errors: list[BaseException] = []
         self.copy_state: Callable[[], Copy] = no_copy
+        self.state_committed: Callable[[], Awaitable[None]] = committed_already
         self.vitals: Callable[[float | None], Vitals] = lambda _span_s: Vitals(
             version="1",
             started_at_ms=1,
@@ -275,6 +280,7 @@ class Node:
             clock=SystemClock(),
             vitals=lambda span_s: self.vitals(span_s),  # noqa: PLW0108  # a test may change it
             facts=lambda: ClusterFacts("c1", 1),
+            state_committed=lambda: self.state_committed(),  # noqa: PLW0108  # a test may change it
             copy_state=lambda: self.copy_state,
             membership=lambda: self.membership,
             state_written_ms=SystemClock().wall_ms(),

@@ -114,6 +114,30 @@ async def test_only_a_few_calls_wait_for_an_entry_and_the_others_are_refused() -
     assert len(made) >= 1
 
 
+async def test_nothing_is_copied_before_what_was_applied_is_in_a_commit() -> None:
+    made: list[str] = []
+    committing, on_disk = asyncio.Event(), asyncio.Event()
+
+    async def committed() -> None:
+        committing.set()
+        await on_disk.wait()
+
+    def copy() -> Copy:
+        made.append("a copy")
+        return FakeCopy()
+
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster["n1"].state_committed = committed
+        cluster["n1"].copy_state = copy
+        first = asyncio.ensure_future(stubs.cluster.Backup(BackupRequest()).read())
+        await committing.wait()
+        assert made == []
+        on_disk.set()
+        await first
+
+    assert made == ["a copy"]
+
+
 async def test_a_node_that_does_not_catch_up_sends_the_caller_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

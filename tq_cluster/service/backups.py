@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from typing import Protocol
 
@@ -52,14 +52,17 @@ class Copy(Protocol):
 
 
 CopyState = Callable[[], Callable[[], Copy]]
-"""Makes everything applied so far durable; the result then copies it, slowly, in a thread."""
+"""The result copies the last commit, slowly, in a thread."""
 
 
 class Backups:
     """Makes one backup at a time."""
 
-    def __init__(self, *, log: Log, copy_state: CopyState) -> None:
+    def __init__(
+        self, *, log: Log, committed: Callable[[], Awaitable[None]], copy_state: CopyState
+    ) -> None:
         self._log = log
+        self._committed = committed
         self._copy_state = copy_state
         self._busy = False
         self._waiting: dict[asyncio.Future[None], int] = {}
@@ -83,6 +86,8 @@ class Backups:
         """A copy, begun anew where the state has moved: the node made its file smaller, say."""
         loop = asyncio.get_running_loop()
         for _ in range(MOVES_MAX):
+            # The disk is waited for beside the loop, as for every other commit.
+            await self._committed()
             making = loop.run_in_executor(None, self._copy_state())
             try:
                 return await asyncio.shield(making)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,6 +66,8 @@ class Parts:
     vitals: Callable[[float | None], Vitals]
     """Asked with how far back to look for holds of the loop; None: as far as usual."""
     facts: Callable[[], ClusterFacts]
+    state_committed: Callable[[], Awaitable[None]]
+    """Returns once everything applied by now is in a commit of the state."""
     copy_state: CopyState
     membership: Callable[[], Membership | None]
     state_written_ms: int
@@ -135,6 +137,7 @@ class Service:
             ways=self._ways,
             vitals=parts.vitals,
             facts=parts.facts,
+            reading=parts.reading,
         )
         led: tuple[Servicer, ...] = (
             TaskServicer(
@@ -150,7 +153,9 @@ class Service:
             log=parts.log,
             leading=parts.leading,
             board=self.board,
-            backups=Backups(log=parts.log, copy_state=parts.copy_state),
+            backups=Backups(
+                log=parts.log, committed=parts.state_committed, copy_state=parts.copy_state
+            ),
             replacement=Replacement(node_id=parts.node_id, log=parts.log, leading=parts.leading),
             members=parts.apis,
             authorize=parts.authorize,

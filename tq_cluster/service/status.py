@@ -12,10 +12,13 @@ import grpc.aio
 from tq.v1 import cluster_service_pb2 as pb
 from tq_cluster.core.limits import DEFAULT_LIMITS
 from tq_cluster.raft.door import Log, LogStatus, Role
+from tq_cluster.reading import Reading
 from tq_cluster.service.links import Links
 from tq_cluster.service.ways import Ways
 
 PEER_DEADLINE_S = 0.5
+STATUS_COST = 40
+"""To put a cluster's status together takes as long as to read so many rows."""
 PEER_SHARE = 0.7
 """Of a caller's time, where that is short."""
 NODE_STATUS_PATH = "/tq.v1.ClusterService/GetNodeStatus"
@@ -65,6 +68,7 @@ class StatusBoard:
         ways: Ways,
         vitals: Callable[[float | None], Vitals],
         facts: Callable[[], ClusterFacts],
+        reading: Reading,
     ) -> None:
         self._node_id = node_id
         self._apis = apis
@@ -73,6 +77,7 @@ class StatusBoard:
         self._ways = ways
         self._vitals = vitals
         self._facts = facts
+        self._reading = reading
         self._questions: dict[str, _Questions] = {}
 
     def node(self, hold_span_s: float | None = None) -> pb.NodeStatus:
@@ -113,6 +118,7 @@ class StatusBoard:
         # One question may be under way before theirs.
         within_s = min(2.5 * PEER_DEADLINE_S, PEER_SHARE * left_s)
         asked = await asyncio.gather(*(self._answer_of(node_id, within_s) for node_id in others))
+        await self._reading.room(STATUS_COST)  # one answer may have come for many callers
         nodes = sorted([self.node(), *asked], key=lambda node: node.node_id)
         commit_index = max(node.commit_index for node in nodes)
         for node in nodes:
