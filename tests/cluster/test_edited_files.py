@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from chaos.broker import BrokerProcess
+from chaos.ports import free_addresses
 from chaos.processes import ProcessCluster
 from tests.recovery.test_backup_and_restore import claim, submit
 from tests.service.fakes import Stubs, until
@@ -122,3 +124,42 @@ async def test_an_address_that_leads_to_another_member_is_said_and_harms_nothing
         broker.write_config()
         broker.start()
         await cluster.await_caught_up(cluster.brokers, within_s=60)
+
+
+async def test_a_copy_of_a_brokers_directory_is_told_apart_and_nothing_is_lost(
+    tmp_path: Path,
+) -> None:
+    """n2 is called by n1 and calls n3: without more, each of the two would have a peer."""
+    async with ProcessCluster(tmp_path) as cluster:
+        await cluster.await_leader(within_s=60)
+        original = cluster.brokers["n2"]
+        await original.stop()
+        shutil.copytree(original.data_dir, tmp_path / "elsewhere" / "n2")
+        original.start()
+        await cluster.await_caught_up(cluster.brokers, within_s=60)
+        raft, api = free_addresses(2)
+        members = {
+            name: {"raft": broker.raft_address, "api": broker.address}
+            for name, broker in cluster.brokers.items()
+        }
+        members["n2"] = {"raft": raft, "api": api}
+        copied = BrokerProcess("n2", tmp_path / "elsewhere", members, setup=original.setup)
+        copied.start()
+        try:
+
+            async def is_said() -> bool | None:
+                reply = await Stubs(cluster.channel("n3")).cluster.GetClusterStatus(
+                    cluster_service_pb2.GetClusterStatusRequest(), timeout=30
+                )
+                return any("n2 runs twice" in node.message for node in reply.nodes) or None
+
+            await cluster.await_fact("that n2 runs twice", is_said, within_s=60)
+            await submit(Stubs(cluster.channel("n1")), "meanwhile", "meanwhile")
+        finally:
+            copied.kill()
+        # What was acknowledged is on the others, whichever of the two counted.
+        original.kill()
+        leader = await cluster.await_leader(within_s=60)
+        [task] = await claim(Stubs(cluster.channel(leader.node_id)), 1)
+
+    assert task.spec.task_id == "meanwhile"

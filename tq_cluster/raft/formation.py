@@ -316,7 +316,9 @@ class Formation:
             return _refusal(
                 f"{name} runs twice: another process on the same disk ({hello.incarnation}) "
                 "introduced itself after this one had, so one of their data directories is a copy "
-                f"of the other. Stop the one that is not to be {name}, and start the other again"
+                "of the other. Only the other counts now. Stop one of them; if it is the other, "
+                "this one has to be emptied and put in its place with tq-admin replace-node "
+                f"{name}"
             )
         if not self.formed:
             return None
