@@ -10,8 +10,7 @@ import asyncio
 import gzip
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
 
@@ -29,6 +28,9 @@ READ_S: Final = 5.0
 ANSWER_S: Final = 30.0
 """How long its answer may take to be made and read."""
 PATH: Final = "/metrics"
+APART_S: Final = 0.2
+"""How much time lies between the beginnings of two writings of one form, at least: what is asked
+more often waits for the next."""
 
 _PIECE_BYTES: Final = 65_536
 _METHODS: Final = ("GET", "HEAD")
@@ -36,12 +38,16 @@ _LINE_PARTS: Final = 3
 _TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
 
 
+Encode = Callable[[CollectorRegistry], bytes]
+
+
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How a caller would have the metrics written."""
+    """How a caller would have the metrics written. There are a few forms, whatever is asked for."""
 
-    accept: str
+    content_type: str
     compressed: bool
+    encode: Encode = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +83,11 @@ class MetricsPort:
             per_address_max=per_address_max,
             refused=refused or (lambda _reason: None),
         )
-        # One thread: those who ask while the metrics are being written get the same.
         self._thread = ThreadPoolExecutor(1, "metrics")
-        self._under_way: dict[_Form, asyncio.Future[_Answer]] = {}
+        self._next: dict[_Form, asyncio.Task[_Answer]] = {}
+        """The writings that have not begun: whoever asks meanwhile gets the same."""
+        self._not_before_s: dict[_Form, float] = {}
+        self._turn = asyncio.Lock()
         self._serving: set[asyncio.Task[None]] = set()
 
     @property
@@ -99,7 +107,7 @@ class MetricsPort:
     def stop(self) -> None:
         """Close the port and its connections."""
         self._listener.close()
-        for task in self._serving:
+        for task in (*self._serving, *self._next.values()):
             task.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
@@ -151,23 +159,26 @@ class MetricsPort:
             name.strip().lower(): value.strip() for name, _, value in map(_split, fields) if name
         }
         compressed = "gzip" in headers.get("accept-encoding", "")
-        return method, _Form(headers.get("accept", ""), compressed)
+        encode, content_type = choose_encoder(headers.get("accept", ""))
+        return method, _Form(content_type, compressed, encode)
 
     async def _written(self, form: _Form) -> _Answer:
-        under_way = self._under_way.get(form)
-        if under_way is None:
-            under_way = self._loop.run_in_executor(self._thread, self._write, form)
-            self._under_way[form] = under_way
-            under_way.add_done_callback(partial(self._done, form))
-        return await asyncio.shield(under_way)
+        writing = self._next.get(form)
+        if writing is None:
+            writing = self._next[form] = self._loop.create_task(self._write_in_turn(form))
+        return await asyncio.shield(writing)
 
-    def _done(self, form: _Form, _written: asyncio.Future[_Answer]) -> None:
-        del self._under_way[form]
+    async def _write_in_turn(self, form: _Form) -> _Answer:
+        await asyncio.sleep(self._not_before_s.get(form, 0.0) - self._loop.time())
+        async with self._turn:
+            # Who comes from now on may not be given what was measured before.
+            del self._next[form]
+            self._not_before_s[form] = self._loop.time() + APART_S
+            return await self._loop.run_in_executor(self._thread, self._write, form)
 
     def _write(self, form: _Form) -> _Answer:
-        encode, content_type = choose_encoder(form.accept)
-        body = encode(self._registry)
-        headers: tuple[tuple[str, str], ...] = (("Content-Type", content_type),)
+        body = form.encode(self._registry)
+        headers: tuple[tuple[str, str], ...] = (("Content-Type", form.content_type),)
         if form.compressed:
             body = gzip.compress(body, compresslevel=1)
             headers = (*headers, ("Content-Encoding", "gzip"))
