@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.leader.bench import Bench, claim, claimed, submit, until
+from tests.leader.bench import Bench, claim, claimed, submit, told, until
 from tests.leader.test_leases import Hands
+from tq.v1 import queue_service_pb2, worker_service_pb2
+from tq_cluster.core import queries
 from tq_cluster.core.decide import deciding
 from tq_cluster.core.operations import (
     Decision,
@@ -22,7 +24,9 @@ from tq_cluster.core.operations import (
     MakeDue,
     Operation,
     RemoveRetired,
+    Report,
 )
+from tq_cluster.core.reading import in_one_go
 from tq_cluster.core.types import DurationMs, FencingToken, TaskId, TaskNumber
 from tq_cluster.leader.committer import OWN_ITEMS_MIN
 from tq_cluster.leader.housekeeping import (
@@ -334,6 +338,46 @@ async def test_what_is_due_goes_on_from_entry_to_entry_without_waiting_for_the_n
             await asyncio.sleep(0)
 
 
+async def test_retention_keeps_up_with_callers_who_fill_every_entry(bench: Bench) -> None:
+    """It is decided in the same entries, so this holds on a machine of any speed."""
+    batch, rounds = 50, 20
+    completed = 0
+    most_kept = 0
+
+    async def work(worker: int) -> None:
+        nonlocal completed, most_kept
+        for number in range(rounds):
+            tasks = submit(*["resize"] * batch, request_id=f"r{worker} {number}")
+            for task in tasks.request.tasks:
+                task.retention.SetInParent()  # none
+            await bench.leader.submit(tasks)
+            held = claimed(await bench.leader.claim(claim(f"w{worker}", most=batch), 30, 0.0))
+            reports = [
+                worker_service_pb2.TaskReport(
+                    task_id=task.spec.task_id,
+                    token=task.token,
+                    complete=worker_service_pb2.Completion(),
+                )
+                for task in held
+            ]
+            request = worker_service_pb2.ReportRequest(worker_id=f"w{worker}", reports=reports)
+            await bench.leader.submit(Report(request=request))
+            completed += len(held)
+            most_kept = max(most_kept, kept(bench))
+
+    await asyncio.gather(*(work(worker) for worker in range(6)))
+
+    assert completed > 5_000
+    # What may have been completed and not removed: what one entry holds, and what is under way.
+    assert most_kept <= 1_000
+
+
+def kept(bench: Bench) -> int:
+    request = queue_service_pb2.GetQueueStatsRequest(queue="q")
+    outcome = in_one_go(bench.store.view(), queries.queue_stats, request)
+    return told(outcome, queue_service_pb2.GetQueueStatsResponse).stats.completed
+
+
 async def test_callers_share_a_batch_with_no_more_of_our_own_work_than_they_bring(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,4 +393,5 @@ async def test_callers_share_a_batch_with_no_more_of_our_own_work_than_they_brin
     monkeypatch.setattr(bench.leader._leases, "now_s", lambda: bench.leader._loop.time() + 60)
     await until(lambda: len(bench.leader._leases) == 0, turn_s=0.01)
 
-    assert max(shares) == OWN_ITEMS_MIN, "no caller came"
+    # No caller came; what was retried and is due again may have had a part of it.
+    assert max(shares) <= OWN_ITEMS_MIN
