@@ -51,7 +51,7 @@ from tq_cluster.storage.rows import CorruptRowError
 from tq_cluster.telemetry import logs, tracing
 from tq_cluster.telemetry.loop_hold import SPAN_S, LoopHold
 from tq_cluster.telemetry.metrics import Metrics
-from tq_process import descriptors, signals
+from tq_process import descriptors, memory, signals
 
 _logger = logging.getLogger(__name__)
 
@@ -488,6 +488,7 @@ def serve(config: NodeConfig, read_again: ReadAgain) -> None:
     """
     logs.set_up(node_id=config.node_id, style=config.log.format, level=config.log.level)
     descriptors.raise_limit()
+    memory.return_memory()
     try:
         asyncio.run(_serve(config, read_again))
     except FatalError as error:  # as it started or stopped; between them it ended the process

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from tq_cluster.service.admission import Admission, caller_of
 from tq_cluster.service.errors import CallError
 from tq_cluster.service.intake import Intake, SlowRequestError
 from tq_cluster.service.policy import Policy, policy_of
+from tq_cluster.service.routing import Router
 from tq_cluster.service.shares import Shared
 
 SUBMIT = policy_of(task_service_pb2.SubmitRequest, "Submit")
@@ -375,6 +377,37 @@ async def test_a_reply_that_did_not_fit_is_not_made_again_while_it_does_not(
             assert failure.metadata["limit_name"] == "reply_bytes"
 
     assert len(leader.asked) == 1
+
+
+async def test_a_reply_that_is_refused_is_not_held_by_its_refusal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admission, "REPLY_BYTES_MAX", 1 << 20)
+    there: list[str] = []
+
+    class Large(bytes):
+        def __init__(self, _raw: bytes) -> None:
+            there.append("reply")
+
+        def __del__(self) -> None:
+            there.remove("reply")
+
+    serialized = Router._serialized
+    monkeypatch.setattr(Router, "_serialized", lambda *asked: Large(serialized(*asked)))
+    gc.collect()
+    gc.disable()
+    try:
+        async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+            cluster.elect("n1", 1)
+            cluster["n1"].leader.answer = Reads(1 << 20).answer
+            wait = task_service_pb2.WaitTaskRequest(task_id="t")
+            with fails() as failure:
+                await stubs.tasks.WaitTask(wait, timeout=10)
+            await until(lambda: cluster["n1"].service.calls == 0, "the call is over")
+            assert there == []
+    finally:
+        gc.enable()
+    assert failure.reason == "OVERLOADED"
 
 
 async def test_tasks_of_a_claim_whose_reply_does_not_fit_are_given_back(

@@ -287,6 +287,9 @@ class ModelledLinks:
             await asyncio.sleep(within_s)
         return self._calls.reachable(self._name, address)
 
+    def large(self, address: str, path: str) -> Callable[..., Reply]:
+        return self.method(address, path)
+
     def method(self, address: str, path: str) -> Callable[..., Reply]:
         def send(raw: bytes, *, timeout: float, metadata: Metadata) -> Reply:
             return self._calls.call(

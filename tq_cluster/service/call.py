@@ -129,6 +129,11 @@ class Method:
         """When a call of it may be made again."""
         return self.policy.repeat
 
+    @property
+    def replies_large(self) -> bool:
+        """Whether a reply may have megabytes: what tasks hold. Such a reply may be refused."""
+        return self.repeat is Repeat.READ or self.unheard is not None
+
     def answered_here(self, raw: bytes) -> bool:
         """Whether the asked node answers this very call, leader or not."""
         if self.place is Place.BY_READ_LEVEL:

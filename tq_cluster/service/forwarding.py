@@ -13,7 +13,7 @@ import grpc.aio
 from tq.v1 import errors_pb2
 from tq_cluster.service.call import Call, Header, Method, number_in
 from tq_cluster.service.errors import DETAILS_KEY, CallError
-from tq_cluster.service.links import Links, metadata_of
+from tq_cluster.service.links import Links, Sent, metadata_of
 from tq_cluster.service.proof import PeerProof
 from tq_cluster.service.roles import KnownLeader, Roles
 from tq_cluster.service.ways import Ways
@@ -41,7 +41,7 @@ class BrokenError(Exception):
 @dataclass(slots=True, eq=False)
 class _Flight:
     leader: KnownLeader
-    sent: grpc.aio.UnaryUnaryCall[bytes, bytes]
+    sent: Sent
     repeatable: Callable[[], bool]
     abandoned: bool = False
 
@@ -97,7 +97,8 @@ class Forwarder:
             # Since this call waited; the old one may be silent for good.
             raise NotTakenError(f"{current.node_id} leads now")
         times.sent_s = now_s = self._loop.time()
-        sent = self._links.method(address, call.path)(
+        link = self._links.large if method.replies_large else self._links.method
+        sent: Sent = link(address, call.path)(
             method.aged(raw, now_s - call.arrived_s),
             timeout=max(call.cut_s - now_s, 0.0),
             metadata=self._metadata(call, now_s),

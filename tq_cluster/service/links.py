@@ -3,12 +3,67 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 
 from tq_cluster.service.limits import CHANNEL_OPTIONS
+
+LARGE_REPLIES_MAX = 3
+"""How many replies that may be large are read at once: 20 MiB each at most."""
+
+
+class Sent(Protocol):
+    """A call that was sent to another node."""
+
+    def __await__(self) -> Generator[Any, None, bytes]:
+        """Wait for its reply."""
+
+    async def trailing_metadata(self) -> Any:  # noqa: ANN401  # as gRPC's call
+        """What came after it."""
+
+    def cancel(self) -> bool:
+        """Wait no more."""
+
+
+class _Fetched:
+    """A call whose reply stays with the other node until there is a place for it here.
+
+    Called as if replies were streams, which on the wire are the same: of those gRPC takes in no
+    more than 64 KiB before it is asked to.
+    """
+
+    def __init__(
+        self, sent: grpc.aio.UnaryStreamCall[bytes, bytes], places: asyncio.Semaphore
+    ) -> None:
+        self._sent = sent
+        self._places = places
+
+    def __await__(self) -> Generator[Any, None, bytes]:
+        return self._fetch().__await__()
+
+    async def _fetch(self) -> bytes:
+        await self._sent.initial_metadata()  # comes with the reply, or with the failure
+        async with self._places:
+            reply = await self._sent.read()
+        if not isinstance(reply, bytes):
+            raise grpc.aio.AioRpcError(
+                grpc.StatusCode.INTERNAL,
+                await self._sent.initial_metadata(),
+                await self._sent.trailing_metadata(),
+                "the call was answered without a reply",
+            )
+        return reply
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
+        """What came after the reply."""
+        return await self._sent.trailing_metadata()
+
+    def cancel(self) -> bool:
+        """Wait no more."""
+        return self._sent.cancel()
 
 
 class Links:
@@ -18,6 +73,8 @@ class Links:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._methods: dict[tuple[str, str], grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+        self._large: dict[tuple[str, str], grpc.aio.UnaryStreamMultiCallable[bytes, bytes]] = {}
+        self._large_places = asyncio.Semaphore(LARGE_REPLIES_MAX)
 
     def method(self, address: str, path: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
         """Call ``path`` at ``address`` with bytes in and bytes out."""
@@ -26,6 +83,18 @@ class Links:
             found = self._channel(address).unary_unary(path)
             self._methods[address, path] = found
         return found
+
+    def large(self, address: str, path: str) -> Callable[..., Sent]:
+        """Call ``path`` at ``address`` as above, for a reply that may be large."""
+        found = self._large.get((address, path))
+        if found is None:
+            found = self._large[address, path] = self._channel(address).unary_stream(path)
+        calling = found
+
+        def send(raw: bytes, *, timeout: float, metadata: Any) -> Sent:  # noqa: ANN401  # as gRPC's
+            return _Fetched(calling(raw, timeout=timeout, metadata=metadata), self._large_places)
+
+        return send
 
     def ready(self, address: str) -> bool:
         """Whether a connection to ``address`` stands now; if none does, one is tried."""
@@ -56,6 +125,8 @@ class Links:
         channel = self._channels.pop(address, None)
         for key in [each for each in self._methods if each[0] == address]:
             del self._methods[key]
+        for key in [each for each in self._large if each[0] == address]:
+            del self._large[key]
         if channel is not None:
             closing = asyncio.get_running_loop().create_task(channel.close())
             self._closing.add(closing)
@@ -65,6 +136,7 @@ class Links:
         """Close every channel; calls in flight on them fail."""
         channels, self._channels = self._channels, {}
         self._methods.clear()
+        self._large.clear()
         for channel in channels.values():
             await channel.close()
 

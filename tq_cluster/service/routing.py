@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import traceback
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -197,6 +198,7 @@ class Router:
             failed = errors.internal(request_id)
         await self.leaving.turn()
         trailing = [*self._trailing(call, request_id), (DETAILS_KEY, failed.details)]
+        _let_go(error)
         await context.abort(failed.code, failed.message, tuple(trailing))
 
     def _admit(
@@ -337,10 +339,9 @@ class Router:
     def _hold_reply(self, method: Method, request: Request, reply: bytes, call: Call) -> None:
         """Count a reply until its caller has read it; CallError for one that does not fit."""
         # Of the others the call has done something: they are answered, with little.
-        may_refuse = method.repeat is Repeat.READ or method.unheard is not None
         key = call.path, request.raw
         try:
-            self._admission.reply(request.held, len(reply), must=not may_refuse)
+            self._admission.reply(request.held, len(reply), must=not method.replies_large)
         except CallError:
             if method.repeat is Repeat.READ and len(request.raw) <= LARGE_REPLY_REQUEST_BYTES_MAX:
                 self._large[key] = len(reply)
@@ -423,3 +424,15 @@ class Router:
             served_ms = int((self._loop.time() - call.arrived_s) * 1000)
             trailing.append((Header.SERVED_MS, str(served_ms)))
         return trailing
+
+
+def _let_go(error: BaseException) -> None:
+    """Free what the frames hold that ``error`` came through.
+
+    A refused reply is among it, with megabytes, and gRPC's own exception refers to ``error`` in a
+    circle: all of it would be there until the garbage collector has looked at its oldest objects.
+    """
+    met: BaseException | None = error
+    while met is not None:
+        traceback.clear_frames(met.__traceback__)
+        met = met.__context__
