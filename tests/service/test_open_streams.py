@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.service.fakes import cluster_of, stubs_of, until
-from tq_cluster.service import health, reflecting
+from tq_cluster.service import health, intake, reflecting, standard
 from tq_cluster.service.health import HealthServicer
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -104,3 +106,38 @@ async def test_a_stream_of_questions_that_has_none_is_ended(
             assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         answers = stub.ServerReflectionInfo(iter([QUESTION]), timeout=5)
         assert len([each async for each in answers]) == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ],
+)
+async def test_a_standard_service_takes_a_small_request_only(path: str) -> None:
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        asking: Any = stubs.channel.unary_unary(path)
+        for request, why in ((bytes(5_000), "5,000 bytes"), (b"\xff", "no message")):
+            with pytest.raises(grpc.aio.AioRpcError, match=why) as caught:
+                await asking(request, timeout=5)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_requests_of_standard_services_are_read_a_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(intake, "YIELDS_EARLY_S", 0.0)
+
+    async def silence() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
+        check: Any = stubs.channel.stream_unary("/grpc.health.v1.Health/Check")
+        slow = [check(silence(), timeout=20) for _ in range(2 * standard.READS_MAX)]
+        answer: Any = stubs.channel.unary_unary("/grpc.health.v1.Health/Check")
+        await answer(b"", timeout=10)  # those that do not come make way for it
+        for each in slow:
+            each.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import grpc
@@ -24,23 +24,22 @@ class ReflectionServicer(reflection_pb2_grpc.ServerReflectionServicer):
 
     async def ServerReflectionInfo(
         self,
-        _requests: object,
+        read: Callable[[float], Awaitable[Any]],
         context: Any,  # noqa: ANN401  # the published types know no asyncio context here
     ) -> None:
+        """Answer a stream, whose next question ``read`` waits for, for so many seconds."""
         if self._streams >= STREAMS_MAX:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"{STREAMS_MAX} streams are open already"
             )
         self._streams += 1
         try:
-            async with asyncio.timeout(IDLE_S):
-                request = await context.read()
+            request = await read(IDLE_S)
             while request is not grpc.aio.EOF:
                 async for reply in self._answers.ServerReflectionInfo(_only(request), context):
                     async with asyncio.timeout(IDLE_S):
                         await context.write(reply)
-                async with asyncio.timeout(IDLE_S):
-                    request = await context.read()
+                request = await read(IDLE_S)
         except TimeoutError:
             pass
         else:

@@ -8,10 +8,11 @@ from typing import Protocol
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_health.v1 import health
+from grpc_reflection.v1alpha import reflection
 
 from tq_cluster.errors import StartError
+from tq_cluster.service import standard
 from tq_cluster.service.call import Method, StreamMethod
 from tq_cluster.service.health import Health
 from tq_cluster.service.limits import (
@@ -47,11 +48,9 @@ def build_server(
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(servicer.name, handlers),)
         )
-    health_pb2_grpc.add_HealthServicer_to_server(health_of.servicer, server)
     names = [servicer.name for servicer in servicers]
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]  # generated
-        ReflectionServicer((*names, health.SERVICE_NAME, reflection.SERVICE_NAME)), server
-    )
+    reflection_of = ReflectionServicer((*names, health.SERVICE_NAME, reflection.SERVICE_NAME))
+    standard.add_to(server, health_of.servicer, reflection_of)
     return server
 
 
