@@ -86,7 +86,7 @@ class Supervisor:
     async def run(self) -> int:
         """Start all, stop all; the result is the process's exit code."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
             loop.add_signal_handler(number, self._stopping.set)
         # The terminal is closed: the brokers, which have sessions of their own, would run on.
         signals.on_hangup(loop, self._stopping.set)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import yaml
 
 from chaos.broker import BrokerProcess
 from chaos.processes import ProcessCluster
+from tests.cluster.ports import free_base_port
 from tests.service.fakes import until
 from tq_process import signals
 
@@ -81,3 +84,26 @@ async def test_a_broker_says_where_all_its_tasks_and_threads_are_and_goes_on(
     assert re.search(r"stack of a thread thread_name=MainThread stack=.*base_events", said)
     assert re.search(r"stack of a task task=_serve tasks=1 stack=.*node\.py:\d+ _serve", said)
     assert re.search(r"task=Service\._tick tasks=1 stack=\"?[^ ]+ .* < service\.py", said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT], ids=lambda each: each.name)
+async def test_a_terminal_that_goes_away_leaves_no_broker_of_dev_behind(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    options = ("--data-dir", str(tmp_path), "--nodes", "1", "--base-port", str(free_base_port()))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tq_cluster", "dev", *options), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    said = ""
+    while "ready" not in said:
+        said = (await process.stdout.readline()).decode()
+        assert said, "it has ended"
+
+    process.send_signal(signal.SIGUSR1)
+    process.send_signal(number)
+
+    rest = (await process.stdout.read()).decode()
+    await process.wait()
+    assert "stopping all brokers" in rest
+    assert "n1 info     stopped" in rest
