@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Self
@@ -146,6 +147,20 @@ async def test_one_who_was_woken_and_found_nothing_keeps_its_place() -> None:
 
         hall.arrive(letter=1)
         assert woken(first, second, third) == [True, False, False]
+
+
+async def test_one_who_looks_is_woken_only_for_what_nobody_takes_who_waits() -> None:
+    with Hall() as hall:
+        looks, waits, another = hall.join(), hall.join(), hall.join(["parcel"])
+        waiting = [asyncio.create_task(hall.all.wait(each, 5)) for each in (waits, another)]
+        await asyncio.sleep(0)
+
+        hall.arrive(letter=1)
+        assert woken(looks, waits, another) == [False, True, False]
+        hall.arrive(letter=1)
+        assert woken(looks, waits, another) == [True, True, False]
+        hall.arrive(parcel=1)
+        assert await asyncio.gather(*waiting) == [True, True]
 
 
 def test_who_leaves_without_looking_passes_the_wake_on() -> None:

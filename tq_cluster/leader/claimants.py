@@ -26,6 +26,12 @@ digest. So many look in vain at most, since mostly somebody else was faster.
 """
 
 
+_LOOKING: Final = 1 << 60
+"""Added to the place of one that looks: it probably finds what it wants, and is woken only for what
+nobody takes who waits.
+"""
+
+
 class Wake(NamedTuple):
     """What somebody was woken for."""
 
@@ -39,10 +45,12 @@ class Wake(NamedTuple):
 class Claimant:
     """One claim that waits, or looks."""
 
-    __slots__ = ("_for", "_woken", "_woken_for", "appetite", "most", "place", "queues")
+    __slots__ = ("_came", "_for", "_woken", "_woken_for", "appetite", "most", "place", "queues")
 
-    def __init__(self, request: worker_service_pb2.ClaimRequest, place: int) -> None:
-        self.place = place
+    def __init__(self, request: worker_service_pb2.ClaimRequest, came: int) -> None:
+        self._came = came
+        self.place = came + _LOOKING
+        """In the lines; it changes while in none of them."""
         self.queues = tuple(dict.fromkeys(request.queues))
         self.most: int = request.max_tasks
         self.appetite = EVERY_TYPE
@@ -53,6 +61,10 @@ class Claimant:
         """Since it looked last."""
         self._for: list[Wake] = []
         """What it looks for now."""
+
+    def looks(self, *, now: bool) -> None:
+        """Look from now on, or wait at its place."""
+        self.place = self._came + (_LOOKING if now else 0)
 
     @property
     def woken(self) -> bool:
@@ -176,9 +188,13 @@ class Claimants:
 
     async def wait(self, claimant: Claimant, within_s: float) -> bool:
         """Wait for something to happen; False when ``within_s`` passed first."""
+        self._unpark(claimant)
+        claimant.looks(now=False)
+        self._park(claimant)
         woken = await claimant.wait(within_s)
-        if woken:
-            self._park(claimant)
+        self._unpark(claimant)
+        claimant.looks(now=True)
+        self._park(claimant)
         return woken
 
     def looked(self, claimant: Claimant, taken: int) -> None:
