@@ -13,7 +13,7 @@ from tq.v1 import worker_service_pb2
 from tq_cluster.core import backfill, ordering, queries
 from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.invariants import violations
-from tq_cluster.core.operations import Claim, FormCluster, Refused, Replied
+from tq_cluster.core.operations import Claim, Filled, FormCluster, Refused, Replied
 from tq_cluster.errors import StateDiffersError
 from tq_cluster.leader import upkeep
 from tq_cluster.raft.door import PeerProgress
@@ -314,3 +314,17 @@ async def test_those_who_wait_for_a_type_look_again_once_the_table_is_filled(
 
     bench.log.version = CLUSTER_VERSION
     assert [task.spec.type for task in claimed(await waiting)] == ["y"]
+
+
+async def test_filling_leaves_the_log_to_the_callers_for_most_of_the_time(
+    bench: Compared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "FILL_S", 0.0)
+    found = bench.leader._upkeep
+    asked_s = found._loop.time() - 4.0
+    found._fill_asked_s = asked_s
+
+    found.filled(Filled(500, complete=False))
+
+    # The slice took 4 s until it was applied.
+    assert found._fill_at_s >= asked_s + 4.0 / upkeep.FILL_SHARE

@@ -47,9 +47,13 @@ PASS_S: Final = 4 * 3_600
 RANGE_S: Final = 1.0
 URGENT_S: Final = 0.02
 """Between two ranges of a pass that somebody waits for: a tenth of a processor, or less."""
+FILL_ROWS: Final = 500
+"""What one entry fills: some milliseconds of work."""
 FILL_S: Final = 0.02
-FILL_ROWS: Final = 250
-"""What one entry fills, and how long the next one waits: a tenth of a processor, or less."""
+FILL_SHARE: Final = 0.25
+"""The next one waits so long at least, and so long that filling has the log for this part of the
+time at most: a call that comes meanwhile waits for no entry but its own, mostly.
+"""
 RANGE_ROWS: Final = 250
 """What a range holds, for the sake of the pace: rows are seldom so large that it holds less."""
 
@@ -96,7 +100,7 @@ class Upkeep:
         self._reigns = False
         self._fills = False
         """There is something left to fill, as far as it was seen."""
-        self._look_at_s = self._next_range_s = self._fill_at_s = 0.0
+        self._look_at_s = self._next_range_s = self._fill_at_s = self._fill_asked_s = 0.0
         self._hashed_at_s = -URGENT_S
         self._begin_after_ms: int | None = None
         """A pass was asked for, and has not begun while the row names none later than this."""
@@ -144,6 +148,7 @@ class Upkeep:
         now_s = self._loop.time()
         if not self._reigns or not self._fills or now_s < self._fill_at_s or self._disk_pressure():
             return None
+        self._fill_asked_s = now_s
         return FillTables(rows_max=FILL_ROWS)
 
     def _scrubbing(self) -> Operation | None:
@@ -159,7 +164,9 @@ class Upkeep:
 
     def filled(self, found: Filled) -> None:
         """A slice of the filling is applied."""
-        self._fill_at_s = self._loop.time() + FILL_S
+        now_s = self._loop.time()
+        pause_s = (now_s - self._fill_asked_s) * (1 / FILL_SHARE - 1)
+        self._fill_at_s = now_s + max(FILL_S, pause_s)
         if found.complete:
             self._fills = False
             _logger.info("tables are filled", extra={"rows": found.rows})
