@@ -50,6 +50,8 @@ class Case:
     together: int
     shape: shapes.Shape | None = None
     make: wire.Make | None = None
+    size: int | None = None
+    """Of what ``make`` makes. None: what the wire takes."""
 
 
 def cases() -> Iterator[Case]:
@@ -66,10 +68,18 @@ def cases() -> Iterator[Case]:
                     together=shape.together,
                     shape=shape,
                 )
+        most = services.request_bytes_max(method)
         for name, make in wire.shapes(method.input_type):
-            yield Case(
-                method=method, path=path, name=name, legal=False, together=TOGETHER, make=make
-            )
+            for size in (None,) if most is None else (None, most):
+                yield Case(
+                    method=method,
+                    path=path,
+                    name=name if size is None else f"{name}, as large as the method takes",
+                    legal=False,
+                    together=TOGETHER,
+                    make=make,
+                    size=size,
+                )
 
 
 def wanted(arguments: argparse.Namespace) -> list[Case]:
@@ -122,7 +132,7 @@ async def _sweep(sweeper: Sweeper, ground: Ground, case: Case, via: str, togethe
         bodies = [message.SerializeToString() for message in made]
     else:
         assert case.make is not None
-        bodies = [case.make(ground.limits.message_bytes_max - 1_024)] * together
+        bodies = [case.make(case.size or ground.limits.message_bytes_max - 1_024)] * together
     row = Measured(
         rpc=case.path.rsplit(".", 1)[-1],
         shape=case.name,

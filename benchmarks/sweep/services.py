@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 import tq.v1
+from tq.v1 import options_pb2
 
 SERVICE_SUFFIX = "_service_pb2"
 
@@ -25,6 +26,12 @@ def methods() -> Iterator[MethodDescriptor]:
     for module in (*modules, health_pb2, reflection_pb2):
         for service in module.DESCRIPTOR.services_by_name.values():
             yield from service.methods
+
+
+def request_bytes_max(method: MethodDescriptor) -> int | None:
+    """Return how large a request a method takes, as its options say; None: as the wire does."""
+    policy = method.GetOptions().Extensions[options_pb2.policy]
+    return policy.request_bytes_max or None
 
 
 def path_of(method: MethodDescriptor) -> str:

@@ -13,7 +13,7 @@ from benchmarks.sweep.__main__ import cases
 from benchmarks.sweep.ground import MIB
 from benchmarks.sweep.measure import Measured, bound_s
 from tests.service.fakes import cluster_of
-from tq.v1 import task_service_pb2, worker_service_pb2
+from tq.v1 import options_pb2, task_service_pb2, worker_service_pb2
 
 METHODS = {services.path_of(method): method for method in services.methods()}
 CASES = list(cases())
@@ -45,6 +45,13 @@ def test_a_case_is_for_an_rpc_that_exists_and_has_a_name_of_its_own() -> None:
 
     assert {path for path, _ in names} == METHODS.keys()
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_requests_nobody_means_are_as_large_as_the_wire_and_as_the_method_takes() -> None:
+    sizes = {case.size for case in CASES if case.path == "/tq.v1.TaskService/ListTasks"}
+
+    policy = METHODS["/tq.v1.TaskService/ListTasks"].GetOptions().Extensions[options_pb2.policy]
+    assert sizes == {None, policy.request_bytes_max}
 
 
 async def test_the_sweep_knows_every_service_that_a_broker_serves() -> None:
