@@ -6,14 +6,14 @@ import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-CORPUS = Path(__file__).parent / "corpus"
+CORPUS = Path(__file__).parent / "corpus.txt"
 INPUT_BYTES_MAX = 4096
 _INTERESTING = (0, 1, 0x0A, 0x10, 0x12, 0x13, 0x7F, 0x80, 0xFF)
 
 
 def corpus() -> list[bytes]:
     """The inputs that are kept, each for a way through the code that no other goes."""
-    return [path.read_bytes() for path in sorted(CORPUS.iterdir())]
+    return [bytes.fromhex(line) for line in CORPUS.read_text().split()]
 
 
 def inputs(seeds: Sequence[bytes], count: int, draw: random.Random) -> Iterator[bytes]:
