@@ -29,6 +29,11 @@ BATCH = 1_000
 IN_FLIGHT = 4
 MIB = 1 << 20
 
+BUSY = (
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.UNKNOWN,
+)
 QUEUES = 64
 """Among which the most of the tasks are spread, each with aging: a sorted run a priority."""
 TYPES = 64
@@ -314,14 +319,13 @@ class Ground:
             )
 
     async def _call(self, method: Callable[..., Awaitable[Reply]], request: object) -> Reply:
-        """Make one call, again for a while if the cluster is busy."""
+        """Make one call, again for a while if the cluster is busy: it can be repeated."""
         give_up_s = time.monotonic() + CALL_S
         while True:
             try:
                 reply = await method(request, timeout=CALL_S)
             except grpc.aio.AioRpcError as error:
-                busy = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
-                if error.code() not in busy or time.monotonic() > give_up_s:
+                if error.code() not in BUSY or time.monotonic() > give_up_s:
                     raise
                 await asyncio.sleep(0.1)
                 await self.await_leader()
