@@ -278,6 +278,30 @@ CALLS = {
         cluster_service_pb2.ReplaceNodeRequest(node_id="n9" * 5_000),
         invalid("node_id"),
     ),
+    # Items that are not counted by parsing them.
+    "a million empty tasks": Row("TaskService/Submit", b"\x1a\x00" * MIB, invalid("tasks")),
+    "a million empty reports": Row("WorkerService/Report", b"\x12\x00" * MIB, invalid("reports")),
+    "a million empty leases": Row("WorkerService/Heartbeat", b"\x12\x00" * MIB, invalid("leases")),
+    "a task of 70,000 labels": Row(
+        "TaskService/Submit",
+        Submit(tasks=[Spec(queue="bad", type="noop", labels={str(n): "" for n in range(70_000)})]),
+        invalid("tasks.labels"),
+    ),
+    "60,000 states": Row(
+        "TaskService/ListTasks",
+        task_service_pb2.ListTasksRequest(states=[task_pb2.TASK_STATE_PENDING] * 60_000),
+        invalid("states"),
+    ),
+    "a claim of 70 KB": Row(
+        "WorkerService/Claim",
+        worker_service_pb2.ClaimRequest(worker_id="w" * 70_000),
+        ("PAYLOAD_TOO_LARGE", ""),
+    ),
+    "two payloads of 6 MiB": Row(
+        "TaskService/Submit",
+        Submit(tasks=[Spec(queue="bad", type="noop", payload=bytes(5 * MIB + 100_000))] * 2),
+        ("PAYLOAD_TOO_LARGE", ""),
+    ),
     **{f"garbage to {method}": Row(method, b"\xff\xff\xff", invalid("")) for method in REPLIES},
 }
 
