@@ -140,7 +140,10 @@ async def _sweep(sweeper: Sweeper, ground: Ground, case: Case, via: str, togethe
         via=via,
         together=together,
         sent_bytes=max(map(len, bodies)),
-        moves_leader=case.shape is not None and case.shape.moves_leader,
+        # A transfer of which nothing is known but that it is one is a transfer to any follower.
+        moves_leader=case.shape.moves_leader
+        if case.shape is not None
+        else case.path == shapes.CLUSTER + "TransferLeadership",
     )
     return await sweeper.measure(case.method, case.path, bodies, row)
 
