@@ -297,11 +297,6 @@ CALLS = {
         worker_service_pb2.ClaimRequest(worker_id="w" * 70_000),
         ("PAYLOAD_TOO_LARGE", ""),
     ),
-    "two payloads of 6 MiB": Row(
-        "TaskService/Submit",
-        Submit(tasks=[Spec(queue="bad", type="noop", payload=bytes(5 * MIB + 100_000))] * 2),
-        ("PAYLOAD_TOO_LARGE", ""),
-    ),
     **{f"garbage to {method}": Row(method, b"\xff\xff\xff", invalid("")) for method in REPLIES},
 }
 
