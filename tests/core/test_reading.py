@@ -269,3 +269,17 @@ def test_a_task_that_is_removed_while_it_is_read_is_not_found() -> None:
     queue.delete("large")
 
     assert reason(asked.answer()) == "NOT_FOUND"
+
+
+def test_a_page_of_large_tasks_is_short_since_it_is_put_into_bytes_at_once() -> None:
+    queue = LoneQueue()
+    labels = {f"{n:02}".rjust(64, "k"): "v" * 256 for n in range(32)}
+    for _ in range(3):
+        queue.submitted(*[spec(labels=labels) for _ in range(100)])
+
+    found = pages_of(queue, listings.list_tasks, ListTasks(page_size=1_000))
+
+    sizes = [reply.ByteSize() for reply, _ in found]
+    assert max(sizes) < listings.PAGE_BYTES_MAX + 12_000
+    assert sum(len(reply.tasks) for reply, _ in found) == 300
+    assert len(found) > 1

@@ -27,6 +27,8 @@ from tq_cluster.core.view import View
 
 SCAN_MAX: Final = 2_000
 """How many tasks one page looks at."""
+PAGE_BYTES_MAX: Final = 2 << 20
+"""What a page of tasks stays below, unless a single one is larger: it is put into bytes at once."""
 STATES_MAX: Final = len(states.ALL) - 1
 """A task can be in so many: one more in a list is named twice."""
 
@@ -61,7 +63,7 @@ def list_tasks(
     reply = task_service_pb2.ListTasksResponse()
     wanted = frozenset(request.states) or frozenset(states.ALL)
     below = int.from_bytes(position, "big") if position else _LAST_NUMBER
-    room = limits.reply_bytes_max
+    room = min(PAGE_BYTES_MAX, limits.reply_bytes_max)
     looked_at = 0
     while True:
         for number in _newest_first(view, prefix, request.queue, sorted(wanted), below):
@@ -116,7 +118,7 @@ def list_dead_letters(
     stop = tables.queue_key(prefix, queue_id) + position
     if not position:
         stop = tables.queue_key(prefix, queue_id + 1)
-    room = limits.reply_bytes_max
+    room = min(PAGE_BYTES_MAX, limits.reply_bytes_max)
     while True:
         for key, _ in view.scan(tables.DEAD_LETTERS, start, stop, limit=size, reverse=True):
             stop = key
