@@ -9,7 +9,7 @@ from typing import Self
 
 import pytest
 
-from tq.v1 import worker_service_pb2
+from tq.v1 import task_pb2, worker_service_pb2
 from tq_cluster.core.operations import ANY_TYPE, Ready
 from tq_cluster.core.ordering import Appetite, type_digest
 from tq_cluster.leader.claimants import LOOKS_MAX, Claimant, Claimants
@@ -40,6 +40,11 @@ class Hall:
         by_type = {type_digest(name): count for name, count in types.items()}
         every = sum(types.values()) if pending is None else pending
         self.all.wake(Ready("mail", by_type, every))
+
+    def looked(self, claimant: Claimant, letters: int) -> None:
+        """Have it looked, and taken so many letters."""
+        letter = task_pb2.TaskSpec(queue="mail", type="letter")
+        self.all.looked(claimant, [letter] * letters)
 
     def __enter__(self) -> Self:
         return self
@@ -142,8 +147,8 @@ async def test_one_who_was_woken_and_found_nothing_keeps_its_place() -> None:
         hall.arrive(letter=2)
         for each in (first, second):
             assert await hall.all.wait(each, 1)
-        hall.all.looked(second, 1)
-        hall.all.looked(first, 1)
+        hall.looked(second, 1)
+        hall.looked(first, 1)
 
         hall.arrive(letter=1)
         assert woken(first, second, third) == [True, False, False]
@@ -183,9 +188,21 @@ async def test_what_a_look_leaves_is_passed_on_and_what_it_takes_is_not() -> Non
         hall.arrive(letter=5)
         assert await hall.all.wait(first, 1)
 
-        hall.all.looked(first, 3)
+        hall.looked(first, 3)
 
         assert woken(*later) == [True, True, False, False, False]
+
+
+async def test_one_who_took_something_else_passes_on_what_it_was_woken_for() -> None:
+    with Hall() as hall:
+        both, parcels = hall.join(), hall.join(["parcel"])
+        hall.arrive(parcel=1, letter=1)
+        assert woken(both, parcels) == [True, False]
+        assert await hall.all.wait(both, 1)
+
+        hall.looked(both, 1)  # a letter, the more urgent one
+
+        assert parcels.woken
 
 
 async def test_a_look_in_vain_is_passed_on_so_often_and_no_more() -> None:
@@ -195,7 +212,7 @@ async def test_a_look_in_vain_is_passed_on_so_often_and_no_more() -> None:
         looks = 0
         while (claimant := next((each for each in waiting if each.woken), None)) is not None:
             assert await hall.all.wait(claimant, 1)
-            hall.all.looked(claimant, 0)
+            hall.looked(claimant, 0)
             looks += 1
         assert looks == LOOKS_MAX
         assert not any(woken(*waiting))

@@ -336,3 +336,21 @@ async def test_a_paused_queue_wakes_nobody_and_when_it_goes_on_only_as_many_as_i
     for each in idle:
         each.cancel()
     await asyncio.gather(*idle, return_exceptions=True)
+
+
+async def test_a_claim_that_takes_the_more_urgent_task_leaves_the_other_to_one_who_waits(
+    bench: Bench,
+) -> None:
+    """The first that came is woken for both, and takes one."""
+    either = await start(bench.leader.claim(claim("w1", most=1), 30, 0.0))
+    request = worker_service_pb2.ClaimRequest(
+        worker_id="w2", queues=["q"], types=["letter"], max_tasks=1
+    )
+    letters = await start(bench.leader.claim(Claim(request=request), 30, 0.0))
+
+    arriving = submit("letter", "parcel")
+    arriving.request.tasks[1].priority = 9
+    await bench.leader.submit(arriving)
+
+    got = await asyncio.wait_for(asyncio.gather(either, letters), 5)
+    assert [task.spec.type for each in got for task in claimed(each)] == ["parcel", "letter"]

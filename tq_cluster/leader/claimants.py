@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Final, NamedTuple
 
-from tq.v1 import worker_service_pb2
+from tq.v1 import task_pb2, worker_service_pb2
 from tq_cluster.core.operations import ANY_TYPE, Ready
-from tq_cluster.core.ordering import EVERY_TYPE, Appetite
+from tq_cluster.core.ordering import EVERY_TYPE, Appetite, type_digest
 from tq_cluster.leader.turns import in_turns
 
 LOOKS_MAX: Final = 2
@@ -197,12 +198,20 @@ class Claimants:
         self._park(claimant)
         return woken
 
-    def looked(self, claimant: Claimant, taken: int) -> None:
-        """Pass on what it was woken for and did not take."""
-        for wake in claimant.looked_for():
-            left = wake.tasks - taken
-            looks = wake.looks - (taken == 0)
-            taken = max(0, -left)
+    def looked(self, claimant: Claimant, specs: Sequence[task_pb2.TaskSpec]) -> None:
+        """Pass on what it was woken for and did not take; ``specs`` are what it took.
+
+        What it took may be others, more urgent ones: those it was woken for are still there.
+        """
+        wakes = claimant.looked_for()
+        if not wakes:
+            return
+        taken = Counter((spec.queue, type_digest(spec.type)) for spec in specs)
+        for wake in wakes:
+            kind = wake.queue, wake.digest
+            left = wake.tasks - taken[kind]
+            taken[kind] = max(0, -left)
+            looks = wake.looks - (not specs)
             if left > 0 and looks > 0:
                 self._wake(wake._replace(tasks=left, looks=looks), but=claimant)
 

@@ -477,7 +477,7 @@ class Leader:
             return outcome
         reply = outcome.reply
         assert isinstance(reply, worker_service_pb2.ClaimResponse)
-        self._claimants.looked(claimant, len(reply.tasks))
+        self._claimants.looked(claimant, [task.spec for task in reply.tasks])
         if not reply.tasks:
             return outcome if reply.lost_task_ids else None
         for task in reply.tasks:
