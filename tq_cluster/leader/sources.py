@@ -107,9 +107,16 @@ class Chore:
 
     pause_s = 0.0
 
-    def __init__(self, kind: str, ask: Callable[[], Operation | None]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        ask: Callable[[], Operation | None],
+        begun: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``ask`` is for something to do, however often; ``begun`` hears that it is to be done."""
         self.kind = kind
         self._ask = ask
+        self._begun = begun
         self._found: Operation | None = None
 
     def first(self, passed_over: Collection[int]) -> int | None:
@@ -118,4 +125,5 @@ class Chore:
 
     def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:  # noqa: ARG002
         assert self._found is not None, f"{self.kind}: nothing was found"
+        self._begun()
         return self._found

@@ -128,7 +128,7 @@ class Upkeep:
         """What it has decided: newer rules, the filling of tables, and the comparing."""
         return (
             Chore("version", self._raising),
-            Chore("backfill", self._filling),
+            Chore("backfill", self._filling, self._begin_slice),
             Chore("scrub", self._scrubbing),
         )
 
@@ -148,8 +148,10 @@ class Upkeep:
         now_s = self._loop.time()
         if not self._reigns or not self._fills or now_s < self._fill_at_s or self._disk_pressure():
             return None
-        self._fill_asked_s = now_s
         return FillTables(rows_max=FILL_ROWS)
+
+    def _begin_slice(self) -> None:
+        self._fill_asked_s = self._loop.time()
 
     def _scrubbing(self) -> Operation | None:
         if not self._reigns:
