@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -23,6 +24,7 @@ from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_
 from tq_cluster.core import decide as decide_module
 from tq_cluster.core import queries, tables
 from tq_cluster.core.batch import Batch
+from tq_cluster.core.limits import ENTRY_BUDGET
 from tq_cluster.core.operations import (
     Claim,
     DeleteDeadLetters,
@@ -38,6 +40,7 @@ from tq_cluster.core.operations import (
     Steps,
     Submit,
 )
+from tq_cluster.core.types import FencingToken
 from tq_cluster.errors import NotLeaderError
 from tq_cluster.leader import committer, line
 
@@ -337,6 +340,52 @@ async def test_what_an_entry_had_no_room_for_goes_first_into_the_next(
     assert len(sizes) >= 4
     kinds = [_types(bench, place) for place in range(len(sizes))]
     assert "late" not in kinds[2], "it came after those that were put off"
+
+
+async def test_a_lease_ends_however_many_reports_fill_every_entry(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are of a kind that is decided before expiries are."""
+    [task] = await held(bench, 1)
+    monkeypatch.setattr(committer, "ENTRY_BUDGET", replace(ENTRY_BUDGET, rows_read_max=150))
+    monkeypatch.setattr(bench.leader._leases, "now_s", lambda: bench.leader._loop.time() + 60)
+    request = worker_service_pb2.ReportRequest(worker_id="w")
+    for number in range(100):
+        request.reports.add(task_id=f"none {number}", token=1).release.SetInParent()
+    reported = 0
+
+    async def work() -> None:
+        nonlocal reported
+        while FencingToken(task.token) in bench.leader._leases:
+            await bench.leader.submit(Report(request=request))
+            reported += 1
+            assert reported < 200
+
+    await asyncio.gather(*(work() for _ in range(10)))
+
+
+async def test_what_was_put_off_longest_is_reached_whatever_came_since(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reports are decided before submits are, unless a submit was put off before they came."""
+    monkeypatch.setattr(committer, "ENTRY_BUDGET", replace(ENTRY_BUDGET, rows_read_max=150))
+    request = worker_service_pb2.ReportRequest(worker_id="w")
+    for number in range(100):
+        request.reports.add(task_id=f"none {number}", token=1).release.SetInParent()
+    reported = 0
+    waiting = True
+
+    async def work() -> None:
+        nonlocal reported
+        while waiting:
+            await bench.leader.submit(Report(request=request))
+            reported += 1
+            assert reported < 200
+
+    calls = [asyncio.create_task(work()) for _ in range(10)]
+    await bench.leader.submit(submit("a"))
+    waiting = False
+    await asyncio.gather(*calls)
 
 
 def _types(bench: Bench, place: int) -> set[str]:

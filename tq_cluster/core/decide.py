@@ -99,14 +99,14 @@ def deciding(
     """Do the same in steps of a few rows, between which others may read, but nothing may change.
 
     Once ``budget`` is spent the operations that were not reached are put off; one is always
-    reached, and never left half decided. Kinds take turns among the ``first`` operations, which
-    were put off before, and then among the others: none is put off for ever.
+    reached, and never left half decided. The ``first`` operations were put off before and come
+    in their order, those that wait longest in front: none is put off for ever. Kinds take turns
+    among the others.
     """
     batch = Batch(workspace, now_ms, draw, limits, tell_events=tell_events)
     outcomes: dict[int, Outcome] = {}
-    places = sorted(
-        range(len(operations)), key=lambda place: (place >= first, operations[place].order)
-    )
+    later = range(first, len(operations))
+    places = [*range(first), *sorted(later, key=lambda place: operations[place].order)]
     for reached, place in enumerate(places):
         if reached and budget.spent_by(workspace):
             break

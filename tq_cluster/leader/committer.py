@@ -157,6 +157,8 @@ class Committer:
         self._singly = 0
         self._own_more = False
         """Our own work has more to do at once."""
+        self._expiries_put_off = False
+        """Expiries were put off: the next ones go before everything."""
         self._lone_before = False
         """The last batch was one of our own operations, alone: it is the callers' turn."""
 
@@ -214,6 +216,7 @@ class Committer:
             self._scheduled = None
         self._singly = 0
         self._own_more = False
+        self._expiries_put_off = False
         self._last_batch = 1
         waiting = [*self._give_up_draft(), *self._waiting]
         self._waiting.clear()
@@ -352,6 +355,7 @@ class Committer:
         put_off = [batch[place] for place in places]
         for each in put_off:
             each.first = True
+            self._expiries_put_off |= isinstance(each.operation, ExpireLeases)
         self._wait_again(put_off)
         reached = set(range(len(batch))).difference(places)
         return [batch[place] for place in sorted(reached)]
@@ -391,7 +395,12 @@ class Committer:
             if self._housekeeping.alone(operation):
                 self._lone_before = True
                 return each
-            batch.append(each)
+            if self._expiries_put_off and isinstance(operation, ExpireLeases):
+                self._expiries_put_off = False
+                each.first = True
+                batch.insert(0, each)
+            else:
+                batch.append(each)
             room -= each.items
             if room <= 0:
                 break

@@ -99,11 +99,8 @@ class Line:
     def take(self, batch: list[Waiting]) -> None:
         """Add what one entry may hold beside what the batch has: some large ones, some small."""
         named = _named(batch)
-        for lane, large in ((self._small, False), (self._large, True)):
-            alike = [each for each in batch if each.large is large]
-            there = len(alike)
-            self._take(lane, alike, named)
-            batch += alike[there:]
+        for lane in (self._small, self._large):
+            self._take(lane, batch, named)
 
     def _take(
         self,
@@ -113,8 +110,12 @@ class Line:
         *,
         only_first: bool = False,
     ) -> None:
-        items = sum(each.items for each in batch)
-        payload_bytes = sum(each.payload_bytes for each in batch)
+        # By whether they are large: those that were put off stand in one lane, and a large one must
+        # not wait until no small one was.
+        items, payload_bytes = [0, 0], [0, 0]
+        for each in batch:
+            items[each.large] += each.items
+            payload_bytes[each.large] += each.payload_bytes
         while lane:
             each = lane[0]
             if each.outcome.done():  # its caller has given up
@@ -128,9 +129,12 @@ class Line:
                     # back before the second is told that it holds it.
                     return
                 named.add(name)
-            items += each.items
-            payload_bytes += each.payload_bytes
-            if batch and (items > BATCH_ITEMS_MAX or payload_bytes > BATCH_BYTES_MAX):
+            alike = items[each.large] > 0
+            items[each.large] += each.items
+            payload_bytes[each.large] += each.payload_bytes
+            if alike and (
+                items[each.large] > BATCH_ITEMS_MAX or payload_bytes[each.large] > BATCH_BYTES_MAX
+            ):
                 return
             batch.append(lane.popleft())
 

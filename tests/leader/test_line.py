@@ -1,0 +1,32 @@
+"""What waits for an entry, and what is taken for the next one."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.leader.bench import submit
+from tq_cluster.core.operations import MakeDue
+from tq_cluster.leader.line import BATCH_ITEMS_MAX, Line, Waiting
+
+
+def waiting(items: int, *, first: bool = False, own: bool = False) -> Waiting:
+    operation = MakeDue() if own else submit("a")
+    outcome = asyncio.get_running_loop().create_future()
+    return Waiting(operation, outcome, items, 0, own=own, first=first)
+
+
+async def test_a_large_call_that_was_put_off_goes_beside_our_own_work_that_was() -> None:
+    """Else it waits until none was, and all the small ones behind it do."""
+    line = Line()
+    own = waiting(50, first=True, own=True)
+    put_off, large = waiting(BATCH_ITEMS_MAX + 1, first=True), waiting(BATCH_ITEMS_MAX + 1)
+    small = waiting(1)
+    for each in (large, small):
+        line.add(each)
+    line.put_back([own, put_off])
+
+    batch: list[Waiting] = []
+    line.take_first(batch)
+    assert batch == [own, put_off]
+    line.take(batch)
+    assert batch == [own, put_off, small]
