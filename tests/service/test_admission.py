@@ -184,6 +184,39 @@ async def test_a_request_that_comes_slowly_makes_way_for_one_that_waits(
     assert node.reading == 0
 
 
+async def test_a_request_that_comes_slowly_is_read_while_those_that_wait_are_read_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(intake, "YIELDS_AFTER_S", 0.0)
+    node = Intake(reads_max=4)
+    until_s = asyncio.get_running_loop().time() + 30
+    sent = asyncio.Event()
+    slow = asyncio.create_task(node.read("busy", lambda: after(sent), until_s))
+    looks = 0
+
+    async def at_once() -> bytes:
+        await asyncio.sleep(0)
+        return b"request"
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        assert node.waiting
+        Intake._make_way(node)
+
+    monkeypatch.setattr(node, "_make_way", look)
+
+    async def keep_on() -> None:
+        while looks < 3:
+            await node.read("busy", at_once, until_s)
+
+    await asyncio.gather(*(keep_on() for _ in range(20)))
+    sent.set()
+
+    assert await slow == b"request"
+    assert node.cut_off == 0
+
+
 async def test_a_caller_that_is_gone_while_it_waits_its_turn_leaves_no_trace() -> None:
     node = Intake(reads_max=1)
     until_s = asyncio.get_running_loop().time() + 30

@@ -57,6 +57,8 @@ class Intake:
         """The oldest first."""
         self._waiting: OrderedDict[str, deque[_Waiting]] = OrderedDict()
         """By caller; the one whose turn is next stands first."""
+        self._served: set[str] = set()
+        """Of those who waited, the callers that were given a place since the last look."""
         self._look: asyncio.TimerHandle | None = None
         self.cut_off = 0
         """How many requests made way for others, or did not come in time."""
@@ -155,21 +157,29 @@ class Intake:
                 del self._waiting[caller]
             passed = 0
             if not waiting.place.done():
+                self._served.add(caller)
                 waiting.place.set_result(self._take(caller))
 
     def _make_way(self) -> None:
-        """Cut off what comes too slowly while others wait."""
+        """Cut off what comes too slowly while others wait, and none of theirs is read."""
         self._look = None
+        # On a busy node somebody waits always, each for an instant.
+        stuck = [caller for caller in self._waiting if caller not in self._served]
+        self._served.clear()
         if not self._waiting:
             return
-        now_s = self._loop.time()
-        fewest = min(map(self._places.of, self._waiting))
-        slow = [place for place in self._taken if self._is_slow(place, now_s, fewest)]
-        for place in slow[: self.waiting]:
-            self._vacate(place)
-            place.limit.reschedule(now_s)
+        if stuck:
+            self._cut_off(stuck)
         self._hand_out()
         self._look = self._loop.call_later(LOOK_S, self._make_way)
+
+    def _cut_off(self, stuck: list[str]) -> None:
+        now_s = self._loop.time()
+        fewest = min(map(self._places.of, stuck))
+        slow = [place for place in self._taken if self._is_slow(place, now_s, fewest)]
+        for place in slow[: sum(len(self._waiting[caller]) for caller in stuck)]:
+            self._vacate(place)
+            place.limit.reschedule(now_s)
 
     def _is_slow(self, place: _Place, now_s: float, fewest: int) -> bool:
         if place.limit.when() is None:
