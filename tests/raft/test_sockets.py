@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
+import struct
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
 
 from tests.raft.real_cluster import RealCluster, RealNode, real_cluster
+from tq.internal.v1.peer_pb2 import Hello, PeerMessage
 from tq_cluster.errors import NotLeaderError
+from tq_cluster.raft import frames
+from tq_cluster.raft.connection import Connection, ConnectionOwner
 from tq_cluster.raft.door import Role
 from tq_cluster.raft.network import split_address
 
@@ -153,3 +159,23 @@ async def test_noise_on_the_raft_port_changes_nothing(tmp_path: Path) -> None:
 
 def _others(cluster: RealCluster, node: RealNode) -> list[RealNode]:
     return [other for other in cluster.nodes.values() if other is not node]
+
+
+async def test_what_was_sent_before_a_reset_is_not_read_as_nobody_knows_from_where() -> None:
+    over = asyncio.Event()
+    owner = create_autospec(ConnectionOwner)
+    owner.on_lost.side_effect = lambda _connection: over.set()
+    connection = Connection(owner, None)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        with socket.create_connection(listening.getsockname()) as sock:
+            sock.sendall(b"".join(frames.encode(PeerMessage(hello=Hello(node_id="n1")))))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted, _ = listening.accept()
+    accepted.setblocking(False)
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(OSError):
+        await loop.connect_accepted_socket(lambda: connection, accepted)
+    await over.wait()
+
+    owner.on_greeting.assert_not_called()
+    owner.on_lost.assert_called_once_with(connection)

@@ -136,12 +136,16 @@ class Connection(asyncio.Protocol):
             transport.abort()
             return
         peer = transport.get_extra_info("peername")
-        self.address = str(peer[0]) if peer else ""
         try:
             set_no_delay(transport)
         except OSError:
-            # Reset before it was looked at: `connection_lost` follows.
+            peer = None
+        if not peer:
+            # Reset before it was looked at: what came before that is not read, as nobody knows from
+            # where. `connection_lost` follows.
+            transport.abort()
             return
+        self.address = str(peer[0])
         transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         self._owner.on_made(self)
 
