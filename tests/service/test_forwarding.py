@@ -526,3 +526,18 @@ async def as_alice(cluster: Cluster) -> AsyncIterator[Stubs]:
     cluster.elect("n1", 2)
     async with stubs_of(node) as stubs:
         yield stubs
+
+
+async def test_a_call_whose_channel_is_closed_under_it_is_sent_again() -> None:
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 2)
+        leader = cluster["n1"].leader
+        leader.answer = asyncio.Event().wait  # type: ignore[assignment]  # never answers
+        calling = stubs.tasks.Submit(SUBMIT, timeout=20)
+        await leader.arrived.wait()
+        leader.answer = None
+        cluster["n2"].service._links.forget(cluster["n1"].address)  # as of one that came back
+
+        await calling
+
+    assert len(leader.asked) == 2

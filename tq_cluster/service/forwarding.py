@@ -43,7 +43,6 @@ class _Flight:
     leader: KnownLeader
     sent: Sent
     repeatable: Callable[[], bool]
-    abandoned: bool = False
 
 
 @dataclass(slots=True)
@@ -110,9 +109,10 @@ class Forwarder:
             times.waited_s = self._waited_s(now_s, await sent.trailing_metadata())
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if flight.abandoned and not (task is not None and task.cancelling()):
-                raise BrokenError(f"{leader.node_id} did not answer in time") from None
-            raise
+            if task is not None and task.cancelling():
+                raise  # its caller has gone
+            # Given up here, or its channel was closed: that node came back at another port.
+            raise BrokenError(f"{leader.node_id} did not answer in time") from None
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 times.waited_s = self._loop.time() - now_s
@@ -171,7 +171,6 @@ class Forwarder:
     def _abandon(self, flights: list[_Flight]) -> None:
         for flight in flights:
             if flight in self._flights:
-                flight.abandoned = True
                 flight.sent.cancel()
 
 
