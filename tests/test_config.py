@@ -138,6 +138,15 @@ def test_a_cluster_of_one_with_several_members_is_a_mistake(tmp_path: Path, said
     assert not config.load(write(tmp_path, GOOD), {"TQ_SINGLE": "no"}, {}).single
 
 
+@pytest.mark.parametrize("said", ["true", "1", "Yes", "t", "y"])
+def test_an_optional_secret_without_a_file_is_a_mistake(tmp_path: Path, said: str) -> None:
+    found = mistakes_in(write(tmp_path, GOOD), TQ_CLUSTER_SECRET_OPTIONAL=said)
+
+    assert found == {
+        "cluster_secret_optional": "is true without a cluster_secret_file; give that, too"
+    }
+
+
 def test_traces_and_task_lines_are_off_unless_told(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
 

@@ -403,8 +403,8 @@ def _say(kind: str, message: str, context: Mapping[str, Any], value: object) -> 
 def _contradictions(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Fields that are each well formed and cannot all be true; shapes are the model's business."""
     node_id, members = values.get("node_id"), values.get("members")
-    optional = str(values.get("cluster_secret_optional", "")).lower()
-    if optional in {"true", "1", "yes", "on"} and not values.get("cluster_secret_file"):
+    optional = str(values.get("cluster_secret_optional", "")).lower() in _TRUE
+    if optional and not values.get("cluster_secret_file"):
         yield "cluster_secret_optional", "is true without a cluster_secret_file; give that, too"
     data_dir = values.get("data_dir")
     if isinstance(data_dir, str) and "\0" in data_dir:
