@@ -484,3 +484,23 @@ async def test_our_own_operations_are_asked_for_only_while_there_is_room(
     await bench.leader.submit(submit("a"))
 
     assert 2 <= work.asked <= 10
+
+
+async def test_own_work_that_found_no_room_among_what_was_put_off_is_not_asked_for_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work([MakeDue(tasks_max=100)])
+    monkeypatch.setattr(bench.leader._committer, "_housekeeping", work)
+    line_ = bench.leader._committer._waiting
+    loop = asyncio.get_running_loop()
+    large = [
+        line.Waiting(many(1_000, f"r{n}"), loop.create_future(), 1_001, 0, first=True)
+        for n in range(2)
+    ]
+    own = line.Waiting(MakeDue(), loop.create_future(), 100, 0, own=True, first=True)
+    line_.put_back([*large, own])
+
+    batch = bench.leader._committer._take_batch()
+
+    assert batch == large[:1]
+    assert work.asked == 0

@@ -30,3 +30,24 @@ async def test_a_large_call_that_was_put_off_goes_beside_our_own_work_that_was()
     assert batch == [own, put_off]
     line.take(batch)
     assert batch == [own, put_off, small]
+
+
+async def test_what_is_given_back_goes_before_what_was_put_off_meanwhile() -> None:
+    """A repeated claim must not be told that it holds what is then taken from it."""
+    line = Line()
+    release, repetition = waiting(1, first=True), waiting(1, first=True)
+    release.gives_back = True
+    line.put_back([release])
+    line.put_back([repetition])
+
+    batch: list[Waiting] = []
+    line.take_first(batch)
+    assert batch == [release, repetition]
+
+
+async def test_own_work_that_waits_is_known_of() -> None:
+    line = Line()
+    own = waiting(50, first=True, own=True)
+    line.add(waiting(1))
+    line.put_back([waiting(1, first=True), own])
+    assert list(line.own()) == [own]

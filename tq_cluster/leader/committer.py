@@ -188,7 +188,7 @@ class Committer:
         waiting.outcome.add_done_callback(_noted)
         # Before a repetition of the claim that may wait already: decided earlier, that would be
         # told that it holds what is then taken from it.
-        waiting.first = True
+        waiting.first = waiting.gives_back = True
         self._waiting.put_back([waiting])
         self._arrange()
 
@@ -385,7 +385,7 @@ class Committer:
         lone_before, self._lone_before = self._lone_before, False
         if lone_before and self._waiting:
             return None
-        put_off = [each for each in batch if each.own]
+        put_off = [*(each for each in batch if each.own), *self._waiting.own()]
         room = self._own_items_max() - sum(each.items for each in put_off)
         if room <= 0:
             return None

@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, takewhile
 
 from tq_cluster.core.limits import DEFAULT_LIMITS
 from tq_cluster.core.operations import (
@@ -49,6 +49,8 @@ class Waiting:
     """The leader's own: nobody calls for it, and it is found again if it is dropped."""
     first: bool = False
     """An entry was full before its turn came: it is decided before any that was not put off."""
+    gives_back: bool = False
+    """It gives back what a claim was granted: it is decided before a repetition of the claim."""
 
     @property
     def large(self) -> bool:
@@ -75,8 +77,16 @@ class Line:
         (self._large if each.large else self._small).append(each)
 
     def put_back(self, those: Iterable[Waiting]) -> None:
-        """Let those wait before all others, in their order."""
-        self._small.extendleft(reversed([*those]))
+        """Let those wait before all others, in their order; not before what is given back."""
+        given_back: list[Waiting] = []
+        while self._small and self._small[0].gives_back:
+            given_back.append(self._small.popleft())
+        self._small.extendleft(reversed([*given_back, *those]))
+
+    def own(self) -> Iterator[Waiting]:
+        """What is the leader's own: it stands among those that go first."""
+        firsts = takewhile(lambda each: each.first, self._small)
+        return (each for each in firsts if each.own)
 
     def clear(self) -> None:
         """Let go of everything."""
