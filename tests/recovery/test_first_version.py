@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from chaos.broker import BrokerProcess
 from chaos.processes import ProcessCluster
@@ -26,12 +28,14 @@ from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.invariants import violations
 from tq_cluster.core.operations import Replied
 from tq_cluster.core.reading import in_one_go
+from tq_cluster.raft import secret
 from tq_cluster.raft.identity import Identity, read_identity
 from tq_cluster.raft.pysyncobj_core import NO_OP
 from tq_cluster.raft.startup import open_data
 from tq_cluster.raft.syncer import InlineSyncer
 
 STATUS = cluster_service_pb2.GetClusterStatusRequest()
+COMPOSE_FILE = Path(__file__).resolve().parents[2] / "docker-compose.cluster.yml"
 
 
 def raise_it(error: BaseException) -> None:
@@ -168,6 +172,27 @@ async def test_brokers_are_upgraded_one_by_one_and_the_old_software_then_refused
     assert f"is of cluster version {CLUSTER_VERSION}, this software knows 1" in said
 
 
+@pytest.mark.cluster
+async def test_brokers_are_upgraded_one_by_one_as_the_compose_file_gives_them_a_secret(
+    tmp_path: Path,
+) -> None:
+    given = yaml.safe_load(COMPOSE_FILE.read_text())["services"]["n1"]["environment"]
+    variable, _, default = given["TQ_CLUSTER_SECRET_OPTIONAL"].strip("${}").partition(":-")
+    secret.draw(tmp_path / "secret")
+    settings = {"TQ_CLUSTER_SECRET_FILE": str(tmp_path / "secret")}
+    optional = {**settings, variable: "true"}
+    old = environment_of(unpack(SOFTWARE, tmp_path / "software"))
+    async with ProcessCluster(tmp_path / "cluster", environment=old) as cluster:
+        await work(cluster, "first")
+        for environment in (optional, settings):
+            for node_id in cluster.brokers:
+                await upgrade(cluster, node_id, environment)
+                await cluster.await_caught_up(cluster.brokers, within_s=60)
+        await work(cluster, "last")
+
+    assert default == "false"
+
+
 def identity_of(broker: BrokerProcess) -> Identity:
     identity = read_identity(broker.data_dir)
     assert identity is not None
@@ -209,11 +234,13 @@ async def work(cluster: ProcessCluster, name: str) -> None:
     assert await complete(stubs, task) == "STATUS_RECORDED"
 
 
-async def upgrade(cluster: ProcessCluster, node_id: str) -> None:
+async def upgrade(
+    cluster: ProcessCluster, node_id: str, settings: Mapping[str, str] | None = None
+) -> None:
     """Stop a broker and start it with today's software."""
     broker = cluster.brokers[node_id]
     await broker.stop()
-    broker.setup = replace(broker.setup, environment={})
+    broker.setup = replace(broker.setup, environment=settings or {})
     broker.start()
 
 
