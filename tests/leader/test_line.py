@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.leader.bench import submit
+from tests.leader.bench import claim, submit
 from tq_cluster.core.operations import MakeDue
 from tq_cluster.leader.line import BATCH_ITEMS_MAX, Line, Waiting
 
@@ -51,3 +51,19 @@ async def test_own_work_that_waits_is_known_of() -> None:
     line.add(waiting(1))
     line.put_back([waiting(1, first=True), own])
     assert list(line.own()) == [own]
+
+
+async def test_a_claim_and_its_repetition_are_never_of_one_batch_and_hold_up_nobody() -> None:
+    line = Line()
+    repeated, others = [waiting(1) for _ in range(3)], [waiting(1) for _ in range(3)]
+    for place in range(3):
+        repeated[place].operation = claim(request_id="again")
+        line.add(repeated[place])
+        line.add(others[place])
+
+    batches: list[list[Waiting]] = []
+    while len(line):
+        batches.append([])
+        line.take_first(batches[-1])
+        line.take(batches[-1])
+    assert batches == [[repeated[0], *others], repeated[1:2], repeated[2:]]

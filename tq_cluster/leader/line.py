@@ -126,18 +126,20 @@ class Line:
         for each in batch:
             items[each.large] += each.items
             payload_bytes[each.large] += each.payload_bytes
-        while lane:
+        repetitions: list[Waiting] = []
+        while lane and len(repetitions) < BATCH_ITEMS_MAX:
             each = lane[0]
             if each.outcome.done():  # its caller has given up
                 lane.popleft()
                 continue
             if only_first and not each.first:
-                return
+                break
             if isinstance(each.operation, Claim) and (name := each.operation.request.request_id):
                 if name in named:
                     # A claim and its repetition: what the first is granted may have to be given
-                    # back before the second is told that it holds it.
-                    return
+                    # back before the second is told that it holds it. Others do not wait for that.
+                    repetitions.append(lane.popleft())
+                    continue
                 named.add(name)
             alike = items[each.large] > 0
             items[each.large] += each.items
@@ -145,8 +147,9 @@ class Line:
             if alike and (
                 items[each.large] > BATCH_ITEMS_MAX or payload_bytes[each.large] > BATCH_BYTES_MAX
             ):
-                return
+                break
             batch.append(lane.popleft())
+        lane.extendleft(reversed(repetitions))
 
 
 def _named(batch: Iterable[Waiting]) -> set[str]:
