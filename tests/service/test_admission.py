@@ -217,6 +217,27 @@ async def test_a_request_that_comes_slowly_is_read_while_those_that_wait_are_rea
     assert node.cut_off == 0
 
 
+async def test_of_one_address_each_connection_is_read_in_turn() -> None:
+    node = Intake(reads_max=3)
+    until_s = asyncio.get_running_loop().time() + 30
+    sent = asyncio.Event()
+    order: list[str] = []
+
+    async def read(connection: str) -> None:
+        await node.read("one address", lambda: after(sent), until_s, connection)
+        order.append(connection)
+
+    reading = [asyncio.create_task(read("greedy")) for _ in range(20)]
+    await asyncio.sleep(0)
+    reading += [asyncio.create_task(read("other")) for _ in range(2)]
+    await asyncio.sleep(0)
+    sent.set()
+    await asyncio.gather(*reading)
+
+    assert [at for at, connection in enumerate(order) if connection == "other"][-1] <= 6
+    assert (node.reading, node.waiting) == (0, 0)
+
+
 async def test_a_caller_that_is_gone_while_it_waits_its_turn_leaves_no_trace() -> None:
     node = Intake(reads_max=1)
     until_s = asyncio.get_running_loop().time() + 30

@@ -106,10 +106,11 @@ class Admission:
         policy: Policy,
         receive: Callable[[], Awaitable[bytes]],
         until_s: float,
+        connection: str = "",
     ) -> bytes:
         """Read a call's request, within its limits; CallError for one that is not."""
         try:
-            raw = await self._intake.read(held.caller, receive, until_s)
+            raw = await self._intake.read(held.caller, receive, until_s, connection)
             if not isinstance(raw, bytes):
                 raise errors.no_request()  # the caller has closed its side without one
             size = len(raw)

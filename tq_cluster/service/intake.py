@@ -42,21 +42,26 @@ class _Place:
 @dataclass(slots=True, eq=False)
 class _Waiting:
     caller: str
+    connection: str
     place: asyncio.Future[_Place] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
 
 class Intake:
-    """Reads requests, a few at a time, of each caller in turn."""
+    """Reads requests, a few at a time, of each caller in turn, and of its connections in turn.
+
+    Many may call from one address: one of them that never sends what it announced keeps the others
+    up no longer than it would at another.
+    """
 
     def __init__(self, reads_max: int = READS_MAX) -> None:
         self._loop = asyncio.get_running_loop()
         self._places = Shared("requests read at once", reads_max)
         self._taken: dict[_Place, None] = {}
         """The oldest first."""
-        self._waiting: OrderedDict[str, deque[_Waiting]] = OrderedDict()
-        """By caller; the one whose turn is next stands first."""
+        self._waiting: OrderedDict[str, OrderedDict[str, deque[_Waiting]]] = OrderedDict()
+        """By caller and connection; the ones whose turn is next stand first."""
         self._served: set[str] = set()
         """Of those who waited, the callers that were given a place since the last look."""
         self._look: asyncio.TimerHandle | None = None
@@ -71,10 +76,17 @@ class Intake:
     @property
     def waiting(self) -> int:
         """How many wait for that."""
-        return sum(map(len, self._waiting.values()))
+        return sum(map(self._waiting_of, self._waiting))
+
+    def _waiting_of(self, caller: str) -> int:
+        return sum(map(len, self._waiting[caller].values()))
 
     async def read(
-        self, caller: str, receive: Callable[[], Awaitable[bytes]], until_s: float
+        self,
+        caller: str,
+        receive: Callable[[], Awaitable[bytes]],
+        until_s: float,
+        connection: str = "",
     ) -> bytes:
         """Return what ``receive`` does, once it is this caller's turn.
 
@@ -85,7 +97,7 @@ class Intake:
                 place = self._take(caller)
             else:
                 async with asyncio.timeout_at(until_s):
-                    place = await self._wait(caller)
+                    place = await self._wait(caller, connection)
         except TimeoutError:
             self.cut_off += 1
             raise SlowRequestError("it was not read in time") from None
@@ -119,9 +131,10 @@ class Intake:
         del self._taken[place]
         self._places.give_back(place.caller, 1)
 
-    async def _wait(self, caller: str) -> _Place:
-        mine = _Waiting(caller)
-        self._waiting.setdefault(caller, deque()).append(mine)
+    async def _wait(self, caller: str, connection: str) -> _Place:
+        mine = _Waiting(caller, connection)
+        connections = self._waiting.setdefault(caller, OrderedDict())
+        connections.setdefault(connection, deque()).append(mine)
         if self._look is None:
             self._look = self._loop.call_later(LOOK_S, self._make_way)
         try:
@@ -135,23 +148,31 @@ class Intake:
             raise
 
     def _forget(self, waiting: _Waiting) -> None:
-        queue = self._waiting.get(waiting.caller)
+        connections = self._waiting.get(waiting.caller, OrderedDict[str, deque[_Waiting]]())
+        queue = connections.get(waiting.connection)
         if queue is not None and waiting in queue:
             queue.remove(waiting)
             if not queue:
+                del connections[waiting.connection]
+            if not connections:
                 del self._waiting[waiting.caller]
 
     def _hand_out(self) -> None:
         """Give free places to those who wait, a caller after the other."""
         passed = 0
         while passed < len(self._waiting):
-            caller, queue = next(iter(self._waiting.items()))
+            caller, connections = next(iter(self._waiting.items()))
             if not self._places.fits(caller, 1):
                 self._waiting.move_to_end(caller)
                 passed += 1
                 continue
+            connection, queue = next(iter(connections.items()))
             waiting = queue.popleft()
             if queue:
+                connections.move_to_end(connection)
+            else:
+                del connections[connection]
+            if connections:
                 self._waiting.move_to_end(caller)
             else:
                 del self._waiting[caller]
@@ -177,7 +198,7 @@ class Intake:
         now_s = self._loop.time()
         fewest = min(map(self._places.of, stuck))
         slow = [place for place in self._taken if self._is_slow(place, now_s, fewest)]
-        for place in slow[: sum(len(self._waiting[caller]) for caller in stuck)]:
+        for place in slow[: sum(map(self._waiting_of, stuck))]:
             self._vacate(place)
             place.limit.reschedule(now_s)
 

@@ -181,7 +181,9 @@ class Router:
     async def _read(
         self, method: Method | StreamMethod, call: Call, held: Held, context: Context
     ) -> Request:
-        raw = await self._admission.read(held, method.policy, context.read, call.answer_by_s)
+        raw = await self._admission.read(
+            held, method.policy, context.read, call.answer_by_s, context.peer()
+        )
         return Request(raw, held)
 
     async def _fail(

@@ -106,8 +106,9 @@ class _Reads:
         return read
 
     async def _raw(self, context: _Context, within_s: float) -> Any:  # noqa: ANN401  # as above
-        caller = caller_of(context.peer())
-        return await self._intake.read(caller, context.read, self._loop.time() + within_s)
+        peer = context.peer()
+        until_s = self._loop.time() + within_s
+        return await self._intake.read(caller_of(peer), context.read, until_s, peer)
 
 
 async def _parsed(kind: type[Asked], raw: bytes, context: _Context) -> Asked:
