@@ -225,3 +225,22 @@ def test_everybody_of_the_queue_is_woken_if_the_types_are_too_many_to_name() -> 
         assert woken(*here, there) == [True, True, False]
         hall.all.wake_all()
         assert there.woken
+
+
+async def test_claims_that_stand_in_very_many_lines_are_woken_over_several_turns() -> None:
+    with Hall() as hall:
+        queues, types = ["mail", *(f"q{n}" for n in range(63))], [f"t{n}" for n in range(63)]
+        wide = [hall.join(["letter", *types], queues=queues) for _ in range(10)]
+        plain = hall.join()
+        hall.arrive(letter=11)
+        assert sum(woken(*wide, plain)) == 1
+        hall.arrive(letter=1)
+        for count in range(2, 12):
+            await asyncio.sleep(0)
+            assert sum(woken(*wide, plain)) == count
+
+        wide = [hall.join(["letter", *types], queues=queues) for _ in range(10)]
+        hall.all.wake_all()
+        for count in range(1, 11):
+            assert sum(woken(*wide)) == count
+            await asyncio.sleep(0)

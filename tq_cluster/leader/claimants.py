@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, insort
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from tq.v1 import task_pb2, worker_service_pb2
 from tq_cluster.core.operations import ANY_TYPE, Ready
 from tq_cluster.core.ordering import EVERY_TYPE, Appetite, type_digest
-from tq_cluster.leader.turns import in_turns
+from tq_cluster.leader.turns import TURN, in_turns
 
 LOOKS_MAX: Final = 2
 """Who is woken and finds nothing wakes the next: the task may be of another type with the same
@@ -27,6 +27,10 @@ digest. So many look in vain at most, since mostly somebody else was faster.
 """
 
 
+PLACES: Final = 4_096
+"""In so many lines stands a claim that names 64 queues and 64 types: to take it out of them is a
+millisecond's work. What stands in so many together is woken in one turn of the loop.
+"""
 _LOOKING: Final = 1 << 60
 """Added to the place of one that looks: it probably finds what it wants, and is woken only for what
 nobody takes who waits.
@@ -66,6 +70,11 @@ class Claimant:
     def looks(self, *, now: bool) -> None:
         """Look from now on, or wait at its place."""
         self.place = self._came + (_LOOKING if now else 0)
+
+    @property
+    def places(self) -> int:
+        """In how many lines it stands."""
+        return len(self.queues) * max(1, len(self.appetite.only or ()))
 
     @property
     def woken(self) -> bool:
@@ -167,6 +176,10 @@ class Claimants:
         self._places = count()
         self._halls: dict[str, _Hall] = {}
         self._waiting: dict[Claimant, None] = {}
+        self._wakes: deque[tuple[Wake, Claimant | None]] = deque()
+        """Those that are to be passed on in the next turn of the loop."""
+        self._room = PLACES
+        """What may be woken until the loop turns; given back only once it is used up."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -222,30 +235,57 @@ class Claimants:
             return
         for digest, tasks in _bounded(ready):
             if digest == ANY_TYPE:
-                for claimant in [each for line in hall.lines.values() for _, each in line]:
-                    self._rouse(claimant)
+                self._rouse_all([each for line in hall.lines.values() for _, each in line])
             else:
                 self._wake(Wake(ready.queue, digest, tasks, LOOKS_MAX))
 
     def wake_all(self) -> None:
         """Wake everybody."""
-        in_turns(list(self._waiting), self._rouse)
+        self._rouse_all(list(self._waiting))
+
+    def _rouse_all(self, claimants: list[Claimant]) -> None:
+        in_turns(claimants, self._rouse, weigh=lambda each: each.places * TURN // PLACES)
 
     def _wake(self, wake: Wake, but: Claimant | None = None) -> None:
-        """Wake the first for as many tasks as they ask for, as long as there are some left."""
+        self._wakes.append((wake, but))
+        if self._room > 0:
+            self._go_on()
+
+    def _turn(self) -> None:
+        self._room = PLACES
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while self._wakes and self._room > 0:
+            wake, but = self._wakes.popleft()
+            left = self._wake_first(wake, but)
+            if left > 0:
+                self._wakes.appendleft((wake._replace(tasks=left), but))
+        if self._room <= 0:
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _wake_first(self, wake: Wake, but: Claimant | None) -> int:
+        """Wake the first for as many tasks as they ask for; return how many tasks were not seen to.
+
+        Those are for the next turn of the loop.
+        """
         passed_by = but if but in self._waiting else None
         if passed_by is not None:
             self._unpark(passed_by)
         left = wake.tasks
-        while left > 0 and (hall := self._halls.get(wake.queue)) is not None:
-            claimant = hall.first(wake.digest)
+        while left > 0 and self._room > 0:
+            hall = self._halls.get(wake.queue)
+            claimant = None if hall is None else hall.first(wake.digest)
             if claimant is None:
+                left = 0
                 break
             tasks = min(left, claimant.most)
             self._rouse(claimant, wake._replace(tasks=tasks))
+            self._room -= claimant.places
             left -= tasks
         if passed_by is not None:
             self._park(passed_by)
+        return left
 
     def _rouse(self, claimant: Claimant, *wakes: Wake) -> None:
         self._unpark(claimant)

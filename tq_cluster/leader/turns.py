@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from itertools import islice
 from typing import Any, Final, TypeVar
 
 Thing = TypeVar("Thing")
@@ -16,16 +15,26 @@ TURN: Final = 200
 """How many are seen to in one turn."""
 
 
-def in_turns(things: Iterable[Thing], see_to: Callable[[Thing], object], most: int = TURN) -> None:
-    """See to the first of ``things`` now, and to the others ``most`` a turn of the loop."""
+def in_turns(
+    things: Iterable[Thing],
+    see_to: Callable[[Thing], object],
+    most: int = TURN,
+    weigh: Callable[[Thing], int] = lambda _: 1,
+) -> None:
+    """See to the first of ``things`` now, and to the others ``most`` a turn of the loop.
+
+    One that ``weigh`` finds heavier counts for more.
+    """
     left = iter(things)
 
     def go_on() -> None:
-        some = list(islice(left, most))
-        for thing in some:
+        room = most
+        for thing in left:
             see_to(thing)
-        if len(some) == most:
-            asyncio.get_running_loop().call_soon(go_on)
+            room -= max(1, weigh(thing))
+            if room <= 0:
+                asyncio.get_running_loop().call_soon(go_on)
+                return
 
     go_on()
 
