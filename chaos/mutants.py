@@ -105,6 +105,16 @@ MUTANTS = (
         scenario="abuse-storms",
     ),
     Mutant(
+        bug="the quorum from the file",
+        fault="counts a majority of those whom its file names",
+        scenario="edited-files",
+    ),
+    Mutant(
+        bug="a limit checked after use",
+        fault="takes in every item of a request before it counts them",
+        scenario="abuse-giants",
+    ),
+    Mutant(
         bug="truncation on overlap",
         fault="a follower throws away what it acknowledged when it is sent again",
     ),

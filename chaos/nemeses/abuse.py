@@ -169,12 +169,12 @@ class SlowReaders(Abuse):
 
 
 class Giants(Abuse):
-    """Calls beyond every limit, of up to 48 MiB."""
+    """Calls beyond every limit, of up to 31 MiB."""
 
     name = "giants"
     faults = ("F26",)
     kind = "giants"
-    summary = "calls beyond every limit, of 1 to 48 MiB, several at once"
+    summary = "calls beyond every limit, of 1 to 31 MiB, several at once"
 
 
 class Storms(Abuse):

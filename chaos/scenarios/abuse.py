@@ -32,7 +32,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="abuse-giants",
-        summary="calls beyond every limit, of up to 48 MiB, several at once",
+        summary="calls beyond every limit, of up to 31 MiB, several at once",
         nemeses=(Giants,),
         family=Family.ABUSE,
         others_tasks=True,

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -30,9 +30,10 @@ from tq_cluster.core.operations import FormCluster, Operation, Report
 from tq_cluster.core.types import AppliedAt, TaskNumber
 from tq_cluster.leader import committer, line
 from tq_cluster.leader.leases import LeaseTable
-from tq_cluster.raft import recovering, replica, startup
+from tq_cluster.raft import engine, members, recovering, replica, startup
 from tq_cluster.raft.disk import FileDisk
 from tq_cluster.raft.settings import RaftSettings, Rules
+from tq_cluster.service import admission, wire
 from tq_cluster.service.call import Call, Method
 from tq_cluster.service.errors import CallError
 from tq_cluster.service.routing import Request, Router
@@ -217,6 +218,29 @@ def weigh_no_children() -> None:
     mock.patch.object(reports._Room, "take", return_value=None).start()
 
 
+def count_by_the_file() -> None:
+    """Count a majority of those whom the node's file names, whatever is on its disk."""
+
+    def as_in_the_file(recorded: object, configured: Collection[str]) -> tuple[str, ...]:
+        del recorded
+        return tuple(sorted(configured))
+
+    for module in (engine, members, startup):
+        mock.patch.object(module, "counted", as_in_the_file).start()
+
+
+def look_at_limits_late() -> None:
+    """Take every item of a request into the hand before it is asked how many there may be."""
+    check = wire.check
+
+    async def late(raw: bytes, rules: wire.MessageRules) -> list[int]:
+        for number in rules.fields:
+            wire.values(raw, number)
+        return await check(raw, rules)
+
+    mock.patch.object(admission, "check", late).start()
+
+
 def without(rule: str) -> Callable[[], None]:
     """Switch one of the rules around PySyncObj off."""
 
@@ -242,6 +266,8 @@ BUGS: Mapping[str, Callable[[], None]] = {
     "a report that promises too much": promise_too_much,
     "a recovery of the first disk": choose_the_first_disk,
     NO_CHILDREN_WEIGHED: weigh_no_children,
+    "the quorum from the file": count_by_the_file,
+    "a limit checked after use": look_at_limits_late,
     "truncation on overlap": without("keep_what_matches"),
     "acks counted across terms": without("terms_in_answers"),
 }
