@@ -85,7 +85,6 @@ def _has_caught_up(status: NodeStatus | None) -> bool:
         status is not None
         and status.role in (NodeStatus.ROLE_FOLLOWER, NodeStatus.ROLE_LEADER)
         and status.lag_entries <= LAG_ENTRIES_MAX
-        and not status.message
     )
 
 
