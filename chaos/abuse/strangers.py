@@ -9,6 +9,8 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 
+from google.protobuf.message import DecodeError
+
 from chaos.abuse.target import Target, together
 from tq.internal.v1 import peer_pb2
 
@@ -57,7 +59,7 @@ async def _listen(reader: asyncio.StreamReader, heard: list[peer_pb2.Hello]) -> 
         head = await reader.readexactly(HEADER.size)
         _, length, _ = HEADER.unpack(head)
         payload = await reader.readexactly(min(length, 1 << 20))
-        with suppress(Exception):
+        with suppress(DecodeError):
             message = peer_pb2.PeerMessage.FromString(payload)
             if message.HasField("hello"):
                 heard[:] = [message.hello, *heard][:8]

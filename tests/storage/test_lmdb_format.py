@@ -67,6 +67,6 @@ def test_a_state_in_the_newer_format_is_refused_and_not_taken_for_a_damaged_one(
     for read in (lambda: Store(tmp_path), lambda: check_state(file, rows=False)):
         with pytest.raises(StartError, match="LMDB_DEFAULT_LIB_VERSION=1") as refused:
             read()
-        # A damaged one would be set aside and made anew.
+        # A damaged one would be set aside and rebuilt.
         assert not isinstance(refused.value, DamagedStateError)
     assert file.read_bytes() == before

@@ -24,7 +24,7 @@ class Limits:
     """What a reply of many tasks stays below, unless a single one is larger."""
     message_bytes_max: int = 12 << 20
     """What a node's gRPC takes: above any one task or result. Each method takes a little less, so
-    that a call that is a little too large is told so in our words."""
+    that a call slightly over its limit gets our own error, not gRPC's."""
     answer_bytes_max: int = 32 << 20
     """What a node's gRPC sends: above any one task with payload, result and history."""
     submit_tasks_max: int = 1_000

@@ -33,7 +33,7 @@ class Copies:
 
     @property
     def barred(self) -> list[str]:
-        """The runs that nobody is to talk to."""
+        """The runs that peers refuse."""
         return list(self._barred)
 
     def is_barred(self, run: str) -> bool:

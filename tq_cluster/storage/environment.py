@@ -72,7 +72,7 @@ def open_environment(path: Path) -> lmdb.Environment:
 
 
 def _check_format(file: Path) -> None:
-    """Refuse a state in LMDB 1.0's format: it is no damaged one, which would be made anew."""
+    """Refuse a state in LMDB 1.0's format: it is not damaged, and must not be rebuilt."""
     try:
         with file.open("rb") as opened:
             head = opened.read(_NEWER_AT + _NEWER.size)
