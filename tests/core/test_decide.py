@@ -318,15 +318,15 @@ def test_a_terminal_state_is_told_to_those_who_wait_for_it() -> None:
     wakeups = queue.decide(Report(request=request)).wakeups
 
     assert wakeups.finished == {"one"}
-    assert queries.is_finished(queue.store.view(), TaskId("one"))
+    assert queries.look_ahead(queue.store.view(), TaskId("one")) == (True, 0)
 
 
 def test_whether_a_task_is_finished_counts_one_that_is_gone() -> None:
     queue = LoneQueue()
     (task_id,) = queue.submitted(spec())
 
-    assert not queries.is_finished(queue.store.view(), TaskId(task_id))
-    assert queries.is_finished(queue.store.view(), TaskId("nobody"))
+    assert queries.look_ahead(queue.store.view(), TaskId(task_id)) == (False, 0)
+    assert queries.look_ahead(queue.store.view(), TaskId("nobody")) == (True, 0)
 
 
 def test_the_wakeups_name_the_first_instant_that_matters() -> None:

@@ -13,6 +13,7 @@ from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
 from tq_cluster.core import listings, pages, queries, reading
 from tq_cluster.core.operations import Outcome, Refused, Replied
 from tq_cluster.core.reading import COST_BYTES, Reader, Steps
+from tq_cluster.core.tables import CHUNK_BYTES
 from tq_cluster.core.view import View
 
 GetTask = task_service_pb2.GetTaskRequest
@@ -51,9 +52,16 @@ class CountingView:
 class Asked:
     """A read that a test has make one step after the other."""
 
-    def __init__(self, queue: LoneQueue, query: Query, request: Message) -> None:
+    def __init__(
+        self,
+        queue: LoneQueue,
+        query: Query,
+        request: Message,
+        holds: Callable[[int], None] | None = None,
+    ) -> None:
         self._queue = queue
         self._reader = Reader()
+        self._reader.holds = holds
         self._steps = query(self._reader, request)
         self.counted: list[CountingView] = []
         """What each step read."""
@@ -105,6 +113,35 @@ def failed(queue: LoneQueue, count: int, attempts: int) -> None:
         for task in queue.claimed(count):
             queue.fail(task, "e" * 2_000, retry_after_ms=0)
         queue.wait(0)
+
+
+class NoRoomError(Exception):
+    """There is none for the answer."""
+
+
+def no_room(size: int) -> None:
+    raise NoRoomError(size)
+
+
+def test_the_size_of_a_task_is_told_before_it_is_read_and_who_has_no_room_reads_none_of_it() -> (
+    None
+):
+    queue = LoneQueue()
+    size = 100 * CHUNK_BYTES
+    queue.submitted(spec(task_id="t", payload=bytes(size)))
+    (claimed,) = queue.claimed()
+    queue.complete(claimed, bytes(size))
+
+    asked = Asked(queue, queries.get_task, GetTask(task_id="t"), no_room)
+    with pytest.raises(NoRoomError) as raised:
+        asked.answer()
+    assert raised.value.args == (2 * size,)
+    assert sum(view.bytes for view in asked.counted) < CHUNK_BYTES
+
+    told: list[int] = []
+    Asked(queue, queries.get_task, GetTask(task_id="t"), told.append).answer()
+    assert told == [2 * size]
+    Asked(queue, queries.get_task, GetTask(task_id="t", omit_payload=True), no_room).answer()
 
 
 @pytest.mark.usefixtures("small")

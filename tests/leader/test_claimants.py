@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import ExitStack
+from itertools import pairwise
 from typing import Self
 
 import pytest
 
+from tests.leader.bench import until
 from tq.v1 import task_pb2, worker_service_pb2
 from tq_cluster.core.operations import ANY_TYPE, Ready
 from tq_cluster.core.ordering import Appetite, type_digest
-from tq_cluster.leader.claimants import LOOKS_MAX, Claimant, Claimants
+from tq_cluster.leader.claimants import LOOKS_MAX, PLACES, Claimant, Claimants
 
 
 class Hall:
@@ -41,6 +43,10 @@ class Hall:
         every = sum(types.values()) if pending is None else pending
         self.all.wake(Ready("mail", by_type, every))
 
+    async def told(self) -> None:
+        """Let the loop turn until everybody is woken who is to be."""
+        await until(lambda: not self.all._wakes)
+
     def looked(self, claimant: Claimant, letters: int) -> None:
         """Have it looked, and taken so many letters."""
         letter = task_pb2.TaskSpec(queue="mail", type="letter")
@@ -52,7 +58,8 @@ class Hall:
     def __exit__(self, *_: object) -> None:
         self.stack.close()
         assert len(self.all) == 0
-        assert self.all._halls == {}, "something was left behind"
+        left = self.all._halls, self.all._naming, self.all._lines
+        assert left == ({}, {}, {}), "something was left behind"
 
 
 def woken(*claimants: Claimant) -> list[bool]:
@@ -101,7 +108,7 @@ def test_a_thousand_who_wait_for_another_type_are_not_looked_at() -> None:
         assert not any(woken(*waiting))
 
 
-def test_a_thousand_appetites_cost_a_task_no_more_than_a_look_at_those_that_leave_it_out(
+async def test_a_thousand_appetites_cost_a_task_no_more_than_a_look_at_those_that_leave_it_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = 0
@@ -117,10 +124,13 @@ def test_a_thousand_appetites_cost_a_task_no_more_than_a_look_at_those_that_leav
         rest = [hall.join(but=[f"t{n}", f"t{n + 1}"]) for n in range(500)]
         named = [hall.join([f"t{n}", "x"]) for n in range(500)]
         hall.arrive(x=300)
+        await hall.told()
         assert sum(woken(*rest)) == 300
         hall.arrive(x=300)
+        await hall.told()
         assert (sum(woken(*rest)), sum(woken(*named))) == (500, 100)
         hall.arrive(**{f"t{n}": 1 for n in range(500)})
+        await hall.told()
         assert sum(woken(*named)) == 500
     assert asked < 700
 
@@ -227,20 +237,43 @@ def test_everybody_of_the_queue_is_woken_if_the_types_are_too_many_to_name() -> 
         assert there.woken
 
 
-async def test_claims_that_stand_in_very_many_lines_are_woken_over_several_turns() -> None:
+async def test_claims_of_very_many_queues_and_types_are_woken_over_several_turns() -> None:
     with Hall() as hall:
-        queues, types = ["mail", *(f"q{n}" for n in range(63))], [f"t{n}" for n in range(63)]
-        wide = [hall.join(["letter", *types], queues=queues) for _ in range(10)]
-        plain = hall.join()
-        hall.arrive(letter=11)
-        assert sum(woken(*wide, plain)) == 1
-        hall.arrive(letter=1)
-        for count in range(2, 12):
-            await asyncio.sleep(0)
-            assert sum(woken(*wide, plain)) == count
+        queues, types = ["mail", *(f"q{n}" for n in range(63))], [f"t{n}" for n in range(62)]
 
-        wide = [hall.join(["letter", *types], queues=queues) for _ in range(10)]
-        hall.all.wake_all()
-        for count in range(1, 11):
-            assert sum(woken(*wide)) == count
+        def join(number: int) -> Claimant:
+            return hall.join(["letter", f"own-{number}", *types], queues=queues)
+
+        wide = [join(number) for number in range(200)]
+        hall.arrive(letter=200)
+        turns = [sum(woken(*wide))]
+        while turns[-1] < len(wide):
             await asyncio.sleep(0)
+            turns.append(sum(woken(*wide)))
+        # Each has 128 queues and types, and is the first of up to 200.
+        assert max(later - earlier for earlier, later in pairwise([0, *turns])) <= PLACES // 128
+        assert len(turns) > 8
+
+        wide = [join(number) for number in range(100)]
+        hall.all.wake_all()
+        assert sum(woken(*wide)) <= 34
+        await until(lambda: all(woken(*wide)))
+
+
+def test_who_waits_for_the_same_as_another_changes_nothing_but_their_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many queues and types they name."""
+    with Hall() as hall:
+        queues, types = [f"q{n}" for n in range(64)], [f"t{n}" for n in range(64)]
+        hall.join(types, queues=queues)
+
+        def changed(_line: object) -> None:
+            raise AssertionError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(hall.all, "_clear_away", changed)
+            patch.setattr("tq_cluster.leader.claimants._Hall", changed)
+            second = hall.join(types, queues=queues)
+            hall.all._move(second, looks=False)
+            hall.all._unpark(second)

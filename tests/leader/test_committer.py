@@ -92,7 +92,9 @@ async def test_the_loop_turns_while_a_large_call_is_decided(bench: Bench) -> Non
     assert bench.log.proposals == []
 
     # Others are served meanwhile: this read confirms and is answered.
-    missing = await bench.leader.get_task(task_service_pb2.GetTaskRequest(task_id="none"))
+    missing = await bench.leader.read(
+        lambda view: queries.get_task(view, task_service_pb2.GetTaskRequest(task_id="none"))
+    )
     assert isinstance(missing, Refused)
     assert bench.log.proposals == []
 

@@ -27,12 +27,21 @@ from tq_cluster.core.operations import (
     Steps,
     Submit,
 )
+from tq_cluster.core.tables import CHUNK_BYTES
 from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
 from tq_cluster.leader.leader import DIGEST_BYTES_MAX, Formation, Leader
 from tq_cluster.raft.door import Role
 from tq_cluster.reading import Reading
 from tq_cluster.storage.memory import MemoryStore
 from tq_cluster.storage.rows import CorruptRowError
+
+
+class TooLargeError(Exception):
+    """The caller has no room for the answer."""
+
+
+def anything(_size: int) -> None:
+    """Take an answer of any size."""
 
 
 async def test_a_submit_is_answered_only_after_its_entry_was_applied(bench: Bench) -> None:
@@ -139,7 +148,7 @@ async def test_waiting_for_a_task_ends_when_it_is_completed(bench: Bench) -> Non
     submitted = await bench.leader.submit(submit("resize"))
     task_id = told(submitted, task_service_pb2.SubmitResponse).results[0].task.task_id
     waiting = asyncio.ensure_future(
-        bench.leader.wait_task(task_service_pb2.WaitTaskRequest(task_id=task_id), 30)
+        bench.leader.wait_task(task_service_pb2.WaitTaskRequest(task_id=task_id), 30, anything)
     )
     (task,) = claimed(await bench.leader.claim(claim(), 0, 0.0))
     report = worker_service_pb2.ReportRequest(worker_id="w")
@@ -150,8 +159,36 @@ async def test_waiting_for_a_task_ends_when_it_is_completed(bench: Bench) -> Non
     assert (answer.finished, answer.task.result) == (True, b"done")
 
 
+async def test_a_caller_who_cannot_take_the_answer_hears_it_before_the_answer_is_made(
+    bench: Bench,
+) -> None:
+    large = submit("resize")
+    large.request.tasks[0].payload = bytes(10 * CHUNK_BYTES)
+    submitted = await bench.leader.submit(large)
+    task_id = told(submitted, task_service_pb2.SubmitResponse).results[0].task.task_id
+    told_of: list[int] = []
+
+    def too_much(size: int) -> None:
+        told_of.append(size)
+        raise TooLargeError
+
+    with pytest.raises(TooLargeError):
+        await bench.leader.wait_task(task_service_pb2.WaitTaskRequest(task_id=task_id), 0, too_much)
+    whole = task_service_pb2.WaitTaskRequest(task_id=task_id)
+    brief = task_service_pb2.WaitTaskRequest(task_id=task_id, omit_payload=True)
+    answer = told(
+        await bench.leader.wait_task(whole, 0, told_of.append), task_service_pb2.WaitTaskResponse
+    )
+    await bench.leader.wait_task(brief, 0, too_much)
+
+    assert told_of == [10 * CHUNK_BYTES] * 2
+    assert len(answer.task.spec.payload) == 10 * CHUNK_BYTES
+
+
 async def test_waiting_for_a_task_that_does_not_exist_is_refused_at_once(bench: Bench) -> None:
-    answer = await bench.leader.wait_task(task_service_pb2.WaitTaskRequest(task_id="nobody"), 30)
+    answer = await bench.leader.wait_task(
+        task_service_pb2.WaitTaskRequest(task_id="nobody"), 30, anything
+    )
     assert isinstance(answer, Refused)
     assert answer.reason == errors_pb2.ERROR_REASON_NOT_FOUND
 

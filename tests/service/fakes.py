@@ -194,8 +194,12 @@ class FakeLeader:
         self.given_back.append((operation, outcome))
 
     async def wait_task(
-        self, request: task_service_pb2.WaitTaskRequest, wait_s: float
+        self,
+        request: task_service_pb2.WaitTaskRequest,
+        wait_s: float,
+        holds: Callable[[int], None],
     ) -> Replied | Refused:
+        del holds
         self.waits_s.append(wait_s)
         task = task_pb2.Task(state=task_pb2.TASK_STATE_PENDING)
         reply = task_service_pb2.WaitTaskResponse(task=task)

@@ -28,27 +28,42 @@ def whole_task(view: View, prefix: bytes, number: int, row: state_pb2.TaskRow) -
     return task
 
 
-def task_with_payload(
-    view: Reader, prefix: bytes, number: int, row: state_pb2.TaskRow
-) -> Steps[task_pb2.Task | None]:
-    """Return everything known of a task, in steps. None: it was removed meanwhile."""
-    task = brief_task(row, rows.read_spec(view, prefix, number))
+def add_task_with_payload(
+    view: Reader, prefix: bytes, number: int, row: state_pb2.TaskRow, task: task_pb2.Task
+) -> Steps[bool]:
+    """Put everything known of a task into ``task``, in steps. False: it was removed meanwhile."""
+    task.CopyFrom(brief_task(row, rows.read_spec(view, prefix, number)))
     add_history(view, prefix, number, row, task)
+    result = _result(view, prefix, number, row)
+    view.expect(_chunks_bytes(row, result))
     if row.has_result:
-        result = rows.read_result(view, prefix, number)
         task.result_content_type = result.content_type
         task.result = result.result
-        if result.chunks:
-            content = yield from _content(view, tables.RESULT_CHUNKS, prefix, number, result.chunks)
-            if content is None:
-                return None
-            task.result = content
+    # What is large is put where it stays: every copy of it takes milliseconds.
+    if result.chunks:
+        content = yield from _content(view, tables.RESULT_CHUNKS, prefix, number, result.chunks)
+        if content is None:
+            return False
+        task.result = content
     if row.payload_chunks:
         content = yield from _content(view, tables.PAYLOADS, prefix, number, row.payload_chunks)
         if content is None:
-            return None
+            return False
         task.spec.payload = content
-    return task
+    return True
+
+
+def content_bytes(view: View, prefix: bytes, number: int, row: state_pb2.TaskRow) -> int:
+    """Return how many bytes a task's payload and result have at most that are not in its rows."""
+    return _chunks_bytes(row, _result(view, prefix, number, row))
+
+
+def _chunks_bytes(row: state_pb2.TaskRow, result: state_pb2.ResultRow) -> int:
+    return (row.payload_chunks + result.chunks) * tables.CHUNK_BYTES
+
+
+def _result(view: View, prefix: bytes, number: int, row: state_pb2.TaskRow) -> state_pb2.ResultRow:
+    return rows.read_result(view, prefix, number) if row.has_result else state_pb2.ResultRow()
 
 
 def _content(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
@@ -22,7 +21,6 @@ from tq_cluster.core.validation import check_count
 from tq_cluster.core.view import View
 
 __all__ = [
-    "TERMINAL_STATES",
     "cluster_version",
     "first_due",
     "first_retired",
@@ -30,7 +28,6 @@ __all__ = [
     "heartbeat",
     "heartbeat_fault",
     "held_lease",
-    "is_finished",
     "list_dead_letters",
     "list_queues",
     "list_tasks",
@@ -45,35 +42,60 @@ __all__ = [
     "task_type",
 ]
 
-TERMINAL_STATES: Final = states.TERMINAL
-
 
 def get_task(
     view: Reader, request: task_service_pb2.GetTaskRequest, namespace: int = 0
 ) -> Steps[Replied | Refused]:
     """Return one task with its whole history.
 
+    The reader is told how large the payload and the result are before they are read.
+
     A task past its retention is there until an entry has removed it: hidden by the clock alone, it
     could come back with the next leader.
     """
+    reply = task_service_pb2.GetTaskResponse()
+    fault = yield from _read_task(view, request, reply.task, namespace)
+    return fault or Replied(reply=reply)
+
+
+def wait_task(
+    view: Reader, request: task_service_pb2.WaitTaskRequest, namespace: int = 0
+) -> Steps[Replied | Refused]:
+    """Return one task as ``get_task`` does, and whether it is finished; it waits for nothing."""
+    reply = task_service_pb2.WaitTaskResponse()
+    fault = yield from _read_task(view, request, reply.task, namespace)
+    reply.finished = reply.task.state in states.TERMINAL
+    return fault or Replied(reply=reply)
+
+
+def _read_task(
+    view: Reader,
+    request: task_service_pb2.GetTaskRequest | task_service_pb2.WaitTaskRequest,
+    task: task_pb2.Task,
+    namespace: int,
+) -> Steps[Refused | None]:
     prefix = tables.prefix_of(namespace)
     while True:
         found = rows.find_task(view, prefix, request.task_id)
         if found is None:
             return no_such_task(request.task_id)
         if request.omit_payload:
-            task: task_pb2.Task | None = describe.whole_task(view, prefix, *found)
-        else:
-            task = yield from describe.task_with_payload(view, prefix, *found)
+            task.CopyFrom(describe.whole_task(view, prefix, *found))
+            return None
+        there = yield from describe.add_task_with_payload(view, prefix, *found, task)
         # One that was removed meanwhile is looked for again: another may have its id by now.
-        if task is not None:
-            return Replied(reply=task_service_pb2.GetTaskResponse(task=task))
+        if there:
+            return None
 
 
-def is_finished(view: View, task_id: TaskId, namespace: int = 0) -> bool:
-    """Whether a task is terminal, or gone."""
-    found = rows.find_task(view, tables.prefix_of(namespace), task_id)
-    return found is None or found[1].state in states.TERMINAL
+def look_ahead(view: View, task_id: TaskId, namespace: int = 0) -> tuple[bool, int]:
+    """Whether a task is terminal, or gone, and how many bytes its payload and result may have."""
+    prefix = tables.prefix_of(namespace)
+    found = rows.find_task(view, prefix, task_id)
+    if found is None:
+        return True, 0
+    size = describe.content_bytes(view, prefix, *found)
+    return found[1].state in states.TERMINAL, size
 
 
 def queue_stats(

@@ -32,6 +32,10 @@ class Reader:
 
     def __init__(self) -> None:
         """Without a state yet: ``renew`` comes before every step, the first one, too."""
+        self.holds: Callable[[int], None] | None = None
+        """Told how many bytes of payload and result the answer will have, before they are read. It
+        raises an error of its own where that is too much; the read then ends with it.
+        """
         self._step_cost = 0
         self._earlier_cost = 0
 
@@ -60,6 +64,11 @@ class Reader:
         self._view = view
         self._earlier_cost += self._step_cost
         self._step_cost = 0
+
+    def expect(self, size: int) -> None:
+        """Say that the answer will have ``size`` bytes of payload and result, at most."""
+        if size and self.holds is not None:
+            self.holds(size)
 
     def spend(self, cost: int) -> None:
         """Count what was looked at elsewhere."""

@@ -1,9 +1,10 @@
 """Who waits for tasks to claim, and which of them a new task wakes.
 
-A claim waits in its queues together with those that take the same types: a line of an *appetite*.
-A task wakes the first of all the lines that take its type, in the order in which their claims came,
-and one claim for as many tasks as it asks for: no more are woken than there are tasks, and those
-who wait for other types cost nothing.
+A claim waits in a line with those that take the same types, their *appetite*, of the same queues:
+the second to come changes nothing but the line, however many queues and types it names. A task
+wakes the first of all the lines that take its type, in the order in which their claims came, and
+one claim for as many tasks as it asks for: no more are woken than there are tasks, and those who
+wait for other types cost nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from bisect import bisect_left, insort
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Final, NamedTuple
 
@@ -28,8 +30,8 @@ digest. So many look in vain at most, since mostly somebody else was faster.
 
 
 PLACES: Final = 4_096
-"""In so many lines stands a claim that names 64 queues and 64 types: to take it out of them is a
-millisecond's work. What stands in so many together is woken in one turn of the loop.
+"""What may be looked at or changed in one turn of the loop: queues and types of those who are
+woken, and lines that they are the first of. It is a millisecond's work.
 """
 _LOOKING: Final = 1 << 60
 """Added to the place of one that looks: it probably finds what it wants, and is woken only for what
@@ -55,7 +57,7 @@ class Claimant:
     def __init__(self, request: worker_service_pb2.ClaimRequest, came: int) -> None:
         self._came = came
         self.place = came + _LOOKING
-        """In the lines; it changes while in none of them."""
+        """In its line; it changes while it is not in there."""
         self.queues = tuple(dict.fromkeys(request.queues))
         self.most: int = request.max_tasks
         self.appetite = EVERY_TYPE
@@ -73,8 +75,8 @@ class Claimant:
 
     @property
     def places(self) -> int:
-        """In how many lines it stands."""
-        return len(self.queues) * max(1, len(self.appetite.only or ()))
+        """How many queues and types it may have to be taken out of."""
+        return len(self.queues) + len(self.appetite.only or ())
 
     @property
     def woken(self) -> bool:
@@ -111,62 +113,43 @@ class Claimant:
         return wakes
 
 
-_Line = list[tuple[int, Claimant]]
-"""In the order of their places."""
+class _Line:
+    """Those who wait for the same types of the same queues, in the order in which they came."""
 
+    __slots__ = ("appetite", "claimants", "queues", "stands_at")
 
-class _Hall:
-    """Those who wait for one queue."""
+    def __init__(self, queues: Sequence[str], appetite: Appetite) -> None:
+        self.queues = queues
+        self.appetite = appetite
+        self.claimants: list[tuple[int, Claimant]] = []
+        """In the order of their places."""
+        self.stands_at: int | None = None
+        """The first place, as the halls have it; None while they do not have this line."""
 
-    def __init__(self) -> None:
-        self.lines: dict[Appetite, _Line] = {}
-        self._heads_of_types: dict[int, _Line] = {}
-        """The first of each line whose appetite is for certain types, by each of them."""
-        self._heads_of_rest: _Line = []
-        """The first of each line whose appetite is for all types, or all but some."""
+    @property
+    def first_place(self) -> int | None:
+        """None while nobody waits."""
+        return self.claimants[0][0] if self.claimants else None
 
     def add(self, claimant: Claimant) -> None:
-        line = self.lines.setdefault(claimant.appetite, [])
-        before = line[:1]
-        insort(line, (claimant.place, claimant))
-        self._head_changed(claimant.appetite, before, line[:1])
+        insort(self.claimants, (claimant.place, claimant))
 
     def remove(self, claimant: Claimant) -> None:
-        line = self.lines[claimant.appetite]
-        before = line[:1]
-        del line[bisect_left(line, (claimant.place,))]
-        if not line:
-            del self.lines[claimant.appetite]
-        self._head_changed(claimant.appetite, before, line[:1])
-
-    def first(self, digest: int) -> Claimant | None:
-        """The first to have come of those who take a type."""
-        best = next(iter(self._heads_of_types.get(digest, ())), None)
-        for head in self._heads_of_rest:
-            # Few are passed: an appetite leaves out 64 types at most.
-            if best is not None and best[0] < head[0]:
-                break
-            if head[1].appetite.takes(digest):
-                return head[1]
-        return None if best is None else best[1]
-
-    def _head_changed(self, appetite: Appetite, before: _Line, after: _Line) -> None:
-        if before == after:
-            return
-        if appetite.only is None:
-            _replace(self._heads_of_rest, before, after)
-        for digest in appetite.only or ():
-            heads = self._heads_of_types.setdefault(digest, [])
-            _replace(heads, before, after)
-            if not heads:
-                del self._heads_of_types[digest]
+        del self.claimants[bisect_left(self.claimants, (claimant.place,))]
 
 
-def _replace(heads: _Line, before: _Line, after: _Line) -> None:
-    for place, _ in before:
-        del heads[bisect_left(heads, (place,))]
-    for head in after:
-        insort(heads, head)
+@dataclass(slots=True)
+class _Hall:
+    """The lines before one queue."""
+
+    named: dict[_Line, None] = field(default_factory=dict)
+    """Whose appetites are for certain types."""
+    rest: list[tuple[int, _Line]] = field(default_factory=list)
+    """Whose appetites are for all types, or all but some; by the places of their first."""
+
+    @property
+    def lines(self) -> list[_Line]:
+        return [*self.named, *(line for _, line in self.rest)]
 
 
 class Claimants:
@@ -174,12 +157,15 @@ class Claimants:
 
     def __init__(self) -> None:
         self._places = count()
+        self._lines: dict[tuple[Sequence[str], Appetite], _Line] = {}
         self._halls: dict[str, _Hall] = {}
-        self._waiting: dict[Claimant, None] = {}
+        self._naming: dict[int, dict[_Line, None]] = {}
+        """The lines whose appetites are for certain types, by each of them."""
+        self._waiting: dict[Claimant, _Line] = {}
         self._wakes: deque[tuple[Wake, Claimant | None]] = deque()
         """Those that are to be passed on in the next turn of the loop."""
         self._room = PLACES
-        """What may be woken until the loop turns; given back only once it is used up."""
+        """What may be looked at until the loop turns; given back only once it is used up."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -202,13 +188,9 @@ class Claimants:
 
     async def wait(self, claimant: Claimant, within_s: float) -> bool:
         """Wait for something to happen; False when ``within_s`` passed first."""
-        self._unpark(claimant)
-        claimant.looks(now=False)
-        self._park(claimant)
+        self._move(claimant, looks=False)
         woken = await claimant.wait(within_s)
-        self._unpark(claimant)
-        claimant.looks(now=True)
-        self._park(claimant)
+        self._move(claimant, looks=True)
         return woken
 
     def looked(self, claimant: Claimant, specs: Sequence[task_pb2.TaskSpec]) -> None:
@@ -235,7 +217,7 @@ class Claimants:
             return
         for digest, tasks in _bounded(ready):
             if digest == ANY_TYPE:
-                self._rouse_all([each for line in hall.lines.values() for _, each in line])
+                self._rouse_all([each for line in hall.lines for _, each in line.claimants])
             else:
                 self._wake(Wake(ready.queue, digest, tasks, LOOKS_MAX))
 
@@ -274,8 +256,7 @@ class Claimants:
             self._unpark(passed_by)
         left = wake.tasks
         while left > 0 and self._room > 0:
-            hall = self._halls.get(wake.queue)
-            claimant = None if hall is None else hall.first(wake.digest)
+            claimant = self._first(wake.queue, wake.digest)
             if claimant is None:
                 left = 0
                 break
@@ -291,23 +272,93 @@ class Claimants:
         self._unpark(claimant)
         claimant.wake(*wakes)
 
+    def _first(self, queue: str, digest: int) -> Claimant | None:
+        """The first to have come of those who take a type of a queue."""
+        hall = self._halls.get(queue)
+        if hall is None:
+            return None
+        few, many = sorted((hall.named, self._naming.get(digest, {})), key=len)
+        self._room -= len(few)
+        best = min((line.claimants[0] for line in few if line in many), key=_place_of, default=None)
+        for place, line in hall.rest:
+            # Few are passed: an appetite leaves out 64 types at most.
+            if best is not None and best[0] < place:
+                break
+            self._room -= 1
+            if line.appetite.takes(digest):
+                return line.claimants[0][1]
+        return None if best is None else best[1]
+
     def _park(self, claimant: Claimant) -> None:
         """Put it where its place is, unless it was woken again meanwhile."""
         if claimant.woken or claimant in self._waiting:
             return
-        self._waiting[claimant] = None
-        for queue in claimant.queues:
-            self._halls.setdefault(queue, _Hall()).add(claimant)
+        key = claimant.queues, claimant.appetite
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = _Line(*key)
+        self._waiting[claimant] = line
+        line.add(claimant)
+        self._settle(line)
 
     def _unpark(self, claimant: Claimant) -> None:
-        if claimant not in self._waiting:
-            return
-        del self._waiting[claimant]
-        for queue in claimant.queues:
-            hall = self._halls[queue]
-            hall.remove(claimant)
-            if not hall.lines:
-                del self._halls[queue]
+        line = self._waiting.pop(claimant, None)
+        if line is not None:
+            line.remove(claimant)
+            self._settle(line)
+
+    def _move(self, claimant: Claimant, *, looks: bool) -> None:
+        """Let it look, or wait, from now on; at its place unless it was woken meanwhile."""
+        line = self._waiting.get(claimant)
+        if line is not None:
+            line.remove(claimant)
+        claimant.looks(now=looks)
+        if line is None:
+            self._park(claimant)
+        else:
+            line.add(claimant)
+            self._settle(line)
+
+    def _settle(self, line: _Line) -> None:
+        """Let the halls have the line as it is."""
+        first, before = line.first_place, line.stands_at
+        line.stands_at = first
+        if line.appetite.only is None:
+            if first != before:
+                self._stand(line, before, first)
+        elif before is None and first is not None:
+            for queue in line.queues:
+                self._halls.setdefault(queue, _Hall()).named[line] = None
+            for digest in line.appetite.only:
+                self._naming.setdefault(digest, {})[line] = None
+        elif before is not None and first is None:
+            for queue in line.queues:
+                del self._halls[queue].named[line]
+                self._clear_away(queue)
+            for digest in line.appetite.only:
+                del self._naming[digest][line]
+                if not self._naming[digest]:
+                    del self._naming[digest]
+        if first is None:
+            del self._lines[line.queues, line.appetite]
+
+    def _stand(self, line: _Line, before: int | None, first: int | None) -> None:
+        for queue in line.queues:
+            hall = self._halls.setdefault(queue, _Hall())
+            if before is not None:
+                del hall.rest[bisect_left(hall.rest, (before,))]
+            if first is not None:
+                insort(hall.rest, (first, line))
+            self._clear_away(queue)
+
+    def _clear_away(self, queue: str) -> None:
+        hall = self._halls[queue]
+        if not hall.named and not hall.rest:
+            del self._halls[queue]
+
+
+def _place_of(first: tuple[int, Claimant]) -> int:
+    return first[0]
 
 
 def _bounded(ready: Ready) -> Iterator[tuple[int, int]]:

@@ -230,10 +230,6 @@ class Leader:
         await self._confirm()
         return await self._reading.answer(query, lambda: nullcontext(self._state.view()))
 
-    async def get_task(self, request: task_service_pb2.GetTaskRequest) -> Replied | Refused:
-        """Read one task."""
-        return await self.read(lambda view: queries.get_task(view, request))
-
     async def heartbeat(self, request: worker_service_pb2.HeartbeatRequest) -> Replied | Refused:
         """Renew the leases listed, as far as they are live, from the moment of this call."""
         return await self._heartbeats.answer(request)
@@ -266,23 +262,34 @@ class Leader:
             self._committer.give_back(operation, outcome)
 
     async def wait_task(
-        self, request: task_service_pb2.WaitTaskRequest, wait_s: float
+        self,
+        request: task_service_pb2.WaitTaskRequest,
+        wait_s: float,
+        holds: Callable[[int], None],
     ) -> Replied | Refused:
-        """Answer with the task once it is terminal, or as it is after ``wait_s``."""
+        """Answer with the task once it is terminal, or as it is after ``wait_s``.
+
+        ``holds`` is told of the answer's size as ``Reader.holds`` is.
+        """
         give_up_s = self._loop.time() + wait_s
         task_id = TaskId(request.task_id)
 
-        def ended(view: Reader) -> Steps[bool]:
+        def ahead(view: Reader) -> Steps[tuple[bool, int]]:
             yield from ()
-            return queries.is_finished(view, task_id)
+            return queries.look_ahead(view, task_id)
 
-        # Only whether it has ended: a call that waits holds nothing of the task.
+        # A call that waits holds nothing of the task.
         with self._watchers.join(task_id) as waiter:
-            while not await self.read(ended):
+            while True:
+                finished, size = await self.read(ahead)
+                if finished:
+                    break
                 if not await waiter.wait(give_up_s - self._loop.time()):
                     await self._confirm()
                     break
                 self._check_reign()
+        if size and not request.omit_payload:
+            holds(size)
         return await self._told(request)
 
     async def list_workers(
@@ -520,21 +527,10 @@ class Leader:
         return await asyncio.shield(telling)
 
     async def _tell(self, request: task_service_pb2.WaitTaskRequest) -> Replied | Refused:
-        get = task_service_pb2.GetTaskRequest(
-            task_id=request.task_id, omit_payload=request.omit_payload
+        return await self._reading.answer(
+            lambda view: queries.wait_task(view, request), lambda: nullcontext(self._state.view())
         )
-        found = await self._reading.answer(
-            lambda view: queries.get_task(view, get), lambda: nullcontext(self._state.view())
-        )
-        return found if isinstance(found, Refused) else Replied(reply=_waited_reply(found))
 
     def _peer_offsets_ms(self) -> list[int]:
         peers = self._log.status().peers.values()
         return [each.wall_offset_ms for each in peers if each.wall_offset_ms is not None]
-
-
-def _waited_reply(found: Replied) -> task_service_pb2.WaitTaskResponse:
-    reply = found.reply
-    assert isinstance(reply, task_service_pb2.GetTaskResponse)
-    finished = reply.task.state in queries.TERMINAL_STATES
-    return task_service_pb2.WaitTaskResponse(task=reply.task, finished=finished)

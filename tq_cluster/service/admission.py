@@ -133,11 +133,27 @@ class Admission:
             self._requests.give_back(held.caller, held.request_bytes)
             held.request_bytes = 0
 
-    def reply(self, held: Held, size: int, *, must: bool) -> None:
-        """Hold a reply until the call's end; CallError if it does not fit and not ``must``."""
-        if size <= SMALL_BYTES or held.reply_bytes:
+    def reserve(self, held: Held, size: int) -> None:
+        """Keep room for a reply of up to ``size`` bytes, before it is made; else CallError."""
+        more = size - held.reply_bytes
+        if size <= SMALL_BYTES or more <= 0:
             return
-        if must:
+        if not self._replies.take(held.caller, more):
+            raise self._full(self._replies)
+        held.reply_bytes = size
+
+    def reply(self, held: Held, size: int, *, must: bool) -> None:
+        """Hold a reply until the call's end; CallError if it does not fit and not ``must``.
+
+        Where room was kept for it, it counts as what it is by now.
+        """
+        kept = held.reply_bytes
+        if kept:
+            self._replies.give_back(held.caller, kept)
+            held.reply_bytes = 0
+        if size <= SMALL_BYTES:
+            return
+        if must or kept:
             self._replies.add(held.caller, size)
         elif not self._replies.take(held.caller, size):
             raise self._full(self._replies)

@@ -43,9 +43,15 @@ class Leading(Protocol):
         """Release what a claim granted to a caller who cannot be told."""
 
     async def wait_task(
-        self, request: task_service_pb2.WaitTaskRequest, wait_s: float
+        self,
+        request: task_service_pb2.WaitTaskRequest,
+        wait_s: float,
+        holds: Callable[[int], None],
     ) -> Replied | Refused:
-        """Answer with the task once it is terminal, or as it is after ``wait_s``."""
+        """Answer with the task once it is terminal, or as it is after ``wait_s``.
+
+        ``holds`` is told of the answer's size as ``Reader.holds`` is.
+        """
 
     async def verify_state(
         self, request: cluster_service_pb2.VerifyStateRequest

@@ -58,6 +58,8 @@ class Call:
     """Waiting ends here, so that an answer still reaches the caller before its deadline."""
     cut_s: float
     """Work ends here, so that at least an error does."""
+    holds: Callable[[int], None]
+    """Reserves so many bytes for the reply before it is made; CallError where they do not fit."""
     hop: str = ""
     no_forward: bool = False
     min_term: int = 0

@@ -70,12 +70,14 @@ class QueueServicer:
         self, request: pb.GetQueueStatsRequest, call: Call
     ) -> pb.GetQueueStatsResponse:
         self._may(Verb.READ, call, request.queue)
-        reply: pb.GetQueueStatsResponse = await self._reads.answer(queries.queue_stats, request)
+        reply: pb.GetQueueStatsResponse = await self._reads.answer(
+            queries.queue_stats, request, call
+        )
         return reply
 
     async def list_queues(self, request: pb.ListQueuesRequest, call: Call) -> pb.ListQueuesResponse:
         self._may(Verb.READ, call)
-        reply: pb.ListQueuesResponse = await self._reads.answer(listings.list_queues, request)
+        reply: pb.ListQueuesResponse = await self._reads.answer(listings.list_queues, request, call)
         return reply
 
     async def configure_queue(
@@ -91,7 +93,7 @@ class QueueServicer:
     ) -> pb.ListDeadLettersResponse:
         self._may(Verb.READ, call, request.queue)
         reply: pb.ListDeadLettersResponse = await self._reads.answer(
-            listings.list_dead_letters, request
+            listings.list_dead_letters, request, call
         )
         return reply
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
 
 from tq.v1 import errors_pb2, task_service_pb2
 from tq_cluster.core.operations import Outcome, Refused, Replied
@@ -17,6 +16,7 @@ from tq_cluster.core.validation import invalid
 from tq_cluster.core.view import View
 from tq_cluster.reading import Reading
 from tq_cluster.service.backend import Committed, Leading
+from tq_cluster.service.call import Call
 from tq_cluster.service.errors import refusal
 from tq_cluster.service.staleness import Staleness
 
@@ -52,18 +52,23 @@ class Reads:
         self._staleness = staleness
         self._loop = asyncio.get_running_loop()
 
-    async def answer(self, query: Query, request: Any) -> Any:  # noqa: ANN401  # any read's request and reply
+    async def answer(self, query: Query, request: Any, call: Call) -> Any:  # noqa: ANN401  # any read's request and reply
         """Answer ``request`` as its ``read_level`` asks."""
         if request.read_level not in task_service_pb2.ReadLevel.values():
             levels = "READ_LEVEL_LINEARIZABLE or READ_LEVEL_LOCAL"
             raise refusal(
                 invalid("read_level", f"is {request.read_level}, which is none; it takes {levels}")
             )
-        if request.read_level == task_service_pb2.READ_LEVEL_LOCAL:
-            return await self._local(query, request)
-        return reply_of(await self._leading.read(lambda view: query(view, request)))
 
-    async def _local(self, query: Query, request: Message) -> Any:  # noqa: ANN401  # as above
+        def asked(view: Reader) -> Steps[Replied | Refused]:
+            view.holds = call.holds
+            return query(view, request)
+
+        if request.read_level == task_service_pb2.READ_LEVEL_LOCAL:
+            return await self._local(asked)
+        return reply_of(await self._leading.read(asked))
+
+    async def _local(self, query: Callable[[Reader], Steps[Replied | Refused]]) -> Any:  # noqa: ANN401  # as above
         stale_ms: int | None = None
 
         @contextmanager
@@ -77,7 +82,7 @@ class Reads:
                 yield view
 
         begun_s = self._loop.time()
-        outcome = await self._reading.answer(lambda view: query(view, request), committed)
+        outcome = await self._reading.answer(query, committed)
         reply = reply_of(outcome)
         assert stale_ms is not None
         staleness: Duration = reply.staleness

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import grpc
@@ -236,6 +237,7 @@ class Router:
             arrived_s=now_s,
             answer_by_s=now_s + left_s - margin,
             cut_s=now_s + left_s - margin / 2,
+            holds=partial(self._admission.reserve, held),
             hop=hop,
             # Believed or not, what says that it was forwarded is not forwarded again.
             no_forward=Header.NO_FORWARD in metadata or Header.HOP in metadata,

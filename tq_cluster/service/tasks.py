@@ -90,12 +90,12 @@ class TaskServicer:
 
     async def get_task(self, request: pb.GetTaskRequest, call: Call) -> pb.GetTaskResponse:
         self._may_read(call)
-        reply: pb.GetTaskResponse = await self._reads.answer(queries.get_task, request)
+        reply: pb.GetTaskResponse = await self._reads.answer(queries.get_task, request, call)
         return reply
 
     async def list_tasks(self, request: pb.ListTasksRequest, call: Call) -> pb.ListTasksResponse:
         self._may_read(call, request.queue)
-        reply: pb.ListTasksResponse = await self._reads.answer(listings.list_tasks, request)
+        reply: pb.ListTasksResponse = await self._reads.answer(listings.list_tasks, request, call)
         return reply
 
     async def wait_task(self, request: pb.WaitTaskRequest, call: Call) -> pb.WaitTaskResponse:
@@ -103,7 +103,9 @@ class TaskServicer:
         if (fault := check_wait("wait", request.wait)) is not None:
             raise refusal(fault)
         wait_s = call.wait_s(request.wait if request.HasField("wait") else None, WAIT_MAX_S)
-        reply: pb.WaitTaskResponse = reply_of(await self._leading.wait_task(request, wait_s))
+        reply: pb.WaitTaskResponse = reply_of(
+            await self._leading.wait_task(request, wait_s, call.holds)
+        )
         return reply
 
     async def cancel_task(self, request: pb.CancelTaskRequest, call: Call) -> pb.CancelTaskResponse:
