@@ -99,6 +99,10 @@ class Abuse(Nemesis):
             now = f"now {leader.node_id} in {leader.term}"
             arena.accuse("available", f"{self.name}: {node_id} led in term {term}; {now}")
         silence_s = longest_silence(arena.ledger, self._began_s, arena.ledger.now_s())
+        most = max(self._memory.values(), default=0)
+        seen = f"writes out for {silence_s:.2f} s at most, a broker took {most >> 20} MB at most"
+        with arena.stage(self.name, seen, *arena.cluster.nodes):
+            pass
         if silence_s > SILENCE_MAX_S:
             arena.accuse("available", f"{self.name}: writes were out for {silence_s:.2f} s")
         for name, most in sorted(self._memory.items()):
