@@ -121,14 +121,15 @@ async def test_a_node_without_a_secret_says_so_once_at_start_and_in_its_status(
         caplog.clear()
         running = node.Node(config.load(write_config(tmp_path, **more), {}, {}))
         await running.start()
-        message = running._vitals(None).message
-        said.append((message, [each.getMessage() for each in caplog.records]))
+        vitals = running._vitals(None)
+        assert vitals.message == "", "nothing that passes"
+        said.append((vitals.warnings, [each.getMessage() for each in caplog.records]))
         await running.stop()
 
-    (open_message, open_lines), (closed_message, closed_lines) = said
-    assert "no cluster_secret_file" in open_message
+    (open_warnings, open_lines), (closed_warnings, closed_lines) = said
+    assert ["no cluster_secret_file" in each for each in open_warnings] == [True]
     assert open_lines.count("the raft port is open") == 1
-    assert closed_message == ""
+    assert closed_warnings == ()
     assert "the raft port is open" not in closed_lines
 
 

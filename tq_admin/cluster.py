@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, cast
 
@@ -178,7 +179,18 @@ def _render(response: GetClusterStatusResponse, data: Plain, *, wide: bool) -> R
     long = [f"{name}: {text}" for name, text in told.items() if len(text) > MESSAGE_SHOWN]
     if long:
         parts += [Text(), Text("\n".join(long))]
+    if warned := _warnings(data["nodes"]):
+        parts += [Text(), Text("\n".join(warned), style="yellow")]
     return Group(*parts)
+
+
+def _warnings(nodes: Sequence[Plain]) -> list[str]:
+    """What nodes warn of, with the names of those that do."""
+    by_text: dict[str, list[str]] = {}
+    for node in nodes:
+        for text in node["warnings"]:
+            by_text.setdefault(text, []).append(node["node_id"])
+    return [f"warning: {text} ({', '.join(names)})" for text, names in by_text.items()]
 
 
 def _wide_row(node: Plain) -> tuple[object, ...]:

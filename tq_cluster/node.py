@@ -453,7 +453,8 @@ class Node:
             fsync_p99_s=p99_s,
             loop_hold_max_s=hold.wall_s,
             loop_hold_cpu_max_s=hold.cpu_s,
-            message="; ".join(filter(None, (self.disk.message, _openness(self._secret)))),
+            message=self.disk.message,
+            warnings=tuple(filter(None, [_openness(self._secret)])),
         )
 
 

@@ -58,6 +58,23 @@ def test_what_a_node_would_have_an_operator_know_is_shown_whole(
     assert f"n3: {message}" in " ".join(ran.stdout.split())
 
 
+def test_a_warning_of_several_nodes_is_shown_once_with_their_names(
+    admin: Admin, broker: FakeBroker
+) -> None:
+    broker.cluster = cluster(leader="n2")
+    for node in broker.cluster.nodes[:2]:
+        node.warnings.append("no cluster_secret_file: the raft port is open")
+    broker.cluster.nodes[2].warnings.append("something else")
+
+    ran = admin("cluster-status")
+
+    lines = [line.strip() for line in ran.stdout.splitlines() if "warning" in line]
+    assert lines == [
+        "warning: no cluster_secret_file: the raft port is open (n1, n2)",
+        "warning: something else (n3)",
+    ]
+
+
 def test_without_a_leader_though_all_are_up_nobody_is_told_to_start_them(
     admin: Admin, broker: FakeBroker
 ) -> None:

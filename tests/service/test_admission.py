@@ -13,7 +13,7 @@ import pytest
 
 from tests.service.fakes import cluster_of, fails, stubs_of, until
 from tq.v1 import task_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster.core.operations import Outcome, Replied
+from tq_cluster.core.operations import Outcome, Replied, Report
 from tq_cluster.service import admission, intake
 from tq_cluster.service.admission import Admission, caller_of
 from tq_cluster.service.errors import CallError
@@ -485,6 +485,35 @@ async def test_tasks_of_a_claim_whose_reply_does_not_fit_are_given_back(
     [(claim, outcome)] = leader.given_back
     assert claim.request.worker_id == "w"
     assert outcome == Replied(reply=granted)
+
+
+async def test_tasks_of_a_claim_that_was_sent_on_are_given_back_where_they_were_granted() -> None:
+    granted = worker_service_pb2.ClaimResponse()
+    for number in range(2):
+        task = granted.tasks.add(token=7 + number)
+        task.spec.task_id, task.spec.payload = f"t{number}", bytes(1 << 20)
+
+    async def grant() -> Outcome:
+        return Replied(reply=granted)
+
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
+        cluster.elect("n1", 1)
+        leader = cluster["n1"].leader
+        leader.answer = grant
+        # Nothing more fits at the node that is asked.
+        cluster["n2"].service.admission._replies.add("other", admission.REPLY_BYTES_MAX)
+        with fails() as failure:
+            await stubs.worker.Claim(worker_service_pb2.ClaimRequest(worker_id="w"), timeout=10)
+        leader.answer = None
+        await until(lambda: len(leader.asked) == 2, "the leader is told")
+
+    assert failure.reason == "OVERLOADED"
+    report = leader.asked[1]
+    assert isinstance(report, Report)
+    assert report.request.worker_id == "w"
+    released = [(each.task_id, each.token) for each in report.request.reports]
+    assert released == [("t0", 7), ("t1", 8)]
+    assert all(each.HasField("release") for each in report.request.reports)
 
 
 async def test_what_a_call_has_done_is_told_however_full_the_node_is(

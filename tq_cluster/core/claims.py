@@ -52,6 +52,27 @@ def decide_claim(space: Space, operation: Claim) -> Steps:
     return Replied(reply=reply)
 
 
+def release_all(
+    request: worker_service_pb2.ClaimRequest, reply: worker_service_pb2.ClaimResponse
+) -> worker_service_pb2.ReportRequest:
+    """Return the report that gives back all that a claim was granted, for a caller who is not told.
+
+    It is not counted as an attempt.
+    """
+    release = worker_service_pb2.Release(
+        reason="the claim's caller had gone before it was answered, or could not be sent the answer"
+    )
+    return worker_service_pb2.ReportRequest(
+        worker_id=request.worker_id,
+        reports=[
+            worker_service_pb2.TaskReport(
+                task_id=task.spec.task_id, token=task.token, release=release
+            )
+            for task in reply.tasks
+        ],
+    )
+
+
 def _not_formed_yet() -> Refused:
     return Refused(
         reason=errors_pb2.ERROR_REASON_NO_LEADER,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tq.v1 import worker_service_pb2
+from tq_cluster.core.claims import release_all
 from tq_cluster.core.operations import Claim, Outcome, Replied, Report
 
 
@@ -13,8 +14,4 @@ def release_of(claim: Claim, outcome: Outcome) -> Report | None:
     reply = outcome.reply
     if not isinstance(reply, worker_service_pb2.ClaimResponse) or not reply.tasks:
         return None
-    request = worker_service_pb2.ReportRequest(worker_id=claim.request.worker_id)
-    for task in reply.tasks:
-        report = request.reports.add(task_id=task.spec.task_id, token=task.token)
-        report.release.reason = "the claim's caller had gone before it was answered"
-    return Report(request=request, caller=claim.caller)
+    return Report(request=release_all(claim.request, reply), caller=claim.caller)

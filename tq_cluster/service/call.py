@@ -6,7 +6,7 @@ import asyncio
 import enum
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -106,6 +106,15 @@ Unheard = Callable[[Any, Any, Call], None]
 StreamHandler = Callable[[Any, Call], AsyncGenerator[Message, None]]
 
 
+class Undo(NamedTuple):
+    """The call that takes back what another one's reply has granted."""
+
+    method: Method
+    path: str
+    request: Callable[[bytes, bytes], bytes]
+    """Makes its request of the other call's request and reply."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """One method of the API and how it is answered."""
@@ -115,6 +124,8 @@ class Method:
     handle: Handler
     unheard: Unheard | None = None
     """Told of a reply that its caller is not sent, for what it granted to be given back."""
+    undo: Undo | None = None
+    """The same where another node has made the reply."""
     place: Place = Place.LEADER
     default_deadline_s: float = 30.0
     """For a caller that gives none."""

@@ -39,6 +39,7 @@ from tq_cluster.service.call import (
     Header,
     Method,
     StreamMethod,
+    Undo,
     certain_s,
     margin_s,
     number_in,
@@ -50,7 +51,7 @@ from tq_cluster.service.links import metadata_of
 from tq_cluster.service.pacing import Pace
 from tq_cluster.service.policy import Repeat
 from tq_cluster.service.proof import PeerProof
-from tq_cluster.service.roles import Roles
+from tq_cluster.service.roles import KnownLeader, Roles
 from tq_cluster.service.window import ShedError
 from tq_cluster.service.wire import parse
 
@@ -71,6 +72,7 @@ polls are not counted: leaders break while those wait, and not over them."""
 HEAVY_BYTES = 16 << 10
 BROKEN_OVER_HEAVY_MAX = 1
 """The same for a larger call, which may be what the leader broke over."""
+UNDO_S = 5.0
 ANSWER_KEPT_BYTES = 64 << 10
 LARGE_REPLIES_KEPT = 256
 LARGE_REPLY_REQUEST_BYTES_MAX = 512
@@ -127,6 +129,7 @@ class Router:
         self._loop = asyncio.get_running_loop()
         self._serialized_last: tuple[Message, bytes] | None = None
         self._draining = False
+        self._undoing: set[asyncio.Task[None]] = set()
         self.leaving = Leaving()
         """Every answer's last step."""
 
@@ -302,7 +305,12 @@ class Router:
                         current = method.aged(raw, self._loop.time() - call.arrived_s)
                         return await self._serve(method, replace(request, raw=current), call)
                     reply = await self._forwarder.send(leader, method, raw, call)
-                    self._hold_reply(method, request, reply, call)
+                    try:
+                        self._hold_reply(method, request, reply, call)
+                    except CallError:
+                        if method.undo is not None:
+                            self._undo(leader, method.undo, method.undo.request(raw, reply), call)
+                        raise
                     return reply
             except ShedError as error:
                 if attempts.maybe_applied:
@@ -319,6 +327,24 @@ class Router:
                     raise errors.outcome_unknown(str(error), named=method.repeatable(raw)) from None
                 self._check_broken(method, attempts, raw)
             await self._pause(method, call, attempts, version, raw, known=leader is not None)
+
+    def _undo(self, leader: KnownLeader, undo: Undo, raw: bytes, call: Call) -> None:
+        """Have the leader take back what it granted to a caller that is not sent the reply.
+
+        If that fails, the leases end by themselves.
+        """
+        until_s = self._loop.time() + UNDO_S
+        call = replace(call, path=undo.path, answer_by_s=until_s, cut_s=until_s)
+
+        async def send() -> None:
+            try:
+                await self._forwarder.send(leader, undo.method, raw, call)
+            except (CallError, NotTakenError, BrokenError) as error:
+                _logger.info("not given back", extra={"path": call.path, "reason": str(error)})
+
+        undoing = self._loop.create_task(send(), name="undo")
+        self._undoing.add(undoing)
+        undoing.add_done_callback(self._undoing.discard)
 
     def _check_broken(self, method: Method, attempts: _Attempts, raw: bytes) -> None:
         """Raise where a call has seen so many leaders break that it may be the reason."""

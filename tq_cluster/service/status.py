@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -45,6 +45,8 @@ class Vitals:
     loop_hold_max_s: float
     loop_hold_cpu_max_s: float = 0.0
     message: str = ""
+    warnings: Sequence[str] = ()
+    """What stays so until the configuration is another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class StatusBoard:
             disk_free_bytes=vitals.disk_free_bytes,
             message="; ".join(filter(None, (status.message, vitals.message))),
             peers=_peers(status),
+            warnings=vitals.warnings,
         )
         node.started_at.FromMilliseconds(vitals.started_at_ms)
         node.fsync_p50.FromMicroseconds(int(vitals.fsync_p50_s * 1e6))

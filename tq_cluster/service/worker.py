@@ -7,16 +7,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tq.v1 import worker_service_pb2 as pb
+from tq_cluster.core.claims import release_all
 from tq_cluster.core.operations import Claim, Replied, Report
 from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
-from tq_cluster.service.call import Call, Method
+from tq_cluster.service.call import Call, Method, Undo
 from tq_cluster.service.reads import reply_of
 
 if TYPE_CHECKING:
     from tq_cluster.telemetry.spans import Tracing
 
 WAIT_MAX_S = 60.0
+
+
+def release_unheard(request: bytes, reply: bytes) -> bytes:
+    """Return the report that gives back what a claim was granted at another node."""
+    asked, granted = pb.ClaimRequest.FromString(request), pb.ClaimResponse.FromString(reply)
+    return release_all(asked, granted).SerializeToString()
 
 
 class WorkerServicer:
@@ -33,12 +40,19 @@ class WorkerServicer:
 
     def methods(self) -> Sequence[Method]:
         """What this service answers."""
+        report = Method(
+            name="Report",
+            request=pb.ReportRequest,
+            handle=self.report,
+            paced=False,
+        )
         return (
             Method(
                 name="Claim",
                 request=pb.ClaimRequest,
                 handle=self.claim,
                 unheard=self.claim_unheard,
+                undo=Undo(report, f"/{self.name}/{report.name}", release_unheard),
                 default_deadline_s=WAIT_MAX_S + 5,
                 paced=False,
             ),
@@ -48,12 +62,7 @@ class WorkerServicer:
                 handle=self.heartbeat,
                 paced=False,
             ),
-            Method(
-                name="Report",
-                request=pb.ReportRequest,
-                handle=self.report,
-                paced=False,
-            ),
+            report,
             Method(
                 name="ListWorkers",
                 request=pb.ListWorkersRequest,
