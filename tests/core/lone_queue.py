@@ -18,7 +18,6 @@ from tq.v1 import (
     worker_service_pb2,
 )
 from tq_cluster.core import queries, tables
-from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.decide import Draw, decide
 from tq_cluster.core.events import TaskEvent
 from tq_cluster.core.invariants import violations
@@ -87,7 +86,7 @@ class LoneQueue:
         audited: bool = True,
         store: MemoryStore | Store | None = None,
         tell_events: bool = False,
-        version: int = CLUSTER_VERSION,
+        by_type: bool = True,
     ) -> None:
         self.store = store or MemoryStore()
         self.now_ms = START_MS
@@ -100,9 +99,10 @@ class LoneQueue:
         self._limits = limits
         self._draw = draw or random.Random(0)
         self._audited = audited
-        if self.store.applied == EMPTY and version:
-            # As it would be had the first entry formed a cluster of that version.
-            counters = state_pb2.CountersRow(kept_version=version, filled_version=version)
+        if self.store.applied == EMPTY and by_type:
+            # As it would be had the first claim of certain types come before all tasks.
+            kept = [tables.READY_BY_TYPE]
+            counters = state_pb2.CountersRow(kept_tables=kept, filled_tables=kept)
             self.overwrite(tables.META, tables.COUNTERS_KEY, counters.SerializeToString())
 
     # ---------------------------------------------------------------- deciding

@@ -7,26 +7,29 @@ import pytest
 from tests.core.lone_queue import LoneQueue, at, replied, spec
 from tests.core.reads import counted_reads
 from tq.internal.v1 import state_pb2
-from tq.v1 import worker_service_pb2
+from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core import backfill, invariants, tables
 from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.operations import (
+    Claim,
     EndLeases,
     Filled,
     FillTables,
     FormCluster,
     LeaveCluster,
     RaiseVersion,
+    Submit,
 )
 from tq_cluster.core.ordering import SEARCH_ROWS_MAX
 
 FORM_OLD = FormCluster(cluster_id="c", members={"n1": "i"}, cluster_version=2, wall_ms=0)
 RAISE = RaiseVersion(cluster_version=CLUSTER_VERSION)
+BY_TYPE = [tables.READY_BY_TYPE]
 
 
 def old_queue(*, audited: bool = True) -> LoneQueue:
     """A cluster that decides by the version before."""
-    queue = LoneQueue(version=0, audited=audited)
+    queue = LoneQueue(by_type=False, audited=audited)
     queue.decide(FORM_OLD)
     return queue
 
@@ -41,10 +44,18 @@ def rows_by_type(queue: LoneQueue) -> int:
     return len(list(view.scan(tables.READY_BY_TYPE, b"\x00", b"\xff", limit=1_000_000)))
 
 
-def counters(queue: LoneQueue) -> tuple[int, int]:
+def counters(queue: LoneQueue) -> tuple[list[int], list[int]]:
+    """The tables that are kept, and those that are filled."""
     row = queue.store.view().get(tables.META, tables.COUNTERS_KEY)
     found = state_pb2.CountersRow.FromString(row or b"")
-    return found.kept_version, found.filled_version
+    return list(found.kept_tables), list(found.filled_tables)
+
+
+def begin(queue: LoneQueue) -> None:
+    """Have the index by type kept from now on: by a claim that is in need of it."""
+    queue.decide(RAISE)
+    assert ids_of(queue, 1, "nothing is of this type") == []
+    assert counters(queue) == (BY_TYPE, [])
 
 
 def fill(queue: LoneQueue, rows_max: int = 200) -> Filled:
@@ -57,27 +68,69 @@ def fill(queue: LoneQueue, rows_max: int = 200) -> Filled:
 def test_below_the_version_that_brings_the_table_nothing_is_written_to_it() -> None:
     queue = old_queue()
     queue.submitted(*[spec(type="x") for _ in range(5)])
+    assert len(ids_of(queue, 1, "x")) == 1
     assert rows_by_type(queue) == 0
-    assert counters(queue) == (0, 0)
+    assert counters(queue) == ([], [])
     assert not backfill.is_under_way(queue.store.view())
     assert not queue.changed_by(FillTables())
 
 
-def test_a_cluster_that_begins_with_the_version_has_nothing_to_fill() -> None:
-    queue = LoneQueue(version=0)
+def new_queue() -> LoneQueue:
+    """A cluster that was formed with the newest version."""
+    queue = LoneQueue(by_type=False)
     queue.decide(
         FormCluster(cluster_id="c", members={"n1": "i"}, cluster_version=CLUSTER_VERSION, wall_ms=0)
     )
-    assert counters(queue) == (CLUSTER_VERSION, CLUSTER_VERSION)
+    return queue
+
+
+def test_a_queue_whose_claims_name_no_types_pays_for_no_index() -> None:
+    queue = new_queue()
+    queue.submitted(*[spec(type="x") for _ in range(5)])
+    (claimed,) = queue.claimed(1)
+    queue.release(claimed)
+    queue.configure(paused=False, ordering=queue_service_pb2.QueueSettings.ORDERING_AGING)
+    assert rows_by_type(queue) == 0
+    assert counters(queue) == ([], [])
+
+
+@pytest.mark.parametrize("but", [False, True])
+def test_the_first_claim_of_types_has_the_index_kept_and_where_no_task_is_it_is_filled(
+    but: bool,
+) -> None:
+    queue = new_queue()
+    outcome = queue.claim(1, except_types=["y"]) if but else queue.claim(1, types=["x"])
+    assert len(replied(outcome, worker_service_pb2.ClaimResponse).tasks) == 0
+    assert counters(queue) == (BY_TYPE, BY_TYPE)
+
     queue.submitted(spec(task_id="one", type="x"))
+    assert rows_by_type(queue) == 1
     assert ids_of(queue, 1, "x") == ["one"]
+    before = queue.store.applied
+    assert ids_of(queue, 1, "x") == []
+    assert queue.store.applied == before, "it is kept already: nothing is written"
+
+
+def test_what_came_before_the_claim_in_its_own_batch_is_filled_too() -> None:
+    queue = new_queue()
+    submit = Submit(
+        request=task_service_pb2.SubmitRequest(tasks=[spec(task_id="one", type="y")]), id_seed="s"
+    )
+    claim = worker_service_pb2.ClaimRequest(
+        worker_id="w", queues=["default"], types=["x"], max_tasks=1
+    )
+    decision = queue.decide(submit, Claim(request=claim))
+    assert decision.wakeups.to_fill
+    assert counters(queue) == (BY_TYPE, [])
+
+    assert fill(queue).complete
+    assert rows_by_type(queue) == 1
 
 
 def test_tasks_from_before_are_filled_in_slices_while_others_come_and_go() -> None:
     queue = old_queue()
     queue.submitted(*[spec(type=f"t{n % 3}", priority=n % 5) for n in range(50)])
-    queue.decide(RAISE)
-    assert counters(queue) == (CLUSTER_VERSION, 0)
+    begin(queue)
 
     slices = 0
     found = Filled(0, complete=False)
@@ -94,7 +147,7 @@ def test_tasks_from_before_are_filled_in_slices_while_others_come_and_go() -> No
     assert not backfill.is_under_way(queue.store.view())
     assert found.rows >= 50
     assert slices > 7
-    assert counters(queue) == (CLUSTER_VERSION, CLUSTER_VERSION)
+    assert counters(queue) == (BY_TYPE, BY_TYPE)
     assert rows_by_type(queue) == queue.stats().pending
     assert queue.store.view().get(tables.META, tables.BACKFILL_KEY) is None
 
@@ -102,7 +155,7 @@ def test_tasks_from_before_are_filled_in_slices_while_others_come_and_go() -> No
 def test_a_slice_reads_and_writes_no_more_than_it_may() -> None:
     queue = old_queue(audited=False)
     queue.submitted(*[spec() for _ in range(500)])
-    queue.decide(RAISE)
+    begin(queue)
 
     with counted_reads() as reads:
         fill(queue, rows_max=50)
@@ -114,7 +167,7 @@ def test_a_slice_reads_and_writes_no_more_than_it_may() -> None:
 def test_whoever_leads_next_goes_on_where_the_last_slice_ended() -> None:
     queue = old_queue()
     queue.submitted(*[spec() for _ in range(100)])
-    queue.decide(RAISE)
+    begin(queue)
     fill(queue, rows_max=30)
 
     # All that the next leader, or one that begins with a backup of this, knows is the state.
@@ -127,7 +180,7 @@ def test_a_backup_of_a_half_filled_state_is_filled_by_the_cluster_that_is_made_o
     queue = old_queue()
     queue.submitted(*[spec(type="x") for _ in range(20)], spec(task_id="y", type="y"))
     queue.claimed(2)
-    queue.decide(RAISE)
+    begin(queue)
     fill(queue, rows_max=5)
 
     queue.decide(EndLeases(quarantine=False))
@@ -160,7 +213,8 @@ def test_a_backup_from_before_the_version_is_filled_by_the_cluster_that_is_made_
             wall_ms=queue.now_ms,
         )
     )
-    assert counters(queue) == (CLUSTER_VERSION, 0)
+    assert ids_of(queue, 1, "z") == []
+    assert counters(queue) == (BY_TYPE, [])
     while not fill(queue, rows_max=5).complete:
         pass
     assert ids_of(queue, 2, "y") == ["y"]
@@ -169,7 +223,7 @@ def test_a_backup_from_before_the_version_is_filled_by_the_cluster_that_is_made_
 def test_a_slice_that_was_filled_already_changes_nothing_when_it_is_filled_again() -> None:
     queue = old_queue()
     queue.submitted(*[spec() for _ in range(20)])
-    queue.decide(RAISE)
+    begin(queue)
     fill(queue, rows_max=10)
     row = backfill.progress(queue.store.view())
     row.from_key = b""
@@ -188,7 +242,7 @@ def test_until_all_is_filled_a_claim_by_type_looks_as_it_did_before(done: int) -
     queue.submitted(spec(task_id="second", type="y"))
     queue.submitted(*[spec(type="x") for _ in range(SEARCH_ROWS_MAX)])
     queue.submitted(spec(task_id="third", type="y"))
-    queue.decide(RAISE)
+    begin(queue)
     if done:
         fill(queue, rows_max=done)
 
@@ -217,7 +271,7 @@ def test_tasks_whose_rows_say_nothing_of_their_types_get_both(
         queue.submitted(spec(task_id="x1", type="x"), spec(task_id="y1", type="y"))
         queue.submitted(spec(task_id="y2", type="y", run_at=at(50)), spec(task_id="y3", type="y"))
     (held,) = queue.claimed(1)
-    queue.decide(RAISE)
+    begin(queue)
     # One becomes ready, one is given back, and one is gone through.
     queue.wait(60)
     queue.release(held)
@@ -231,7 +285,7 @@ def test_tasks_whose_rows_say_nothing_of_their_types_get_both(
 def test_a_half_filled_table_that_lacks_a_row_behind_its_place_is_found() -> None:
     queue = old_queue()
     queue.submitted(*[spec() for _ in range(20)])
-    queue.decide(RAISE)
+    begin(queue)
     fill(queue, rows_max=10)
     draft = queue.store.workspace()
     key, _ = next(draft.scan(tables.READY_BY_TYPE, b"\x00", b"\xff", limit=1))

@@ -276,7 +276,7 @@ def test_a_task_keeps_its_type_for_claims_through_release_and_retry() -> None:
 def test_tasks_that_an_earlier_version_made_ready_are_told_apart_by_their_specs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    queue = LoneQueue(version=2)
+    queue = LoneQueue(by_type=False)
     with monkeypatch.context() as patch:
         patch.setattr("tq_cluster.core.submits.type_digest", lambda _: 0)
         queue.submitted(spec(task_id="x1", type="x"), spec(task_id="y1", type="y"))

@@ -40,7 +40,7 @@ class ClaimsAgainstNaiveQueues(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = LoneQueue(version=0)
+        self.queue = LoneQueue(by_type=False)
         self.queue.decide(
             FormCluster(cluster_id="c", members={"n1": "i"}, cluster_version=2, wall_ms=0)
         )

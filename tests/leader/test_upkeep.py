@@ -257,7 +257,17 @@ async def test_the_version_is_raised_once_every_member_can(bench: Compared) -> N
     assert len(bench.log.proposals) == proposed + 1
 
 
-async def test_tables_are_filled_once_the_version_is_raised_by_whoever_leads(
+async def need_types(bench: Compared, of: str = "of no task") -> None:
+    """Raise the version, and have a claim that is in need of the index by type."""
+    bench.log.version = CLUSTER_VERSION
+    await until(
+        lambda: queries.cluster_version(bench.store.view()) == CLUSTER_VERSION, "it is raised"
+    )
+    request = worker_service_pb2.ClaimRequest(worker_id="v", queues=["q"], types=[of], max_tasks=1)
+    assert claimed(await bench.leader.claim(Claim(request=request), 0, 0.0)) == []
+
+
+async def test_a_table_is_filled_once_a_claim_is_in_need_of_it_by_whoever_leads(
     bench: Compared, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="tq_cluster.leader.upkeep")
@@ -265,7 +275,7 @@ async def test_tables_are_filled_once_the_version_is_raised_by_whoever_leads(
     bench.log.version = 2
     await bench.formed(version=2)
     await bench.leader.submit(submit(*(f"t{number}" for number in range(20))))
-    bench.log.version = CLUSTER_VERSION
+    await need_types(bench)
 
     def filled() -> int:
         return backfill.progress(bench.store.view()).rows
@@ -291,10 +301,7 @@ async def test_no_table_is_filled_while_disks_are_full(
     bench.disk_pressure = False
     await bench.leader.submit(submit("t"))
     bench.disk_pressure = True
-    bench.log.version = CLUSTER_VERSION
-    await until(
-        lambda: queries.cluster_version(bench.store.view()) == CLUSTER_VERSION, "it is raised"
-    )
+    await need_types(bench)
     for number in range(20):
         await bench.leader.heartbeat(worker_service_pb2.HeartbeatRequest(worker_id=f"w{number}"))
     assert backfill.is_under_way(bench.store.view())
@@ -314,7 +321,7 @@ async def test_those_who_wait_for_a_type_look_again_once_the_table_is_filled(
     waiting = await start(bench.leader.claim(Claim(request=request), 30, 0.0))
     assert not waiting.done(), "it looks no further than it may"
 
-    bench.log.version = CLUSTER_VERSION
+    await need_types(bench)
     assert [task.spec.type for task in claimed(await waiting)] == ["y"]
 
 

@@ -1,24 +1,26 @@
 """Filling tables for what was there before them, while everything goes on.
 
-A table that a cluster version brings is needed of every task, also of those from before: millions,
-perhaps. Four rules make that safe, for every table of every version:
+A table may be kept from some entry on and needed of every task, also of those from before, which
+are millions, perhaps. Four rules make that safe, for every such table:
 
-- from the entry on that raises the version, each decision keeps the table, whether it is full or
-  not: ``counters.kept_version`` says up to which version;
+- from the entry on that begins it, each decision keeps the table, whether it is full or not:
+  ``counters.kept_tables`` names it. That is the entry which raises the cluster version to the one
+  that brings the table or, for a table that costs every task something and serves few, the first
+  entry with a call that is in need of it;
 - what was there before is gone through by its key, in slices of bounded rows: one slice is one
   operation of the leader, and its entry holds both what it wrote and where the next one begins.
   Whoever leads next goes on from there, and so does whoever restores a backup of it;
-- nothing reads the table before all of it is there: ``counters.filled_version`` says so. Until then
+- nothing reads the table before all of it is there: ``counters.filled_tables`` says so. Until then
   what it is for is done as it was before, at a bounded cost;
 - to fill a row twice, or one that has changed since, does no harm.
 
-A table of a later version is one more step in STEPS, after all the others, and two comparisons with
-those two counters; ``core/invariants.py`` says of it what holds of a table half filled.
+Another table is one more entry of KEPT, and two looks at those two lists; ``core/invariants.py``
+says of it what holds of a table half filled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,42 +35,73 @@ _NO_KEY: Final = b"\xff"
 """Above every key: the group is their first byte."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """How one table is filled."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """From when on a table is kept, and how it is filled."""
 
     version: int
-    """The cluster version that brings the table."""
+    """The cluster version that brings it."""
+    on_demand: bool
+    """Whether it is kept only once a call was in need of it."""
     source: int
     """The table that is gone through."""
     fill: Callable[[Workspace, bytes, bytes], int]
     """Writes what a row of the source leads to, and returns how many rows were read for it."""
 
 
-STEPS: Final[Sequence[Step]] = (Step(BY_TYPE_VERSION, tables.READY, ordering.fill_by_type),)
-"""In the order of their versions. The places in it are written down: only add to its end."""
+KEPT: Final[Mapping[int, Kept]] = {
+    # For every task one row more to write and to delete: a tenth of what a submit costs.
+    tables.READY_BY_TYPE: Kept(
+        version=BY_TYPE_VERSION,
+        on_demand=True,
+        source=tables.READY,
+        fill=ordering.fill_by_type,
+    )
+}
+"""By the tables' numbers, in the order in which they are filled."""
 
 
 def begin(space: Space, version: int) -> None:
-    """Have the tables of ``version`` kept from here on, and filled if there is anything to fill."""
+    """Have the tables of a cluster version that is now in force kept from here on."""
+    for table, kept in KEPT.items():
+        if kept.version <= version and not kept.on_demand:
+            _keep(space, table, kept)
+
+
+def need(space: Space, table: int) -> bool:
+    """Have a table that a call is in need of kept from here on; whether it can be read already."""
     counters = space.counters
-    if version < STEPS[0].version or version <= counters.kept_version:
+    if table not in counters.kept_tables and KEPT[table].version <= _cluster_version(space):
+        _keep(space, table, KEPT[table])
+    return table in counters.filled_tables
+
+
+def _keep(space: Space, table: int, kept: Kept) -> None:
+    counters = space.counters
+    if table in counters.kept_tables:
         return
-    before, counters.kept_version = counters.kept_version, version
-    space.batch.keeps_types = True
-    fresh = [step.source for step in STEPS if before < step.version <= version]
-    if counters.filled_version == before and all(
-        _next_rows(space.workspace, source, b"", 1) == [] for source in fresh
-    ):
-        counters.filled_version = version
+    counters.kept_tables.append(table)
+    space.batch.keeps_types = tables.READY_BY_TYPE in counters.kept_tables
+    if _next_rows(space.workspace, kept.source, b"", 1):
+        space.wakeups.to_fill = True
+    else:
+        counters.filled_tables.append(table)
     space.batch.changed = True
+
+
+def _cluster_version(space: Space) -> int:
+    found = space.workspace.get(tables.META, tables.CLUSTER_KEY)
+    return state_pb2.ClusterRow.FromString(found or b"").cluster_version
+
+
+def _unfilled(counters: state_pb2.CountersRow) -> list[int]:
+    return [table for table in counters.kept_tables if table not in counters.filled_tables]
 
 
 def is_under_way(view: View) -> bool:
     """Whether there is anything left to fill."""
     found = view.get(tables.META, tables.COUNTERS_KEY)
-    counters = state_pb2.CountersRow.FromString(found or b"")
-    return counters.filled_version < counters.kept_version
+    return bool(_unfilled(state_pb2.CountersRow.FromString(found or b"")))
 
 
 def progress(view: View) -> state_pb2.BackfillRow:
@@ -81,48 +114,46 @@ def decide_fill(space: Space, operation: FillTables) -> Done:
 
     There may be more, and no hurry: the leader has the next slice decided when it sees fit.
     """
-    counters = space.counters
-    if counters.filled_version >= counters.kept_version:
+    unfilled = _unfilled(space.counters)
+    if not unfilled:
         return Done(more=False)
     row = progress(space.workspace)
     left = operation.rows_max
     space.batch.changed = True
     while left > 0:
-        row.step = _step_from(row.step, counters)
-        if row.step == len(STEPS) or STEPS[row.step].version > counters.kept_version:
-            counters.filled_version = counters.kept_version
-            space.wakeups.filled = Filled(row.rows, complete=True)
-            space.workspace.delete(tables.META, tables.BACKFILL_KEY)
-            return Done(more=False)
-        left -= _fill_slice(space.workspace, row, left)
+        row.table = unfilled[0]
+        read, complete = _fill_slice(space.workspace, row, left)
+        left -= read
+        if complete:
+            space.counters.filled_tables.append(unfilled.pop(0))
+            row.from_key = b""
+            if not unfilled:
+                space.wakeups.filled = Filled(row.rows, complete=True)
+                space.workspace.delete(tables.META, tables.BACKFILL_KEY)
+                return Done(more=False)
     value = row.SerializeToString(deterministic=True)
     space.workspace.put(tables.META, tables.BACKFILL_KEY, value)
     space.wakeups.filled = Filled(row.rows, complete=False)
     return Done(more=False, items=operation.rows_max)
 
 
-def _step_from(place: int, counters: state_pb2.CountersRow) -> int:
-    """Pass over the steps of versions that are filled."""
-    while place < len(STEPS) and STEPS[place].version <= counters.filled_version:
-        place += 1
-    return place
+def _fill_slice(
+    workspace: Workspace, row: state_pb2.BackfillRow, rows_max: int
+) -> tuple[int, bool]:
+    """Go on with the table of ``row``, and note in it where the next slice begins.
 
-
-def _fill_slice(workspace: Workspace, row: state_pb2.BackfillRow, rows_max: int) -> int:
-    """Go on with the step of ``row``, and note in it where the next slice begins."""
-    step = STEPS[row.step]
-    found = _next_rows(workspace, step.source, row.from_key, rows_max)
+    Returns how many rows were read, and whether that was all of the table.
+    """
+    kept = KEPT[row.table]
+    found = _next_rows(workspace, kept.source, row.from_key, rows_max)
     read = 0
     for key, value in found:
         if read >= rows_max:
-            return read
-        read += step.fill(workspace, key, value)
+            return read, False
+        read += kept.fill(workspace, key, value)
         row.from_key = key + b"\x00"
         row.rows += 1
-    if len(found) < rows_max:
-        row.step += 1
-        row.from_key = b""
-    return max(1, read)
+    return max(1, read), len(found) < rows_max
 
 
 def _next_rows(

@@ -19,7 +19,7 @@ CLUSTER_VERSION: Final = 3
 the ready tasks by their types, and tables that are filled for tasks from before them.
 """
 BY_TYPE_VERSION: Final = 3
-"""From it on READY_BY_TYPE is kept."""
+"""From it on READY_BY_TYPE is kept, once it is needed."""
 AGING_MS_DEFAULT: Final = 1_000
 _TOKENS_A_SECOND: Final = 1 << 20
 TOKEN_MAX: Final = (1 << 53) - 1
@@ -158,7 +158,7 @@ class Batch:
         assert now_ms >= self.counters.now_ms, (
             f"log time went back from {self.counters.now_ms} to {now_ms}"
         )
-        self.keeps_types = self.counters.kept_version >= BY_TYPE_VERSION
+        self.keeps_types = tables.READY_BY_TYPE in self.counters.kept_tables
         """Whether READY_BY_TYPE is written."""
         self._spaces: dict[int, Space] = {}
 

@@ -7,8 +7,8 @@ from typing import Final, TypeAlias
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import errors_pb2, task_pb2, worker_service_pb2
-from tq_cluster.core import ordering, requests, rows, states, tables, tasks
-from tq_cluster.core.batch import BY_TYPE_VERSION, Queue, Space
+from tq_cluster.core import backfill, ordering, requests, rows, states, tables, tasks
+from tq_cluster.core.batch import Queue, Space
 from tq_cluster.core.operations import Claim, Lease, Refused, Replied, Steps, Unfinished
 from tq_cluster.core.spans import put_ms, to_ms
 from tq_cluster.core.types import DurationMs, FencingToken, TaskId, TaskNumber
@@ -109,13 +109,14 @@ class _Grant:
     def take(self, named: Sequence[str]) -> Generator[None, None, None]:
         """Lease the first ready tasks of the queues; those past their expire_at fail on the way."""
         space = self._space
-        queues = _open_queues(space, named)
-        if not queues:
-            return
         appetite = ordering.EVERY_TYPE
         if self._types or self._except:
             appetite = ordering.Appetite(self._types, self._except)
-        filled = space.counters.filled_version >= BY_TYPE_VERSION
+        # Before there are tasks, if possible: then there is nothing to fill.
+        filled = not appetite.is_for_all and backfill.need(space, tables.READY_BY_TYPE)
+        queues = _open_queues(space, named)
+        if not queues:
+            return
         search = ordering.Search(space.workspace, space.prefix, appetite, filled=filled)
         queues = search.arrange(queues, space.batch.draw)
         passed = self._passed

@@ -15,7 +15,6 @@ from tq.v1 import task_pb2
 from tq_cluster.core import backfill, ordering, rows, states, tables
 from tq_cluster.core.batch import (
     BAND_SHIFT,
-    BY_TYPE_VERSION,
     TOKEN_MAX,
     UPPER_BANDS,
     Queue,
@@ -177,7 +176,7 @@ class _Audit:
             if digest:
                 by_type = tables.by_type_key(ready_key, row.type_digest)
                 expected[tables.READY_BY_TYPE][by_type] = b""
-            elif self._counters.filled_version >= BY_TYPE_VERSION:
+            elif tables.READY_BY_TYPE in self._counters.filled_tables:
                 yield f"task {number} is ready, and its row does not say of which type"
             if row.type_digest not in (0, ordering.type_digest(spec.type)):
                 yield f"task {number} is of type {spec.type}, its row says {row.type_digest}"
@@ -232,9 +231,9 @@ class _Audit:
     def _expect_half_filled(self) -> None:
         """Of READY_BY_TYPE: a task from before it has a row once the filling has passed it."""
         expected = self._expected[tables.READY_BY_TYPE]
-        if self._counters.kept_version < BY_TYPE_VERSION:
+        if tables.READY_BY_TYPE not in self._counters.kept_tables:
             expected.clear()
-        elif self._counters.filled_version < BY_TYPE_VERSION:
+        elif tables.READY_BY_TYPE not in self._counters.filled_tables:
             reached = backfill.progress(self._view).from_key
             found = self._rows(tables.READY_BY_TYPE)
             for key, digest in self._expected[tables.READY].items():

@@ -373,6 +373,8 @@ class Wakeups:
 
     ready: list[Ready] = field(default_factory=list)
     """Where tasks became ready that can be claimed."""
+    to_fill: bool = False
+    """A table is kept from now on that has to be filled."""
     filled: Filled | None = None
     """What a slice of backfill led to."""
     finished: set[TaskId] = field(default_factory=set)

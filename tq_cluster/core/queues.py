@@ -6,8 +6,8 @@ from itertools import islice
 from typing import Final
 
 from tq.v1 import errors_pb2, queue_service_pb2
-from tq_cluster.core import ordering, states
-from tq_cluster.core.batch import AGING_MS_DEFAULT, BY_TYPE_VERSION, Queue, Space
+from tq_cluster.core import ordering, states, tables
+from tq_cluster.core.batch import AGING_MS_DEFAULT, Queue, Space
 from tq_cluster.core.limits import DAY_MS
 from tq_cluster.core.operations import (
     ANY_TYPE,
@@ -48,7 +48,7 @@ def decide_configure(space: Space, operation: ConfigureQueue) -> Outcome:
 
 def _ready_types(space: Space, queue: Queue) -> dict[int, int]:
     """Which types are ready in a queue; how many of each nobody counts."""
-    if space.counters.filled_version < BY_TYPE_VERSION:
+    if tables.READY_BY_TYPE not in space.counters.filled_tables:
         return {ANY_TYPE: queue.counts[states.PENDING]}
     search = ordering.Search(space.workspace, space.prefix, filled=True)
     types = list(islice(search.types_in_use(queue), _TYPES_TOLD_MAX + 1))

@@ -445,6 +445,8 @@ class Leader:
             self._workers.ended(token)
         for ready in wakeups.ready:
             self._claimants.wake(ready)
+        if wakeups.to_fill:
+            self._upkeep.to_fill()
         if wakeups.filled is not None:
             self._upkeep.filled(wakeups.filled)
             if wakeups.filled.complete:

@@ -164,6 +164,10 @@ class Upkeep:
             return None
         return self._next_range(row)
 
+    def to_fill(self) -> None:
+        """There is a table to be filled."""
+        self._fills = True
+
     def filled(self, found: Filled) -> None:
         """A slice of the filling is applied."""
         now_s = self._loop.time()
