@@ -13,7 +13,7 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
-MMAP_BYTES: Final = 256 << 10
+MMAP_BYTES: Final = 512 << 10
 """From this size on a piece of memory is the system's again as soon as it is free. By itself glibc
 raises that to 32 MiB as it meets such pieces; then one byte that lives behind keeps them all."""
 TRIM_BYTES: Final = 4 << 20

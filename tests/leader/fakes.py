@@ -49,6 +49,13 @@ class FakeLog:
             peers=self.peers,
         )
 
+    def leads(self) -> bool:
+        return self.role is Role.LEADER
+
+    def wall_offsets_ms(self) -> list[int]:
+        offsets_ms = [each.wall_offset_ms for each in self.peers.values()]
+        return [offset_ms for offset_ms in offsets_ms if offset_ms is not None]
+
     def decidable(self) -> AppliedAt | None:
         if self.role is not Role.LEADER or self._flight is not None or self.handing_over:
             return None

@@ -30,6 +30,7 @@ from tq_cluster.core.reading import in_one_go
 from tq_cluster.core.types import DurationMs, FencingToken, TaskId, TaskNumber
 from tq_cluster.leader.committer import OWN_ITEMS_MIN
 from tq_cluster.leader.housekeeping import (
+    IDLE_S,
     ITEMS_MIN,
     PASSED_OVER_MAX,
     PASSED_OVER_MAX_S,
@@ -50,8 +51,10 @@ class Pile:
     spoilt: set[int] = field(default_factory=set)
     pause_s: float = 0.0
     largest: int = 0
+    looks: int = 0
 
     def first(self, passed_over: Collection[int]) -> int | None:
+        self.looks += 1
         return next((number for number in self.todo if number not in passed_over), None)
 
     def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
@@ -116,6 +119,7 @@ def test_slices_grow_while_there_is_more_and_shrink_again() -> None:
     assert batches < 30, "10,000 in slices of up to 500"
     assert pile.largest == 500
     pile.todo, pile.largest = [1], 0
+    household.clock.at_s += IDLE_S
     household.batch()
     assert pile.largest == ITEMS_MIN
 
@@ -148,10 +152,24 @@ def test_a_source_with_nothing_to_do_is_no_reason_for_a_batch_until_its_pause_is
     assert not household.keeping.due()
 
     pile.todo = [1]
+    household.clock.at_s += IDLE_S
     assert not household.keeping.due()
     assert list(household.keeping.operations(100)), "a batch that is made anyway takes it along"
     household.clock.at_s += 1
     assert household.keeping.due()
+
+
+def test_a_source_with_nothing_to_do_is_not_asked_for_every_batch() -> None:
+    """A batch of a lone caller's would wait for it."""
+    pile = Pile("due", MakeDue)
+    household = Household(pile)
+    for _ in range(100):
+        household.batch()
+    assert pile.looks == 1
+
+    pile.todo = [1, 2]
+    assert household.keeping.due(), "the beat finds what has become due meanwhile"
+    assert household.batch() == ["due"]
 
 
 def test_what_cannot_be_decided_is_found_passed_over_and_blocks_nothing(
@@ -208,6 +226,7 @@ def test_what_was_passed_over_and_is_gone_slows_nothing_down() -> None:
     assert not household.batch()
 
     due.todo = list(range(10, 5_000))
+    household.clock.at_s += IDLE_S
     assert household.batches_until_idle() < 30
     assert due.largest == 500
 

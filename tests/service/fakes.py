@@ -91,6 +91,12 @@ class FakeLog:
             strangers=self.strangers,
         )
 
+    def leads(self) -> bool:
+        return self.role is Role.LEADER
+
+    def wall_offsets_ms(self) -> list[int]:
+        return []
+
     def hear_of(self, leader_id: str | None, term: int) -> None:
         """The node learns who leads."""
         self.leader_id, self.term = leader_id, term

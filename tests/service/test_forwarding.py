@@ -369,11 +369,13 @@ async def test_calls_wait_here_while_the_leader_is_behind_but_long_polls_and_rep
         heartbeat = stubs.worker.Heartbeat(worker_service_pb2.HeartbeatRequest(), timeout=20)
         report = stubs.worker.Report(worker_service_pb2.ReportRequest(), timeout=20)
         wait = stubs.tasks.WaitTask(task_service_pb2.WaitTaskRequest(), timeout=20)
-        await until(lambda: len(asked) == 6, f"what is not held back: {asked}")
+        # Another kind of call is held back by its own.
+        cancel = stubs.tasks.CancelTask(task_service_pb2.CancelTaskRequest(), timeout=20)
+        await until(lambda: len(asked) == 7, f"what is not held back: {asked}")
         answered.set()
         await sent
         await waits
-        for call_ in (claim, heartbeat, report, wait):
+        for call_ in (claim, heartbeat, report, wait, cancel):
             call_.cancel()
 
     assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")

@@ -40,7 +40,7 @@ from tq_cluster.leader.giveback import release_of
 from tq_cluster.leader.hooks import LeaderHooks
 from tq_cluster.leader.line import BATCH_ITEMS_MAX, Line, Waiting, weigh
 from tq_cluster.leader.turns import in_turns
-from tq_cluster.raft.door import Log, Role
+from tq_cluster.raft.door import Log
 from tq_cluster.raft.roster import marked
 
 _logger = logging.getLogger(__name__)
@@ -169,9 +169,8 @@ class Committer:
         have), or whatever deciding it raised. Cancelled before it is decided, it is dropped;
         cancelled after, the tasks that a claim was granted are given back.
         """
-        status = self._log.status()
-        if status.role is not Role.LEADER:
-            raise NotLeaderError(status.leader_id)
+        if not self._log.leads():
+            raise NotLeaderError(self._log.status().leader_id)
         if len(self._waiting) >= WAITING_MAX:
             raise OverloadedError(f"{WAITING_MAX} operations wait already")
         waiting = self._wait_for(operation)
@@ -182,7 +181,7 @@ class Committer:
     def give_back(self, claim: Claim, outcome: Outcome) -> None:
         """Release what a claim was granted whose caller had gone before it could be told."""
         release = release_of(claim, outcome)
-        if release is None or self._log.status().role is not Role.LEADER:
+        if release is None or not self._log.leads():
             return
         waiting = self._wait_for(release)
         waiting.outcome.add_done_callback(_noted)

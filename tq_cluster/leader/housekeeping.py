@@ -24,6 +24,10 @@ ITEMS_MIN: Final = 50
 """What a source's operation holds until it turns out that there is more: a leased, due or retired
 task each.
 """
+IDLE_S: Final = 0.02
+"""A source that had nothing to do is not asked again before that for a batch that is made anyway:
+a lone caller's batch would wait for all of them. Whether it has become due, ``due`` asks.
+"""
 PASSED_OVER_S: Final = 60.0
 PASSED_OVER_MAX_S: Final = 3_600.0
 """For how long something is passed over that could not be decided: twice as long each time."""
@@ -45,7 +49,8 @@ class Source(Protocol):
     def first(self, passed_over: Collection[int]) -> int | None:
         """Return what has to be done first now, by a number of its own; None: nothing has.
 
-        Cheap: it is asked for every batch.
+        Cheap: it is asked for every batch while it has something to do, and some fifty times a
+        second.
         """
 
     def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
@@ -76,6 +81,8 @@ class _Turn:
     """A batch with an operation of its could not be decided: its next ones go alone."""
     look_at_s: float = 0.0
     """Until then it is no reason for a batch."""
+    idle_until_s: float = 0.0
+    """Until then it probably has nothing to do."""
     waits_until_s: float = 0.0
     """Until then it does nothing at all."""
     failures: dict[int, _Failure] = field(default_factory=dict)
@@ -151,7 +158,9 @@ class Housekeeping:
         found = [
             turn
             for turn in self._turns
-            if turn not in busy and self._first(turn, now_s) is not None
+            if turn not in busy
+            and now_s >= turn.idle_until_s
+            and self._first(turn, now_s) is not None
         ]
         found.sort(key=lambda turn: not turn.suspect)
         for turn in found:
@@ -224,8 +233,10 @@ class Housekeeping:
             # Whatever it failed at is gone, or passed over.
             turn.suspect = False
             turn.items_max = ITEMS_MIN
+            turn.idle_until_s = now_s + IDLE_S
         else:
             turn.first = first
+            turn.idle_until_s = 0.0
         return first
 
 

@@ -131,7 +131,7 @@ class Leader:
         self._loop = asyncio.get_running_loop()
         self._events: deque[TaskEvent] = deque()
         self._hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tq-digest")
-        self._log_time = LogTime(clock, self._peer_offsets_ms, members)
+        self._log_time = LogTime(clock, log.wall_offsets_ms, members)
         self._leases = LeaseTable(self._loop.time, let_go)
         self._workers = WorkerRegistry(self._loop.time, let_go)
         self._claimants = Claimants()
@@ -421,7 +421,7 @@ class Leader:
         self._hooks.confirm(self._loop.time() - started_s)
 
     def _check_reign(self) -> None:
-        if self._log.status().role is not Role.LEADER:
+        if not self._log.leads():
             raise NotLeaderError(self._log.status().leader_id)
 
     def _this_reign(self) -> Callable[[], None]:
@@ -532,7 +532,3 @@ class Leader:
         return await self._reading.answer(
             lambda view: queries.wait_task(view, request), lambda: nullcontext(self._state.view())
         )
-
-    def _peer_offsets_ms(self) -> list[int]:
-        peers = self._log.status().peers.values()
-        return [each.wall_offset_ms for each in peers if each.wall_offset_ms is not None]

@@ -83,7 +83,13 @@ class Log(Protocol):
     """The replicated log, as the leader's side of the node uses it, on the event loop."""
 
     def status(self) -> LogStatus:
-        """Where the log stands now; cheap."""
+        """Where the log stands now: some microseconds for each peer."""
+
+    def leads(self) -> bool:
+        """Whether this node leads: what every call asks."""
+
+    def wall_offsets_ms(self) -> list[int]:
+        """Of each peer that has said it, its wall clock less this node's."""
 
     def decidable(self) -> AppliedAt | None:
         """The end of the log and the term to decide in, or None.

@@ -127,6 +127,13 @@ class Replica:
             strangers=self._engine.formation.strangers(),
         )
 
+    def leads(self) -> bool:
+        return self._view()[0] is Role.LEADER
+
+    def wall_offsets_ms(self) -> list[int]:
+        offsets_ms = map(self._engine.peers.wall_offset_ms, self._core.peer_ids)
+        return [offset_ms for offset_ms in offsets_ms if offset_ms is not None]
+
     def announce_forward_port(self, port: int) -> None:
         """Say to peers where this node takes the calls that they send on: before ``start``."""
         self._engine.forward_port = port

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -66,7 +67,8 @@ class Forwarder:
         self._loop = asyncio.get_running_loop()
         # In the order in which they were sent, which a set would not keep.
         self._flights: dict[_Flight, None] = {}
-        self._window = Window()
+        self._windows: defaultdict[str, Window] = defaultdict(Window)
+        """Of each method: a call that takes long by itself keeps no other kind from being sent."""
         roles.on_leader(self._leader_changed)
 
     async def send(self, leader: KnownLeader, method: Method, raw: bytes, call: Call) -> bytes:
@@ -77,12 +79,13 @@ class Forwarder:
         """
         if not method.paced:
             return await self._fly(leader, method, raw, call, _Times())
-        await self._window.enter(call.answer_by_s)
+        window = self._windows[method.name]
+        await window.enter(call.answer_by_s)
         times = _Times(self._loop.time())
         try:
             return await self._fly(leader, method, raw, call, times)
         finally:
-            self._window.leave(times.sent_s, times.waited_s)
+            window.leave(times.sent_s, times.waited_s)
 
     async def _fly(
         self, leader: KnownLeader, method: Method, raw: bytes, call: Call, times: _Times
@@ -137,7 +140,7 @@ class Forwarder:
 
     def abandon_all(self) -> None:
         """Wait for no answer any more."""
-        self._window.reopen(NotTakenError("this node is stopping"))
+        self._reopen(NotTakenError("this node is stopping"))
         self._abandon(list(self._flights))
 
     def _metadata(self, call: Call, now_s: float) -> list[tuple[str, str]]:
@@ -162,11 +165,15 @@ class Forwarder:
     def _leader_changed(self, leader: KnownLeader | None) -> None:
         if leader is None:
             return  # the old one may yet answer
-        self._window.reopen(NotTakenError(f"{leader.node_id} leads now"))
+        self._reopen(NotTakenError(f"{leader.node_id} leads now"))
         deposed = [each for each in self._flights if each.leader.node_id != leader.node_id]
         repeatable = [flight for flight in deposed if flight.repeatable()]
         self._loop.call_later(REPEATED_AFTER_S, self._abandon, repeatable)
         self._loop.call_later(DEPOSED_GRACE_S, self._abandon, deposed)
+
+    def _reopen(self, why: Exception) -> None:
+        for window in self._windows.values():
+            window.reopen(why)
 
     def _abandon(self, flights: list[_Flight]) -> None:
         for flight in flights:
