@@ -332,6 +332,7 @@ async def test_callers_have_every_other_batch_while_what_cannot_be_decided_is_lo
 
     monkeypatch.setattr("tq_cluster.leader.committer.deciding", fragile)
     monkeypatch.setattr(bench.leader._leases, "now_s", lambda: bench.leader._loop.time() + 60)
+    monkeypatch.setattr("tq_cluster.leader.housekeeping.IDLE_S", 0.0)
 
     async def calls(caller: int) -> None:
         for number in range(30):
