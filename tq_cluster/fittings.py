@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import StartError
+from tq_cluster.raft.accepting import Refused
 from tq_cluster.raft.network import TcpNetwork
 from tq_cluster.raft.syncer import Done, Job, Syncer
 from tq_cluster.storage.store import Store
@@ -74,9 +75,9 @@ class TimedState:
 class ListenElsewhere(TcpNetwork):
     """Binds where the configuration says, whatever address the peers dial."""
 
-    def __init__(self, address: str, trusted: Callable[[str], None]) -> None:
+    def __init__(self, address: str, trusted: Callable[[str], None], refused: Refused) -> None:
         """``trusted`` hears from which hosts peers were admitted."""
-        super().__init__()
+        super().__init__(refused=refused)
         self._address = address
         self._trusted = trusted
 

@@ -151,7 +151,9 @@ class Node:
             journal=self._data.journal,
             machine=TimedState(self._store, self.metrics.applied),
             states=self._state_files,
-            network=ListenElsewhere(config.listen_raft, self._admitted_from),
+            network=ListenElsewhere(
+                config.listen_raft, self._admitted_from, self.metrics.refuses("raft")
+            ),
             clock=self._clock,
             draw=draw,
             fatal=self._end,

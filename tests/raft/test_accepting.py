@@ -14,7 +14,7 @@ import pytest
 
 from tests.raft.real_cluster import free_addresses, real_cluster
 from tq_cluster.raft import accepting
-from tq_cluster.raft.accepting import Acceptor, AcceptRates
+from tq_cluster.raft.accepting import Acceptor, AcceptRates, Refused, ignored
 from tq_cluster.raft.network import TcpNetwork, split_address
 
 
@@ -68,9 +68,11 @@ def test_what_is_known_of_addresses_has_a_bound() -> None:
 
 
 @contextlib.asynccontextmanager
-async def listening(rates: AcceptRates | None = None) -> AsyncIterator[tuple[str, int]]:
+async def listening(
+    rates: AcceptRates | None = None, refused: Refused = ignored
+) -> AsyncIterator[tuple[str, int]]:
     """A port that lets connections in."""
-    network = TcpNetwork()
+    network = TcpNetwork(refused=refused)
     if rates is not None:
         network._rates = rates
     [address] = free_addresses(1)
@@ -86,13 +88,15 @@ async def test_one_that_comes_too_fast_is_closed_and_said_so_once(
 ) -> None:
     rates = AcceptRates(Clock())
     let_in(rates, "127.0.0.1")
-    async with listening(rates) as address:
+    refused: list[str] = []
+    async with listening(rates, refused.append) as address:
         for _ in range(20):
             reader, writer = await asyncio.open_connection(*address)
             assert await reader.read() == b""
             writer.close()
 
     assert [each.getMessage() for each in caplog.records] == ["connections come too fast"]
+    assert refused == ["rate"] * 20
 
 
 class OutOfDescriptors(socket.socket):

@@ -13,7 +13,7 @@ import socket
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from tq_cluster.telemetry.sparing import Sparing
 
@@ -25,6 +25,13 @@ ACCEPTS_A_TURN: Final = 16
 PAUSE_S: Final = 1.0
 _NOTHING_LEFT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 ADDRESSES_MAX: Final = 1024
+
+
+Refused = Callable[[Literal["rate", "descriptors"]], None]
+
+
+def ignored(_reason: object) -> None:
+    """Nobody counts them."""
 
 
 @dataclass(slots=True)
@@ -93,7 +100,10 @@ class Acceptor:
         factory: Callable[[], asyncio.Protocol],
         rates: AcceptRates,
         loop: asyncio.AbstractEventLoop,
+        refused: Refused = ignored,
     ) -> None:
+        """``refused`` is told of every connection that is not accepted."""
+        self._refused = refused
         self._sockets = sockets
         self._factory = factory
         self._rates = rates
@@ -126,6 +136,7 @@ class Acceptor:
             host = str(address[0])
             if not self._rates.allow(host):
                 accepted.close()
+                self._refused("rate")
                 self._said.warning("connections come too fast", {"address": host})
                 continue
             accepted.setblocking(False)
@@ -140,6 +151,7 @@ class Acceptor:
             accepted.close()  # it is gone already
 
     def _rest(self, error: OSError) -> None:
+        self._refused("descriptors")
         self._said.warning("no connection can be accepted", {"reason": error.strerror})
         for each in self._sockets:
             self._loop.remove_reader(each)

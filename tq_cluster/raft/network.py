@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-from tq_cluster.raft.accepting import Acceptor, AcceptRates, listening_sockets
+from tq_cluster.raft.accepting import Acceptor, AcceptRates, Refused, ignored, listening_sockets
 from tq_cluster.raft.resolving import Resolver
 
 
@@ -31,20 +31,28 @@ class Network(Protocol):
 class TcpNetwork:
     """TCP on the running event loop."""
 
-    def __init__(self, dial_timeout_s: float = 0.5, resolver: Resolver | None = None) -> None:
+    def __init__(
+        self,
+        dial_timeout_s: float = 0.5,
+        resolver: Resolver | None = None,
+        refused: Refused = ignored,
+    ) -> None:
         """Give a dial ``dial_timeout_s``: less than TCP's first wait for an answer, 1 s (RFC 6298).
 
-        So nodes that a partition kept apart find each other soon after it ends.
+        So nodes that a partition kept apart find each other soon after it ends. ``refused`` is told
+        of every connection that is not accepted.
         """
         self._dial_timeout_s = dial_timeout_s
         self._resolver = resolver or Resolver()
+        self._refused = refused
         self._rates = AcceptRates(asyncio.get_running_loop().time)
 
     async def listen(
         self, address: str, factory: Callable[[], asyncio.Protocol]
     ) -> Callable[[], None]:
         sockets = await listening_sockets(*split_address(address))
-        return Acceptor(sockets, factory, self._rates, asyncio.get_running_loop()).close
+        loop = asyncio.get_running_loop()
+        return Acceptor(sockets, factory, self._rates, loop, self._refused).close
 
     def dial(
         self, address: str, protocol: asyncio.Protocol, failed: Callable[[OSError], None]

@@ -1,11 +1,11 @@
 """How a node that forwards a call proves what it says of it: whose it is, and since when.
 
 The key is derived from the cluster's secret and the replicated membership. Without a secret it is
-derived from what only the members of the formed cluster hold: the incarnations, which no API method
-shows and the raft port tells members alone. A proof covers principal, method, request id, the node
-that forwards and how long the call has been on its way, so it cannot be turned into another
-caller's or another time's. It does not hide anything: whoever can read the traffic between nodes
-can repeat what was read, as the nodes' connections are not encrypted.
+derived from the members' incarnations alone, which the raft port tells members only; a backup holds
+them, too, so that whoever may make one can pass for a node. A proof covers principal, method,
+request id, the node that forwards and how long the call has been on its way, so it cannot be turned
+into another caller's or another time's. It does not hide anything: whoever can read the traffic
+between nodes can repeat what was read, as the nodes' connections are not encrypted.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class Metrics:
         self._refused = Counter(
             "tq_connections_refused_total",
             "Connections that were not accepted, by port and reason: as many in all, or from their"
-            " address, stood already, or no descriptor was left.",
+            " address, stood already, they came too fast, or no descriptor was left.",
             ["port", "reason"],
             registry=self.registry,
         )
