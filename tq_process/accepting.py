@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 _logger = logging.getLogger(__name__)
 
-Reason = Literal["total", "address", "rate", "descriptors"]
+Reason = Literal["total", "address", "descriptors"]
 """Why a connection was not accepted: as many as there may be in all, or from its address, stand
 already; or the process has no descriptor for it."""
 

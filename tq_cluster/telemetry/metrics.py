@@ -16,7 +16,6 @@ from tq_cluster.telemetry.labels import Labels
 from tq_cluster.telemetry.metrics_queues import QueueMetrics
 from tq_cluster.telemetry.metrics_tasks import TaskMetrics
 from tq_cluster.telemetry.samples import Samples
-from tq_process.accepting import Reason
 from tq_process.metrics_port import MetricsPort
 
 _SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -209,7 +208,7 @@ class Metrics:
         """How many connections callers may have."""
         self._connections_max.set(most)
 
-    def refuses(self, port: str) -> Callable[[Reason], None]:
+    def refuses(self, port: str) -> Callable[[str], None]:
         """What is told of the connections that ``port`` does not accept."""
         return lambda reason: self._refused.labels(port, reason).inc()
 
