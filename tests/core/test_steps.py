@@ -28,6 +28,8 @@ STEP_ROWS_MAX = 1_100
 """No step reads and writes more, whatever a caller asks for: the keys of 1,000 tasks in a row are
 2 ms, and as much as any step reads.
 """
+STEP_WRITES_MAX = 20
+"""The same of what a step writes, which is dearer."""
 Status = worker_service_pb2.ReportResult.Status
 
 
@@ -53,6 +55,23 @@ def completions(
 
 def filled(queue: LoneQueue) -> Operation:
     return submit(1_000)
+
+
+def of_new_queues(queue: LoneQueue) -> Operation:
+    tasks = [spec(queue=f"q{number}") for number in range(1_000)]
+    return Submit(request=task_service_pb2.SubmitRequest(tasks=tasks), id_seed="s")
+
+
+def of_many_queues(queue: LoneQueue) -> Operation:
+    for number in range(64):
+        aging = queue_service_pb2.QueueSettings.ORDERING_AGING
+        queue.configure(f"q{number}", ordering=aging)
+        tasks = [spec(queue=f"q{number}", priority=priority) for priority in range(0, 256, 8)]
+        queue.submitted(*tasks)
+    request = worker_service_pb2.ClaimRequest(
+        worker_id="w", queues=[f"q{number}" for number in range(64)], max_tasks=1_000
+    )
+    return Claim(request=request)
 
 
 def with_held_tasks(queue: LoneQueue) -> Operation:
@@ -118,6 +137,8 @@ def steps_of(
     "prepare",
     [
         filled,
+        of_new_queues,
+        of_many_queues,
         with_held_tasks,
         with_a_whole_family,
         with_waiting_tasks,
@@ -132,11 +153,12 @@ def test_no_step_of_the_largest_legal_call_is_long(
     queue = LoneQueue(audited=False)
     operation = prepare(queue)
 
-    before = 0
+    before = written = 0
     for draft, _ in steps_of(queue, operation):
         rows = draft.rows_read + draft.rows_written
         assert rows - before <= STEP_ROWS_MAX
-        before = rows
+        assert draft.rows_written - written <= STEP_WRITES_MAX
+        before, written = rows, draft.rows_written
 
 
 def test_what_is_decided_in_steps_is_what_is_decided_at_once() -> None:

@@ -46,7 +46,7 @@ async def test_the_summary_comes_first_and_the_pieces_are_the_file() -> None:
     assert parts[0].summary.cluster_id == "c1"
     assert parts[0].summary.file_bytes == copy.file_bytes
     assert b"".join(part.data for part in parts[1:]) == b"".join(PIECES)
-    assert copy.closed
+    await until(lambda: copy.closed, "the copy is closed")
 
 
 async def test_nothing_is_copied_before_the_node_has_what_was_asked_for() -> None:
@@ -220,7 +220,7 @@ async def test_a_reader_that_reads_a_little_now_and_then_is_not_waited_for_forev
             async for _ in stubs.cluster.Backup(BackupRequest()):
                 pass
 
-    assert endless.closed
+    await until(lambda: endless.closed, "its copy is closed")
     assert "KiB/s" in failure.message
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, Protocol
 
 from tq.internal.v1 import state_pb2
@@ -169,12 +170,12 @@ class Batch:
             space = self._spaces[namespace] = Space(self, namespace)
         return space
 
-    def finish(self) -> None:
-        """Write what was gathered, if anything changed at all."""
+    def finish(self) -> Iterator[None]:
+        """Write what was gathered, if anything changed at all, in steps."""
         if not self.changed:
             return
         for space in self._spaces.values():
-            space.finish()
+            yield from space.finish()
         self.counters.now_ms = self.now_ms
         self.workspace.put(
             tables.META, tables.COUNTERS_KEY, self.counters.SerializeToString(deterministic=True)
@@ -283,8 +284,8 @@ class Space:
         if due_at_ms is None or at_ms < due_at_ms:
             self.wakeups.due_at_ms = at_ms
 
-    def finish(self) -> None:
-        """Write the queues that changed, and hand over what moved in them."""
+    def finish(self) -> Iterator[None]:
+        """Write the queues that changed, and hand over what moved in them, one after the other."""
         for queue in self._by_id.values():
             if queue.changed:
                 self.wakeups.tallies.append(queue.tally)
@@ -294,3 +295,4 @@ class Space:
                     tables.queue_key(self.prefix, queue.queue_id),
                     queue.row().SerializeToString(deterministic=True),
                 )
+                yield

@@ -18,6 +18,8 @@ _ClaimResponse: TypeAlias = worker_service_pb2.ClaimResponse
 
 EXPIRED_MAX: Final = 100
 """How many tasks past their expire_at one decision of a claim lets fail, about."""
+FOUND_A_STEP: Final = 50
+"""After so many tasks in the order of several queues a decision rests."""
 _OVERHEAD_BYTES: Final = 64
 """What a claimed task adds to a reply beside its spec, at most."""
 
@@ -131,7 +133,11 @@ class _Grant:
                     left_out = queues[max(1, place) :]
                     break
             # The list is complete before anything is written: a scan must not see its table change.
-            found = list(search.in_order(limit))
+            found: list[ordering.Ready] = []
+            for ready in search.in_order(limit):
+                found.append(ready)
+                if not len(found) % FOUND_A_STEP:
+                    yield
             before = self._expired + len(passed)
             for _, number, queue, _, _ in found:
                 if number in passed:

@@ -113,7 +113,7 @@ def deciding(
         decided = _decide_one(batch, operations[place])
         outcomes[place] = decided if isinstance(decided, Outcome) else (yield from decided)
         yield
-    batch.finish()
+    yield from batch.finish()
     told = [outcomes[place] for place in sorted(outcomes)]
     put_off = sorted(places[len(outcomes) :])
     return Decision(told, batch.wakeups, batch.hash_range, batch.members, put_off)

@@ -67,6 +67,7 @@ class Backups:
         self._busy = False
         self._waiting: dict[asyncio.Future[None], int] = {}
         """Who waits for which entry."""
+        self._closing: asyncio.Future[None] | None = None
         log.on_applied(self._applied)
 
     async def stream(self, request: pb.BackupRequest) -> AsyncGenerator[pb.BackupResponse, None]:
@@ -97,7 +98,7 @@ class Backups:
                 reason = errors_pb2.ERROR_REASON_DISK_PRESSURE
                 raise refusal(Refused(reason=reason, message=str(error))) from error
             except asyncio.CancelledError:
-                making.add_done_callback(_closed)
+                making.add_done_callback(self._close)
                 raise
         raise OverloadedError("this node's state is being moved again and again: ask another node")
 
@@ -116,7 +117,8 @@ class Backups:
                     return
                 yield pb.BackupResponse(data=piece)
         finally:
-            copy.close()
+            # Its file has no name any more: closed, it is freed, which takes a file system long.
+            self._closing = loop.run_in_executor(None, copy.close)
 
     async def _catch_up(self, index: int) -> None:
         """Return once the state holds entry ``index``."""
@@ -143,15 +145,15 @@ class Backups:
         finally:
             del self._waiting[reached]
 
+    def _close(self, making: asyncio.Future[Copy]) -> None:
+        if making.exception() is None:
+            loop = asyncio.get_running_loop()
+            self._closing = loop.run_in_executor(None, making.result().close)
+
     def _applied(self, index: int) -> None:
         for reached, awaited in self._waiting.items():
             if awaited <= index and not reached.done():
                 reached.set_result(None)
-
-
-def _closed(making: asyncio.Future[Copy]) -> None:
-    if making.exception() is None:
-        making.result().close()
 
 
 def _summary(copy: Copy) -> pb.BackupSummary:

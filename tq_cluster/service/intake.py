@@ -15,8 +15,9 @@ from functools import partial
 
 from tq_cluster.service.shares import Shared
 
-READS_MAX = 12
-"""With 12 MiB each they are 144 MiB at most."""
+READS_MAX = 8
+"""With 12 MiB each they are 96 MiB at most. An address alone has five of the places: as many large
+requests may come at the same instant, and gRPC copies all of them in one turn of the loop."""
 READ_S = 30.0
 """A request has to be there after this."""
 YIELDS_AFTER_S = 2.0
