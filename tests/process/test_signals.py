@@ -92,7 +92,10 @@ async def test_a_terminal_that_goes_away_leaves_no_broker_of_dev_behind(
 ) -> None:
     options = ("--data-dir", str(tmp_path), "--nodes", "1", "--base-port", str(free_base_port()))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tq_cluster", "dev", *options), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "tq_cluster", "dev", *options),
+        stdout=asyncio.subprocess.PIPE,
+        # Also where the tests themselves were started to outlive their terminal.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     assert process.stdout is not None
     said = ""

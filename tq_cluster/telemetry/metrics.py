@@ -94,8 +94,9 @@ class Metrics:
         )
         self._refused = Counter(
             "tq_connections_refused_total",
-            "Connections that were not accepted, by port and reason: as many in all, or from their"
-            " address, stood already, they came too fast, or no descriptor was left.",
+            "Connections that the raft port or the metrics port did not accept, by port and reason:"
+            " as many in all, or from their address, stood already, they came too fast, or no"
+            " descriptor was left.",
             ["port", "reason"],
             registry=self.registry,
         )
