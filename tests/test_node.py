@@ -24,6 +24,7 @@ from tests.cluster.ports import free_base_port
 from tests.service.fakes import Stubs, until
 from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2
 from tq_cluster import config, dev, node
+from tq_cluster.core import queries
 from tq_cluster.errors import DiskError, StartError
 from tq_cluster.raft.secret import ClusterSecret
 from tq_cluster.storage.lock import DirectoryLock, is_locked
@@ -350,7 +351,8 @@ async def test_a_backup_waits_for_a_slow_disk_and_nothing_else_waits_with_it(
         slow.setattr(Store, "sync_commit", wait)
         slow.setattr(Store, "commit", fail)
         await one.start()
-        await until(one.leader.serving, "it leads")
+        # Before that it has no state to copy.
+        await until(lambda: queries.membership(one._store.view()) is not None, "it is formed")
         through.clear()
         async with grpc.aio.insecure_channel(address) as channel:
             call = Stubs(channel).cluster.Backup(cluster_service_pb2.BackupRequest())
