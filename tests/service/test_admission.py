@@ -120,6 +120,21 @@ async def test_a_call_counts_until_its_reply_is_read() -> None:
     assert (held.calls, held.reply_bytes) == (0, 0)
 
 
+async def test_a_reply_that_outgrew_the_room_kept_for_it_has_to_fit_like_any_other() -> None:
+    held = Admission(80)
+    call = held.admit("a", SUBMIT)
+    held.reserve(call, 20 << 20)
+    held.reply(call, 18 << 20, must=False)
+    assert held.reply_bytes == 18 << 20
+
+    later = held.admit("a", SUBMIT)
+    held.reserve(later, 10 << 20)
+    with pytest.raises(CallError):
+        held.reply(later, 28 << 20, must=False)
+    held.end(later)
+    assert held.reply_bytes == 18 << 20
+
+
 # ---------------------------------------------------------------- reading
 
 

@@ -145,7 +145,8 @@ class Admission:
     def reply(self, held: Held, size: int, *, must: bool) -> None:
         """Hold a reply until the call's end; CallError if it does not fit and not ``must``.
 
-        Where room was kept for it, it counts as what it is by now.
+        Where room was kept for it, it counts as what it is by now. One that became larger
+        meanwhile, as a task that has got its result, has to fit like any other.
         """
         kept = held.reply_bytes
         if kept:
@@ -153,7 +154,7 @@ class Admission:
             held.reply_bytes = 0
         if size <= SMALL_BYTES:
             return
-        if must or kept:
+        if must or size <= kept:
             self._replies.add(held.caller, size)
         elif not self._replies.take(held.caller, size):
             raise self._full(self._replies)

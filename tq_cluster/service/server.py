@@ -82,7 +82,7 @@ def _register(server: grpc.aio.Server, service: str, handlers: _Handlers) -> Non
 
     gRPC hands over one call at a time, some six turns of the event loop each: on a busy node, less
     than a hundred a second. Calls of registered methods it hands over beside each other, one of
-    each method: so a storm of one kind of call keeps up that kind alone.
+    each method: so a storm of one kind of call holds up that kind alone.
     """
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     at_once = {name: handlers[name] for name in handlers if name in REGISTERED}
