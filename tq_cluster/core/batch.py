@@ -181,6 +181,10 @@ class Batch:
             tables.META, tables.COUNTERS_KEY, self.counters.SerializeToString(deterministic=True)
         )
 
+    def let_go(self) -> None:
+        """Let go of its parts, which refer to it: nothing is left for the garbage collector."""
+        self._spaces.clear()
+
 
 class Space:
     """One namespace's part of the state, as a batch is changing it."""

@@ -107,13 +107,16 @@ def deciding(
     outcomes: dict[int, Outcome] = {}
     later = range(first, len(operations))
     places = [*range(first), *sorted(later, key=lambda place: operations[place].order)]
-    for reached, place in enumerate(places):
-        if reached and budget.spent_by(workspace):
-            break
-        decided = _decide_one(batch, operations[place])
-        outcomes[place] = decided if isinstance(decided, Outcome) else (yield from decided)
-        yield
-    yield from batch.finish()
+    try:
+        for reached, place in enumerate(places):
+            if reached and budget.spent_by(workspace):
+                break
+            decided = _decide_one(batch, operations[place])
+            outcomes[place] = decided if isinstance(decided, Outcome) else (yield from decided)
+            yield
+        yield from batch.finish()
+    finally:
+        batch.let_go()
     told = [outcomes[place] for place in sorted(outcomes)]
     put_off = sorted(places[len(outcomes) :])
     return Decision(told, batch.wakeups, batch.hash_range, batch.members, put_off)

@@ -7,18 +7,21 @@ a failover expires none.
 Deadlines stand in a wheel of short slots of time. A lease is in one place at a time and leaves it
 when it ends, so the table is never larger than what lives; a heap would keep an ended lease until
 its deadline. A renewal changes the deadline alone: once its slot has passed, the lease moves on.
+
+What is known of a lease stands in one dictionary each, of numbers and strings alone: the garbage
+collector does not look into such. An object a lease, of a hundred thousand, would hold the event
+loop for 100 ms at each of its full collections.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
 from tq_cluster.core.operations import Lease
-from tq_cluster.core.types import FencingToken
+from tq_cluster.core.types import DurationMs, FencingToken, TaskId, TaskNumber
 
 STALL_S = 0.05
 """A pass that comes later than expected by more than this was held up, and heartbeats with it."""
@@ -27,15 +30,6 @@ LOOKED_AT_MAX: Final = 2_000
 """How many leases one look goes through at most, to find those past their deadlines."""
 _OVERDUE: Final = -1
 """The place of a lease that is past its deadline."""
-
-
-@dataclass(slots=True)
-class _Held:
-    """A live lease: when it ends unless it is renewed, and the slot that it stands in."""
-
-    lease: Lease
-    deadline_s: float
-    slot: int = _OVERDUE
 
 
 class LeaseTable:
@@ -53,7 +47,16 @@ class LeaseTable:
         self._passed_at_s: float | None = None
         self._late_from_s = math.inf
         """From when on the next pass is late."""
-        self._held: dict[FencingToken, _Held] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._numbers: dict[FencingToken, TaskNumber] = {}
+        self._task_ids: dict[FencingToken, TaskId] = {}
+        self._lengths_ms: dict[FencingToken, DurationMs] = {}
+        self._deadlines_s: dict[FencingToken, float] = {}
+        """When each ends unless it is renewed."""
+        self._places: dict[FencingToken, int] = {}
+        """The slot that each stands in."""
         self._slots: dict[int, dict[FencingToken, None]] = {}
         """Those that hold leases."""
         self._slot = 0
@@ -61,10 +64,10 @@ class LeaseTable:
         self._overdue: dict[FencingToken, None] = {}
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._places)
 
     def __contains__(self, token: object) -> bool:
-        return token in self._held
+        return token in self._places
 
     def entries(self) -> int:
         """How many places the table takes up."""
@@ -72,10 +75,17 @@ class LeaseTable:
 
     def clear(self) -> None:
         """Forget everything: the reign is over."""
-        for each in self._held, self._slots, self._overdue:
+        for each in (
+            self._numbers,
+            self._task_ids,
+            self._lengths_ms,
+            self._deadlines_s,
+            self._places,
+            self._slots,
+            self._overdue,
+        ):
             self._drop(each)
-        self._held, self._slots, self._overdue = {}, {}, {}
-        self._slot = 0
+        self._begin()
         self._passed_at_s = None
         self._late_from_s = math.inf
 
@@ -99,25 +109,28 @@ class LeaseTable:
 
     def grant(self, lease: Lease) -> None:
         """Start a lease, or start it afresh, from now."""
-        held = self._held.get(lease.token)
-        if held is None:
-            held = self._held[lease.token] = _Held(lease, self.now_s() + lease.length_ms / 1000)
-            self._place(held)
-        else:
-            self._renew(held, self.now_s())
+        token, number, task_id, length_ms = lease
+        if token in self._places:
+            self._renew(token, self.now_s())
+            return
+        self._numbers[token] = number
+        self._task_ids[token] = task_id
+        self._lengths_ms[token] = length_ms
+        self._deadlines_s[token] = self.now_s() + length_ms / 1000
+        self._place(token)
 
     def renew(self, tokens: Iterable[FencingToken], from_s: float) -> None:
         """Restore these leases to their full length from ``from_s``, on this table's clock."""
         for token in tokens:
-            held = self._held.get(token)
-            if held is not None:
-                self._renew(held, from_s)
+            if token in self._places:
+                self._renew(token, from_s)
 
     def end(self, token: FencingToken) -> None:
         """Forget a lease that an entry has ended."""
-        held = self._held.pop(token, None)
-        if held is not None:
-            self._displace(held)
+        if token in self._places:
+            self._displace(token)
+            del self._numbers[token], self._task_ids[token], self._lengths_ms[token]
+            del self._deadlines_s[token], self._places[token]
 
     def expired(self, most: int) -> list[Lease]:
         """The leases past their deadlines, at most ``most``; they stay until an entry ends them.
@@ -130,28 +143,34 @@ class LeaseTable:
         now_s = self.now_s()
         if len(self._overdue) < most:
             self._turn_to(now_s)
-        found = (self._held[token] for token in islice(self._overdue, most))
-        return [held.lease for held in found if held.deadline_s <= now_s]
+        return [
+            Lease(token, self._numbers[token], self._task_ids[token], self._lengths_ms[token])
+            for token in islice(self._overdue, most)
+            if self._deadlines_s[token] <= now_s
+        ]
 
-    def _renew(self, held: _Held, from_s: float) -> None:
-        held.deadline_s = max(held.deadline_s, from_s + held.lease.length_ms / 1000)
-        if held.slot == _OVERDUE:
-            self._displace(held)
-            self._place(held)
+    def _renew(self, token: FencingToken, from_s: float) -> None:
+        deadline_s = from_s + self._lengths_ms[token] / 1000
+        if deadline_s > self._deadlines_s[token]:
+            self._deadlines_s[token] = deadline_s
+        if self._places[token] == _OVERDUE:
+            self._displace(token)
+            self._place(token)
 
-    def _place(self, held: _Held) -> None:
+    def _place(self, token: FencingToken) -> None:
         # Not into a slot that is passed already: nobody would look there again.
-        held.slot = max(self._slot, int(held.deadline_s / SLOT_S))
-        self._slots.setdefault(held.slot, {})[held.lease.token] = None
+        slot = self._places[token] = max(self._slot, int(self._deadlines_s[token] / SLOT_S))
+        self._slots.setdefault(slot, {})[token] = None
 
-    def _displace(self, held: _Held) -> None:
-        if held.slot == _OVERDUE:
-            del self._overdue[held.lease.token]
+    def _displace(self, token: FencingToken) -> None:
+        slot = self._places[token]
+        if slot == _OVERDUE:
+            del self._overdue[token]
             return
-        tokens = self._slots[held.slot]
-        del tokens[held.lease.token]
+        tokens = self._slots[slot]
+        del tokens[token]
         if not tokens:
-            del self._slots[held.slot]
+            del self._slots[slot]
 
     def _turn_to(self, now_s: float) -> None:
         """Look through the slots up to this instant's, or as many of their leases as are allowed.
@@ -171,13 +190,13 @@ class LeaseTable:
             # The last first: to take the first of a long dictionary again and again is slow.
             for token in list(islice(reversed(tokens), left)):
                 left -= 1
-                held = self._held[token]
-                if held.deadline_s <= now_s:
-                    self._displace(held)
-                    held.slot = _OVERDUE
+                deadline_s = self._deadlines_s[token]
+                if deadline_s <= now_s:
+                    self._displace(token)
+                    self._places[token] = _OVERDUE
                     self._overdue[token] = None
-                elif int(held.deadline_s / SLOT_S) > self._slot:
-                    self._displace(held)
-                    self._place(held)
+                elif int(deadline_s / SLOT_S) > self._slot:
+                    self._displace(token)
+                    self._place(token)
             if self._slot in self._slots:
                 return  # what is left there ends within this slot, or was too much for one look

@@ -6,7 +6,7 @@ When a reign ends thousands wait, and each that is woken runs in the next turn o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar
 
 Thing = TypeVar("Thing")
@@ -25,27 +25,27 @@ def in_turns(
 
     One that ``weigh`` finds heavier counts for more.
     """
-    left = iter(things)
-
-    def go_on() -> None:
-        room = most
-        for thing in left:
-            see_to(thing)
-            room -= max(1, weigh(thing))
-            if room <= 0:
-                asyncio.get_running_loop().call_soon(go_on)
-                return
-
-    go_on()
+    _see_to(iter(things), see_to, most, weigh)
 
 
 def let_go(things: dict[Any, Any], most: int = 10 * TURN) -> None:
     """Drop what ``things`` holds, which nobody needs any more: to free a million takes a while."""
+    for _ in range(min(most, len(things))):
+        things.popitem()
+    if things:
+        asyncio.get_running_loop().call_soon(let_go, things, most)
 
-    def go_on() -> None:
-        for _ in range(min(most, len(things))):
-            things.popitem()
-        if things:
-            asyncio.get_running_loop().call_soon(go_on)
 
-    go_on()
+def _see_to(
+    left: Iterator[Thing],
+    see_to: Callable[[Thing], object],
+    most: int,
+    weigh: Callable[[Thing], int],
+) -> None:
+    room = most
+    for thing in left:
+        see_to(thing)
+        room -= max(1, weigh(thing))
+        if room <= 0:
+            asyncio.get_running_loop().call_soon(_see_to, left, see_to, most, weigh)
+            return
