@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import random
@@ -52,6 +51,7 @@ from tq_cluster.telemetry import logs, tracing
 from tq_cluster.telemetry.loop_hold import SPAN_S, LoopHold
 from tq_cluster.telemetry.metrics import Metrics
 from tq_process import descriptors, memory, signals
+from tq_process.garbage import OldGarbage
 
 _logger = logging.getLogger(__name__)
 
@@ -508,9 +508,7 @@ async def _serve(config: NodeConfig, read_again: ReadAgain) -> None:
     loop.add_signal_handler(signal.SIGHUP, reloading.reload)
     signals.log_passed_over(loop)
     signals.tell_stacks_on_quit(loop)
-    # A full collection over what the imports left holds the loop for 75 ms: never walk it again.
-    gc.collect()
-    gc.freeze()
+    OldGarbage(loop).begin()
     node = Node(config, record_crashes=True)
     reloading.also.append(node.reload_secret)
     await node.start()

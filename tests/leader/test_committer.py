@@ -9,11 +9,13 @@ from dataclasses import replace
 
 import pytest
 
+from tests.circles import left_for_the_collector
 from tests.leader.bench import (
     Bench,
     claim,
     claimed,
     heartbeat,
+    release,
     start,
     submit,
     told,
@@ -506,3 +508,15 @@ async def test_own_work_that_found_no_room_among_what_was_put_off_is_not_asked_f
 
     assert batch == large[:1]
     assert work.asked == 0
+
+
+async def test_a_batch_leaves_nothing_for_the_garbage_collector(bench: Bench) -> None:
+    await bench.leader.submit(submit("resize"))
+    with left_for_the_collector() as left:
+        for number in range(20):
+            await bench.leader.submit(submit("resize", request_id=f"r{number}"))
+            (task,) = claimed(await bench.leader.claim(claim(most=1), 0, 0.0))
+            await bench.leader.submit(release(task))
+            await bench.leader.claim(claim(most=1, request_id="none"), 0.01, 0.0)
+
+    assert not left

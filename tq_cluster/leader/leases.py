@@ -151,8 +151,7 @@ class LeaseTable:
 
     def _renew(self, token: FencingToken, from_s: float) -> None:
         deadline_s = from_s + self._lengths_ms[token] / 1000
-        if deadline_s > self._deadlines_s[token]:
-            self._deadlines_s[token] = deadline_s
+        self._deadlines_s[token] = max(self._deadlines_s[token], deadline_s)
         if self._places[token] == _OVERDUE:
             self._displace(token)
             self._place(token)

@@ -44,6 +44,7 @@ from tq_cluster.service.call import (
     margin_s,
     number_in,
 )
+from tq_cluster.service.endings import at_end
 from tq_cluster.service.errors import DETAILS_KEY, CallError
 from tq_cluster.service.forwarding import BrokenError, Forwarder, NotTakenError
 from tq_cluster.service.leaving import Leaving
@@ -195,6 +196,8 @@ class Router:
     ) -> NoReturn:
         failed = errors.failure(error)
         request_id = call.request_id if call is not None else ""
+        if call is None:
+            at_end(context)
         if isinstance(error, FatalError):
             # A damaged row, for one: the other nodes' are whole, and can answer.
             self._fatal(error)
@@ -228,8 +231,7 @@ class Router:
             raise errors.unauthenticated("this port is for the cluster's own nodes: use the API's")
         caller = f"node:{hop}" if hop else caller_of(context.peer())
         held = self._admission.admit(caller, method.policy)
-        # Called once the caller has all of its answer, or is gone.
-        context.add_done_callback(lambda _context: self._admission.end(held))  # type: ignore[arg-type]  # a generic callback's type
+        at_end(context, partial(self._admission.end, held))
         return Call(
             path=path,
             caller=Caller(

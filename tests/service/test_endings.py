@@ -1,0 +1,69 @@
+"""A call that is over leaves nothing behind, however it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import grpc
+import grpc.aio
+import pytest
+
+from tests.circles import left_for_the_collector
+from tests.service.fakes import Node, cluster_of, until
+from tq.v1 import errors_pb2, task_service_pb2, task_service_pb2_grpc
+from tq_cluster.core.operations import Outcome, Refused
+from tq_cluster.service.call import Header
+
+CALLS = 20
+OF_A_CALL = {"RPCState", "_ServicerContext", "Held", "Call", "CallError", "AbortError"}
+
+
+async def refused() -> Outcome:
+    return Refused(reason=errors_pb2.ERROR_REASON_NOT_FOUND, message="there is no such task")
+
+
+async def forever() -> Outcome:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def refused_late() -> Outcome:
+    await asyncio.sleep(0.05)
+    return await refused()
+
+
+@pytest.mark.parametrize(
+    ("answer", "principal", "timeout_s"),
+    [
+        pytest.param(None, "", 10.0, id="answered"),
+        pytest.param(refused, "", 10.0, id="refused by the leader"),
+        pytest.param(refused, "a node's", 10.0, id="refused by the node"),
+        pytest.param(refused_late, "", 10.0, id="refused after a while"),
+        pytest.param(forever, "", 0.1, id="out of time"),
+    ],
+)
+async def test_a_call_is_freed_without_the_garbage_collector(
+    answer: Callable[[], Awaitable[Outcome]] | None, principal: str, timeout_s: float
+) -> None:
+    async with cluster_of("n1", announced=True) as cluster:
+        cluster.elect("n1", 1)
+        node: Node = cluster["n1"]
+        node.leader.answer = answer
+        async with grpc.aio.insecure_channel(node.address) as channel:
+            stub = task_service_pb2_grpc.TaskServiceStub(channel)
+
+            async def call() -> None:
+                request = task_service_pb2.WaitTaskRequest(task_id="t")
+                metadata = ((Header.PRINCIPAL, principal),) if principal else ()
+                with suppress(grpc.aio.AioRpcError):
+                    await stub.WaitTask(request, timeout=timeout_s, metadata=metadata)
+
+            await call()
+            with left_for_the_collector() as left:
+                await asyncio.gather(*(call() for _ in range(CALLS)))
+                await until(lambda: node.service.calls == 0, "no call is held")
+                await asyncio.sleep(0.05)
+
+    assert not OF_A_CALL & left.keys(), left
