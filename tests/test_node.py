@@ -28,7 +28,7 @@ from tq_cluster.core import queries
 from tq_cluster.errors import DiskError, StartError
 from tq_cluster.raft.secret import ClusterSecret
 from tq_cluster.storage.lock import DirectoryLock, is_locked
-from tq_cluster.storage.store import Store
+from tq_cluster.storage.store import FULL_BYTES, Store
 
 COMMAND = [sys.executable, "-m", "tq_cluster"]
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("TQ_")}
@@ -325,6 +325,47 @@ async def test_a_disk_that_takes_long_over_the_state_holds_up_nothing_else(
     assert (await get(address, "meanwhile")).state == task_pb2.TASK_STATE_PENDING
     assert one._store.durable == durable
     through.set()
+    await until(lambda: one._store.durable == one._store.applied, "all of it is durable")
+    await one.stop()
+    assert errors == []
+
+
+async def test_what_a_slow_disk_has_not_taken_is_bounded_and_nothing_of_it_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To write down 20 MiB that were applied meanwhile held the event loop for 125 ms."""
+    through = threading.Event()
+    through.set()
+    sync = Store.sync_commit
+
+    def wait(store: Store) -> None:
+        assert through.wait(timeout=60)
+        sync(store)
+
+    monkeypatch.setattr(Store, "sync_commit", wait)
+    errors: list[BaseException] = []
+    one = node.Node(config.load(write_config(tmp_path), {}, {}), fatal=errors.append)
+    await one.start()
+    await until(one.leader.serving, "it leads")
+    await until(lambda: one._store.durable == one._store.applied, "all of it is durable")
+    through.clear()
+    address = one._config.members["n1"].api
+    large = 3 << 20
+
+    async def submit_large() -> None:
+        task = task_pb2.TaskSpec(queue="q", type="t", payload=bytes(large))
+        for number in range(8):
+            request = task_service_pb2.SubmitRequest(request_id=f"r{number}", tasks=[task])
+            await submit(address, request)
+
+    submitting = asyncio.create_task(submit_large())
+    await until(lambda: one._store.full, "as much waits as may")
+    await asyncio.sleep(0.2)
+
+    assert one._store._pending_bytes < FULL_BYTES + 2 * large
+    assert not submitting.done()
+    through.set()
+    await submitting
     await until(lambda: one._store.durable == one._store.applied, "all of it is durable")
     await one.stop()
     assert errors == []

@@ -65,6 +65,10 @@ class TimedState:
     def durable(self) -> AppliedAt:
         return self._store.durable
 
+    @property
+    def full(self) -> bool:
+        return self._store.full
+
     def apply(self, index: int, term: int, entry: bytes) -> bool:
         started_s = self._loop.time()
         took_effect = self._store.apply(index, term, entry)

@@ -78,6 +78,10 @@ class WatchedState:
     def durable(self) -> AppliedAt:
         return self.store.durable
 
+    @property
+    def full(self) -> bool:
+        return self.store.full
+
     def apply(self, index: int, term: int, entry: bytes) -> bool:
         took_effect = self.store.apply(index, term, entry)
         self._saw((index, term, entry))

@@ -45,6 +45,10 @@ class KeepingMachine:
     def durable(self) -> AppliedAt:
         return AppliedAt(*self.disk.durable[-1][:2])
 
+    @property
+    def full(self) -> bool:
+        return False
+
     def apply(self, index: int, term: int, entry: bytes) -> bool:
         assert index == self.applied.index + 1, f"entry {index} after {self.applied}"
         self.entries.append((index, term, entry))

@@ -41,7 +41,7 @@ class Applier:
         return self._core.applied_index < self._limit()
 
     def _limit(self) -> int:
-        if self._held():
+        if self._held() or self._machine.full:
             return 0
         if not self._settings.rules.answer_after_fsync:
             return self._core.commit_index
@@ -54,7 +54,7 @@ class Applier:
         end_s = self._now_s() + self._settings.apply_slice_s
         while self._core.applied_index < slice_limit:
             self._apply_next()
-            if self._now_s() >= end_s:
+            if self._now_s() >= end_s or self._machine.full:
                 return
 
     def _apply_next(self) -> None:

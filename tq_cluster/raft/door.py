@@ -71,6 +71,10 @@ class StateMachine(Protocol):
     def durable(self) -> AppliedAt:
         """The last entry applied in a commit that is known to be on disk."""
 
+    @property
+    def full(self) -> bool:
+        """Whether nothing should be applied until the disk has got further."""
+
     def apply(self, index: int, term: int, entry: bytes) -> bool:
         """Apply the entry at ``applied.index + 1``; False when its header forbids it.
 

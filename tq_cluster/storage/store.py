@@ -43,7 +43,10 @@ from tq_cluster.storage.views import DAMAGE, LmdbNow, LmdbView
 CONDEMNED: Final = "CONDEMNED"
 """Lies in the directory of a state in which damage was found; says what."""
 COMMIT_SECONDS: Final = 0.2
-COMMIT_BYTES: Final = 16 * 2**20
+COMMIT_BYTES: Final = 4 << 20
+FULL_BYTES: Final = 8 << 20
+"""While the disk takes long over a commit, no more than that is applied for the next one, and one
+entry: writing a commit down holds the event loop, for some milliseconds for each MiB."""
 
 
 def condemn(state: Path, reason: str) -> None:
@@ -159,6 +162,11 @@ class Store:
         """Whether a commit is written that is not known to be on disk."""
         return self._under_way is not None
 
+    @property
+    def full(self) -> bool:
+        """Whether so much waits for the commit under way that nothing should be applied now."""
+        return self._under_way is not None and self._pending_bytes >= FULL_BYTES
+
     def apply(self, index: int, term: int, entry: bytes) -> bool:
         """Apply the entry at ``index``; False when its header forbids it: only ``applied`` moves.
 
@@ -220,7 +228,7 @@ class Store:
         return Draft(self._now)
 
     def commit_due(self, now_s: float) -> bool:
-        """Whether 200 ms have passed since there is something to commit, or 16 MiB wait."""
+        """Whether 200 ms have passed since there is something to commit, or 4 MiB wait."""
         if self._applied == self._durable:
             return False
         if self._pending_since_s is None:
