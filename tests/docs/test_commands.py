@@ -81,6 +81,7 @@ TO_THEIR_END = {
     "python -m chaos run --scenario lost-majority": "python -m chaos run --help",
     "python -m chaos run --scenario kill --seed 41": "python -m chaos run --help",
     "python -m benchmarks outage": "python -m benchmarks outage --help",
+    "python -m benchmarks.callers": "python -m benchmarks.callers --help",
     "python -m benchmarks.elections": "python -m benchmarks.elections --help",
     "python -m benchmarks.housekeeping": "python -m benchmarks.housekeeping --help",
     "python -m benchmarks.soak": "python -m benchmarks.soak --help",
