@@ -233,15 +233,5 @@ def test_members_of_the_environment_are_checked_one_by_one() -> None:
     }
 
 
-@pytest.mark.parametrize("address", ["::1:7001", "host", ":7001", "host:", "host:0", "host:x"])
-def test_an_address_that_is_none_is_refused(address: str) -> None:
-    with pytest.raises(ValueError, match=r"port|host:port|brackets"):
-        config.split_address(address)
-
-
-def test_an_ipv6_address_stands_in_brackets() -> None:
-    assert config.split_address("[::1]:7001") == ("::1", 7001)
-
-
 def test_a_mistake_reads_as_field_source_and_problem() -> None:
     assert str(Mistake("node_id", "TQ_NODE_ID", "is wrong")) == "node_id (TQ_NODE_ID): is wrong"

@@ -5,21 +5,14 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
+from tq_process.addresses import listed
+
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
-PORT_MAX = 65_535
 
 
 def addresses(text: str) -> tuple[str, ...]:
     """Parse `host:port[,host:port...]`."""
-    found = tuple(part.strip() for part in text.split(",") if part.strip())
-    for address in found:
-        host, colon, port = address.rpartition(":")
-        if not (host and colon and port.isdecimal() and 0 < int(port) <= PORT_MAX):
-            message = f"{address!r} is not host:port, as in 127.0.0.1:7001,127.0.0.1:7002"
-            raise ValueError(message)
-    if not found:
-        raise ValueError("no address given: host:port[,host:port...]")
-    return found
+    return tuple(listed(text))
 
 
 def duration(text: str) -> timedelta:

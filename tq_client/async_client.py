@@ -55,11 +55,12 @@ from tq.v1.worker_service_pb2 import (
     ReportRequest,
     ReportResponse,
 )
-from tq_client import errors, methods, tracing
+from tq_client import errors, forks, methods, tracing
 from tq_client.calls import Answer, Caller
 from tq_client.coalescer import BATCH_BYTES_MAX, TASKS_MAX, Coalescer
-from tq_client.connections import Connections
+from tq_client.connections import Connections, FollowLeader
 from tq_client.specs import SpecFields, task_spec
+from tq_process.addresses import listed
 
 DEFAULT_ADDRESSES = "127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003"
 TIMEOUT_S = 30.0
@@ -81,6 +82,7 @@ class AsyncClient:
         addresses: str | Iterable[str] | None = None,
         *,
         timeout_s: float = TIMEOUT_S,
+        follow_leader: FollowLeader = "auto",
         draw: random.Random | None = None,
     ) -> None:
         """Connect on the first call.
@@ -91,17 +93,21 @@ class AsyncClient:
                 turn while one is down. Default: the environment's TQ_ADDRESS, else the ports of
                 `tq-cluster dev`.
             timeout_s: how long a call may take that names no other time.
+            follow_leader: ``never`` calls no broker at an address that was not given; the others
+                forward to the leader. ``auto`` calls the leader itself, unless all addresses are on
+                this machine and the leader's is not, as behind a tunnel.
             draw: the source of jitter.
         """
+        forks.check()
         if addresses is None:
             addresses = os.environ.get("TQ_ADDRESS") or DEFAULT_ADDRESSES
-        if isinstance(addresses, str):
-            addresses = addresses.split(",")
+        ring = listed(addresses)
         draw = draw or random.Random()
         self._timeout_s = timeout_s
         loop = asyncio.get_running_loop()
-        self._caller = Caller(Connections(addresses, loop.time, draw), draw)
+        self._caller = Caller(Connections(ring, loop.time, draw, follow_leader), draw)
         self._coalescer = Coalescer(self._submit)
+        forks.opened(self._caller)
 
     async def __aenter__(self) -> Self:
         return self
@@ -118,6 +124,7 @@ class AsyncClient:
         """End every call in flight, telling each caller whether it may have been applied."""
         await self._caller.close()
         await self._coalescer.close()
+        forks.closed(self._caller)
 
     # --- tasks ---
 
@@ -451,6 +458,11 @@ class AsyncClient:
 
     def _within(self, timeout_s: float | None) -> float:
         return self._timeout_s if timeout_s is None else timeout_s
+
+
+def caller_of(client: AsyncClient) -> Caller:
+    """Return what makes its calls, and holds its channels."""
+    return client._caller  # noqa: SLF001  # of this module
 
 
 def _copy(message: _Message) -> _Message:

@@ -12,7 +12,7 @@ import enum
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from google.protobuf.message import Message
 from grpc import aio
 
-from tq_client import errors, tracing
+from tq_client import errors, forks, tracing
 from tq_client.connections import CONNECT_TIMEOUT_S, Connection, Connections
 from tq_client.errors import Reason, TqError
 
@@ -40,6 +40,8 @@ Brokers elect a new leader within that time when theirs falls silent.
 ATTEMPT_MAX_S = 8.0
 USED_UP_SHARE = 0.8
 """An attempt that took this much of its time was given too little, whatever it ended with."""
+ANSWERS_TOLD_MAX = 5
+"""Of how many brokers an error says what they answered last."""
 BYTES_PER_S = 1 << 20
 """What a slow network carries: a large request is given longer."""
 HOLD_SLACK_S = 1.5
@@ -89,7 +91,7 @@ _MAY_SUCCEED_ELSEWHERE = frozenset(
 
 
 class _AbandonedError(Exception):
-    """Another broker leads now than the one that was asked."""
+    """An attempt was given up; it says why."""
 
 
 # Not equal to one that looks the same: kept in a set.
@@ -99,7 +101,15 @@ class _Flight:
 
     call: aio.UnaryUnaryCall[Any, Any]
     connection: Connection
-    abandoned: bool = False
+    ends_with_reign: bool
+    """Whether it is made again, elsewhere, as soon as another broker leads."""
+    abandoned: str = ""
+    """Why it was."""
+
+    def abandon(self, why: str) -> None:
+        """Give it up."""
+        self.abandoned = why
+        self.call.cancel()
 
 
 class Caller:
@@ -110,6 +120,9 @@ class Caller:
         self._draw = draw
         self._flights: set[_Flight] = set()
         self._closed = asyncio.Event()
+        self._awake = asyncio.Event()
+        """Not set while the process forks: nothing is sent, nothing is opened."""
+        self._awake.set()
 
     async def call(
         self,
@@ -125,6 +138,7 @@ class Caller:
         ``hold_s`` is how long the broker may hold the call on purpose (a long poll).
         ``traceparent`` says which trace the call belongs to; None: that of the caller's span.
         """
+        forks.check()
         if traceparent is None:
             traceparent = tracing.current_traceparent()
         _check_size(request)
@@ -135,21 +149,25 @@ class Caller:
         attempt_s = ATTEMPT_FIRST_S
         pause_s = PAUSE_FIRST_S
         again: Connection | None = None
+        tried: dict[str, TqError] = {}
         first_sent_s: float | None = None
         maybe_applied = False
         if method.repeat is Repeat.BY_REQUEST_ID and not getattr(request, "request_id", ""):
             _set(request, request_id=uuid.uuid4().hex)
         while True:
             self._check_open(method, request, maybe_applied=maybe_applied)
+            if not self._awake.is_set():
+                await self._pause_until(self._awake, deadline_s - loop.time())
+                if not self._awake.is_set():
+                    raise errors.of_reason(Reason.NO_LEADER, "the process forks")
+                continue
             now_s = loop.time()
             connection = again or self._connections.pick()
             answered = False
             if not connection.open() and not await connection.connect(
                 min(CONNECT_TIMEOUT_S, deadline_s - now_s)
             ):
-                error = errors.of_reason(
-                    Reason.NO_LEADER, f"{connection.address} cannot be connected to"
-                )
+                error = errors.of_reason(Reason.NO_LEADER, "cannot be connected to")
             else:
                 now_s = loop.time()
                 if first_sent_s is None:
@@ -169,10 +187,10 @@ class Caller:
                     # A broker answers shortly before the deadline that it did not get there.
                     if loop.time() - now_s >= given_s * USED_UP_SHARE:
                         attempt_s = min(ATTEMPT_MAX_S, attempt_s * 2)
-                except _AbandonedError:
-                    error = errors.of_reason(
-                        Reason.OUTCOME_UNKNOWN, f"{connection.address} leads no more"
-                    )
+                except _AbandonedError as abandoned:
+                    error = errors.of_reason(Reason.OUTCOME_UNKNOWN, str(abandoned))
+            tried.pop(connection.address, None)
+            tried[connection.address] = error
             maybe_applied |= error.reason is Reason.OUTCOME_UNKNOWN
             if not _worth_repeating(error, method.repeat, maybe_applied=maybe_applied):
                 raise error
@@ -188,12 +206,29 @@ class Caller:
             wait_s = (error.retry_after_s or 0.0) + self._draw.uniform(0.0, pause_s)
             pause_s = min(PAUSE_MAX_S, pause_s * 2)
             if loop.time() + wait_s >= deadline_s:
-                raise _given_up(error, method, request, timeout_s, maybe_applied=maybe_applied)
-            await self._pause(wait_s)
+                raise _given_up(tried, method, request, timeout_s, maybe_applied=maybe_applied)
+            await self._pause_until(self._closed, wait_s)
+
+    async def rest(self) -> None:
+        """Close every channel and open none until ``go_on``; calls are made again then."""
+        self._awake.clear()
+        for flight in tuple(self._flights):
+            flight.abandon("the process forks")
+        await self._connections.close()
+
+    @property
+    def dialled(self) -> bool:
+        """Whether a channel is open."""
+        return self._connections.dialled
+
+    def go_on(self) -> None:
+        """Go on after ``rest``."""
+        self._awake.set()
 
     async def close(self) -> None:
         """End every call at once; each is told whether it may have been applied."""
         self._closed.set()
+        self._awake.set()
         await self._connections.close()
 
     async def _attempt(
@@ -210,9 +245,9 @@ class Caller:
         if self._connections.term:
             metadata.append(("tq-min-term", str(self._connections.term)))
         call = method.stub(connection)(request, timeout=timeout_s, metadata=metadata)
-        flight = _Flight(call, connection)
-        if method.repeat is not Repeat.NEVER and connection.address == self._connections.leader:
-            self._flights.add(flight)
+        of_leader = connection.address == self._connections.leader
+        flight = _Flight(call, connection, method.repeat is not Repeat.NEVER and of_leader)
+        self._flights.add(flight)
         try:
             reply: Reply = await call
         except asyncio.CancelledError:
@@ -222,7 +257,7 @@ class Caller:
             # The call was cancelled, by us, and not its caller, who must not be told so.
             self._check_open(method, request, maybe_applied=True)
             if flight.abandoned:
-                raise _AbandonedError from None
+                raise _AbandonedError(flight.abandoned) from None
             raise
         finally:
             self._flights.discard(flight)
@@ -245,14 +280,13 @@ class Caller:
         if self._connections.learn(leader, term):
             # A deposed leader that is well answers by itself; one that fell silent would not.
             for flight in self._flights:
-                if flight.connection.address != leader:
-                    flight.abandoned = True
-                    flight.call.cancel()
+                if flight.ends_with_reign and flight.connection.address != self._connections.leader:
+                    flight.abandon(f"{flight.connection.address} leads no more")
 
-    async def _pause(self, wait_s: float) -> None:
+    async def _pause_until(self, event: asyncio.Event, most_s: float) -> None:
         try:
-            async with asyncio.timeout(wait_s):
-                await self._closed.wait()
+            async with asyncio.timeout(most_s):
+                await event.wait()
         except TimeoutError:
             return
 
@@ -307,24 +341,38 @@ def _worth_repeating(error: TqError, repeat: Repeat, *, maybe_applied: bool) -> 
 
 
 def _given_up(
-    last: TqError,
+    tried: Mapping[str, TqError],
     method: Method[Any, Any],
     request: Message,
     timeout_s: float,
     *,
     maybe_applied: bool,
 ) -> TqError:
-    if maybe_applied and method.repeat is Repeat.READ:
-        return errors.UnavailableError(
-            f"no answer within {timeout_s:.3g} s; at last: {last}", reason=Reason.NO_LEADER
+    """Say that no answer was had, and what each broker that was asked has said."""
+    *_, last = tried.values()
+    message = f"no answer within {timeout_s:.3g} s; {_answers(tried)}"
+    if maybe_applied and method.repeat is not Repeat.READ:
+        return errors.OutcomeUnknownError(
+            message, reason=Reason.OUTCOME_UNKNOWN, metadata=_naming(request)
         )
     if maybe_applied:
-        return errors.OutcomeUnknownError(
-            f"no answer within {timeout_s:.3g} s; at last: {last}",
-            reason=Reason.OUTCOME_UNKNOWN,
-            metadata=_naming(request),
-        )
-    return last
+        return errors.UnavailableError(message, reason=Reason.NO_LEADER)
+    return errors.of_reason(
+        last.reason,
+        message,
+        field=last.field,
+        metadata=last.metadata,
+        retry_after_s=last.retry_after_s,
+    )
+
+
+def _answers(tried: Mapping[str, TqError]) -> str:
+    *_, last = tried.values()
+    named = [
+        f"{address}: {error.message if error.reason is last.reason else error}"
+        for address, error in tried.items()
+    ]
+    return "; ".join(named[-ANSWERS_TOLD_MAX:])
 
 
 def _naming(request: Message) -> dict[str, str]:

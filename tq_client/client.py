@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
+import warnings
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -13,6 +12,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -41,7 +41,10 @@ from tq.v1.worker_service_pb2 import (
 from tq_client import errors
 from tq_client.async_client import TIMEOUT_S, AsyncClient
 from tq_client.calls import Answer
+from tq_client.connections import FollowLeader
+from tq_client.engine import Engine
 from tq_client.specs import SpecFields
+from tq_process.addresses import listed
 
 _T = TypeVar("_T")
 _LINEARIZABLE = ReadLevel.READ_LEVEL_LINEARIZABLE
@@ -50,23 +53,32 @@ _LINEARIZABLE = ReadLevel.READ_LEVEL_LINEARIZABLE
 class Client:
     """An `AsyncClient` on an event loop in a thread of its own.
 
-    Its methods block, and any thread may call them.     What each method promises is written
-    there. Submits of several threads at once share one RPC. ``with`` closes it.
+    Its methods block, for little longer than their time limit at most, and any thread may call
+    them. What each method promises is written there. Submits of several threads at once share one
+    RPC. ``with`` closes it.
+
+    A process that has one may fork, and both may go on with it: its calls in flight are made again
+    in the parent.
     """
 
     def __init__(
-        self, addresses: str | Iterable[str] | None = None, *, timeout_s: float = TIMEOUT_S
+        self,
+        addresses: str | Iterable[str] | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        follow_leader: FollowLeader = "auto",
     ) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="tq-client", daemon=True
+        if addresses is not None:
+            addresses = listed(addresses)
+        self._timeout_s = timeout_s
+        self._engine = Engine(
+            partial(AsyncClient, addresses, timeout_s=timeout_s, follow_leader=follow_leader)
         )
-        self._thread.start()
-        try:
-            self._client = self._run(_made(lambda: AsyncClient(addresses, timeout_s=timeout_s)))
-        except BaseException:
-            self._stop()
-            raise
+
+    def __del__(self) -> None:
+        engine = getattr(self, "_engine", None)  # absent where making it failed
+        if engine is not None and engine.abandon():
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
 
     def __enter__(self) -> Self:
         return self
@@ -81,9 +93,7 @@ class Client:
 
     def close(self) -> None:
         """End every call in flight, in whichever thread; a second time does nothing."""
-        if not self._loop.is_closed():
-            self._run(self._client.close())
-            self._stop()
+        self._engine.close()
 
     def submit(
         self,
@@ -96,14 +106,15 @@ class Client:
     ) -> str:
         """Submit one task and return its id, once it is on the disks of a majority."""
         return self._run(
-            self._client.submit(queue, task_type, payload, timeout_s=timeout_s, **fields)
+            lambda client: client.submit(queue, task_type, payload, timeout_s=timeout_s, **fields),
+            timeout_s,
         )
 
     def submit_many(
         self, specs: Iterable[TaskSpec], *, timeout_s: float | None = None
     ) -> list[str | errors.TqError]:
         """Submit many tasks; return, in their order, the id of each or why it was not created."""
-        return self._run(self._client.submit_many(specs, timeout_s=timeout_s))
+        return self._run(lambda client: client.submit_many(specs, timeout_s=timeout_s), timeout_s)
 
     def get(
         self,
@@ -115,20 +126,24 @@ class Client:
     ) -> Task:
         """Look one task up; NotFoundError where there is none."""
         return self._run(
-            self._client.get(
+            lambda client: client.get(
                 task_id, omit_payload=omit_payload, read_level=read_level, timeout_s=timeout_s
-            )
+            ),
+            timeout_s,
         )
 
     def wait(
         self, task_id: str, *, omit_payload: bool = False, timeout_s: float | None = None
     ) -> Task:
         """Wait until a task is terminal and return it; TimeoutError where it is not in time."""
-        return self._run(self._client.wait(task_id, omit_payload=omit_payload, timeout_s=timeout_s))
+        return self._run(
+            lambda client: client.wait(task_id, omit_payload=omit_payload, timeout_s=timeout_s),
+            timeout_s,
+        )
 
     def cancel(self, task_id: str, *, timeout_s: float | None = None) -> CancelTaskResponse:
         """Cancel a task; a running one is marked and its worker told."""
-        return self._run(self._client.cancel(task_id, timeout_s=timeout_s))
+        return self._run(lambda client: client.cancel(task_id, timeout_s=timeout_s), timeout_s)
 
     def list_tasks(
         self,
@@ -142,7 +157,7 @@ class Client:
     ) -> Iterator[Task]:
         """Go through the tasks that match, newest first."""
         return self._iterate(
-            self._client.list_tasks(
+            lambda client: client.list_tasks(
                 queue=queue,
                 states=states,
                 task_type=task_type,
@@ -161,20 +176,23 @@ class Client:
     ) -> QueueStats:
         """Count a queue's tasks by state; NotFoundError where no task ever named it."""
         return self._run(
-            self._client.queue_stats(queue, read_level=read_level, timeout_s=timeout_s)
+            lambda client: client.queue_stats(queue, read_level=read_level, timeout_s=timeout_s),
+            timeout_s,
         )
 
     def list_queues(
         self, *, read_level: ReadLevel.ValueType = _LINEARIZABLE
     ) -> Iterator[QueueStats]:
         """Go through all queues by name."""
-        return self._iterate(self._client.list_queues(read_level=read_level))
+        return self._iterate(lambda client: client.list_queues(read_level=read_level))
 
     def configure_queue(
         self, queue: str, settings: QueueSettings, *, timeout_s: float | None = None
     ) -> QueueSettings:
         """Replace a queue's settings."""
-        return self._run(self._client.configure_queue(queue, settings, timeout_s=timeout_s))
+        return self._run(
+            lambda client: client.configure_queue(queue, settings, timeout_s=timeout_s), timeout_s
+        )
 
     def dead_letters(
         self,
@@ -185,7 +203,9 @@ class Client:
     ) -> Iterator[Task]:
         """Go through the FAILED tasks, newest first, with the history of their attempts."""
         return self._iterate(
-            self._client.dead_letters(queue=queue, page_size=page_size, read_level=read_level)
+            lambda client: client.dead_letters(
+                queue=queue, page_size=page_size, read_level=read_level
+            )
         )
 
     def redrive(
@@ -198,7 +218,10 @@ class Client:
     ) -> RedriveResponse:
         """Make dead letters pending again: those named, or the oldest of ``queue``."""
         return self._run(
-            self._client.redrive(task_ids, queue=queue, max_tasks=max_tasks, timeout_s=timeout_s)
+            lambda client: client.redrive(
+                task_ids, queue=queue, max_tasks=max_tasks, timeout_s=timeout_s
+            ),
+            timeout_s,
         )
 
     def delete_dead_letters(
@@ -211,84 +234,82 @@ class Client:
     ) -> DeleteDeadLettersResponse:
         """Remove dead letters for good: those named, or the oldest of ``queue``."""
         return self._run(
-            self._client.delete_dead_letters(
+            lambda client: client.delete_dead_letters(
                 task_ids, queue=queue, max_tasks=max_tasks, timeout_s=timeout_s
-            )
+            ),
+            timeout_s,
         )
 
     def purge_queue(self, queue: str, *, max_tasks: int = 0) -> Iterator[int]:
         """Cancel all of a queue's tasks that wait; yields how many after each slice."""
-        return self._iterate(self._client.purge_queue(queue, max_tasks=max_tasks))
+        return self._iterate(lambda client: client.purge_queue(queue, max_tasks=max_tasks))
 
     def list_workers(self) -> ListWorkersResponse:
         """List all workers that the leader has heard from in the last 5 minutes, by id."""
-        return self._run(self._client.list_workers())
+        return self._run(lambda client: client.list_workers())
 
     def cluster_status(self, *, timeout_s: float | None = None) -> GetClusterStatusResponse:
         """Ask a broker how every broker is; needs no leader."""
-        return self._run(self._client.cluster_status(timeout_s=timeout_s))
+        return self._run(lambda client: client.cluster_status(timeout_s=timeout_s), timeout_s)
 
     def transfer_leadership(
         self, target_node_id: str = "", *, timeout_s: float | None = None
     ) -> str:
         """Have the leader hand over, and return the new leader's node id."""
-        return self._run(self._client.transfer_leadership(target_node_id, timeout_s=timeout_s))
+        return self._run(
+            lambda client: client.transfer_leadership(target_node_id, timeout_s=timeout_s),
+            timeout_s,
+        )
 
     def verify_state(
         self, *, start: bool = False, timeout_s: float | None = None
     ) -> VerifyStateResponse:
         """Ask what comparing the brokers' states has found; ``start`` begins a pass over all."""
-        return self._run(self._client.verify_state(start=start, timeout_s=timeout_s))
+        return self._run(
+            lambda client: client.verify_state(start=start, timeout_s=timeout_s), timeout_s
+        )
 
     def replace_node(
         self, node_id: str, *, force: bool = False, timeout_s: float | None = None
     ) -> ReplaceNodeResponse:
         """Have the empty node of that name take the member's place; see docs/membership.md."""
-        return self._run(self._client.replace_node(node_id, force=force, timeout_s=timeout_s))
+        return self._run(
+            lambda client: client.replace_node(node_id, force=force, timeout_s=timeout_s), timeout_s
+        )
 
     def claim(
         self, request: ClaimRequest, *, timeout_s: float | None = None
     ) -> Answer[ClaimResponse]:
         """Claim tasks; a lease's deadline counts from the answer's ``sent_at_s``."""
-        return self._run(self._client.claim(request, timeout_s=timeout_s))
+        return self._run(
+            lambda client: client.claim(request, timeout_s=timeout_s),
+            request.wait.ToTimedelta().total_seconds() + (timeout_s or self._timeout_s),
+        )
 
     def heartbeat(
         self, request: HeartbeatRequest, *, timeout_s: float | None = None
     ) -> Answer[HeartbeatResponse]:
         """Renew leases, each to its full length from the answer's ``sent_at_s``."""
-        return self._run(self._client.heartbeat(request, timeout_s=timeout_s))
+        return self._run(lambda client: client.heartbeat(request, timeout_s=timeout_s), timeout_s)
 
     def report(self, request: ReportRequest, *, timeout_s: float | None = None) -> ReportResponse:
         """Report how attempts ended; repeating a report is safe."""
-        return self._run(self._client.report(request, timeout_s=timeout_s))
+        return self._run(lambda client: client.report(request, timeout_s=timeout_s), timeout_s)
 
-    def _run(self, call: Coroutine[Any, Any, _T]) -> _T:
-        if self._loop.is_closed():
-            call.close()
-            raise errors.UnavailableError("the client is closed")
-        future = asyncio.run_coroutine_threadsafe(call, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            # Ctrl-C, say: nobody waits for the call any more.
-            future.cancel()
-            raise
+    def _run(
+        self,
+        call: Callable[[AsyncClient], Coroutine[Any, Any, _T]],
+        timeout_s: float | None = None,
+    ) -> _T:
+        return self._engine.run(call, self._timeout_s if timeout_s is None else timeout_s)
 
-    def _iterate(self, items: AsyncIterator[_T]) -> Iterator[_T]:
-        while (item := self._run(_next(items))) is not None:
+    def _iterate(self, items: Callable[[AsyncClient], AsyncIterator[_T]]) -> Iterator[_T]:
+        going: list[AsyncIterator[_T]] = []
+
+        async def following(client: AsyncClient) -> _T | None:
+            if not going:
+                going.append(items(client))
+            return await anext(going[0], None)
+
+        while (item := self._run(following)) is not None:
             yield item
-
-    def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
-
-
-async def _next(items: AsyncIterator[_T]) -> _T | None:
-    return await anext(items, None)
-
-
-async def _made(make: Callable[[], _T]) -> _T:
-    """Make on the loop what belongs to the loop."""
-    return make()

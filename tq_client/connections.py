@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Literal
 
 import grpc
 from grpc import aio
@@ -16,6 +17,7 @@ from tq.v1 import (
     task_service_pb2_grpc,
     worker_service_pb2_grpc,
 )
+from tq_process.addresses import canonical, split
 
 if TYPE_CHECKING:
     from tq.v1.cluster_service_pb2_grpc import ClusterServiceAsyncStub
@@ -29,6 +31,8 @@ TERM_MAX = 1 << 62
 TERM_STEP_MAX = 1 << 20
 """How far above the highest known term another may be: so many elections were never missed."""
 RESOLVE_AGAIN_MS = 1_000
+RESOLVER = ""
+"""Before each address, as gRPC has it: a test has a name server of its own."""
 QUIET_FIRST_S = 0.05
 QUIET_MAX_S = 2.0
 
@@ -60,27 +64,65 @@ CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
 )
 
 
+FollowLeader = Literal["auto", "never"]
+"""Whether a client dials a leader at an address that it was not given.
+
+``auto``: unless all it was given are on this machine and the leader's is not: those are the near
+ends of tunnels (``ssh -L``, ``kubectl port-forward``), and what is behind them is not to be
+reached in another way.
+"""
+
+
+class _Wire:
+    """A channel and its stubs."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = aio.insecure_channel(RESOLVER + address, options=CHANNEL_OPTIONS)
+        self.tasks: TaskServiceAsyncStub = task_service_pb2_grpc.TaskServiceStub(self.channel)
+        self.queues: QueueServiceAsyncStub = queue_service_pb2_grpc.QueueServiceStub(self.channel)
+        self.workers: WorkerServiceAsyncStub = worker_service_pb2_grpc.WorkerServiceStub(
+            self.channel
+        )
+        self.cluster: ClusterServiceAsyncStub = cluster_service_pb2_grpc.ClusterServiceStub(
+            self.channel
+        )
+
+
 class Connection:
-    """One broker: its channel, its stubs, and whether it is worth asking."""
+    """One broker: its channel, opened when it is needed, and whether it is worth asking."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.failures = 0
         self.quiet_until_s = 0.0
         """By the loop's clock: asked again before then only if no other is left."""
-        self._channel = aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-        self.tasks: TaskServiceAsyncStub = task_service_pb2_grpc.TaskServiceStub(self._channel)
-        self.queues: QueueServiceAsyncStub = queue_service_pb2_grpc.QueueServiceStub(self._channel)
-        self.workers: WorkerServiceAsyncStub = worker_service_pb2_grpc.WorkerServiceStub(
-            self._channel
-        )
-        self.cluster: ClusterServiceAsyncStub = cluster_service_pb2_grpc.ClusterServiceStub(
-            self._channel
-        )
+        self._wire: _Wire | None = None
+
+    @property
+    def dialled(self) -> bool:
+        """Whether its channel is open."""
+        return self._wire is not None
+
+    @property
+    def tasks(self) -> TaskServiceAsyncStub:
+        return self._wired().tasks
+
+    @property
+    def queues(self) -> QueueServiceAsyncStub:
+        return self._wired().queues
+
+    @property
+    def workers(self) -> WorkerServiceAsyncStub:
+        return self._wired().workers
+
+    @property
+    def cluster(self) -> ClusterServiceAsyncStub:
+        return self._wired().cluster
 
     def open(self) -> bool:
         """Whether a call would go out now. Where not, connecting has begun."""
-        return self._channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
+        state = self._wired().channel.get_state(try_to_connect=True)
+        return state is grpc.ChannelConnectivity.READY
 
     async def connect(self, timeout_s: float) -> bool:
         """Wait until a call would go out, or until it is clear that none will within ``timeout_s``.
@@ -88,10 +130,11 @@ class Connection:
         A call made only then is known to be sent or unsent: a bare UNAVAILABLE of gRPC could mean
         either.
         """
+        channel = self._wired().channel
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
-                    state = self._channel.get_state(try_to_connect=True)
+                    state = channel.get_state(try_to_connect=True)
                     if state is grpc.ChannelConnectivity.READY:
                         return True
                     if state in {
@@ -99,12 +142,20 @@ class Connection:
                         grpc.ChannelConnectivity.SHUTDOWN,
                     }:
                         return False
-                    await self._channel.wait_for_state_change(state)
-        except TimeoutError:
+                    await channel.wait_for_state_change(state)
+        except (TimeoutError, aio.UsageError):  # the latter: it was closed meanwhile
             return False
 
     async def close(self) -> None:
-        await self._channel.close()
+        """Close the channel; a call that comes after opens another."""
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            await wire.channel.close()
+
+    def _wired(self) -> _Wire:
+        if self._wire is None:
+            self._wire = _Wire(self.address)
+        return self._wire
 
 
 class Connections:
@@ -115,20 +166,32 @@ class Connections:
     """
 
     def __init__(
-        self, addresses: Iterable[str], now_s: Callable[[], float], draw: random.Random
+        self,
+        addresses: Iterable[str],
+        now_s: Callable[[], float],
+        draw: random.Random,
+        follow_leader: FollowLeader = "auto",
     ) -> None:
         self._all: dict[str, Connection] = {}
         self._now_s = now_s
-        ring = [address.strip() for address in addresses if address.strip()]
-        if not ring:
-            raise ValueError("addresses: name at least one broker as host:port")
+        ring = list(addresses)
         draw.shuffle(ring)
+        self._here = all(map(_is_here, ring))
+        self._follow_leader = follow_leader
         for address in ring:
             self._connection(address)
         self.leader: str = ""
+        """The address by which it is called; empty: it is not known, or not to be called."""
+        self._told = ("", "")
+        """The leader as brokers name it, and the address by which that one is called."""
         self.term = 0
         self._leaders_term = 0
         """In which a leader was last named: a term may be known before who leads in it."""
+
+    @property
+    def dialled(self) -> bool:
+        """Whether a channel is open."""
+        return any(connection.dialled for connection in self._all.values())
 
     def pick(self) -> Connection:
         """Choose whom to ask next."""
@@ -183,14 +246,41 @@ class Connections:
         if not leader:
             return False
         another = term > self._leaders_term
-        self.leader, self._leaders_term = leader, term
-        self._connection(leader)
+        self._leaders_term = term
+        if leader != self._told[0]:
+            self._told = (leader, self._dialled_as(leader))
+        self.leader = self._told[1]
         return another
 
+    def _dialled_as(self, leader: str) -> str:
+        """By which address a leader is called; empty: the brokers that were given forward to it."""
+        try:
+            address = canonical(leader)
+        except ValueError:
+            return ""
+        known = next((each for each in self._all if canonical(each) == address), None)
+        if known is not None:
+            return known
+        if self._follow_leader == "never" or (self._here and not _is_here(address)):
+            return ""
+        return self._connection(leader).address
+
     async def close(self) -> None:
+        """Close every channel; calls that come after open others."""
         await asyncio.gather(*(connection.close() for connection in self._all.values()))
 
     def _connection(self, address: str) -> Connection:
         if address not in self._all:
             self._all[address] = Connection(address)
         return self._all[address]
+
+
+def _is_here(address: str) -> bool:
+    """Whether it is on this machine."""
+    host, _ = split(address)
+    if host.lower().removesuffix(".") == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

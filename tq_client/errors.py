@@ -3,6 +3,7 @@
 `RequestError` and its kinds: the call is at fault, repeating it unchanged cannot succeed.
 `UnavailableError` and `BusyError`: nothing was applied, a later call may succeed.
 `OutcomeUnknownError`: it may have been applied, or not. `InternalError`: a fault of tq.
+`ForkedError`: no client can work in this process.
 """
 
 from __future__ import annotations
@@ -113,6 +114,10 @@ class OutcomeUnknownError(TqError):
 
     ``metadata["request_id"]`` names the request, where it had an id.
     """
+
+
+class ForkedError(TqError):
+    """This process was forked from one with an open AsyncClient: no client can work here."""
 
 
 class InternalError(TqError):

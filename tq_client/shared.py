@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import atexit
 import os
 import threading
 from collections.abc import Callable, Coroutine
@@ -20,8 +18,7 @@ class SharedClient(Client):
 
     async def awaited(self, call: Callable[[AsyncClient], Coroutine[Any, Any, _T]]) -> _T:
         """Make a call on the client's own loop and await it on the caller's."""
-        future = asyncio.run_coroutine_threadsafe(call(self._client), self._loop)
-        return await asyncio.wrap_future(future)
+        return await self._engine.awaited(call)
 
 
 _lock = threading.Lock()
@@ -34,16 +31,13 @@ def shared() -> SharedClient:
     with _lock:
         if _shared is None:
             _shared = SharedClient()
-            atexit.register(_shared.close)
         return _shared
 
 
-def _forget() -> None:
-    """Have a forked child make its own: the thread of its parent's is not in it."""
-    global _lock, _shared
-    if _shared is not None:
-        atexit.unregister(_shared.close)
-    _lock, _shared = threading.Lock(), None
+def _unlock() -> None:
+    """Whoever held the lock as the process forked is not in the child."""
+    global _lock  # noqa: PLW0603  # as above
+    _lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_unlock)

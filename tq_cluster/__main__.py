@@ -16,7 +16,7 @@ import typer
 from tq_cluster import config, dev
 from tq_cluster.errors import StartError
 from tq_cluster.raft import secret
-from tq_process import signals
+from tq_process import addresses, signals
 from tq_process.streams import open_standard_streams
 from tq_process.visible import visible
 
@@ -25,7 +25,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 EXIT_NOT_SERVING = 1
 EXIT_REFUSED = 2
-BASE_PORT_MAX = config.PORT_MAX - dev.RAFT_PORT_OFFSET - config.MEMBERS_MAX
+BASE_PORT_MAX = addresses.PORT_MAX - dev.RAFT_PORT_OFFSET - config.MEMBERS_MAX
 
 app = typer.Typer(
     help="A broker of the replicated task queue tq.",
@@ -234,7 +234,7 @@ def health(
 ) -> None:
     """Say whether a broker could serve a call now; exits with 1 where it could not."""
     try:
-        config.split_address(address)
+        addresses.split(address)
     except ValueError as error:
         raise typer.BadParameter(f"{address!r}: {error}", param_hint="--address") from None
     # Here, so that the other commands start without gRPC.

@@ -23,11 +23,11 @@ from pydantic import (
 )
 
 from tq_cluster.errors import StartError
+from tq_process import addresses
 
 MEMBERS_MAX = 7
 _TRUE = frozenset({"true", "yes", "on", "1", "y", "t"})
 """What stands for true in the environment and on the command line."""
-PORT_MAX = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +94,8 @@ SETTINGS: Sequence[Setting] = (
 """Everything that a node can be told."""
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Split ``host:port`` or ``[ipv6]:port``; ValueError says what would be right."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit():
-        raise ValueError("must be host:port, such as 127.0.0.1:7001")
-    if not 0 < int(port) <= PORT_MAX:
-        raise ValueError(f"port {port} is out of range; right is 1 to {PORT_MAX}")
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError("an IPv6 address stands in brackets, such as [::1]:7001")
-    return host.strip("[]"), int(port)
-
-
 def _address(value: str) -> str:
-    split_address(value)
+    addresses.split(value)
     return value
 
 
@@ -115,7 +103,7 @@ def _endpoint(value: str) -> str:
     address = value.removeprefix("http://").removeprefix("https://").removesuffix("/")
     if "/" in address:
         raise ValueError("must be host:port, with nothing, http:// or https:// before it")
-    split_address(address)
+    addresses.split(address)
     return value
 
 
@@ -428,7 +416,11 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             if not isinstance(address, str):
                 continue
             field = f"members.{name}.{kind}"
-            if address in holders:
-                yield field, f"{address} is already that of {holders[address]}"
+            try:
+                spelt = addresses.canonical(address)
+            except ValueError:
+                continue  # refused by the model
+            if spelt in holders:
+                yield field, f"{address} is already that of {holders[spelt]}"
             else:
-                holders[address] = field
+                holders[spelt] = field

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tq_cluster.clock import SystemClock
-from tq_cluster.config import NodeConfig, split_address
+from tq_cluster.config import NodeConfig
 from tq_cluster.core import queries
 from tq_cluster.core.scrubbing import scrub_row
 from tq_cluster.disk_watch import DiskWatch
@@ -50,7 +50,7 @@ from tq_cluster.storage.rows import CorruptRowError
 from tq_cluster.telemetry import logs, tracing
 from tq_cluster.telemetry.loop_hold import SPAN_S, LoopHold
 from tq_cluster.telemetry.metrics import Metrics
-from tq_process import descriptors, memory, signals
+from tq_process import addresses, descriptors, memory, signals
 from tq_process.garbage import OldGarbage
 
 _logger = logging.getLogger(__name__)
@@ -391,7 +391,7 @@ class Node:
     async def _serve_metrics(self) -> None:
         if self._config.metrics_listen is None:
             return
-        host, port = split_address(self._config.metrics_listen)
+        host, port = addresses.split(self._config.metrics_listen)
         try:
             self._stop_metrics = await self.metrics.serve(host, port)
         except OSError as error:

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 _logger = logging.getLogger(__name__)
@@ -41,6 +41,87 @@ def _ignore(_reason: Reason) -> None:
     pass
 
 
+class Acceptor:
+    """Accepts on listening sockets until it is closed, a few connections in each turn of the loop.
+
+    With no descriptor left it rests: what was accepted goes on.
+    """
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        factory: Callable[[], asyncio.BaseProtocol],
+        *,
+        admits: Callable[[socket.socket, str], bool],
+        exhausted: Callable[[], None],
+    ) -> None:
+        """Begin at once.
+
+        Args:
+            sockets: where; they are closed with it.
+            factory: makes the protocol of each connection.
+            admits: whether one from this host stays; it is closed otherwise.
+            exhausted: is told that no descriptor was left, once for each rest.
+        """
+        self._sockets = list(sockets)
+        self._factory = factory
+        self._admits = admits
+        self._exhausted = exhausted
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._resting: asyncio.TimerHandle | None = None
+        self._go_on()
+
+    def close(self) -> None:
+        """Accept no more; connections that stand go on."""
+        if self._resting is not None:
+            self._resting.cancel()
+        for sock in self._sockets:
+            self._loop.remove_reader(sock)
+            sock.close()
+        self._sockets.clear()
+
+    def rest(self, seconds: float) -> None:
+        """Leave what comes in the backlog for so long."""
+        for sock in self._sockets:
+            self._loop.remove_reader(sock)
+        if self._resting is None:
+            self._resting = self._loop.call_later(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        self._resting = None
+        for sock in self._sockets:
+            self._loop.add_reader(sock, self._accept, sock)
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(BATCH):
+            if self._resting is not None:
+                return
+            try:
+                accepted, address = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._exhausted()
+                    self.rest(WITHOUT_DESCRIPTORS_S)
+                # Others are about the one connection (accept(2)): it is gone, the next may be well.
+                continue
+            if not self._admits(accepted, str(address[0])):
+                accepted.close()
+                continue
+            accepted.setblocking(False)
+            task = self._loop.create_task(self._begin(accepted))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _begin(self, accepted: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._factory, accepted)
+        except OSError:  # it has gone already
+            accepted.close()
+
+
 class Listener:
     """Accepts connections on the event loop, up to a number in all and from one address."""
 
@@ -58,28 +139,22 @@ class Listener:
         self._per_address_max = per_address_max
         self._refused = refused
         self._loop = asyncio.get_running_loop()
-        self._sockets: list[socket.socket] = []
-        self._factory: Callable[[], asyncio.BaseProtocol] | None = None
+        self._acceptor: Acceptor | None = None
         self._open: list[tuple[socket.socket, str]] = []
         """What was accepted, with its address; a transport that closes closes its socket."""
         self._by_address: Counter[str] = Counter()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._paused: asyncio.TimerHandle | None = None
         self._window_ends_s = 0.0
         self._in_window = 0
         self._logged: dict[Reason, float] = {}
         self._unlogged: Counter[Reason] = Counter()
+        self.port = 0
+        """Where it listens."""
 
     @property
     def connections(self) -> int:
         """How many stand now."""
         self._prune()
         return len(self._open)
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self._sockets[0].getsockname()[1])
 
     async def listen(
         self, host: str, port: int, factory: Callable[[], asyncio.BaseProtocol]
@@ -88,59 +163,31 @@ class Listener:
 
         ``factory`` makes the protocol of each connection.
         """
-        self._factory = factory
-        found = await self._loop.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        sockets = await listening_sockets(host, port)
+        self.port = int(sockets[0].getsockname()[1])
+        self._acceptor = Acceptor(
+            sockets,
+            factory,
+            admits=self._admits,
+            exhausted=lambda: self._refuse("descriptors", ""),
         )
-        absent: OSError | None = None
-        for family, kind, protocol, _, place in dict.fromkeys(found):
-            try:
-                self._sockets.append(_bound(family, kind, protocol, place))
-            except OSError as error:
-                if error.errno not in _NO_SUCH_ADDRESS:
-                    self.close()
-                    raise
-                absent = error
-        if not self._sockets:
-            raise absent or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-        self._resume()
 
     def close(self) -> None:
         """Listen no more; connections that stand go on."""
-        if self._paused is not None:
-            self._paused.cancel()
-        for sock in self._sockets:
-            self._loop.remove_reader(sock)
-            sock.close()
-        self._sockets.clear()
+        if self._acceptor is not None:
+            self._acceptor.close()
 
-    def _resume(self) -> None:
-        self._paused = None
-        for sock in self._sockets:
-            self._loop.add_reader(sock, self._accept, sock)
-
-    def _pause(self, seconds: float) -> None:
-        for sock in self._sockets:
-            self._loop.remove_reader(sock)
-        if self._paused is None:
-            self._paused = self._loop.call_later(seconds, self._resume)
-
-    def _accept(self, listening: socket.socket) -> None:
-        for _ in range(BATCH):
-            if self._paused is not None:
-                return
-            try:
-                accepted, address = listening.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._refuse("descriptors", "")
-                    self._pause(WITHOUT_DESCRIPTORS_S)
-                # Others are about the one connection (accept(2)): it is gone, the next may be well.
-                return
-            self._count()
-            self._judge(accepted, str(address[0]))
+    def _admits(self, accepted: socket.socket, address: str) -> bool:
+        self._count()
+        if reason := self._full(address):
+            self._prune()
+            reason = self._full(address)
+        if reason is not None:
+            self._refuse(reason, address)
+            return False
+        self._open.append((accepted, address))
+        self._by_address[address] += 1
+        return True
 
     def _count(self) -> None:
         now_s = self._loop.time()
@@ -148,30 +195,8 @@ class Listener:
             self._window_ends_s = now_s + WINDOW_S
             self._in_window = 0
         self._in_window += 1
-        if self._in_window >= PER_WINDOW:
-            self._pause(self._window_ends_s - now_s)
-
-    def _judge(self, accepted: socket.socket, address: str) -> None:
-        if reason := self._full(address):
-            self._prune()
-            reason = self._full(address)
-        if reason is not None:
-            self._refuse(reason, address)
-            accepted.close()
-            return
-        accepted.setblocking(False)
-        self._open.append((accepted, address))
-        self._by_address[address] += 1
-        task = self._loop.create_task(self._begin(accepted))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _begin(self, accepted: socket.socket) -> None:
-        assert self._factory is not None
-        try:
-            await self._loop.connect_accepted_socket(self._factory, accepted)
-        except OSError:  # it has gone already
-            accepted.close()
+        if self._in_window >= PER_WINDOW and self._acceptor is not None:
+            self._acceptor.rest(self._window_ends_s - now_s)
 
     def _full(self, address: str) -> Reason | None:
         if len(self._open) >= self._total_max:
@@ -209,6 +234,33 @@ class Listener:
                 return f"{self._per_address_max} connections from this address stand already"
             case "descriptors":
                 return "the process has no descriptor left for them"
+
+
+async def listening_sockets(host: str, port: int) -> list[socket.socket]:
+    """Return sockets that listen at every address that ``host`` stands for; OSError else.
+
+    An empty ``host`` stands for all of the machine's.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    sockets: list[socket.socket] = []
+    absent: OSError | None = None
+    try:
+        for family, kind, protocol, _, place in dict.fromkeys(found):
+            try:
+                sockets.append(_bound(family, kind, protocol, place))
+            except OSError as error:
+                if error.errno not in _NO_SUCH_ADDRESS:
+                    raise
+                absent = error
+    except BaseException:
+        for each in sockets:
+            each.close()
+        raise
+    if not sockets:
+        raise absent or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    return sockets
 
 
 def _bound(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:

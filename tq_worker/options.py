@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tq_client.async_client import DEFAULT_ADDRESSES
+from tq_process import addresses
 from tq_worker import tracing
 from tq_worker.errors import UsageError
 from tq_worker.worker import WorkerOptions
@@ -23,12 +24,10 @@ MB = 1_000_000
 DEAF_AFTER_S_MIN = 2.0
 QUEUES_MAX = 64
 WORKER_ID_MAX = 200
-PORT_MAX = 65_535
 
 _QUEUE = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
-_ADDRESS = re.compile(r"(?:[^\s:]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})")
 _RATIO = re.compile(r"\d+(\.\d+)?")
 _LIMIT = re.compile(r"([A-Za-z0-9._:-]{1,128})=(\d{1,18})")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
@@ -212,11 +211,9 @@ def read(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Comma
     metrics_listen = None
     if metrics:
         metrics_source = "--metrics-listen" if arguments.metrics_listen else "TQ_METRICS_LISTEN"
-        [address] = check.addresses(metrics_source, metrics.replace(",", " "))
-        host, _, port = address.rpartition(":")
-        metrics_listen = (host.strip("[]"), int(port) if port.isdecimal() else 0)
+        metrics_listen = check.address(metrics_source, metrics)
     source = "--address" if arguments.address else "TQ_ADDRESS"
-    addresses = check.addresses(
+    brokers = check.addresses(
         source, arguments.address or environment.get("TQ_ADDRESS") or DEFAULT_ADDRESSES
     )
     lease_s = check.duration("--lease", arguments.lease, 1.0, 3600.0)
@@ -254,7 +251,7 @@ def read(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Comma
             log_format=arguments.log_format,
             telling=telling,
         ),
-        addresses=addresses,
+        addresses=brokers,
     )
 
 
@@ -308,7 +305,7 @@ class _Check:
         endpoint = arguments.otlp_endpoint or environment.get("TQ_OTLP_ENDPOINT") or None
         if endpoint is not None:
             address = endpoint.removeprefix("http://").removeprefix("https://").removesuffix("/")
-            self.addresses(source, address)
+            self.address(source, address)
             if not tracing.installed():
                 self.problems.append(f"{source} {endpoint}: {tracing.TO_DO}")
         ratio_source = "--tracing-ratio" if arguments.tracing_ratio else "TQ_TRACING_RATIO"
@@ -323,10 +320,16 @@ class _Check:
             log_tasks=arguments.log_tasks or wanted.log_tasks,
         )
 
+    def address(self, source: str, text: str) -> tuple[str, int] | None:
+        try:
+            return addresses.split(text)
+        except ValueError as error:
+            self.problems.append(f"{source}: {text!r}: {error}")
+            return None
+
     def addresses(self, source: str, text: str) -> list[str]:
-        addresses = [address.strip() for address in text.split(",")]
-        for address in addresses:
-            match = _ADDRESS.fullmatch(address)
-            if not match or not 1 <= int(match[1]) <= PORT_MAX:
-                self.problems.append(f"{source}: {address!r} is not an address: must be host:port")
-        return addresses
+        try:
+            return addresses.listed(text)
+        except ValueError as error:
+            self.problems.append(f"{source}: {error}")
+            return []

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.client.fake_broker import FakeBroker, serving
 from tests.name_server import name_server
-from tq_client import AsyncClient
+from tq_client import AsyncClient, connections
 
 GRPCS_OWN_WAIT_S = 30
 
 
-async def test_a_client_finds_a_broker_that_came_back_at_another_address() -> None:
+async def test_a_client_finds_a_broker_that_came_back_at_another_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     before, after = FakeBroker(), FakeBroker()
     async with name_server("127.0.0.1") as (names, by_name):
+        monkeypatch.setattr(connections, "RESOLVER", by_name)
         async with serving(before) as address:
             port = address.rpartition(":")[2]
-            client = AsyncClient(f"{by_name}broker.example:{port}", timeout_s=GRPCS_OWN_WAIT_S / 2)
+            client = AsyncClient(f"broker.example:{port}", timeout_s=GRPCS_OWN_WAIT_S / 2)
             await client.cluster_status()
         names.address = "127.0.0.2"
         async with serving(after, at=f"127.0.0.2:{port}"), client:

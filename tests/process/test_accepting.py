@@ -150,6 +150,9 @@ class NoDescriptors:
     def fileno(self) -> int:
         return self._inner.fileno()
 
+    def getsockname(self) -> object:
+        return self._inner.getsockname()
+
     def close(self) -> None:
         self._inner.close()
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.raft.real_cluster import free_addresses, real_cluster
-from tq_cluster.raft import accepting
-from tq_cluster.raft.accepting import Acceptor, AcceptRates, Refused, ignored
-from tq_cluster.raft.network import TcpNetwork, split_address
+from tq_cluster.raft.accepting import ADDRESSES_MAX, AcceptRates, Refused, ignored, rated
+from tq_cluster.raft.network import TcpNetwork
+from tq_process import accepting, addresses
 
 
 class Clock:
@@ -60,11 +60,11 @@ def test_however_many_addresses_there_are_a_peers_is_let_in() -> None:
 
 def test_what_is_known_of_addresses_has_a_bound() -> None:
     rates = AcceptRates(Clock())
-    for number in range(3 * accepting.ADDRESSES_MAX):
+    for number in range(3 * ADDRESSES_MAX):
         rates.allow(f"fe80::{number:x}")
         rates.trust(f"fe80::{number:x}")
 
-    assert len(rates._buckets) == len(rates._trusted) == accepting.ADDRESSES_MAX
+    assert len(rates._buckets) == len(rates._trusted) == ADDRESSES_MAX
 
 
 @contextlib.asynccontextmanager
@@ -78,7 +78,7 @@ async def listening(
     [address] = free_addresses(1)
     stop = await network.listen(address, asyncio.Protocol)
     try:
-        yield split_address(address)
+        yield addresses.split(address)
     finally:
         stop()
 
@@ -114,7 +114,7 @@ class OutOfDescriptors(socket.socket):
 @pytest.fixture
 def patient() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(accepting, "PAUSE_S", 0.01)
+        patch.setattr(accepting, "WITHOUT_DESCRIPTORS_S", 0.01)
         yield patch
 
 
@@ -131,8 +131,7 @@ async def test_without_descriptors_it_waits_says_so_once_and_goes_on(
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         listener.setblocking(False)
-        loop = asyncio.get_running_loop()
-        acceptor = Acceptor([listener], Arrived, AcceptRates(loop.time), loop)
+        acceptor = rated([listener], Arrived, AcceptRates(asyncio.get_running_loop().time))
         _, writer = await asyncio.open_connection(*listener.getsockname())
 
         async with asyncio.timeout(10):
@@ -147,8 +146,8 @@ async def test_without_descriptors_it_waits_says_so_once_and_goes_on(
 async def test_a_cluster_forms_again_while_connections_flood_every_port(tmp_path: Path) -> None:
     async with real_cluster(tmp_path) as cluster:
         await cluster.put(b"before")
-        addresses = [split_address(address) for address in cluster.nodes["n1"].members.values()]
-        flood = asyncio.create_task(_flood(addresses))
+        places = [addresses.split(each) for each in cluster.nodes["n1"].members.values()]
+        flood = asyncio.create_task(_flood(places))
         follower = next(each for each in cluster.nodes.values() if each is not cluster.leader())
         follower.kill()
         await follower.start()

@@ -114,9 +114,11 @@ async def test_everything_wrong_with_the_command_line_is_said_at_once(run: Run) 
         "tq-worker: --process-slots '0': must be a whole number from 1 to 64",
         "tq-worker: --max-tasks-per-child '0': must be a whole number from 1 to 1000000000",
         "tq-worker: --max-memory-per-child '1GB': must be a whole number from 1 to 1000000",
-        "tq-worker: --metrics-listen: 'here' is not an address: must be host:port",
-        "tq-worker: --address: 'nowhere' is not an address: must be host:port",
-        "tq-worker: --address: 'h:99999' is not an address: must be host:port",
+        "tq-worker: --metrics-listen: 'here': must be host:port, such as 127.0.0.1:7001",
+        (
+            "tq-worker: --address: address 'nowhere': must be host:port, such as 127.0.0.1:7001; "
+            "address 'h:99999': port 99999 is out of range; right is 1 to 65535"
+        ),
         "tq-worker: --lease '1day': must be a time like 500ms, 30s, 5m or 1h, from 1 s to 3600 s",
         (
             "tq-worker: --drain-timeout '2days': must be a time like 500ms, 30s, 5m or 1h, "

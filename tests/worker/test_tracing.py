@@ -239,7 +239,7 @@ def test_what_is_wrong_with_tracing_options_is_said_and_what_to_install(
         command_line("--otlp-endpoint", "nowhere", "--tracing-ratio", "2")
 
     assert caught.value.problems == [
-        "--otlp-endpoint: 'nowhere' is not an address: must be host:port",
+        "--otlp-endpoint: 'nowhere': must be host:port, such as 127.0.0.1:7001",
         "--otlp-endpoint nowhere: traces need OpenTelemetry: pip install 'tq[otel]'",
         "--tracing-ratio '2': must be a number from 0 to 1",
     ]

@@ -7,7 +7,6 @@ accepting pauses: what was accepted goes on, and the log says so once a minute.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 from collections import OrderedDict
@@ -16,14 +15,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from tq_cluster.telemetry.sparing import Sparing
+from tq_process.accepting import Acceptor
 
 log = logging.getLogger(__name__)
 
-BACKLOG: Final = 128
-ACCEPTS_A_TURN: Final = 16
-"""So many at most before the loop looks at everything else again."""
-PAUSE_S: Final = 1.0
-_NOTHING_LEFT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 ADDRESSES_MAX: Final = 1024
 
 
@@ -91,94 +86,27 @@ class AcceptRates:
         return _Bucket(a_second * self.BURST_S, self._now_s())
 
 
-class Acceptor:
-    """Accepts on listening sockets until it is closed."""
+def rated(
+    sockets: Sequence[socket.socket],
+    factory: Callable[[], asyncio.Protocol],
+    rates: AcceptRates,
+    refused: Refused = ignored,
+) -> Acceptor:
+    """Accept on listening sockets, as fast as ``rates`` allow, until it is closed.
 
-    def __init__(
-        self,
-        sockets: Sequence[socket.socket],
-        factory: Callable[[], asyncio.Protocol],
-        rates: AcceptRates,
-        loop: asyncio.AbstractEventLoop,
-        refused: Refused = ignored,
-    ) -> None:
-        """``refused`` is told of every connection that is not accepted."""
-        self._refused = refused
-        self._sockets = sockets
-        self._factory = factory
-        self._rates = rates
-        self._loop = loop
-        self._said = Sparing(log, loop.time)
-        self._making: set[asyncio.Task[None]] = set()
-        self._pause: asyncio.TimerHandle | None = None
-        for each in sockets:
-            loop.add_reader(each, self._accept, each)
+    ``refused`` is told of every connection that is not accepted.
+    """
+    said = Sparing(log, asyncio.get_running_loop().time)
 
-    def close(self) -> None:
-        """Accept no more."""
-        if self._pause is not None:
-            self._pause.cancel()
-        for each in self._sockets:
-            self._loop.remove_reader(each)
-            each.close()
+    def admits(_accepted: socket.socket, host: str) -> bool:
+        if rates.allow(host):
+            return True
+        refused("rate")
+        said.warning("connections come too fast", {"address": host})
+        return False
 
-    def _accept(self, listening: socket.socket) -> None:
-        for _ in range(ACCEPTS_A_TURN):
-            try:
-                accepted, address = listening.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                if error.errno in _NOTHING_LEFT:
-                    self._rest(error)
-                    return
-                continue  # the one that came is gone again
-            host = str(address[0])
-            if not self._rates.allow(host):
-                accepted.close()
-                self._refused("rate")
-                self._said.warning("connections come too fast", {"address": host})
-                continue
-            accepted.setblocking(False)
-            making = self._loop.create_task(self._make(accepted))
-            self._making.add(making)
-            making.add_done_callback(self._making.discard)
+    def exhausted() -> None:
+        refused("descriptors")
+        said.warning("no connection can be accepted", {"reason": "no descriptor is left"})
 
-    async def _make(self, accepted: socket.socket) -> None:
-        try:
-            await self._loop.connect_accepted_socket(self._factory, accepted)
-        except OSError:
-            accepted.close()  # it is gone already
-
-    def _rest(self, error: OSError) -> None:
-        self._refused("descriptors")
-        self._said.warning("no connection can be accepted", {"reason": error.strerror})
-        for each in self._sockets:
-            self._loop.remove_reader(each)
-        self._pause = self._loop.call_later(PAUSE_S, self._go_on)
-
-    def _go_on(self) -> None:
-        for each in self._sockets:
-            self._loop.add_reader(each, self._accept, each)
-
-
-async def listening_sockets(host: str, port: int) -> list[socket.socket]:
-    """Return sockets that listen at all addresses of ``host``. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    sockets: list[socket.socket] = []
-    try:
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            each = socket.socket(family, kind, protocol)
-            sockets.append(each)
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            each.setblocking(False)
-            each.bind(address)
-            each.listen(BACKLOG)
-    except BaseException:
-        for each in sockets:
-            each.close()
-        raise
-    return sockets
+    return Acceptor(sockets, factory, admits=admits, exhausted=exhausted)

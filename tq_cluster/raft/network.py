@@ -7,8 +7,10 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-from tq_cluster.raft.accepting import Acceptor, AcceptRates, Refused, ignored, listening_sockets
+from tq_cluster.raft.accepting import AcceptRates, Refused, ignored, rated
 from tq_cluster.raft.resolving import Resolver
+from tq_process import addresses
+from tq_process.accepting import listening_sockets
 
 
 class Network(Protocol):
@@ -50,9 +52,8 @@ class TcpNetwork:
     async def listen(
         self, address: str, factory: Callable[[], asyncio.Protocol]
     ) -> Callable[[], None]:
-        sockets = await listening_sockets(*split_address(address))
-        loop = asyncio.get_running_loop()
-        return Acceptor(sockets, factory, self._rates, loop, self._refused).close
+        sockets = await listening_sockets(*addresses.split(address))
+        return rated(sockets, factory, self._rates, self._refused).close
 
     def dial(
         self, address: str, protocol: asyncio.Protocol, failed: Callable[[OSError], None]
@@ -66,7 +67,7 @@ class TcpNetwork:
     async def _connect(
         self, address: str, protocol: asyncio.Protocol, failed: Callable[[OSError], None]
     ) -> None:
-        host, port = split_address(address)
+        host, port = addresses.split(address)
         try:
             async with asyncio.timeout(self._dial_timeout_s):
                 await self._connect_to_any(host, port, protocol)
@@ -83,12 +84,6 @@ class TcpNetwork:
                 continue
             return
         await loop.create_connection(lambda: protocol, last, port)
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """``host:port`` in its parts; an IPv6 host may stand in brackets."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 def set_no_delay(transport: asyncio.BaseTransport) -> None:

@@ -1,0 +1,196 @@
+"""A process with a client forks: parent and child go on, or are told at once why they cannot."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.client.fake_broker import FakeBroker, answer, hang
+from tests.client.programs import run
+
+PREAMBLE = """
+import asyncio, multiprocessing, os, signal, sys, threading
+from tq_client import AsyncClient, Client
+from tq_client.errors import ForkedError
+from tq_client.shared import shared
+
+
+def submit(client):
+    return client.submit("mail", "send", b"", timeout_s=5)
+
+
+def submit_by_a_new_one():
+    with Client() as client:
+        return submit(client)
+
+
+def forked(call):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(15)  # a child that hangs is ended by it
+        try:
+            call()
+            code = 0
+        except ForkedError as error:
+            print(error, file=sys.stderr)
+            code = 3
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            code = 4
+        os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def thread(call):
+    results = []
+    running = threading.Thread(target=lambda: results.append(call()))
+    running.start()
+    running.join()
+    return results[0]
+"""
+
+
+async def outcome(program: str, broker: FakeBroker) -> tuple[int, str]:
+    """How a program ended, and what it said of errors."""
+    ended = await run(program, broker, "-W", "error::ResourceWarning", preamble=PREAMBLE)
+    return ended.code, ended.said
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(
+            """
+            submit(shared())
+            assert [forked(lambda: submit(shared())) for _ in range(3)] == [0, 0, 0]
+            submit(shared())
+            """,
+            id="the shared client",
+        ),
+        pytest.param(
+            """
+            assert forked(lambda: submit(shared())) == 0
+            submit(shared())
+            """,
+            id="the shared client, unused in the parent",
+        ),
+        pytest.param(
+            """
+            with Client() as client:
+                submit(client)
+                assert forked(lambda: submit(client)) == 0
+                assert forked(client.close) == 0
+                submit(client)
+            """,
+            id="a client",
+        ),
+        pytest.param(
+            """
+            with Client() as client:
+                submit(client)
+                assert forked(submit_by_a_new_one) == 0
+            """,
+            id="a new client in the child",
+        ),
+        pytest.param(
+            """
+            with Client() as client:
+                submit(client)
+                assert forked(lambda: forked(lambda: submit(client)) and sys.exit(1)) == 0
+            """,
+            id="a child of a child",
+        ),
+        pytest.param(
+            """
+            with Client() as client:
+                submit(client)
+                assert thread(lambda: forked(lambda: submit(client))) == 0
+                assert forked(lambda: thread(lambda: submit(client))) == 0
+            """,
+            id="from a thread",
+        ),
+        pytest.param(
+            """
+            async def used():
+                async with AsyncClient() as client:
+                    await client.submit("mail", "send")
+
+            asyncio.run(used())
+            assert forked(lambda: submit(shared())) == 0
+            assert forked(lambda: asyncio.run(used())) == 0
+            """,
+            id="an AsyncClient that was closed",
+        ),
+        pytest.param(
+            """
+            async def main():
+                client = AsyncClient()
+                assert forked(lambda: submit(shared())) == 0
+                await client.close()
+
+            asyncio.run(main())
+            """,
+            id="an AsyncClient without a connection yet",
+        ),
+        pytest.param(
+            """
+            def work(number):
+                return submit(shared())
+
+            submit(shared())
+            with multiprocessing.get_context("fork").Pool(3) as pool:
+                assert len(pool.map(work, range(12))) == 12
+            submit(shared())
+            """,
+            id="multiprocessing",
+        ),
+    ],
+)
+async def test_parent_and_child_go_on(program: str) -> None:
+    assert await outcome(program, FakeBroker()) == (0, "")
+
+
+async def test_a_child_of_a_process_with_an_open_async_client_is_told_so_at_once() -> None:
+    code, said = await outcome(
+        """
+        async def main():
+            async with AsyncClient() as client:
+                await client.submit("mail", "send")
+                for call in (
+                    lambda: submit(shared()),
+                    lambda: submit(Client()),
+                    lambda: asyncio.new_event_loop().run_until_complete(client.get("t1")),
+                ):
+                    assert forked(call) == 3
+                await client.submit("mail", "send")
+
+        asyncio.run(main())
+        """,
+        FakeBroker(),
+    )
+
+    assert code == 0, said
+    assert said.count("Close the AsyncClient before the fork") == 3
+
+
+async def test_a_call_in_flight_as_the_process_forks_is_answered() -> None:
+    code, said = await outcome(
+        """
+        import time
+
+        with Client() as client:
+            submit(client)
+            answers = []
+            get = lambda: answers.append(client.get("t1", timeout_s=10))
+            waiting = threading.Thread(target=get)
+            waiting.start()
+            flights = client._engine._running.client._caller._flights
+            while not flights:
+                time.sleep(0.01)
+            assert forked(lambda: submit(client)) == 0
+            waiting.join()
+            assert len(answers) == 1
+        """,
+        FakeBroker(steps=[answer, hang]),
+    )
+
+    assert (code, said) == (0, "")

@@ -1,0 +1,105 @@
+"""What becomes of clients when their process forks.
+
+A child of a process that has a channel of gRPC's asyncio API open, used or not, cannot use gRPC:
+its calls hang for ever, or it dies by SIGABRT (seen with grpcio 1.85, with fork support and
+without). Where all such channels are closed as the process forks, the child can. So a `Client`,
+whose event loop is its own, closes its channels before a fork and opens them again after it, in the
+parent and in the child. An `AsyncClient` is on its program's event loop, which stands still
+meanwhile: in a child of a process that has one open, every client says so at once.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final, Protocol
+from weakref import WeakSet
+
+from tq_client import errors
+
+if TYPE_CHECKING:
+    from tq_client.calls import Caller
+
+
+class Forkable(Protocol):
+    """Something that closes its channels before a fork."""
+
+    def before_fork(self) -> bool:
+        """Close them; whether all are closed. Called in the thread that forks."""
+
+    def after_fork_in_parent(self) -> None:
+        """Open them again when they are needed."""
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: the threads of the parent are not here."""
+
+
+_forkable: Final[WeakSet[Forkable]] = WeakSet()
+_open: Final[WeakSet[Caller]] = WeakSet()
+_resting: list[Forkable] = []
+"""While the process forks."""
+_still_open = False
+"""As it forked, not every channel could be closed."""
+_inherited: Final[list[object]] = []
+"""What the parent had open. To free it here would wait for threads that are only there."""
+_unusable = ""
+"""Why no client can be used in this process."""
+
+
+def closes_before(forkable: Forkable) -> None:
+    """Have it close its channels before each fork from now on."""
+    _forkable.add(forkable)
+
+
+def opened(caller: Caller) -> None:
+    """Note that of a client on its program's event loop."""
+    _open.add(caller)
+
+
+def closed(caller: Caller) -> None:
+    """Note that its channels are closed, or that somebody closes them before a fork."""
+    _open.discard(caller)
+
+
+def keep(inherited: object) -> None:
+    """Never free this here: it is the parent's."""
+    _inherited.append(inherited)
+
+
+def check() -> None:
+    """Raise ForkedError in a process in which no client can work."""
+    if _unusable:
+        raise errors.ForkedError(_unusable)
+
+
+def _before() -> None:
+    global _still_open  # noqa: PLW0603  # what the hooks of one fork tell each other
+    _resting[:] = list(_forkable)
+    rested = [each.before_fork() for each in _resting]  # every one of them
+    _still_open = not all(rested)
+
+
+def _after_in_parent() -> None:
+    resting, _resting[:] = list(_resting), []
+    for each in resting:
+        each.after_fork_in_parent()
+
+
+def _after_in_child() -> None:
+    global _unusable  # noqa: PLW0603  # of this process
+    resting, _resting[:] = list(_resting), []
+    dialled = [each for each in _open if each.dialled]
+    _inherited.extend(dialled)
+    if _still_open or dialled:
+        _unusable = (
+            f"process {os.getpid()} was forked from one that had an AsyncClient open, and gRPC"
+            " works in no such child. Close the AsyncClient before the fork, or use a Client in the"
+            " parent, or start the child anew (multiprocessing's spawn, subprocess)"
+        )
+    for each in resting:
+        each.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+    )
