@@ -8,54 +8,56 @@ from types import TracebackType
 
 from tq.v1.worker_service_pb2 import TaskReport
 from tq_worker.context import Result
-from tq_worker.errors import PermanentError, RetryableError
+from tq_worker.errors import RETRY_AFTER_S_MAX, PermanentError, RetryableError
 
 ERROR_BYTES_MAX = 8 * 1024
 """What the queue keeps of an error (proto/tq/v1/worker_service.proto, Failure)."""
+
+RESULT_BYTES_MAX = 10 << 20
+"""What the queue takes as a result (the same place, Completion)."""
 
 _CUT = "\n... (cut) ...\n"
 
 
 def returned(task_id: str, token: int, value: object) -> TaskReport:
-    """Report what the handler returned: a completion, if it can be stored, or a failure."""
-    report = TaskReport(task_id=task_id, token=token)
-    if value is None:
-        report.complete.SetInParent()
-        return report
-    body: object = value.body if isinstance(value, Result) else value
-    if not isinstance(body, bytes | bytearray | memoryview):
-        return failed(
-            task_id,
-            token,
-            f"TypeError: the handler returned {type(body).__name__}; "
-            "it must return bytes, Result or None",
-        )
-    report.complete.result = bytes(body)
-    if isinstance(value, Result):
-        report.complete.content_type = value.content_type
-        report.complete.submit.extend(value.submit)
-    return report
+    """Report what the handler returned: a completion, if it can be stored.
+
+    Else a failure that is permanent: the handler has done its work, and would return the same
+    again.
+    """
+    try:
+        return _completion(task_id, token, value)
+    except BaseException as error:  # noqa: BLE001 - user code: whatever a value does when it is looked at
+        return failed(task_id, token, f"the result does not fit: {_head(error)}", permanent=True)
 
 
 def raised(
     task_id: str, token: int, error: BaseException, skip_files: Collection[str] = ()
 ) -> TaskReport:
-    """Report what the handler raised.
+    """Report what the handler raised. Never raises, whatever the exception does.
 
     Frames of ``skip_files`` at the traceback's head are left out.
     """
     report = TaskReport(task_id=task_id, token=token)
-    report.fail.error = describe(error, skip_files)
-    report.fail.permanent = isinstance(error, PermanentError)
-    if isinstance(error, RetryableError) and error.retry_after_s is not None:
-        report.fail.retry_after.FromMilliseconds(round(error.retry_after_s * 1000))
+    report.fail.permanent = issubclass(type(error), PermanentError)
+    text = describe(error, skip_files)
+    if issubclass(type(error), RetryableError):
+        try:
+            retry_after_ms = _retry_after_ms(error)
+        except BaseException as broken:  # noqa: BLE001 - user code: an attribute may be anything
+            text = shorten(f"{text}\n(its retry_after_s is not used: {_head(broken)})")
+        else:
+            if retry_after_ms is not None:
+                report.fail.retry_after.FromMilliseconds(retry_after_ms)
+    report.fail.error = text
     return report
 
 
-def failed(task_id: str, token: int, error: str) -> TaskReport:
-    """Report a failure that the worker itself found; it will be retried."""
+def failed(task_id: str, token: int, error: str, *, permanent: bool = False) -> TaskReport:
+    """Report a failure that the worker itself found; it is retried unless ``permanent``."""
     report = TaskReport(task_id=task_id, token=token)
     report.fail.error = shorten(error)
+    report.fail.permanent = permanent
     return report
 
 
@@ -68,13 +70,13 @@ def released(task_id: str, token: int, reason: str) -> TaskReport:
 
 def describe(error: BaseException, skip_files: Collection[str] = ()) -> str:
     """Say what was raised: "Type: message" first, then where."""
-    head = f"{type(error).__name__}: {_text(error)}"
+    head = _head(error)
     trace = _skip(error.__traceback__, skip_files)
     if trace is None:
         return shorten(head)
     try:
         lines = traceback.format_exception(type(error), error, trace)
-    except Exception as broken:  # noqa: BLE001 - user code: an exception that cannot be printed
+    except BaseException as broken:  # noqa: BLE001 - user code: an exception that cannot be printed
         lines = [f"(its traceback cannot be had: {type(broken).__name__})"]
     return shorten(head + "\n" + "".join(lines).rstrip())
 
@@ -91,11 +93,43 @@ def shorten(text: str) -> str:
     return head + _CUT + tail
 
 
-def _text(error: BaseException) -> str:
+def _completion(task_id: str, token: int, value: object) -> TaskReport:
+    report = TaskReport(task_id=task_id, token=token)
+    if value is None:
+        report.complete.SetInParent()
+        return report
+    body: object = value.body if isinstance(value, Result) else value
+    if not isinstance(body, bytes | bytearray | memoryview):
+        raise TypeError(
+            f"the handler returned {type(body).__name__}; it must return bytes, Result or None"
+        )
+    size = memoryview(body).nbytes
+    if size > RESULT_BYTES_MAX:
+        raise ValueError(f"it has {size:,} bytes; at most {RESULT_BYTES_MAX:,} are taken")
+    report.complete.result = bytes(body)
+    if isinstance(value, Result):
+        report.complete.content_type = value.content_type
+        report.complete.submit.extend(value.submit)
+    return report
+
+
+def _retry_after_ms(error: BaseException) -> int | None:
+    seconds: object = getattr(error, "retry_after_s", None)
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"it is {type(seconds).__name__}, not a number of seconds")
+    if not 0 <= seconds <= RETRY_AFTER_S_MAX:
+        raise ValueError(f"{seconds!r} is not from 0 to 366 days")
+    return round(seconds * 1000)
+
+
+def _head(error: BaseException) -> str:
     try:
-        return str(error)
-    except Exception as broken:  # noqa: BLE001 - user code: an exception whose __str__ raises
-        return f"(its message cannot be had: {type(broken).__name__})"
+        message = str(error)
+    except BaseException as broken:  # noqa: BLE001 - user code: an exception whose __str__ raises
+        message = f"(its message cannot be had: {type(broken).__name__})"
+    return f"{type(error).__name__}: {message}"
 
 
 def _skip(trace: TracebackType | None, skip_files: Collection[str]) -> TracebackType | None:

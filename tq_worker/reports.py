@@ -135,7 +135,8 @@ class Reporter:
                     endings.failed(
                         report.task_id,
                         report.token,
-                        f"the result was refused: {result.error.message}",
+                        f"the result does not fit: {result.error.message}",
+                        permanent=True,
                     )
                 )
                 return
@@ -168,7 +169,12 @@ class Reporter:
         (report,) = batch
         if report.HasField("complete"):
             self.add(
-                endings.failed(report.task_id, report.token, f"the result was refused: {error}")
+                endings.failed(
+                    report.task_id,
+                    report.token,
+                    f"the result does not fit: {error}",
+                    permanent=True,
+                )
             )
         else:
             _logger.error(

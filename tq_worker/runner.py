@@ -194,7 +194,7 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - user code: whatever it raises is its attempt's end
             report = self._ended_by(attempt, error, span)
         if span is not None:
-            span.end(report)
+            _told_of(lambda: span.end(report))
         self._busy -= 1
         self._finish(attempt, report)
         self._start_ready()
@@ -211,7 +211,7 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - as above
             report = self._ended_by(attempt, error, span)
         if span is not None:
-            span.end(report)
+            _told_of(lambda: span.end(report))
         self._finish(attempt, report)
         # The loop may be held by another handler: this result need not wait for it.
         if not self._queue:
@@ -242,10 +242,10 @@ class Runner:
     def _ended_by(
         self, attempt: Attempt, error: BaseException, span: AttemptSpan | None
     ) -> TaskReport:
-        if attempt.stop and isinstance(error, asyncio.CancelledError):
+        if attempt.stop and issubclass(type(error), asyncio.CancelledError):
             return endings.released(attempt.task_id, attempt.token, STOPPED)
         if span is not None:
-            span.failed(error)
+            _told_of(lambda: span.failed(error))
         return endings.raised(attempt.task_id, attempt.token, error, skip_files=_OURS)
 
     def _unknown(self, attempt: Attempt) -> TaskReport:
@@ -276,3 +276,11 @@ class Runner:
     def _check_idle(self) -> None:
         if self._leaving and not self._busy and not self._queue:
             self.idle.set()
+
+
+def _told_of(tell: Callable[[], object]) -> None:
+    """Tell a trace something. An exception that cannot be told of must not cost the report."""
+    try:
+        tell()
+    except BaseException:  # noqa: BLE001 - user code: an exception whose __str__ raises
+        _logger.warning("an attempt's trace is not complete", exc_info=True)

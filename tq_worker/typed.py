@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 
 from tq.v1.task_pb2 import Task, TaskSpec, TaskState
 from tq_worker.context import Result, TaskContext
-from tq_worker.errors import TaskFailedError
+from tq_worker.errors import PermanentError, TaskFailedError
 from tq_worker.registry import Function
 from tq_worker.signatures import JSON, Signature
 
@@ -151,18 +151,28 @@ class TypedTask(Generic[P, R]):
         async def run_async(payload: bytes, context: TaskContext) -> Result:
             arguments = self.signature.decode(payload)
             value = await self.function(*(context,)[:given], **arguments)
-            return Result(self.signature.encode_result(value), JSON)
+            return self._result(value)
 
         def run(payload: bytes, context: TaskContext) -> Result:
             arguments = self.signature.decode(payload)
             value = self.function(*(context,)[:given], **arguments)
-            return Result(self.signature.encode_result(value), JSON)
+            return self._result(value)
 
         chosen: Function = run_async if inspect.iscoroutinefunction(self.function) else run
         # Who is named where two functions claim one type.
         chosen.__module__ = self.function.__module__
         chosen.__qualname__ = self.function.__qualname__
         return chosen
+
+    def _result(self, value: object) -> Result:
+        try:
+            return Result(self.signature.encode_result(value), JSON)
+        except Exception as error:
+            said = inspect.formatannotation(inspect.signature(self.function).return_annotation)
+            raise PermanentError(
+                f"the result does not fit: it is of type {type(value).__name__}, the function says"
+                f" {said}: {error}"
+            ) from error
 
     def blocking(self) -> Client:
         """Return the client for calls that block."""

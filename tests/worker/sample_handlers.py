@@ -219,3 +219,45 @@ def stubborn_ticking(payload: bytes, context: TaskContext) -> None:
 @task("tally")
 async def tally(payload: bytes, context: TaskContext) -> None:
     note(payload, context.task_id)
+
+
+class ThrottledError(RetryableError):
+    """Has none of what its base class makes."""
+
+    def __init__(self, seconds: int) -> None:
+        self.seconds = seconds
+
+
+class LaterError(RetryableError):
+    """Says when in words."""
+
+    def __init__(self) -> None:
+        super().__init__("later")
+        self.retry_after_s = "30"  # type: ignore[assignment]
+
+
+class LeavingError(Exception):
+    """Ends the program where it is printed."""
+
+    def __str__(self) -> str:
+        raise SystemExit(7)
+
+
+@task("throttled")
+async def throttled(_payload: bytes, _context: TaskContext) -> None:
+    raise ThrottledError(3)
+
+
+@task("throttled-in-thread")
+def throttled_in_thread(_payload: bytes, _context: TaskContext) -> None:
+    raise ThrottledError(3)
+
+
+@task("later")
+def later(_payload: bytes, _context: TaskContext) -> None:
+    raise LaterError
+
+
+@task("leaving")
+async def leaving(_payload: bytes, _context: TaskContext) -> None:
+    raise LeavingError

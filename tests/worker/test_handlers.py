@@ -96,16 +96,18 @@ async def test_a_result_may_carry_a_content_type(
 @pytest.mark.parametrize(
     ("task_type", "error"),
     [
-        ("wrong-return", "TypeError: the handler returned dict; it must return bytes"),
-        ("wrong-result", "TypeError: the handler returned str; it must return bytes"),
         ("wrong-retry-after", "ValueError: retry_after_s: nan is not from 0 to 366 days"),
+        ("throttled", "ThrottledError: "),
+        ("throttled-in-thread", "ThrottledError: "),
+        ("later", "LaterError: later"),
+        ("leaving", "LeavingError: (its message cannot be had: SystemExit)"),
         ("unprintable", "UnprintableError: (its message cannot be had: ValueError)"),
         ("cancel-itself", "CancelledError: "),
         ("sys-exit", "SystemExit: leaving"),
         ("no-such-type", "no handler for type 'no-such-type' in this worker; it has: "),
     ],
 )
-async def test_what_is_no_result_is_a_failure_that_says_why(
+async def test_whatever_a_handler_raises_is_a_failure_that_says_why(
     broker: FakeBroker, start_worker: StartWorker, task_type: str, error: str
 ) -> None:
     await start_worker()
@@ -115,6 +117,34 @@ async def test_what_is_no_result_is_a_failure_that_says_why(
     [task] = await broker.until_ended(ids)
     assert task.ends == ["failed", "failed"]
     assert task.error.startswith(error)
+
+
+@pytest.mark.parametrize(("task_type", "kind"), [("wrong-return", "dict"), ("wrong-result", "str")])
+async def test_what_is_no_result_fails_once_and_for_all(
+    broker: FakeBroker, start_worker: StartWorker, task_type: str, kind: str
+) -> None:
+    await start_worker()
+
+    ids = await broker.submit(task_type, max_attempts=5)
+
+    [task] = await broker.until_ended(ids)
+    assert task.ends == ["permanent"]
+    assert task.error == (
+        f"the result does not fit: TypeError: the handler returned {kind}; "
+        "it must return bytes, Result or None"
+    )
+
+
+async def test_exceptions_that_cannot_be_reported_take_no_slot_for_ever(
+    broker: FakeBroker, start_worker: StartWorker
+) -> None:
+    await start_worker(concurrency=2)
+
+    for task_type in ("throttled", "throttled-in-thread", "later", "leaving"):
+        await broker.until_ended(await broker.submit(task_type, count=3, max_attempts=1))
+
+    [task] = await broker.until_ended(await broker.submit("echo", b"fine"))
+    assert task.state == "COMPLETED"
 
 
 async def test_an_error_is_cut_to_what_the_queue_keeps(
@@ -135,12 +165,12 @@ async def test_a_result_that_the_queue_refuses_fails_the_attempt(
     broker.refused_result = b"too much"
     await start_worker()
 
-    ids = await broker.submit("echo", b"too much", max_attempts=1)
+    ids = await broker.submit("echo", b"too much", max_attempts=3)
 
     [task] = await broker.until_ended(ids)
     assert (task.state, task.error) == (
         "FAILED",
-        "the result was refused: the result is too large",
+        "the result does not fit: the result is too large",
     )
 
 

@@ -1,0 +1,125 @@
+"""A report can be made of whatever a handler raises or returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tq.v1.worker_service_pb2 import TaskReport
+from tq_worker import PermanentError, Result, RetryableError, endings
+from tq_worker.endings import ERROR_BYTES_MAX, RESULT_BYTES_MAX
+
+Deed = Callable[[], Any]
+
+
+def raises(error: type[BaseException]) -> Deed:
+    def deed() -> None:
+        raise error
+
+    return deed
+
+
+DEEDS = st.one_of(
+    st.sampled_from([ValueError, SystemExit, KeyboardInterrupt, RecursionError, GeneratorExit]).map(
+        raises
+    ),
+    st.one_of(
+        st.none(),
+        st.text(max_size=20),
+        st.binary(max_size=20),
+        st.integers(),
+        st.floats(),
+        st.booleans(),
+        st.text(alphabet="\ud800\udfff\0é", max_size=9000),
+    ).map(lambda value: lambda: value),
+)
+
+
+def hostile(base: type[BaseException], deeds: dict[str, Deed]) -> BaseException:
+    """An exception that does something whenever it is looked at."""
+    members: dict[str, Any] = {}
+    for name in ("__str__", "__repr__"):
+        members[name] = lambda _self, deed=deeds[name]: deed()
+    for name in ("retry_after_s", "__class__", "__notes__", "args"):
+        if name in deeds:
+            members[name] = property(lambda _self, deed=deeds[name]: deed())
+    made = type("HostileError", (base,), members)
+    error: BaseException = made.__new__(made)
+    try:
+        raise error
+    except BaseException as caught:  # noqa: BLE001  # it has a traceback now
+        return caught
+
+
+@given(
+    base=st.sampled_from([Exception, BaseException, RetryableError, PermanentError, SystemExit]),
+    said=DEEDS,
+    shown=DEEDS,
+    others=st.dictionaries(
+        st.sampled_from(["retry_after_s", "__class__", "__notes__", "args"]), DEEDS
+    ),
+)
+def test_whatever_an_exception_does_a_report_says_that_the_attempt_failed(
+    base: type[BaseException], said: Deed, shown: Deed, others: dict[str, Deed]
+) -> None:
+    error = hostile(base, {"__str__": said, "__repr__": shown, **others})
+
+    report = endings.raised("t", 7, error)
+
+    told = TaskReport.FromString(report.SerializeToString())
+    assert told.WhichOneof("outcome") == "fail"
+    assert told.fail.error.startswith("HostileError: ")
+    assert len(told.fail.error.encode()) <= ERROR_BYTES_MAX
+    assert told.fail.permanent == (base is PermanentError)
+
+
+@given(
+    st.one_of(
+        st.none(),
+        st.text(max_size=5),
+        st.binary(max_size=5),
+        st.integers(),
+        st.builds(
+            Result,
+            st.one_of(st.binary(max_size=5), st.none(), st.integers()),
+            st.one_of(st.text(max_size=5), st.none(), st.text(alphabet="\ud800", min_size=1)),
+            st.one_of(st.just(()), st.none(), st.lists(st.integers(), max_size=2)),
+        ),
+    )
+)
+def test_whatever_a_handler_returns_is_a_completion_or_a_permanent_failure(value: object) -> None:
+    report = TaskReport.FromString(endings.returned("t", 7, value).SerializeToString())
+
+    assert report.WhichOneof("outcome") == "complete" or report.fail.permanent
+    if report.HasField("fail"):
+        assert report.fail.error.startswith("the result does not fit: ")
+
+
+def test_a_wish_for_when_that_cannot_be_granted_is_named_and_the_rest_stays() -> None:
+    class ThrottledError(RetryableError):
+        def __init__(self) -> None:
+            self.retry_after_s = "30"  # type: ignore[assignment]
+
+    report = endings.raised("t", 7, ThrottledError())
+
+    assert not report.fail.HasField("retry_after")
+    assert report.fail.error == (
+        "ThrottledError: \n"
+        "(its retry_after_s is not used: TypeError: it is str, not a number of seconds)"
+    )
+
+
+@pytest.mark.parametrize("size", [RESULT_BYTES_MAX, RESULT_BYTES_MAX + 1])
+def test_a_result_that_the_queue_does_not_take_is_not_sent(size: int) -> None:
+    report = endings.returned("t", 7, memoryview(bytes(size)))
+
+    assert report.HasField("fail") == (size > RESULT_BYTES_MAX)
+    if report.HasField("fail"):
+        assert report.fail.error == (
+            "the result does not fit: ValueError: it has 10,485,761 bytes; at most 10,485,760 are"
+            " taken"
+        )
