@@ -15,6 +15,7 @@ from tq_admin.output import details, distance, grid
 from tq_admin.plain import Plain, plain
 from tq_admin.session import Session
 from tq_admin.tasks import PAGE_SIZE_MAX, first, page_size, show_task, state_name
+from tq_admin.values import LIMIT_MAX
 
 # What one call takes.
 CALL_MAX = 1_000
@@ -43,7 +44,9 @@ def list_dead_letters(
     session: Session,
     queue: Annotated[str, typer.Option(help="Only this queue's.")] = "",
     reason: ReasonOption = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 50,
+    limit: Annotated[
+        int, typer.Option(min=1, max=LIMIT_MAX, help="How many to show at most.")
+    ] = 50,
 ) -> None:
     """List tasks that were given up, the newest first."""
     found, more = _found(session, queue, reason, limit)

@@ -16,6 +16,7 @@ from tq_admin.output import details, distance, grid, instant
 from tq_admin.plain import Plain, plain
 from tq_admin.session import Session
 from tq_admin.tasks import first
+from tq_admin.values import LIMIT_MAX
 from tq_client.errors import NotFoundError
 
 COUNTS = (
@@ -40,7 +41,9 @@ class Ordering(enum.StrEnum):
 
 def list_queues(
     session: Session,
-    limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 100,
+    limit: Annotated[
+        int, typer.Option(min=1, max=LIMIT_MAX, help="How many to show at most.")
+    ] = 100,
 ) -> None:
     """List the queues with how many tasks are in each state."""
     with doing("cannot list queues"):

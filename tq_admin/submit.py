@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar, overload
 
 import typer
 
-from tq.v1.task_pb2 import Task, TaskSpec, TaskState
+from tq.v1.task_pb2 import Task, TaskState
 from tq_admin import values
 from tq_admin.failures import Failure, doing
 from tq_admin.output import details
 from tq_admin.session import Session
 from tq_admin.tasks import show_task, state_name
-from tq_client import TqError
+from tq_client import SpecFields, TqError, task_spec
+from tq_client.specs import PRIORITY_MAX, RETRIES_MAX
 
 # How long one wait is; it is repeated until the task ends.
 WAIT_S = 60.0
-PRIORITY_MAX = 255
+
+_T = TypeVar("_T")
 
 
 def submit(
@@ -42,7 +44,23 @@ def submit(
     task_timeout: Annotated[
         str | None, typer.Option(metavar="SPAN", help="How long one attempt may run.")
     ] = None,
-    max_attempts: Annotated[int, typer.Option(min=0, help="0 is the default, 5.")] = 0,
+    retries: Annotated[
+        int | None,
+        typer.Option(min=0, max=RETRIES_MAX, help="After the first attempt. Default: 4."),
+    ] = None,
+    backoff: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST[,FACTOR[,MOST]]",
+            help="How long a failed attempt waits for the next: 5s, or 1s,2,10m",
+        ),
+    ] = None,
+    expire_at: Annotated[
+        str | None, typer.Option(metavar="INSTANT", help="Not worth starting any more from then.")
+    ] = None,
+    retention: Annotated[
+        str | None, typer.Option(metavar="SPAN", help="How long it is kept once it has ended.")
+    ] = None,
     label: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be repeated.")
     ] = None,
@@ -52,20 +70,25 @@ def submit(
     ] = False,
 ) -> None:
     """Submit one task and print its id; when it is printed, a majority has the task on disk."""
-    spec = TaskSpec(
-        task_id=id_,
-        queue=queue,
-        type=type_,
-        payload=_payload(payload, payload_file),
-        content_type=content_type,
-        priority=priority,
-        max_attempts=max_attempts,
-    )
-    _set_times(spec, run_at=run_at, delay=delay, task_timeout=task_timeout)
+    if run_at is not None and delay is not None:
+        raise typer.BadParameter("give one of --run-at and --delay")
+    fields: SpecFields = {
+        "task_id": id_ or None,
+        "content_type": content_type,
+        "priority": priority,
+        "retries": retries,
+        "run_at": _read("--run-at", values.instant, run_at),
+        "delay": _read("--delay", values.duration, delay),
+        "expire_at": _read("--expire-at", values.instant, expire_at),
+        "timeout": _read("--task-timeout", values.duration, task_timeout),
+        "backoff": _read("--backoff", values.backoff, backoff),
+        "retention": _read("--retention", values.duration, retention),
+        "labels": dict(_read("--label", values.label, text) for text in label or ()),
+    }
     try:
-        spec.labels.update(values.label(text) for text in label or ())
+        spec = task_spec(queue, type_, _payload(payload, payload_file), **fields)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--label") from None
+        raise typer.BadParameter(str(error)) from None
     with doing(f"cannot submit to queue {queue}"):
         [outcome] = session.client.submit_many([spec])
         if isinstance(outcome, TqError):
@@ -88,22 +111,15 @@ def _payload(text: str | None, file: str | None) -> bytes:
         raise typer.BadParameter(message, param_hint="--payload-file") from None
 
 
-def _set_times(
-    spec: TaskSpec, *, run_at: str | None, delay: str | None, task_timeout: str | None
-) -> None:
-    if run_at is not None and delay is not None:
-        raise typer.BadParameter("give one of --run-at and --delay")
-    option = ""
+@overload
+def _read(option: str, read: Callable[[str], _T], text: str) -> _T: ...
+@overload
+def _read(option: str, read: Callable[[str], _T], text: str | None) -> _T | None: ...
+def _read(option: str, read: Callable[[str], _T], text: str | None) -> _T | None:
+    if text is None:
+        return None
     try:
-        if run_at is not None:
-            option = "--run-at"
-            spec.run_at.FromDatetime(values.instant(run_at))
-        if delay is not None:
-            option = "--delay"
-            spec.run_at.FromDatetime(datetime.now(UTC) + values.duration(delay))
-        if task_timeout is not None:
-            option = "--task-timeout"
-            spec.timeout.FromTimedelta(values.duration(task_timeout))
+        return read(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
 

@@ -17,6 +17,7 @@ from tq_admin.failures import Failure, doing
 from tq_admin.output import details, distance, grid, instant, prose, took
 from tq_admin.plain import Plain, enum_name, plain
 from tq_admin.session import Session
+from tq_admin.values import LIMIT_MAX
 
 # What a table shows of a payload or a result; JSON and YAML show all of it.
 PREVIEW_CHARACTERS = 400
@@ -57,7 +58,9 @@ def list_tasks(
     label: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only with all of these labels.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 50,
+    limit: Annotated[
+        int, typer.Option(min=1, max=LIMIT_MAX, help="How many to show at most.")
+    ] = 50,
 ) -> None:
     """List tasks, the newest first."""
     try:

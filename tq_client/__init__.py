@@ -7,24 +7,31 @@
 `Client` is the same for programs without an event loop. Errors: `tq_client.errors`.
 """
 
-from tq.v1.queue_service_pb2 import QueueSettings, QueueStats
-from tq.v1.task_pb2 import RetryPolicy, Task, TaskSpec, TaskState
-from tq.v1.task_service_pb2 import ReadLevel
-from tq_client.async_client import AsyncClient
-from tq_client.calls import Answer, boottime_s
-from tq_client.client import Client
-from tq_client.errors import Reason, TqError
-from tq_client.specs import SpecFields, task_spec
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from tq_client.specs import Backoff, Span, SpecFields, task_spec
+
+if TYPE_CHECKING:
+    from tq.v1.queue_service_pb2 import QueueSettings, QueueStats
+    from tq.v1.task_pb2 import RetryPolicy, Task, TaskSpec, TaskState
+    from tq.v1.task_service_pb2 import ReadLevel
+    from tq_client.async_client import AsyncClient
+    from tq_client.calls import Answer, boottime_s
+    from tq_client.client import Client
+    from tq_client.errors import Reason, TqError
 
 __all__ = [
     "Answer",
     "AsyncClient",
+    "Backoff",
     "Client",
     "QueueSettings",
     "QueueStats",
     "ReadLevel",
     "Reason",
     "RetryPolicy",
+    "Span",
     "SpecFields",
     "Task",
     "TaskSpec",
@@ -33,3 +40,24 @@ __all__ = [
     "boottime_s",
     "task_spec",
 ]
+
+# What makes calls is imported when it is asked for: a process that runs handlers, whose `@task` has
+# its options from here, needs no gRPC.
+_MODULES = {
+    "tq.v1.queue_service_pb2": ("QueueSettings", "QueueStats"),
+    "tq.v1.task_pb2": ("RetryPolicy", "Task", "TaskSpec", "TaskState"),
+    "tq.v1.task_service_pb2": ("ReadLevel",),
+    "tq_client.async_client": ("AsyncClient",),
+    "tq_client.calls": ("Answer", "boottime_s"),
+    "tq_client.client": ("Client",),
+    "tq_client.errors": ("Reason", "TqError"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # PEP 562
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(module), name)
+    return found

@@ -59,7 +59,7 @@ from tq_client import errors, forks, methods, tracing
 from tq_client.calls import Answer, Caller
 from tq_client.coalescer import BATCH_BYTES_MAX, TASKS_MAX, Coalescer
 from tq_client.connections import Connections, FollowLeader
-from tq_client.specs import SpecFields, task_spec
+from tq_client.specs import SpecFields, make_spec
 from tq_process.addresses import listed
 
 DEFAULT_ADDRESSES = "127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003"
@@ -142,7 +142,7 @@ class AsyncClient:
         Concurrent calls share one RPC. To submit the same task once across restarts of your
         program, name it: ``task_id=...`` fails with ConflictError the second time.
         """
-        spec = task_spec(queue, task_type, payload, **fields)
+        spec = make_spec("submit", queue, task_type, payload, fields, ("timeout_s",))
         with tracing.submission() as submission:
             spec = submission.stamp(spec)
             task_id = (await self._coalescer.submit(spec, self._within(timeout_s))).task_id

@@ -1,62 +1,304 @@
-"""What a caller says of a task, in Python's own types."""
+"""What a caller says of a task: one vocabulary for `submit`, `@task` and `.options`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime, timedelta
-from typing import TypedDict, Unpack
+import difflib
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
 from tq.v1.task_pb2 import RetryPolicy, TaskSpec
 
+Span: TypeAlias = "timedelta | float"
+"""A length of time: a timedelta, or seconds."""
+
+PRIORITY_MAX: Final = 255
+RETRIES_MAX: Final = 999
+SPAN_MAX: Final = timedelta(days=366)
+"""The longest of the spans that the brokers take; of most they take less, and say so."""
+
+_OTHERS_WORDS: Final[Mapping[str, str]] = {
+    "at": "run_at",
+    "autoretry_for": "retries",
+    "countdown": "delay",
+    "default_retry_delay": "backoff",
+    "eta": "run_at",
+    "expires": "expire_at",
+    "headers": "labels",
+    "id": "task_id",
+    "job_id": "task_id",
+    "job_timeout": "timeout",
+    "max_attempts": "retries",
+    "max_backoff": "backoff",
+    "max_retries": "retries",
+    "metadata": "labels",
+    "min_backoff": "backoff",
+    "result_expires": "retention",
+    "result_ttl": "retention",
+    "retry": "retries",
+    "retry_backoff": "backoff",
+    "retry_policy": "backoff",
+    "soft_time_limit": "timeout",
+    "tags": "labels",
+    "time_limit": "timeout",
+    "ttl": "expire_at",
+}
+"""What Celery, RQ, Dramatiq and others call it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long a failed attempt waits for the next one.
+
+    ``first``, then ``factor`` times as long after each, up to ``most``: a random part of that, so
+    that tasks which failed together do not come back together. What is not given is the default.
+    """
+
+    first: Span | None = None
+    """By default 5 s, at most 24 h."""
+    factor: float | None = None
+    """By default 2; 1 to 100."""
+    most: Span | None = None
+    """By default 1 h, at most 7 d."""
+    jitter: bool = True
+    """False waits the whole span."""
+
 
 class SpecFields(TypedDict, total=False):
-    """The optional fields of a task; units, bounds and defaults stand in proto/tq/v1/task.proto."""
+    """The options of a task. None is as if it were not given."""
 
-    task_id: str
-    content_type: str
-    priority: int
-    run_at: datetime
-    timeout: timedelta
-    max_attempts: int
-    retry_policy: RetryPolicy
-    labels: Mapping[str, str]
-    retention: timedelta
-    expire_at: datetime
-    traceparent: str
+    task_id: str | None
+    """1 to 200 characters of A-Z a-z 0-9 . _ : -; one that exists is not created again."""
+    content_type: str | None
+    priority: int | None
+    """0, the least urgent and the default, to 255."""
+    run_at: datetime | None
+    """Not before this instant."""
+    delay: Span | None
+    """Not before so long from now."""
+    expire_at: datetime | None
+    """Not worth starting any more from this instant on."""
+    timeout: Span | None
+    """Of one attempt. By default as long as it likes."""
+    retries: int | None
+    """How often it is tried again after its first attempt, by default 4; 0 to 999."""
+    backoff: Backoff | None
+    """How long each of those waits."""
+    labels: Mapping[str, str] | None
+    """At most 32."""
+    retention: Span | None
+    """How long it is kept once it has ended. By default 24 h, or 14 d for a dead letter."""
+    traceparent: str | None
+    """The submitter's trace (W3C)."""
 
 
 def task_spec(
     queue: str, task_type: str, payload: bytes = b"", **fields: Unpack[SpecFields]
 ) -> TaskSpec:
-    """Make a spec, for `submit_many` and for what a completion submits."""
+    """Make a spec, for `submit_many` and for what a completion submits.
+
+    TypeError for an option that there is not, or of a type that it cannot have; ValueError for one
+    out of its range.
+    """
+    return make_spec("task_spec", queue, task_type, payload, fields)
+
+
+def make_spec(
+    where: str,
+    queue: str,
+    task_type: str,
+    payload: bytes,
+    fields: SpecFields,
+    others: Collection[str] = (),
+) -> TaskSpec:
+    """Do the same for ``where``, which has the options ``others``, too."""
+    check(where, fields, others)
     spec = TaskSpec(
-        queue=queue,
-        type=task_type,
-        payload=payload,
-        task_id=fields.get("task_id", ""),
-        content_type=fields.get("content_type", ""),
-        priority=fields.get("priority", 0),
-        max_attempts=fields.get("max_attempts", 0),
-        traceparent=fields.get("traceparent", ""),
+        queue=_text("queue", queue),
+        type=_text("task_type", task_type),
+        payload=_payload(payload),
     )
-    if "labels" in fields:
-        spec.labels.update(fields["labels"])
-    if "retry_policy" in fields:
-        spec.retry_policy.CopyFrom(fields["retry_policy"])
-    if "timeout" in fields:
-        spec.timeout.FromTimedelta(fields["timeout"])
-    if "retention" in fields:
-        spec.retention.FromTimedelta(fields["retention"])
-    if "run_at" in fields:
-        spec.run_at.FromDatetime(_aware("run_at", fields["run_at"]))
-    if "expire_at" in fields:
-        spec.expire_at.FromDatetime(_aware("expire_at", fields["expire_at"]))
+    for name, value in fields.items():
+        if value is not None:
+            _SETTERS[name](spec, name, value)
     return spec
 
 
-def _aware(field: str, instant: datetime) -> datetime:
-    if instant.tzinfo is None:
+def check(where: str, fields: Mapping[str, Any], others: Collection[str] = ()) -> None:
+    """Refuse options that ``where`` does not have; ``others`` are those it has besides ours.
+
+    Raises:
+        TypeError: it names the option, and what may have been meant.
+        ValueError: two that exclude each other.
+    """
+    ours = [*others, *_SETTERS]
+    for name in fields:
+        if name in ours:
+            continue
+        meant = _OTHERS_WORDS.get(name)
+        if meant is None:
+            meant = next(iter(difflib.get_close_matches(name, ours, n=1)), None)
+        hint = f": {meant} may be meant" if meant in ours else ""
+        raise TypeError(f"{where}: there is no option {name}{hint}; there are {', '.join(ours)}")
+    if fields.get("run_at") is not None and fields.get("delay") is not None:
+        raise ValueError(f"{where}: run_at and delay: give one of them")
+
+
+def check_values(where: str, fields: Mapping[str, Any]) -> None:
+    """Refuse what an option cannot be, before anything is submitted with it."""
+    spec = TaskSpec()
+    for name, value in fields.items():
+        if value is not None:
+            try:
+                _SETTERS[name](spec, name, value)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{where}: {error}") from None
+
+
+def merged(before: SpecFields, after: SpecFields) -> SpecFields:
+    """Put ``after`` over ``before``."""
+    given = {name: value for name, value in after.items() if value is not None}
+    kept = dict(before)
+    for name, other in (("run_at", "delay"), ("delay", "run_at")):
+        if name in given:
+            kept.pop(other, None)
+    both: Any = {**kept, **given}
+    fields: SpecFields = both
+    return fields
+
+
+def span(name: str, value: object) -> timedelta:
+    """Read a length of time; TypeError or ValueError names the option."""
+    if isinstance(value, timedelta):
+        length = value
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}={_shown(value)}: it takes a timedelta, or seconds as a number")
+    elif not math.isfinite(value) or abs(value) > SPAN_MAX.total_seconds():
+        raise ValueError(f"{name}={_shown(value)}: at most {SPAN_MAX.days} days are allowed")
+    else:
+        length = timedelta(seconds=value)
+    if not timedelta() <= length <= SPAN_MAX:
+        raise ValueError(f"{name}={_shown(value)}: 0 to {SPAN_MAX.days} days are allowed")
+    return length
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN_CHARS_MAX else f"{shown[:_SHOWN_CHARS_MAX]}..."
+
+
+_SHOWN_CHARS_MAX: Final = 60
+_UINT32_MAX: Final = (1 << 32) - 1
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    advice = f"; say str({name})" if type(value).__name__ == "UUID" else ""
+    raise TypeError(f"{name}={_shown(value)}: it takes a str{advice}")
+
+
+def _payload(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    advice = "; say payload.encode()" if isinstance(value, str) else ""
+    raise TypeError(f"payload={_shown(value)}: it takes bytes{advice}")
+
+
+def _whole(name: str, value: object, most: int, carried_max: int | None = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}={_shown(value)}: it takes a whole number from 0 to {most}")
+    if not 0 <= value <= (most if carried_max is None else carried_max):
+        raise ValueError(f"{name}={_shown(value)}: 0 to {most} are allowed")
+    return value
+
+
+def _instant(name: str, value: object) -> datetime:
+    if not isinstance(value, datetime):
+        raise TypeError(f"{name}={_shown(value)}: it takes a datetime with a time zone")
+    if value.tzinfo is None:
         raise ValueError(
-            f"{field}: a datetime without a time zone could mean any instant; give it one"
+            f"{name}: a datetime without a time zone could mean any instant; give it one"
         )
-    return instant
+    return value
+
+
+def _set_text(spec: TaskSpec, name: str, value: object) -> None:
+    setattr(spec, name, _text(name, value))
+
+
+def _set_priority(spec: TaskSpec, name: str, value: object) -> None:
+    # Of what is a little beyond the range the broker says so, as of everything else's.
+    spec.priority = _whole(name, value, PRIORITY_MAX, carried_max=_UINT32_MAX)
+
+
+def _set_retries(spec: TaskSpec, name: str, value: object) -> None:
+    spec.max_attempts = _whole(name, value, RETRIES_MAX) + 1
+
+
+def _set_instant(spec: TaskSpec, name: str, value: object) -> None:
+    getattr(spec, name).FromDatetime(_instant(name, value))
+
+
+def _set_delay(spec: TaskSpec, name: str, value: object) -> None:
+    spec.run_at.FromDatetime(datetime.now(UTC) + span(name, value))
+
+
+def _set_timeout(spec: TaskSpec, name: str, value: object) -> None:
+    length = span(name, value)
+    if not length:
+        raise ValueError(f"{name}={_shown(value)}: it has to be more than nothing")
+    spec.timeout.FromTimedelta(length)
+
+
+def _set_span(spec: TaskSpec, name: str, value: object) -> None:
+    getattr(spec, name).FromTimedelta(span(name, value))
+
+
+def _set_labels(spec: TaskSpec, name: str, value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}={_shown(value)}: it takes a mapping of str to str")
+    for key, text in value.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise TypeError(f"{name}: {_shown(key)}: {_shown(text)}: both have to be str")
+        spec.labels[key] = text
+
+
+def _set_backoff(spec: TaskSpec, name: str, value: object) -> None:
+    if not isinstance(value, Backoff):
+        raise TypeError(f"{name}={_shown(value)}: it takes a Backoff(first, factor, most)")
+    spec.retry_policy.CopyFrom(_policy(name, value))
+
+
+def _policy(name: str, backoff: Backoff) -> RetryPolicy:
+    policy = RetryPolicy(no_jitter=not backoff.jitter)
+    if backoff.first is not None:
+        policy.initial_backoff.FromTimedelta(span(f"{name}.first", backoff.first))
+    if backoff.most is not None:
+        policy.max_backoff.FromTimedelta(span(f"{name}.most", backoff.most))
+    if backoff.factor is not None:
+        if isinstance(backoff.factor, bool) or not isinstance(backoff.factor, int | float):
+            raise TypeError(f"{name}.factor={_shown(backoff.factor)}: it takes a number")
+        policy.multiplier = backoff.factor
+    return policy
+
+
+_Setter = Callable[[TaskSpec, str, object], None]
+_SETTERS: Final[Mapping[str, _Setter]] = {
+    "task_id": _set_text,
+    "content_type": _set_text,
+    "priority": _set_priority,
+    "run_at": _set_instant,
+    "delay": _set_delay,
+    "expire_at": _set_instant,
+    "timeout": _set_timeout,
+    "retries": _set_retries,
+    "backoff": _set_backoff,
+    "labels": _set_labels,
+    "retention": _set_span,
+    "traceparent": _set_text,
+}

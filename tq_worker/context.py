@@ -6,7 +6,8 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
 from tq_worker.clock import boottime_s
 from tq_worker.errors import TaskCancelledError
@@ -14,6 +15,10 @@ from tq_worker.errors import TaskCancelledError
 if TYPE_CHECKING:
     from tq.v1.task_pb2 import TaskSpec
     from tq.v1.worker_service_pb2 import ClaimedTask
+
+
+MAX_ATTEMPTS: Final = 5
+"""Of a task that says nothing of it (proto/tq/v1/task.proto, max_attempts)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,26 @@ class TaskContext:
     def attempt(self) -> int:
         """1 for the first."""
         return self._claimed.attempt
+
+    @property
+    def max_attempts(self) -> int:
+        """How many there may be, the first one included."""
+        return self._claimed.spec.max_attempts or MAX_ATTEMPTS
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether a failure of this one makes the task a dead letter."""
+        return self.attempt >= self.max_attempts
+
+    @property
+    def priority(self) -> int:
+        """0, the least urgent, to 255."""
+        return self._claimed.spec.priority
+
+    @property
+    def submitted_at(self) -> datetime:
+        """When the cluster took the task, by its own clock; in UTC."""
+        return self._claimed.submitted_at.ToDatetime(UTC)
 
     @property
     def token(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tq.v1.task_pb2 import Task, TaskState
 
 RETRY_AFTER_S_MAX = 366 * 86_400.0
@@ -39,6 +41,9 @@ class TaskFailedError(Exception):
         text = f"task {task.spec.task_id} ({task.spec.type}) is {state}"
         super().__init__(f"{text}: {task.last_error}" if task.last_error else text)
 
+    def __reduce__(self) -> tuple[Callable[[bytes], TaskFailedError], tuple[bytes]]:
+        return _task_failed, (self.task.SerializeToString(),)
+
 
 class UsageError(Exception):
     """The worker cannot run as asked; every problem that was found, one an item."""
@@ -46,3 +51,10 @@ class UsageError(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
+
+    def __reduce__(self) -> tuple[type[UsageError], tuple[list[str]]]:
+        return UsageError, (self.problems,)
+
+
+def _task_failed(task: bytes) -> TaskFailedError:
+    return TaskFailedError(Task.FromString(task))

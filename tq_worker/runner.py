@@ -282,5 +282,5 @@ def _told_of(tell: Callable[[], object]) -> None:
     """Tell a trace something. An exception that cannot be told of must not cost the report."""
     try:
         tell()
-    except BaseException:  # noqa: BLE001 - user code: an exception whose __str__ raises
+    except BaseException:
         _logger.warning("an attempt's trace is not complete", exc_info=True)

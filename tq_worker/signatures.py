@@ -58,7 +58,7 @@ class Signature:
         bound = self._signature.bind(*args, **kwargs).arguments
         # One by one: pydantic writes what is in a TypedDict by the defaults, not by its settings.
         fields = [
-            b'"%s":%s' % (name.encode(), _dump(self._adapters[name], value))
+            b'"%s":%s' % (name.encode(), _encode(f"{name}: ", self._adapters[name], value))
             for name, value in bound.items()
         ]
         return b"{" + b",".join(fields) + b"}"
@@ -73,7 +73,7 @@ class Signature:
 
     def encode_result(self, value: object) -> bytes:
         """Make the result; TypeError where it is not what the function says it returns."""
-        return _dump(self._result, value)
+        return _encode("", self._result, value)
 
     def decode_result(self, result: bytes) -> Any:  # noqa: ANN401 - what the function returns
         """Read the result; ValueError where it is of another type."""
@@ -160,10 +160,38 @@ def _adapter(wanted: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - any type there 
         return TypeAdapter(wanted)  # models and the like bring their own
 
 
-def _dump(adapter: TypeAdapter[Any], value: object) -> bytes:
+def _encode(where: str, adapter: TypeAdapter[Any], value: object) -> bytes:
+    """Write a value as JSON that is read back equal; TypeError, which begins with ``where``."""
     from pydantic_core import PydanticSerializationError  # noqa: PLC0415 - as above
 
     try:
-        return adapter.dump_json(value, warnings="error")
+        encoded = adapter.dump_json(value, warnings="error", by_alias=True, round_trip=True)
     except PydanticSerializationError as error:
-        raise TypeError(str(error)) from None
+        raise TypeError(f"{where}{_shown(value)} does not fit: {error}") from None
+    try:
+        back = adapter.validate_json(encoded)
+    except ValueError as error:
+        raise TypeError(
+            f"{where}{_shown(value)} would not be read again from JSON, {_shown(encoded)}: {error}"
+        ) from None
+    if not _same(value, back):
+        raise TypeError(
+            f"{where}{_shown(value)} would come back from JSON as {_shown(back)}: send what comes"
+            " back as it is"
+        )
+    return encoded
+
+
+def _same(one: object, other: object) -> bool:
+    if one == other:
+        return True
+    # A number that is none is not equal to itself.
+    return type(one) is type(other) and repr(one) == repr(other) and "nan" in repr(one)
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN_CHARS_MAX else f"{shown[:_SHOWN_CHARS_MAX]}..."
+
+
+_SHOWN_CHARS_MAX = 100

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
+from tq_client import specs
+from tq_client.specs import Backoff, Span, SpecFields
 from tq_worker import registry
 from tq_worker.context import TaskContext
 from tq_worker.registry import TYPE_PATTERN, Execution, Function
 from tq_worker.signatures import JSON, is_plain
 from tq_worker.typed import TypedTask
 
-if TYPE_CHECKING:
-    from tq_client import SpecFields
-
 DEFAULT_QUEUE = "default"
-RETRIES_MAX = 999
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,23 +29,28 @@ class Decorator:
         *,
         queue: str | None = None,
         retries: int | None = None,
-        timeout: timedelta | None = None,
+        timeout: Span | None = None,
+        backoff: Backoff | None = None,
+        priority: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        retention: Span | None = None,
         execution: Execution | None = None,
         concurrency: int | None = None,
     ) -> None:
-        if retries is not None and not 0 <= retries <= RETRIES_MAX:
-            raise ValueError(f"@task: retries={retries!r}: 0 to {RETRIES_MAX} are allowed")
-        if timeout is not None and timeout <= timedelta():
-            raise ValueError(f"@task: timeout={timeout!r}: must be more than nothing")
         self._task_type = task_type
         self._queue = queue
         self._execution = execution
         self._concurrency = concurrency
-        self._fields: SpecFields = {}
-        if retries is not None:
-            self._fields["max_attempts"] = retries + 1
-        if timeout is not None:
-            self._fields["timeout"] = timeout
+        fields: SpecFields = {
+            "retries": retries,
+            "timeout": timeout,
+            "backoff": backoff,
+            "priority": priority,
+            "labels": labels,
+            "retention": retention,
+        }
+        specs.check_values("@task", fields)
+        self._fields = specs.merged({}, fields)
 
     # mypy: a function of bytes fits the last two as well; the first that fits is taken.
     @overload
@@ -71,7 +73,7 @@ class Decorator:
         if is_plain(function):
             if self._queue is not None or self._fields:
                 raise TypeError(
-                    f"@task({task_type!r}): queue, retries and timeout are for functions with "
+                    f"@task({task_type!r}): queue and options of its tasks are for functions with "
                     "types of their own; a handler of bytes is submitted with those"
                 )
             registry.HANDLERS.add(
@@ -85,7 +87,7 @@ class Decorator:
                 function,
                 task_type=task_type,
                 queue=self._queue or DEFAULT_QUEUE,
-                fields={"content_type": JSON, **self._fields},
+                fields=specs.merged({"content_type": JSON}, self._fields),
             )
         except TypeError as error:
             raise TypeError(f"@task({task_type!r}): {function.__qualname__}: {error}") from None
@@ -108,7 +110,11 @@ def task(
     *,
     queue: str | None = None,
     retries: int | None = None,
-    timeout: timedelta | None = None,
+    timeout: Span | None = None,
+    backoff: Backoff | None = None,
+    priority: int | None = None,
+    labels: Mapping[str, str] | None = None,
+    retention: Span | None = None,
     execution: Execution | None = None,
     concurrency: int | None = None,
 ) -> Decorator: ...
@@ -127,7 +133,11 @@ def task(
     *,
     queue: str | None = None,
     retries: int | None = None,
-    timeout: timedelta | None = None,
+    timeout: Span | None = None,
+    backoff: Backoff | None = None,
+    priority: int | None = None,
+    labels: Mapping[str, str] | None = None,
+    retention: Span | None = None,
     execution: Execution | None = None,
     concurrency: int | None = None,
 ) -> Any:
@@ -144,7 +154,12 @@ def task(
         task_type: which tasks; or the function itself, for `@task` without parentheses.
         queue: where `submit` puts them, "default" if nothing is said.
         retries: how often one is tried again after its first attempt; 4 if nothing is said.
-        timeout: how long one attempt may take; as long as it likes if nothing is said.
+        timeout: how long one attempt may take, a timedelta or seconds; as long as it likes if
+            nothing is said.
+        backoff: how long a failed attempt waits for the next.
+        priority: 0, the least urgent, to 255.
+        labels: for people and filters, of each of its tasks.
+        retention: how long a task is kept once it has ended.
         execution: "process" for handlers that compute, that may crash, or that cannot be stopped:
             what becomes of the process is no other task's affair. Else "async" or "thread", which
             is what the function is.
@@ -158,6 +173,10 @@ def task(
         queue=queue,
         retries=retries,
         timeout=timeout,
+        backoff=backoff,
+        priority=priority,
+        labels=labels,
+        retention=retention,
         execution=execution,
         concurrency=concurrency,
     )

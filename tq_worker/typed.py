@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
@@ -47,6 +48,27 @@ class Handle(Generic[R]):
             await self._task.awaited(lambda each: each.wait(self.task_id, timeout_s=timeout_s))
         )
 
+    def state(self) -> str:
+        """Look up how it stands: PENDING, RUNNING, COMPLETED and so on.
+
+        NotFoundError once it is removed.
+        """
+        return _state_name(self._task.blocking().get(self.task_id, omit_payload=True))
+
+    async def state_async(self) -> str:
+        """Do the same without blocking the event loop."""
+        return _state_name(
+            await self._task.awaited(lambda each: each.get(self.task_id, omit_payload=True))
+        )
+
+    def cancel(self) -> None:
+        """Cancel it; where it runs, its handler is told and may still finish."""
+        self._task.blocking().cancel(self.task_id)
+
+    async def cancel_async(self) -> None:
+        """Do the same without blocking the event loop."""
+        await self._task.awaited(lambda each: each.cancel(self.task_id))
+
     def _read(self, task: Task) -> R:
         if task.state != TaskState.TASK_STATE_COMPLETED:
             raise TaskFailedError(task)
@@ -74,6 +96,30 @@ class TypedTask(Generic[P, R]):
         self._fields = fields
         self._client = client
 
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here and now, without a queue: in a test, for example.
+
+        TypeError where that takes more than its arguments: `function` is the function itself.
+        """
+        name = self.function.__qualname__
+        if inspect.iscoroutinefunction(self.function):
+            raise TypeError(f"{name} is async: await {name}.function(...) runs it here")
+        if self.signature.takes_context:
+            raise TypeError(
+                f"{name} takes a TaskContext: {name}.function(context, ...) runs it here"
+            )
+        result: R = self.function(*args, **kwargs)
+        return result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as what stands under its function's name, with its options, without its client."""
+        where = (self.function.__module__, self.function.__qualname__)
+        return _found, (*where, self.queue, self._fields)
+
+    def handle(self, task_id: str) -> Handle[R]:
+        """Return the handle of a task that was submitted before, elsewhere."""
+        return Handle(task_id, self)
+
     def options(
         self,
         *,
@@ -88,14 +134,19 @@ class TypedTask(Generic[P, R]):
                 `submit_async`; by default one client for the whole program and for both, made when
                 first needed, of the brokers at TQ_ADDRESS.
             queue: where to.
-            fields: as for `Client.submit`: priority, run_at, labels, a task_id and so on.
+            fields: as for `Client.submit`: delay, priority, labels, a task_id and so on
+                (`tq_client.SpecFields`). TypeError for one that there is not.
         """
-        changed: SpecFields = {**self._fields, **fields}
+        from tq_client import specs  # noqa: PLC0415 - as above
+
+        where = f"{self.function.__qualname__}.options"
+        specs.check(where, fields, ("client", "queue"))
+        specs.check_values(where, fields)
         return TypedTask(
             self.function,
             task_type=self.task_type,
             queue=queue or self.queue,
-            fields=changed,
+            fields=specs.merged(self._fields, fields),
             client=client or self._client,
         )
 
@@ -208,3 +259,19 @@ class TypedTask(Generic[P, R]):
                 raise outcome
             made.append(Handle(outcome, self))
         return made
+
+
+def _found(module: str, name: str, queue: str, fields: SpecFields) -> TypedTask[..., Any]:
+    """Find a typed task again where a pickle was made of it."""
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    if not isinstance(found, TypedTask):
+        raise TypeError(f"{module}.{name} is no function with @task any more")
+    return TypedTask(
+        found.function, task_type=found.task_type, queue=queue, fields=fields, client=None
+    )
+
+
+def _state_name(task: Task) -> str:
+    return TaskState.Name(task.state).removeprefix("TASK_STATE_")

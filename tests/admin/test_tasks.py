@@ -16,7 +16,7 @@ from tq.v1 import task_pb2
 def test_submit_sends_what_was_typed_and_prints_the_id(admin: Admin, broker: FakeBroker) -> None:
     ran = admin(
         *("submit", "images", "resize", "--payload", "a.png", "--priority", "7", "--id", "t1"),
-        *("--max-attempts", "3", "--label", "team=web", "--label", "size=", "--task-timeout", "2m"),
+        *("--retries", "2", "--label", "team=web", "--label", "size=", "--task-timeout", "2m"),
     )
 
     assert (ran.code, ran.stderr) == (0, "")

@@ -26,9 +26,9 @@ from tq.v1.task_service_pb2 import (
 )
 from tq_client import (
     AsyncClient,
+    Backoff,
     Client,
     QueueStats,
-    RetryPolicy,
     Task,
     TaskSpec,
     TaskState,
@@ -194,8 +194,8 @@ def test_a_spec_carries_every_field_in_its_own_unit() -> None:
         priority=7,
         run_at=noon,
         timeout=timedelta(seconds=1.5),
-        max_attempts=3,
-        retry_policy=RetryPolicy(multiplier=3),
+        retries=2,
+        backoff=Backoff(factor=3),
         labels={"team": "a"},
         retention=timedelta(days=1),
         expire_at=noon + timedelta(hours=1),

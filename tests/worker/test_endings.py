@@ -16,7 +16,7 @@ from tq_worker.endings import ERROR_BYTES_MAX, RESULT_BYTES_MAX
 Deed = Callable[[], Any]
 
 
-def raises(error: type[BaseException]) -> Deed:
+def raises(error: BaseException | type[BaseException]) -> Deed:
     def deed() -> None:
         raise error
 
@@ -41,18 +41,20 @@ DEEDS = st.one_of(
 
 def hostile(base: type[BaseException], deeds: dict[str, Deed]) -> BaseException:
     """An exception that does something whenever it is looked at."""
-    members: dict[str, Any] = {}
-    for name in ("__str__", "__repr__"):
-        members[name] = lambda _self, deed=deeds[name]: deed()
-    for name in ("retry_after_s", "__class__", "__notes__", "args"):
-        if name in deeds:
-            members[name] = property(lambda _self, deed=deeds[name]: deed())
-    made = type("HostileError", (base,), members)
-    error: BaseException = made.__new__(made)
+
+    def doing(deed: Deed) -> Callable[[object], Any]:
+        return lambda _self: deed()
+
+    members: dict[str, Any] = {
+        name: doing(deed) if name in {"__str__", "__repr__"} else property(doing(deed))
+        for name, deed in deeds.items()
+    }
+    made: Any = type("HostileError", (base,), members)
     try:
-        raise error
+        raises(made.__new__(made))()
     except BaseException as caught:  # noqa: BLE001  # it has a traceback now
         return caught
+    raise AssertionError
 
 
 @given(

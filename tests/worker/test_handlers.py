@@ -29,12 +29,16 @@ async def test_a_handler_is_told_everything_about_its_attempt(
     [task] = await broker.until_ended(ids)
     told = json.loads(task.result)
     assert told.pop("token") == broker.reports[0].token
+    assert told.pop("submitted_at").endswith("+00:00")
     assert told == {
         "payload": "in",
         "task_id": "describe-1",
         "queue": "q",
         "type": "describe",
         "attempt": 1,
+        "max_attempts": 5,
+        "is_last_attempt": False,
+        "priority": 0,
         "labels": {"a": "b"},
         "content_type": "text/plain",
         "traceparent": "00-trace",

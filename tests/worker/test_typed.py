@@ -225,7 +225,7 @@ def test_wrong_arguments_are_refused_before_anything_is_submitted(
 def test_options_change_what_is_submitted_and_nothing_else() -> None:
     later = datetime(2030, 1, 1, tzinfo=UTC)
 
-    spec = add.options(queue="slow", priority=9, run_at=later, max_attempts=7).spec(1)
+    spec = add.options(queue="slow", priority=9, run_at=later, retries=6).spec(1)
 
     assert (spec.queue, spec.priority, spec.max_attempts) == ("slow", 9, 7)
     assert spec.run_at.ToDatetime(UTC) == later
@@ -345,4 +345,4 @@ def test_a_process_with_handlers_of_bytes_alone_carries_neither_grpc_nor_pydanti
 
     assert told.returncode == 0, told.stderr
     assert "tq_worker.typed" in told.stdout.split()
-    assert {"grpc", "pydantic", "tq_client"}.isdisjoint(told.stdout.split())
+    assert {"grpc", "pydantic", "tq_client.async_client"}.isdisjoint(told.stdout.split())
