@@ -10,8 +10,9 @@ import pytest
 
 from tests.raft.real_cluster import free_addresses
 from tq_cluster.raft import resolving
-from tq_cluster.raft.network import TcpNetwork, split_address
+from tq_cluster.raft.network import TcpNetwork
 from tq_cluster.raft.resolving import Resolver
+from tq_process import addresses
 
 
 class Names:
@@ -118,7 +119,7 @@ async def test_of_several_addresses_the_one_that_answers_is_taken() -> None:
     network = TcpNetwork(dial_timeout_s=10, resolver=Resolver(names))
     stop = await network.listen(address, asyncio.Protocol)
 
-    network.dial(f"n2:{split_address(address)[1]}", Arrived(), made.set_exception)
+    network.dial(f"n2:{addresses.split(address)[1]}", Arrived(), made.set_exception)
 
     await made
     stop()

@@ -18,7 +18,7 @@ from tq_cluster.errors import NotLeaderError
 from tq_cluster.raft import frames
 from tq_cluster.raft.connection import Connection, ConnectionOwner
 from tq_cluster.raft.door import Role
-from tq_cluster.raft.network import split_address
+from tq_process import addresses
 
 
 async def test_empty_nodes_form_a_cluster_and_agree(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ async def test_noise_on_the_raft_port_changes_nothing(tmp_path: Path) -> None:
     async with real_cluster(tmp_path) as cluster:
         leader = await cluster.await_leader()
         for node in cluster.nodes.values():
-            host, port = split_address(node.members[node.name])
+            host, port = addresses.split(node.members[node.name])
             with socket.create_connection((host, port)) as stranger:
                 stranger.sendall(b"GET / HTTP/1.1\r\nHost: raft\r\n\r\n" * 100)
 
