@@ -368,11 +368,12 @@ def _given_up(
 
 def _answers(tried: Mapping[str, TqError]) -> str:
     *_, last = tried.values()
-    named = [
-        f"{address}: {error.message if error.reason is last.reason else error}"
-        for address, error in tried.items()
-    ]
-    return "; ".join(named[-ANSWERS_TOLD_MAX:])
+    named = []
+    for address, error in [*tried.items()][-ANSWERS_TOLD_MAX:]:
+        said = error.message if error.reason is last.reason else str(error)
+        # What gRPC says of a connection may have several lines.
+        named.append(f"{address}: {' '.join(said.split())}")
+    return "; ".join(named)
 
 
 def _naming(request: Message) -> dict[str, str]:

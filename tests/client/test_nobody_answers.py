@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
+import grpc
 import pytest
+from google.protobuf.message import Message
 
+from tests.client.fake_broker import Call, Context, FakeBroker, serving
 from tq.v1.worker_service_pb2 import ClaimRequest, HeartbeatRequest, ReportRequest
 from tq_client import AsyncClient, QueueSettings, task_spec
 from tq_client.errors import TqError, UnavailableError
@@ -75,3 +79,19 @@ def test_no_method_is_left_out() -> None:
     }
 
     assert set(CALLS) == public - {"close"}
+
+
+async def test_an_error_names_everybody_who_was_asked_in_one_line(dead_address: str) -> None:
+    async def break_off_in_words(broker: FakeBroker, call: Call, context: Context) -> Message:
+        del broker, call
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "connection\nreset")
+        raise AssertionError("abort raises")
+
+    broker = FakeBroker(steps=[break_off_in_words] * 1_000)
+    async with serving(broker) as address, AsyncClient([address, dead_address]) as client:
+        with pytest.raises(UnavailableError) as error:
+            await client.get("t1", timeout_s=1.0)
+
+    assert re.search(f"{address}: .*UNAVAILABLE: connection reset", str(error.value))
+    assert f"{dead_address}: " in str(error.value)
+    assert "\n" not in str(error.value)

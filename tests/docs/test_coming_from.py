@@ -24,6 +24,7 @@ from tq.v1.task_service_pb2 import (
     WaitTaskResponse,
 )
 from tq.v1.worker_service_pb2 import ClaimedTask
+from tq_client import SpecFields
 from tq_worker import PermanentError, Result, RetryableError, TaskContext, registry
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "coming-from.md"
@@ -189,12 +190,12 @@ def test_every_example_is_run_by_a_test_here() -> None:
 def test_names_that_are_said_to_be_ours_are() -> None:
     for owner, name in re.findall(r"`(Result|Client|context)\.(\w+)`", TEXT):
         assert name in names_of(TaskContext if owner == "context" else found(owner))
-    for name in ("PermanentError", "RetryableError", "Client", "RetryPolicy", "task_spec"):
+    for name in ("PermanentError", "RetryableError", "Client", "Backoff", "task_spec"):
         assert name in TEXT
         found(name)
-    for field in ("timeout", "run_at", "expire_at", "retention", "max_attempts", "task_id"):
+    for field in ("timeout", "run_at", "expire_at", "retention", "retries", "task_id"):
         assert f"`{field}`" in TEXT or f"**{field}**" in TEXT
-        assert field in TaskSpec.DESCRIPTOR.fields_by_name
+        assert field in SpecFields.__annotations__
 
 
 def names_of(kind: object) -> set[str]:
