@@ -1,15 +1,16 @@
 """What 64 addresses can have a broker hold: `python -m benchmarks.callers [KIND...]`.
 
 Three brokers with 100,000 tasks. Callers from 64 addresses of the loopback network do what the
-chaos suite's abusers do, one kind of it after the other: open connections and say nothing, read no
-answers, send giants, call everything at its limits. What is looked at is the anonymous memory of
-the broker that has most: before, at its worst, and a minute after.
+chaos suite's abusers do, one kind of it after the other: read no answers, send giants, call
+everything at its limits. What is looked at is the anonymous memory of the broker that has most:
+before, at its worst, and a minute after.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import resource
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -22,11 +23,13 @@ from rich.console import Console
 from benchmarks import machine, report
 from benchmarks.cluster import anonymous_bytes, brokers, fill, pids
 from benchmarks.figures import Figure
-from chaos.abuse.__main__ import KINDS, UNDER_WAY
+from chaos.abuse.__main__ import UNDER_WAY
 from chaos.netlab import ROOT
 from chaos.processes import ProcessCluster
 from tq_client import AsyncClient
 
+KINDS = ("readers", "giants", "storms")
+"""Of the abusers' kinds, those that have a broker hold bytes; others hold its connections."""
 ADDRESSES = 64
 FIRST_ADDRESS = IPv4Address("127.0.64.1")
 TASKS = 100_000
@@ -58,9 +61,9 @@ class Relay:
             there, back = await asyncio.open_connection(
                 *self._upstream, local_addr=(self._source, 0)
             )
-            async with asyncio.TaskGroup() as ways:
-                ways.create_task(_pass_on(reader, back))
-                ways.create_task(_pass_on(there, writer))
+            with suppress(asyncio.CancelledError):  # the end of the measurement
+                await asyncio.gather(_pass_on(reader, back), _pass_on(there, writer))
+            back.transport.abort()
         writer.transport.abort()
 
 
@@ -85,6 +88,8 @@ async def abuser(kind: str, api: Sequence[str], raft: Sequence[str]) -> AsyncIte
         *("--api", ",".join(api), "--raft", ",".join(raft)),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
+        # What it says as it is ended is of no interest.
+        stderr=asyncio.subprocess.DEVNULL,
     )
     try:
         assert process.stdout is not None
@@ -149,6 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("kinds", nargs="*", metavar="KIND", choices=[*KINDS, []], default=[])
     parser.add_argument("--data-dir", type=Path, metavar="DIR")
     chosen = parser.parse_args(arguments)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)
