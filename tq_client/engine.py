@@ -138,7 +138,7 @@ class Engine:
             running.loop.call_soon_threadsafe(caller_of(running.client).go_on)
 
     def after_fork_in_child(self) -> None:
-        """Begin anew with the next call: the thread is the parent's, and the loop's descriptors."""
+        """Have the next call make a new thread: this one, and its loop, are the parent's."""
         self._lock = threading.Lock()
         if self._running is not None:
             forks.keep(self._running)

@@ -30,7 +30,7 @@ class Forkable(Protocol):
         """Open them again when they are needed."""
 
     def after_fork_in_child(self) -> None:
-        """Begin anew: the threads of the parent are not here."""
+        """Start over: the threads of the parent are not here."""
 
 
 _forkable: Final[WeakSet[Forkable]] = WeakSet()
@@ -93,7 +93,7 @@ def _after_in_child() -> None:
         _unusable = (
             f"process {os.getpid()} was forked from one that had an AsyncClient open, and gRPC"
             " works in no such child. Close the AsyncClient before the fork, or use a Client in the"
-            " parent, or start the child anew (multiprocessing's spawn, subprocess)"
+            " parent, or start the child as a new program (multiprocessing's spawn, subprocess)"
         )
     for each in resting:
         each.after_fork_in_child()

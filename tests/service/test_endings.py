@@ -15,6 +15,7 @@ from tests.service.fakes import Node, cluster_of, until
 from tq.v1 import errors_pb2, task_service_pb2, task_service_pb2_grpc
 from tq_cluster.core.operations import Outcome, Refused
 from tq_cluster.service.call import Header
+from tq_cluster.service.server import calls_ended
 
 CALLS = 20
 OF_A_CALL = {"RPCState", "_ServicerContext", "Held", "Call", "CallError", "AbortError"}
@@ -64,6 +65,6 @@ async def test_a_call_is_freed_without_the_garbage_collector(
             with left_for_the_collector() as left:
                 await asyncio.gather(*(call() for _ in range(CALLS)))
                 await until(lambda: node.service.calls == 0, "no call is held")
-                await asyncio.sleep(0.05)
+                await calls_ended()
 
     assert not OF_A_CALL & left.keys(), left
