@@ -70,8 +70,9 @@ class Output:
                 _console(stderr=False).print(table())
 
     def remark(self, text: str) -> None:
-        """Say something that is not part of the result."""
-        _console(stderr=True).print(Text(visible(text)))
+        """Say something that is not part of the result: one line to whoever is not a terminal."""
+        console = _console(stderr=True)
+        console.print(Text(visible(text)), soft_wrap=not console.is_terminal)
 
 
 class Screenful(Output):

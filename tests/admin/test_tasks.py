@@ -182,6 +182,16 @@ def test_list_filters_by_state_and_label(admin: Admin) -> None:
     assert admin("list", "--state", "running", "-o", "json").json == []
 
 
+def test_each_task_that_cannot_be_cancelled_is_one_line_however_long(admin: Admin) -> None:
+    ids = ["a" * 255, "b" * 255]
+
+    ran = admin("cancel", *ids)
+
+    told = [f"tq-admin: cannot cancel task {task_id}" for task_id in ids]
+    lines = ran.stderr.splitlines()
+    assert [line[: len(start)] for line, start in zip(lines, told, strict=False)] == told
+
+
 def test_cancel_goes_on_past_a_task_that_cannot_be_cancelled(
     admin: Admin, broker: FakeBroker
 ) -> None:

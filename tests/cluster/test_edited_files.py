@@ -113,7 +113,7 @@ async def test_an_address_that_leads_to_another_member_is_said_and_harms_nothing
 
         async def is_said() -> bool | None:
             reply = await Stubs(cluster.channel("n2")).cluster.GetClusterStatus(
-                cluster_service_pb2.GetClusterStatusRequest(), timeout=30
+                cluster_service_pb2.GetClusterStatusRequest(), timeout=30, wait_for_ready=True
             )
             messages = [node.message for node in reply.nodes]
             return any("was expected at this address" in each for each in messages) or None
@@ -149,7 +149,7 @@ async def test_a_copy_of_a_brokers_directory_is_told_apart_and_nothing_is_lost(
 
             async def is_said() -> bool | None:
                 reply = await Stubs(cluster.channel("n3")).cluster.GetClusterStatus(
-                    cluster_service_pb2.GetClusterStatusRequest(), timeout=30
+                    cluster_service_pb2.GetClusterStatusRequest(), timeout=30, wait_for_ready=True
                 )
                 return any("n2 runs twice" in node.message for node in reply.nodes) or None
 

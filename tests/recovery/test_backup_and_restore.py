@@ -49,7 +49,7 @@ async def submit(stubs: Stubs, request_id: str, *ids: str) -> task_service_pb2.S
     request = task_service_pb2.SubmitRequest(request_id=request_id)
     for task_id in ids:
         request.tasks.add(queue="q", type="t", task_id=task_id, payload=b"x" * 5_000)
-    return await stubs.tasks.Submit(request, timeout=30)
+    return await stubs.tasks.Submit(request, timeout=30, wait_for_ready=True)
 
 
 async def claim(stubs: Stubs, most: int) -> list[worker_service_pb2.ClaimedTask]:
