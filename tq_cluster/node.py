@@ -509,6 +509,7 @@ async def _serve(config: NodeConfig, read_again: ReadAgain) -> None:
     signals.log_passed_over(loop)
     signals.tell_stacks_on_quit(loop)
     OldGarbage(loop).begin()
+    memory.FreedMemory(loop).begin()
     node = Node(config, record_crashes=True)
     reloading.also.append(node.reload_secret)
     await node.start()

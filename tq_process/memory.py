@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import logging
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 _logger = logging.getLogger(__name__)
@@ -20,6 +23,9 @@ TRIM_BYTES: Final = 4 << 20
 """So much free memory at the end of the heap is kept."""
 ARENAS_MAX: Final = 2
 """Heaps: each keeps what is free in it to itself, and threads would have eight a core."""
+EVERY_S: Final = 20.0
+SLACK_BYTES: Final = 8 << 20
+"""So much more than after the last time is not worth a look at the whole heap."""
 
 
 def return_memory() -> None:
@@ -35,3 +41,62 @@ def return_memory() -> None:
         (_M_ARENA_MAX, ARENAS_MAX),
     ):
         mallopt(option, value)
+
+
+def _trim() -> None:
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+def held_bytes() -> int:
+    """The anonymous memory of this process; OSError or LookupError if the system says nothing."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) << 10
+    raise LookupError("/proc/self/status has no RssAnon")
+
+
+class FreedMemory:
+    """Gives back what is free amid the heap, whenever a burst is over.
+
+    Pieces below `MMAP_BYTES` leave holes of many pages between what lives on. Looking for them
+    takes glibc about 10 ms for 100 MiB, in a thread, in which the others cannot allocate.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        held: Callable[[], int] = held_bytes,
+        trim: Callable[[], object] | None = None,
+    ) -> None:
+        self._loop = loop
+        self._held = held
+        self._trim = trim or _trim
+        self._least = 0
+        self._before = 0
+
+    def begin(self) -> None:
+        """Look every `EVERY_S` from now on, where the C library can give back and Linux says."""
+        try:
+            self._trim()
+            self._least = self._before = self._held()
+        except (OSError, AttributeError, LookupError):
+            return
+        self._wait()
+
+    def _wait(self) -> None:
+        self._loop.call_later(EVERY_S, self._look)
+
+    def _look(self) -> None:
+        held = self._held()
+        over, self._before = held <= self._before + SLACK_BYTES, held
+        self._least = min(self._least, held)
+        if over and held > self._least + SLACK_BYTES:
+            self._loop.run_in_executor(None, self._trim).add_done_callback(self._trimmed)
+        else:
+            self._wait()
+
+    def _trimmed(self, trimming: asyncio.Future[object]) -> None:
+        if not trimming.cancelled():
+            trimming.result()
+            self._least = self._before = self._held()
+            self._wait()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+
+import pytest
+
+from tq_process import memory
 
 SCRIPT = """
 import ctypes
@@ -47,3 +52,93 @@ def test_freed_memory_goes_back_although_something_lives_behind_it() -> None:
     assert kept_kib(asked=True) < 8 << 10
     # Or else the test says nothing of what is asked of the C library.
     assert kept_kib(asked=False) > 64 << 10
+
+
+class Process:
+    """What a process holds, and how often it was asked to give some of it back."""
+
+    def __init__(self) -> None:
+        self.bytes = self.keeps = 100 << 20
+        self.grows_by = 0
+        self.looks = asyncio.Semaphore(0)
+        self.trims = 0
+
+    def held(self) -> int:
+        self.looks.release()
+        self.bytes += self.grows_by
+        return self.bytes
+
+    def trim(self) -> None:
+        self.trims += 1
+        self.bytes = self.keeps
+
+    async def looked_at(self) -> None:
+        """Wait until it was looked at a few times more."""
+        async with asyncio.timeout(20):
+            for _ in range(5):
+                await self.looks.acquire()
+
+
+@pytest.fixture
+async def process(monkeypatch: pytest.MonkeyPatch) -> Process:
+    process = Process()
+    monkeypatch.setattr(memory, "EVERY_S", 0.002)
+    memory.FreedMemory(asyncio.get_running_loop(), process.held, process.trim).begin()
+    process.looks = asyncio.Semaphore(0)
+    process.trims = 0
+    return process
+
+
+async def test_what_a_burst_left_is_given_back_once_it_is_over(process: Process) -> None:
+    process.grows_by = 10 << 20
+    await process.looked_at()
+    assert process.trims == 0
+
+    process.grows_by = 0
+    await process.looked_at()
+
+    assert process.trims == 1
+    assert process.bytes == process.keeps
+
+
+async def test_what_does_not_go_back_is_not_tried_again_and_again(process: Process) -> None:
+    process.keeps = process.bytes = 200 << 20
+
+    await process.looked_at()
+
+    assert process.trims == 1
+
+
+async def test_a_little_more_than_before_is_let_be(process: Process) -> None:
+    process.bytes += memory.SLACK_BYTES
+
+    await process.looked_at()
+
+    assert process.trims == 0
+
+
+def test_holes_amid_the_heap_go_back() -> None:
+    script = """
+import asyncio
+from tq_process import memory
+
+memory.return_memory()
+memory.EVERY_S = 0.05
+
+async def main():
+    memory.FreedMemory(asyncio.get_running_loop()).begin()
+    before = memory.held_bytes()
+    pieces = [bytes(100_000) for _ in range(1_000)]
+    behind = [bytes(1_000) for _ in range(1_000)]
+    kept = pieces[::20]
+    most = memory.held_bytes()
+    pieces.clear()
+    async with asyncio.timeout(20):
+        while memory.held_bytes() > before + 30e6:
+            await asyncio.sleep(0.05)
+    print(most - before)
+
+asyncio.run(main())
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(run.stdout) > 50e6

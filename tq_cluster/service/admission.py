@@ -188,13 +188,12 @@ class Admission:
 
 def caller_of(peer: str) -> str:
     """Whose share a call counts to: the address of ``peer`` as gRPC writes it, without the port."""
-    return _network(peer.rpartition(":")[0] or peer)
+    address = peer.rpartition(":")[0] or peer
+    return _network(address) if address.startswith("ipv6:") else address
 
 
 @lru_cache(maxsize=4096)
 def _network(address: str) -> str:
-    if not address.startswith("ipv6:"):
-        return address
     host = address.removeprefix("ipv6:").replace("%5B", "").replace("%5D", "").strip("[]")
     try:
         # A host has as many addresses in its network as it likes (RFC 4291, section 2.5.1).

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from tq_cluster.clock import Clock
 from tq_cluster.raft.door import Log, LogStatus, Role
+from tq_cluster.telemetry.pairs import Pairs
 
 HEARTBEAT_MS = 150
 """A follower hears of the leader's commit index at most this much later."""
@@ -27,19 +26,25 @@ class Staleness:
         """
         self._clock = clock
         self._log = log
-        self._samples: deque[tuple[float, int]] = deque(maxlen=SAMPLES_MAX)
+        self._samples = Pairs("q")
+        """(when, commit index), both rising."""
         self._fresh_at_s = clock.monotonic_s() - max(0, clock.wall_ms() - written_ms) / 1000
 
     def sample(self) -> None:
         """Note how far the cluster is, if this node hears of it; called every 200 ms."""
         status = self._log.status()
         if _hears(status):
-            self._samples.append((self._clock.monotonic_s(), status.commit_index))
+            samples = self._samples
+            if samples and (samples.last[1] == status.commit_index or len(samples) >= SAMPLES_MAX):
+                samples.drop_last()
+            samples.append(self._clock.monotonic_s(), status.commit_index)
 
     def of(self, applied_index: int) -> int:
         """How old a state that holds entries up to ``applied_index`` may be, in milliseconds."""
-        while self._samples and self._samples[0][1] <= applied_index:
-            self._fresh_at_s, _ = self._samples.popleft()
+        samples = self._samples
+        while samples and samples.first[1] <= applied_index:
+            self._fresh_at_s, _ = samples.first
+            samples.drop_first()
         return int((self._clock.monotonic_s() - self._fresh_at_s) * 1000) + HEARTBEAT_MS
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
+
+from tq_cluster.telemetry.pairs import Pairs
 
 BEAT_S: Final = 0.02
 FINE_BEAT_S: Final = 0.002
@@ -101,16 +102,16 @@ class _Longest:
     """The longest of each span that ends now, up to a minute."""
 
     def __init__(self) -> None:
-        self._recent: deque[tuple[float, float]] = deque()
+        self._recent = Pairs("d")
         """(when, seconds), the seconds falling: the first of a span is its longest."""
 
     def note(self, now_s: float, seconds: float) -> None:
         recent = self._recent
-        while recent and recent[-1][1] <= seconds:
-            recent.pop()
-        recent.append((now_s, seconds))
-        while recent[0][0] < now_s - SPAN_S:
-            recent.popleft()
+        while recent and recent.last[1] <= seconds:
+            recent.drop_last()
+        recent.append(now_s, seconds)
+        while recent.first[0] < now_s - SPAN_S:
+            recent.drop_first()
 
     def since(self, since_s: float) -> float:
-        return next((seconds for when_s, seconds in self._recent if when_s >= since_s), 0.0)
+        return self._recent.second_since(since_s) or 0.0

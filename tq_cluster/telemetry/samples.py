@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections import deque
+from array import array
 
 KEPT = 1_000
 
 
 class Samples:
-    """A ring of measurements in seconds."""
+    """A ring of measurements in seconds, in one piece of memory (see `Pairs`)."""
 
     def __init__(self, kept: int = KEPT) -> None:
-        self._ring: deque[float] = deque(maxlen=kept)
+        self._kept = kept
+        self._ring = array("d")
+        self._next = 0
 
     def add(self, seconds: float) -> None:
         """Take one measurement."""
-        self._ring.append(seconds)
+        if len(self._ring) < self._kept:
+            self._ring.append(seconds)
+        else:
+            self._ring[self._next] = seconds
+            self._next = (self._next + 1) % self._kept
 
     def percentiles(self, *shares: float) -> list[float]:
         """The values below which these shares of them lie; zeros while there are none."""
