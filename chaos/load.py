@@ -239,6 +239,7 @@ class Load:
             Plan(work_s=1.5 * self.lease_s): 2,
             Plan(first_attempt_ends=Ending.FAIL): 8,
             Plan(first_attempt_ends=Ending.RELEASE): 5,
+            Plan(first_attempt_ends=Ending.PAUSE): 3,
         }
         [plan] = self._draw.choices(list(plans), weights=list(plans.values()))
         return task_pb2.TaskSpec(

@@ -29,6 +29,7 @@ ECHO = "echo"
 CLAIM_WAIT_S = 1.0
 SEND_S = 1.0
 RETRY_AFTER_S = 0.02
+PAUSE_S = 0.3
 
 
 def work_result(spec: task_pb2.TaskSpec) -> bytes:
@@ -172,6 +173,9 @@ class StubWorker(StubCaller):
             report.fail.retry_after.CopyFrom(seconds(retry_after_s))
         else:
             report.release.reason = "released on purpose"
+            if ending is Ending.PAUSE:
+                report.release.pause.CopyFrom(seconds(PAUSE_S))
+                report.release.give_up_after.FromSeconds(86_400)
         request = worker_service_pb2.ReportRequest(worker_id=self.actor, reports=[report])
 
         async def send(

@@ -68,6 +68,7 @@ command(queues_app, "show", watchable=True)(queues.show)
 command(queues_app, "configure")(queues.configure)
 command(queues_app, "pause")(queues.pause)
 command(queues_app, "resume")(queues.resume)
+command(queues_app, "delete")(queues.delete)
 
 dead_letters_app = typer.Typer(no_args_is_help=True, help="Tasks that were given up.")
 app.add_typer(dead_letters_app, name="dead-letters")

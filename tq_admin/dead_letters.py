@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Annotated
 
 import typer
@@ -85,29 +88,31 @@ def retry(
     session: Session, task_ids: Annotated[list[str], typer.Argument(metavar="TASK_ID...")]
 ) -> None:
     """Make dead letters pending again: what `dead-letters redrive` does, by id."""
-    _show_redriven(session, *_redrive_tasks(session, task_ids))
+    _show_redriven(session, _redrive_tasks(session, task_ids))
 
 
 def redrive(
     session: Session,
     task_ids: TaskIdsArgument = None,
-    queue: Annotated[str, typer.Option(help="The oldest dead letters of this queue.")] = "",
+    queue: Annotated[str, typer.Option(help="Those of this queue, the oldest first.")] = "",
     reason: ReasonOption = None,
     limit: Annotated[
-        int, typer.Option(min=1, help="With --queue or --reason: how many at most.")
-    ] = CALL_MAX,
+        int | None,
+        typer.Option(
+            min=1, max=LIMIT_MAX, help="With --queue or --reason: how many at most, else all."
+        ),
+    ] = None,
 ) -> None:
-    """Make dead letters pending again with a fresh count of attempts."""
+    """Make dead letters pending again with a fresh count of attempts.
+
+    Those are meant that are there when it begins: one that dies again meanwhile is left alone.
+    """
     if reason is not None and not task_ids:
-        found, more = _found(session, queue, reason, limit)
-        ids = [task.spec.task_id for task in found]
-        _show_redriven(session, *_redrive_tasks(session, ids))
-        if more:
-            session.output.remark("There are more: run it again, or see --limit.")
+        _show_redriven(session, _redrive_reason(session, queue, reason, limit))
     elif _chosen_by_id(task_ids, queue or (reason or "")):
-        _show_redriven(session, *_redrive_tasks(session, task_ids or []))
+        _show_redriven(session, _redrive_tasks(session, task_ids or []))
     else:
-        _show_redriven(session, _redrive_queue(session, queue, limit), [])
+        _show_redriven(session, _redrive_queue(session, queue, limit))
 
 
 def delete(
@@ -129,6 +134,8 @@ def delete(
         if count:
             confirm(f"Delete all {count:,} dead letters of queue {queue} for good?", yes=yes)
             deleted = _delete_queue(session, queue, count)
+            if deleted < count:
+                session.output.remark(f"{count - deleted:,} are left or were gone: run it again.")
     data = {"deleted": deleted, "skipped_task_ids": skipped}
     session.output.show(data, lambda: details([("deleted", deleted)]))
     _refuse_skipped(skipped)
@@ -140,10 +147,26 @@ def _chosen_by_id(task_ids: list[str] | None, queue: str) -> bool:
     return bool(task_ids)
 
 
-def _show_redriven(session: Session, redriven: int, skipped: list[str]) -> None:
-    data = {"redriven": redriven, "skipped_task_ids": skipped}
-    session.output.show(data, lambda: details([("redriven", redriven)]))
-    _refuse_skipped(skipped)
+@dataclass(slots=True)
+class _Redriven:
+    """What came of a redrive."""
+
+    count: int = 0
+    skipped: list[str] = field(default_factory=list)
+    more: bool = False
+    """Some were left alone for the sake of --limit."""
+
+
+def _show_redriven(session: Session, redriven: _Redriven) -> None:
+    data = {
+        "redriven": redriven.count,
+        "skipped_task_ids": redriven.skipped,
+        "more": redriven.more,
+    }
+    session.output.show(data, lambda: details([("redriven", redriven.count)]))
+    if redriven.more:
+        session.output.remark("There are more: run it again, or without --limit.")
+    _refuse_skipped(redriven.skipped)
 
 
 def _refuse_skipped(skipped: list[str]) -> None:
@@ -154,27 +177,43 @@ def _refuse_skipped(skipped: list[str]) -> None:
         )
 
 
-def _redrive_tasks(session: Session, task_ids: list[str]) -> tuple[int, list[str]]:
-    redriven = 0
-    skipped: list[str] = []
-    for start in range(0, len(task_ids), CALL_MAX):
-        with doing(_what("redrive", redriven)):
-            response = session.client.redrive(task_ids[start : start + CALL_MAX])
-        redriven += response.redriven
-        skipped += response.skipped_task_ids
-    return redriven, skipped
+def _redrive_tasks(session: Session, task_ids: Iterable[str]) -> _Redriven:
+    redriven = _Redriven()
+    ids = iter(task_ids)
+    while some := list(islice(ids, CALL_MAX)):
+        with doing(_what("redrive", redriven.count)):
+            response = session.client.redrive(some)
+        redriven.count += response.redriven
+        redriven.skipped += response.skipped_task_ids
+    return redriven
 
 
-def _redrive_queue(session: Session, queue: str, limit: int) -> int:
-    redriven = 0
-    while redriven < limit:
-        with doing(_what("redrive", redriven)):
-            response = session.client.redrive(
-                queue=queue, max_tasks=min(limit - redriven, CALL_MAX)
-            )
-        redriven += response.redriven
-        if response.redriven == 0:
+def _redrive_reason(session: Session, queue: str, reason: Reason, limit: int | None) -> _Redriven:
+    """By id: those that come while one looks stand before the place where one is."""
+    found, more = _found(session, queue, reason, limit or LIMIT_MAX)
+    redriven = _redrive_tasks(session, (task.spec.task_id for task in found))
+    # Another, or retention, was faster: they are no dead letters any more, as was asked for.
+    redriven.skipped.clear()
+    redriven.more = more
+    return redriven
+
+
+def _redrive_queue(session: Session, queue: str, limit: int | None) -> _Redriven:
+    redriven = _Redriven()
+    page_token = ""
+    while True:
+        most = CALL_MAX if limit is None else min(limit - redriven.count, CALL_MAX)
+        with doing(_what("redrive", redriven.count)):
+            response = session.client.redrive(queue=queue, max_tasks=most, page_token=page_token)
+        redriven.count += response.redriven
+        page_token = response.next_page_token
+        if not page_token or redriven.count == limit:
+            redriven.more = bool(page_token)
             break
+    if not redriven.more and response.redriven == CALL_MAX:
+        # Brokers of before there were tokens stop here, whether there are more or not.
+        with doing(f"cannot count the dead letters of queue {queue}"):
+            redriven.more = session.client.queue_stats(queue).failed > 0
     return redriven
 
 
@@ -194,13 +233,15 @@ def _delete_tasks(session: Session, task_ids: list[str]) -> tuple[int, list[str]
 def _delete_queue(session: Session, queue: str, count: int) -> int:
     """Delete as many as were counted: what fails from now on, nobody has agreed to delete."""
     deleted = 0
+    page_token = ""
     while deleted < count:
         with doing(_what("delete", deleted)):
             response = session.client.delete_dead_letters(
-                queue=queue, max_tasks=min(count - deleted, CALL_MAX)
+                queue=queue, max_tasks=min(count - deleted, CALL_MAX), page_token=page_token
             )
         deleted += response.deleted
-        if response.deleted == 0:
+        page_token = response.next_page_token
+        if not page_token:
             break
     return deleted
 

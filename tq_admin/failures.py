@@ -43,9 +43,11 @@ ADVICE = {
     Reason.OVERLOADED: "Nothing was changed. Try again shortly.",
     Reason.PAYLOAD_TOO_LARGE: "Keep large things elsewhere, and submit where they are.",
     Reason.PERMISSION_DENIED: "Ask the cluster's operator for the right to do this.",
+    Reason.QUEUE_IN_USE: "See what is in it with: tq-admin list --queue QUEUE",
     Reason.QUEUE_PAUSED: "Resume the queue with: tq-admin queues resume QUEUE",
     Reason.QUOTA_EXCEEDED: "Wait for the queue to drain, or have its limit raised.",
     Reason.REQUEST_IDS_EXHAUSTED: "Nothing was changed. Try again in a minute.",
+    Reason.SETTINGS_CHANGED: "Look at them with tq-admin queues show, then do it again.",
     Reason.TASK_EXISTS: "Look at it with tq-admin status, or choose another --id.",
     Reason.UNAUTHENTICATED: "The cluster wants credentials that this command has not sent.",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -76,7 +77,12 @@ def configure(
 
     What is not given stays as it is.
     """
-    settings = _settings(session, queue)
+    fields = [
+        name for name, given in (("ordering", ordering), ("aging", aging)) if given is not None
+    ]
+    if not fields:
+        raise typer.BadParameter("name what to set: --ordering, --aging")
+    settings = _settings(session, queue, new=True)
     if ordering is not None:
         settings.ordering = QueueSettings.Ordering.Value(f"ORDERING_{ordering.name}")
     if aging is not None:
@@ -84,21 +90,28 @@ def configure(
             settings.aging.FromTimedelta(values.duration(aging))
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--aging") from None
-    _configure(session, queue, settings)
+    _configure(session, queue, settings, fields)
 
 
 def pause(session: Session, queue: QueueArgument) -> None:
     """Hand out nothing more of this queue; submits and running tasks go on."""
     settings = _settings(session, queue)
     settings.paused = True
-    _configure(session, queue, settings)
+    _configure(session, queue, settings, ["paused"], must_exist=True)
 
 
 def resume(session: Session, queue: QueueArgument) -> None:
     """Hand out a paused queue's tasks again."""
     settings = _settings(session, queue)
     settings.paused = False
-    _configure(session, queue, settings)
+    _configure(session, queue, settings, ["paused"], must_exist=True)
+
+
+def delete(session: Session, queue: QueueArgument) -> None:
+    """Delete a queue that holds no task, not even one that has ended and is kept for a while."""
+    with doing(f"cannot delete queue {queue}"):
+        session.client.delete_queue(queue)
+    session.output.show({"deleted": queue}, lambda: details([("deleted", queue)]))
 
 
 def purge(session: Session, queue: QueueArgument, yes: YesOption = False) -> None:
@@ -137,18 +150,32 @@ def _purge(session: Session, queue: str) -> int:
     return cancelled
 
 
-def _settings(session: Session, queue: str) -> QueueSettings:
-    """The present settings, to be changed in part; the defaults for a queue that has none yet."""
+def _settings(session: Session, queue: str, *, new: bool = False) -> QueueSettings:
+    """The present settings, to be changed in part: brokers of before there was a mask set all.
+
+    ``new``: the defaults if there is no such queue yet.
+    """
     with doing(f"cannot read the settings of queue {queue}"):
         try:
             return session.client.queue_stats(queue).settings
         except NotFoundError:
+            if not new:
+                raise
             return QueueSettings()
 
 
-def _configure(session: Session, queue: str, settings: QueueSettings) -> None:
+def _configure(
+    session: Session,
+    queue: str,
+    settings: QueueSettings,
+    fields: Sequence[str],
+    *,
+    must_exist: bool = False,
+) -> None:
     with doing(f"cannot configure queue {queue}"):
-        configured = session.client.configure_queue(queue, settings)
+        configured = session.client.configure_queue(
+            queue, settings, fields=fields, must_exist=must_exist
+        )
     data = {"queue": queue, "settings": plain(configured)}
     session.output.show(data, lambda: details([("queue", queue), *_settings_pairs(data)]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,6 +24,13 @@ from tq_client.specs import PRIORITY_MAX, RETRIES_MAX
 WAIT_S = 60.0
 
 _T = TypeVar("_T")
+
+
+class IfExists(enum.StrEnum):
+    """What becomes of a task whose id is taken."""
+
+    REFUSE = enum.auto()
+    KEEP = enum.auto()
 
 
 def submit(
@@ -65,6 +73,9 @@ def submit(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be repeated.")
     ] = None,
     id_: Annotated[str, typer.Option("--id", help="The task's id. Default: a new one.")] = "",
+    if_exists: Annotated[
+        IfExists, typer.Option(help="If there is a task of this --id: refuse, or keep that one.")
+    ] = IfExists.REFUSE,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until it ends, show it; exit 1 unless COMPLETED.")
     ] = False,
@@ -74,6 +85,7 @@ def submit(
         raise typer.BadParameter("give one of --run-at and --delay")
     fields: SpecFields = {
         "task_id": id_ or None,
+        "if_exists": "keep" if if_exists is IfExists.KEEP else None,
         "content_type": content_type,
         "priority": priority,
         "retries": retries,

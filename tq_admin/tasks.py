@@ -78,6 +78,9 @@ def list_tasks(
             ),
             limit,
         )
+        if queue and not found:
+            # A name that was mistyped has no tasks either: NOT_FOUND.
+            session.client.queue_stats(queue)
     session.output.show([plain(task) for task in found], lambda: _table(found))
     if more:
         session.output.remark(f"There are more: these are the newest {limit}; see --limit.")

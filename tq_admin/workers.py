@@ -25,7 +25,7 @@ COLUMNS = (
     "MEMORY",
     "LAST SEEN",
 )
-# A worker claims, renews or reports more often than this.
+# A worker claims, renews or reports more often than this: for brokers that do not say themselves.
 SILENT_S = 75.0
 
 
@@ -77,8 +77,9 @@ def row(worker: WorkerInfo) -> tuple[object, ...]:
 
 def doing_now(worker: WorkerInfo, silent_s: float) -> Text:
     """What a worker is doing, as far as it can be told."""
-    if silent_s > SILENT_S:
-        return Text("silent", style="red")
+    says_itself = worker.types or worker.any_type
+    if worker.lost or (silent_s > SILENT_S and not says_itself):
+        return Text("lost", style="red")
     if worker.leases:
         return Text("working", style="green")
     if worker.waiting:

@@ -14,18 +14,21 @@ from tq_client.specs import Backoff, Span, SpecFields, task_spec
 
 if TYPE_CHECKING:
     from tq.v1.queue_service_pb2 import QueueSettings, QueueStats
-    from tq.v1.task_pb2 import RetryPolicy, Task, TaskSpec, TaskState
+    from tq.v1.task_pb2 import RetryPolicy, Task, TaskSpec
     from tq.v1.task_service_pb2 import ReadLevel
     from tq_client.async_client import AsyncClient
     from tq_client.calls import Answer, boottime_s
     from tq_client.client import Client
+    from tq_client.enums import AttemptEnd, FailureReason, TaskState
     from tq_client.errors import Reason, TqError
 
 __all__ = [
     "Answer",
     "AsyncClient",
+    "AttemptEnd",
     "Backoff",
     "Client",
+    "FailureReason",
     "QueueSettings",
     "QueueStats",
     "ReadLevel",
@@ -45,11 +48,12 @@ __all__ = [
 # its options from here, needs no gRPC.
 _MODULES = {
     "tq.v1.queue_service_pb2": ("QueueSettings", "QueueStats"),
-    "tq.v1.task_pb2": ("RetryPolicy", "Task", "TaskSpec", "TaskState"),
+    "tq.v1.task_pb2": ("RetryPolicy", "Task", "TaskSpec"),
     "tq.v1.task_service_pb2": ("ReadLevel",),
     "tq_client.async_client": ("AsyncClient",),
     "tq_client.calls": ("Answer", "boottime_s"),
     "tq_client.client": ("Client",),
+    "tq_client.enums": ("AttemptEnd", "FailureReason", "TaskState"),
     "tq_client.errors": ("Reason", "TqError"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

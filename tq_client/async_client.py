@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack, cast
 
 from google.protobuf.message import Message
 
@@ -25,6 +25,7 @@ from tq.v1.queue_service_pb2 import (
     ConfigureQueueRequest,
     DeleteDeadLettersRequest,
     DeleteDeadLettersResponse,
+    DeleteQueueRequest,
     GetQueueStatsRequest,
     ListDeadLettersRequest,
     ListQueuesRequest,
@@ -70,6 +71,16 @@ WAIT_SLICE_S = 30.0
 _Message = TypeVar("_Message", bound=Message)
 
 
+_CLAIMABLE = frozenset({TaskState.TASK_STATE_PENDING, TaskState.TASK_STATE_RETRYING})
+EXPLAINED_S = 1.0
+"""Waits that are over sooner are not explained: who waits so looks again and again."""
+LOOK_S = 2.0
+"""How long a wait that is over may take to see why."""
+LOOK_AGAIN_S = 5.0
+HEARD_OF_ALL = timedelta(seconds=30)
+"""A leader has heard of every live worker by then: within a long poll."""
+
+
 class AsyncClient:
     """A queue's brokers, as one object.
 
@@ -105,6 +116,9 @@ class AsyncClient:
         draw = draw or random.Random()
         self._timeout_s = timeout_s
         loop = asyncio.get_running_loop()
+        self._look: asyncio.Task[ListWorkersResponse] | None = None
+        """Who works, as it was last asked, at `_looked_at_s` by the loop's clock."""
+        self._looked_at_s = 0.0
         self._caller = Caller(Connections(ring, loop.time, draw, follow_leader), draw)
         self._coalescer = Coalescer(self._submit)
         forks.opened(self._caller)
@@ -214,8 +228,47 @@ class AsyncClient:
             if answer.reply.finished:
                 return answer.reply.task
             if loop.time() >= deadline_s:
-                state = TaskState.Name(answer.reply.task.state)
-                raise TimeoutError(f"task {task_id} is {state} after {within_s:g} s")
+                task = answer.reply.task
+                state = TaskState.Name(task.state).removeprefix("TASK_STATE_")
+                why = await self._why_it_waits(task) if within_s >= EXPLAINED_S else ""
+                raise TimeoutError(f"task {task_id} is {state} after {within_s:g} s{why}")
+
+    async def _why_it_waits(self, task: Task) -> str:
+        """Say that no live worker claims such a task, if that is sure; empty else."""
+        if task.state not in _CLAIMABLE:
+            return ""
+        try:
+            found = await self._live_workers()
+        except errors.TqError:
+            return ""
+        spec = task.spec
+        if found.next_page_token or found.observed.ToTimedelta() < HEARD_OF_ALL:
+            return ""  # there are others than these, or there may be
+        live = [each for each in found.workers if not each.lost]
+        if not all(each.queues for each in live):
+            return ""  # one that is busy has not claimed since this leader leads
+        serving = [each for each in live if spec.queue in each.queues]
+        if not serving:
+            return f": no live worker claims from queue {spec.queue!r}"
+        # One that is busy may claim others later; brokers of before say nothing of types.
+        known = all(each.types and not each.any_type and not each.leases for each in serving)
+        if known and not any(spec.type in each.types for each in serving):
+            return f": no live worker of queue {spec.queue!r} claims type {spec.type!r}"
+        return ""
+
+    async def _live_workers(self) -> ListWorkersResponse:
+        """Who works, of a moment ago: one look is for all whose waits are over."""
+        loop = asyncio.get_running_loop()
+        if self._look is None or loop.time() - self._looked_at_s > LOOK_AGAIN_S:
+            self._looked_at_s = loop.time()
+            self._look = loop.create_task(self._look_for_workers())
+        return await asyncio.shield(self._look)
+
+    async def _look_for_workers(self) -> ListWorkersResponse:
+        answer = await self._caller.call(
+            methods.LIST_WORKERS, ListWorkersRequest(page_size=1_000), timeout_s=LOOK_S
+        )
+        return answer.reply
 
     async def cancel(self, task_id: str, *, timeout_s: float | None = None) -> CancelTaskResponse:
         """Cancel a task. A running one is marked: its worker is told and may still finish it."""
@@ -230,15 +283,19 @@ class AsyncClient:
         self,
         *,
         queue: str = "",
-        states: Sequence[TaskState.ValueType] = (),
+        states: Sequence[int] = (),
         task_type: str = "",
         labels: Mapping[str, str] | None = None,
         page_size: int = 0,
         read_level: ReadLevel.ValueType = ReadLevel.READ_LEVEL_LINEARIZABLE,
     ) -> AsyncIterator[Task]:
-        """Go through the tasks that match, newest first; each without payload and result."""
+        """Go through the tasks that match, newest first; each without payload and result.
+
+        ``states`` are `TaskState`s.
+        """
+        wanted = cast("Sequence[TaskState.ValueType]", states)
         request = ListTasksRequest(
-            queue=queue, states=states, type=task_type, page_size=page_size, read_level=read_level
+            queue=queue, states=wanted, type=task_type, page_size=page_size, read_level=read_level
         )
         request.labels.update(labels or {})
         while True:
@@ -283,15 +340,36 @@ class AsyncClient:
                 return
 
     async def configure_queue(
-        self, queue: str, settings: QueueSettings, *, timeout_s: float | None = None
+        self,
+        queue: str,
+        settings: QueueSettings,
+        *,
+        fields: Sequence[str] = (),
+        must_exist: bool = False,
+        etag: str = "",
+        timeout_s: float | None = None,
     ) -> QueueSettings:
-        """Replace a queue's settings; OutcomeUnknownError where the first answer was lost."""
+        """Set a queue's settings; OutcomeUnknownError where the first answer was lost.
+
+        ``fields`` are those to set ("ordering", "aging", "paused"), the others stay; none: all.
+        ``must_exist``: NotFoundError instead of a new queue. ``etag`` is that of settings which
+        were read before: ConflictError if they are others by now.
+        """
+        request = ConfigureQueueRequest(
+            queue=queue, settings=settings, must_exist=must_exist, etag=etag
+        )
+        if fields:
+            request.update_mask.paths.extend(fields)
         answer = await self._caller.call(
-            methods.CONFIGURE_QUEUE,
-            ConfigureQueueRequest(queue=queue, settings=settings),
-            timeout_s=self._within(timeout_s),
+            methods.CONFIGURE_QUEUE, request, timeout_s=self._within(timeout_s)
         )
         return answer.reply.settings
+
+    async def delete_queue(self, queue: str, *, timeout_s: float | None = None) -> None:
+        """Remove a queue that holds no task in any state; ConflictError if it does."""
+        await self._caller.call(
+            methods.DELETE_QUEUE, DeleteQueueRequest(queue=queue), timeout_s=self._within(timeout_s)
+        )
 
     async def dead_letters(
         self,
@@ -318,10 +396,16 @@ class AsyncClient:
         *,
         queue: str = "",
         max_tasks: int = 0,
+        page_token: str = "",
         timeout_s: float | None = None,
     ) -> RedriveResponse:
-        """Make dead letters pending again: those named, or the oldest of ``queue``."""
-        request = RedriveRequest(task_ids=task_ids, queue=queue, max_tasks=max_tasks)
+        """Make dead letters pending again: those named, or the oldest of ``queue``.
+
+        ``page_token`` is the next_page_token of the call before; `redrive_queue` makes all calls.
+        """
+        request = RedriveRequest(
+            task_ids=task_ids, queue=queue, max_tasks=max_tasks, page_token=page_token
+        )
         answer = await self._caller.call(
             methods.REDRIVE, request, timeout_s=self._within(timeout_s)
         )
@@ -333,14 +417,49 @@ class AsyncClient:
         *,
         queue: str = "",
         max_tasks: int = 0,
+        page_token: str = "",
         timeout_s: float | None = None,
     ) -> DeleteDeadLettersResponse:
-        """Remove dead letters for good: those named, or the oldest of ``queue``."""
-        request = DeleteDeadLettersRequest(task_ids=task_ids, queue=queue, max_tasks=max_tasks)
+        """Remove dead letters for good: those named, or the oldest of ``queue``.
+
+        ``page_token`` is the next_page_token of the call before; `clear_dead_letters` makes all
+        calls.
+        """
+        request = DeleteDeadLettersRequest(
+            task_ids=task_ids, queue=queue, max_tasks=max_tasks, page_token=page_token
+        )
         answer = await self._caller.call(
             methods.DELETE_DEAD_LETTERS, request, timeout_s=self._within(timeout_s)
         )
         return answer.reply
+
+    async def redrive_queue(self, queue: str, *, max_tasks: int = 0) -> AsyncIterator[int]:
+        """Make all of a queue's dead letters pending again; yields how many after each slice.
+
+        Those that die, or die again, after it began are left alone.
+        """
+        page_token = ""
+        while True:
+            reply = await self.redrive(queue=queue, max_tasks=max_tasks, page_token=page_token)
+            yield reply.redriven
+            page_token = reply.next_page_token
+            if not page_token:
+                return
+
+    async def clear_dead_letters(self, queue: str, *, max_tasks: int = 0) -> AsyncIterator[int]:
+        """Remove all of a queue's dead letters for good; yields how many after each slice.
+
+        Those that die after it began stay.
+        """
+        page_token = ""
+        while True:
+            reply = await self.delete_dead_letters(
+                queue=queue, max_tasks=max_tasks, page_token=page_token
+            )
+            yield reply.deleted
+            page_token = reply.next_page_token
+            if not page_token:
+                return
 
     async def purge_queue(self, queue: str, *, max_tasks: int = 0) -> AsyncIterator[int]:
         """Cancel all of a queue's tasks that wait; yields how many after each slice.

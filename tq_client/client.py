@@ -27,7 +27,7 @@ from tq.v1.queue_service_pb2 import (
     QueueStats,
     RedriveResponse,
 )
-from tq.v1.task_pb2 import Task, TaskSpec, TaskState
+from tq.v1.task_pb2 import Task, TaskSpec
 from tq.v1.task_service_pb2 import CancelTaskResponse, ReadLevel
 from tq.v1.worker_service_pb2 import (
     ClaimRequest,
@@ -149,7 +149,7 @@ class Client:
         self,
         *,
         queue: str = "",
-        states: Sequence[TaskState.ValueType] = (),
+        states: Sequence[int] = (),
         task_type: str = "",
         labels: Mapping[str, str] | None = None,
         page_size: int = 0,
@@ -187,12 +187,31 @@ class Client:
         return self._iterate(lambda client: client.list_queues(read_level=read_level))
 
     def configure_queue(
-        self, queue: str, settings: QueueSettings, *, timeout_s: float | None = None
+        self,
+        queue: str,
+        settings: QueueSettings,
+        *,
+        fields: Sequence[str] = (),
+        must_exist: bool = False,
+        etag: str = "",
+        timeout_s: float | None = None,
     ) -> QueueSettings:
-        """Replace a queue's settings."""
+        """Set a queue's settings: those of ``fields``, or all; `AsyncClient` tells more."""
         return self._run(
-            lambda client: client.configure_queue(queue, settings, timeout_s=timeout_s), timeout_s
+            lambda client: client.configure_queue(
+                queue,
+                settings,
+                fields=fields,
+                must_exist=must_exist,
+                etag=etag,
+                timeout_s=timeout_s,
+            ),
+            timeout_s,
         )
+
+    def delete_queue(self, queue: str, *, timeout_s: float | None = None) -> None:
+        """Remove a queue that holds no task in any state; ConflictError if it does."""
+        self._run(lambda client: client.delete_queue(queue, timeout_s=timeout_s), timeout_s)
 
     def dead_letters(
         self,
@@ -214,12 +233,17 @@ class Client:
         *,
         queue: str = "",
         max_tasks: int = 0,
+        page_token: str = "",
         timeout_s: float | None = None,
     ) -> RedriveResponse:
         """Make dead letters pending again: those named, or the oldest of ``queue``."""
         return self._run(
             lambda client: client.redrive(
-                task_ids, queue=queue, max_tasks=max_tasks, timeout_s=timeout_s
+                task_ids,
+                queue=queue,
+                max_tasks=max_tasks,
+                page_token=page_token,
+                timeout_s=timeout_s,
             ),
             timeout_s,
         )
@@ -230,15 +254,28 @@ class Client:
         *,
         queue: str = "",
         max_tasks: int = 0,
+        page_token: str = "",
         timeout_s: float | None = None,
     ) -> DeleteDeadLettersResponse:
         """Remove dead letters for good: those named, or the oldest of ``queue``."""
         return self._run(
             lambda client: client.delete_dead_letters(
-                task_ids, queue=queue, max_tasks=max_tasks, timeout_s=timeout_s
+                task_ids,
+                queue=queue,
+                max_tasks=max_tasks,
+                page_token=page_token,
+                timeout_s=timeout_s,
             ),
             timeout_s,
         )
+
+    def redrive_queue(self, queue: str, *, max_tasks: int = 0) -> Iterator[int]:
+        """Make all of a queue's dead letters pending again; yields how many after each slice."""
+        return self._iterate(lambda client: client.redrive_queue(queue, max_tasks=max_tasks))
+
+    def clear_dead_letters(self, queue: str, *, max_tasks: int = 0) -> Iterator[int]:
+        """Remove all of a queue's dead letters for good; yields how many after each slice."""
+        return self._iterate(lambda client: client.clear_dead_letters(queue, max_tasks=max_tasks))
 
     def purge_queue(self, queue: str, *, max_tasks: int = 0) -> Iterator[int]:
         """Cancel all of a queue's tasks that wait; yields how many after each slice."""

@@ -39,6 +39,8 @@ class Reason(enum.StrEnum):
     PERMISSION_DENIED = "PERMISSION_DENIED"
     UNAUTHENTICATED = "UNAUTHENTICATED"
     NOT_REPLACEABLE = "NOT_REPLACEABLE"
+    QUEUE_IN_USE = "QUEUE_IN_USE"
+    SETTINGS_CHANGED = "SETTINGS_CHANGED"
     NOT_LEADER = "NOT_LEADER"
     NO_LEADER = "NO_LEADER"
     REQUEST_IDS_EXHAUSTED = "REQUEST_IDS_EXHAUSTED"
@@ -90,7 +92,11 @@ class NotFoundError(RequestError):
 
 
 class ConflictError(RequestError):
-    """Another request has created a task of this id, or used this request id."""
+    """Another was faster, or something else is in the way; the reason says what.
+
+    A task of this id exists, the request id was used, a queue's settings are others by now, or it
+    still holds tasks.
+    """
 
 
 class LeaseLostError(RequestError):
@@ -136,6 +142,8 @@ _FAMILIES: dict[Reason, type[TqError]] = {
     Reason.PERMISSION_DENIED: AccessDeniedError,
     Reason.UNAUTHENTICATED: AccessDeniedError,
     Reason.NOT_REPLACEABLE: ConflictError,
+    Reason.QUEUE_IN_USE: ConflictError,
+    Reason.SETTINGS_CHANGED: ConflictError,
     Reason.NOT_LEADER: UnavailableError,
     Reason.NO_LEADER: UnavailableError,
     Reason.REQUEST_IDS_EXHAUSTED: BusyError,

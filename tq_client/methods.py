@@ -63,6 +63,9 @@ LIST_QUEUES: Final = Method[queues.ListQueuesRequest, queues.ListQueuesResponse]
 CONFIGURE_QUEUE: Final = Method[queues.ConfigureQueueRequest, queues.ConfigureQueueResponse](
     lambda to: to.queues.ConfigureQueue, _repeat(queues, "ConfigureQueue")
 )
+DELETE_QUEUE: Final = Method[queues.DeleteQueueRequest, queues.DeleteQueueResponse](
+    lambda to: to.queues.DeleteQueue, _repeat(queues, "DeleteQueue")
+)
 LIST_DEAD_LETTERS: Final = Method[queues.ListDeadLettersRequest, queues.ListDeadLettersResponse](
     lambda to: to.queues.ListDeadLetters, _repeat(queues, "ListDeadLetters")
 )

@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeAlias, TypedDict, Unpack
+from typing import Any, Final, Literal, TypeAlias, TypedDict, Unpack
 
-from tq.v1.task_pb2 import RetryPolicy, TaskSpec
+from tq.v1.task_pb2 import IfExists, RetryPolicy, TaskSpec
 
 Span: TypeAlias = "timedelta | float"
 """A length of time: a timedelta, or seconds."""
@@ -71,6 +71,9 @@ class SpecFields(TypedDict, total=False):
 
     task_id: str | None
     """1 to 200 characters of A-Z a-z 0-9 . _ : -; one that exists is not created again."""
+    if_exists: Literal["refuse", "keep"] | None
+    """If there is a task of this ``task_id``: refuse, the default, or keep that one as if it were
+    this."""
     content_type: str | None
     priority: int | None
     """0, the least urgent and the default, to 255."""
@@ -259,6 +262,20 @@ def _set_span(spec: TaskSpec, name: str, value: object) -> None:
     getattr(spec, name).FromTimedelta(span(name, value))
 
 
+def _set_if_exists(spec: TaskSpec, name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}={_shown(value)}: it takes 'refuse' or 'keep'")
+    if value not in _IF_EXISTS:
+        raise ValueError(f"{name}={_shown(value)}: 'refuse' and 'keep' are allowed")
+    spec.if_exists = _IF_EXISTS[value]
+
+
+_IF_EXISTS: Final[Mapping[str, IfExists.ValueType]] = {
+    "refuse": IfExists.IF_EXISTS_REFUSE,
+    "keep": IfExists.IF_EXISTS_KEEP,
+}
+
+
 def _set_labels(spec: TaskSpec, name: str, value: object) -> None:
     if not isinstance(value, Mapping):
         raise TypeError(f"{name}={_shown(value)}: it takes a mapping of str to str")
@@ -290,6 +307,7 @@ def _policy(name: str, backoff: Backoff) -> RetryPolicy:
 _Setter = Callable[[TaskSpec, str, object], None]
 _SETTERS: Final[Mapping[str, _Setter]] = {
     "task_id": _set_text,
+    "if_exists": _set_if_exists,
     "content_type": _set_text,
     "priority": _set_priority,
     "run_at": _set_instant,

@@ -136,6 +136,7 @@ class Supervisor:
             # Ctrl-C is for this process, which passes it on.
             start_new_session=True,
         )
+        self._say(broker.node_id, f"started: pid {process.pid}, API at {broker.api}")
         stopper = asyncio.create_task(self._stop_when_told(process))
         try:
             assert process.stdout is not None

@@ -333,6 +333,7 @@ class Node:
             applied_index=status.applied_index,
         )
         self.metrics.scrub_finished(scrub_row(self._store.view()).last_finished_at_ms)
+        self.metrics.log_time(self.leader.look_at_clocks())
         self.metrics.has_room(free_bytes=self.disk.headroom.free_bytes, low=self.disk.headroom.low)
         self.metrics.holds(calls=self.service.calls, journal_bytes=status.journal_bytes)
         held = self.service.admission
@@ -455,7 +456,7 @@ class Node:
             fsync_p99_s=p99_s,
             loop_hold_max_s=hold.wall_s,
             loop_hold_cpu_max_s=hold.cpu_s,
-            message=self.disk.message,
+            message="; ".join(filter(None, (self.disk.message, self.leader.clock_message))),
             warnings=tuple(filter(None, [_openness(self._secret)])),
         )
 

@@ -378,6 +378,9 @@ async def _(ground: Ground) -> Message:
 
 
 _fixed(
+    QUEUES_OF + "DeleteQueue", "a queue that holds tasks", queues.DeleteQueueRequest(queue="dead")
+)
+_fixed(
     QUEUES_OF + "ListDeadLetters",
     "a page of 1,000 with histories",
     queues.ListDeadLettersRequest(queue="dead", page_size=1_000),

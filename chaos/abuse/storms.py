@@ -145,6 +145,10 @@ async def purges(broker: _Broker) -> None:
         queue_service_pb2.DeleteDeadLettersRequest(queue=queue, max_tasks=TASKS_A_CALL),
         timeout=CALL_S,
     )
+    with suppress(aio.AioRpcError):  # it holds tasks, most probably
+        await broker.queues.DeleteQueue(
+            queue_service_pb2.DeleteQueueRequest(queue=queue), timeout=CALL_S
+        )
 
 
 async def lists(broker: _Broker) -> None:

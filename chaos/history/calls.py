@@ -98,6 +98,7 @@ class Ending(enum.Enum):
     COMPLETE = "complete"
     FAIL = "fail"
     RELEASE = "release"
+    PAUSE = "release for a while"
 
 
 ReportStatus = worker_service_pb2.ReportResult.Status

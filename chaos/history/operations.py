@@ -136,7 +136,8 @@ class Recorded(Operation):
             yield task.over(task_pb2.Attempt.END_FAILED, RETRYING, reported=True)
             yield task.over(task_pb2.Attempt.END_FAILED, FAILED, reported=True)
         else:
-            yield task.over(task_pb2.Attempt.END_RELEASED, PENDING, reported=True)
+            after = RETRYING if self.ending is Ending.PAUSE else PENDING
+            yield task.over(task_pb2.Attempt.END_RELEASED, after, reported=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

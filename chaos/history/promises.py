@@ -173,6 +173,7 @@ _END_OF = {
     Ending.COMPLETE: task_pb2.Attempt.END_COMPLETED,
     Ending.FAIL: task_pb2.Attempt.END_FAILED,
     Ending.RELEASE: task_pb2.Attempt.END_RELEASED,
+    Ending.PAUSE: task_pb2.Attempt.END_RELEASED,
 }
 
 

@@ -55,6 +55,7 @@ class Races(Background):
                     Plan(work_s=draw.uniform(0.0, 0.3), first_attempt_ends=Ending.FAIL),
                     Plan(first_attempt_ends=Ending.FAIL, permanent=True),
                     Plan(first_attempt_ends=Ending.RELEASE),
+                    Plan(first_attempt_ends=Ending.PAUSE),
                 )
             )
             spec = task_pb2.TaskSpec(

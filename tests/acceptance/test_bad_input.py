@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
@@ -59,6 +60,7 @@ REPLIES: dict[str, type[Message]] = {
     "QueueService/GetQueueStats": queue_service_pb2.GetQueueStatsResponse,
     "QueueService/ListQueues": queue_service_pb2.ListQueuesResponse,
     "QueueService/ConfigureQueue": queue_service_pb2.ConfigureQueueResponse,
+    "QueueService/DeleteQueue": queue_service_pb2.DeleteQueueResponse,
     "QueueService/ListDeadLetters": queue_service_pb2.ListDeadLettersResponse,
     "QueueService/Redrive": queue_service_pb2.RedriveResponse,
     "QueueService/DeleteDeadLetters": queue_service_pb2.DeleteDeadLettersResponse,
@@ -231,6 +233,38 @@ CALLS = {
     **with_page_token("QueueService/ListDeadLetters", queue_service_pb2.ListDeadLettersRequest()),
     **with_page_token("WorkerService/ListWorkers", worker_service_pb2.ListWorkersRequest()),
     **with_page_token("QueueService/PurgeQueue", queue_service_pb2.PurgeQueueRequest(queue="bad")),
+    **with_page_token("QueueService/Redrive", queue_service_pb2.RedriveRequest(queue="bad")),
+    **with_page_token(
+        "QueueService/DeleteDeadLetters",
+        queue_service_pb2.DeleteDeadLettersRequest(queue="bad"),
+    ),
+    "a queue that is not there is not deleted": Row(
+        "QueueService/DeleteQueue",
+        queue_service_pb2.DeleteQueueRequest(queue="typo"),
+        ("NOT_FOUND", "queue"),
+    ),
+    "a queue that holds tasks is not deleted": Row(
+        "QueueService/DeleteQueue",
+        queue_service_pb2.DeleteQueueRequest(queue="bad"),
+        ("QUEUE_IN_USE", "queue"),
+    ),
+    "a queue that must exist and does not": Row(
+        "QueueService/ConfigureQueue",
+        queue_service_pb2.ConfigureQueueRequest(queue="typo", must_exist=True),
+        ("NOT_FOUND", "queue"),
+    ),
+    "settings that are not these": Row(
+        "QueueService/ConfigureQueue",
+        queue_service_pb2.ConfigureQueueRequest(queue="bad", etag="x" * 10_000),
+        ("SETTINGS_CHANGED", "etag"),
+    ),
+    "a mask of what there is not": Row(
+        "QueueService/ConfigureQueue",
+        queue_service_pb2.ConfigureQueueRequest(
+            queue="bad", update_mask=FieldMask(paths=["x" * 10_000])
+        ),
+        invalid("update_mask"),
+    ),
     "stats of no such queue": Row(
         "QueueService/GetQueueStats",
         queue_service_pb2.GetQueueStatsRequest(queue="x" * 5_000),

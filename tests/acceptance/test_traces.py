@@ -94,8 +94,8 @@ async def test_a_task_is_one_trace_from_its_caller_to_its_handlers_own_span(
         await client.wait(task_id, timeout_s=60)
         done = await client.wait(f"{task_id}-store", timeout_s=60)
         failed = await client.wait(broken_id, timeout_s=60)
-    assert done.state == TaskState.TASK_STATE_COMPLETED
-    assert failed.state == TaskState.TASK_STATE_FAILED
+    assert done.state == TaskState.COMPLETED
+    assert failed.state == TaskState.FAILED
     of_each_task = ("tq.claim", "tq report")
     found = await asyncio.to_thread(
         collector.await_named,

@@ -50,6 +50,8 @@ class FakeBroker(
         self.settings: dict[str, queue_pb.QueueSettings] = {}
         self.submits: list[task_service_pb.SubmitRequest] = []
         self.purges = 0
+        self.masks: list[list[str]] = []
+        """Of each ConfigureQueue, which fields."""
         self.submitted_a_reading = 0
         self.readings = 0
         self.read_level = ReadLevel.READ_LEVEL_UNSPECIFIED
@@ -154,8 +156,23 @@ class FakeBroker(
         self, request: queue_pb.ConfigureQueueRequest, context: grpc.ServicerContext
     ) -> queue_pb.ConfigureQueueResponse:
         self.before(context)
+        self.masks.append(list(request.update_mask.paths))
+        if request.must_exist and request.queue not in self._queues():
+            refuse(context, grpc.StatusCode.NOT_FOUND, "NOT_FOUND", f"no queue {request.queue}")
         self.settings[request.queue] = request.settings
         return queue_pb.ConfigureQueueResponse(settings=request.settings)
+
+    def DeleteQueue(
+        self, request: queue_pb.DeleteQueueRequest, context: grpc.ServicerContext
+    ) -> queue_pb.DeleteQueueResponse:
+        self.before(context)
+        if request.queue not in self._queues():
+            refuse(context, grpc.StatusCode.NOT_FOUND, "NOT_FOUND", f"no queue {request.queue}")
+        if any(task.spec.queue == request.queue for task in self.tasks.values()):
+            code = grpc.StatusCode.FAILED_PRECONDITION
+            refuse(context, code, "QUEUE_IN_USE", f"{request.queue} holds tasks")
+        del self.settings[request.queue]
+        return queue_pb.DeleteQueueResponse()
 
     def ListDeadLetters(
         self, request: queue_pb.ListDeadLettersRequest, context: grpc.ServicerContext
@@ -174,6 +191,7 @@ class FakeBroker(
         return queue_pb.RedriveResponse(
             redriven=len(set(chosen) & set(dead)),
             skipped_task_ids=[task_id for task_id in chosen if task_id not in dead],
+            next_page_token="" if request.task_ids or len(chosen) == len(dead) else "more",
         )
 
     def DeleteDeadLetters(
@@ -189,6 +207,7 @@ class FakeBroker(
             deleted=len(set(chosen) & set(dead)),
             skipped_task_ids=[task_id for task_id in chosen if task_id not in dead],
             remaining_task_ids=request.task_ids[2:],
+            next_page_token="" if request.task_ids or len(chosen) == len(dead) else "more",
         )
 
     def PurgeQueue(

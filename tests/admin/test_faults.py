@@ -25,6 +25,7 @@ COMMANDS = (
     "queues configure q --ordering aging",
     "queues pause q",
     "queues resume q",
+    "queues delete q",
     "queue-depth",
     "stats --interval 1ms",
     "workers",

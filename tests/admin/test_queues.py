@@ -42,6 +42,43 @@ def test_pausing_and_resuming_keep_the_other_settings(admin: Admin, broker: Fake
     admin("queues", "resume", "q")
     assert not broker.settings["q"].paused
     assert broker.settings["q"].ordering == QueueSettings.ORDERING_AGING
+    assert broker.masks == [["ordering", "aging"], ["paused"], ["paused"]]
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["queues pause typo", "queues resume typo", "queues delete typo", "list --queue typo"],
+)
+def test_a_queue_that_is_not_there_is_not_created_by_looking_after_it(
+    admin: Admin, broker: FakeBroker, command: str
+) -> None:
+    admin("submit", "real", "t")
+
+    ran = admin(*command.split())
+
+    assert (ran.code, ran.stdout) == (1, "")
+    assert "NOT_FOUND: no queue typo" in ran.stderr
+    assert "typo" not in broker.settings
+    assert admin("list", "--queue", "real", "--state", "failed").code == 0
+
+
+def test_configuring_nothing_is_a_mistake(admin: Admin, broker: FakeBroker) -> None:
+    assert admin("queues", "configure", "q").code == 2
+    assert broker.settings == {}
+
+
+def test_a_queue_is_deleted_if_it_holds_nothing(admin: Admin, broker: FakeBroker) -> None:
+    admin("queues", "configure", "unused", "--ordering", "aging")
+    admin("submit", "used", "t")
+
+    deleted = admin("queues", "delete", "unused", "-o", "json")
+    refused = admin("queues", "delete", "used")
+
+    assert (deleted.code, deleted.json) == (0, {"deleted": "unused"})
+    assert "unused" not in broker.settings
+    assert (refused.code, refused.stdout) == (1, "")
+    assert "QUEUE_IN_USE" in refused.stderr
+    assert "tq-admin list --queue" in refused.stderr
 
 
 def fail(broker: FakeBroker, *task_ids: str) -> None:
@@ -72,6 +109,31 @@ def test_redriving_a_queue_stops_when_nothing_is_left(admin: Admin, broker: Fake
     assert broker.tasks["b"].state == task_pb2.TASK_STATE_PENDING
 
 
+def test_a_redrive_that_leaves_some_for_its_limit_says_so(admin: Admin, broker: FakeBroker) -> None:
+    for name in ("a", "b", "c"):
+        admin("submit", "q", "t", "--id", name)
+    fail(broker, "a", "b", "c")
+
+    some = admin("dead-letters", "redrive", "--queue", "q", "--limit", "2", "-o", "json")
+    rest = admin("dead-letters", "redrive", "--queue", "q", "-o", "json")
+
+    assert (some.code, some.json["redriven"], some.json["more"]) == (0, 2, True)
+    assert "There are more" in some.stderr
+    assert (rest.json["redriven"], rest.json["more"], rest.stderr) == (1, False, "")
+
+
+def test_a_redrive_of_a_queue_takes_as_many_calls_as_it_needs(
+    admin: Admin, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tq_admin.dead_letters.CALL_MAX", 2)
+    names = [f"t{number}" for number in range(5)]
+    for name in names:
+        admin("submit", "q", "t", "--id", name)
+    fail(broker, *names)
+
+    assert admin("dead-letters", "redrive", "--queue", "q", "-o", "json").json["redriven"] == 5
+
+
 def test_redriving_names_the_tasks_that_are_no_dead_letters(
     admin: Admin, broker: FakeBroker
 ) -> None:
@@ -82,7 +144,7 @@ def test_redriving_names_the_tasks_that_are_no_dead_letters(
     ran = admin("dead-letters", "redrive", "a", "b", "-o", "json")
 
     assert ran.code == 1
-    assert ran.json == {"redriven": 1, "skipped_task_ids": ["b"]}
+    assert ran.json == {"redriven": 1, "skipped_task_ids": ["b"], "more": False}
     assert "not dead letters, and left alone: b" in ran.stderr
 
 
@@ -104,7 +166,7 @@ def test_dead_letters_of_one_reason_are_listed_and_redriven_alone(
     assert len(listed.json) == 2
     assert "There are more" in listed.stderr
     assert of_queue.stdout.split() == ["redriven", "2"]
-    assert of_all.json == {"redriven": 1, "skipped_task_ids": []}
+    assert of_all.json == {"redriven": 1, "skipped_task_ids": [], "more": False}
     assert broker.tasks["a"].state == task_pb2.TASK_STATE_FAILED
 
 

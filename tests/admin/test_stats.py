@@ -22,6 +22,8 @@ def test_workers_are_shown_with_what_they_hold_and_how_long_they_were_silent(
     broker.workers.workers.add(worker_id="eager", queues=["a"], waiting=True)
     gone = broker.workers.workers.add(worker_id="gone", queues=["a"], leases=1)
     gone.silence.FromSeconds(200)
+    killed = broker.workers.workers.add(worker_id="killed", queues=["a"], lost=True)
+    killed.silence.FromSeconds(31)
 
     ran = admin("workers")
 
@@ -30,7 +32,8 @@ def test_workers_are_shown_with_what_they_hold_and_how_long_they_were_silent(
         ["busy", "a,", "b", "working", "3", "0", "40", "0", "125%", "72.0", "MB", "now"]
     )
     assert rows["eager"][2] == "waiting"
-    assert rows["gone"][2:4] == ["silent", "1"]
+    assert rows["gone"][2:4] == ["lost", "1"]
+    assert rows["killed"][2:4] == ["lost", "0"]
     assert "As seen by n2, which leads for 5 min." in ran.stderr
     assert admin("workers", "-o", "json").json["workers"][0]["leases"] == 3
 

@@ -151,6 +151,13 @@ def a_release_counted_as_a_failure() -> Story:
     return story
 
 
+def a_release_for_a_while_that_is_over_at_once() -> Story:
+    story = one_task_submitted()
+    story.claim((1, 2), "w1", 7)
+    story.report((3, 4), "w1", 7, ending=Ending.PAUSE, state=PENDING)
+    return story
+
+
 def a_result_that_changes_after_it_was_read() -> Story:
     story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
@@ -237,6 +244,10 @@ REFUTED = [
     (an_already_recorded_that_was_never_recorded, "contradicts a read of RUNNING after 1"),
     (a_lease_called_lost_while_it_lives, "no order of its calls explains every answer"),
     (a_release_counted_as_a_failure, "contradicts the release with token 7"),
+    (
+        a_release_for_a_while_that_is_over_at_once,
+        "contradicts the release for a while with token 7",
+    ),
     (a_result_that_changes_after_it_was_read, "no order of its calls explains every answer"),
     (a_lease_that_nobody_asked_for, "contradicts a read of RUNNING"),
     (a_release_that_nobody_reported, "contradicts a read of PENDING after 1 attempts"),

@@ -18,12 +18,14 @@ from tq.v1.queue_service_pb2 import (
     ListQueuesRequest,
     ListQueuesResponse,
 )
+from tq.v1.task_pb2 import IfExists, TaskState
 from tq.v1.task_service_pb2 import (
     ListTasksRequest,
     ListTasksResponse,
     WaitTaskRequest,
     WaitTaskResponse,
 )
+from tq.v1.worker_service_pb2 import ListWorkersResponse, WorkerInfo
 from tq_client import (
     AsyncClient,
     Backoff,
@@ -31,7 +33,6 @@ from tq_client import (
     QueueStats,
     Task,
     TaskSpec,
-    TaskState,
     async_client,
     task_spec,
 )
@@ -121,12 +122,92 @@ async def test_waiting_asks_again_until_the_task_is_finished(
 async def test_a_wait_that_is_not_over_in_time_says_how_the_task_stands() -> None:
     broker = FakeBroker(answers={"WaitTask": finishing_after(1_000)})
     async with serving(broker) as addresses, AsyncClient(addresses) as client:
-        with pytest.raises(TimeoutError, match="t1 is TASK_STATE_RUNNING"):
+        with pytest.raises(TimeoutError, match=r"t1 is RUNNING after 0 s$"):
             await client.wait("t1", timeout_s=0)
 
     [request] = broker.of("WaitTask")
     assert request.HasField("wait")
     assert request.wait.ToTimedelta() == timedelta()
+
+
+Answered = Callable[[Message], Message]
+
+
+def workers(*found: WorkerInfo, led_s: int = 60) -> Answered:
+    listing = ListWorkersResponse(workers=found)
+    listing.observed.FromSeconds(led_s)
+    return lambda _request: listing
+
+
+SERVES = WorkerInfo(worker_id="w", queues=["mail"], types=["send"])
+OTHER_TYPE = WorkerInfo(worker_id="w", queues=["mail"], types=["receive"])
+ANY_TYPE = WorkerInfo(worker_id="w", queues=["mail"], types=["receive"], any_type=True)
+OLD_BROKER = WorkerInfo(worker_id="w", queues=["mail"])
+LOST = WorkerInfo(worker_id="w", queues=["mail"], types=["send"], lost=True)
+OTHER_QUEUE = WorkerInfo(worker_id="w", queues=["other"], types=["send"])
+BUSY = WorkerInfo(worker_id="w", leases=4)
+FULL = WorkerInfo(worker_id="w", queues=["mail"], types=["receive"], leases=4)
+NO_QUEUE = ": no live worker claims from queue 'mail'"
+NO_TYPE = ": no live worker of queue 'mail' claims type 'send'"
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (workers(SERVES), ""),
+        (workers(OTHER_TYPE, ANY_TYPE), ""),
+        (workers(OTHER_TYPE, OLD_BROKER), ""),
+        (workers(), NO_QUEUE),
+        (workers(LOST, OTHER_QUEUE), NO_QUEUE),
+        (workers(OTHER_TYPE, LOST), NO_TYPE),
+        (workers(led_s=5), ""),
+        (workers(OTHER_QUEUE, BUSY), ""),
+        (workers(OTHER_TYPE, FULL), ""),
+    ],
+)
+async def test_a_wait_for_what_no_live_worker_claims_says_so(
+    answer: Answered, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(async_client, "EXPLAINED_S", 0.0)
+    pending = WaitTaskResponse(task=task("t1"))
+    pending.task.state = TaskState.TASK_STATE_PENDING
+    pending.task.spec.queue, pending.task.spec.type = "mail", "send"
+    broker = FakeBroker(answers={"WaitTask": lambda _request: pending, "ListWorkers": answer})
+    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+        with pytest.raises(TimeoutError) as told:
+            await client.wait("t1", timeout_s=0)
+
+    assert str(told.value) == f"task t1 is PENDING after 0 s{why}"
+
+
+async def test_waits_that_are_over_together_look_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(async_client, "EXPLAINED_S", 0.0)
+    pending = WaitTaskResponse(task=task("t1"))
+    pending.task.state = TaskState.TASK_STATE_PENDING
+    answers = {"WaitTask": lambda _request: pending, "ListWorkers": workers()}
+    broker = FakeBroker(answers=answers)
+    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+        waits = [client.wait("t1", timeout_s=0) for _ in range(20)]
+        told = await asyncio.gather(*waits, return_exceptions=True)
+
+    assert {type(each) for each in told} == {TimeoutError}
+    assert len(broker.of("ListWorkers")) == 1
+
+
+async def test_a_wait_that_cannot_be_explained_is_over_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(async_client, "EXPLAINED_S", 0.0)
+
+    def refuse(_request: Message) -> Message:
+        raise RuntimeError("no listing today")
+
+    pending = WaitTaskResponse(task=task("t1"))
+    pending.task.state = TaskState.TASK_STATE_PENDING
+    broker = FakeBroker(answers={"WaitTask": lambda _request: pending, "ListWorkers": refuse})
+    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+        with pytest.raises(TimeoutError, match=r"t1 is PENDING after 0 s$"):
+            await client.wait("t1", timeout_s=0)
 
 
 async def test_blocking_submits_of_several_threads_share_calls() -> None:
@@ -200,8 +281,10 @@ def test_a_spec_carries_every_field_in_its_own_unit() -> None:
         retention=timedelta(days=1),
         expire_at=noon + timedelta(hours=1),
         traceparent="00-1",
+        if_exists="keep",
     )
 
+    assert spec.if_exists == IfExists.IF_EXISTS_KEEP
     assert {field.name for field, _ in spec.ListFields()} == set(TaskSpec.DESCRIPTOR.fields_by_name)
     assert spec.run_at.ToDatetime(UTC) == noon
     assert spec.timeout.ToMilliseconds() == 1_500

@@ -254,18 +254,36 @@ class LoneQueue:
         return self.outcome(ConfigureQueue(request=request))
 
     def redrive(
-        self, *task_ids: str, queue: str = "", max_tasks: int = 0, request_id: str = ""
+        self,
+        *task_ids: str,
+        queue: str = "",
+        max_tasks: int = 0,
+        request_id: str = "",
+        page_token: str = "",
     ) -> Outcome:
         request = queue_service_pb2.RedriveRequest(
-            task_ids=task_ids, queue=queue, max_tasks=max_tasks, request_id=request_id
+            task_ids=task_ids,
+            queue=queue,
+            max_tasks=max_tasks,
+            request_id=request_id,
+            page_token=page_token,
         )
         return self.outcome(Redrive(request=request))
 
     def delete(
-        self, *task_ids: str, queue: str = "", max_tasks: int = 0, request_id: str = ""
+        self,
+        *task_ids: str,
+        queue: str = "",
+        max_tasks: int = 0,
+        request_id: str = "",
+        page_token: str = "",
     ) -> Outcome:
         request = queue_service_pb2.DeleteDeadLettersRequest(
-            task_ids=task_ids, queue=queue, max_tasks=max_tasks, request_id=request_id
+            task_ids=task_ids,
+            queue=queue,
+            max_tasks=max_tasks,
+            request_id=request_id,
+            page_token=page_token,
         )
         return self.outcome(DeleteDeadLetters(request=request))
 

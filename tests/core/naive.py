@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 BACKOFF_MS = 100
+GIVE_UP_AFTER_MS = 1_000
 """What the model's tasks wait after their first attempt; twice that after each further one."""
 
 TERMINAL = ("COMPLETED", "FAILED", "CANCELLED")
@@ -29,6 +30,7 @@ class NaiveTask:
     attempts: int = 0
     token: int = 0
     cancel_requested: bool = False
+    unfit_since_ms: int | None = None
     finished_ms: int = 0
     redrives: int = 0
     place: int = 0
@@ -116,12 +118,32 @@ class NaiveQueue:
         elif kind == "release":
             task.attempts -= 1
             task.state = "PENDING"
+        elif kind == "unfit":
+            self.release_unfit(task, retry_after_ms)
         elif kind == "fail for good":
             self.finish(task, "FAILED", "PERMANENT_ERROR")
         else:
             self.retry(task, retry_after_ms)
         task.recorded[token] = task.state
         return status, task.state
+
+    def release_unfit(self, task: NaiveTask, pause_ms: int) -> None:
+        """A worker that cannot run it gives it back for a while, or, after all too long, up."""
+        if task.unfit_since_ms is None:
+            task.unfit_since_ms = self.now_ms
+        if self.now_ms - task.unfit_since_ms >= GIVE_UP_AFTER_MS:
+            self.finish(task, "FAILED", "PERMANENT_ERROR")
+            return
+        task.attempts -= 1
+        if pause_ms:
+            self.wait(task, pause_ms)
+        else:
+            task.state = "PENDING"
+
+    def wait(self, task: NaiveTask, after_ms: int) -> None:
+        task.state = "RETRYING"
+        self.entries["RETRYING"] += 1
+        task.due_ms = self.now_ms + after_ms
 
     def expire(self, task: NaiveTask) -> None:
         if task.cancel_requested:
@@ -130,12 +152,11 @@ class NaiveQueue:
             self.retry(task, BACKOFF_MS * 2 ** (task.attempts - 1))
 
     def retry(self, task: NaiveTask, after_ms: int) -> None:
+        task.unfit_since_ms = None
         if task.attempts >= task.max_attempts:
             self.finish(task, "FAILED", "ATTEMPTS_EXHAUSTED")
         else:
-            task.state = "RETRYING"
-            self.entries["RETRYING"] += 1
-            task.due_ms = self.now_ms + after_ms
+            self.wait(task, after_ms)
 
     def cancel(self, task_id: str) -> str | None:
         task = self.find(task_id)
@@ -167,6 +188,7 @@ class NaiveQueue:
         task.state = "PENDING"
         task.failure = ""
         task.attempts = 0
+        task.unfit_since_ms = None
         task.due_ms = self.now_ms
         task.redrives += 1
         if task.expire_ms is not None and task.expire_ms <= self.now_ms:

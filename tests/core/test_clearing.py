@@ -178,6 +178,20 @@ def test_a_repeated_deletion_answers_alike_and_deletes_nothing_that_came_after()
     assert queue.exists("a")
 
 
+def test_a_deletion_of_a_queues_dead_letters_is_of_those_that_were_there_when_it_began() -> None:
+    queue = LoneQueue()
+    dead(queue, "a", "b", "c")
+
+    first = replied(queue.delete(queue="default", max_tasks=2), Deleted)
+    queue.now_ms += 1
+    dead(queue, "later")
+    page_token = first.next_page_token
+    last = replied(queue.delete(queue="default", page_token=page_token), Deleted)
+
+    assert (first.deleted, last.deleted, last.next_page_token) == (2, 1, "")
+    assert queue.state("later") == "FAILED"
+
+
 def test_a_deletion_that_does_not_say_what_or_too_much_is_refused() -> None:
     queue = LoneQueue()
 

@@ -168,8 +168,11 @@ def operation_of(
             report.complete.result = b"done"
         elif two == 1:
             report.fail.error = "broke"
-        else:
+        elif one % 2:
             report.release.SetInParent()
+        else:
+            report.release.pause.FromSeconds(two)
+            report.release.give_up_after.FromSeconds(1)
         return Report(request=worker_service_pb2.ReportRequest(reports=[report]))
     if kind == "cancel":
         return Cancel(request=task_service_pb2.CancelTaskRequest(task_id=task_id))

@@ -20,7 +20,7 @@ from tests.core.lone_queue import (
     state_of,
     status,
 )
-from tests.core.naive import BACKOFF_MS, NaiveQueue, NaiveTask
+from tests.core.naive import BACKOFF_MS, GIVE_UP_AFTER_MS, NaiveQueue, NaiveTask
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core.operations import Refused
 
@@ -125,7 +125,7 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
     @precondition(lambda self: self.given)
     @rule(
         data=st.data(),
-        kind=st.sampled_from(["complete", "complete", "fail", "fail for good", "release"]),
+        kind=st.sampled_from(["complete", "complete", "fail", "fail for good", "release", "unfit"]),
         retry_after_ms=st.sampled_from([0, 30, 300]),
     )
     def report(self, data: st.DataObject, kind: str, retry_after_ms: int) -> None:
@@ -135,6 +135,11 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
             report = report_of(claimed, complete=worker_service_pb2.Completion(result=b"x"))
         elif kind == "release":
             report = report_of(claimed, release=worker_service_pb2.Release())
+        elif kind == "unfit":
+            unfit = worker_service_pb2.Release(
+                pause=span(retry_after_ms), give_up_after=span(GIVE_UP_AFTER_MS)
+            )
+            report = report_of(claimed, release=unfit)
         else:
             failure = worker_service_pb2.Failure(
                 permanent=kind == "fail for good", retry_after=span(retry_after_ms)

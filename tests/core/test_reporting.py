@@ -12,6 +12,7 @@ from tests.core.lone_queue import (
     at,
     instant,
     report_of,
+    span,
     spec,
     state_of,
     status,
@@ -253,6 +254,84 @@ def test_a_released_task_is_next_again_and_its_attempt_does_not_count() -> None:
     assert running.end == Attempt.END_RUNNING
 
 
+def unfit(queue: LoneQueue, pause_ms: int = 10_000) -> worker_service_pb2.ReportResult:
+    """The next task is claimed by a worker that cannot run it; it gives up after a minute."""
+    (claimed,) = queue.claimed()
+    release = worker_service_pb2.Release(
+        reason="no such type", pause=span(pause_ms), give_up_after=span(60_000)
+    )
+    return queue.report(report_of(claimed, release=release))[0]
+
+
+def test_a_task_that_is_released_for_a_while_waits_for_that_long() -> None:
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="one", max_attempts=1))
+
+    result = unfit(queue)
+
+    assert (status(result), state_of(result)) == ("RECORDED", "RETRYING")
+    assert result.due_at == queue.task("one").due_at == at(10_000)
+    assert queue.task("one").attempts_made == 0
+    queue.wait(9_999)
+    assert queue.claimed() == []
+    queue.wait(1)
+    (again,) = queue.claimed()
+    assert again.attempt == 1
+
+
+def test_a_task_that_nobody_can_run_for_long_is_a_dead_letter() -> None:
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="one"))
+    for _ in range(6):
+        assert state_of(unfit(queue)) == "RETRYING"
+        queue.wait(10_000)
+
+    assert state_of(unfit(queue)) == "FAILED"
+
+    task = queue.task("one")
+    assert task.failure_reason == task_pb2.FAILURE_REASON_PERMANENT_ERROR
+    assert task.last_error == "no such type"
+    assert task.attempts[-1].end == Attempt.END_FAILED
+    queue.redrive("one")
+    assert state_of(unfit(queue)) == "RETRYING"
+
+
+def test_a_plain_release_does_not_begin_the_time_of_an_unfit_task_anew_and_a_failure_does() -> None:
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="one"), spec(task_id="other"))
+    unfit(queue, pause_ms=0)
+    queue.wait(60_000)
+    queue.release(queue.claimed()[0])
+    assert state_of(unfit(queue, pause_ms=0)) == "FAILED"
+
+    unfit(queue, pause_ms=0)
+    queue.fail(queue.claimed()[0], retry_after_ms=60_000)
+    queue.wait(60_000)
+
+    assert state_of(unfit(queue)) == "RETRYING"
+
+
+@pytest.mark.parametrize(
+    ("field", "release"),
+    [
+        ("release.pause", worker_service_pb2.Release(pause=span(86_400_001))),
+        ("release.give_up_after", worker_service_pb2.Release(give_up_after=span(999))),
+        ("release.give_up_after", worker_service_pb2.Release(give_up_after=span(604_800_001))),
+    ],
+)
+def test_a_release_with_a_span_out_of_range_is_refused_and_the_lease_still_stands(
+    field: str, release: worker_service_pb2.Release
+) -> None:
+    queue = LoneQueue()
+    queue.submitted(spec())
+    (claimed,) = queue.claimed()
+
+    (result,) = queue.report(report_of(claimed, release=release))
+
+    assert (status(result), result.error.field) == ("REFUSED", field)
+    assert status(queue.complete(claimed)) == "RECORDED"
+
+
 def test_only_the_newest_50_attempts_are_kept() -> None:
     queue = LoneQueue(audited=False)
     queue.submitted(spec(task_id="one", max_attempts=1_000))
@@ -305,6 +384,23 @@ def test_a_completion_whose_tasks_cannot_be_created_is_refused_whole(
     assert result.error.field == field
     assert errors_pb2.ErrorReason.Name(result.error.reason) == f"ERROR_REASON_{reason}"
     assert (queue.state("parent"), len(queue.entries)) == ("RUNNING", entries)
+
+
+def test_a_completion_may_submit_what_is_to_be_there_whoever_brings_it() -> None:
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="parent"), spec(task_id="there", payload=b"first"))
+    (claimed,) = queue.claimed()
+    keep = task_pb2.IF_EXISTS_KEEP
+    children = [spec(task_id=name, if_exists=keep) for name in ("there", "new", "new")]
+
+    result = queue.complete(claimed, submit=children)
+
+    assert status(result) == "RECORDED"
+    assert list(result.submitted_task_ids) == ["there", "new", "new"]
+    assert queue.task("there").spec.payload == b"first"
+    assert queue.stats().pending == 2
+    repeated = queue.complete(claimed, submit=children)
+    assert list(repeated.submitted_task_ids) == ["there", "new", "new"]
 
 
 def test_two_completions_in_a_call_cannot_create_the_same_task() -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.core.lone_queue import LoneQueue, at, replied, span, spec
 from tq.v1 import queue_service_pb2, task_pb2
 from tq_cluster.core.limits import DAY_MS, HOUR_MS
+from tq_cluster.core.operations import Outcome, Refused
 from tq_cluster.core.retries import backoff_ms
 
 Policy = task_pb2.RetryPolicy
@@ -166,6 +167,73 @@ def test_a_queues_dead_letters_are_redriven_in_slices_the_oldest_first() -> None
 
     assert counts == [3, 2, 0]
     assert queue.state("other") == "FAILED"
+
+
+@pytest.mark.parametrize("later_ms", [0, 1, 60_000])
+def test_a_redrive_of_a_queue_ends_though_its_tasks_die_again_meanwhile(later_ms: int) -> None:
+    queue = LoneQueue()
+    queue.submitted(*[spec(task_id=f"t{n}") for n in range(5)])
+    for task in queue.claimed(5):
+        queue.fail(task, permanent=True)
+
+    counts: list[int] = []
+    page_token = ""
+    while not counts or page_token:
+        outcome = queue.redrive(queue="default", max_tasks=2, page_token=page_token)
+        reply = replied(outcome, RedriveResponse)
+        counts.append(reply.redriven)
+        page_token = reply.next_page_token
+        queue.now_ms += later_ms
+        for task in queue.claimed(5):
+            queue.fail(task, permanent=True)
+
+    assert counts == [2, 2, 1]
+    assert [queue.task(f"t{n}").redrives for n in range(5)] == [1] * 5
+
+
+def test_a_second_redrive_takes_what_died_again_even_within_one_millisecond() -> None:
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="a"))
+    for redrives in range(1, 4):
+        queue.fail(queue.claimed()[0], permanent=True)
+
+        assert replied(queue.redrive(queue="default"), RedriveResponse).redriven == 1
+        assert queue.task("a").redrives == redrives
+
+
+def test_one_that_was_redriven_and_died_as_it_waited_for_its_next_attempt_is_redriven_again() -> (
+    None
+):
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="a", expire_at=at(HOUR_MS)))
+    queue.fail(queue.claimed()[0], permanent=True)
+    queue.redrive("a")
+    queue.fail(queue.claimed()[0], retry_after_ms=DAY_MS)
+    queue.wait(DAY_MS - 1)
+    queue.wait(1)
+    queue.claimed()  # which finds it expired
+
+    assert queue.state("a") == "FAILED"
+    assert replied(queue.redrive(queue="default"), RedriveResponse).redriven == 1
+
+
+def test_a_redrive_goes_on_with_the_token_of_its_queue_alone() -> None:
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="a"), spec(task_id="b"), spec(queue="other", task_id="c"))
+    for task in queue.claimed(2):
+        queue.fail(task, permanent=True)
+    token = replied(queue.redrive(queue="default", max_tasks=1), RedriveResponse).next_page_token
+
+    assert fault_of(queue.redrive(queue="other", page_token=token)) == "page_token"
+    assert fault_of(queue.redrive("b", page_token=token)) == "page_token"
+    assert fault_of(queue.redrive(queue="default", page_token="made-up")) == "page_token"
+    assert queue.state("b") == "FAILED"
+
+
+def fault_of(outcome: Outcome) -> str:
+    """The field that a refused call is refused for."""
+    assert isinstance(outcome, Refused)
+    return outcome.field
 
 
 def test_a_redriven_task_that_had_expired_is_started_all_the_same() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.core.lone_queue import LoneQueue, at, reason, replied, spec
-from tq.v1 import errors_pb2, task_service_pb2
+from tq.v1 import errors_pb2, task_pb2, task_service_pb2
 from tq_cluster.core.ids import derived_id
 from tq_cluster.core.limits import DEFAULT_LIMITS
-from tq_cluster.core.operations import Caller, Refused
+from tq_cluster.core.operations import Caller, Refused, Submit
 
+Request = task_service_pb2.SubmitRequest
 Response = task_service_pb2.SubmitResponse
 
 
@@ -90,6 +91,41 @@ def test_of_two_tasks_of_one_id_in_a_call_the_first_is_created() -> None:
     assert reply.results[0].HasField("task")
     assert reply.results[1].error.reason == errors_pb2.ERROR_REASON_TASK_EXISTS
     assert queue.stats().pending == 1
+
+
+def keeping(task_id: str, **fields: object) -> task_pb2.TaskSpec:
+    return spec(task_id=task_id, if_exists=task_pb2.IF_EXISTS_KEEP, **fields)
+
+
+def test_a_task_that_keeps_what_is_there_creates_nothing_beside_it() -> None:
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="mine", payload=b"first"))
+    queue.claimed()
+
+    sent = (keeping("mine", payload=b"second"), keeping("new"), keeping("new"))
+    reply = replied(queue.submit(*sent, request_id="r"), Response)
+
+    told = [(each.task.task_id, each.task.existed, each.task.state) for each in reply.results]
+    running, pending = task_pb2.TASK_STATE_RUNNING, task_pb2.TASK_STATE_PENDING
+    assert told == [("mine", True, running), ("new", False, pending), ("new", True, pending)]
+    assert queue.task("mine").spec.payload == b"first"
+    assert replied(queue.submit(*sent, request_id="r"), Response) == reply
+    assert not queue.changed_by(Submit(request=Request(tasks=sent), id_seed="s"))
+    again = replied(queue.submit(*sent, request_id="all-kept"), Response)
+    queue.cancel("new")
+    repeated = replied(queue.submit(*sent, request_id="all-kept"), Response)
+    assert [each.task.existed for each in repeated.results] == [True] * 3
+    assert [each.task.existed for each in again.results] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    "wrong", [spec(if_exists=task_pb2.IF_EXISTS_KEEP), spec(task_id="a", if_exists=7)]
+)
+def test_to_keep_a_task_takes_an_id_and_a_word_that_there_is(wrong: task_pb2.TaskSpec) -> None:
+    (result,) = replied(LoneQueue().submit(wrong), Response).results
+
+    assert result.error.reason == errors_pb2.ERROR_REASON_INVALID_ARGUMENT
+    assert result.error.field == "if_exists"
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,14 @@ from tq_cluster.core.reading import in_one_go
 from tq_cluster.core.types import FencingToken
 from tq_cluster.leader.workers import (
     FORGOTTEN_S,
+    PAGE_BYTES_MAX,
     QUEUE_CHARS_MAX,
     QUEUES_MAX,
     QUEUES_NAMED_MAX,
+    TYPE_CHARS_MAX,
+    TYPES_A_WORKER_MAX,
+    TYPES_MAX,
+    TYPES_NAMED_MAX,
     WORKERS_MAX,
     WorkerRegistry,
 )
@@ -30,9 +35,15 @@ class Noted:
     def listed(self) -> dict[str, pb.WorkerInfo]:
         everybody = pb.ListWorkersRequest(page_size=WORKERS_MAX)
         view = MemoryStore().view()
-        reply = in_one_go(view, self.registry.listing, everybody, "", WORKERS_MAX)
-        assert not reply.next_page_token
-        return {worker.worker_id: worker for worker in reply.workers}
+        found: dict[str, pb.WorkerInfo] = {}
+        after = ""
+        while True:
+            reply = in_one_go(view, self.registry.listing, everybody, after, WORKERS_MAX)
+            assert reply.ByteSize() < PAGE_BYTES_MAX + 100_000
+            found |= {worker.worker_id: worker for worker in reply.workers}
+            if not reply.next_page_token:
+                return found
+            after = reply.workers[-1].worker_id
 
 
 def test_a_worker_that_falls_silent_is_listed_with_its_silence_and_then_forgotten() -> None:
@@ -45,6 +56,71 @@ def test_a_worker_that_falls_silent_is_listed_with_its_silence_and_then_forgotte
     noted.now_s += FORGOTTEN_S - 5
 
     assert list(noted.listed()) == ["here"]
+
+
+def test_a_worker_that_waits_for_nothing_and_is_silent_for_half_a_lease_is_lost() -> None:
+    noted = Noted()
+    noted.claim("short")
+    long = pb.ClaimRequest(worker_id="long", queues=["q"])
+    long.lease.FromSeconds(200)
+    with noted.registry.claiming(long):
+        noted.now_s += 201
+        assert not noted.listed()["long"].lost
+    noted.claim("short")
+
+    lost_after_s = []
+    for _ in range(101):
+        noted.now_s += 1
+        lost_after_s.append([name for name, each in noted.listed().items() if each.lost])
+
+    assert (lost_after_s[29], lost_after_s[30]) == ([], ["short"])
+    assert (lost_after_s[99], lost_after_s[100]) == (["short"], ["long", "short"])
+
+
+def test_a_worker_that_is_known_by_its_heartbeats_alone_is_not_taken_for_lost() -> None:
+    noted = Noted()
+    noted.registry.renewed("busy", [FencingToken(1)])
+    noted.now_s += 250
+
+    assert not noted.listed()["busy"].lost
+
+
+def test_the_types_that_a_worker_claims_are_listed() -> None:
+    noted = Noted()
+    for types in (["a", "b"], ["c"], ["a"], ["x" * (TYPE_CHARS_MAX + 1)]):
+        claim = pb.ClaimRequest(worker_id="some", queues=["q"], types=types)
+        with noted.registry.claiming(claim):
+            pass
+    noted.claim("all")
+
+    listed = noted.listed()
+
+    assert (list(listed["some"].types), listed["some"].any_type) == (["a", "b", "c"], False)
+    assert (list(listed["all"].types), listed["all"].any_type) == ([], True)
+
+
+def test_the_types_that_are_remembered_are_bounded() -> None:
+    noted = Noted()
+    workers = TYPES_NAMED_MAX // TYPES_MAX + 10
+    for number in range(100):
+        types = [f"{number}-{at}" for at in range(TYPES_MAX)]
+        with noted.registry.claiming(pb.ClaimRequest(worker_id="w0", queues=["q"], types=types)):
+            pass
+    assert len(noted.listed()["w0"].types) == TYPES_A_WORKER_MAX
+    assert noted.listed()["w0"].any_type
+    for number in range(workers):
+        types = [f"{number}-{at}" for at in range(TYPES_MAX)]
+        claim = pb.ClaimRequest(worker_id=f"w{number}", queues=["q"], types=types)
+        with noted.registry.claiming(claim):
+            pass
+
+    listed = noted.listed()
+
+    assert sum(len(each.types) for each in listed.values()) == TYPES_NAMED_MAX
+    assert listed[f"w{workers - 1}"].any_type
+    noted.registry.clear()
+    noted.claim("next")
+    assert len(noted.listed()) == 1
 
 
 def test_only_leases_that_stand_are_counted() -> None:

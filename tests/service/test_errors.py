@@ -38,6 +38,8 @@ CONTRACT = {
     "PERMISSION_DENIED": (grpc.StatusCode.PERMISSION_DENIED, False),
     "UNAUTHENTICATED": (grpc.StatusCode.UNAUTHENTICATED, False),
     "NOT_REPLACEABLE": (grpc.StatusCode.FAILED_PRECONDITION, False),
+    "QUEUE_IN_USE": (grpc.StatusCode.FAILED_PRECONDITION, False),
+    "SETTINGS_CHANGED": (grpc.StatusCode.FAILED_PRECONDITION, False),
     "NOT_LEADER": (grpc.StatusCode.FAILED_PRECONDITION, True),
     "NO_LEADER": (grpc.StatusCode.UNAVAILABLE, True),
     "REQUEST_IDS_EXHAUSTED": (grpc.StatusCode.RESOURCE_EXHAUSTED, True),

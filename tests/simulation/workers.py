@@ -205,7 +205,9 @@ class Worker(Caller):
         first = task.attempt == 1 and task.spec.task_id not in self._ended_once
         if first and plan.ends in {"fail once", "release once"}:
             self._ended_once.add(task.spec.task_id)
-            return Ending.FAIL if plan.ends == "fail once" else Ending.RELEASE
+            if plan.ends == "fail once":
+                return Ending.FAIL
+            return Ending.PAUSE if task.token % 2 else Ending.RELEASE
         return Ending.COMPLETE
 
     async def _report(self, task: worker_service_pb2.ClaimedTask, ending: Ending) -> None:
@@ -218,6 +220,9 @@ class Worker(Caller):
             report.fail.error = "failed as planned"
         else:
             report.release.reason = "released as planned"
+            if ending is Ending.PAUSE:
+                report.release.pause.FromMilliseconds(300)
+                report.release.give_up_after.FromSeconds(86_400)
         request = worker_service_pb2.ReportRequest(worker_id=self.name, reports=[report])
 
         async def send(address: str, _: Duration, call: ReportCall) -> None:

@@ -246,6 +246,16 @@ class Space:
             )
         return queue
 
+    def drop_queue(self, queue: Queue) -> None:
+        """Remove a queue without tasks; its id is never given again."""
+        if queue.changed:
+            self.wakeups.tallies.append(queue.tally)
+        self._by_name[queue.name] = None
+        del self._by_id[queue.queue_id]
+        self.workspace.delete(tables.QUEUES, tables.queue_key(self.prefix, queue.queue_id))
+        self.workspace.delete(tables.QUEUE_IDS, tables.name_key(self.prefix, queue.name))
+        self.batch.changed = True
+
     def next_task_number(self) -> TaskNumber:
         """Return the number of the next task in the order of submission."""
         number = self.counters.task_number + 1

@@ -20,6 +20,7 @@ from tq_cluster.core.operations import (
     ConfigureQueue,
     Decision,
     DeleteDeadLetters,
+    DeleteQueue,
     EndLeases,
     EndScrub,
     ExpireLeases,
@@ -42,7 +43,7 @@ from tq_cluster.core.operations import (
     Submit,
 )
 from tq_cluster.core.purges import decide_purge
-from tq_cluster.core.queues import decide_configure
+from tq_cluster.core.queues import decide_configure, decide_delete
 from tq_cluster.core.redrives import decide_redrive
 from tq_cluster.core.replacement import decide_replacement
 from tq_cluster.core.reports import decide_report
@@ -135,6 +136,8 @@ def _decide_one(batch: Batch, operation: Operation) -> Steps | Outcome:
             return decide_cancel(space, operation)
         case ConfigureQueue():
             return decide_configure(space, operation)
+        case DeleteQueue():
+            return decide_delete(space, operation)
         case Redrive():
             return decide_redrive(space, operation)
         case DeleteDeadLetters():

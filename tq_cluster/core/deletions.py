@@ -10,7 +10,7 @@ from tq_cluster.core import requests, rows, states
 from tq_cluster.core.batch import Space
 from tq_cluster.core.operations import DeleteDeadLetters, Refused, Replied, Steps
 from tq_cluster.core.queues import no_such_queue
-from tq_cluster.core.redrives import check_choice, oldest_dead_letters
+from tq_cluster.core.redrives import begun, check_choice, dead_letters, token_of
 from tq_cluster.core.retention import remove_task
 
 _Request = queue_service_pb2.DeleteDeadLettersRequest
@@ -22,6 +22,9 @@ def decide_deletion(space: Space, operation: DeleteDeadLetters) -> Steps:
     fault = check_choice(request, space.limits.delete_tasks_max)
     if fault is not None:
         return fault
+    began_ms = begun(space, request)
+    if isinstance(began_ms, Refused):
+        return began_ms
     method = state_pb2.RequestRow.METHOD_DELETE_DEAD_LETTERS
     recalled = requests.recall(space, operation.caller, method, request)
     if isinstance(recalled, Refused):
@@ -35,7 +38,7 @@ def decide_deletion(space: Space, operation: DeleteDeadLetters) -> Steps:
         queue = space.find_queue(request.queue)
         if queue is None:
             return no_such_queue(request.queue)
-        yield from _delete_oldest(space, queue.queue_id, request, row)
+        yield from _delete_oldest(space, queue.queue_id, began_ms, request, row)
     if row.redriven:
         requests.remember(space, recalled, row)
     return _reply(request, row)
@@ -57,13 +60,15 @@ def _delete_named(space: Space, request: _Request, memory: state_pb2.RequestRow)
 
 
 def _delete_oldest(
-    space: Space, queue_id: int, request: _Request, memory: state_pb2.RequestRow
+    space: Space, queue_id: int, began_ms: int, request: _Request, memory: state_pb2.RequestRow
 ) -> Generator[None]:
     left = space.limits.delete_rows_max
     limit = request.max_tasks or space.limits.delete_tasks_max
-    for number in oldest_dead_letters(space, queue_id, limit):
+    goes_on = bool(request.page_token)
+    for number, _ in dead_letters(space, queue_id, began_ms, limit, goes_on=goes_on):
         yield
-        if left <= 0:
+        if left <= 0 or memory.redriven == limit:
+            memory.next_page_token = token_of(request, began_ms)
             return
         task_id = rows.read_spec(space.workspace, space.prefix, number).task_id
         left -= remove_task(space, number, task_id.encode())
@@ -76,5 +81,6 @@ def _reply(request: _Request, memory: state_pb2.RequestRow) -> Replied:
             deleted=memory.redriven,
             skipped_task_ids=[request.task_ids[item] for item in memory.skipped],
             remaining_task_ids=request.task_ids[memory.reached :],
+            next_page_token=memory.next_page_token,
         )
     )

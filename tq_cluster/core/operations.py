@@ -91,6 +91,15 @@ class ConfigureQueue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteQueue:
+    """Remove a queue that holds no task."""
+
+    order: ClassVar[int] = 1
+    request: queue_service_pb2.DeleteQueueRequest
+    caller: Caller = ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Redrive:
     """Make dead letters pending again."""
 
@@ -272,6 +281,7 @@ Operation = (
     | Claim
     | Report
     | ConfigureQueue
+    | DeleteQueue
     | Redrive
     | DeleteDeadLetters
     | PurgeQueue

@@ -1,17 +1,26 @@
-"""Redriving: dead letters become pending again."""
+"""Redriving: dead letters become pending again.
+
+A redrive of a queue is of the dead letters that were there when it began: the page token carries
+that instant, so that one which dies again meanwhile is not redriven without end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from typing import Final
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2, task_pb2
-from tq_cluster.core import requests, rows, states, tables, tasks
+from tq_cluster.core import pages, requests, rows, states, tables, tasks
 from tq_cluster.core.batch import Space
 from tq_cluster.core.events import What, note
 from tq_cluster.core.operations import Redrive, Refused, Replied, Steps
 from tq_cluster.core.queues import no_such_queue
 from tq_cluster.core.validation import check_count, check_queue_name, invalid
+
+_INSTANT_BYTES: Final = 8
+
+Choice = queue_service_pb2.RedriveRequest | queue_service_pb2.DeleteDeadLettersRequest
 
 
 def decide_redrive(space: Space, operation: Redrive) -> Steps:
@@ -20,6 +29,9 @@ def decide_redrive(space: Space, operation: Redrive) -> Steps:
     fault = check_choice(request, space.limits.redrive_tasks_max)
     if fault is not None:
         return fault
+    began_ms = begun(space, request)
+    if isinstance(began_ms, Refused):
+        return began_ms
     method = state_pb2.RequestRow.METHOD_REDRIVE
     recalled = requests.recall(space, operation.caller, method, request)
     if isinstance(recalled, Refused):
@@ -34,8 +46,13 @@ def decide_redrive(space: Space, operation: Redrive) -> Steps:
         if queue is None:
             return no_such_queue(request.queue)
         limit = request.max_tasks or space.limits.redrive_tasks_max
-        for number in oldest_dead_letters(space, queue.queue_id, limit):
-            _redrive(space, number, rows.read_task(space.workspace, space.prefix, number))
+        for number, task in dead_letters(
+            space, queue.queue_id, began_ms, limit, goes_on=bool(request.page_token)
+        ):
+            if row.redriven == limit:
+                row.next_page_token = token_of(request, began_ms)
+                break
+            _redrive(space, number, task)
             row.redriven += 1
             yield
     if row.redriven:
@@ -43,20 +60,37 @@ def decide_redrive(space: Space, operation: Redrive) -> Steps:
     return _reply(request, row)
 
 
-def check_choice(
-    request: queue_service_pb2.RedriveRequest | queue_service_pb2.DeleteDeadLettersRequest,
-    tasks_max: int,
-) -> Refused | None:
+def check_choice(request: Choice, tasks_max: int) -> Refused | None:
     """Check how a call says which dead letters it means: by their ids or by their queue."""
     if request.task_ids:
-        if request.queue:
-            return invalid("queue", "is given beside task_ids; it takes one or the other")
+        for name in ("queue", "page_token"):
+            if getattr(request, name):
+                return invalid(name, "is given beside task_ids; it takes one or the other")
         return check_count("task_ids", len(request.task_ids), tasks_max)
     if not request.queue:
         return invalid("task_ids", "is empty, and so is queue; it takes one or the other")
     if request.max_tasks > tasks_max:
         return invalid("max_tasks", f"is {request.max_tasks}; it takes 0 to {tasks_max}")
     return check_queue_name("queue", request.queue)
+
+
+def begun(space: Space, request: Choice) -> int | Refused:
+    """When the first call was made of those that this one goes on with, in log time."""
+    position = pages.position_of(_of_queue(request), request.page_token, _INSTANT_BYTES)
+    if isinstance(position, Refused):
+        return position
+    # No token of ours is of the future; one that was made up may be.
+    return min(int.from_bytes(position, "big"), space.now_ms) if position else space.now_ms
+
+
+def token_of(request: Choice, began_ms: int) -> str:
+    """Return the token of the next call."""
+    return pages.token_of(_of_queue(request), began_ms.to_bytes(_INSTANT_BYTES, "big"))
+
+
+def _of_queue(request: Choice) -> Choice:
+    """What a page token belongs to."""
+    return type(request)(queue=request.queue)
 
 
 def _redrive_named(
@@ -72,12 +106,28 @@ def _redrive_named(
             memory.redriven += 1
 
 
-def oldest_dead_letters(space: Space, queue_id: int, limit: int) -> list[int]:
-    """Return the numbers of up to ``limit`` dead letters of a queue, the first to fail first."""
+def dead_letters(
+    space: Space, queue_id: int, began_ms: int, limit: int, *, goes_on: bool
+) -> Iterator[tuple[int, state_pb2.TaskRow]]:
+    """Yield a queue's dead letters of up to ``began_ms``, the first to fail first.
+
+    One more than ``limit``, if there are so many. ``goes_on``: this is not the first call.
+    """
     start = tables.dead_letter_key(space.prefix, queue_id, 0, 0)
-    stop = tables.queue_key(space.prefix, queue_id + 1)
-    found = space.workspace.scan(tables.DEAD_LETTERS, start, stop, limit=limit)
-    return [tables.split_number(key) for key, _ in found]
+    stop = tables.dead_letter_key(space.prefix, queue_id, began_ms + 1, 0)
+    left = limit + 1
+    while left > 0:
+        found = list(space.workspace.scan(tables.DEAD_LETTERS, start, stop, limit=left))
+        if not found:
+            return
+        start = found[-1][0] + b"\0"
+        for number in [tables.split_number(key) for key, _ in found]:
+            row = rows.read_task(space.workspace, space.prefix, number)
+            # Redriven in the very millisecond in which this began, and dead again: not of those.
+            again = row.redrives and row.due_at_ms == row.finished_at_ms == began_ms
+            if not (goes_on and again):
+                left -= 1
+                yield number, row
 
 
 def _redrive(space: Space, number: int, row: state_pb2.TaskRow) -> None:
@@ -100,5 +150,9 @@ def _redrive(space: Space, number: int, row: state_pb2.TaskRow) -> None:
 def _reply(request: queue_service_pb2.RedriveRequest, memory: state_pb2.RequestRow) -> Replied:
     skipped = [request.task_ids[item] for item in memory.skipped]
     return Replied(
-        reply=queue_service_pb2.RedriveResponse(redriven=memory.redriven, skipped_task_ids=skipped)
+        reply=queue_service_pb2.RedriveResponse(
+            redriven=memory.redriven,
+            skipped_task_ids=skipped,
+            next_page_token=memory.next_page_token,
+        )
     )

@@ -146,7 +146,11 @@ def _record_with_children(
     _complete(space, report, space.queue(row.queue_id), number, row, children)
     for spec, task_id in zip(submitted, children, strict=True):
         yield
-        submits.create(space, spec, task_id)
+        taken = submits.find_taken(space, task_id)
+        if taken is None:
+            submits.create(space, spec, task_id)
+        else:
+            assert submits.keeps(spec, taken), "or it was refused"
     space.put_task(number, row)
     result.status = _Result.STATUS_RECORDED
     result.state = row.state
@@ -248,12 +252,34 @@ def _release(
     number: TaskNumber,
     row: state_pb2.TaskRow,
 ) -> None:
-    """Return the task to its old place in the order, as if this attempt had not been."""
-    reason = _cut(report.release.reason, space.limits.error_bytes_max)
+    """Return the task to its old place in the order, as if this attempt had not been.
+
+    After a pause it stands where its new due time puts it.
+    """
+    release = report.release
+    reason = _cut(release.reason, space.limits.error_bytes_max)
+    if release.HasField("give_up_after"):
+        # An attempt that failed or expired meanwhile counts, also if an older leader decided it.
+        attempt_of = (row.attempts_made, row.redrives)
+        if not row.unfit_since_ms or (row.unfit_attempt, row.unfit_redrives) != attempt_of:
+            row.unfit_since_ms = space.now_ms
+            row.unfit_attempt, row.unfit_redrives = attempt_of
+        if space.now_ms - row.unfit_since_ms >= to_ms(release.give_up_after):
+            attempt = tasks.end_attempt(space, row, task_pb2.Attempt.END_FAILED, reason)
+            given_up = task_pb2.FAILURE_REASON_PERMANENT_ERROR
+            tasks.fail(space, queue, number, row, report.task_id, given_up)
+            attempt.reported_state = row.state
+            tasks.put_attempt(space, number, row, attempt)
+            return
     note(space, What.RELEASED, queue, number, row)
     attempt = tasks.end_attempt(space, row, task_pb2.Attempt.END_RELEASED, reason)
     row.attempts_made -= 1
-    tasks.make_pending(space, queue, number, row)
+    pause_ms = to_ms(release.pause) if release.HasField("pause") else 0
+    if pause_ms:
+        tasks.make_retrying(space, queue, number, row, space.now_ms + pause_ms)
+        attempt.due_at_ms = row.due_at_ms
+    else:
+        tasks.make_pending(space, queue, number, row)
     attempt.reported_state = row.state
     tasks.put_attempt(space, number, row, attempt)
 

@@ -50,7 +50,7 @@ def decide_submit(space: Space, operation: Submit) -> Steps:
     if fault is not None:
         return fault
     reply = task_service_pb2.SubmitResponse()
-    refused: list[int] = []
+    memory = state_pb2.RequestRow()
     traceparent = operation.caller.traceparent
     if not is_traceparent(traceparent):
         traceparent = ""  # a header can be anything
@@ -61,13 +61,30 @@ def decide_submit(space: Space, operation: Submit) -> Steps:
             created = reply.results.add().task
             created.task_id = task_id
             created.state = create(space, spec, task_id, traceparent).state
+        elif keeps(spec, fault):
+            kept = reply.results.add().task
+            kept.task_id, kept.existed = task_id, True
+            kept.state = _state_of(space, task_id)
+            memory.skipped.append(item)
         else:
             reply.results.add().error.CopyFrom(item_error(fault))
-            refused.append(item)
+            memory.refused.append(item)
         yield
-    if len(refused) < len(request.tasks):
-        requests.remember(space, recalled, state_pb2.RequestRow(refused=refused))
+    if len(memory.refused) < len(request.tasks):
+        requests.remember(space, recalled, memory)
     return Replied(reply=reply)
+
+
+def keeps(spec: task_pb2.TaskSpec, fault: Refused) -> bool:
+    """Whether a task that was refused for this is to be the one that is there already."""
+    taken = fault.reason == errors_pb2.ERROR_REASON_TASK_EXISTS
+    return taken and spec.if_exists == task_pb2.IF_EXISTS_KEEP
+
+
+def _state_of(space: Space, task_id: TaskId) -> task_pb2.TaskState.ValueType:
+    """Where a task stands; UNSPECIFIED if it is gone."""
+    found = rows.find_task(space.workspace, space.prefix, task_id)
+    return found[1].state if found is not None else task_pb2.TASK_STATE_UNSPECIFIED
 
 
 def _check_bytes(space: Space, request: task_service_pb2.SubmitRequest) -> Refused | None:
@@ -130,11 +147,16 @@ def create(
 def check_together(
     space: Space, specs: Sequence[task_pb2.TaskSpec], task_ids: Sequence[TaskId], field: str
 ) -> Refused | None:
-    """Check tasks of which all or none are to be created; a fault names the item in ``field``."""
+    """Check tasks of which all or none are to be created; a fault names the item in ``field``.
+
+    Those that keep what is there already are not created either way.
+    """
     seen: set[TaskId] = set()
     for item, (spec, task_id) in enumerate(zip(specs, task_ids, strict=True)):
         fault = check_spec(spec, space.limits, space.now_ms) or find_taken(space, task_id)
-        if fault is None and task_id in seen:
+        if fault is not None and keeps(spec, fault):
+            fault = None
+        elif fault is None and task_id in seen and spec.if_exists != task_pb2.IF_EXISTS_KEEP:
             fault = Refused(
                 reason=errors_pb2.ERROR_REASON_TASK_EXISTS,
                 message=f"two tasks of this report have the id {task_id}",
@@ -156,7 +178,7 @@ def check_together(
 def _replay(space: Space, operation: Submit, row: state_pb2.RequestRow) -> Steps:
     """Answer a repeated call: the same ids and refusals, the states as they are now."""
     reply = task_service_pb2.SubmitResponse()
-    refused = set(row.refused)
+    refused, kept = set(row.refused), set(row.skipped)
     for item, spec in enumerate(operation.request.tasks):
         yield
         result = reply.results.add()
@@ -166,7 +188,6 @@ def _replay(space: Space, operation: Submit, row: state_pb2.RequestRow) -> Steps
             result.error.CopyFrom(item_error(fault))
             continue
         result.task.task_id = task_id
-        found = rows.find_task(space.workspace, space.prefix, task_id)
-        if found is not None:  # else past its retention already
-            result.task.state = found[1].state
+        result.task.existed = item in kept
+        result.task.state = _state_of(space, task_id)
     return Replied(reply=reply)

@@ -105,6 +105,10 @@ def check_spec(spec: task_pb2.TaskSpec, limits: Limits, now_ms: int) -> Refused 
     if spec.max_attempts > MAX_ATTEMPTS_MAX:
         field, sent = "max_attempts", spec.max_attempts
         return invalid(field, f"is {sent}; it takes 1 to {MAX_ATTEMPTS_MAX}, or 0 for 5")
+    if spec.if_exists:
+        fault = _check_if_exists(spec)
+        if fault is not None:
+            return fault
     if spec.labels:
         fault = check_labels(spec.labels)
         if fault is not None:
@@ -114,6 +118,14 @@ def check_spec(spec: task_pb2.TaskSpec, limits: Limits, now_ms: int) -> Refused 
         or _check_bytes("traceparent", spec.traceparent)
         or _check_times(spec, now_ms)
     )
+
+
+def _check_if_exists(spec: task_pb2.TaskSpec) -> Refused | None:
+    if spec.if_exists not in task_pb2.IfExists.values():
+        return invalid("if_exists", f"is {spec.if_exists}; it takes REFUSE (1) or KEEP (2)")
+    if spec.if_exists == task_pb2.IF_EXISTS_KEEP and not spec.task_id:
+        return invalid("if_exists", "is KEEP, and task_id is empty; no task has such an id yet")
+    return None
 
 
 def _check_times(spec: task_pb2.TaskSpec, now_ms: int) -> Refused | None:
@@ -261,7 +273,18 @@ def check_outcome(report: worker_service_pb2.TaskReport, limits: Limits) -> Refu
         return _check_bytes("complete.content_type", completion.content_type)
     if kind == "fail" and report.fail.HasField("retry_after"):
         return check_span("fail.retry_after", report.fail.retry_after, 0, 7 * DAY_MS)
+    if kind == "release":
+        return _check_release(report.release)
     return None
+
+
+def _check_release(release: worker_service_pb2.Release) -> Refused | None:
+    fault = None
+    if release.HasField("pause"):
+        fault = check_span("release.pause", release.pause, 0, DAY_MS)
+    if fault is None and release.HasField("give_up_after"):
+        fault = check_span("release.give_up_after", release.give_up_after, SECOND_MS, 7 * DAY_MS)
+    return fault
 
 
 def _shown(text: str) -> str:

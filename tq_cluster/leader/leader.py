@@ -40,6 +40,7 @@ from tq_cluster.errors import (
     OverloadedError,
 )
 from tq_cluster.leader.claimants import Claimant, Claimants
+from tq_cluster.leader.clockwatch import ClockWatch
 from tq_cluster.leader.committer import Committer, DraftWorkspace
 from tq_cluster.leader.heartbeats import Heartbeats
 from tq_cluster.leader.hooks import LeaderHooks
@@ -132,6 +133,7 @@ class Leader:
         self._events: deque[TaskEvent] = deque()
         self._hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tq-digest")
         self._log_time = LogTime(clock, log.wall_offsets_ms, members)
+        self._clock_watch = ClockWatch(self._log_time)
         self._leases = LeaseTable(self._loop.time, let_go)
         self._workers = WorkerRegistry(self._loop.time, let_go)
         self._claimants = Claimants()
@@ -200,6 +202,15 @@ class Leader:
     def serving(self) -> bool:
         """Whether this node leads and has begun to decide."""
         return self._reign is not None
+
+    def look_at_clocks(self) -> float:
+        """By how many seconds log time is ahead of the members' clocks; 0 if another leads."""
+        return self._clock_watch.look() if self.serving() else 0.0
+
+    @property
+    def clock_message(self) -> str:
+        """What people should know of that; empty while all is well."""
+        return self._clock_watch.message
 
     async def submit(self, operation: Operation) -> Outcome:
         """Have one operation decided, committed and applied; raises what Committer.submit does."""
@@ -371,6 +382,7 @@ class Leader:
             _logger.info("leadership ends", extra={"term": self._reign, "leader_id": leader_id})
             self._surveyor.stop()
         self._reign = None
+        self._clock_watch.end()
         self._ticker.stop()
         self._housekeeping.end()
         self._upkeep.end()

@@ -1,8 +1,8 @@
 """Log time: the clock that due times and retention go by.
 
 It is the cluster's own: it runs on the leader's monotonic clock, is drawn towards the median of
-the members' wall clocks by at most a tenth of its speed, and never stops or goes back, whatever
-any wall clock does. Leases do not use it.
+the members' wall clocks, and never stops or goes back, whatever any wall clock does: it goes at
+most a tenth faster and at least half as fast as it should. Leases do not use it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,17 @@ from tq_cluster.clock import Clock
 from tq_cluster.core.types import TimestampMs
 
 SLEW_MAX = 0.10
+"""By so much of its speed it is sped up while it is behind. The window in which a repeated call is
+recognised is a fifth longer than callers are promised: it must not pass much faster."""
+SLEW_BACK_MAX = 0.5
+"""By so much it is slowed down while it is ahead: clocks that were wrong together were put right.
+What is due comes later by their clocks, and nothing is passed over."""
 STEP_MS = 60_000
 """A difference larger than this is not slewed away but stepped, and only forwards, by agreement of
 a majority.
 """
 SLEW_HORIZON_MS = 1_000
-"""A difference is drawn in over about this long, where SLEW_MAX allows."""
+"""A difference is drawn in over about this long, where the limits allow."""
 
 
 class LogTime:
@@ -52,13 +57,19 @@ class LogTime:
         if apart_ms > STEP_MS and self._majority_agrees():
             self._now_ms += elapsed_ms + apart_ms
         else:
-            speed = max(-SLEW_MAX, min(SLEW_MAX, apart_ms / SLEW_HORIZON_MS))
-            self._now_ms += elapsed_ms * (1 + speed)
+            speed = max(-SLEW_BACK_MAX, min(SLEW_MAX, apart_ms / SLEW_HORIZON_MS))
+            # After a long while not farther than to where it should be.
+            drawn_ms = max(-abs(apart_ms), min(abs(apart_ms), elapsed_ms * speed))
+            self._now_ms += elapsed_ms + drawn_ms
         return TimestampMs(int(self._now_ms))
 
     def wall_ms(self) -> int:
         """What the members' wall clocks say together."""
         return int(self._median_ms())
+
+    def ahead_ms(self) -> int:
+        """How far it is ahead of what the members' wall clocks say together; below 0: behind."""
+        return self.now_ms() - self.wall_ms()
 
     def _offsets_ms(self) -> list[int]:
         return [0, *self._peer_offsets_ms()]

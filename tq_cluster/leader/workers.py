@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tq.v1 import worker_service_pb2 as pb
@@ -28,6 +28,17 @@ IDS_A_COST: Final = 20
 QUEUES_MAX: Final = 64
 QUEUES_NAMED_MAX: Final = 100_000
 """Of all workers together: their names are remembered."""
+TYPES_NAMED_MAX: Final = 100_000
+"""The same of types. A worker for whose no room is left counts as one that claims any."""
+TYPES_MAX: Final = 64
+TYPES_A_WORKER_MAX: Final = 2 * TYPES_MAX
+TYPE_CHARS_MAX: Final = 128
+LOST_S: Final = 30.0
+"""A worker that does not wait and was silent for so long, and half a lease, is lost."""
+LEASE_S_MAX: Final = 3600.0
+LEASE_S_DEFAULT: Final = 30.0
+PAGE_BYTES_MAX: Final = 4 << 20
+"""A page ends once it has so much."""
 QUEUE_CHARS_MAX: Final = 128
 """A longer name is no queue's: its claim is about to be refused."""
 
@@ -39,6 +50,12 @@ class Worker:
     worker_id: str
     seen_s: float
     queues: tuple[str, ...] = ()
+    types: dict[str, None] = field(default_factory=dict)
+    """Those that it has named."""
+    any_type: bool = False
+    """It has asked for others, too."""
+    lease_s: float = LEASE_S_MAX
+    """The longest while no claim has said it: such a worker is not taken for lost."""
     waiting: int = 0
     """Claims of its that are being answered or wait for a task."""
     claimed: int = 0
@@ -64,6 +81,7 @@ class WorkerRegistry:
         self._workers: OrderedDict[str, Worker] = OrderedDict()
         self._holders: dict[FencingToken, str] = {}
         self._queues_named = 0
+        self._types_named = 0
         self._held: dict[str, int] = {}
         """How many leases each holder has: to list workers does not take a walk over all leases."""
 
@@ -76,7 +94,7 @@ class WorkerRegistry:
         for each in self._workers, self._holders, self._held:
             self._empty(each)
         self._workers, self._holders, self._held = OrderedDict(), {}, {}
-        self._queues_named = 0
+        self._queues_named = self._types_named = 0
 
     @contextmanager
     def claiming(self, request: pb.ClaimRequest) -> Iterator[None]:
@@ -86,6 +104,10 @@ class WorkerRegistry:
             yield
             return
         self._note_queues(worker, request.queues)
+        self._note_types(worker, request.types)
+        worker.lease_s = LEASE_S_DEFAULT
+        if request.HasField("lease"):
+            worker.lease_s = min(max(request.lease.seconds, 1), LEASE_S_MAX)
         worker.waiting += 1
         try:
             yield
@@ -150,17 +172,23 @@ class WorkerRegistry:
         ids = sorted(worker_id for worker_id in self._workers if worker_id > after)
         view.spend(len(ids) // IDS_A_COST)
         reply = pb.ListWorkersResponse()
+        reply_bytes = reached = 0
         for worker_id in ids[:size]:
+            if reply_bytes > PAGE_BYTES_MAX:
+                break
+            reached += 1
             if view.step_is_over:
                 yield
             worker = self._workers.get(worker_id)
             if worker is None:  # forgotten meanwhile
                 continue
             info = _info(worker, self._held.get(worker_id, 0), self._now_s())
-            view.spend(1 + info.ByteSize() // COST_BYTES)
+            info_bytes = info.ByteSize()
+            reply_bytes += info_bytes
+            view.spend(1 + info_bytes // COST_BYTES)
             reply.workers.append(info)
-        if len(ids) > size:
-            reply.next_page_token = pages.token_of(request, ids[size - 1].encode())
+        if len(ids) > reached:
+            reply.next_page_token = pages.token_of(request, ids[reached - 1].encode())
         reply.observed.FromMilliseconds(int(self.observed_s() * 1000))
         return reply
 
@@ -203,9 +231,26 @@ class WorkerRegistry:
         worker.queues = tuple(queues[:room])
         self._queues_named += len(worker.queues)
 
+    def _note_types(self, worker: Worker, types: Sequence[str]) -> None:
+        if not types:
+            worker.any_type = True
+            return
+        if len(types) > TYPES_MAX:
+            return  # its claim is about to be refused
+        for name in types:
+            if name in worker.types or len(name) > TYPE_CHARS_MAX:
+                continue
+            full = len(worker.types) >= TYPES_A_WORKER_MAX
+            if full or self._types_named >= TYPES_NAMED_MAX:
+                worker.any_type = True
+                return
+            worker.types[name] = None
+            self._types_named += 1
+
     def _drop(self, worker: Worker) -> None:
         del self._workers[worker.worker_id]
         self._queues_named -= len(worker.queues)
+        self._types_named -= len(worker.types)
 
     def _seen(self, worker_id: str) -> Worker | None:
         """The worker that has just made a call; None for an id that cannot be one's."""
@@ -247,6 +292,10 @@ def _info(worker: Worker, leases: int, now_s: float) -> pb.WorkerInfo:
         failed=worker.failed,
         released=worker.released,
         usage=worker.usage,
+        types=worker.types,
+        any_type=worker.any_type,
     )
-    info.silence.FromMilliseconds(int((now_s - worker.seen_s) * 1000))
+    silence_s = now_s - worker.seen_s
+    info.lost = not worker.waiting and silence_s > max(LOST_S, worker.lease_s / 2)
+    info.silence.FromMilliseconds(int(silence_s * 1000))
     return info

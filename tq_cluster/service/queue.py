@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 from tq.v1 import queue_service_pb2 as pb
 from tq_cluster.core import listings, queries
-from tq_cluster.core.operations import ConfigureQueue, DeleteDeadLetters, PurgeQueue, Redrive
+from tq_cluster.core.operations import (
+    ConfigureQueue,
+    DeleteDeadLetters,
+    DeleteQueue,
+    PurgeQueue,
+    Redrive,
+)
 from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
 from tq_cluster.service.call import Call, Method, Place
@@ -42,6 +48,11 @@ class QueueServicer:
                 name="ConfigureQueue",
                 request=pb.ConfigureQueueRequest,
                 handle=self.configure_queue,
+            ),
+            Method(
+                name="DeleteQueue",
+                request=pb.DeleteQueueRequest,
+                handle=self.delete_queue,
             ),
             Method(
                 name="ListDeadLetters",
@@ -86,6 +97,14 @@ class QueueServicer:
         self._may(Verb.CONFIGURE, call, request.queue)
         operation = ConfigureQueue(request=request, caller=call.caller)
         reply: pb.ConfigureQueueResponse = reply_of(await self._leading.submit(operation))
+        return reply
+
+    async def delete_queue(
+        self, request: pb.DeleteQueueRequest, call: Call
+    ) -> pb.DeleteQueueResponse:
+        self._may(Verb.CONFIGURE, call, request.queue)
+        operation = DeleteQueue(request=request, caller=call.caller)
+        reply: pb.DeleteQueueResponse = reply_of(await self._leading.submit(operation))
         return reply
 
     async def list_dead_letters(

@@ -56,6 +56,10 @@ class Metrics:
         self._term = self._gauge("tq_term", "The term this node is in.")
         self._commit_index = self._gauge("tq_commit_index", "The last entry known committed.")
         self._applied_index = self._gauge("tq_applied_index", "The last entry applied.")
+        self._log_time_ahead = self._gauge(
+            "tq_log_time_ahead_seconds",
+            "Log time less the median of the members' clocks, on the leader; 0 elsewhere.",
+        )
         self._calls = self._gauge("tq_calls", "Calls held now, long polls included.")
         self._request_bytes = self._gauge(
             "tq_request_held_bytes", "Of requests that wait for their answers."
@@ -174,6 +178,10 @@ class Metrics:
         self._term.set(term)
         self._commit_index.set(commit_index)
         self._applied_index.set(applied_index)
+
+    def log_time(self, ahead_s: float) -> None:
+        """By how much log time is ahead of the members' clocks, told as above."""
+        self._log_time_ahead.set(ahead_s)
 
     def holds(self, *, calls: int, journal_bytes: int) -> None:
         """What the node holds, told from time to time."""

@@ -28,7 +28,7 @@ _HELP: Final[Mapping[Event, str]] = {
     "claimed": "Attempts started: leases granted, repeated answers not counted again.",
     "completed": "Tasks that ended in success.",
     "failed": "Tasks that became dead letters.",
-    "retried": "Attempts that failed or expired and led to another one.",
+    "retried": "Attempts that led to a later one: failed, expired, or given back for a while.",
     "released": "Attempts given back by their worker, which do not count.",
     "cancelled": "Tasks cancelled, those of a purge included.",
     "redriven": "Dead letters made pending again.",

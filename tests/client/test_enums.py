@@ -1,0 +1,35 @@
+"""Python's enums say what the protos' do."""
+
+from __future__ import annotations
+
+import enum
+
+import pytest
+from google.protobuf.descriptor import EnumDescriptor
+
+from tq.v1.task_pb2 import Attempt, FailureReason, Task, TaskState
+from tq_client import enums
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "prefix"),
+    [
+        (enums.TaskState, TaskState.DESCRIPTOR, "TASK_STATE_"),
+        (enums.FailureReason, FailureReason.DESCRIPTOR, "FAILURE_REASON_"),
+        (enums.AttemptEnd, Attempt.End.DESCRIPTOR, "END_"),
+    ],
+)
+def test_they_have_the_same_members(
+    ours: type[enum.IntEnum], theirs: EnumDescriptor, prefix: str
+) -> None:
+    named = {each.name.removeprefix(prefix): each.number for each in theirs.values}
+    del named["UNSPECIFIED"]
+
+    assert {each.name: each.value for each in ours} == named
+
+
+def test_what_a_message_holds_is_compared_with_them() -> None:
+    task = Task(state=TaskState.TASK_STATE_COMPLETED)
+
+    assert task.state == enums.TaskState.COMPLETED
+    assert str(enums.TaskState(task.state)) == "COMPLETED"

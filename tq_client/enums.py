@@ -1,0 +1,56 @@
+"""The protos' enums as Python's: `task.state == TaskState.COMPLETED`.
+
+Their members are the numbers that messages hold.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from tq.v1 import task_pb2
+
+
+class _Named(enum.IntEnum):
+    def __str__(self) -> str:
+        return self.name
+
+    # As int's; type checkers would take the numbers of messages for something else altogether.
+    def __eq__(self, other: object) -> bool:
+        return int(self) == other
+
+    __hash__ = int.__hash__
+
+
+class TaskState(_Named):
+    """Where a task stands (proto/tq/v1/task.proto)."""
+
+    BLOCKED = task_pb2.TASK_STATE_BLOCKED
+    SCHEDULED = task_pb2.TASK_STATE_SCHEDULED
+    PENDING = task_pb2.TASK_STATE_PENDING
+    RUNNING = task_pb2.TASK_STATE_RUNNING
+    RETRYING = task_pb2.TASK_STATE_RETRYING
+    COMPLETED = task_pb2.TASK_STATE_COMPLETED
+    FAILED = task_pb2.TASK_STATE_FAILED
+    CANCELLED = task_pb2.TASK_STATE_CANCELLED
+
+
+class FailureReason(_Named):
+    """Why a task is FAILED (the same place)."""
+
+    ATTEMPTS_EXHAUSTED = task_pb2.FAILURE_REASON_ATTEMPTS_EXHAUSTED
+    PERMANENT_ERROR = task_pb2.FAILURE_REASON_PERMANENT_ERROR
+    EXPIRED = task_pb2.FAILURE_REASON_EXPIRED
+    DEPENDENCY = task_pb2.FAILURE_REASON_DEPENDENCY
+    UNCERTAIN = task_pb2.FAILURE_REASON_UNCERTAIN
+
+
+class AttemptEnd(_Named):
+    """How an attempt ended (the same place, Attempt.End)."""
+
+    RUNNING = task_pb2.Attempt.END_RUNNING
+    COMPLETED = task_pb2.Attempt.END_COMPLETED
+    FAILED = task_pb2.Attempt.END_FAILED
+    RELEASED = task_pb2.Attempt.END_RELEASED
+    LEASE_EXPIRED = task_pb2.Attempt.END_LEASE_EXPIRED
+    CANCELLED = task_pb2.Attempt.END_CANCELLED
+    UNCERTAIN = task_pb2.Attempt.END_UNCERTAIN
