@@ -25,8 +25,10 @@ What an attempt can count on:
   `execution="process"` has a process to itself: what becomes of that is no other task's affair.
 - What it returns is the task's result; a `Result` also carries a content type, and tasks that are
   created if and only if this completion is recorded. `PermanentError` makes the task a dead letter.
-  Any other exception is a failure that is retried; so are a timeout, a process that died (every
-  handler that had started in it fails with it), and a type that this worker has no handler for.
+  Any other exception is a failure that is retried; so are a timeout and a process that died (every
+  handler that had started in it fails with it).
+- A type that this worker has no handler for is left to others. A payload that does not fit is given
+  back for a while, as by `UnfitTaskError`, and a dead letter if that lasts for `--unfit-for`.
 - When it must stop (its task was cancelled, its timeout or its lease is over, the worker shuts
   down), an async handler is cancelled and `context.cancelled` is set; a sync handler must look at
   it. One that has not stopped 5 s later, 1 s after its lease was lost, or shortly before its lease
@@ -36,20 +38,36 @@ What an attempt can count on:
   and have the other side refuse lower ones.
 """
 
-from tq_worker.context import Cancellation, Result, TaskContext
-from tq_worker.errors import PermanentError, RetryableError, TaskCancelledError, TaskFailedError
+from tq_worker.context import Cancellation, Result, TaskContext, current_task
+from tq_worker.errors import (
+    PermanentError,
+    RetryableError,
+    TaskCancelledError,
+    TaskFailedError,
+    UnfitTaskError,
+)
+from tq_worker.hooks import Outcome, after_task, before_task, on_dead, on_failure
+from tq_worker.logs import TaskLogFilter
 from tq_worker.tasks import task
 from tq_worker.typed import Handle, TypedTask
 
 __all__ = [
     "Cancellation",
     "Handle",
+    "Outcome",
     "PermanentError",
     "Result",
     "RetryableError",
     "TaskCancelledError",
     "TaskContext",
     "TaskFailedError",
+    "TaskLogFilter",
     "TypedTask",
+    "UnfitTaskError",
+    "after_task",
+    "before_task",
+    "current_task",
+    "on_dead",
+    "on_failure",
     "task",
 ]

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tq.internal.v1.worker_child_pb2 import Handler
@@ -52,7 +52,20 @@ def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> list
         (task_type, execution, queue, str(limits.get(task_type, limit) or "-"))
         for task_type, execution, queue, limit in found.handlers
     ]
-    return list(_table(("TYPE", "EXECUTION", "QUEUE", "LIMIT"), rows))
+    lines = list(_table(("TYPE", "EXECUTION", "QUEUE", "LIMIT"), rows))
+    if arguments.queues is not None:
+        served = {name.strip() for name in arguments.queues.split(",")}
+        lines += _unserved(found.handlers, served)
+    return lines
+
+
+def _unserved(
+    handlers: Sequence[tuple[str, str, str, int]], served: Collection[str]
+) -> Iterator[str]:
+    """Warn of handlers whose own tasks this worker would not claim."""
+    for task_type, _, queue, _ in handlers:
+        if queue not in {"-", *served}:
+            yield f"warning: {task_type} is submitted to queue {queue}, which --queues leaves out"
 
 
 def import_apart(modules: Sequence[str]) -> Found:

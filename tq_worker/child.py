@@ -27,6 +27,7 @@ from tq.internal.v1.worker_child_pb2 import Handler, ToHandlers
 from tq_worker import exits, logs, sources, tracing
 from tq_worker.clock import boottime_s
 from tq_worker.frames import FrameReader
+from tq_worker.group import leave_and_end_group
 from tq_worker.outbox import Outbox
 from tq_worker.progress import Progress
 from tq_worker.registry import HANDLERS, load
@@ -72,6 +73,7 @@ class Listener:
                 if spoken:
                     data = self._connection.recv(READ_BYTES)
                     if not data:
+                        leave_and_end_group()
                         os._exit(exits.PARENT_GONE)
                     for message in self._frames.feed(data):
                         self._obey(message, runner, loop)
@@ -79,6 +81,7 @@ class Listener:
                 if spoken and patience_ms != 0:
                     self._overdue = {}
                 elif self.outlived():
+                    leave_and_end_group()
                     os._exit(exits.LEASE_OVER)
         except BaseException:  # noqa: BLE001 - a process that cannot hear its parent must not run on
             traceback.print_exc()
@@ -188,11 +191,14 @@ def main() -> None:
         signal.signal(number, lambda _number, _frame: None)
     connection = socket.socket(fileno=arguments.socket_fd)
     connection.set_inheritable(False)
+    # A copy that a handler makes of this process has nothing to say to the parent.
+    os.register_at_fork(after_in_child=connection.close)
     progress = Progress(arguments.progress_fd)
     os.close(arguments.progress_fd)
     outbox = Outbox(connection)
     modules = arguments.handlers.split(",")
     imported = load(modules)
+    logs.reinstate()
     files = sources.files(modules, imported.errors)
     if imported.problems:
         outbox.loaded((), imported.problems, files)

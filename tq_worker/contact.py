@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 
@@ -12,6 +13,8 @@ class Contact:
         self._now_s = now_s
         self._asked_s: float | None = None
         self.answers = 0
+        self.first = asyncio.Event()
+        """Set once a broker has answered at all."""
 
     def asked(self) -> None:
         """A claim is about to be made."""
@@ -22,6 +25,7 @@ class Contact:
         """One came back, with tasks or without."""
         self._asked_s = None
         self.answers += 1
+        self.first.set()
 
     def start_over(self) -> None:
         """Count from now on."""

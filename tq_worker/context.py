@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic
 
 from tq_worker.clock import boottime_s
 from tq_worker.errors import TaskCancelledError
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
     from tq.v1.task_pb2 import TaskSpec
     from tq.v1.worker_service_pb2 import ClaimedTask
 
@@ -21,14 +24,31 @@ MAX_ATTEMPTS: Final = 5
 """Of a task that says nothing of it (proto/tq/v1/task.proto, max_attempts)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a handler returns when the bytes alone do not say it all."""
+SUBMIT_MAX: Final = 100
+"""So many tasks one completion creates, at most (proto/tq/v1/worker_service.proto)."""
+if TYPE_CHECKING:
+    B_co = TypeVar("B_co", covariant=True, default=bytes)
+else:
+    from typing import TypeVar
 
-    body: bytes = b""
+    # Type checkers know a default, Python from 3.13 on.
+    B_co = TypeVar("B_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Generic[B_co]):
+    """What a handler returns when its value alone does not say it all.
+
+    A handler of bytes returns a `Result[bytes]`, a function that says it returns a `Result[Size]`
+    one with a Size.
+    """
+
+    body: B_co = b""  # type: ignore[assignment]  # for the default of B_co
     content_type: str = ""
+    """For a handler of bytes."""
     submit: Sequence[TaskSpec] = ()
-    """Tasks that are created if and only if this attempt's completion is recorded; at most 100."""
+    """Tasks that are created if and only if this attempt's completion is recorded; at most 100,
+    those of `TaskContext.submit_on_success` included."""
 
 
 class Cancellation:
@@ -80,7 +100,7 @@ def _resolve(waiter: asyncio.Future[None]) -> None:
 class TaskContext:
     """One attempt at one task, as its handler sees it."""
 
-    __slots__ = ("_claimed", "_lease_until_s", "_started_s", "cancelled")
+    __slots__ = ("_claimed", "_lease_until_s", "_started_s", "cancelled", "submits")
 
     def __init__(self, claimed: ClaimedTask, lease_until_s: float) -> None:
         self.cancelled = Cancellation()
@@ -88,6 +108,8 @@ class TaskContext:
         or the worker shuts down. An async handler is cancelled at the same moment; a sync one must
         look.
         """
+        self.submits: list[TaskSpec] = []
+        """What `submit_on_success` was given."""
         self._claimed = claimed
         self._lease_until_s = lease_until_s
         self._started_s = boottime_s()
@@ -168,6 +190,17 @@ class TaskContext:
         """
         return self._lease_until_s
 
+    def submit_on_success(self, *specs: TaskSpec) -> None:
+        """Have tasks created if and only if this attempt's completion is recorded.
+
+        `task_spec(...)` and a typed task's `spec(...)` make them. ValueError for more than 100. A
+        task whose id another has already makes the completion fail, unless it is made with
+        if_exists="keep".
+        """
+        if len(self.submits) + len(specs) > SUBMIT_MAX:
+            raise ValueError(f"a completion submits at most {SUBMIT_MAX} tasks")
+        self.submits.extend(specs)
+
     def raise_if_cancelled(self) -> None:
         """Raise TaskCancelledError if the handler is to stop; for loops in sync handlers."""
         if self.cancelled.reason:
@@ -176,3 +209,14 @@ class TaskContext:
     def extend(self, lease_until_s: float) -> None:
         """Take note of a renewed lease; called by the worker."""
         self._lease_until_s = lease_until_s
+
+
+RUNNING: ContextVar[TaskContext | None] = ContextVar("the attempt that runs here", default=None)
+
+
+def current_task() -> TaskContext | None:
+    """Return the context of the attempt that runs here: what its handler was given, or would be.
+
+    None outside a handler, and in a thread that a handler has started by itself.
+    """
+    return RUNNING.get()

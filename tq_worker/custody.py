@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
+from tq.v1.worker_service_pb2 import ClaimedTask, Release, ReportResult, TaskReport
 from tq_worker import endings
 from tq_worker.clock import boottime_s
+from tq_worker.endings import UNFIT_PAUSE_S
 from tq_worker.events import What
 from tq_worker.leases import Lease, Stop
 from tq_worker.pace import Pace
@@ -30,6 +31,18 @@ is killed.
 """
 LOST_GRACE_S = 1.0
 """The same once another worker may hold its task."""
+UNFIT_FOR_S = 600.0
+"""How long tasks that no worker can run are offered again, before they are dead letters."""
+UNFIT_OFFERS_MIN = 8
+"""So often they are offered meanwhile, at least."""
+WARNED_MAX = 1000
+"""So many types are warned of."""
+
+
+_Status = ReportResult.Status
+_TAKEN = frozenset(
+    {_Status.STATUS_RECORDED, _Status.STATUS_ALREADY_RECORDED, _Status.STATUS_CANCELLED}
+)
 
 
 class Reports(Protocol):
@@ -49,10 +62,13 @@ class Custody:
         reports: Reports,
         stats: Stats,
         tracing: Tracing | None = None,
-        log_tasks: bool = False,
+        log_ends: bool = False,
+        unfit_for_s: float = UNFIT_FOR_S,
     ) -> None:
         self._tracing = tracing
-        self._log_tasks = log_tasks
+        self._log_ends = log_ends
+        self._unfit_for_s = unfit_for_s
+        self._warned: set[str] = set()
         self.held: dict[int, Lease] = {}
         """By token."""
         self.unended: Counter[str] = Counter()
@@ -126,11 +142,13 @@ class Custody:
         for lease in leases:
             self._report(lease, endings.released(lease.task_id, lease.token, reason))
 
-    def reported(self, token: int) -> None:
-        """Forget a lease: its report was answered, or given up."""
-        lease = self.held.pop(token, None)
-        if lease is not None and lease.reporting is not None:
-            lease.reporting.end()
+    def reported(self, report: TaskReport, status: ReportResult.Status.ValueType) -> None:
+        """Forget a lease, and count its attempt: its report was answered, or given up."""
+        lease = self.held.pop(report.token, None)
+        if lease is not None:
+            self._count(lease, report, status)
+            if lease.reporting is not None:
+                lease.reporting.end()
         self.room_changed()
 
     # ---------------------------------------------------------------- what handler processes say
@@ -149,7 +167,8 @@ class Custody:
             count += not end.report.HasField("release")
             if end.ran_s:
                 self._ran(end.lease, end.ran_s)
-            self._report(end.lease, settle(end.lease, end.report))
+            report = settle(end.lease, end.report)
+            self._report(end.lease, report, told=report is end.report)
         self._pace.ended(count, boottime_s())
         self.room_changed()
 
@@ -188,30 +207,54 @@ class Custody:
                     f"the handler of task {lease.task_id} did not stop though {_reason(lease)}"
                 )
 
-    def _report(self, lease: Lease, report: TaskReport | None) -> None:
+    def _report(self, lease: Lease, report: TaskReport | None, *, told: bool = False) -> None:
+        """Have an attempt's end reported; ``told``: of a failure its process has written the line.
+
+        None: the lease was lost, and nobody asks.
+        """
         lease.process = None
         if lease.timer is not None:
             lease.timer.cancel()
             lease.timer = None
         self.unended[lease.task_type] -= 1
-        kind = self._stats.kind(lease.queue, lease.task_type)
         if report is None:
-            self._stats.lost[kind] += 1
+            self._stats.lost[self._stats.kind(lease.queue, lease.task_type)] += 1
             self.held.pop(lease.token, None)
             return
-        if report.HasField("fail"):
-            self._stats.failed[kind] += 1
+        if report.HasField("fail") and not told:
             error = report.fail.error.partition("\n")[0]
-            _logger.info(What.FAILED.value, extra={**_facts(lease), "error": error})
-        else:
-            completed = report.HasField("complete")
-            (self._stats.completed if completed else self._stats.released)[kind] += 1
-            if self._log_tasks:
-                what = What.COMPLETED if completed else What.RELEASED
-                _logger.info(what.value, extra=_facts(lease))
+            _logger.warning(What.FAILED.value, extra={**_facts(lease), "error": error})
+        elif report.release.HasField("pause"):
+            self._unfit(lease, report.release)
         if self._tracing is not None and lease.reporting is None:
             lease.reporting = self._tracing.report(lease)
         self._reports.add(report)
+
+    def _count(
+        self, lease: Lease, report: TaskReport, status: ReportResult.Status.ValueType
+    ) -> None:
+        """Count an attempt by what the brokers have made of its report."""
+        kind = self._stats.kind(lease.queue, lease.task_type)
+        if status not in _TAKEN:
+            self._stats.lost[kind] += 1
+        elif report.HasField("fail"):
+            self._stats.failed[kind] += 1
+        else:
+            completed = report.HasField("complete")
+            (self._stats.completed if completed else self._stats.released)[kind] += 1
+            if self._log_ends:
+                what = What.COMPLETED if completed else What.RELEASED
+                _logger.info(what.value, extra=_facts(lease))
+
+    def _unfit(self, lease: Lease, release: Release) -> None:
+        release.give_up_after.FromMilliseconds(round(self._unfit_for_s * 1000))
+        if self._unfit_for_s < UNFIT_PAUSE_S * UNFIT_OFFERS_MIN:
+            pause_s = self._unfit_for_s / UNFIT_OFFERS_MIN
+            release.pause.FromMilliseconds(round(pause_s * 1000))
+        if lease.task_type not in self._warned and len(self._warned) < WARNED_MAX:
+            self._warned.add(lease.task_type)
+            why = release.reason.partition("\n")[0]
+            _logger.warning(What.UNFIT.value, extra={**_facts(lease), "why": why})
 
     def _ran(self, lease: Lease, ran_s: float | None) -> None:
         kind = self._stats.kind(lease.queue, lease.task_type)

@@ -18,6 +18,7 @@ class Demand:
     types: tuple[str, ...] = ()
     """Empty: all but ``except_types``, those included that no handler is known for."""
     except_types: tuple[str, ...] = ()
+    """Only where there are more types than a claim can name."""
     solo: bool = False
     """They run in processes of their own."""
     limit: int | None = None
@@ -28,22 +29,29 @@ def demands(handlers: Mapping[str, Handler], limits: Mapping[str, int]) -> list[
     """Split the handlers' types into what is claimed by itself; ``limits`` go before their own.
 
     Types with a limit each have a loop of their own, so that a claim never brings more of one than
-    may run; those that run in processes of their own have one; and one has all the rest.
+    may run; those that run in processes of their own have one; and one has all the rest. What
+    there is no handler for is left to workers that have one.
     """
-    limited = {
-        name: limits.get(name, handler.limit)
-        for name, handler in handlers.items()
-        if limits.get(name, handler.limit)
-    }
-    solo = [name for name, handler in handlers.items() if handler.solo and name not in limited]
-    found = [Demand(except_types=tuple(sorted([*limited, *solo])))]
+    limited = _limited(handlers, limits)
+    solo = sorted(name for name, each in handlers.items() if each.solo and name not in limited)
+    plain = sorted(set(handlers).difference(limited, solo))
+    found = []
+    if len(plain) > TYPES_MAX:
+        found.append(Demand(except_types=tuple(sorted([*limited, *solo]))))
+    elif plain:
+        found.append(Demand(types=tuple(plain)))
     if solo:
-        found.append(Demand(types=tuple(sorted(solo)), solo=True))
+        found.append(Demand(types=tuple(solo), solo=True))
     found += [
         Demand(types=(name,), solo=handlers[name].solo, limit=limit)
         for name, limit in sorted(limited.items())
     ]
     return found
+
+
+def _limited(handlers: Mapping[str, Handler], limits: Mapping[str, int]) -> dict[str, int]:
+    limit_of = {name: limits.get(name, handler.limit) for name, handler in handlers.items()}
+    return {name: limit for name, limit in limit_of.items() if limit}
 
 
 def problem(handlers: Mapping[str, Handler], limits: Mapping[str, int]) -> str | None:
@@ -52,7 +60,8 @@ def problem(handlers: Mapping[str, Handler], limits: Mapping[str, int]) -> str |
     if unknown:
         known = ", ".join(sorted(handlers))
         return f"--limit {unknown[0]}: no handler for this type; there are: {known}"
-    apart = demands(handlers, limits)[0].except_types
+    limited = _limited(handlers, limits)
+    apart = [name for name, each in handlers.items() if each.solo or name in limited]
     if len(apart) > TYPES_MAX:
         return (
             f"{len(apart)} types have a limit or a process of their own; at most {TYPES_MAX} can: "

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from types import TracebackType
 
+from tq.v1.task_pb2 import TaskSpec
 from tq.v1.worker_service_pb2 import TaskReport
-from tq_worker.context import Result
-from tq_worker.errors import RETRY_AFTER_S_MAX, PermanentError, RetryableError
+from tq_worker.context import SUBMIT_MAX, Result
+from tq_worker.errors import (
+    RETRY_AFTER_S_MAX,
+    PermanentError,
+    RetryableError,
+    UnfitTaskError,
+)
 
 ERROR_BYTES_MAX = 8 * 1024
 """What the queue keeps of an error (proto/tq/v1/worker_service.proto, Failure)."""
@@ -16,17 +23,22 @@ ERROR_BYTES_MAX = 8 * 1024
 RESULT_BYTES_MAX = 10 << 20
 """What the queue takes as a result (the same place, Completion)."""
 
+UNFIT_PAUSE_S = 15.0
+"""How long a task waits for a worker that can run it, before it is offered again."""
+
 _CUT = "\n... (cut) ...\n"
 
 
-def returned(task_id: str, token: int, value: object) -> TaskReport:
-    """Report what the handler returned: a completion, if it can be stored.
+def returned(
+    task_id: str, token: int, value: object, submits: Sequence[TaskSpec] = ()
+) -> TaskReport:
+    """Report what the handler returned: a completion, if it can be stored, that also ``submits``.
 
     Else a failure that is permanent: the handler has done its work, and would return the same
     again.
     """
     try:
-        return _completion(task_id, token, value)
+        return _completion(task_id, token, value, submits)
     except BaseException as error:  # noqa: BLE001 - user code: whatever a value does when it is looked at
         return failed(task_id, token, f"the result does not fit: {_head(error)}", permanent=True)
 
@@ -38,6 +50,8 @@ def raised(
 
     Frames of ``skip_files`` at the traceback's head are left out.
     """
+    if issubclass(type(error), UnfitTaskError):
+        return unfit(task_id, token, _head(error))
     report = TaskReport(task_id=task_id, token=token)
     report.fail.permanent = issubclass(type(error), PermanentError)
     text = describe(error, skip_files)
@@ -68,10 +82,17 @@ def released(task_id: str, token: int, reason: str) -> TaskReport:
     return report
 
 
+def unfit(task_id: str, token: int, reason: str) -> TaskReport:
+    """Give back, for a while, a task that this worker cannot run and another may."""
+    report = released(task_id, token, shorten(reason))
+    report.release.pause.FromMilliseconds(round(UNFIT_PAUSE_S * 1000))
+    return report
+
+
 def describe(error: BaseException, skip_files: Collection[str] = ()) -> str:
     """Say what was raised: "Type: message" first, then where."""
     head = _head(error)
-    trace = _skip(error.__traceback__, skip_files)
+    trace = skip(error.__traceback__, skip_files)
     if trace is None:
         return shorten(head)
     try:
@@ -79,6 +100,13 @@ def describe(error: BaseException, skip_files: Collection[str] = ()) -> str:
     except BaseException as broken:  # noqa: BLE001 - user code: an exception that cannot be printed
         lines = [f"(its traceback cannot be had: {type(broken).__name__})"]
     return shorten(head + "\n" + "".join(lines).rstrip())
+
+
+def skip(trace: TracebackType | None, skip_files: Collection[str]) -> TracebackType | None:
+    """Leave out frames of these files at a traceback's head."""
+    while trace is not None and trace.tb_frame.f_code.co_filename in skip_files:
+        trace = trace.tb_next
+    return trace
 
 
 def shorten(text: str) -> str:
@@ -93,12 +121,16 @@ def shorten(text: str) -> str:
     return head + _CUT + tail
 
 
-def _completion(task_id: str, token: int, value: object) -> TaskReport:
+def _completion(task_id: str, token: int, value: object, submits: Sequence[TaskSpec]) -> TaskReport:
     report = TaskReport(task_id=task_id, token=token)
+    report.complete.SetInParent()
+    report.complete.submit.extend(submits)
     if value is None:
-        report.complete.SetInParent()
         return report
     body: object = value.body if isinstance(value, Result) else value
+    if inspect.iscoroutine(body):
+        body.close()
+        raise TypeError("the handler returned a coroutine, which nobody has awaited: make it async")
     if not isinstance(body, bytes | bytearray | memoryview):
         raise TypeError(
             f"the handler returned {type(body).__name__}; it must return bytes, Result or None"
@@ -110,6 +142,10 @@ def _completion(task_id: str, token: int, value: object) -> TaskReport:
     if isinstance(value, Result):
         report.complete.content_type = value.content_type
         report.complete.submit.extend(value.submit)
+    if len(report.complete.submit) > SUBMIT_MAX:
+        raise ValueError(
+            f"it submits {len(report.complete.submit)} tasks; at most {SUBMIT_MAX} are taken"
+        )
     return report
 
 
@@ -130,9 +166,3 @@ def _head(error: BaseException) -> str:
     except BaseException as broken:  # noqa: BLE001 - user code: an exception whose __str__ raises
         message = f"(its message cannot be had: {type(broken).__name__})"
     return f"{type(error).__name__}: {message}"
-
-
-def _skip(trace: TracebackType | None, skip_files: Collection[str]) -> TracebackType | None:
-    while trace is not None and trace.tb_frame.f_code.co_filename in skip_files:
-        trace = trace.tb_next
-    return trace

@@ -13,6 +13,14 @@ class PermanentError(Exception):
     """This task can never succeed: do not try again, make it a dead letter now."""
 
 
+class UnfitTaskError(Exception):
+    """This worker's version cannot run this task; another's may: give it back for a while.
+
+    Raised for a payload that does not fit its function. The attempt is not counted; a task that is
+    given back so for longer than the worker's --unfit-for becomes a dead letter.
+    """
+
+
 class RetryableError(Exception):
     """This attempt failed; try again.
 

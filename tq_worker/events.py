@@ -13,3 +13,4 @@ class What(enum.StrEnum):
     FAILED = "attempt failed"
     RELEASED = "attempt released"
     STOPPED = "handler is stopped"
+    UNFIT = "tasks of this type are left to other workers"

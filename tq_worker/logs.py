@@ -9,6 +9,7 @@ import sys
 
 from tq_process.visible import visible
 from tq_worker import tracing
+from tq_worker.context import current_task
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -41,6 +42,36 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class TaskLogFilter(logging.Filter):
+    """Gives each record the attributes task_id, task_type, queue, attempt and trace_id.
+
+    For programs that set up `logging` themselves; add it to a handler. Outside an attempt they are
+    empty. What a record has of these already stays.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Pass every record."""
+        facts: dict[str, object] = {**tracing.active_ids(), **task_facts()}
+        facts["task_type"] = facts.get("type", "")
+        for name in ("task_id", "task_type", "queue", "attempt", "trace_id"):
+            if not hasattr(record, name):
+                setattr(record, name, facts.get(name, ""))
+        return True
+
+
+def task_facts() -> dict[str, object]:
+    """What a log line says of the attempt that it belongs to; nothing outside one."""
+    running = current_task()
+    if running is None:
+        return {}
+    return {
+        "task_id": running.task_id,
+        "queue": running.queue,
+        "type": running.type,
+        "attempt": running.attempt,
+    }
+
+
 def configure(log_format: str) -> None:
     """Send every log line to standard error in this format, "text" or "json"."""
     handler = logging.StreamHandler(sys.stderr)
@@ -48,9 +79,19 @@ def configure(log_format: str) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
+def reinstate() -> None:
+    """Have the worker's own loggers speak, whatever handlers did to `logging` as they came.
+
+    `logging.config` turns off all that are there, if nobody says otherwise.
+    """
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] == "tq_worker":
+            logger.disabled = False
+
+
 def _facts(record: logging.LogRecord) -> dict[str, object]:
     facts = {key: value for key, value in vars(record).items() if key not in _STANDARD}
-    return {**tracing.active_ids(), **facts}
+    return {**tracing.active_ids(), **task_facts(), **facts}
 
 
 def _plain(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry
@@ -15,10 +16,14 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from tq_process.metrics_port import MetricsPort
+from tq_worker import handler_metrics
 from tq_worker.stats import QueueAndType
 from tq_worker.vitals import Vitals
 
+_logger = logging.getLogger(__name__)
+
 COLLECT_S = 5.0
+TIDY_S = 60.0
 TASK = ("queue", "type")
 
 
@@ -99,7 +104,7 @@ def families(vitals: Vitals) -> Iterator[Metric]:
         "Handler processes that made way for another.",
         labels=("reason",),
     )
-    for reason in ("tasks", "memory", "reload"):
+    for reason in ("tasks", "memory", "reload", "stopped"):
         relieved.add_metric([reason], stats.recycled[reason])
     yield relieved
     yield _gauge(
@@ -111,12 +116,36 @@ def families(vitals: Vitals) -> Iterator[Metric]:
 
 
 async def serve(vitals: Vitals, host: str, port: int) -> Callable[[], None]:
-    """Serve them; returns what ends that. OSError if the port cannot be had."""
+    """Serve them, and what handlers count; returns what ends that.
+
+    Handler processes have to be started afterwards. OSError if the port cannot be had.
+    """
     registry = CollectorRegistry()
     registry.register(WorkerCollector(vitals, asyncio.get_running_loop()))
     served = MetricsPort(registry)
     await served.start(host, port)
-    return served.stop
+    if not handler_metrics.wanted():
+        return served.stop
+    try:
+        of_handlers = handler_metrics.HandlerMetrics()
+    except OSError as error:
+        _logger.warning("what handlers count is not served", extra={"error": str(error)})
+        return served.stop
+    registry.register(of_handlers)
+    tidying = asyncio.create_task(_tidy(of_handlers), name="files of handlers' metrics")
+
+    def stop() -> None:
+        tidying.cancel()
+        served.stop()
+        of_handlers.close()
+
+    return stop
+
+
+async def _tidy(of_handlers: handler_metrics.HandlerMetrics) -> None:
+    while True:
+        await asyncio.sleep(TIDY_S)
+        await asyncio.to_thread(of_handlers.tidy)
 
 
 def _tasks(name: str, help_: str, counts: Mapping[QueueAndType, int]) -> Metric:

@@ -62,8 +62,6 @@ def parser() -> argparse.ArgumentParser:
         "list them. Exits with 2, and says all that is wrong, where run would not start.",
     )
     _add_options(check)
-    # What handlers there are does not depend on it.
-    check.set_defaults(queues="default")
     return main
 
 
@@ -138,7 +136,9 @@ def _add_options(run: argparse.ArgumentParser) -> None:
         "--log-format", default="text", metavar="text|json", help="on standard error (default text)"
     )
     run.add_argument(
-        "--log-tasks", action="store_true", help="log how each attempt starts and ends, too"
+        "--log-tasks",
+        action="store_true",
+        help="log how each attempt starts and ends, too (with --reload, how it ends in any case)",
     )
     run.add_argument(
         "--otlp-endpoint",
@@ -157,6 +157,13 @@ def _add_options(run: argparse.ArgumentParser) -> None:
         default="60s",
         metavar="TIME",
         help="how long running tasks may take to finish after SIGTERM (default 60s)",
+    )
+    run.add_argument(
+        "--unfit-for",
+        default="10m",
+        metavar="TIME",
+        help="how long tasks that no worker can run, as their payload does not fit, are offered "
+        "again before they are dead letters (default 10m)",
     )
     run.add_argument(
         "--deaf-after",
@@ -183,9 +190,9 @@ def read(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Comma
     modules = check.names(
         "--handlers", arguments.handlers, _MODULE, "module names like package.module"
     )
-    queues = check.names(
-        "--queues", arguments.queues, _QUEUE, "1 to 128 characters of A-Z a-z 0-9 . _ -"
-    )
+    # Only `check` does without: what handlers there are does not depend on it.
+    named = "default" if arguments.queues is None else arguments.queues
+    queues = check.names("--queues", named, _QUEUE, "1 to 128 characters of A-Z a-z 0-9 . _ -")
     if len(queues) > QUEUES_MAX:
         check.problems.append(f"--queues: {len(queues)} queues; at most {QUEUES_MAX}")
     concurrency = check.number("--concurrency", arguments.concurrency, 1, CONCURRENCY_MAX)
@@ -219,6 +226,7 @@ def read(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Comma
     lease_s = check.duration("--lease", arguments.lease, 1.0, 3600.0)
     drain_timeout_s = check.duration("--drain-timeout", arguments.drain_timeout, 0.0, 86_400.0)
     deaf_after_s = check.duration("--deaf-after", arguments.deaf_after, DEAF_AFTER_S_MIN, 3600.0)
+    unfit_for_s = check.duration("--unfit-for", arguments.unfit_for, 1.0, 7 * 86_400.0)
     worker_id = arguments.worker_id
     if worker_id is None:
         worker_id = f"{socket.gethostname()[:150]}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -246,6 +254,7 @@ def read(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Comma
             lease_s=lease_s,
             drain_timeout_s=drain_timeout_s,
             deaf_after_s=deaf_after_s,
+            unfit_for_s=unfit_for_s,
             reload=arguments.reload,
             metrics_listen=metrics_listen,
             log_format=arguments.log_format,

@@ -85,6 +85,7 @@ class Pool:
         self._gone = asyncio.Event()
         self._started = False
         self._closing = False
+        self._draining = False
         self.handlers: Mapping[str, Handler] = {}
         """By type."""
         self.sources: Sequence[str] = ()
@@ -133,6 +134,10 @@ class Pool:
         """Return all there are."""
         return [process for seat in self._seats for process in seat.everyone()]
 
+    def children(self) -> set[int]:
+        """The pids of all processes that this worker has started and waits for."""
+        return {pid for process in self.everyone() for pid in process.children}
+
     def slots(self, *, solo: bool) -> int:
         """How many tasks can run at a time."""
         return sum(seat.slots for seat in self._seats if seat.solo is solo)
@@ -155,7 +160,8 @@ class Pool:
             asyncio.get_running_loop().call_later(PATIENCE_S, self._return, late)
 
     def give_back(self) -> None:
-        """Have what was not started returned."""
+        """Have what was not started returned; the worker drains."""
+        self._draining = True
         self._return(list(self._unplaced))
         for process in self.everyone():
             process.give_back()
@@ -231,9 +237,23 @@ class Pool:
     def ended(self, process: HandlerProcess, ends: Sequence[End]) -> None:
         """Attempts came to an end."""
         process.seat.deaths = 0
+        if process.seat.solo and any(end.lease.stop is not None for end in ends):
+            self._clear_away(process)
         self._owner.ended(ends)
         if process.leaving:
             self._see_off(process)
+
+    def _clear_away(self, process: HandlerProcess) -> None:
+        """End a handler's own process, which was stopped, with all that it may have left running.
+
+        Before its report: the next attempt may begin as soon as that is there.
+        """
+        if self._draining:
+            process.leave()
+        elif process.seat.process is process and not self._closing:
+            successor, process.seat.coming = process.seat.coming, None
+            self._relieve(process.seat, "stopped", successor)
+        process.end_group()
 
     def exited(self, process: HandlerProcess) -> None:
         """Pass on what it leaves behind and have another take its place."""
@@ -339,7 +359,7 @@ class Pool:
         seat.restart = loop.call_later(delay_s, self._restart, seat)
 
     def _restart(self, seat: Seat) -> None:
-        if seat.process is not None or self._closing:
+        if seat.process is not None or self._closing or self._draining:
             return
         seat.process = self._spawn_or_none(seat)
         if seat.process is None:

@@ -20,6 +20,7 @@ from tq_worker import exits
 from tq_worker.channel import Channel
 from tq_worker.clock import boottime_s
 from tq_worker.frames import FrameReader, encode
+from tq_worker.group import Group
 from tq_worker.leases import Lease
 from tq_worker.progress import Progress, create_shared
 
@@ -98,12 +99,16 @@ class HandlerProcess:
         try:
             # By exec: a fork of a process that speaks gRPC is not safe to run on.
             self._process = subprocess.Popen(  # noqa: S603 - our own module, checked arguments
-                command, pass_fds=(theirs.fileno(), progress_fd), stdin=subprocess.DEVNULL
+                command,
+                pass_fds=(theirs.fileno(), progress_fd),
+                stdin=subprocess.DEVNULL,
+                process_group=0,
             )
             self._progress = Progress(progress_fd)
         finally:
             theirs.close()
             os.close(progress_fd)
+        self._group = Group(self._process.pid)
         self._channel = Channel(ours, self._received)
         self._pidfd = os.pidfd_open(self._process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._exited)
@@ -111,6 +116,11 @@ class HandlerProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def children(self) -> list[int]:
+        """This worker's own children that it is made of."""
+        return [self._process.pid, *self._group.pids]
 
     def memory_bytes(self) -> int:
         """Its resident memory; 0 once it has ended."""
@@ -176,6 +186,11 @@ class HandlerProcess:
             self.killed_for = reason
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
+    def end_group(self) -> None:
+        """End it at once, with all that it has started; it has nothing more to say."""
+        if self.exit_code is None:
+            self._group.kill()
+
     def how_it_ended(self) -> str:
         """Name the exit code or signal, for people."""
         assert self.exit_code is not None, "asked after it has ended"
@@ -217,6 +232,7 @@ class HandlerProcess:
         # Its last words count: what it finished is not failed.
         self._channel.drain()
         self._channel.close()
+        self._group.end()
         self.exit_code = self._process.wait()
         self.ready = False
         self._events.exited(self)

@@ -13,6 +13,7 @@ from tq.v1.worker_service_pb2 import ReportRequest, ReportResult, TaskReport
 from tq_client.errors import InternalError, RequestError, TqError
 from tq_worker import endings
 from tq_worker.broker import Broker
+from tq_worker.events import What
 
 _logger = logging.getLogger(__name__)
 
@@ -26,6 +27,9 @@ PAUSE_MAX_S = 2.0
 _Status = ReportResult.Status
 
 
+Answered = Callable[[TaskReport, ReportResult.Status.ValueType], None]
+
+
 class Reporter:
     """Repeats every report until it is answered definitely.
 
@@ -33,8 +37,8 @@ class Reporter:
     the work is done, and if another worker has the task by now the token says so.
     """
 
-    def __init__(self, *, worker_id: str, broker: Broker, answered: Callable[[int], None]) -> None:
-        """``answered`` is told the token of each report that needs no more attention."""
+    def __init__(self, *, worker_id: str, broker: Broker, answered: Answered) -> None:
+        """``answered`` is told of each report that needs no more attention, and what came of it."""
         self._worker_id = worker_id
         self._broker = broker
         self._answered = answered
@@ -129,23 +133,23 @@ class Reporter:
             case _Status.STATUS_LEASE_LOST | _Status.STATUS_NOT_FOUND:
                 _logger.warning("report came too late", extra=_facts(report, result))
             case _Status.STATUS_REFUSED if report.HasField("complete"):
-                # A result that the queue does not take, too large for example: that is how the
-                # attempt failed.
-                self.add(
-                    endings.failed(
-                        report.task_id,
-                        report.token,
-                        f"the result does not fit: {result.error.message}",
-                        permanent=True,
-                    )
-                )
+                self._unfit(report, result.error.message)
                 return
             case _:
                 _logger.error(
                     "report was refused",
                     extra={**_facts(report, result), "error": result.error.message},
                 )
-        self._answered(report.token)
+        self._answered(report, result.status)
+
+    def _unfit(self, report: TaskReport, why: str) -> None:
+        """Report as failed what completed with a result that the queue does not take."""
+        error = f"the result does not fit: {why}"
+        _logger.error(
+            What.FAILED.value,
+            extra={"task_id": report.task_id, "token": report.token, "error": error},
+        )
+        self.add(endings.failed(report.task_id, report.token, error, permanent=True))
 
     def _set_aside(self, batch: list[TaskReport]) -> None:
         """Take a broker's own fault for one of the batch's: the others must not wait for that one.
@@ -168,19 +172,12 @@ class Reporter:
         self._alone = max(0, self._alone - 1)
         (report,) = batch
         if report.HasField("complete"):
-            self.add(
-                endings.failed(
-                    report.task_id,
-                    report.token,
-                    f"the result does not fit: {error}",
-                    permanent=True,
-                )
-            )
+            self._unfit(report, str(error))
         else:
             _logger.error(
                 "report was refused", extra={"task_id": report.task_id, "error": str(error)}
             )
-            self._answered(report.token)
+            self._answered(report, _Status.STATUS_REFUSED)
         self._settle_events()
 
     def _settle_events(self) -> None:

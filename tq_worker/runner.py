@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +18,14 @@ from typing import TYPE_CHECKING
 from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
 from tq_worker import endings, signatures, typed
 from tq_worker.clock import boottime_s
-from tq_worker.context import TaskContext
+from tq_worker.context import RUNNING, TaskContext
+from tq_worker.errors import PermanentError
 from tq_worker.events import What
-from tq_worker.leases import EXIT_BEFORE
+from tq_worker.hooks import HOOKS, Ended, Outcome, call_async, call_in_thread, calls_of
+from tq_worker.leases import EXIT_BEFORE, Stop
 from tq_worker.outbox import Outbox
 from tq_worker.progress import Progress
 from tq_worker.registry import Handler, Registry
-from tq_worker.tracing import RUNNING
 
 if TYPE_CHECKING:
     from tq_worker.spans import AttemptSpan, Tracing
@@ -107,6 +112,7 @@ class Runner:
         self._progress = progress
         self._ended = ended
         self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="handler")
         self._queue: deque[Attempt] = deque()
         self._busy = 0
@@ -183,18 +189,30 @@ class Runner:
     async def _run_async(self, attempt: Attempt, handler: Handler) -> None:
         attempt.begun = True
         span = self._begin(attempt)
+        error: BaseException | None = None
         try:
             if attempt.stop:
                 raise asyncio.CancelledError(attempt.stop)  # noqa: TRY301 - ends as if cancelled a moment later
+            if HOOKS.before_task:
+                await call_async([(hook, (attempt.context,)) for hook in HOOKS.before_task])
             value = await handler.function(  # type: ignore[misc]  # is_async says it can be awaited
                 attempt.claimed.spec.payload,
                 attempt.context,  # type: ignore[arg-type]  # set by _start
             )
-            report = endings.returned(attempt.task_id, attempt.token, value)
-        except BaseException as error:  # noqa: BLE001 - user code: whatever it raises is its attempt's end
+            report = _returned(attempt, value)
+        except BaseException as raised:  # noqa: BLE001 - user code: whatever it raises is its attempt's end
+            error = raised
             report = self._ended_by(attempt, error, span)
+        self._end_copy(error)
+        ended = _ended(attempt, report, error)
+        self._tell(ended, report)
+        try:
+            await call_async(calls_of(ended))
+        except asyncio.CancelledError:
+            _logger.warning("hooks were cut short: %s", attempt.stop)
+        del ended, error  # which hold this very frame, by their traceback
         if span is not None:
-            _told_of(lambda: span.end(report))
+            self._end_span(span, report, attempt, handler)
         self._busy -= 1
         self._finish(attempt, report)
         self._start_ready()
@@ -202,16 +220,25 @@ class Runner:
 
     def _run_in_thread(self, attempt: Attempt, handler: Handler) -> None:
         span = self._begin(attempt)
+        error: BaseException | None = None
         try:
             context = attempt.context
             assert context is not None, "set by _start"
             context.raise_if_cancelled()
+            if HOOKS.before_task:
+                call_in_thread([(hook, (context,)) for hook in HOOKS.before_task], self._loop)
             value = handler.function(attempt.claimed.spec.payload, context)
-            report = endings.returned(attempt.task_id, attempt.token, value)
-        except BaseException as error:  # noqa: BLE001 - as above
+            report = _returned(attempt, value)
+        except BaseException as raised:  # noqa: BLE001 - as above
+            error = raised
             report = self._ended_by(attempt, error, span)
+        self._end_copy(error)
+        ended = _ended(attempt, report, error)
+        self._tell(ended, report)
+        call_in_thread(calls_of(ended), self._loop)
+        del ended, error  # as above
         if span is not None:
-            _told_of(lambda: span.end(report))
+            self._end_span(span, report, attempt, handler)
         self._finish(attempt, report)
         # The loop may be held by another handler: this result need not wait for it.
         if not self._queue:
@@ -226,7 +253,7 @@ class Runner:
     def _begin(self, attempt: Attempt) -> AttemptSpan | None:
         """Have what is logged and recorded from here on belong to the attempt's trace."""
         claimed = attempt.claimed
-        RUNNING.set(claimed.spec.traceparent)
+        RUNNING.set(attempt.context)
         span = None if self._tracing is None else self._tracing.begin(claimed)
         if self._log_tasks:
             facts = {
@@ -238,6 +265,45 @@ class Runner:
             }
             _logger.info(What.STARTED.value, extra=facts)
         return span
+
+    def _end_copy(self, error: BaseException | None) -> None:
+        """End the process, if it is a copy that the handler has made of ours by `os.fork`.
+
+        The task was given to the one process, which reports it.
+        """
+        if os.getpid() == self._pid:
+            return
+        code: object = error.code if isinstance(error, SystemExit) else error
+        if isinstance(code, BaseException):
+            traceback.print_exception(code)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(code if isinstance(code, int) else code is not None)
+
+    def _end_span(
+        self, span: AttemptSpan, report: TaskReport, attempt: Attempt, handler: Handler
+    ) -> None:
+        _told_of(lambda: span.end(report))
+        if attempt.stop and handler.execution == "process" and self._tracing is not None:
+            # Its process is ended with it.
+            _told_of(self._tracing.flush)
+
+    def _tell(self, ended: Ended, report: TaskReport) -> None:
+        """Log a failure here, where whoever listens to `logging` can have its traceback.
+
+        One for good is an error. What the parent finds out it says itself, and what is raised by
+        one that was told to stop is nobody's failure.
+        """
+        if not report.HasField("fail") or ended.context.cancelled.reason:
+            return
+        error = ended.error
+        told = None
+        if error is not None and error.__traceback__ is not None:
+            told = (type(error), error, endings.skip(error.__traceback__, _OURS))
+        facts = {"token": report.token, "error": report.fail.error.partition("\n")[0]}
+        level = logging.ERROR if ended.dead else logging.WARNING
+        _told_of(lambda: _logger.log(level, What.FAILED.value, extra=facts, exc_info=told))
 
     def _ended_by(
         self, attempt: Attempt, error: BaseException, span: AttemptSpan | None
@@ -251,7 +317,7 @@ class Runner:
     def _unknown(self, attempt: Attempt) -> TaskReport:
         known = ", ".join(self._handlers.task_types())
         error = f"no handler for type {attempt.claimed.spec.type!r} in this worker; it has: {known}"
-        return endings.failed(attempt.task_id, attempt.token, error)
+        return endings.unfit(attempt.task_id, attempt.token, error)
 
     def _finish(self, attempt: Attempt, report: TaskReport) -> None:
         attempt.done = True
@@ -278,9 +344,29 @@ class Runner:
             self.idle.set()
 
 
+def _returned(attempt: Attempt, value: object) -> TaskReport:
+    assert attempt.context is not None, "it was begun"
+    return endings.returned(attempt.task_id, attempt.token, value, attempt.context.submits)
+
+
+def _ended(attempt: Attempt, report: TaskReport, error: BaseException | None) -> Ended:
+    context = attempt.context
+    assert context is not None, "it was begun"
+    if attempt.stop == Stop.TIMED_OUT.value:
+        # The parent makes a failure of it, however the handler ended.
+        late = TimeoutError(Stop.TIMED_OUT.value)
+        return Ended(context, Outcome.FAILED, late, context.is_last_attempt)
+    if report.HasField("complete"):
+        return Ended(context, Outcome.COMPLETED, None, dead=False)
+    if attempt.stop or not report.HasField("fail"):
+        return Ended(context, Outcome.RELEASED, None, dead=False)
+    dead = report.fail.permanent or context.is_last_attempt
+    return Ended(context, Outcome.FAILED, error or PermanentError(report.fail.error), dead)
+
+
 def _told_of(tell: Callable[[], object]) -> None:
-    """Tell a trace something. An exception that cannot be told of must not cost the report."""
+    """Tell of an attempt. An exception that cannot be told of must not cost the report."""
     try:
         tell()
-    except BaseException:
-        _logger.warning("an attempt's trace is not complete", exc_info=True)
+    except BaseException:  # noqa: BLE001 - user code: what an exception does when it is looked at
+        _logger.warning("not all of an attempt can be told")

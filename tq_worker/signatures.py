@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tq_worker.context import TaskContext
-from tq_worker.errors import PermanentError
+from tq_worker.context import Result, TaskContext
+from tq_worker.errors import UnfitTaskError
 
 if TYPE_CHECKING:
     from pydantic import ConfigDict, TypeAdapter
@@ -47,7 +47,10 @@ class Signature:
                     "cannot be sent"
                 )
             if each.annotation is _MISSING:
-                raise TypeError(f"its parameter {each.name} has no type")
+                raise TypeError(
+                    f"its parameter {each.name} has no type: write {each.name}: str, or whichever "
+                    "it is; a handler of bytes is (payload: bytes, context: TaskContext)"
+                )
 
     def prepare(self) -> None:
         """Look at the annotations; raises where one is not known or cannot be JSON."""
@@ -64,11 +67,11 @@ class Signature:
         return b"{" + b",".join(fields) + b"}"
 
     def decode(self, payload: bytes) -> dict[str, Any]:
-        """Read the arguments; PermanentError where they do not fit the function."""
+        """Read the arguments; UnfitTaskError where they do not fit the function."""
         try:
             arguments: dict[str, Any] = self._arguments.validate_json(payload or b"{}")
         except ValueError as error:
-            raise PermanentError(f"the payload does not fit the handler: {error}") from None
+            raise UnfitTaskError(f"the payload does not fit the handler: {error}") from None
         return arguments
 
     def encode_result(self, value: object) -> bytes:
@@ -104,14 +107,31 @@ class Signature:
 
     @cached_property
     def _result(self) -> TypeAdapter[Any]:
-        return _adapter(self._hints.get("return", Any))
+        return _adapter(_body_of(self._hints.get("return", Any)))
+
+
+def _body_of(hint: Any) -> Any:  # noqa: ANN401 - any type there is
+    """What is sent of a function that returns ``hint``: of a Result its body."""
+    if hint is Result:
+        return bytes
+    origin = typing.get_origin(hint)
+    if origin is Result:
+        [body] = typing.get_args(hint)
+        return body
+    if origin in {typing.Union, types.UnionType}:
+        return typing.Union[tuple(map(_body_of, typing.get_args(hint)))]  # noqa: UP007 - of as many as there are
+    return hint
 
 
 def is_plain(function: Callable[..., Any]) -> bool:
-    """Whether a function is a handler of bytes: (payload, context), or not annotated at all."""
+    """Whether a function is a handler of bytes: (payload: bytes, context: TaskContext).
+
+    Of one without any annotations the name of the second parameter says it.
+    """
     parameters = list(inspect.signature(function).parameters.values())
     if not getattr(function, "__annotations__", None):
-        return True
+        second = parameters[1].name.strip("_") if len(parameters) > 1 else ""
+        return second in {"context", "ctx"}
     needed = [each for each in parameters if each.default is _MISSING]
     return (
         len(parameters) >= 2  # noqa: PLR2004 - payload and context
@@ -119,6 +139,28 @@ def is_plain(function: Callable[..., Any]) -> bool:
         and accepts(parameters[0].annotation, bytes)
         and accepts(parameters[1].annotation, TaskContext)
     )
+
+
+def check_kind(function: Callable[..., Any]) -> None:
+    """Refuse what would be called and never run to its end; TypeError says what to write."""
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise TypeError("it is a generator: a handler returns its result, a list for example")
+    if inspect.iscoroutinefunction(function):
+        return
+    wraps = isinstance(function, types.FunctionType) and inspect.iscoroutinefunction(
+        inspect.unwrap(function)
+    )
+    returns = getattr(function, "__annotations__", {}).get("return", "")
+    if isinstance(returns, str):  # which it is in most modules: from __future__ import annotations
+        promises = returns.partition("[")[0].rpartition(".")[2] in {"Awaitable", "Coroutine"}
+    else:
+        promises = (typing.get_origin(returns) or returns) in {Awaitable, Coroutine}
+    if promises or wraps:
+        raise TypeError(
+            "it is a plain function that gives a coroutine, which nobody would await: make it async"
+            " (a decorator's wrapper, too: async def wrapper(...): return await function(...));"
+            " for one that runs the coroutine itself, del wrapper.__wrapped__"
+        )
 
 
 def accepts(annotation: object, wanted: type, *, exactly: bool = False) -> bool:

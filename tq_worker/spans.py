@@ -69,6 +69,12 @@ class Tracing:
             thread.start()
             thread.join(FLUSH_S)
 
+    def flush(self) -> None:
+        """Send what has gathered, for a moment: this process is about to be killed."""
+        force = getattr(self._provider, "force_flush", None)
+        if force is not None:
+            force(round(FLUSH_S * 1000))
+
     def begin(self, claimed: ClaimedTask) -> AttemptSpan:
         """Begin an attempt's span, and make it the active one until this context is left."""
         spec = claimed.spec

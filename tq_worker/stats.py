@@ -60,7 +60,7 @@ class Stats:
     deaths: int = 0
     """Handler processes that ended unasked."""
     recycled: Counter[str] = field(default_factory=Counter)
-    """Handler processes that were relieved, by why: tasks, memory, reload."""
+    """Handler processes that were relieved, by why: tasks, memory, reload, stopped."""
     reconnects: int = 0
     now_s: Callable[[], float] = time.monotonic
     _kinds: Recent[QueueAndType] = field(init=False)

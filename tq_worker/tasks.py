@@ -8,9 +8,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 from tq_client import specs
 from tq_client.specs import Backoff, Span, SpecFields
 from tq_worker import registry
-from tq_worker.context import TaskContext
+from tq_worker.context import Result, TaskContext
 from tq_worker.registry import TYPE_PATTERN, Execution, Function
-from tq_worker.signatures import JSON, is_plain
+from tq_worker.signatures import JSON, check_kind, is_plain
 from tq_worker.typed import TypedTask
 
 DEFAULT_QUEUE = "default"
@@ -57,6 +57,20 @@ class Decorator:
     def __call__(self, function: AnyFunction) -> AnyFunction: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(
+        self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, Result[R]]]
+    ) -> TypedTask[P, R]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[TaskContext, P], Result[R]]
+    ) -> TypedTask[P, R]: ...
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, Result[R]]]
+    ) -> TypedTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Result[R]]) -> TypedTask[P, R]: ...
+    @overload
+    def __call__(
         self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]]
     ) -> TypedTask[P, R]: ...
     @overload
@@ -70,6 +84,10 @@ class Decorator:
         task_type = self._task_type
         if task_type is None:
             task_type = f"{function.__module__}.{function.__qualname__}"
+        try:
+            check_kind(function)
+        except TypeError as error:
+            raise TypeError(f"@task({task_type!r}): {function.__qualname__}: {error}") from None
         if is_plain(function):
             if self._queue is not None or self._fields:
                 raise TypeError(
@@ -118,6 +136,16 @@ def task(
     execution: Execution | None = None,
     concurrency: int | None = None,
 ) -> Decorator: ...
+@overload
+def task(
+    task_type: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, Result[R]]],
+) -> TypedTask[P, R]: ...
+@overload
+def task(task_type: Callable[Concatenate[TaskContext, P], Result[R]]) -> TypedTask[P, R]: ...
+@overload
+def task(task_type: Callable[P, Coroutine[Any, Any, Result[R]]]) -> TypedTask[P, R]: ...
+@overload
+def task(task_type: Callable[P, Result[R]]) -> TypedTask[P, R]: ...
 @overload
 def task(
     task_type: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]],

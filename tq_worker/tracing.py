@@ -10,10 +10,11 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+from tq_worker.context import current_task
 
 if TYPE_CHECKING:
     from tq_worker.spans import Tracing
@@ -23,8 +24,6 @@ _logger = logging.getLogger(__name__)
 STANDARD_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 """OpenTelemetry's own variables, which count where this worker is told of no endpoint."""
 TO_DO = "traces need OpenTelemetry: pip install 'tq[otel]'"
-
-RUNNING: ContextVar[str] = ContextVar("traceparent of the attempt that runs here", default="")
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _API = "opentelemetry.trace"
@@ -103,7 +102,8 @@ def active_ids() -> dict[str, str]:
                 "trace_id": trace.format_trace_id(context.trace_id),
                 "span_id": trace.format_span_id(context.span_id),
             }
-    return trace_of(RUNNING.get())
+    running = current_task()
+    return trace_of(running.traceparent) if running is not None else {}
 
 
 def trace_of(traceparent: str) -> dict[str, str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack
 
-from tq.v1.task_pb2 import Task, TaskSpec, TaskState
+from tq.v1.task_pb2 import Task, TaskSpec
+from tq_client.enums import TaskState
 from tq_worker.context import Result, TaskContext
 from tq_worker.errors import PermanentError, TaskFailedError
 from tq_worker.registry import Function
@@ -48,18 +49,17 @@ class Handle(Generic[R]):
             await self._task.awaited(lambda each: each.wait(self.task_id, timeout_s=timeout_s))
         )
 
-    def state(self) -> str:
-        """Look up how it stands: PENDING, RUNNING, COMPLETED and so on.
+    def state(self) -> TaskState:
+        """Look up how it stands: TaskState.PENDING, RUNNING, COMPLETED and so on.
 
         NotFoundError once it is removed.
         """
-        return _state_name(self._task.blocking().get(self.task_id, omit_payload=True))
+        return TaskState(self._task.blocking().get(self.task_id, omit_payload=True).state)
 
-    async def state_async(self) -> str:
+    async def state_async(self) -> TaskState:
         """Do the same without blocking the event loop."""
-        return _state_name(
-            await self._task.awaited(lambda each: each.get(self.task_id, omit_payload=True))
-        )
+        task = await self._task.awaited(lambda each: each.get(self.task_id, omit_payload=True))
+        return TaskState(task.state)
 
     def cancel(self) -> None:
         """Cancel it; where it runs, its handler is told and may still finish."""
@@ -70,7 +70,7 @@ class Handle(Generic[R]):
         await self._task.awaited(lambda each: each.cancel(self.task_id))
 
     def _read(self, task: Task) -> R:
-        if task.state != TaskState.TASK_STATE_COMPLETED:
+        if task.state != TaskState.COMPLETED:
             raise TaskFailedError(task)
         result: R = self._task.signature.decode_result(task.result)
         return result
@@ -216,8 +216,12 @@ class TypedTask(Generic[P, R]):
         return chosen
 
     def _result(self, value: object) -> Result:
+        submit: Sequence[TaskSpec] = ()
+        if isinstance(value, Result):
+            submit = value.submit
+            value = value.body
         try:
-            return Result(self.signature.encode_result(value), JSON)
+            return Result(self.signature.encode_result(value), JSON, submit)
         except Exception as error:
             said = inspect.formatannotation(inspect.signature(self.function).return_annotation)
             raise PermanentError(
@@ -271,7 +275,3 @@ def _found(module: str, name: str, queue: str, fields: SpecFields) -> TypedTask[
     return TypedTask(
         found.function, task_type=found.task_type, queue=queue, fields=fields, client=None
     )
-
-
-def _state_name(task: Task) -> str:
-    return TaskState.Name(task.state).removeprefix("TASK_STATE_")

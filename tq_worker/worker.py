@@ -11,12 +11,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tq_worker import tracing
+from tq.v1.worker_service_pb2 import ReportResult, TaskReport
+from tq_worker import orphans, tracing
 from tq_worker.broker import Broker
 from tq_worker.claims import WAIT_S, Claims, Parts
 from tq_worker.clock import boottime_s
 from tq_worker.contact import Contact
-from tq_worker.custody import STOP_GRACE_S, Custody
+from tq_worker.custody import STOP_GRACE_S, UNFIT_FOR_S, Custody
 from tq_worker.demands import demands, problem
 from tq_worker.errors import UsageError
 from tq_worker.heartbeats import Heartbeats
@@ -62,6 +63,7 @@ class WorkerOptions:
     lease_s: float = 30.0
     drain_timeout_s: float = 60.0
     deaf_after_s: float = 60.0
+    unfit_for_s: float = UNFIT_FOR_S
     reload: bool = False
     metrics_listen: tuple[str, int] | None = None
     log_format: str = "text"
@@ -114,7 +116,9 @@ class Worker:
             reports=self._reporter,
             stats=self._stats,
             tracing=self._tracing,
-            log_tasks=options.telling.log_tasks,
+            # Who changes handlers wants to see each end.
+            log_ends=options.telling.log_tasks or options.reload,
+            unfit_for_s=options.unfit_for_s,
         )
         self._pool = Pool(plan=options.plan(), owner=self._custody, stats=self._stats)
         self._vitals = Vitals(
@@ -218,6 +222,12 @@ class Worker:
         options = self._options
         if (fault := problem(self._pool.handlers, options.limits)) is not None:
             raise UsageError([fault])
+        return True
+
+    async def _say_ready(self) -> None:
+        """Say so once a broker has answered: until then nothing can be had from this worker."""
+        await self._contact.first.wait()
+        options = self._options
         _logger.info(
             "worker ready",
             extra={
@@ -229,7 +239,6 @@ class Worker:
                 "process_slots": self._pool.slots(solo=True),
             },
         )
-        return True
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -239,7 +248,11 @@ class Worker:
                 group.create_task(self._check_leases(), name="leases"),
                 group.create_task(self._relieve_large(), name="memory"),
                 group.create_task(self._vitals.usage.run(), name="usage"),
+                group.create_task(self._say_ready(), name="ready"),
             ]
+            if orphans.is_last_parent():
+                reaping = orphans.reap(self._pool.children)
+                background.append(group.create_task(reaping, name="orphans"))
             if self._reconnect is not None:
                 watchdog = Watchdog(
                     contact=self._contact,
@@ -358,5 +371,5 @@ class Worker:
             if self._pool.give_back_stuck(now_s):
                 self._custody.slow_down()
 
-    def _answered(self, token: int) -> None:
-        self._custody.reported(token)
+    def _answered(self, report: TaskReport, status: ReportResult.Status.ValueType) -> None:
+        self._custody.reported(report, status)

@@ -55,7 +55,10 @@ class FakeTask:
     result: bytes = b""
     error: str = ""
     ends: list[str] = field(default_factory=list)
-    """How each attempt ended: completed, failed, permanent, released, expired, cancelled."""
+    """How each attempt ended: completed, failed, permanent, released, unfit, expired, cancelled.
+
+    An unfit one is released for a while: here for as long as nobody says `offer`.
+    """
     errors: list[str] = field(default_factory=list)
     """What was said of each attempt that was reported."""
     outcomes: dict[int, str] = field(default_factory=dict)
@@ -150,6 +153,11 @@ class FakeBroker(WorkerServiceServicer):
             ids.append(spec.task_id)
         await self.notify()
         return ids
+
+    async def offer(self, task_id: str) -> None:
+        """End the pause after which an unfit task may be claimed again."""
+        self._free(self.tasks[task_id])
+        await self.notify()
 
     async def expire(self, task_id: str) -> None:
         """End a task's lease, as if its worker had been silent."""
@@ -344,6 +352,9 @@ class FakeBroker(WorkerServiceServicer):
             task.state, task.result, end = "COMPLETED", report.complete.result, "completed"
         elif task.cancel_requested:
             task.state, end = "CANCELLED", "cancelled"
+        elif report.HasField("release") and report.release.HasField("pause"):
+            task.state, task.error, end = "RETRYING", report.release.reason, "unfit"
+            task.attempts -= 1
         elif report.HasField("release"):
             task.error, end = report.release.reason, "released"
             task.attempts -= 1

@@ -160,6 +160,21 @@ async def log(_payload: bytes, context: TaskContext) -> None:
     logging.getLogger("my.handlers").info("seen", extra={"task_id": context.task_id})
 
 
+@task("log-plainly")
+async def log_plainly(_payload: bytes, _context: TaskContext) -> None:
+    logging.getLogger("my.handlers").info("plain")
+
+
+@task("log-plainly-in-thread")
+def log_plainly_in_thread(_payload: bytes, _context: TaskContext) -> None:
+    logging.getLogger("my.handlers").info("plain")
+
+
+@task("flaky-for-ever")
+def flaky_for_ever(_payload: bytes, _context: TaskContext) -> None:
+    raise OSError("first line\nsecond line")
+
+
 @task("long-error")
 async def long_error(_payload: bytes, _context: TaskContext) -> None:
     raise ValueError("x" * 100_000)

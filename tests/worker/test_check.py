@@ -46,6 +46,21 @@ def test_it_lists_the_handlers_without_a_broker_and_exits_with_0(tmp_path: Path)
     assert (ended.stderr, ended.returncode) == ("imported\n", 0)
 
 
+def test_it_warns_of_handlers_whose_tasks_go_to_queues_that_are_not_served(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from tq_worker import task\n\n"
+        "@task('resize', queue='images')\ndef resize(path: str) -> str: ...\n\n"
+        "@task('mail', queue='mails')\ndef mail(to: str) -> None: ...\n"
+    )
+
+    ended = check("--handlers", f"{SHIPPED},mine", "--queues", "other, mails", path=tmp_path)
+
+    assert ended.returncode == 0
+    assert [each for each in ended.stdout.splitlines() if "warning" in each] == [
+        "warning: resize is submitted to queue images, which --queues leaves out"
+    ]
+
+
 def test_all_mistakes_of_options_and_handlers_are_said_together(tmp_path: Path) -> None:
     (tmp_path / "typo.py").write_text("import json\n\nx = jsn\n")
     (tmp_path / "odd.py").write_text(

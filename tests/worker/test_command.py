@@ -42,6 +42,12 @@ async def run(broker: FakeBroker) -> AsyncIterator[Run]:
             await process.communicate()
 
 
+def handler_processes(process: Process) -> list[psutil.Process]:
+    """Those of a worker's children that run handlers."""
+    children = psutil.Process(process.pid).children()
+    return [each for each in children if "tq_worker.child" in each.cmdline()]
+
+
 async def output_of(process: Process) -> str:
     """Wait for its end; returns what it wrote to standard error."""
     _, errors = await process.communicate()
@@ -140,7 +146,7 @@ async def test_handler_modules_that_cannot_be_used_are_named_with_the_reason(
     monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}:{tmp_path}")
     broken = {
         "has_typo": "import json\n\nx = jsn\n",
-        "no_arguments": "from tq_worker import task\n\n@task('a')\ndef a(): ...\n",
+        "no_types": "from tq_worker import task\n\n@task('a')\ndef a(payload): ...\n",
         "twice": f"from tq_worker import task\nimport {SHIPPED}\n\n"
         "@task('echo')\ndef b(payload, context): ...\n",
         "bad_type": "from tq_worker import task\n\n@task('a b')\ndef a(payload, context): ...\n",
@@ -162,9 +168,9 @@ async def test_handler_modules_that_cannot_be_used_are_named_with_the_reason(
             f"name 'jsn' is not defined (at {tmp_path}/has_typo.py, line 3)"
         ),
         (
-            "tq-worker: --handlers no_arguments: cannot be imported: TypeError: @task('a'): "
-            "no_arguments.a must take (payload, context): too many positional arguments "
-            f"(at {tmp_path}/no_arguments.py, line 3)"
+            "tq-worker: --handlers no_types: cannot be imported: TypeError: @task('a'): a: its "
+            "parameter payload has no type: write payload: str, or whichever it is; a handler of "
+            f"bytes is (payload: bytes, context: TaskContext) (at {tmp_path}/no_types.py, line 3)"
         ),
         (
             "tq-worker: --handlers twice: cannot be imported: ValueError: "
@@ -217,6 +223,112 @@ async def test_handlers_may_be_in_the_current_directory_and_log_as_the_worker_do
     assert (line["level"], line["task_id"]) == ("info", task_id)
 
 
+async def test_what_a_handler_logs_says_which_attempt_it_belongs_to(
+    broker: FakeBroker, run: Run
+) -> None:
+    process = await run("--log-format", "json")
+    ids = [*await broker.submit("log-plainly"), *await broker.submit("log-plainly-in-thread")]
+    await broker.until_ended(ids)
+    process.terminate()
+
+    lines = [json.loads(line) for line in (await output_of(process)).splitlines()]
+    told = {line["task_id"]: line for line in lines if line["event"] == "plain"}
+    assert sorted(told) == sorted(ids)
+    for task_id in ids:
+        line = told[task_id]
+        assert (line["queue"], line["attempt"]) == ("q", 1)
+        assert task_id.startswith(line["type"])
+
+
+async def test_a_failure_is_logged_with_its_traceback_by_the_process_where_it_happened(
+    broker: FakeBroker, run: Run
+) -> None:
+    process = await run("--log-format", "json")
+    [sent] = await broker.submit("flaky-for-ever", max_attempts=2)
+    [task] = await broker.until_ended([sent])
+    process.terminate()
+
+    lines = [json.loads(line) for line in (await output_of(process)).splitlines()]
+    told = [line for line in lines if line["event"] == "attempt failed"]
+    assert [(each["level"], each["attempt"]) for each in told] == [("warning", 1), ("error", 2)]
+    for each in told:
+        assert (each["task_id"], each["type"]) == (sent, "flaky-for-ever")
+        assert each["error"] == "OSError: first line"
+        assert "OSError: first line\nsecond line" in each["exception"]
+        assert "in flaky_for_ever" in each["exception"]
+        assert "tq_worker" not in each["exception"]
+    assert task.error.startswith("OSError: first line\nsecond line")
+
+
+async def test_handlers_that_set_up_logging_do_not_silence_failures(
+    broker: FakeBroker, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}:{tmp_path}")
+    (tmp_path / "own_logging.py").write_text(
+        "import logging.config\n"
+        "logging.config.dictConfig({\n"
+        "    'version': 1,\n"
+        "    'filters': {'tq': {'()': 'tq_worker.TaskLogFilter'}},\n"
+        "    'formatters': {'own': {'format': 'OWN %(task_id)s %(message)s'}},\n"
+        "    'handlers': {'err': {'class': 'logging.StreamHandler', 'filters': ['tq'],\n"
+        "                         'formatter': 'own'}},\n"
+        "    'root': {'handlers': ['err'], 'level': 'INFO'},\n"
+        "})\n"
+        "from tests.worker.sample_handlers import *\n"
+    )
+    process = await run(handlers="own_logging")
+    [sent] = await broker.submit("permanent")
+    await broker.until_ended([sent])
+    process.terminate()
+
+    lines = (await output_of(process)).splitlines()
+    assert f"OWN {sent} attempt failed" in lines
+
+
+@pytest.mark.parametrize("task_type", ["until-cancelled", "until-cancelled-sync"])
+async def test_a_failure_that_the_worker_finds_out_is_a_warning_of_its_own(
+    broker: FakeBroker, run: Run, facts: Facts, task_type: str
+) -> None:
+    process = await run("--log-format", "json")
+    [sent] = await broker.submit(task_type, facts.payload, timeout_s=0.2, max_attempts=1)
+    await broker.until_ended([sent])
+    process.terminate()
+
+    lines = [json.loads(line) for line in (await output_of(process)).splitlines()]
+    told = [line for line in lines if line["event"] == "attempt failed"]
+    assert [(each["level"], each["error"]) for each in told] == [
+        ("warning", "timed out after 0.2 s")
+    ]
+
+
+async def test_with_reload_each_end_has_a_line(broker: FakeBroker, run: Run) -> None:
+    process = await run("--log-format", "json", "--reload")
+    [sent] = await broker.submit("echo")
+    await broker.until_ended([sent])
+    process.terminate()
+
+    lines = [json.loads(line) for line in (await output_of(process)).splitlines()]
+    events = [line["event"] for line in lines if line.get("task_id") == sent]
+    assert events == ["attempt completed"]
+
+
+async def test_a_worker_is_ready_once_a_broker_has_answered(broker: FakeBroker, run: Run) -> None:
+    await broker.stop()
+    process = await run()
+    assert process.stderr is not None
+    seen = []
+    while b"tasks cannot be claimed" not in (line := await process.stderr.readline()):
+        assert line, "it ended without a word"
+        seen.append(line)
+    assert b"worker ready" not in b"".join(seen)
+
+    await broker.start()
+
+    async with asyncio.timeout(30):
+        while b"worker ready" not in (line := await process.stderr.readline()):
+            assert line, "it ended without being ready"
+
+
 async def test_a_worker_without_brokers_says_so_and_goes_on_when_they_come(
     broker: FakeBroker, run: Run
 ) -> None:
@@ -253,7 +365,7 @@ async def test_handlers_die_with_a_worker_that_is_killed(
     process = await run("--processes", "2")
     await broker.submit(task_type, facts.payload, count=2)
     await facts.until("started", count=2)
-    children = psutil.Process(process.pid).children()
+    children = handler_processes(process)
 
     process.kill()
 
@@ -268,7 +380,7 @@ async def test_a_handler_does_not_outlive_its_lease_when_the_worker_itself_is_st
     process = await run("--lease", "1s")
     await broker.submit("stubborn", facts.payload)
     await facts.until("started")
-    [child] = psutil.Process(process.pid).children()
+    [child] = handler_processes(process)
 
     process.send_signal(signal.SIGSTOP)
 
@@ -283,7 +395,7 @@ async def test_an_idle_worker_is_small(broker: FakeBroker, run: Run) -> None:
     process = await run()
     await broker.until_ended(await broker.submit("echo", count=100))
     parent = psutil.Process(process.pid)
-    [child] = parent.children()
+    [child] = handler_processes(process)
 
     parent_bytes = parent.memory_info().rss
     child_bytes = child.memory_info().rss
@@ -306,7 +418,9 @@ async def test_a_worker_started_with_broken_code_waits_for_it_to_be_mended_if_it
         assert line, said
         said += line
 
-    code.write_text("from tq_worker import task\n\n@task('late')\nasync def late(p, c): ...\n")
+    code.write_text(
+        "from tq_worker import task\n\n@task('late')\nasync def late(payload, context): ...\n"
+    )
 
     [task] = await broker.until_ended(await broker.submit("late"))
     assert task.state == "COMPLETED"

@@ -9,8 +9,9 @@ import pytest
 
 from tests.worker.conftest import SAMPLES, SHIPPED, SOLO, Facts, StartWorker
 from tests.worker.fake_broker import FakeBroker
+from tq.internal.v1.worker_child_pb2 import Handler
 from tq_worker import task
-from tq_worker.demands import demands, problem
+from tq_worker.demands import TYPES_MAX, Demand, demands, problem
 from tq_worker.registry import Registry
 
 ALL = (SHIPPED, SAMPLES, SOLO)
@@ -238,4 +239,30 @@ def test_a_typed_function_may_have_a_process_to_itself(monkeypatch: pytest.Monke
 
 def test_a_limit_for_a_type_without_a_handler_is_a_mistake_that_is_named() -> None:
     assert problem({}, {"x": 1}) is not None
-    assert demands({}, {})[0].types == ()
+
+
+def known(*types: str, solo: bool = False, limit: int = 0) -> dict[str, Handler]:
+    return {name: Handler(type=name, solo=solo, limit=limit) for name in types}
+
+
+def test_a_worker_asks_for_the_types_that_it_has_handlers_of() -> None:
+    handlers = known("b", "a") | known("own", solo=True) | known("few", limit=2)
+
+    asked = demands(handlers, {})
+
+    assert [(each.types, each.solo, each.limit) for each in asked] == [
+        (("a", "b"), False, None),
+        (("own",), True, None),
+        (("few",), False, 2),
+    ]
+    assert [each.types for each in demands(known("own", solo=True), {})] == [("own",)]
+
+
+def test_more_types_than_a_claim_can_name_are_asked_for_by_leaving_out_the_rest() -> None:
+    names = [f"t{number}" for number in range(TYPES_MAX + 1)]
+
+    [most, few] = demands(known(*names) | known("few", limit=2), {})
+
+    assert (most.types, most.except_types) == ((), ("few",))
+    assert few.types == ("few",)
+    assert demands(known(*names[1:]), {}) == [Demand(types=tuple(sorted(names[1:])))]

@@ -8,6 +8,7 @@ import pytest
 from tests.worker.conftest import StartWorker
 from tests.worker.fake_broker import FakeBroker
 from tq_worker.endings import ERROR_BYTES_MAX
+from tq_worker.events import What
 
 
 async def test_a_handlers_result_is_recorded(broker: FakeBroker, start_worker: StartWorker) -> None:
@@ -108,7 +109,6 @@ async def test_a_result_may_carry_a_content_type(
         ("unprintable", "UnprintableError: (its message cannot be had: ValueError)"),
         ("cancel-itself", "CancelledError: "),
         ("sys-exit", "SystemExit: leaving"),
-        ("no-such-type", "no handler for type 'no-such-type' in this worker; it has: "),
     ],
 )
 async def test_whatever_a_handler_raises_is_a_failure_that_says_why(
@@ -121,6 +121,36 @@ async def test_whatever_a_handler_raises_is_a_failure_that_says_why(
     [task] = await broker.until_ended(ids)
     assert task.ends == ["failed", "failed"]
     assert task.error.startswith(error)
+
+
+async def test_a_type_without_a_handler_is_left_to_other_workers(
+    broker: FakeBroker, start_worker: StartWorker
+) -> None:
+    [strange] = await broker.submit("no-such-type")
+    await start_worker()
+
+    await broker.until_ended(await broker.submit("echo", count=20))
+
+    assert broker.tasks[strange].state == "PENDING"
+    assert broker.tasks[strange].attempts == 0
+
+
+async def test_of_more_types_than_a_claim_can_name_a_strange_one_is_given_back_for_a_while(
+    broker: FakeBroker, start_worker: StartWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    await start_worker(["tests.worker.many_handlers"], unfit_for_s=90.0)
+
+    strange = await broker.submit("no-such-type", count=3, max_attempts=1)
+    await broker.until(lambda: all(broker.tasks[each].ends for each in strange), "their ends")
+
+    assert [broker.tasks[each].ends for each in strange] == [["unfit"]] * 3
+    assert broker.tasks[strange[0]].error.startswith("no handler for type 'no-such-type'")
+    release = broker.reports[0].release
+    assert release.pause.ToMilliseconds() == 90_000 / 8
+    assert release.give_up_after.ToSeconds() == 90
+    warned = [each for each in caplog.records if each.getMessage() == What.UNFIT.value]
+    assert [each.levelname for each in warned] == ["WARNING"]
+    await broker.until_ended(await broker.submit("many-64"))
 
 
 @pytest.mark.parametrize(("task_type", "kind"), [("wrong-return", "dict"), ("wrong-result", "str")])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import urllib.request
 from collections.abc import Mapping
+from pathlib import Path
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -120,3 +123,74 @@ async def test_a_heartbeat_says_what_the_worker_uses_though_it_holds_nothing(
     await broker.submit("until-file", facts.payload)
 
     await broker.until(lambda: broker.usage["w1"].slots_busy == 1, "a busy slot")
+
+
+HOOKED = ("tests.worker.hooked_handlers",)
+
+
+async def test_what_handlers_count_is_added_up_over_all_processes_those_that_are_gone_included(
+    broker: FakeBroker, start_worker: StartWorker, facts: Facts, free_port: int
+) -> None:
+    labels = {"facts": str(facts.path)}
+    run = await start_worker(
+        HOOKED, metrics_listen=("127.0.0.1", free_port), processes=2, tasks_max=3
+    )
+    await broker.until(lambda: len(run.pids()) == 3, "its processes")
+    first = run.pids()
+    await broker.until_ended(await broker.submit("hooked", labels=labels, count=20))
+    await broker.until_ended(await broker.submit("hooked-async", labels=labels, count=20))
+    await broker.until_ended(await broker.submit("hooked-solo", labels=labels, count=5))
+    await broker.until(lambda: not any(map(psutil.pid_exists, first)), "the end of the first")
+
+    seen = (await scrape(free_port)).samples
+
+    assert seen["hooked_runs_total", "thread"] == 20
+    assert seen["hooked_runs_total", "async"] == 20
+    assert seen["hooked_runs_total", "process"] == 5
+    assert seen["hooked_seconds_bucket", "1.0"] == 0
+    assert seen["hooked_seconds_bucket", "10.0"] == 45
+    assert seen["hooked_seconds_count",] == 45
+    assert (await scrape(free_port)).samples["hooked_seconds_sum",] == 90
+    files = list(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).iterdir())  # noqa: ASYNC240 - a few
+    processes = len(run.worker._pool.everyone())
+    assert len(files) <= 3 * (processes + 1)
+
+    await run.leave()
+    assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
+    assert not files[0].parent.exists()
+
+
+async def test_a_program_that_has_set_up_the_librarys_own_mode_keeps_it(
+    broker: FakeBroker,
+    start_worker: StartWorker,
+    facts: Facts,
+    free_port: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(own))
+    await start_worker(HOOKED, metrics_listen=("127.0.0.1", free_port))
+
+    await broker.until_ended(await broker.submit("hooked", labels={"facts": str(facts.path)}))
+
+    assert list(own.glob("counter_*.db"))
+    assert "hooked_runs_total" not in (await scrape(free_port)).names
+
+
+async def test_a_file_that_a_killed_process_left_half_made_costs_nothing_but_itself(
+    broker: FakeBroker, start_worker: StartWorker, facts: Facts, free_port: int
+) -> None:
+    await start_worker(HOOKED, metrics_listen=("127.0.0.1", free_port))
+    await broker.until_ended(await broker.submit("hooked", labels={"facts": str(facts.path)}))
+    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    (folder / "counter_4194999.db").touch()  # a pid above all that there may be
+
+    seen = (await scrape(free_port)).samples
+
+    assert seen["hooked_runs_total", "thread"] == 1
+    assert not (folder / "counter_4194999.db").exists()
+    live = next(path for path in folder.glob("counter_*.db"))  # noqa: ASYNC240 - a few
+    live.write_bytes(b"")
+    assert "tq_worker_tasks_held" in (await scrape(free_port)).names

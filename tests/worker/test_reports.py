@@ -33,10 +33,19 @@ class Stumbling:
         return ReportResponse(results=[ReportResult(task_id=each, status=recorded) for each in ids])
 
 
+def reporter_of(broker: object, answered: list[int]) -> Reporter:
+    """A reporter that writes down the token of each report that was answered."""
+    return Reporter(
+        worker_id="w",
+        broker=broker,  # type: ignore[arg-type]  # reports are all it is asked for
+        answered=lambda report, _: answered.append(report.token),
+    )
+
+
 async def test_a_report_that_the_broker_stumbles_over_does_not_hold_up_the_others() -> None:
     broker = Stumbling()
     answered: list[int] = []
-    reporter = Reporter(worker_id="w", broker=broker, answered=answered.append)  # type: ignore[arg-type]  # reports are all it is asked for
+    reporter = reporter_of(broker, answered)
     names = ["a", "bad", "b", "c"]
     for token, name in enumerate(names):
         reporter.add(TaskReport(task_id=name, token=token))
@@ -76,7 +85,7 @@ class Full:
 async def test_a_completion_that_found_no_room_is_reported_again_and_is_no_failure() -> None:
     broker = Full()
     answered: list[int] = []
-    reporter = Reporter(worker_id="w", broker=broker, answered=answered.append)  # type: ignore[arg-type]  # reports are all it is asked for
+    reporter = reporter_of(broker, answered)
     for token, name in enumerate(["a", "b", "c", "d", "e"]):
         reporter.add(TaskReport(task_id=name, token=token, complete=Completion()))
 

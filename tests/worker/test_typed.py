@@ -4,9 +4,10 @@ import asyncio
 import math
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,18 @@ from pydantic import BaseModel
 from tests.worker.conftest import ROOT, StartWorker
 from tests.worker.fake_broker import FakeBroker
 from tests.worker.task_service import FakeTaskService
-from tests.worker.typed_handlers import add, place, wrong
+from tests.worker.typed_handlers import add, measure, measure_async, place, wrong
+from tq.v1.task_pb2 import IfExists
+from tq.v1.worker_service_pb2 import ClaimedTask
 from tq_client import AsyncClient, Client
 from tq_worker import (
     Handle,
-    PermanentError,
+    Result,
     TaskContext,
     TaskFailedError,
     TypedTask,
+    UnfitTaskError,
+    endings,
     registry,
     task,
 )
@@ -166,16 +171,21 @@ async def test_a_handle_says_why_there_is_no_result(
     assert broker.tasks[handle.task_id].ends == ["failed", "failed"]
 
 
-async def test_a_payload_that_does_not_fit_the_function_is_a_dead_letter_at_once(
+async def test_a_payload_that_does_not_fit_the_function_is_left_to_other_versions_of_it(
     broker: FakeBroker, start_worker: StartWorker
 ) -> None:
     await start_worker(TYPED)
 
-    ids = await broker.submit("add", b'{"a": "two", "c": 1}')
+    [sent] = await broker.submit("add", b'{"a": "two", "c": 1}', max_attempts=1)
+    task = broker.tasks[sent]
+    await broker.until(lambda: task.ends == ["unfit"], "its end")
 
-    [ended] = await broker.until_ended(ids)
-    assert ended.ends == ["permanent"]
-    assert ended.error.startswith("PermanentError: the payload does not fit the handler: 2 ")
+    assert task.error.startswith("UnfitTaskError: the payload does not fit the handler: 2 ")
+    assert broker.reports[0].release.give_up_after.ToSeconds() == 600
+    assert broker.reports[0].release.pause.ToSeconds() == 15
+    await broker.offer(sent)
+    await broker.until(lambda: task.ends == ["unfit", "unfit"], "its next end")
+    assert task.attempts == 0
 
 
 async def test_a_result_of_another_type_than_promised_fails_the_attempt(
@@ -187,6 +197,53 @@ async def test_a_result_of_another_type_than_promised_fails_the_attempt(
 
     with pytest.raises(TaskFailedError, match=r"Expected `int`"):
         await handle.result_async()
+
+
+async def test_what_a_typed_function_submits_goes_with_its_completion(
+    broker: FakeBroker, client: AsyncClient, start_worker: StartWorker
+) -> None:
+    await start_worker(TYPED)
+
+    handle = await measure.options(client=client).submit_async("four")
+    length: int = await handle.result_async()
+
+    assert length == 4
+    [completion] = [each.complete for each in broker.reports]
+    assert [(each.type, each.payload) for each in completion.submit] == [
+        ("add", b'{"a":4}'),
+        ("add", b'{"a":1}'),
+    ]
+    assert completion.submit[1].task_id == "own"
+    assert completion.submit[1].if_exists == IfExists.IF_EXISTS_KEEP
+    failed = await measure.options(client=client).submit_async("fail")
+    with pytest.raises(TaskFailedError, match="after all"):
+        await failed.result_async()
+    assert not broker.reports[-1].complete.submit
+    either = measure_async.options(client=client)
+    lengths = [await each.result_async() for each in await either.map_async(["", "six"])]
+    assert lengths == [0, 3]
+
+
+def test_a_result_of_nothing_more_is_one_of_bytes() -> None:
+    def bare(n: int) -> Result:
+        return Result(bytes(n))
+
+    bare.__annotations__ |= {"n": int, "return": Result}
+
+    assert Signature(bare).decode_result(Signature(bare).encode_result(b"\xff")) == b"\xff"
+
+
+def test_more_tasks_than_a_completion_submits_are_refused() -> None:
+    context = TaskContext(ClaimedTask(), 0.0)
+    context.submit_on_success(*[add.spec(1)] * 99)
+
+    with pytest.raises(ValueError, match="at most 100"):
+        context.submit_on_success(add.spec(1), add.spec(2))
+
+    context.submit_on_success(add.spec(1))
+    report = endings.returned("t", 7, Result(b"", submit=[add.spec(1)]), context.submits)
+    assert report.fail.permanent
+    assert "it submits 101 tasks; at most 100 are taken" in report.fail.error
 
 
 async def test_a_blocking_client_may_be_given(
@@ -315,6 +372,52 @@ def test_what_cannot_be_sent_is_refused_where_it_is_defined(handlers: registry.R
     assert handlers.task_types() == []
 
 
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        ("async def f(n: int) -> AsyncIterator[int]:\n    yield n", "it is a generator"),
+        ("def f(n: int) -> Iterator[int]:\n    yield n", "it is a generator"),
+        ("def f(path, size): ...", "its parameter path has no type: write path: str"),
+        ("def f(path): ...", "its parameter path has no type: write path: str"),
+        ("def f(n: int) -> Awaitable[int]: ...", "make it async"),
+        (
+            "async def g(n: int) -> int: ...\n@wraps(g)\ndef f(*args): return g(*args)",
+            "make it async",
+        ),
+    ],
+)
+def test_what_would_never_run_to_its_end_is_refused_in_a_sentence_that_says_what_to_write(
+    handlers: registry.Registry, source: str, fault: str
+) -> None:
+    names: dict[str, Any] = {
+        "AsyncIterator": AsyncIterator,
+        "Awaitable": Awaitable,
+        "Iterator": Iterator,
+        "wraps": wraps,
+    }
+    exec(source, names)  # noqa: S102 - as a module of handlers would
+
+    with pytest.raises(TypeError, match=fault):
+        task("odd")(names["f"])
+    assert handlers.task_types() == []
+
+
+def test_functions_without_types_may_be_of_bytes_or_without_parameters(
+    handlers: registry.Registry,
+) -> None:
+    def of_bytes(_payload, _context):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - that is the point
+        ...
+
+    def tick():  # type: ignore[no-untyped-def]  # noqa: ANN202 - as above
+        ...
+
+    assert task("bytes")(of_bytes) is of_bytes
+    typed: Any = task("tick")(tick)
+
+    assert typed.spec().payload == b"{}"
+    assert handlers.task_types() == ["bytes", "tick"]
+
+
 def test_types_that_are_not_json_are_a_problem_of_loading(handlers: registry.Registry) -> None:
     class Odd:
         pass
@@ -336,7 +439,7 @@ def test_a_payload_is_an_empty_call_where_it_is_empty() -> None:
     none_needed.__annotations__["a"] = int
 
     assert Signature(none_needed).decode(b"") == {}
-    with pytest.raises(PermanentError):
+    with pytest.raises(UnfitTaskError):
         Signature(none_needed).decode(b"null")
 
 

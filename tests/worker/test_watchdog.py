@@ -13,6 +13,7 @@ import pytest
 
 from tests.worker.conftest import SAMPLES, SHIPPED, Facts
 from tests.worker.fake_broker import FakeBroker
+from tests.worker.test_command import handler_processes
 from tq_worker import exits
 from tq_worker.contact import Contact
 
@@ -151,7 +152,7 @@ async def test_a_worker_whose_event_loop_stands_still_ends_with_its_handlers(
     process = await run(broker.address, program=STANDS_STILL)
     await broker.submit("stubborn", facts.payload)
     await facts.until("started")
-    [child] = psutil.Process(process.pid).children()
+    [child] = handler_processes(process)
 
     _, errors = await process.communicate()
 
