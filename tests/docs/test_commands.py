@@ -16,7 +16,7 @@ from tests.cluster.ports import free_base_port
 from tests.docs.commands import DOCUMENTS, LANGUAGES, ROOT, blocks, commands, python_blocks
 from tests.docs.reader import Reader
 from tq.v1.worker_service_pb2 import ClaimRequest, ReportRequest
-from tq_client import Client
+from tq_client import Client, QueueSettings
 
 ON_THE_CLUSTER = {
     "tq-admin cluster-status": "tq-admin cluster-status",
@@ -34,6 +34,7 @@ ON_THE_CLUSTER = {
     "tq-admin queues configure QUEUE": "tq-admin queues configure mail --ordering aging",
     "tq-admin queues pause QUEUE": "tq-admin queues pause mail",
     "tq-admin queues resume QUEUE": "tq-admin queues resume mail",
+    "tq-admin queues delete QUEUE": "tq-admin queues delete unused",
     "tq-admin queue-depth": "tq-admin queue-depth",
     "tq-admin stats": "tq-admin stats --interval 10ms",
     "tq-admin workers": "tq-admin workers",
@@ -193,6 +194,9 @@ BY_ANOTHER_TEST = {
     "pip wheel .": (
         "tests/project/test_build.py::test_a_wheel_of_a_bare_checkout_carries_the_generated_package"
     ),
+    "pip install PATH": (
+        "tests/project/test_build.py::test_a_wheel_of_a_bare_checkout_carries_the_generated_package"
+    ),
     "pip install 'tq[otel]'": (
         "tests/test_tracing.py::test_the_extra_that_is_named_brings_what_exports_traces"
     ),
@@ -344,6 +348,7 @@ def client(reader: Reader) -> Iterator[Client]:
         for task_id in ("waits-1", "waits-2"):
             client.submit("mail", "letter", task_id=task_id)
         client.submit("full", "letter")
+        client.configure_queue("unused", QueueSettings())
         yield client
 
 
