@@ -78,9 +78,6 @@ $(STAMP): requirements-dev.lock pyproject.toml hatch_build.py
 		echo "creating $(VENV) with $$($(PYTHON) --version)"; \
 		$(PYTHON) -m venv --clear $(VENV) || exit 1; fi
 	@echo "installing the locked dependencies"
-	@set -o pipefail; $(PY) -m pip install --progress-bar off --disable-pip-version-check --require-hashes \
-		-r requirements-dev.lock | awk -v all="$$(grep -c '^[a-zA-Z0-9].*==' requirements-dev.lock)" \
-		'/^(Collecting|Requirement already)/ { if (++n % 20 == 0 || n == all) { print "  " n " of " all " packages"; fflush() } } \
-		/^Installing collected/ { print "  all are here, unpacking them"; fflush() }'
+	@scripts/install-locked $(PY) requirements-dev.lock
 	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
