@@ -387,8 +387,8 @@ def test_a_broker_is_asked_for_its_health(reader: Reader) -> None:
 
 @pytest.mark.cluster
 def test_typed_tasks_are_checked_run_and_called_as_the_document_says(reader: Reader) -> None:
-    module, caller = python_blocks("docs/worker.md")
-    (reader.folder / "images.py").write_text(module)
+    module, caller, hooks = python_blocks("docs/worker.md")
+    (reader.folder / "images.py").write_text(f"{module}\n{hooks}")
     (reader.folder / "calls.py").write_text(
         f"from images import *\n{caller}\n"
         "print(thumbnail, [handle.result().path for handle in handles], urgent.result().width)\n"
