@@ -94,20 +94,29 @@ def test_a_queue_whose_claims_name_no_types_pays_for_no_index() -> None:
     assert counters(queue) == ([], [])
 
 
-@pytest.mark.parametrize("but", [False, True])
-def test_the_first_claim_of_types_has_the_index_kept_and_where_no_task_is_it_is_filled(
-    but: bool,
-) -> None:
-    queue = new_queue()
-    outcome = queue.claim(1, except_types=["y"]) if but else queue.claim(1, types=["x"])
-    assert len(replied(outcome, worker_service_pb2.ClaimResponse).tasks) == 0
-    assert counters(queue) == (BY_TYPE, BY_TYPE)
+def claim_of_x(queue: LoneQueue, most: int, *, but: bool) -> list[str]:
+    """Claim tasks of type x: by its name, or by leaving out y."""
+    outcome = queue.claim(most, except_types=["y"]) if but else queue.claim(most, types=["x"])
+    reply = replied(outcome, worker_service_pb2.ClaimResponse)
+    return [task.spec.task_id for task in reply.tasks]
 
+
+@pytest.mark.parametrize("but", [False, True])
+def test_claims_of_types_pay_for_no_index_until_one_has_to_pass_over_a_task(but: bool) -> None:
+    queue = new_queue()
+    assert claim_of_x(queue, 1, but=but) == []
     queue.submitted(spec(task_id="one", type="x"))
+    assert claim_of_x(queue, 5, but=but) == ["one"]
+    assert counters(queue) == ([], [])
+    assert rows_by_type(queue) == 0
+
+    queue.submitted(spec(type="y"), spec(task_id="two", type="x"))
+    assert claim_of_x(queue, 1, but=but) == ["two"]
+    assert counters(queue) == (BY_TYPE, [])
+    assert fill(queue).complete
     assert rows_by_type(queue) == 1
-    assert ids_of(queue, 1, "x") == ["one"]
     before = queue.store.applied
-    assert ids_of(queue, 1, "x") == []
+    assert claim_of_x(queue, 1, but=but) == []
     assert queue.store.applied == before, "it is kept already: nothing is written"
 
 

@@ -20,6 +20,7 @@ from tests.leader.bench import (
 )
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import SystemClock
+from tq_cluster.core import backfill
 from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.operations import (
     Claim,
@@ -314,11 +315,17 @@ async def test_tasks_that_one_claim_has_no_room_for_wake_the_next(bench: Bench) 
 async def test_a_paused_queue_wakes_nobody_and_when_it_goes_on_only_as_many_as_it_has_tasks_for(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = Looks(bench, monkeypatch)
     form = FormCluster(
         cluster_id="c", members={"n1": "i"}, cluster_version=CLUSTER_VERSION, wall_ms=0
     )
     await bench.leader.submit(form)
+    # One that a claim has to pass over: from then on it is known which types are ready.
+    other = task_service_pb2.SubmitRequest(tasks=[task_pb2.TaskSpec(queue="q", type="w")])
+    await bench.leader.submit(Submit(request=other, id_seed="other"))
+    for wanted in ("x", "w"):
+        await bench.leader.claim(claim_of("first", wanted), 0.0, 0.0)
+    await until(lambda: not backfill.is_under_way(bench.store.view()))
+    looks = Looks(bench, monkeypatch)
     request = queue_service_pb2.ConfigureQueueRequest(queue="q")
     request.settings.paused = True
     await bench.leader.submit(ConfigureQueue(request=request))

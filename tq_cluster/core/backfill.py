@@ -50,7 +50,8 @@ class Kept:
 
 
 KEPT: Final[Mapping[int, Kept]] = {
-    # For every task one row more to write and to delete: a tenth of what a submit costs.
+    # For every task one row more to write and to delete: a tenth of what a submit costs. A claim of
+    # types is in need of it once it has to pass over tasks of others.
     tables.READY_BY_TYPE: Kept(
         version=BY_TYPE_VERSION,
         on_demand=True,

@@ -114,8 +114,7 @@ class _Grant:
         appetite = ordering.EVERY_TYPE
         if self._types or self._except:
             appetite = ordering.Appetite(self._types, self._except)
-        # Before there are tasks, if possible: then there is nothing to fill.
-        filled = not appetite.is_for_all and backfill.need(space, tables.READY_BY_TYPE)
+        filled = tables.READY_BY_TYPE in space.counters.filled_tables
         queues = _open_queues(space, named)
         if not queues:
             return
@@ -149,6 +148,10 @@ class _Grant:
                     self.unlooked = [each.name for each in queues]
                     return
                 yield
+            if not filled and search.passed:
+                # What is wanted stands behind others: from here on it is found by its type. Where
+                # workers take all that there is in their queues no task pays for that.
+                backfill.need(space, tables.READY_BY_TYPE)
             useless = self._expired + len(passed) - before
             if not useless or len(found) < limit or search.exhausted:
                 break

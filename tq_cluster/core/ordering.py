@@ -182,6 +182,8 @@ class Search:
         self._filled = filled
         self._rows_left = SEARCH_ROWS_MAX
         self._first_digest = 0
+        self.passed = 0
+        """How many tasks it has passed over, as they are not wanted."""
         self._fronts: list[Iterator[Ready]] = []
 
     @property
@@ -192,6 +194,7 @@ class Search:
     def pass_over(self) -> None:
         """Note that a task it found was not wanted after all."""
         self._rows_left -= 1
+        self.passed += 1
 
     def arrange(self, queues: list[Queue], draw: Draw) -> list[Queue]:
         """Return the order to look at ``queues`` in: any, if it may not come to all of them."""
@@ -311,6 +314,7 @@ class Search:
                 return
             else:
                 self._rows_left -= 1
+                self.passed += 1
 
     def _ranked(self, queue: Queue, found: Iterable[Row]) -> Iterator[Ready]:
         aging_ms = queue.aging_ms if _ages(queue) else _STRICT_AGING_MS
