@@ -10,6 +10,7 @@ from pathlib import Path
 
 from chaos.processes import ProcessCluster
 from tq_client import AsyncClient, TqError, task_spec
+from tq_process.memory import held_bytes
 
 PAYLOAD_BYTES = 256
 FILL_BATCH = 1_000
@@ -40,10 +41,7 @@ async def fill(client: AsyncClient, queue: str, task_type: str, count: int) -> N
 
 def anonymous_bytes(pid: int) -> int:
     """Read a process's anonymous memory: without LMDB's mapped file, which is page cache."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise LookupError(f"/proc/{pid}/status has no RssAnon")
+    return held_bytes(pid)
 
 
 def cpu_s(pid: int) -> float:

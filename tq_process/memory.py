@@ -47,12 +47,12 @@ def _trim() -> None:
     ctypes.CDLL(None).malloc_trim(0)
 
 
-def held_bytes() -> int:
-    """The anonymous memory of this process; OSError or LookupError if the system says nothing."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+def held_bytes(process: int | str = "self") -> int:
+    """The anonymous memory of a process; OSError or LookupError if the system says nothing."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) << 10
-    raise LookupError("/proc/self/status has no RssAnon")
+    raise LookupError(f"/proc/{process}/status has no RssAnon")
 
 
 class FreedMemory:
