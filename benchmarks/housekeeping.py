@@ -23,10 +23,9 @@ from rich.console import Console
 from benchmarks import machine, report
 from benchmarks.cluster import FILL_BATCH, brokers, cpu_s, payload, pids
 from benchmarks.figures import Figure, Samples
-from tq.v1.queue_service_pb2 import QueueStats
 from tq.v1.task_pb2 import TaskSpec
 from tq.v1.worker_service_pb2 import ClaimRequest
-from tq_client import AsyncClient, TqError, task_spec
+from tq_client import AsyncClient, QueueStats, TqError, task_spec
 
 QUEUE, LONE = "bench", "lone"
 LONE_EVERY_S = 0.02

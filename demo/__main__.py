@@ -157,19 +157,19 @@ class Demo:
 
     async def _evidence(self, client: AsyncClient, replay: Replay) -> proof.Evidence:
         everything = [task async for task in client.list_tasks(page_size=1_000)]
-        self._ledger.listed(task for task in everything if task.spec.queue != QUEUE)
+        self._ledger.listed(task.message for task in everything if task.queue != QUEUE)
         self._violations = check(self._ledger, all_finished=False)
         return proof.Evidence(
             trace=self._trace,
             acknowledged=replay.acknowledged,
-            listed={t.spec.task_id: t.state for t in everything if t.spec.queue == QUEUE},
+            listed={t.task_id: t.state for t in everything if t.queue == QUEUE},
             finished=replay.finished,
             expected=await proof.recompute(self._trace.requests),
             runs=runs(self._runs_dir),
             failures=replay.failures,
             probe_acknowledged=self._probe.acknowledged(),
             probe_listed=frozenset(
-                task.spec.task_id for task in everything if task.spec.queue == PROBE_QUEUE
+                task.task_id for task in everything if task.queue == PROBE_QUEUE
             ),
             outages=self._outages,
             kills=len(KILL_AT),

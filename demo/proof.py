@@ -9,15 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import TYPE_CHECKING
 
 from chaos.outages import Outage
 from demo import work
 from demo.trace import Request, Trace
-from tq.v1 import task_pb2
-
-if TYPE_CHECKING:
-    from tq_client import Task
+from tq_client import AttemptEnd, Task, TaskState
 
 CHUNK = 64
 
@@ -38,7 +34,7 @@ class Evidence:
     trace: Trace
     acknowledged: Mapping[str, int]
     """Task id to request number, as the client was told."""
-    listed: Mapping[str, task_pb2.TaskState.ValueType]
+    listed: Mapping[str, TaskState]
     """What the brokers list of the trace's queue at the end."""
     finished: Mapping[str, Task]
     """The tasks as the brokers returned them."""
@@ -64,14 +60,13 @@ def lines(evidence: Evidence) -> Iterable[Line]:
     tasks = evidence.finished
     requests = len(evidence.trace.requests)
     acknowledged = len(evidence.acknowledged)
-    completed = [t for t in tasks.values() if t.state == task_pb2.TASK_STATE_COMPLETED]
+    completed = [t for t in tasks.values() if t.state == TaskState.COMPLETED]
     yield Line("submitted", f"{acknowledged:,} of {requests:,}", acknowledged == requests)
     yield Line("completed", f"{len(completed):,}", len(completed) == requests)
 
     numbers = evidence.acknowledged
     equal = sum(
-        task.spec.task_id in numbers
-        and task.result == evidence.expected[numbers[task.spec.task_id]]
+        task.task_id in numbers and task.result == evidence.expected[numbers[task.task_id]]
         for task in completed
     )
     yield Line("results equal to a local recomputation", f"{equal:,}", equal == requests)
@@ -89,9 +84,7 @@ def lines(evidence: Evidence) -> Iterable[Line]:
     yield Line("tasks created twice", f"{copies:,}", copies == 0)
 
     missing = set(evidence.acknowledged) - {
-        task_id
-        for task_id, state in evidence.listed.items()
-        if state == task_pb2.TASK_STATE_COMPLETED
+        task_id for task_id, state in evidence.listed.items() if state == TaskState.COMPLETED
     }
     lost_probes = evidence.probe_acknowledged - evidence.probe_listed
     lost = len(missing) + len(lost_probes)
@@ -135,4 +128,4 @@ def _recompute(requests: Sequence[Request]) -> list[tuple[int, bytes]]:
 
 
 def _completions(task: Task) -> int:
-    return sum(attempt.end == task_pb2.Attempt.END_COMPLETED for attempt in task.attempts)
+    return sum(attempt.end == AttemptEnd.COMPLETED for attempt in task.attempts)

@@ -11,14 +11,14 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 
-from tq.v1.task_pb2 import FailureReason, Task, TaskState
 from tq_admin.confirm import YesOption, confirm
 from tq_admin.failures import Failure, doing
 from tq_admin.output import details, distance, grid
 from tq_admin.plain import Plain, plain
 from tq_admin.session import Session
-from tq_admin.tasks import PAGE_SIZE_MAX, first, page_size, show_task, state_name
+from tq_admin.tasks import PAGE_SIZE_MAX, first, page_size, show_task
 from tq_admin.values import LIMIT_MAX
+from tq_client import FailureReason, Task, TaskState
 
 # What one call takes.
 CALL_MAX = 1_000
@@ -53,7 +53,7 @@ def list_dead_letters(
 ) -> None:
     """List tasks that were given up, the newest first."""
     found, more = _found(session, queue, reason, limit)
-    data = [plain(task) for task in found]
+    data = [plain(task.message) for task in found]
     session.output.show(data, lambda: _table(data))
     if more:
         session.output.remark(f"There are more: these are the newest {limit}; see --limit.")
@@ -64,7 +64,7 @@ def _found(
 ) -> tuple[list[Task], bool]:
     """The newest dead letters, and whether there are more."""
     pages = PAGE_SIZE_MAX if reason is not None else page_size(limit)
-    wanted = FailureReason.Value(f"FAILURE_REASON_{reason.name}") if reason is not None else None
+    wanted = FailureReason[reason.name] if reason is not None else None
     with doing("cannot list dead letters"):
         letters = session.client.dead_letters(queue=queue, page_size=pages)
         return first((task for task in letters if wanted in {None, task.failure_reason}), limit)
@@ -74,12 +74,12 @@ def show(session: Session, task_id: Annotated[str, typer.Argument()]) -> None:
     """Show why one task was given up: every attempt with its worker, times and error."""
     with doing(f"cannot show task {task_id}"):
         task = session.client.get(task_id)
-    if task.state != TaskState.TASK_STATE_FAILED:
+    if task.state != TaskState.FAILED:
         raise Failure(
-            f"task {task_id} is no dead letter: it is {state_name(task.state)}",
+            f"task {task_id} is no dead letter: it is {task.state}",
             f"See it with: tq-admin status {task_id}",
         )
-    show_task(session, task)
+    show_task(session, task.message)
     session.output.remark(f"Try it again: tq-admin retry {task_id}")
     session.output.remark(f"Forget it: tq-admin dead-letters delete {task_id}")
 
@@ -191,7 +191,7 @@ def _redrive_tasks(session: Session, task_ids: Iterable[str]) -> _Redriven:
 def _redrive_reason(session: Session, queue: str, reason: Reason, limit: int | None) -> _Redriven:
     """By id: those that come while one looks stand before the place where one is."""
     found, more = _found(session, queue, reason, limit or LIMIT_MAX)
-    redriven = _redrive_tasks(session, (task.spec.task_id for task in found))
+    redriven = _redrive_tasks(session, (task.task_id for task in found))
     # Another, or retention, was faster: they are no dead letters any more, as was asked for.
     redriven.skipped.clear()
     redriven.more = more

@@ -11,8 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from tq.v1.cluster_service_pb2 import NodeStatus
-from tq.v1.queue_service_pb2 import QueueStats
-from tq.v1.task_pb2 import FailureReason, Task
 from tq_admin.cluster import leader_of, uptime
 from tq_admin.observer import HISTORY, Observation
 from tq_admin.output import STATE_STYLES, latency, rate, size, span
@@ -20,6 +18,7 @@ from tq_admin.plain import enum_name
 from tq_admin.readings import Rates, depth
 from tq_admin.stats import bar
 from tq_admin.workers import doing_now
+from tq_client import QueueStats, Task
 from tq_process.visible import visible
 
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -226,9 +225,9 @@ def _queues(queues: Sequence[QueueStats], seen: Observation, *, wide: bool) -> R
 
 
 def _waited(stats: QueueStats) -> str:
-    if not stats.HasField("oldest_pending_at"):
+    if stats.oldest_pending_at is None:
         return ""
-    since = datetime.now(UTC) - stats.oldest_pending_at.ToDatetime(tzinfo=UTC)
+    since = datetime.now(UTC) - stats.oldest_pending_at
     return span(max(0.0, since.total_seconds()))
 
 
@@ -259,10 +258,10 @@ def _dead_letters(tasks: Sequence[Task]) -> RenderableType:
     for task in tasks:
         _add(
             table,
-            task.spec.task_id,
-            task.spec.queue,
-            task.spec.type,
-            enum_name(FailureReason.DESCRIPTOR, task.failure_reason),
+            task.task_id,
+            task.queue,
+            task.type,
+            str(task.failure_reason or ""),
             task.last_error.partition("\n")[0],
         )
     return table

@@ -9,13 +9,11 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from tq.v1.cluster_service_pb2 import GetClusterStatusResponse
-from tq.v1.task_pb2 import Task
-from tq.v1.task_service_pb2 import ReadLevel
 from tq.v1.worker_service_pb2 import ListWorkersResponse
 from tq_admin.cluster import ask_in_turn, leader_of
 from tq_admin.failures import Failure
 from tq_admin.readings import Rates, Reading, together
-from tq_client import Client, TqError
+from tq_client import Client, ReadLevel, Task, TqError
 
 CALL_S = 1.5
 """One call; the next reading comes soon."""
@@ -128,6 +126,6 @@ class Observer:
         return replace(before, workers=self._client.list_workers())
 
 
-def _level(seen: Observation) -> ReadLevel.ValueType:
+def _level(seen: Observation) -> ReadLevel:
     """Without a leader, what some node has on its disk is the best there is."""
-    return ReadLevel.READ_LEVEL_LINEARIZABLE if seen.led else ReadLevel.READ_LEVEL_LOCAL
+    return ReadLevel.LINEARIZABLE if seen.led else ReadLevel.LOCAL

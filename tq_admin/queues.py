@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 from rich.console import RenderableType
 
-from tq.v1.queue_service_pb2 import QueueSettings
+import tq_client
 from tq_admin import values
 from tq_admin.confirm import YesOption, confirm
 from tq_admin.failures import Failure, doing
@@ -18,6 +19,7 @@ from tq_admin.plain import Plain, plain
 from tq_admin.session import Session
 from tq_admin.tasks import first
 from tq_admin.values import LIMIT_MAX
+from tq_client import QueueSettings
 from tq_client.errors import NotFoundError
 
 COUNTS = (
@@ -49,7 +51,7 @@ def list_queues(
     """List the queues with how many tasks are in each state."""
     with doing("cannot list queues"):
         found, more = first(session.client.list_queues(), limit)
-    data = [plain(stats) for stats in found]
+    data = [plain(stats.message) for stats in found]
     session.output.show(data, lambda: _table(data))
     if more:
         session.output.remark(f"There are more: these are the first {limit} by name; see --limit.")
@@ -58,7 +60,7 @@ def list_queues(
 def show(session: Session, queue: QueueArgument) -> None:
     """Show one queue's counts and settings."""
     with doing(f"cannot show queue {queue}"):
-        data = plain(session.client.queue_stats(queue))
+        data = plain(session.client.queue_stats(queue).message)
     session.output.show(data, lambda: _details(data))
 
 
@@ -84,10 +86,10 @@ def configure(
         raise typer.BadParameter("name what to set: --ordering, --aging")
     settings = _settings(session, queue, new=True)
     if ordering is not None:
-        settings.ordering = QueueSettings.Ordering.Value(f"ORDERING_{ordering.name}")
+        settings = replace(settings, ordering=tq_client.Ordering[ordering.name])
     if aging is not None:
         try:
-            settings.aging.FromTimedelta(values.duration(aging))
+            settings = replace(settings, aging=values.duration(aging))
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--aging") from None
     _configure(session, queue, settings, fields)
@@ -95,15 +97,13 @@ def configure(
 
 def pause(session: Session, queue: QueueArgument) -> None:
     """Hand out nothing more of this queue; submits and running tasks go on."""
-    settings = _settings(session, queue)
-    settings.paused = True
+    settings = replace(_settings(session, queue), paused=True)
     _configure(session, queue, settings, ["paused"], must_exist=True)
 
 
 def resume(session: Session, queue: QueueArgument) -> None:
     """Hand out a paused queue's tasks again."""
-    settings = _settings(session, queue)
-    settings.paused = False
+    settings = replace(_settings(session, queue), paused=False)
     _configure(session, queue, settings, ["paused"], must_exist=True)
 
 
@@ -176,7 +176,7 @@ def _configure(
         configured = session.client.configure_queue(
             queue, settings, fields=fields, must_exist=must_exist
         )
-    data = {"queue": queue, "settings": plain(configured)}
+    data = {"queue": queue, "settings": plain(configured.message)}
     session.output.show(data, lambda: details([("queue", queue), *_settings_pairs(data)]))
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tq.v1.queue_service_pb2 import QueueStats
+from tq_client import QueueStats
 
 TOTALS = ("submitted", "claimed", "completed", "retried", "failed", "cancelled")
 DEPTHS = ("pending", "running", "retrying", "scheduled", "blocked")

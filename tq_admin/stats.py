@@ -10,13 +10,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tq.v1.queue_service_pb2 import QueueStats
 from tq_admin import values
 from tq_admin.failures import doing
 from tq_admin.output import cell, grid, rate
 from tq_admin.plain import Plain, plain
 from tq_admin.readings import DEPTHS, TOTALS, Rates, Reading, depth, together
 from tq_admin.session import Session
+from tq_client import QueueStats
 
 BAR_COLUMNS = 40
 SHORT = {"submitted": "in", "completed": "done"}
@@ -107,7 +107,7 @@ def _data(reading: Reading, rates: dict[str, Rates], seconds: float) -> Plain:
     return {
         "interval_s": round(seconds, 3),
         "total": {f"{name}_per_s": value for name, value in together(rates).items()},
-        "queues": [plain(each) | {"rates": per_s[each.queue]} for each in reading.queues],
+        "queues": [plain(each.message) | {"rates": per_s[each.queue]} for each in reading.queues],
     }
 
 

@@ -11,13 +11,12 @@ from typing import Annotated, TypeVar, overload
 
 import typer
 
-from tq.v1.task_pb2 import Task, TaskState
 from tq_admin import values
 from tq_admin.failures import Failure, doing
 from tq_admin.output import details
 from tq_admin.session import Session
-from tq_admin.tasks import show_task, state_name
-from tq_client import SpecFields, TqError, task_spec
+from tq_admin.tasks import show_task
+from tq_client import SpecFields, Task, TaskState, TqError, task_spec
 from tq_client.specs import PRIORITY_MAX, RETRIES_MAX
 
 # How long one wait is; it is repeated until the task ends.
@@ -145,12 +144,12 @@ def _wait(session: Session, task_id: str) -> None:
             suppress(TimeoutError),
         ):
             task = session.client.wait(task_id, timeout_s=max(WAIT_S, session.timeout_s))
-    show_task(session, task)
-    if task.state != TaskState.TASK_STATE_COMPLETED:
+    show_task(session, task.message)
+    if task.state != TaskState.COMPLETED:
         raise Failure(_ending(task), f"Its attempts: tq-admin status {task_id}")
 
 
 def _ending(task: Task) -> str:
-    ending = f"task {task.spec.task_id} ended {state_name(task.state)}"
+    ending = f"task {task.task_id} ended {task.state}"
     error, *_ = task.last_error.splitlines() or [""]
     return f"{ending}: {error}" if error else ending

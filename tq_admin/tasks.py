@@ -11,13 +11,14 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tq.v1.task_pb2 import Task, TaskState
+from tq.v1.task_pb2 import Task
 from tq_admin import values
 from tq_admin.failures import Failure, doing
 from tq_admin.output import details, distance, grid, instant, prose, took
-from tq_admin.plain import Plain, enum_name, plain
+from tq_admin.plain import Plain, plain
 from tq_admin.session import Session
 from tq_admin.values import LIMIT_MAX
+from tq_client import TaskState
 
 # What a table shows of a payload or a result; JSON and YAML show all of it.
 PREVIEW_CHARACTERS = 400
@@ -45,7 +46,7 @@ def status(
     """Show one task with its attempts and its result."""
     with doing(f"cannot show task {task_id}"):
         task = session.client.get(task_id, omit_payload=not payload)
-    show_task(session, task)
+    show_task(session, task.message)
 
 
 def list_tasks(
@@ -71,7 +72,7 @@ def list_tasks(
         found, more = first(
             session.client.list_tasks(
                 queue=queue,
-                states=[TaskState.Value(f"TASK_STATE_{one.name}") for one in state or ()],
+                states=[TaskState[one.name] for one in state or ()],
                 task_type=type_,
                 labels=labels,
                 page_size=page_size(limit),
@@ -81,7 +82,8 @@ def list_tasks(
         if queue and not found:
             # A name that was mistyped has no tasks either: NOT_FOUND.
             session.client.queue_stats(queue)
-    session.output.show([plain(task) for task in found], lambda: _table(found))
+    tasks = [task.message for task in found]
+    session.output.show([plain(task) for task in tasks], lambda: _table(tasks))
     if more:
         session.output.remark(f"There are more: these are the newest {limit}; see --limit.")
 
@@ -99,7 +101,7 @@ def cancel(
         except Failure as failure:
             failures.append(failure)
         else:
-            cancelled.append({"task_id": task_id, **plain(response)})
+            cancelled.append({"task_id": task_id, **plain(response.message)})
     if cancelled:
         session.output.show(cancelled, lambda: _cancelled_table(cancelled))
     for earlier in failures[:-1]:
@@ -128,11 +130,6 @@ def show_task(session: Session, task: Task) -> None:
     session.output.show(data, lambda: _details(task, data))
 
 
-def state_name(state: TaskState.ValueType) -> str:
-    """PENDING for TASK_STATE_PENDING."""
-    return enum_name(TaskState.DESCRIPTOR, state)
-
-
 def _table(found: list[Task]) -> RenderableType:
     columns = ("TASK", "QUEUE", "TYPE", "STATE", "PRIORITY", "ATTEMPTS", "SUBMITTED", "LAST ERROR")
     return grid(
@@ -142,7 +139,7 @@ def _table(found: list[Task]) -> RenderableType:
                 task.spec.task_id,
                 task.spec.queue,
                 task.spec.type,
-                state_name(task.state),
+                str(TaskState(task.state)),
                 task.spec.priority,
                 task.attempts_made,
                 distance(task.submitted_at.ToJsonString()),

@@ -13,27 +13,36 @@ from typing import TYPE_CHECKING, Any
 from tq_client.specs import Backoff, Span, SpecFields, task_spec
 
 if TYPE_CHECKING:
-    from tq.v1.queue_service_pb2 import QueueSettings, QueueStats
-    from tq.v1.task_pb2 import RetryPolicy, Task, TaskSpec
-    from tq.v1.task_service_pb2 import ReadLevel
+    from tq.v1.task_pb2 import TaskSpec
     from tq_client.async_client import AsyncClient
     from tq_client.calls import Answer, boottime_s
     from tq_client.client import Client
-    from tq_client.enums import AttemptEnd, FailureReason, TaskState
+    from tq_client.enums import AttemptEnd, FailureReason, Ordering, ReadLevel, TaskState
     from tq_client.errors import Reason, TqError
+    from tq_client.model import (
+        Attempt,
+        Cancellation,
+        QueueSettings,
+        QueueStats,
+        QueueTotals,
+        Task,
+    )
 
 __all__ = [
     "Answer",
     "AsyncClient",
+    "Attempt",
     "AttemptEnd",
     "Backoff",
+    "Cancellation",
     "Client",
     "FailureReason",
+    "Ordering",
     "QueueSettings",
     "QueueStats",
+    "QueueTotals",
     "ReadLevel",
     "Reason",
-    "RetryPolicy",
     "Span",
     "SpecFields",
     "Task",
@@ -47,14 +56,16 @@ __all__ = [
 # What makes calls is imported when it is asked for: a process that runs handlers, whose `@task` has
 # its options from here, needs no gRPC.
 _MODULES = {
-    "tq.v1.queue_service_pb2": ("QueueSettings", "QueueStats"),
-    "tq.v1.task_pb2": ("RetryPolicy", "Task", "TaskSpec"),
-    "tq.v1.task_service_pb2": ("ReadLevel",),
+    "tq.v1.task_pb2": ("TaskSpec",),
     "tq_client.async_client": ("AsyncClient",),
     "tq_client.calls": ("Answer", "boottime_s"),
     "tq_client.client": ("Client",),
-    "tq_client.enums": ("AttemptEnd", "FailureReason", "TaskState"),
+    "tq_client.enums": ("AttemptEnd", "FailureReason", "Ordering", "ReadLevel", "TaskState"),
     "tq_client.errors": ("Reason", "TqError"),
+    "tq_client.model": (
+        *("Attempt", "Cancellation", "Task"),
+        *("QueueSettings", "QueueStats", "QueueTotals"),
+    ),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

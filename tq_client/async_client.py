@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, Unpack, cast
 
 from google.protobuf.message import Message
 
@@ -30,18 +30,14 @@ from tq.v1.queue_service_pb2 import (
     ListDeadLettersRequest,
     ListQueuesRequest,
     PurgeQueueRequest,
-    QueueSettings,
-    QueueStats,
     RedriveRequest,
     RedriveResponse,
 )
-from tq.v1.task_pb2 import Task, TaskSpec, TaskState
+from tq.v1.task_pb2 import TaskSpec
 from tq.v1.task_service_pb2 import (
     CancelTaskRequest,
-    CancelTaskResponse,
     GetTaskRequest,
     ListTasksRequest,
-    ReadLevel,
     SubmitRequest,
     SubmitResponse,
     WaitTaskRequest,
@@ -60,8 +56,16 @@ from tq_client import errors, forks, methods, tracing
 from tq_client.calls import Answer, Caller
 from tq_client.coalescer import BATCH_BYTES_MAX, TASKS_MAX, Coalescer
 from tq_client.connections import Connections, FollowLeader
+from tq_client.enums import ReadLevel, TaskState
+from tq_client.model import Cancellation, QueueSettings, QueueStats, Task
 from tq_client.specs import SpecFields, make_spec
 from tq_process.addresses import listed
+
+if TYPE_CHECKING:
+    from tq.v1 import task_pb2, task_service_pb2
+
+    _States: TypeAlias = list[task_pb2.TaskState.ValueType]
+    _Level: TypeAlias = task_service_pb2.ReadLevel.ValueType
 
 DEFAULT_ADDRESSES = "127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003"
 TIMEOUT_S = 30.0
@@ -71,7 +75,7 @@ WAIT_SLICE_S = 30.0
 _Message = TypeVar("_Message", bound=Message)
 
 
-_CLAIMABLE = frozenset({TaskState.TASK_STATE_PENDING, TaskState.TASK_STATE_RETRYING})
+_CLAIMABLE = frozenset({TaskState.PENDING, TaskState.RETRYING})
 EXPLAINED_S = 1.0
 """Waits that are over sooner are not explained: who waits so looks again and again."""
 LOOK_S = 2.0
@@ -195,15 +199,17 @@ class AsyncClient:
         task_id: str,
         *,
         omit_payload: bool = False,
-        read_level: ReadLevel.ValueType = ReadLevel.READ_LEVEL_LINEARIZABLE,
+        read_level: ReadLevel = ReadLevel.LINEARIZABLE,
         timeout_s: float | None = None,
     ) -> Task:
         """Look one task up; NotFoundError where there is none."""
-        request = GetTaskRequest(task_id=task_id, omit_payload=omit_payload, read_level=read_level)
+        request = GetTaskRequest(
+            task_id=task_id, omit_payload=omit_payload, read_level=_level(read_level)
+        )
         answer = await self._caller.call(
             methods.GET_TASK, request, timeout_s=self._within(timeout_s)
         )
-        return answer.reply.task
+        return Task.of(answer.reply.task)
 
     async def wait(
         self, task_id: str, *, omit_payload: bool = False, timeout_s: float | None = None
@@ -226,12 +232,11 @@ class AsyncClient:
                 methods.WAIT_TASK, request, timeout_s=max(left_s, hold_s) + 1.0, hold_s=hold_s
             )
             if answer.reply.finished:
-                return answer.reply.task
+                return Task.of(answer.reply.task)
             if loop.time() >= deadline_s:
-                task = answer.reply.task
-                state = TaskState.Name(task.state).removeprefix("TASK_STATE_")
+                task = Task.of(answer.reply.task)
                 why = await self._why_it_waits(task) if within_s >= EXPLAINED_S else ""
-                raise TimeoutError(f"task {task_id} is {state} after {within_s:g} s{why}")
+                raise TimeoutError(f"task {task_id} is {task.state} after {within_s:g} s{why}")
 
     async def _why_it_waits(self, task: Task) -> str:
         """Say that no live worker claims such a task, if that is sure; empty else."""
@@ -241,19 +246,18 @@ class AsyncClient:
             found = await self._live_workers()
         except errors.TqError:
             return ""
-        spec = task.spec
         if found.next_page_token or found.observed.ToTimedelta() < HEARD_OF_ALL:
             return ""  # there are others than these, or there may be
         live = [each for each in found.workers if not each.lost]
         if not all(each.queues for each in live):
             return ""  # one that is busy has not claimed since this leader leads
-        serving = [each for each in live if spec.queue in each.queues]
+        serving = [each for each in live if task.queue in each.queues]
         if not serving:
-            return f": no live worker claims from queue {spec.queue!r}"
+            return f": no live worker claims from queue {task.queue!r}"
         # One that is busy may claim others later; brokers of before say nothing of types.
         known = all(each.types and not each.any_type and not each.leases for each in serving)
-        if known and not any(spec.type in each.types for each in serving):
-            return f": no live worker of queue {spec.queue!r} claims type {spec.type!r}"
+        if known and not any(task.type in each.types for each in serving):
+            return f": no live worker of queue {task.queue!r} claims type {task.type!r}"
         return ""
 
     async def _live_workers(self) -> ListWorkersResponse:
@@ -270,32 +274,32 @@ class AsyncClient:
         )
         return answer.reply
 
-    async def cancel(self, task_id: str, *, timeout_s: float | None = None) -> CancelTaskResponse:
+    async def cancel(self, task_id: str, *, timeout_s: float | None = None) -> Cancellation:
         """Cancel a task. A running one is marked: its worker is told and may still finish it."""
         answer = await self._caller.call(
             methods.CANCEL_TASK,
             CancelTaskRequest(task_id=task_id),
             timeout_s=self._within(timeout_s),
         )
-        return answer.reply
+        return Cancellation.of(answer.reply)
 
     async def list_tasks(
         self,
         *,
         queue: str = "",
-        states: Sequence[int] = (),
+        states: Sequence[TaskState] = (),
         task_type: str = "",
         labels: Mapping[str, str] | None = None,
         page_size: int = 0,
-        read_level: ReadLevel.ValueType = ReadLevel.READ_LEVEL_LINEARIZABLE,
+        read_level: ReadLevel = ReadLevel.LINEARIZABLE,
     ) -> AsyncIterator[Task]:
-        """Go through the tasks that match, newest first; each without payload and result.
-
-        ``states`` are `TaskState`s.
-        """
-        wanted = cast("Sequence[TaskState.ValueType]", states)
+        """Go through the tasks that match, newest first; each without payload and result."""
         request = ListTasksRequest(
-            queue=queue, states=wanted, type=task_type, page_size=page_size, read_level=read_level
+            queue=queue,
+            states=cast("_States", states),
+            type=task_type,
+            page_size=page_size,
+            read_level=_level(read_level),
         )
         request.labels.update(labels or {})
         while True:
@@ -303,7 +307,7 @@ class AsyncClient:
                 methods.LIST_TASKS, _copy(request), timeout_s=self._timeout_s
             )
             for task in answer.reply.tasks:
-                yield task
+                yield Task.of(task)
             request.page_token = answer.reply.next_page_token
             if not request.page_token:
                 return
@@ -314,27 +318,27 @@ class AsyncClient:
         self,
         queue: str,
         *,
-        read_level: ReadLevel.ValueType = ReadLevel.READ_LEVEL_LINEARIZABLE,
+        read_level: ReadLevel = ReadLevel.LINEARIZABLE,
         timeout_s: float | None = None,
     ) -> QueueStats:
         """Count a queue's tasks by state; NotFoundError where no task ever named it."""
-        request = GetQueueStatsRequest(queue=queue, read_level=read_level)
+        request = GetQueueStatsRequest(queue=queue, read_level=_level(read_level))
         answer = await self._caller.call(
             methods.GET_QUEUE_STATS, request, timeout_s=self._within(timeout_s)
         )
-        return answer.reply.stats
+        return QueueStats.of(answer.reply.stats)
 
     async def list_queues(
-        self, *, read_level: ReadLevel.ValueType = ReadLevel.READ_LEVEL_LINEARIZABLE
+        self, *, read_level: ReadLevel = ReadLevel.LINEARIZABLE
     ) -> AsyncIterator[QueueStats]:
         """Go through all queues by name, a page a call."""
-        request = ListQueuesRequest(read_level=read_level)
+        request = ListQueuesRequest(read_level=_level(read_level))
         while True:
             answer = await self._caller.call(
                 methods.LIST_QUEUES, _copy(request), timeout_s=self._timeout_s
             )
             for stats in answer.reply.queues:
-                yield stats
+                yield QueueStats.of(stats)
             request.page_token = answer.reply.next_page_token
             if not request.page_token:
                 return
@@ -356,14 +360,14 @@ class AsyncClient:
         were read before: ConflictError if they are others by now.
         """
         request = ConfigureQueueRequest(
-            queue=queue, settings=settings, must_exist=must_exist, etag=etag
+            queue=queue, settings=settings.message, must_exist=must_exist, etag=etag
         )
         if fields:
             request.update_mask.paths.extend(fields)
         answer = await self._caller.call(
             methods.CONFIGURE_QUEUE, request, timeout_s=self._within(timeout_s)
         )
-        return answer.reply.settings
+        return QueueSettings.of(answer.reply.settings)
 
     async def delete_queue(self, queue: str, *, timeout_s: float | None = None) -> None:
         """Remove a queue that holds no task in any state; ConflictError if it does."""
@@ -376,16 +380,18 @@ class AsyncClient:
         *,
         queue: str = "",
         page_size: int = 0,
-        read_level: ReadLevel.ValueType = ReadLevel.READ_LEVEL_LINEARIZABLE,
+        read_level: ReadLevel = ReadLevel.LINEARIZABLE,
     ) -> AsyncIterator[Task]:
         """Go through the FAILED tasks, newest first, with the history of their attempts."""
-        request = ListDeadLettersRequest(queue=queue, page_size=page_size, read_level=read_level)
+        request = ListDeadLettersRequest(
+            queue=queue, page_size=page_size, read_level=_level(read_level)
+        )
         while True:
             answer = await self._caller.call(
                 methods.LIST_DEAD_LETTERS, _copy(request), timeout_s=self._timeout_s
             )
             for task in answer.reply.tasks:
-                yield task
+                yield Task.of(task)
             request.page_token = answer.reply.next_page_token
             if not request.page_token:
                 return
@@ -582,6 +588,10 @@ class AsyncClient:
 def caller_of(client: AsyncClient) -> Caller:
     """Return what makes its calls, and holds its channels."""
     return client._caller  # noqa: SLF001  # of this module
+
+
+def _level(read_level: ReadLevel) -> _Level:
+    return cast("_Level", read_level)
 
 
 def _copy(message: _Message) -> _Message:

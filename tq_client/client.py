@@ -21,14 +21,8 @@ from tq.v1.cluster_service_pb2 import (
     ReplaceNodeResponse,
     VerifyStateResponse,
 )
-from tq.v1.queue_service_pb2 import (
-    DeleteDeadLettersResponse,
-    QueueSettings,
-    QueueStats,
-    RedriveResponse,
-)
-from tq.v1.task_pb2 import Task, TaskSpec
-from tq.v1.task_service_pb2 import CancelTaskResponse, ReadLevel
+from tq.v1.queue_service_pb2 import DeleteDeadLettersResponse, RedriveResponse
+from tq.v1.task_pb2 import TaskSpec
 from tq.v1.worker_service_pb2 import (
     ClaimRequest,
     ClaimResponse,
@@ -43,11 +37,12 @@ from tq_client.async_client import TIMEOUT_S, AsyncClient
 from tq_client.calls import Answer
 from tq_client.connections import FollowLeader
 from tq_client.engine import Engine
+from tq_client.enums import ReadLevel, TaskState
+from tq_client.model import Cancellation, QueueSettings, QueueStats, Task
 from tq_client.specs import SpecFields
 from tq_process.addresses import listed
 
 _T = TypeVar("_T")
-_LINEARIZABLE = ReadLevel.READ_LEVEL_LINEARIZABLE
 
 
 class Client:
@@ -121,7 +116,7 @@ class Client:
         task_id: str,
         *,
         omit_payload: bool = False,
-        read_level: ReadLevel.ValueType = _LINEARIZABLE,
+        read_level: ReadLevel = ReadLevel.LINEARIZABLE,
         timeout_s: float | None = None,
     ) -> Task:
         """Look one task up; NotFoundError where there is none."""
@@ -141,7 +136,7 @@ class Client:
             timeout_s,
         )
 
-    def cancel(self, task_id: str, *, timeout_s: float | None = None) -> CancelTaskResponse:
+    def cancel(self, task_id: str, *, timeout_s: float | None = None) -> Cancellation:
         """Cancel a task; a running one is marked and its worker told."""
         return self._run(lambda client: client.cancel(task_id, timeout_s=timeout_s), timeout_s)
 
@@ -149,11 +144,11 @@ class Client:
         self,
         *,
         queue: str = "",
-        states: Sequence[int] = (),
+        states: Sequence[TaskState] = (),
         task_type: str = "",
         labels: Mapping[str, str] | None = None,
         page_size: int = 0,
-        read_level: ReadLevel.ValueType = _LINEARIZABLE,
+        read_level: ReadLevel = ReadLevel.LINEARIZABLE,
     ) -> Iterator[Task]:
         """Go through the tasks that match, newest first."""
         return self._iterate(
@@ -171,7 +166,7 @@ class Client:
         self,
         queue: str,
         *,
-        read_level: ReadLevel.ValueType = _LINEARIZABLE,
+        read_level: ReadLevel = ReadLevel.LINEARIZABLE,
         timeout_s: float | None = None,
     ) -> QueueStats:
         """Count a queue's tasks by state; NotFoundError where no task ever named it."""
@@ -181,7 +176,7 @@ class Client:
         )
 
     def list_queues(
-        self, *, read_level: ReadLevel.ValueType = _LINEARIZABLE
+        self, *, read_level: ReadLevel = ReadLevel.LINEARIZABLE
     ) -> Iterator[QueueStats]:
         """Go through all queues by name."""
         return self._iterate(lambda client: client.list_queues(read_level=read_level))
@@ -218,7 +213,7 @@ class Client:
         *,
         queue: str = "",
         page_size: int = 0,
-        read_level: ReadLevel.ValueType = _LINEARIZABLE,
+        read_level: ReadLevel = ReadLevel.LINEARIZABLE,
     ) -> Iterator[Task]:
         """Go through the FAILED tasks, newest first, with the history of their attempts."""
         return self._iterate(

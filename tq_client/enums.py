@@ -6,8 +6,9 @@ Their members are the numbers that messages hold.
 from __future__ import annotations
 
 import enum
+from typing import Self
 
-from tq.v1 import task_pb2
+from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
 
 
 class _Named(enum.IntEnum):
@@ -19,6 +20,15 @@ class _Named(enum.IntEnum):
         return int(self) == other
 
     __hash__ = int.__hash__
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        """Give a newer broker's number a name of its own."""
+        if not isinstance(value, int):
+            return None
+        unknown = int.__new__(cls, value)
+        unknown._name_, unknown._value_ = f"UNKNOWN_{value}", value
+        return unknown
 
 
 class TaskState(_Named):
@@ -54,3 +64,19 @@ class AttemptEnd(_Named):
     LEASE_EXPIRED = task_pb2.Attempt.END_LEASE_EXPIRED
     CANCELLED = task_pb2.Attempt.END_CANCELLED
     UNCERTAIN = task_pb2.Attempt.END_UNCERTAIN
+
+
+class Ordering(_Named):
+    """How a queue orders its tasks (proto/tq/v1/queue_service.proto, QueueSettings.Ordering)."""
+
+    STRICT = queue_service_pb2.QueueSettings.ORDERING_STRICT
+    AGING = queue_service_pb2.QueueSettings.ORDERING_AGING
+
+
+class ReadLevel(_Named):
+    """How fresh a read is (proto/tq/v1/task_service.proto)."""
+
+    LINEARIZABLE = task_service_pb2.READ_LEVEL_LINEARIZABLE
+    """It sees every write that was acknowledged before it began."""
+    LOCAL = task_service_pb2.READ_LEVEL_LOCAL
+    """What the broker that was asked has on its disk, also without a leader."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tq.v1.task_pb2 import Task, TaskState
+from tq.v1 import task_pb2
+from tq_client.model import Task
 
 RETRY_AFTER_S_MAX = 366 * 86_400.0
 
@@ -45,12 +46,11 @@ class TaskFailedError(Exception):
     def __init__(self, task: Task) -> None:
         self.task = task
         """With its last error, and the history of its attempts."""
-        state = TaskState.Name(task.state).removeprefix("TASK_STATE_")
-        text = f"task {task.spec.task_id} ({task.spec.type}) is {state}"
+        text = f"task {task.task_id} ({task.type}) is {task.state}"
         super().__init__(f"{text}: {task.last_error}" if task.last_error else text)
 
     def __reduce__(self) -> tuple[Callable[[bytes], TaskFailedError], tuple[bytes]]:
-        return _task_failed, (self.task.SerializeToString(),)
+        return _task_failed, (self.task.message.SerializeToString(),)
 
 
 class UsageError(Exception):
@@ -65,4 +65,4 @@ class UsageError(Exception):
 
 
 def _task_failed(task: bytes) -> TaskFailedError:
-    return TaskFailedError(Task.FromString(task))
+    return TaskFailedError(Task.of(task_pb2.Task.FromString(task)))

@@ -8,8 +8,9 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack
 
-from tq.v1.task_pb2 import Task, TaskSpec
+from tq.v1.task_pb2 import TaskSpec
 from tq_client.enums import TaskState
+from tq_client.model import Task
 from tq_worker.context import Result, TaskContext
 from tq_worker.errors import PermanentError, TaskFailedError
 from tq_worker.registry import Function
@@ -54,12 +55,12 @@ class Handle(Generic[R]):
 
         NotFoundError once it is removed.
         """
-        return TaskState(self._task.blocking().get(self.task_id, omit_payload=True).state)
+        return self._task.blocking().get(self.task_id, omit_payload=True).state
 
     async def state_async(self) -> TaskState:
         """Do the same without blocking the event loop."""
         task = await self._task.awaited(lambda each: each.get(self.task_id, omit_payload=True))
-        return TaskState(task.state)
+        return task.state
 
     def cancel(self) -> None:
         """Cancel it; where it runs, its handler is told and may still finish."""

@@ -17,14 +17,14 @@ from rich.console import Console, ConsoleDimensions
 from tests.admin.conftest import Admin
 from tests.admin.fake_broker import FakeBroker, cluster, serving
 from tests.admin.test_queues import fail
-from tq.v1.queue_service_pb2 import QueueStats
+from tests.patience import PATIENCE_S
+from tq.v1 import queue_service_pb2
 from tq.v1.task_service_pb2 import ReadLevel
 from tq.v1.worker_service_pb2 import ListWorkersResponse
 from tq_admin.monitor_screen import draw, sparkline
 from tq_admin.observer import Observation, Observer
 from tq_admin.readings import Reading
-
-WITHIN_S = 20
+from tq_client import QueueStats
 
 
 def drawn(seen: Observation, width: int = 140, height: int = 45) -> list[str]:
@@ -110,7 +110,10 @@ def test_the_screen_fits_the_terminal(width: int, height: int) -> None:
     workers = ListWorkersResponse()
     for number in range(50):
         workers.workers.add(worker_id=f"w{number}", queues=["queue-1"])
-    queues = tuple(QueueStats(queue=f"queue-{n}", pending=n) for n in range(50))
+    queues = tuple(
+        QueueStats.of(queue_service_pb2.QueueStats(queue=f"queue-{n}", pending=n))
+        for n in range(50)
+    )
     seen = Observation(cluster=cluster(leader="n2"), reading=Reading(0, queues), workers=workers)
 
     lines = drawn(seen, width, height)
@@ -127,6 +130,7 @@ def test_a_sparkline_rises_to_its_highest_value() -> None:
     assert sparkline([]) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [
@@ -143,6 +147,7 @@ def test_q_ends_what_is_shown_on_a_terminal(
     watch_until_q(address, arguments, shown)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["monitor"], ["list", "--watch", "1", "--timeout", "100ms"]])
 def test_a_cluster_that_says_nothing_is_watched_until_q(silent: str, arguments: list[str]) -> None:
     watch_until_q(
@@ -171,7 +176,7 @@ def watch_until_q(address: str, arguments: list[str], shown: bytes) -> None:
         rest = b""
         while chunk := _read(ours):
             rest += chunk
-        assert running.wait(WITHIN_S) == 0
+        assert running.wait(PATIENCE_S) == 0
     finally:
         running.kill()
         os.close(ours)
@@ -180,7 +185,7 @@ def watch_until_q(address: str, arguments: list[str], shown: bytes) -> None:
 
 def _read(terminal: int) -> bytes:
     """What comes next; nothing once it has ended, or where nothing comes."""
-    if not select.select([terminal], [], [], WITHIN_S)[0]:
+    if not select.select([terminal], [], [], PATIENCE_S)[0]:
         return b""
     try:
         return os.read(terminal, 65_536)
@@ -235,7 +240,7 @@ def test_the_shell_can_complete_commands(shell: str) -> None:
         },
         capture_output=True,
         text=True,
-        timeout=WITHIN_S,
+        timeout=PATIENCE_S,
         check=False,
     )
 

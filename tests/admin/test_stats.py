@@ -7,10 +7,11 @@ import pytest
 
 from tests.admin.conftest import Admin
 from tests.admin.fake_broker import FakeBroker, refuse
-from tq.v1.queue_service_pb2 import QueueStats, QueueTotals
+from tq.v1 import queue_service_pb2
 from tq_admin.output import rate, size
 from tq_admin.readings import Reading, together
 from tq_admin.stats import bar
+from tq_client import QueueStats
 
 
 def test_workers_are_shown_with_what_they_hold_and_how_long_they_were_silent(
@@ -92,21 +93,33 @@ def test_queues_are_drawn_as_deep_as_they_are_the_deepest_first(admin: Admin) ->
     assert [(each["queue"], each["depth"]) for each in data] == [("deep", 4), ("shallow", 1)]
 
 
+def counted(**counts: int) -> QueueStats:
+    message = queue_service_pb2.QueueStats()
+    for state, count in counts.items():
+        setattr(message, state, count)
+    return QueueStats.of(message)
+
+
+def totalled(queue: str, completed: int) -> QueueStats:
+    totals = queue_service_pb2.QueueTotals(completed=completed)
+    return QueueStats.of(queue_service_pb2.QueueStats(queue=queue, totals=totals))
+
+
 def test_a_bar_is_as_long_as_its_parts_together_and_never_vanishes() -> None:
-    mixed = QueueStats(pending=5, running=3, retrying=1, scheduled=1)
+    mixed = counted(pending=5, running=3, retrying=1, scheduled=1)
 
     assert bar(mixed, 10, 20).plain == "█" * 20
-    assert bar(QueueStats(pending=1), 1_000_000, 20).plain == "█"
-    assert bar(QueueStats(completed=9), 10, 20).plain == ""
+    assert bar(counted(pending=1), 1_000_000, 20).plain == "█"
+    assert bar(counted(completed=9), 10, 20).plain == ""
 
 
 def test_rates_are_of_what_rose_and_a_new_queue_began_at_nothing() -> None:
-    earlier = Reading(10.0, (QueueStats(queue="a", totals=QueueTotals(completed=100)),))
+    earlier = Reading(10.0, (totalled("a", 100),))
     later = Reading(
         12.0,
         (
-            QueueStats(queue="a", totals=QueueTotals(completed=150)),
-            QueueStats(queue="b", totals=QueueTotals(completed=10)),
+            totalled("a", 150),
+            totalled("b", 10),
         ),
     )
 

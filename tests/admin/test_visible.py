@@ -12,6 +12,7 @@ from tests.admin.fake_broker import FakeBroker, cluster
 from tests.admin.test_monitor import drawn
 from tq.v1 import task_pb2
 from tq_admin.observer import Observation
+from tq_client import Task
 from tq_process.visible import visible
 
 # Line ends, a terminal's own commands, markup of the library that draws, text turned around.
@@ -102,7 +103,7 @@ def strings(value: object) -> list[str]:
 def test_the_monitor_shows_strings_as_they_are(evil: task_pb2.Task) -> None:
     cluster_ = cluster(leader="n2", down=("n3",))
     cluster_.nodes[2].unreachable_reason = EVIL
-    seen = Observation(cluster=cluster_, dead=(evil,), troubles=(EVIL,))
+    seen = Observation(cluster=cluster_, dead=(Task.of(evil),), troubles=(EVIL,))
 
     lines = drawn(seen, 300)
 

@@ -12,13 +12,16 @@ import pytest
 from google.protobuf.message import Message
 
 from tests.client.fake_broker import Call, Context, FakeBroker, serving
+from tests.patience import PATIENCE_S
+from tq.v1 import task_pb2
 from tq.v1.queue_service_pb2 import (
     ListDeadLettersRequest,
     ListDeadLettersResponse,
     ListQueuesRequest,
     ListQueuesResponse,
+    QueueStats,
 )
-from tq.v1.task_pb2 import IfExists, TaskState
+from tq.v1.task_pb2 import IfExists
 from tq.v1.task_service_pb2 import (
     ListTasksRequest,
     ListTasksResponse,
@@ -30,16 +33,15 @@ from tq_client import (
     AsyncClient,
     Backoff,
     Client,
-    QueueStats,
-    Task,
     TaskSpec,
+    TaskState,
     async_client,
     task_spec,
 )
 
 
-def task(task_id: str) -> Task:
-    return Task(spec=TaskSpec(task_id=task_id))
+def task(task_id: str) -> task_pb2.Task:
+    return task_pb2.Task(spec=TaskSpec(task_id=task_id))
 
 
 def pages_of_tasks(request: ListTasksRequest) -> ListTasksResponse:
@@ -58,9 +60,10 @@ def finishing_after(calls: int) -> Callable[[WaitTaskRequest], WaitTaskResponse]
 
     def answer(request: WaitTaskRequest) -> WaitTaskResponse:
         finished = next(left, True)
-        state = TaskState.TASK_STATE_COMPLETED if finished else TaskState.TASK_STATE_RUNNING
+        state = task_pb2.TASK_STATE_COMPLETED if finished else task_pb2.TASK_STATE_RUNNING
         return WaitTaskResponse(
-            task=Task(spec=TaskSpec(task_id=request.task_id), state=state), finished=finished
+            task=task_pb2.Task(spec=TaskSpec(task_id=request.task_id), state=state),
+            finished=finished,
         )
 
     return answer
@@ -70,10 +73,10 @@ async def test_listing_goes_through_every_page_with_the_same_filters() -> None:
     broker = FakeBroker(answers={"ListTasks": pages_of_tasks})
     async with serving(broker) as addresses, AsyncClient(addresses) as client:
         listed = [
-            each.spec.task_id
+            each.task_id
             async for each in client.list_tasks(
                 queue="mail",
-                states=[TaskState.TASK_STATE_PENDING],
+                states=[TaskState.PENDING],
                 labels={"team": "a"},
                 page_size=2,
             )
@@ -101,7 +104,7 @@ async def test_queues_and_dead_letters_are_paged_through_as_well() -> None:
     broker = FakeBroker(answers={"ListQueues": queues, "ListDeadLetters": letters})
     async with serving(broker) as addresses, AsyncClient(addresses) as client:
         assert [each.queue async for each in client.list_queues()] == ["a", "b"]
-        found = [each.spec.task_id async for each in client.dead_letters(queue="mail")]
+        found = [each.task_id async for each in client.dead_letters(queue="mail")]
 
     assert found == ["new", "old"]
 
@@ -114,7 +117,7 @@ async def test_waiting_asks_again_until_the_task_is_finished(
     async with serving(broker) as addresses, AsyncClient(addresses) as client:
         finished = await client.wait("t1", timeout_s=60)
 
-    assert finished.state == TaskState.TASK_STATE_COMPLETED
+    assert finished.state == TaskState.COMPLETED
     waits = [request.wait.ToTimedelta() for request in broker.of("WaitTask")]
     assert waits == [timedelta(seconds=5)] * 3
 
@@ -170,7 +173,7 @@ async def test_a_wait_for_what_no_live_worker_claims_says_so(
 ) -> None:
     monkeypatch.setattr(async_client, "EXPLAINED_S", 0.0)
     pending = WaitTaskResponse(task=task("t1"))
-    pending.task.state = TaskState.TASK_STATE_PENDING
+    pending.task.state = task_pb2.TASK_STATE_PENDING
     pending.task.spec.queue, pending.task.spec.type = "mail", "send"
     broker = FakeBroker(answers={"WaitTask": lambda _request: pending, "ListWorkers": answer})
     async with serving(broker) as addresses, AsyncClient(addresses) as client:
@@ -183,7 +186,7 @@ async def test_a_wait_for_what_no_live_worker_claims_says_so(
 async def test_waits_that_are_over_together_look_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(async_client, "EXPLAINED_S", 0.0)
     pending = WaitTaskResponse(task=task("t1"))
-    pending.task.state = TaskState.TASK_STATE_PENDING
+    pending.task.state = task_pb2.TASK_STATE_PENDING
     answers = {"WaitTask": lambda _request: pending, "ListWorkers": workers()}
     broker = FakeBroker(answers=answers)
     async with serving(broker) as addresses, AsyncClient(addresses) as client:
@@ -203,7 +206,7 @@ async def test_a_wait_that_cannot_be_explained_is_over_all_the_same(
         raise RuntimeError("no listing today")
 
     pending = WaitTaskResponse(task=task("t1"))
-    pending.task.state = TaskState.TASK_STATE_PENDING
+    pending.task.state = task_pb2.TASK_STATE_PENDING
     broker = FakeBroker(answers={"WaitTask": lambda _request: pending, "ListWorkers": refuse})
     async with serving(broker) as addresses, AsyncClient(addresses) as client:
         with pytest.raises(TimeoutError, match=r"t1 is PENDING after 0 s$"):
@@ -212,7 +215,7 @@ async def test_a_wait_that_cannot_be_explained_is_over_all_the_same(
 
 async def test_blocking_submits_of_several_threads_share_calls() -> None:
     async def hold_until_others_wait(broker: FakeBroker, call: Call, context: Context) -> Message:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             running = client._engine._running
             assert running is not None
             waiting = running.client._coalescer._waiting
@@ -239,8 +242,8 @@ async def test_the_blocking_client_does_what_the_other_does() -> None:
         with Client(addresses) as client:
             assert client.submit("mail", "send", task_id="t1") == "t1"
             assert client.submit_many([task_spec("mail", "send", task_id="t2")]) == ["t2"]
-            assert client.wait("t1").state == TaskState.TASK_STATE_COMPLETED
-            assert [each.spec.task_id for each in client.list_tasks()] == ["a", "b", "c"]
+            assert client.wait("t1").state == TaskState.COMPLETED
+            assert [each.task_id for each in client.list_tasks()] == ["a", "b", "c"]
 
     async with serving(broker) as addresses:
         await asyncio.to_thread(use, addresses)

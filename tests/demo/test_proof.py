@@ -14,17 +14,20 @@ from chaos.outages import Outage
 from demo.proof import Evidence, lines
 from demo.trace import Request, Trace
 from tq.v1 import task_pb2
+from tq_client import Task, TaskState
 
 DONE = task_pb2.Attempt.END_COMPLETED
-COMPLETED = task_pb2.TASK_STATE_COMPLETED
+COMPLETED = TaskState.COMPLETED
 
 
-def finished(task_id: str, result: bytes, *ends: task_pb2.Attempt.End.ValueType) -> task_pb2.Task:
-    task = task_pb2.Task(state=COMPLETED, result=result, attempts_made=len(ends))
+def finished(task_id: str, result: bytes, *ends: task_pb2.Attempt.End.ValueType) -> Task:
+    task = task_pb2.Task(
+        state=task_pb2.TASK_STATE_COMPLETED, result=result, attempts_made=len(ends)
+    )
     task.spec.task_id = task_id
     for token, end in enumerate(ends, start=1):
         task.attempts.add(token=token, end=end)
-    return task
+    return Task.of(task)
 
 
 def sound() -> Evidence:

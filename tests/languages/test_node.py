@@ -13,8 +13,8 @@ import pytest
 
 from chaos.processes import ProcessCluster
 from tests.languages.conftest import NODE_FOLDER
-from tq.v1.task_pb2 import Attempt, TaskState
-from tq_client import AsyncClient
+from tests.patience import PATIENCE_S
+from tq_client import AsyncClient, AttemptEnd, TaskState
 
 pytestmark = pytest.mark.cluster
 
@@ -65,7 +65,7 @@ async def node_client(*arguments: str) -> AsyncIterator[NodeClient]:
 async def test_a_node_client_submits_to_a_follower_and_works_through_a_leader_kill(
     cluster: ProcessCluster, node_modules: Path
 ) -> None:
-    leader = await cluster.await_leader(within_s=10)
+    leader = await cluster.await_leader(within_s=PATIENCE_S)
     addresses = {node_id: broker.address for node_id, broker in cluster.brokers.items()}
     followers = [node_id for node_id in addresses if node_id != leader.node_id]
     # The worker's connection is to the leader and breaks with it; the client's is to a follower.
@@ -80,7 +80,7 @@ async def test_a_node_client_submits_to_a_follower_and_works_through_a_leader_ki
 
         await node.until("claimed", lambda event: event["inAll"] >= 20)
         # Asked again: a slow disk may have made the first one hand over.
-        killed = await cluster.await_leader(within_s=10)
+        killed = await cluster.await_leader(within_s=PATIENCE_S)
         cluster.kill(killed.node_id)
         print(f"node: SIGKILL for {killed.node_id}, {killed.address}")  # noqa: T201  # as above
         await node.until("leader", lambda event: event["leader"] != killed.address)
@@ -94,9 +94,9 @@ async def test_a_node_client_submits_to_a_follower_and_works_through_a_leader_ki
         tasks = [task async for task in client.list_tasks(queue="node")]
         assert len(tasks) == TASKS + 1
         for task in tasks:
-            whole = await client.get(task.spec.task_id)
-            assert whole.state == TaskState.TASK_STATE_COMPLETED
-            assert [attempt.end for attempt in whole.attempts] == [Attempt.END_COMPLETED]
+            whole = await client.get(task.task_id)
+            assert whole.state == TaskState.COMPLETED
+            assert [attempt.end for attempt in whole.attempts] == [AttemptEnd.COMPLETED]
 
 
 async def test_a_node_client_reads_the_reason_of_a_refusal(

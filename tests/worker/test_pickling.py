@@ -7,6 +7,7 @@ import pickle  # noqa: TID251  # it is callers who do that
 
 import pytest
 
+import tq_client as client
 from tests.worker.typed_handlers import add, place
 from tq.v1.task_pb2 import Task, TaskSpec, TaskState
 from tq_client import Backoff, errors
@@ -64,12 +65,12 @@ def test_a_failed_task_comes_through_a_pickle() -> None:
         state=TaskState.TASK_STATE_FAILED,
         last_error="OSError: no",
     )
-    error = TaskFailedError(task)
+    error = TaskFailedError(client.Task.of(task))
 
     back = again(error)
 
     assert isinstance(back, TaskFailedError)
-    assert (str(back), back.task) == (str(error), task)
+    assert (str(back), back.task) == (str(error), error.task)
 
 
 def test_handles_and_typed_tasks_come_through_a_pickle_with_their_options() -> None:

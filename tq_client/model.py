@@ -1,0 +1,254 @@
+"""What brokers answer about tasks and queues, in Python's types.
+
+Instants are aware datetimes in UTC, lengths of time are timedeltas; what is not there is None. The
+``message`` of each is what came over the wire, for whoever needs all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
+from tq_client.enums import AttemptEnd, FailureReason, Ordering, TaskState
+from tq_client.specs import Backoff
+
+if TYPE_CHECKING:
+    _Ordering: TypeAlias = queue_service_pb2.QueueSettings.Ordering.ValueType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One run of a task by one worker."""
+
+    number: int
+    """From 1; that of a released attempt is used again."""
+    token: int
+    """The fencing token that it ran under."""
+    worker_id: str
+    started_at: datetime
+    ended_at: datetime | None
+    end: AttemptEnd
+    error: str
+
+    @classmethod
+    def of(cls, message: task_pb2.Attempt) -> Attempt:
+        """Read it from a broker's answer."""
+        return cls(
+            number=message.number,
+            token=message.token,
+            worker_id=message.worker_id,
+            started_at=_instant(message.started_at),
+            ended_at=_instant(message.ended_at) if message.HasField("ended_at") else None,
+            end=AttemptEnd(message.end),
+            error=message.error,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A task as a broker tells it; a listing leaves out payload, result and attempts."""
+
+    task_id: str
+    queue: str
+    type: str
+    state: TaskState
+    payload: bytes
+    content_type: str
+    priority: int
+    labels: Mapping[str, str]
+    submitted_at: datetime
+    run_at: datetime | None
+    """The instant it was submitted for; `due_at` says when it is due now."""
+    expire_at: datetime | None
+    timeout: timedelta | None
+    retries: int | None
+    """How often it is tried again after its first attempt; None is the brokers' default, 4."""
+    backoff: Backoff | None
+    retention: timedelta | None
+    """None is the brokers' default."""
+    due_at: datetime | None
+    """When it may next be claimed, if it waits."""
+    finished_at: datetime | None
+    attempts_made: int
+    """Started and not released."""
+    attempts: tuple[Attempt, ...]
+    """The newest 50, the oldest of them first."""
+    failure_reason: FailureReason | None
+    """Why it is FAILED."""
+    last_error: str
+    """Of the last attempt that failed; empty if none did."""
+    result: bytes
+    result_content_type: str
+    cancel_requested: bool
+    redrives: int
+    """How often it was a dead letter that was made pending again."""
+    traceparent: str
+    message: task_pb2.Task = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, message: task_pb2.Task) -> Task:
+        """Read it from a broker's answer."""
+        spec = message.spec
+        return cls(
+            task_id=spec.task_id,
+            queue=spec.queue,
+            type=spec.type,
+            state=TaskState(message.state),
+            payload=spec.payload,
+            content_type=spec.content_type,
+            priority=spec.priority,
+            labels=dict(spec.labels),
+            submitted_at=_instant(message.submitted_at),
+            run_at=_instant(spec.run_at) if spec.HasField("run_at") else None,
+            expire_at=_instant(spec.expire_at) if spec.HasField("expire_at") else None,
+            timeout=_span(spec.timeout) if spec.HasField("timeout") else None,
+            retries=spec.max_attempts - 1 if spec.max_attempts else None,
+            backoff=_backoff(spec.retry_policy) if spec.HasField("retry_policy") else None,
+            retention=_span(spec.retention) if spec.HasField("retention") else None,
+            due_at=_instant(message.due_at) if message.HasField("due_at") else None,
+            finished_at=_instant(message.finished_at) if message.HasField("finished_at") else None,
+            attempts_made=message.attempts_made,
+            attempts=tuple(map(Attempt.of, message.attempts)),
+            failure_reason=(
+                FailureReason(message.failure_reason) if message.failure_reason else None
+            ),
+            last_error=message.last_error,
+            result=message.result,
+            result_content_type=message.result_content_type,
+            cancel_requested=message.cancel_requested,
+            redrives=message.redrives,
+            traceparent=spec.traceparent,
+            message=message,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancellation:
+    """What became of a task that was to be cancelled."""
+
+    state: TaskState
+    """CANCELLED; RUNNING, if its worker is told and may still finish; or the end it had already."""
+    cancelled_at: datetime | None
+    message: task_service_pb2.CancelTaskResponse = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, message: task_service_pb2.CancelTaskResponse) -> Cancellation:
+        """Read it from a broker's answer."""
+        at = _instant(message.cancelled_at) if message.HasField("cancelled_at") else None
+        return cls(state=TaskState(message.state), cancelled_at=at, message=message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSettings:
+    """How a queue hands out its tasks."""
+
+    ordering: Ordering | None = None
+    """None is the brokers' default, STRICT."""
+    aging: timedelta | None = None
+    """With AGING: waiting so long is worth one step of priority. None is the brokers' default."""
+    paused: bool = False
+    """Hands out nothing; submits and running tasks go on."""
+    etag: str = ""
+    """Of settings that were read: given to `configure_queue`, it refuses if they have changed."""
+
+    @classmethod
+    def of(cls, message: queue_service_pb2.QueueSettings) -> QueueSettings:
+        """Read them from a broker's answer."""
+        return cls(
+            ordering=Ordering(message.ordering) if message.ordering else None,
+            aging=_span(message.aging) if message.HasField("aging") else None,
+            paused=message.paused,
+            etag=message.etag,
+        )
+
+    @property
+    def message(self) -> queue_service_pb2.QueueSettings:
+        """As brokers take them."""
+        message = queue_service_pb2.QueueSettings(paused=self.paused, etag=self.etag)
+        if self.ordering is not None:
+            message.ordering = cast("_Ordering", self.ordering)
+        if self.aging is not None:
+            message.aging.FromTimedelta(self.aging)
+        return message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueTotals:
+    """What a queue has seen since it was created."""
+
+    submitted: int
+    claimed: int
+    completed: int
+    retried: int
+    failed: int
+    cancelled: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStats:
+    """How many tasks of a queue are in each state, and its settings."""
+
+    queue: str
+    blocked: int
+    scheduled: int
+    pending: int
+    running: int
+    retrying: int
+    completed: int
+    failed: int
+    cancelled: int
+    oldest_pending_at: datetime | None
+    settings: QueueSettings
+    totals: QueueTotals
+    message: queue_service_pb2.QueueStats = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, message: queue_service_pb2.QueueStats) -> QueueStats:
+        """Read them from a broker's answer."""
+        oldest = message.oldest_pending_at if message.HasField("oldest_pending_at") else None
+        totals = message.totals
+        return cls(
+            queue=message.queue,
+            blocked=message.blocked,
+            scheduled=message.scheduled,
+            pending=message.pending,
+            running=message.running,
+            retrying=message.retrying,
+            completed=message.completed,
+            failed=message.failed,
+            cancelled=message.cancelled,
+            oldest_pending_at=None if oldest is None else _instant(oldest),
+            settings=QueueSettings.of(message.settings),
+            totals=QueueTotals(
+                submitted=totals.submitted,
+                claimed=totals.claimed,
+                completed=totals.completed,
+                retried=totals.retried,
+                failed=totals.failed,
+                cancelled=totals.cancelled,
+            ),
+            message=message,
+        )
+
+
+def _instant(moment: Timestamp) -> datetime:
+    return moment.ToDatetime(UTC)
+
+
+def _span(length: Duration) -> timedelta:
+    return length.ToTimedelta()
+
+
+def _backoff(policy: task_pb2.RetryPolicy) -> Backoff:
+    return Backoff(
+        first=_span(policy.initial_backoff) if policy.HasField("initial_backoff") else None,
+        factor=policy.multiplier or None,
+        most=_span(policy.max_backoff) if policy.HasField("max_backoff") else None,
+        jitter=not policy.no_jitter,
+    )
