@@ -4,6 +4,7 @@ python -m tests.simulation run --seeds 10000 [--whole-stack] [--jobs 2] [--first
 python -m tests.simulation show SEED [--whole-stack] [--only STEPS] [--calls]
 python -m tests.simulation shorten SEED [--whole-stack]
 python -m tests.simulation mutants [NAME ...] [--json]
+python -m tests.simulation logs --seeds 200 [--first SEED] [--against FILE]
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import logging
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from tests.raft.rules import RULES
 from tests.simulation import campaign, mutants
+from tests.simulation.logs import log_digests
 from tests.simulation.story import Story
 
 
@@ -40,12 +43,18 @@ def main(arguments: list[str] | None = None) -> int:
     hunt = commands.add_parser("mutants", help="plant bugs, and say which seeds catch them")
     hunt.add_argument("names", nargs="*", help="only these")
     hunt.add_argument("--json", action="store_true", help="a line of JSON each; seeds alone count")
+    logs = commands.add_parser("logs", help="print a digest of what each seed's brokers log")
+    logs.add_argument("--seeds", type=int, default=200)
+    logs.add_argument("--first", type=int, default=1)
+    logs.add_argument("--against", type=Path, help="what this printed before: 1 if they differ")
     chosen = parser.parse_args(arguments)
     logging.disable(logging.CRITICAL)
     if chosen.command == "run":
         return _run(chosen)
     if chosen.command == "mutants":
         return _mutants(chosen.names, as_json=chosen.json)
+    if chosen.command == "logs":
+        return _logs(chosen.first, chosen.seeds, chosen.against)
     story = Story(chosen.seed, chosen.whole_stack)
     if chosen.command == "show":
         return _show(story, chosen.only, calls=chosen.calls)
@@ -78,6 +87,23 @@ def _run(chosen: argparse.Namespace) -> int:
     if done.failures:
         _say(campaign.tell(done.failures[0][0]))
     return 1 if done.failures else 0
+
+
+def _logs(first: int, seeds: int, against: Path | None) -> int:
+    """One line a seed; against an earlier print: those that differ from it."""
+    before = dict(line.split() for line in against.read_text().splitlines()) if against else {}
+    equal = differ = 0
+    for seed, digest in log_digests(first, seeds):
+        if against is None:
+            _say(f"{seed} {digest}")
+        elif before[str(seed)] == digest:
+            equal += 1
+        else:
+            differ += 1
+            _say(f"seed {seed} logs something else: it was {before[str(seed)]}, it is {digest}")
+    if against is not None:
+        _say(f"{equal} seeds log the same, byte for byte; {differ} do not")
+    return 1 if differ else 0
 
 
 def _mutants(names: Sequence[str], *, as_json: bool) -> int:

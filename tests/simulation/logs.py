@@ -1,0 +1,72 @@
+"""What brokers write into their logs, as a digest a seed: a change that moves code keeps each."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+from unittest import mock
+
+from tests.simulation.stack import whole_stack_history
+from tests.simulation.story import Story
+from tests.simulation.watched_journal import WatchedJournal
+from tests.simulation.workers import EVERYTHING, Appetite
+
+SEEDS_A_JOB = 5
+PICKY = (Appetite(types=("a",)), Appetite(but=("a",)), EVERYTHING)
+"""Of every third seed: what is kept for claims of some types is in the log, too."""
+
+
+def log_digest(seed: int) -> str:
+    """Let the whole stack's history of a seed happen; the digest of every journal's writes.
+
+    AssertionError if the history breaks a promise: its log says nothing then.
+    """
+    written: dict[str, Any] = {}
+    add, truncate = WatchedJournal.add, WatchedJournal.truncate
+
+    def host_of(journal: WatchedJournal) -> Any:  # noqa: ANN401  # hashlib's own type is private
+        watcher = journal._watcher
+        assert watcher is not None
+        return written.setdefault(watcher[1].name, hashlib.sha256())
+
+    def noted_add(journal: WatchedJournal, command: bytes, idx: int, term: int) -> None:
+        host_of(journal).update(b"%d %d %d " % (idx, term, len(command)) + command)
+        add(journal, command, idx, term)
+
+    def noted_truncate(journal: WatchedJournal, index: int) -> None:
+        host_of(journal).update(b"back to %d " % index)
+        truncate(journal, index)
+
+    options: dict[str, Any] = {"appetites": PICKY} if seed % 3 == 0 else {}
+    with (
+        mock.patch.object(WatchedJournal, "add", noted_add),
+        mock.patch.object(WatchedJournal, "truncate", noted_truncate),
+    ):
+        happened = whole_stack_history(Story(seed, whole_stack=True), **options)
+    assert happened.error is None, f"seed {seed}: {happened.failure}"
+    assert written
+    together = hashlib.sha256()
+    for name, digest in sorted(written.items()):
+        together.update(name.encode() + digest.digest())
+    return together.hexdigest()
+
+
+def log_digests(first: int, seeds: int, jobs: int | None = None) -> Iterator[tuple[int, str]]:
+    """Do so for many seeds, on every core; in their order."""
+    parts = [
+        range(at, min(at + SEEDS_A_JOB, first + seeds))
+        for at in range(first, first + seeds, SEEDS_A_JOB)
+    ]
+    context = multiprocessing.get_context("spawn")
+    jobs = jobs or os.cpu_count() or 1
+    with concurrent.futures.ProcessPoolExecutor(jobs, context) as pool:
+        for part, digests in zip(parts, pool.map(_digests, parts), strict=True):
+            yield from zip(part, digests, strict=True)
+
+
+def _digests(seeds: Sequence[int]) -> list[str]:
+    return [log_digest(seed) for seed in seeds]
