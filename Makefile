@@ -7,11 +7,13 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-done
 CODE := $(wildcard tq_admin tq_client tq_cluster tq_process tq_worker demo benchmarks chaos scripts tests deploy/rolling-restart hatch_build.py)
+# Processes that run the tests. One more than there are cores: many tests wait for others.
+TESTERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 # The first interpreter that is new enough; PYTHON=... overrides the choice.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help setup protos api-docs demo test test-compose chaos bench lint format types imports proto-check lock lock-check check clean
+.PHONY: help setup protos api-docs demo test test-fast test-compose chaos bench lint format types imports proto-check lock lock-check check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,8 +29,11 @@ api-docs: setup ## Write docs/api.md from the comments in proto/
 demo: setup ## Three brokers, two workers, a real trace, three killed leaders, then the proof
 	$(PY) -m demo
 
-test: setup ## Run the tests (ARGS='-m "not cluster"' skips those that start brokers)
-	$(PY) -m pytest $(ARGS)
+test: setup ## Run the tests, on every core (TESTERS=0: in one process)
+	$(PY) -m pytest -n $(TESTERS) --dist loadgroup $(ARGS)
+
+test-fast: setup ## Run the tests that take no brokers and no seconds: under 90 s, after each change
+	$(PY) -m pytest -n $(TESTERS) --dist loadgroup -q -m "not cluster and not slow" $(ARGS)
 
 test-compose: setup ## Run the cluster as containers, kill one and pause one (needs a Docker engine)
 	scripts/test-compose -q $(ARGS)

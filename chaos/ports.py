@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 
@@ -9,6 +10,22 @@ LOOPBACK = "127.0.0.1"
 # Below the range from which Linux takes ports for outgoing connections (32768 and up): no client
 # can grab the port of a broker that was killed and is about to come back.
 LOWEST, HIGHEST = 20_000, 32_000
+VARIABLE = "TQ_CHAOS_PORTS"
+"""Environment variable: the ports to choose from, such as `20000-25999`. For several who choose on
+one machine at a time: what one has chosen and not yet bound, another could choose, too."""
+
+
+def choice() -> range:
+    """The ports to choose from."""
+    first, _, last = os.environ.get(VARIABLE, "").partition("-")
+    return range(int(first), int(last) + 1) if last else range(LOWEST, HIGHEST)
+
+
+def share(number: int, of: int) -> str:
+    """What VARIABLE is for one of several who choose: `number` counts from 0."""
+    each = (HIGHEST - LOWEST) // of
+    first = LOWEST + number * each
+    return f"{first}-{first + each - 1}"
 
 
 class HeldPorts:
@@ -21,7 +38,7 @@ class HeldPorts:
     def __init__(self, count: int) -> None:
         self._sockets: list[socket.socket] = []
         self.addresses: list[str] = []
-        for port in random.sample(range(LOWEST, HIGHEST), HIGHEST - LOWEST):
+        for port in random.sample(choice(), len(choice())):
             if len(self.addresses) == count:
                 break
             holder = socket.socket()

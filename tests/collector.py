@@ -15,6 +15,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
 
+from tests.patience import PATIENCE_S
+
 
 @dataclass(frozen=True)
 class Received:
@@ -73,7 +75,7 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         with self._arrived:
             return sorted(self._spans, key=lambda span: span.start_ns)
 
-    def await_named(self, *names: str, within_s: float = 30) -> list[Received]:
+    def await_named(self, *names: str, within_s: float = PATIENCE_S) -> list[Received]:
         """Wait until spans of these names have come, each as often as named; return all."""
 
         def missing() -> Counter[str]:

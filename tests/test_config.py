@@ -178,6 +178,7 @@ def test_what_is_missing_is_said_field_by_field() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tq_cluster.disk_watch import AGAIN_S, SLOW_FSYNCS, SLOW_WITHIN_S, DiskWatch
 from tq_cluster.raft.door import LogStatus, PeerProgress, Role
 from tq_cluster.storage.headroom import Headroom
@@ -177,7 +178,7 @@ async def test_a_slow_fsync_unseats_nobody_and_several_within_seconds_do(
 async def test_ballast_is_laid_down_beside_the_loop(bench: Bench, tmp_path: Path) -> None:
     await bench.tick()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not (tmp_path / "ballast").exists():  # noqa: ASYNC110 - a thread makes it
             await asyncio.sleep(0.01)
 

@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, Metric, generate_latest
@@ -14,6 +15,7 @@ from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from chaos.ports import free_addresses
+from tests.patience import PATIENCE_S
 from tests.service.fakes import until
 from tq.v1 import task_pb2, task_service_pb2
 from tq_cluster import node
@@ -168,6 +170,7 @@ def test_a_series_of_a_queue_that_is_empty_now_goes_on_at_zero() -> None:
     assert registry.get_sample_value("tq_queue_tasks", running) is None
 
 
+@pytest.mark.slow
 async def test_a_node_serves_what_it_leads_holds_and_has_on_its_disk(tmp_path: Path) -> None:
     raft, api, served = free_addresses(3)
     settings = NodeConfig(
@@ -182,7 +185,7 @@ async def test_a_node_serves_what_it_leads_holds_and_has_on_its_disk(tmp_path: P
     await one.start()
 
     def read() -> str:
-        with urllib.request.urlopen(f"http://{served}/metrics", timeout=5) as reply:
+        with urllib.request.urlopen(f"http://{served}/metrics", timeout=PATIENCE_S) as reply:
             text: str = reply.read().decode()
             return text
 

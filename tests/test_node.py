@@ -21,6 +21,7 @@ import yaml
 
 from chaos.ports import free_addresses
 from tests.cluster.ports import free_base_port
+from tests.patience import PATIENCE_S
 from tests.service.fakes import Stubs, until
 from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2
 from tq_cluster import config, dev, node
@@ -54,7 +55,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         [*COMMAND, *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         env=ENVIRONMENT,
         check=False,
     )
@@ -75,6 +76,7 @@ def start(path: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_mistakes_in_the_configuration_are_listed_without_a_traceback(tmp_path: Path) -> None:
     path = write_config(tmp_path, colour="red", log={"level": "loud"})
 
@@ -96,6 +98,7 @@ def test_a_configuration_can_be_checked_without_starting_anything(tmp_path: Path
     assert not (tmp_path / "n1").exists()
 
 
+@pytest.mark.slow
 def test_a_secret_is_drawn_by_a_command_that_leaves_one_that_is_there_alone(
     tmp_path: Path,
 ) -> None:
@@ -134,6 +137,7 @@ async def test_a_node_without_a_secret_says_so_once_at_start_and_in_its_status(
     assert "the raft port is open" not in closed_lines
 
 
+@pytest.mark.slow
 def test_a_secret_that_is_none_is_said_before_anything_is_started(tmp_path: Path) -> None:
     path = write_config(tmp_path, cluster_secret_file=str(tmp_path / "none"))
 
@@ -147,6 +151,7 @@ def test_a_secret_that_is_none_is_said_before_anything_is_started(tmp_path: Path
     assert not (tmp_path / "n1").exists()
 
 
+@pytest.mark.slow
 def test_a_node_reads_a_new_secret_at_sighup_and_keeps_the_old_one_if_that_is_none(
     tmp_path: Path,
 ) -> None:
@@ -160,7 +165,7 @@ def test_a_node_reads_a_new_secret_at_sighup_and_keeps_the_old_one_if_that_is_no
     lines = iter(process.stderr.readline, "")
     said = next(line for line in lines if "secret not reloaded" in line)
     process.send_signal(signal.SIGTERM)
-    _, rest = process.communicate(timeout=60)
+    _, rest = process.communicate(timeout=PATIENCE_S)
 
     assert "line 1 of" in said
     assert "short" not in said
@@ -171,6 +176,7 @@ def test_the_version_is_said() -> None:
     assert re.fullmatch(r"tq-cluster \d+\.\d+\.\d+\n", run("version").stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["raft", "api", "metrics"])
 def test_a_port_in_use_is_said_without_a_traceback(tmp_path: Path, kind: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -193,7 +199,7 @@ def test_a_data_directory_in_use_and_one_of_another_node_are_refused(tmp_path: P
         in_use = run("serve", "--config", str(write_config(tmp_path)))
     finally:
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=PATIENCE_S)
     members = {"n2": dict(zip(("raft", "api"), free_addresses(2), strict=True))}
     strange = run("serve", "--config", str(write_config(tmp_path, node_id="n2", members=members)))
 
@@ -204,6 +210,7 @@ def test_a_data_directory_in_use_and_one_of_another_node_are_refused(tmp_path: P
     assert "Traceback" not in in_use.stderr + strange.stderr
 
 
+@pytest.mark.slow
 def test_a_file_that_names_its_node_alone_forms_no_cluster_unless_it_says_so(
     tmp_path: Path,
 ) -> None:
@@ -225,7 +232,7 @@ def test_a_file_that_names_others_than_the_cluster_is_refused_with_both_lists(
 ) -> None:
     process = start(write_config(tmp_path))
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE_S)
     members = {
         name: dict(zip(("raft", "api"), free_addresses(2), strict=True)) for name in ("n1", "n2")
     }
@@ -235,7 +242,7 @@ def test_a_file_that_names_others_than_the_cluster_is_refused_with_both_lists(
     # Once it is formed, neither the word nor the addresses have to be the same.
     again = start(write_config(tmp_path, single=False))
     again.send_signal(signal.SIGTERM)
-    again.communicate(timeout=30)
+    again.communicate(timeout=PATIENCE_S)
 
     assert more.returncode == checked.returncode == 2
     assert checked.stderr == more.stderr
@@ -261,7 +268,7 @@ def test_a_node_killed_in_earnest_starts_again_with_what_it_acknowledged(tmp_pat
         task = asyncio.run(get(address, "t1"))
     finally:
         process.terminate()
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=PATIENCE_S)
 
     assert task.spec.task_id == "t1"
     assert process.returncode == 0, log
@@ -270,17 +277,18 @@ def test_a_node_killed_in_earnest_starts_again_with_what_it_acknowledged(tmp_pat
 
 async def submit(address: str, request: task_service_pb2.SubmitRequest) -> None:
     async with grpc.aio.insecure_channel(address) as channel:
-        await Stubs(channel).tasks.Submit(request, timeout=20)
+        await Stubs(channel).tasks.Submit(request, timeout=PATIENCE_S)
 
 
 async def get(address: str, task_id: str) -> task_pb2.Task:
     async with grpc.aio.insecure_channel(address) as channel:
         reply = await Stubs(channel).tasks.GetTask(
-            task_service_pb2.GetTaskRequest(task_id=task_id), timeout=20
+            task_service_pb2.GetTaskRequest(task_id=task_id), timeout=PATIENCE_S
         )
         return reply.task
 
 
+@pytest.mark.slow
 async def test_a_state_that_cannot_be_committed_ends_the_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +308,7 @@ async def test_a_state_that_cannot_be_committed_ends_the_node(
     assert isinstance(errors[0], DiskError)
 
 
+@pytest.mark.slow
 async def test_a_disk_that_takes_long_over_the_state_holds_up_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,7 +316,7 @@ async def test_a_disk_that_takes_long_over_the_state_holds_up_nothing_else(
     sync = Store.sync_commit
 
     def wait(store: Store) -> None:
-        assert through.wait(timeout=60)
+        assert through.wait(timeout=PATIENCE_S)
         sync(store)
 
     monkeypatch.setattr(Store, "sync_commit", wait)
@@ -330,6 +339,7 @@ async def test_a_disk_that_takes_long_over_the_state_holds_up_nothing_else(
     assert errors == []
 
 
+@pytest.mark.slow
 async def test_what_a_slow_disk_has_not_taken_is_bounded_and_nothing_of_it_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,7 +349,7 @@ async def test_what_a_slow_disk_has_not_taken_is_bounded_and_nothing_of_it_is_lo
     sync = Store.sync_commit
 
     def wait(store: Store) -> None:
-        assert through.wait(timeout=60)
+        assert through.wait(timeout=PATIENCE_S)
         sync(store)
 
     monkeypatch.setattr(Store, "sync_commit", wait)
@@ -371,6 +381,7 @@ async def test_what_a_slow_disk_has_not_taken_is_bounded_and_nothing_of_it_is_lo
     assert errors == []
 
 
+@pytest.mark.slow
 async def test_a_backup_waits_for_a_slow_disk_and_nothing_else_waits_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,7 +390,7 @@ async def test_a_backup_waits_for_a_slow_disk_and_nothing_else_waits_with_it(
     sync = Store.sync_commit
 
     def wait(store: Store) -> None:
-        assert through.wait(timeout=60)
+        assert through.wait(timeout=PATIENCE_S)
         sync(store)
 
     def fail(_store: Store) -> None:
@@ -413,6 +424,7 @@ async def test_a_backup_waits_for_a_slow_disk_and_nothing_else_waits_with_it(
     assert errors == []
 
 
+@pytest.mark.slow
 async def test_a_state_that_cannot_be_synced_ends_the_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -458,7 +470,7 @@ async def test_a_node_keeps_its_data_directory_while_a_thread_of_it_is_at_work_t
 
     def slowly(*arguments: object) -> None:
         begun.set()
-        assert may_go_on.wait(timeout=30)
+        assert may_go_on.wait(timeout=PATIENCE_S)
         work(*arguments)
 
     monkeypatch.setattr(name, slowly)
@@ -481,6 +493,7 @@ async def test_a_node_keeps_its_data_directory_while_a_thread_of_it_is_at_work_t
     assert errors == []
 
 
+@pytest.mark.slow
 def test_a_fatal_error_is_logged_and_ends_the_process_with_its_own_code() -> None:
     script = (
         "import logging; from tq_cluster import node; from tq_cluster.telemetry import logs\n"
@@ -489,7 +502,11 @@ def test_a_fatal_error_is_logged_and_ends_the_process_with_its_own_code() -> Non
     )
 
     result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
 
     assert result.returncode == node.EXIT_FATAL
@@ -505,7 +522,11 @@ def test_what_the_node_has_words_for_is_logged_without_a_traceback() -> None:
     )
 
     result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
 
     assert result.returncode == node.EXIT_FATAL
@@ -513,6 +534,7 @@ def test_what_the_node_has_words_for_is_logged_without_a_traceback() -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_broker_that_cannot_be_asked_for_its_health_is_told_by_the_cause() -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
@@ -529,6 +551,7 @@ def test_a_broker_that_cannot_be_asked_for_its_health_is_told_by_the_cause() -> 
     assert "Traceback" not in nonsense.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kib", [0, 8], ids=["nothing", "hardly anything"])
 def test_where_nothing_can_be_written_a_node_says_so_and_takes_no_state_for_damaged(
     tmp_path: Path, kib: int
@@ -539,7 +562,7 @@ def test_where_nothing_can_be_written_a_node_says_so_and_takes_no_state_for_dama
         ["/bin/bash", "-c", f"ulimit -f {kib}; exec {command}"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         env=ENVIRONMENT,
         check=False,
     )
@@ -551,6 +574,7 @@ def test_where_nothing_can_be_written_a_node_says_so_and_takes_no_state_for_dama
     assert "rebuilt" not in result.stderr
 
 
+@pytest.mark.slow
 def test_what_fails_as_a_node_starts_or_stops_is_logged_like_what_fails_between() -> None:
     script = (
         "from tq_cluster import config, errors, node\n"
@@ -561,7 +585,11 @@ def test_what_fails_as_a_node_starts_or_stops_is_logged_like_what_fails_between(
     )
 
     result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
 
     assert result.returncode == node.EXIT_FATAL
@@ -569,6 +597,7 @@ def test_what_fails_as_a_node_starts_or_stops_is_logged_like_what_fails_between(
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 async def test_a_leader_whose_fsync_is_slow_is_told_to_its_disk_watch_which_can_hand_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -656,7 +685,7 @@ async def test_dev_runs_a_cluster_says_who_died_and_stops_all_on_ctrl_c(tmp_path
 
     async def read_until(part: str) -> str:
         assert process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             async for line in process.stdout:
                 lines.append(line.decode())
                 if part in lines[-1]:
@@ -666,7 +695,7 @@ async def test_dev_runs_a_cluster_says_who_died_and_stops_all_on_ctrl_c(tmp_path
     await read_until("leadership begins")
     async with grpc.aio.insecure_channel(addresses[0]) as channel:
         status = await Stubs(channel).cluster.GetClusterStatus(
-            cluster_service_pb2.GetClusterStatusRequest(), timeout=10
+            cluster_service_pb2.GetClusterStatusRequest(), timeout=PATIENCE_S
         )
     pid = int((tmp_path / "data" / "n3" / "node.lock").read_text())
     os.kill(pid, signal.SIGKILL)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from chaos.ports import free_addresses
+from tests.patience import PATIENCE_S
 from tests.service.fakes import until
 from tq_cluster.telemetry import logs
 from tq_cluster.telemetry.loop_hold import BEAT_S, FINE_BEAT_S, LoopHold
@@ -22,7 +23,7 @@ from tq_worker import logs as worker_logs
 
 
 def read(address: str) -> str:
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as reply:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=PATIENCE_S) as reply:
         text: str = reply.read().decode()
         return text
 

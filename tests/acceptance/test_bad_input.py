@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from chaos.processes import ProcessCluster
+from tests.patience import PATIENCE_S
 from tq.v1 import (
     cluster_service_pb2,
     errors_pb2,
@@ -367,7 +368,7 @@ def reports(token: int) -> dict[str, Row]:
 async def send(channel: aio.Channel, method: str, request: Message | bytes) -> Any:  # noqa: ANN401  # any method's reply
     call: Any = channel.unary_unary(f"/tq.v1.{method}")
     raw = request if isinstance(request, bytes) else request.SerializeToString()
-    return REPLIES[method].FromString(await call(raw, timeout=10))
+    return REPLIES[method].FromString(await call(raw, timeout=PATIENCE_S))
 
 
 async def told(channel: aio.Channel, row: Row) -> Told:
@@ -401,7 +402,7 @@ def told_by_status(error: aio.AioRpcError) -> Told:
 async def test_bad_input_is_told_by_reason_and_field_and_nothing_is_lost(
     cluster: ProcessCluster,
 ) -> None:
-    leader = await cluster.await_leader(within_s=10)
+    leader = await cluster.await_leader(within_s=PATIENCE_S)
     [follower, *_] = [name for name in cluster.brokers if name != leader.node_id]
     channel = cluster.channel(follower)
     good = [Spec(queue="good", type="noop", task_id=FIRST, payload=b"kept")]
@@ -427,7 +428,7 @@ async def test_bad_input_is_told_by_reason_and_field_and_nothing_is_lost(
         channel, "QueueService/GetQueueStats", queue_service_pb2.GetQueueStatsRequest(queue="bad")
     )
     assert stats.stats.totals.submitted == 1, "only the one whose request id was used again"
-    assert (await cluster.await_leader(within_s=10)).term == leader.term
+    assert (await cluster.await_leader(within_s=PATIENCE_S)).term == leader.term
     assert all(broker.exited() is None for broker in cluster.brokers.values())
 
 

@@ -14,6 +14,7 @@ from grpc import aio
 
 from benchmarks.cluster import anonymous_bytes
 from chaos.processes import ProcessCluster
+from tests.patience import PATIENCE_S
 from tq.v1 import task_pb2, task_service_pb2
 
 pytestmark = pytest.mark.cluster
@@ -60,7 +61,7 @@ async def submit_large(channel: aio.Channel) -> None:
     spec = task_pb2.TaskSpec(task_id=LARGE, queue="none", type="noop", payload=bytes(PAYLOAD_BYTES))
     request = task_service_pb2.SubmitRequest(request_id=LARGE, tasks=[spec])
     submit: Any = channel.unary_unary("/tq.v1.TaskService/Submit")
-    await submit(request.SerializeToString(), timeout=30)
+    await submit(request.SerializeToString(), timeout=PATIENCE_S)
 
 
 async def codes_of(calls: Sequence[Any]) -> Counter[str]:
@@ -76,7 +77,7 @@ async def codes_of(calls: Sequence[Any]) -> Counter[str]:
 
 
 async def one_that_leads_and_one_that_does_not(cluster: ProcessCluster) -> list[str]:
-    leader = (await cluster.await_leader(within_s=10)).node_id
+    leader = (await cluster.await_leader(within_s=PATIENCE_S)).node_id
     return [leader, next(name for name in cluster.brokers if name != leader)]
 
 
@@ -92,7 +93,7 @@ async def test_answers_that_nobody_reads_are_held_for_a_few_and_refused_to_the_o
             measured(cluster) as most,
         ):
             read: Any = channel.unary_stream("/tq.v1.TaskService/GetTask")
-            calls = [read(get, timeout=60) for _ in range(CALLERS)]
+            calls = [read(get, timeout=PATIENCE_S) for _ in range(CALLERS)]
             async with asyncio.timeout(50):
                 while sum(call.done() for call in calls) < CALLERS * 3 // 4:  # noqa: ASYNC110  # of many
                     await asyncio.sleep(0.05)
@@ -113,7 +114,7 @@ async def test_requests_that_are_too_large_are_not_taken_in_and_those_that_are_l
             submits: list[Any] = [
                 channel.unary_unary("/tq.v1.TaskService/Submit") for channel in channels
             ]
-            calls = [submit(bytes(30 * MIB), timeout=60) for submit in submits]
+            calls = [submit(bytes(30 * MIB), timeout=PATIENCE_S) for submit in submits]
             ended = await asyncio.gather(*calls, return_exceptions=True)
             for channel in channels:
                 await channel.close()
@@ -132,7 +133,7 @@ async def test_calls_that_wait_for_a_task_hold_none_of_it(cluster: ProcessCluste
         measured(cluster) as most,
     ):
         waiting: Any = channel.unary_unary("/tq.v1.TaskService/WaitTask")
-        calls = [waiting(wait.SerializeToString(), timeout=60) for _ in range(CALLERS)]
+        calls = [waiting(wait.SerializeToString(), timeout=PATIENCE_S) for _ in range(CALLERS)]
         ended = await asyncio.gather(*calls, return_exceptions=True)
 
     answered = [each for each in ended if isinstance(each, bytes)]

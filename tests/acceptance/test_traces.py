@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from chaos.processes import ProcessCluster
 from chaos.workers import WorkerProcesses
 from tests.collector import Collector, Received, collecting, render
+from tests.patience import PATIENCE_S
 from tests.spans import Spans, spans
 from tq_client import AsyncClient, TaskState
 
@@ -39,7 +40,7 @@ def collector() -> Iterator[Collector]:
 async def brokers(tmp_path: Path, collector: Collector) -> AsyncIterator[ProcessCluster]:
     environment = {**SOON, "TQ_OTLP_ENDPOINT": collector.address, "TQ_LOG_TASKS": "1"}
     async with ProcessCluster(tmp_path / "cluster", environment=environment) as cluster:
-        await cluster.await_caught_up(cluster.brokers, within_s=30)
+        await cluster.await_caught_up(cluster.brokers, within_s=PATIENCE_S)
         yield cluster
 
 
@@ -83,7 +84,7 @@ async def test_a_task_is_one_trace_from_its_caller_to_its_handlers_own_span(
     exporter = OTLPSpanExporter(endpoint=f"http://{collector.address}")
     spans.provider.add_span_processor(SimpleSpanProcessor(exporter))
     # One submit by way of a follower, which sends it on, and one to the leader itself.
-    leader = await brokers.await_leader(within_s=20)
+    leader = await brokers.await_leader(within_s=PATIENCE_S)
     follower = next(each for name, each in brokers.brokers.items() if name != leader.node_id)
 
     straight = brokers.brokers[leader.node_id].address

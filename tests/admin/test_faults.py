@@ -10,6 +10,7 @@ from chaos.processes import ProcessCluster
 from tests.admin.conftest import Admin
 from tests.admin.test_documented import commands
 from tests.admin.test_real_cluster import admin as admin_of
+from tests.patience import PATIENCE_S
 from tq_admin.failures import ExitCode
 
 COMMANDS = (
@@ -105,7 +106,7 @@ def test_what_is_watched_goes_on_and_says_what_is_wrong(
 async def test_a_majority_that_is_gone_and_a_leader_that_is_stopped_are_said_in_a_line(
     cluster: ProcessCluster,
 ) -> None:
-    leader = await cluster.await_leader(within_s=20)
+    leader = await cluster.await_leader(within_s=PATIENCE_S)
     await admin_of(cluster, "submit", "q", "t", "--id", "a")
     stopped = cluster.brokers[leader.node_id].address
 

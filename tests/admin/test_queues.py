@@ -267,6 +267,7 @@ def test_what_cannot_be_undone_is_asked_about(
     assert broker.tasks["a"].state == task_pb2.TASK_STATE_CANCELLED
 
 
+@pytest.mark.slow
 def test_a_purge_that_breaks_off_says_how_far_it_got(admin: Admin, broker: FakeBroker) -> None:
     for name in ("a", "b", "c"):
         admin("submit", "q", "t", "--id", name)

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from chaos.processes import ProcessCluster
 from tests.admin.conftest import Ran
+from tests.patience import PATIENCE_S
 from tq.v1.worker_service_pb2 import ClaimRequest, ReportRequest
 from tq_admin.__main__ import app
 from tq_admin.observer import Observer
@@ -76,10 +77,10 @@ async def test_with_nodes_down_every_command_answers_or_names_the_next_thing_to_
     cluster: ProcessCluster,
 ) -> None:
     await admin(cluster, "submit", "q", "t")
-    leader = await cluster.await_leader(within_s=20)
+    leader = await cluster.await_leader(within_s=PATIENCE_S)
 
     cluster.kill(leader.node_id)
-    await cluster.await_leader(within_s=20, other_than=leader.node_id)
+    await cluster.await_leader(within_s=PATIENCE_S, other_than=leader.node_id)
     for command in READING:
         assert (await admin(cluster, *command)).code == 0, command
     status = await admin(cluster, "cluster-status", "--wide", "-o", "json")

@@ -26,6 +26,7 @@ def test_every_bug_of_the_table_can_be_planted_and_is_hunted_somewhere() -> None
     assert simulated <= {mutant.name for mutant in PLANTED}
 
 
+@pytest.mark.slow
 def test_a_bug_without_a_scenario_is_caught_by_a_seed_of_the_simulation(tmp_path: Path) -> None:
     found = profiles.hunt(by_name("truncation on overlap"), 1, tmp_path, Console(quiet=True))
 

@@ -251,6 +251,7 @@ def test_a_history_that_only_looks_odd_passes(tell: Callable[[], Story]) -> None
     assert report(ledger, check(ledger, all_finished=False)) == ""
 
 
+@pytest.mark.slow
 def test_a_long_history_with_many_unanswered_calls_is_judged_at_once() -> None:
     story = one_task_submitted()
     for number in range(300):

@@ -6,6 +6,7 @@ import asyncio
 
 from chaos.ports import LOOPBACK
 from chaos.proxy import Proxy
+from tests.patience import PATIENCE_S
 
 
 class Shouter:
@@ -29,13 +30,13 @@ async def test_a_muted_proxy_passes_requests_on_and_loses_their_replies() -> Non
     reader, writer = await asyncio.open_connection(host, int(port))
 
     writer.write(b"first\n")
-    heard = await asyncio.wait_for(reader.readline(), 10)
+    heard = await asyncio.wait_for(reader.readline(), PATIENCE_S)
     proxy.muted = True
     writer.write(b"second\n")
-    arrived = [await asyncio.wait_for(shouter.heard.get(), 10) for _ in range(2)]
-    await asyncio.wait_for(proxy.lost.wait(), 10)
+    arrived = [await asyncio.wait_for(shouter.heard.get(), PATIENCE_S) for _ in range(2)]
+    await asyncio.wait_for(proxy.lost.wait(), PATIENCE_S)
     proxy.cut()
-    rest = await asyncio.wait_for(reader.read(), 10)
+    rest = await asyncio.wait_for(reader.read(), PATIENCE_S)
     await proxy.close()
     server.close()
 
@@ -53,7 +54,7 @@ async def test_a_proxy_whose_broker_is_down_ends_the_connection() -> None:
     host, _, port = (await proxy.start()).rpartition(":")
 
     reader, _ = await asyncio.open_connection(host, int(port))
-    said = await asyncio.wait_for(reader.read(), 10)
+    said = await asyncio.wait_for(reader.read(), PATIENCE_S)
     await proxy.close()
 
     assert said == b""

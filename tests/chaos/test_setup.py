@@ -8,6 +8,7 @@ import pytest
 
 from chaos.broker import NodeSetup, SetupConflictError
 from chaos.processes import FactMissingError, ProcessCluster
+from tests.patience import PATIENCE_S
 
 
 def test_setups_add_up_and_the_later_wrapper_is_the_outer_one() -> None:
@@ -51,7 +52,7 @@ async def test_a_node_is_started_through_its_wrapper_on_the_disk_it_was_given(
     broker = cluster.brokers["n1"]
     broker.start()
     with pytest.raises(FactMissingError, match="n1 ended by itself with code 0"):
-        await cluster.await_fact("its end", nothing, within_s=30)
+        await cluster.await_fact("its end", nothing, within_s=PATIENCE_S)
     await cluster.close()
 
     assert broker.data_dir == disk / "n1"

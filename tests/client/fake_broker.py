@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 from grpc_status import rpc_status
 
+from tests.patience import PATIENCE_S
 from tq.v1 import (
     cluster_service_pb2,
     queue_service_pb2,
@@ -171,7 +172,7 @@ def hold_until(release: asyncio.Event) -> Step:
 async def until_reached(client: AsyncClient, broker: FakeBroker) -> None:
     """Make calls until one arrives at ``broker``: a client connects in the background."""
     before = len(broker.calls)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while len(broker.calls) == before:
             await client.cluster_status()
 

@@ -9,8 +9,7 @@ import textwrap
 from dataclasses import dataclass
 
 from tests.client.fake_broker import FakeBroker, serving
-
-WITHIN_S = 30
+from tests.patience import PATIENCE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,7 @@ async def run(program: str, broker: FakeBroker, *options: str, preamble: str = "
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            async with asyncio.timeout(WITHIN_S):
+            async with asyncio.timeout(PATIENCE_S):
                 _, said = await process.communicate()
         finally:
             if process.returncode is None:

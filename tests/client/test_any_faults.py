@@ -38,6 +38,7 @@ def faults(draw: random.Random, addresses: str, count: int) -> list[Step]:
     return draw.choices(choices, k=count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 async def test_every_submit_is_answered_and_its_task_created_once(
     seed: int, monkeypatch: pytest.MonkeyPatch

@@ -19,6 +19,7 @@ from tq_client.shared import shared
 """
 
 
+@pytest.mark.slow
 async def test_dropped_clients_leave_no_thread_and_no_descriptor_and_say_so() -> None:
     ended = await run(
         """
@@ -116,6 +117,7 @@ async def test_a_call_on_the_clients_own_loop_is_refused_and_does_not_hang() -> 
     assert (ended.code, ended.said) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_call_is_waited_for_little_longer_than_its_time_limit(
     dead_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,8 @@ import pytest
 from tests.client.fake_broker import FakeBroker, answer, hang
 from tests.client.programs import run
 
+pytestmark = pytest.mark.slow
+
 PREAMBLE = """
 import asyncio, multiprocessing, os, signal, sys, threading
 from tq_client import AsyncClient, Client

@@ -13,6 +13,7 @@ import pytest
 
 from chaos.ports import HeldPorts
 from tests.client.fake_broker import FakeBroker, serving
+from tests.patience import PATIENCE_S
 
 APPLICATION = """
 from tq_client.shared import shared
@@ -30,11 +31,12 @@ REQUESTS = 12
 
 
 def fetch(address: str) -> str:
-    with urllib.request.urlopen(f"http://{address}/", timeout=20) as reply:
+    with urllib.request.urlopen(f"http://{address}/", timeout=PATIENCE_S) as reply:
         text: str = reply.read().decode()
         return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["each by itself", "preloaded"])
 @pytest.mark.parametrize("kind", ["sync", "gthread"])
 async def test_workers_of_gunicorn_submit(

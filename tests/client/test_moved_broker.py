@@ -11,6 +11,7 @@ from tq_client import AsyncClient, connections
 GRPCS_OWN_WAIT_S = 30
 
 
+@pytest.mark.slow
 async def test_a_client_finds_a_broker_that_came_back_at_another_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -63,6 +63,7 @@ async def outcome(call: Awaitable[Any] | AsyncIterator[Any]) -> BaseException | 
     return returned[0] if isinstance(returned, list) else None
 
 
+@pytest.mark.slow
 async def test_every_method_ends_with_the_error_that_nothing_was_applied(
     dead_address: str, silent_address: str
 ) -> None:
@@ -84,6 +85,7 @@ def test_no_method_is_left_out() -> None:
     assert set(CALLS) == public - {"close"}
 
 
+@pytest.mark.slow
 async def test_an_error_names_everybody_who_was_asked_in_one_line(dead_address: str) -> None:
     async def break_off_in_words(broker: FakeBroker, call: Call, context: Context) -> Message:
         del broker, call

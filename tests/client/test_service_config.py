@@ -9,6 +9,7 @@ from google.protobuf import descriptor_pool
 from grpc import aio
 
 from tests.client.fake_broker import FakeBroker, lose_reply, serving
+from tests.patience import PATIENCE_S
 from tq.v1 import task_service_pb2_grpc
 from tq.v1.task_pb2 import TaskSpec
 from tq.v1.task_service_pb2 import SubmitRequest
@@ -40,7 +41,7 @@ async def test_a_generated_stub_with_the_shipped_config_repeats_a_call_whose_rep
         async with aio.insecure_channel(address, options=options) as channel:
             stub = task_service_pb2_grpc.TaskServiceStub(channel)
             request = SubmitRequest(request_id="r1", tasks=[TaskSpec(queue="mail", type="send")])
-            await stub.Submit(request, timeout=10)
+            await stub.Submit(request, timeout=PATIENCE_S)
 
     assert broker.of("Submit") == [request] * 3
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest_asyncio
 
 from chaos.processes import ProcessCluster
+from tests.patience import PATIENCE_S
 
 
 @pytest_asyncio.fixture
@@ -20,7 +21,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[ProcessCluster]:
     try:
         await brokers.start()
         # Two make a leader: the third may still be on its way to its port.
-        await brokers.await_caught_up(brokers.brokers, within_s=30)
+        await brokers.await_caught_up(brokers.brokers, within_s=PATIENCE_S)
         yield brokers
     finally:
         print(await brokers.describe())  # noqa: T201  # shown by pytest when the test failed

@@ -9,11 +9,13 @@ import pytest
 
 from chaos.ports import HeldPorts, free_addresses
 from chaos.processes import FactMissingError, ProcessCluster
+from tests.patience import PATIENCE_S
 
 SLEEPS = ("-c", "import sys, time; print('up, and silent', flush=True); time.sleep(600)")
 ENDS = ("-c", "print('no such disk', flush=True); raise SystemExit(3)")
 
 
+@pytest.mark.slow
 async def test_a_leader_that_does_not_come_is_told_by_what_was_seen(tmp_path: Path) -> None:
     cluster = ProcessCluster(tmp_path, launcher=SLEEPS)
 
@@ -31,7 +33,7 @@ async def test_a_broker_that_ends_by_itself_ends_the_wait_with_its_log(tmp_path:
     cluster = ProcessCluster(tmp_path, launcher=ENDS)
 
     with pytest.raises(FactMissingError, match="ended by itself with code 3") as caught:
-        await cluster.start(within_s=60)
+        await cluster.start(within_s=PATIENCE_S)
     await cluster.close()
 
     assert "no such disk" in str(caught.value)

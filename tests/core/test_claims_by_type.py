@@ -64,6 +64,7 @@ def full_queues(ordering: Settings.Ordering.ValueType, priorities: int) -> LoneQ
     return queue
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ordering", [Settings.ORDERING_STRICT, Settings.ORDERING_AGING])
 def test_a_claim_of_one_type_reads_nothing_of_the_others_however_many_there_are(
     ordering: Settings.Ordering.ValueType,
@@ -78,6 +79,7 @@ def test_a_claim_of_one_type_reads_nothing_of_the_others_however_many_there_are(
     assert read[4] == read[256] < 64 * 4 + 20
 
 
+@pytest.mark.slow
 def test_a_claim_that_leaves_out_a_type_passes_none_of_its_tasks() -> None:
     queue = full_queues(Settings.ORDERING_STRICT, 256)
     with counted_reads() as reads:
@@ -104,6 +106,7 @@ def test_a_claim_for_tasks_that_are_behind_many_others_finds_them_in_a_few_reads
     assert reads.count < 10
 
 
+@pytest.mark.slow
 def test_no_claim_reads_more_than_it_may_and_none_leaves_any_queue_out_for_ever() -> None:
     """64 queues with aging, 256 priorities of the type in each: 16,384 fronts."""
     queue = LoneQueue(audited=False, draw=random.Random(3))

@@ -123,6 +123,7 @@ moves = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(batches=st.lists(moves, min_size=1, max_size=5))
 def test_a_batch_leads_to_what_its_operations_lead_to_one_by_one(

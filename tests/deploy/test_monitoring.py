@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -28,6 +29,7 @@ SAYS_NOTHING = {"process_virtual_memory_bytes"}
 TOLD = (ROOT / "docs" / "monitoring.md").read_text()
 
 
+@cache
 def measured() -> dict[str, set[str]]:
     """Every series of brokers and of workers, with its labels."""
     idle = MagicMock(stats=Stats())

@@ -192,6 +192,7 @@ class Paper:
         return script.returncode, script.stdout + script.stderr
 
 
+@pytest.mark.slow
 def test_the_leader_comes_last_and_hands_over_first(tmp_path: Path) -> None:
     paper = Paper(tmp_path / "state.json", lambda status: None)
 
@@ -228,6 +229,7 @@ def test_nothing_is_restarted_while_a_broker_is_unwell(
     assert paper.done == []
 
 
+@pytest.mark.slow
 def test_a_command_that_restarts_nothing_is_found_out(tmp_path: Path) -> None:
     code, printed = Paper(tmp_path / "state.json", lambda status: None).restart("true")
 

@@ -10,8 +10,9 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[2]
-WITHIN_S = 60
 
 
 class Background:
@@ -37,7 +38,7 @@ class Background:
     def await_line(self, part: str) -> None:
         """Wait until it has said this."""
         with self._news:
-            self._news.wait_for(lambda: self._ended or self._has_said(part), WITHIN_S)
+            self._news.wait_for(lambda: self._ended or self._has_said(part), PATIENCE_S)
             assert self._has_said(part), f"{self.command} did not say {part!r}: {self.said()}"
 
     def said(self) -> str:
@@ -48,7 +49,7 @@ class Background:
         """Ctrl-C; returns the exit code."""
         self._process.send_signal(signal.SIGINT)
         try:
-            return self._process.wait(WITHIN_S)
+            return self._process.wait(PATIENCE_S)
         finally:
             self._process.kill()
             self._reader.join()
@@ -89,7 +90,7 @@ class Reader:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=WITHIN_S,
+            timeout=PATIENCE_S,
             check=False,
         )
 

@@ -18,6 +18,8 @@ from tests.docs.reader import Reader
 from tq.v1.worker_service_pb2 import ClaimRequest, ReportRequest
 from tq_client import Client, QueueSettings
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("commands")]
+
 ON_THE_CLUSTER = {
     "tq-admin cluster-status": "tq-admin cluster-status",
     "tq-admin submit default echo --payload hello --wait": (
@@ -63,6 +65,7 @@ TO_THEIR_END = {
     "make lock": "make -n lock",
     "make api-docs": "make -n api-docs",
     "make demo": "make -n demo",
+    "make test-fast": "make -n test-fast",
     "make bench": "make -n bench",
     "make chaos": "make -n chaos",
     "make test ARGS='-m \"not cluster\"'": "make -n test ARGS='-m \"not cluster\"'",

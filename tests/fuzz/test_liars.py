@@ -16,6 +16,7 @@ HISTORIES = 60
 LIES = 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leads", [False, True], ids=["to a follower", "to a leader"])
 def test_whatever_a_member_says_no_error_is_met_but_those_that_stop_a_node(leads: bool) -> None:
     stopped = sum(

@@ -17,6 +17,7 @@ INPUTS = 5_000
 """The same ones each time. ``python -m tests.fuzz`` makes as many as one likes."""
 
 
+@pytest.mark.slow
 def test_no_input_of_the_corpus_or_near_it_gets_past_the_port() -> None:
     seeds = mutating.corpus()
     draw = random.Random("the raft port")

@@ -17,6 +17,8 @@ from chaos.outages import Outage, outage, summary
 from chaos.processes import ProcessCluster
 from chaos.stub_client import StubClient
 from chaos.stub_worker import Plan, StubWorker, work_result
+from tests.patience import PATIENCE_S
+from tests.telling import RecordProperty, tell
 from tq.v1 import task_pb2
 
 pytestmark = pytest.mark.cluster
@@ -33,25 +35,19 @@ async def judged(load: Load) -> str:
     return "\n".join(filter(None, [report(load.ledger, violations), *wrong]))
 
 
-def tell(capsys: pytest.CaptureFixture[str], text: str) -> None:
-    """Print what was measured, also when the test passes."""
-    with capsys.disabled():
-        print(f"\n{text}")  # noqa: T201  # figures for whoever runs the tests
-
-
 async def kill_leader(load: Load) -> tuple[str, Outage]:
     """SIGKILL the leader and wait until a new one acknowledges a write."""
-    leader = await load.cluster.await_leader(within_s=20)
+    leader = await load.cluster.await_leader(within_s=PATIENCE_S)
     killed_s = load.ledger.now_s()
     await load.cluster.crash(leader.node_id)
-    await load.await_acknowledgement(since_s=killed_s, within_s=20)
+    await load.await_acknowledgement(since_s=killed_s, within_s=PATIENCE_S)
     measured = outage(load.ledger, killed_s)
     assert measured is not None
     return leader.node_id, measured
 
 
 async def test_twenty_killed_leaders_lose_nothing_and_double_nothing(
-    cluster: ProcessCluster, capsys: pytest.CaptureFixture[str]
+    cluster: ProcessCluster, record_property: RecordProperty
 ) -> None:
     outages = []
     async with Load(cluster, lease_s=LEASE_S) as load:
@@ -60,37 +56,37 @@ async def test_twenty_killed_leaders_lose_nothing_and_double_nothing(
             killed, measured = await kill_leader(load)
             outages.append(measured)
             cluster.restart(killed)
-            await cluster.await_caught_up([killed], within_s=30)
+            await cluster.await_caught_up([killed], within_s=PATIENCE_S)
         wrong = await judged(load)
-    tell(capsys, f"{KILLS} SIGKILLs of the leader: {summary(outages)}\n{load.describe()}")
+    tell(record_property, f"{KILLS} SIGKILLs of the leader: {summary(outages)}\n{load.describe()}")
 
     assert wrong == ""
 
 
 async def test_two_of_three_killed_stop_writes_and_lose_nothing(
-    cluster: ProcessCluster, capsys: pytest.CaptureFixture[str]
+    cluster: ProcessCluster, record_property: RecordProperty
 ) -> None:
     async with Load(cluster, lease_s=LEASE_S) as load:
         await load.await_under_way()
-        leader = await cluster.await_leader(within_s=20)
+        leader = await cluster.await_leader(within_s=PATIENCE_S)
         follower = next(node_id for node_id in cluster.brokers if node_id != leader.node_id)
 
         killed_s = load.ledger.now_s()
         cluster.kill(leader.node_id, follower)
-        await load.await_silence(since_s=killed_s, within_s=20)
+        await load.await_silence(since_s=killed_s, within_s=PATIENCE_S)
         alone = outage(load.ledger, killed_s)
         cluster.restart(leader.node_id, follower)
-        await load.await_acknowledgement(since_s=killed_s, within_s=30)
-        await cluster.await_caught_up(cluster.brokers, within_s=30)
+        await load.await_acknowledgement(since_s=killed_s, within_s=PATIENCE_S)
+        await cluster.await_caught_up(cluster.brokers, within_s=PATIENCE_S)
         wrong = await judged(load)
-    tell(capsys, f"two of three killed and restarted:\n{load.describe()}")
+    tell(record_property, f"two of three killed and restarted:\n{load.describe()}")
 
     assert alone is None, "a write was acknowledged without a majority"
     assert wrong == ""
 
 
 async def test_all_three_killed_at_once_come_back_with_everything(
-    cluster: ProcessCluster, capsys: pytest.CaptureFixture[str]
+    cluster: ProcessCluster, record_property: RecordProperty
 ) -> None:
     async with Load(cluster, lease_s=LEASE_S) as load:
         await load.await_under_way()
@@ -98,33 +94,33 @@ async def test_all_three_killed_at_once_come_back_with_everything(
         killed_s = load.ledger.now_s()
         cluster.kill(*cluster.brokers)
         cluster.restart(*cluster.brokers)
-        await load.await_acknowledgement(since_s=killed_s, within_s=30)
-        await cluster.await_caught_up(cluster.brokers, within_s=30)
+        await load.await_acknowledgement(since_s=killed_s, within_s=PATIENCE_S)
+        await cluster.await_caught_up(cluster.brokers, within_s=PATIENCE_S)
         wrong = await judged(load)
-    tell(capsys, f"all three killed at once and restarted:\n{load.describe()}")
+    tell(record_property, f"all three killed at once and restarted:\n{load.describe()}")
 
     assert wrong == ""
 
 
 async def test_a_leader_paused_past_the_leases_wakes_up_and_decides_nothing(
-    cluster: ProcessCluster, capsys: pytest.CaptureFixture[str]
+    cluster: ProcessCluster, record_property: RecordProperty
 ) -> None:
     async with Load(cluster, lease_s=LEASE_S) as load:
         await load.await_under_way()
-        leader = await cluster.await_leader(within_s=20)
+        leader = await cluster.await_leader(within_s=PATIENCE_S)
         old_leader = [cluster.brokers[leader.node_id].address]
         silent = worker(load, "silent", old_leader, lease_s=LEASE_S)
         heir = worker(load, "heir", cluster.addresses, lease_s=30)
         reader = StubClient(old_leader, load.ledger, "reader")
         task_id = await submit_apart(load)
-        held = await silent.claim_one(within_s=20)
+        held = await silent.claim_one(within_s=PATIENCE_S)
         await reader.read(task_id)
 
         paused_s = load.ledger.now_s()
         cluster.pause(leader.node_id)
-        await load.await_acknowledgement(since_s=paused_s, within_s=20)
+        await load.await_acknowledgement(since_s=paused_s, within_s=PATIENCE_S)
         measured = outage(load.ledger, paused_s)
-        inherited = await heir.claim_one(within_s=20)
+        inherited = await heir.claim_one(within_s=PATIENCE_S)
         # These wait in the paused leader's sockets and are the first that it sees when it wakes.
         waiting = [asyncio.create_task(reader.read(task_id)) for _ in range(10)]
         late = asyncio.create_task(silent.report(task_id, held.token, Ending.COMPLETE, b"too late"))
@@ -134,12 +130,14 @@ async def test_a_leader_paused_past_the_leases_wakes_up_and_decides_nothing(
         refused = await late
         right = work_result(inherited.spec)
         recorded = await heir.report(task_id, inherited.token, Ending.COMPLETE, right)
-        await cluster.await_caught_up(cluster.brokers, within_s=30)
+        await cluster.await_caught_up(cluster.brokers, within_s=PATIENCE_S)
         wrong = await judged(load)
         for caller in (silent, heir, reader):
             await caller.close()
     assert measured is not None
-    tell(capsys, f"leader paused past the leases: {summary([measured])}\n{load.describe()}")
+    tell(
+        record_property, f"leader paused past the leases: {summary([measured])}\n{load.describe()}"
+    )
 
     assert inherited.token > held.token
     assert {read.attempts[-1].token for read in reads if read} == {inherited.token}

@@ -23,6 +23,7 @@ from chaos.stub_client import StubClient
 from chaos.stub_worker import Plan, StubWorker
 from tests.kill.mutant_broker import NO_CHILDREN_WEIGHED, NO_FSYNC, NO_TOKEN_CHECK
 from tests.kill.powercut import ACCOUNTS_VARIABLE, LIE_VARIABLE, lose_unsynced
+from tests.patience import PATIENCE_S
 from tq.v1 import (
     task_pb2,
     task_service_pb2,
@@ -57,8 +58,8 @@ async def a_worker_that_reports_too_late(cluster: ProcessCluster) -> tuple[Ledge
             stack.push_async_callback(caller.close)
         [task_id] = await client.submit([spec("late")])
         assert task_id is not None
-        first = await silent.claim_one(within_s=20)
-        second = await heir.claim_one(within_s=20)
+        first = await silent.claim_one(within_s=PATIENCE_S)
+        second = await heir.claim_one(within_s=PATIENCE_S)
         await silent.report(task_id, first.token, Ending.COMPLETE, b"of the silent one")
         await heir.report(task_id, second.token, Ending.COMPLETE, b"of its heir")
         await client.read(task_id)
@@ -129,14 +130,16 @@ REPORTS, COMPLETIONS, CHILDREN = 8, 10, 100
 async def entries_of_a_storm_of_reports(folder: Path, environment: Mapping[str, str]) -> int:
     """Count the entries that reports make which come at once and create as much as they may."""
     async with cluster_with(folder, environment) as cluster:
-        leader = (await cluster.await_leader(within_s=20)).node_id
+        leader = (await cluster.await_leader(within_s=PATIENCE_S)).node_id
         channel = cluster.channel(leader)
         tasks = task_service_pb2_grpc.TaskServiceStub(channel)
         workers = worker_service_pb2_grpc.WorkerServiceStub(channel)
         count = REPORTS * COMPLETIONS
-        await tasks.Submit(task_service_pb2.SubmitRequest(tasks=[spec("")] * count), timeout=20)
+        await tasks.Submit(
+            task_service_pb2.SubmitRequest(tasks=[spec("")] * count), timeout=PATIENCE_S
+        )
         claim = worker_service_pb2.ClaimRequest(worker_id="w", queues=[QUEUE], max_tasks=count)
-        held = list((await workers.Claim(claim, timeout=20)).tasks)
+        held = list((await workers.Claim(claim, timeout=PATIENCE_S)).tasks)
         assert len(held) == count
         before = await applied_index(cluster, leader)
         storm = []
@@ -145,7 +148,7 @@ async def entries_of_a_storm_of_reports(folder: Path, environment: Mapping[str, 
             for task in held[start : start + COMPLETIONS]:
                 each = report_.reports.add(task_id=task.spec.task_id, token=task.token)
                 each.complete.submit.extend([task_pb2.TaskSpec(queue="c", type="t")] * CHILDREN)
-            storm.append(workers.Report(report_, timeout=60))
+            storm.append(workers.Report(report_, timeout=PATIENCE_S))
         for call in storm:
             assert {each.status for each in (await call).results} == {RECORDED}
         return await applied_index(cluster, leader) - before

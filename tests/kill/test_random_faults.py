@@ -12,6 +12,8 @@ from chaos.mutants import LAUNCHER
 from chaos.processes import ProcessCluster
 from tests.kill.nemesis import Nemesis
 from tests.kill.powercut import ACCOUNTS_VARIABLE, LIE_VARIABLE
+from tests.patience import PATIENCE_S
+from tests.telling import RecordProperty, tell
 
 pytestmark = pytest.mark.cluster
 
@@ -20,7 +22,7 @@ SEED = 1
 
 
 async def test_faults_drawn_at_random_lose_nothing_and_double_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, record_property: RecordProperty
 ) -> None:
     accounts = tmp_path / "accounts"
     accounts.mkdir()
@@ -36,13 +38,14 @@ async def test_faults_drawn_at_random_lose_nothing_and_double_nothing(
         await nemesis.rage(RAGE_S)
         nemesis.relent()
         relented_s = load.ledger.now_s()
-        await load.await_acknowledgement(within_s=30, since_s=relented_s)
-        await cluster.await_caught_up(cluster.brokers, within_s=60)
+        await load.await_acknowledgement(within_s=PATIENCE_S, since_s=relented_s)
+        await cluster.await_caught_up(cluster.brokers, within_s=PATIENCE_S)
         violations = await load.finish()
         wrong = wrong_results(load.ledger)
     complaints = [line for broker in cluster.brokers.values() for line in broker.complaints()]
-    with capsys.disabled():
-        print(f"\nseed {SEED}, {len(nemesis.deeds)} faults and repairs: {load.describe()}")  # noqa: T201  # figures for whoever runs the tests
+    tell(
+        record_property, f"seed {SEED}, {len(nemesis.deeds)} faults and repairs: {load.describe()}"
+    )
 
     assert report(load.ledger, violations) == "", nemesis.deeds
     assert not wrong, nemesis.deeds

@@ -14,6 +14,7 @@ from chaos.history.verdict import check, report
 from chaos.processes import ProcessCluster
 from chaos.stub_client import StubClient
 from chaos.workers import WorkerProcesses
+from tests.patience import PATIENCE_S
 from tq.v1 import task_pb2
 
 pytestmark = pytest.mark.cluster
@@ -54,20 +55,20 @@ async def test_killed_leaders_and_killed_workers_cost_no_task(
     try:
         for wave in range(LEADERS_KILLED):
             submitting = asyncio.create_task(submit_wave(client, wave))
-            leader = await cluster.await_leader(within_s=20)
+            leader = await cluster.await_leader(within_s=PATIENCE_S)
             cluster.kill(leader.node_id)
             workers.kill("w1")
             workers.start()
             expected |= await submitting
             cluster.restart(leader.node_id)
-            await cluster.await_caught_up([leader.node_id], within_s=30)
+            await cluster.await_caught_up([leader.node_id], within_s=PATIENCE_S)
             workers.check_alive()
 
         async def finished() -> bool | None:
             tasks = await client.list_all()
             return all(task.state in TERMINAL for task in tasks) or None
 
-        await cluster.await_fact("every task to finish", finished, within_s=60)
+        await cluster.await_fact("every task to finish", finished, within_s=PATIENCE_S)
         ledger.listed(await client.list_all())
         results = {}
         for task_id in expected:

@@ -10,12 +10,12 @@ import pytest
 import pytest_asyncio
 
 from tests.cluster.fixtures import cluster
+from tests.telling import NOT_RUN
 
 __all__ = ["cluster"]
 
 NODE_FOLDER = Path(__file__).parent / "node"
 INSTALL_S = 300
-NOT_RUN = pytest.StashKey[int]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -23,16 +23,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if shutil.which("node") and shutil.which("npm"):
         return
     unable = [item for item in items if "node_modules" in getattr(item, "fixturenames", ())]
-    config.stash[NOT_RUN] = len(unable)
+    if unable:
+        config.stash[NOT_RUN].append(f"{len(unable)} tests, which need node and npm")
     config.hook.pytest_deselected(items=unable)
     items[:] = [item for item in items if item not in unable]
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    if count := config.stash.get(NOT_RUN, 0):
-        terminalreporter.write_line(f"{count} tests NOT RUN: they need node and npm", red=True)
 
 
 @pytest_asyncio.fixture

@@ -45,6 +45,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**os.environ, "PATH": f"{plugins}:{tools}:{os.environ['PATH']}"}
 
 
+@pytest.mark.slow
 def test_every_command_of_the_document_makes_its_stubs(
     checkout: Path, environment: dict[str, str]
 ) -> None:

@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from tests.leader.fakes import FakeLog
+from tests.patience import PATIENCE_S
 from tq.v1 import task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import SystemClock
 from tq_cluster.core.events import TaskEvent
@@ -97,7 +98,7 @@ def workers(outcome: Outcome) -> list[worker_service_pb2.WorkerInfo]:
 
 async def until(fact: Callable[[], bool], turn_s: float = 0) -> None:
     """Let the loop turn until ``fact`` holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not fact():  # noqa: ASYNC110 - the facts are plain state, nothing signals them
             await asyncio.sleep(turn_s)
 

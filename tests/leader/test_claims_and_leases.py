@@ -18,6 +18,7 @@ from tests.leader.bench import (
     told,
     until,
 )
+from tests.patience import PATIENCE_S
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import SystemClock
 from tq_cluster.core import backfill
@@ -48,7 +49,7 @@ async def test_many_idle_workers_all_get_work_when_much_arrives_at_once(bench: B
     waiting = [await start(bench.leader.claim(claim(f"w{n}", most=1), 30, 0.0)) for n in range(20)]
     await bench.leader.submit(submit(*["resize"] * 20))
 
-    got = await asyncio.wait_for(asyncio.gather(*waiting), 5)
+    got = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE_S)
     ids = {task.spec.task_id for outcome in got for task in claimed(outcome)}
     assert len(ids) == 20
 
@@ -359,5 +360,5 @@ async def test_a_claim_that_takes_the_more_urgent_task_leaves_the_other_to_one_w
     arriving.request.tasks[1].priority = 9
     await bench.leader.submit(arriving)
 
-    got = await asyncio.wait_for(asyncio.gather(either, letters), 5)
+    got = await asyncio.wait_for(asyncio.gather(either, letters), PATIENCE_S)
     assert [task.spec.type for each in got for task in claimed(each)] == ["parcel", "letter"]

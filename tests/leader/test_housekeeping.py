@@ -13,6 +13,7 @@ import pytest
 
 from tests.leader.bench import Bench, claim, claimed, submit, told, until
 from tests.leader.test_leases import Hands
+from tests.patience import PATIENCE_S
 from tq.v1 import queue_service_pb2, worker_service_pb2
 from tq_cluster.core import queries
 from tq_cluster.core.decide import deciding
@@ -339,7 +340,7 @@ async def test_callers_have_every_other_batch_while_what_cannot_be_decided_is_lo
             number += 1
             await bench.leader.submit(submit("resize", request_id=f"r{caller} {number}"))
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*(calls(caller) for caller in range(3)))
     for (lone_before, _), batch in itertools.pairwise(batches):
         assert not lone_before or batch != (True, True)
@@ -354,11 +355,12 @@ async def test_what_is_due_goes_on_from_entry_to_entry_without_waiting_for_the_n
     monkeypatch.setattr(bench.leader._leases, "now_s", lambda: bench.leader._loop.time() + 60)
 
     bench.leader._committer.wake()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while len(bench.leader._leases):  # noqa: ASYNC110 - nothing signals it
             await asyncio.sleep(0)
 
 
+@pytest.mark.slow
 async def test_retention_keeps_up_with_callers_who_fill_every_entry(bench: Bench) -> None:
     """It is decided in the same entries, so this holds on a machine of any speed."""
     batch, rounds = 50, 20

@@ -11,6 +11,7 @@ import pytest
 from tests.core.lone_queue import LoneQueue
 from tests.leader.bench import Bench, claim, claimed, release, start, submit, told, until
 from tests.leader.fakes import FakeLog
+from tests.patience import PATIENCE_S
 from tq.internal.v1 import log_pb2
 from tq.v1 import errors_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import SystemClock
@@ -155,7 +156,7 @@ async def test_waiting_for_a_task_ends_when_it_is_completed(bench: Bench) -> Non
     report.reports.add(task_id=task_id, token=task.token).complete.result = b"done"
     await bench.leader.submit(Report(request=report))
 
-    answer = told(await asyncio.wait_for(waiting, 5), task_service_pb2.WaitTaskResponse)
+    answer = told(await asyncio.wait_for(waiting, PATIENCE_S), task_service_pb2.WaitTaskResponse)
     assert (answer.finished, answer.task.result) == (True, b"done")
 
 

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from tests.leader.bench import Bench, claimed, start, submit
+from tests.patience import PATIENCE_S
 from tests.service.fakes import until
 from tq.v1 import cluster_service_pb2 as pb
 from tq.v1 import worker_service_pb2
@@ -64,7 +65,7 @@ class Compared(Bench):
         """A pass from its beginning to its end, and what is said of it."""
         before = await self.look(START)
         seen = before
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while seen.last_finished_at.ToNanoseconds() <= before.last_began_at.ToNanoseconds():
                 await asyncio.sleep(0)
                 seen = await self.look()
@@ -80,6 +81,7 @@ def small_ranges(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     monkeypatch.setattr("tq_cluster.leader.committer.HASH_ROWS_MAX", rows)
 
 
+@pytest.mark.slow
 async def test_a_pass_hashes_every_row_of_the_state_once(
     bench: Compared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +244,7 @@ async def test_nothing_is_hashed_below_the_version_that_every_node_can(bench: Co
     assert queries.cluster_version(bench.store.view()) == 1
 
 
+@pytest.mark.slow
 async def test_the_version_is_raised_once_every_member_can(bench: Compared) -> None:
     bench.log.version = None  # a member has not said
     await bench.formed(version=1)
@@ -267,6 +270,7 @@ async def need_types(bench: Compared, of: str = "of no task") -> None:
     assert claimed(await bench.leader.claim(Claim(request=request), 0, 0.0)) == []
 
 
+@pytest.mark.slow
 async def test_a_table_is_filled_once_a_claim_is_in_need_of_it_by_whoever_leads(
     bench: Compared, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -291,6 +295,7 @@ async def test_a_table_is_filled_once_a_claim_is_in_need_of_it_by_whoever_leads(
     assert [record.message for record in caplog.records] == ["tables are filled"]
 
 
+@pytest.mark.slow
 async def test_no_table_is_filled_while_disks_are_full(
     bench: Compared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,6 +315,7 @@ async def test_no_table_is_filled_while_disks_are_full(
     await until(lambda: not backfill.is_under_way(bench.store.view()), "there is room again")
 
 
+@pytest.mark.slow
 async def test_those_who_wait_for_a_type_look_again_once_the_table_is_filled(
     bench: Compared, monkeypatch: pytest.MonkeyPatch
 ) -> None:

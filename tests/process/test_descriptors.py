@@ -15,6 +15,7 @@ import pytest
 
 from chaos.broker import NodeSetup
 from chaos.processes import ProcessCluster
+from tests.patience import PATIENCE_S
 from tests.service.fakes import cluster_of, stubs_of, until
 from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2, task_service_pb2_grpc
 from tq_cluster.service import limits
@@ -35,7 +36,7 @@ def raised(limits: str) -> tuple[int, int, str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     soft, callers = done.stdout.split()
     return int(soft), int(callers), done.stderr
@@ -89,6 +90,7 @@ def idle_connections(address: str, count: int) -> Iterator[list[socket.socket]]:
         ]
 
 
+@pytest.mark.slow
 async def test_idle_connections_are_ended_and_then_others_have_their_places(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -103,7 +105,9 @@ async def test_idle_connections_are_ended_and_then_others_have_their_places(
 
             async with stubs_of(cluster["n1"]) as stubs:
                 request = cluster_service_pb2.GetNodeStatusRequest()
-                answer = await stubs.cluster.GetNodeStatus(request, timeout=20, wait_for_ready=True)
+                answer = await stubs.cluster.GetNodeStatus(
+                    request, timeout=PATIENCE_S, wait_for_ready=True
+                )
 
         assert answer.node.node_id == "n1"
 
@@ -120,13 +124,13 @@ async def test_a_thousand_idle_connections_do_not_keep_a_broker_from_its_journal
         addresses = [broker.address for broker in cluster.brokers.values()]
         async with grpc.aio.insecure_channel(addresses[0]) as channel:
             tasks = task_service_pb2_grpc.TaskServiceStub(channel)
-            await tasks.Submit(one_task(b""), timeout=30)
+            await tasks.Submit(one_task(b""), timeout=PATIENCE_S)
             with ExitStack() as stack:
                 for address in addresses:
                     stack.enter_context(idle_connections(address, 1_000))
 
                 for _ in range(6):  # a segment has 8 MiB
-                    await tasks.Submit(one_task(payload), timeout=60)
+                    await tasks.Submit(one_task(payload), timeout=PATIENCE_S)
 
                 for broker in cluster.brokers.values():
                     journal = broker.data_dir / "journal"
@@ -162,7 +166,7 @@ async def test_a_broker_that_is_started_again_reaches_a_leader_whose_api_is_full
 
     try:
         await cluster.start()
-        leader = (await cluster.await_leader(within_s=10)).node_id
+        leader = (await cluster.await_leader(within_s=PATIENCE_S)).node_id
         follower = next(name for name in cluster.brokers if name != leader)
         address = cluster.brokers[leader].address
         holding = [asyncio.create_task(hold_a_place(address)) for _ in range(24)]
@@ -178,7 +182,7 @@ async def test_a_broker_that_is_started_again_reaches_a_leader_whose_api_is_full
 
         async with grpc.aio.insecure_channel(cluster.brokers[follower].address) as channel:
             tasks = task_service_pb2_grpc.TaskServiceStub(channel)
-            await tasks.Submit(one_task(b""), timeout=30, wait_for_ready=True)
+            await tasks.Submit(one_task(b""), timeout=PATIENCE_S, wait_for_ready=True)
         for each in holding:
             each.cancel()
     finally:

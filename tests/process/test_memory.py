@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tq_process import memory
 
 SCRIPT = """
@@ -74,7 +75,7 @@ class Process:
 
     async def looked_at(self) -> None:
         """Wait until it was looked at a few times more."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             for _ in range(5):
                 await self.looks.acquire()
 
@@ -133,7 +134,7 @@ async def main():
     kept = pieces[::20]
     most = memory.held_bytes()
     pieces.clear()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while memory.held_bytes() > before + 30e6:
             await asyncio.sleep(0.05)
     print(most - before)

@@ -13,7 +13,10 @@ import pytest
 
 from chaos.broker import NodeSetup
 from chaos.processes import ProcessCluster
+from tests.patience import PATIENCE_S
 from tests.service.fakes import until
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOSED = "exec <&- >&- 2>&-; "
@@ -47,7 +50,7 @@ def test_a_command_says_nothing_and_ends_well_without_standard_streams(
     arguments = {"tq_cluster": "version", "tq_worker": "run --help", "tq_admin": "--help"}
     command = f"exec {closed}; exec {sys.executable} -m {module} {arguments[module]}"
 
-    ended = subprocess.run(["/bin/bash", "-c", command], cwd=ROOT, check=False, timeout=60)
+    ended = subprocess.run(["/bin/bash", "-c", command], cwd=ROOT, check=False, timeout=PATIENCE_S)
 
     assert ended.returncode == 0
 
@@ -64,7 +67,9 @@ async def test_a_worker_without_standard_streams_gives_none_of_its_files_their_p
         return [int(pid) for pid in listed.split()]
 
     try:
-        await until(lambda: len(children()) > 0, "it has a process for its handlers", within_s=30)
+        await until(
+            lambda: len(children()) > 0, "it has a process for its handlers", within_s=PATIENCE_S
+        )
         assert standard(worker.pid) == {"/dev/null"}
         assert standard(children()[0]) == {"/dev/null"}
         worker.send_signal(signal.SIGHUP)

@@ -8,6 +8,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = (".gitignore", "hatch_build.py", "proto", "pyproject.toml", "README.md", "scripts")
 PACKAGES = ("tq_admin", "tq_client", "tq_cluster", "tq_process", "tq_worker")
@@ -25,6 +27,7 @@ def bare_checkout(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_wheel_of_a_bare_checkout_carries_the_generated_package(tmp_path: Path) -> None:
     checkout = bare_checkout(tmp_path / "checkout")
     build = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation"]
@@ -48,6 +51,7 @@ def image_sources() -> list[str]:
     return [name.rstrip("/") for names in copies for name in names if "--from" not in names[0]]
 
 
+@pytest.mark.slow
 def test_the_image_is_handed_all_that_the_wheel_is_built_from(tmp_path: Path) -> None:
     """The same wheel, built from what the Dockerfile copies and nothing else."""
     context = tmp_path / "context"
@@ -73,6 +77,7 @@ def test_the_image_is_handed_all_that_the_wheel_is_built_from(tmp_path: Path) ->
     assert {f"{package}/__init__.py" for package in ("tq", *PACKAGES)} <= names
 
 
+@pytest.mark.slow
 def test_generating_twice_rewrites_nothing(tmp_path: Path) -> None:
     checkout = bare_checkout(tmp_path / "checkout")
     generate = [sys.executable, str(checkout / "scripts" / "generate_protos.py")]
@@ -84,6 +89,7 @@ def test_generating_twice_rewrites_nothing(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (checkout / "tq").rglob("*.py*")} == first
 
 
+@pytest.mark.slow
 def test_a_proto_that_is_gone_takes_its_module_along(tmp_path: Path) -> None:
     checkout = bare_checkout(tmp_path / "checkout")
     extra = checkout / "proto" / "tq" / "extra" / "v1" / "extra.proto"

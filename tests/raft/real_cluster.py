@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
 from tests.simulation.state import Applied, KeepingMachine, ModelledStates, StateDisk
 from tq_cluster.clock import SystemClock
 from tq_cluster.errors import TqError
@@ -91,7 +92,9 @@ class RealCluster:
         members = dict(zip(names, free_addresses(len(names)), strict=True))
         self.nodes = {name: RealNode(name, folder / name, members, secret) for name in names}
 
-    async def until(self, what: str, fact: Callable[[], bool], *, within_s: float = 10.0) -> None:
+    async def until(
+        self, what: str, fact: Callable[[], bool], *, within_s: float = PATIENCE_S
+    ) -> None:
         """Wait for a fact; say what was seen instead when it does not come."""
         try:
             async with asyncio.timeout(within_s):
@@ -113,13 +116,13 @@ class RealCluster:
                 return node
         return None
 
-    async def await_leader(self, *, within_s: float = 10.0) -> RealNode:
+    async def await_leader(self, *, within_s: float = PATIENCE_S) -> RealNode:
         await self.until("a leader", lambda: self.leader() is not None, within_s=within_s)
         leader = self.leader()
         assert leader is not None
         return leader
 
-    async def put(self, entry: bytes, *, within_s: float = 10.0) -> int:
+    async def put(self, entry: bytes, *, within_s: float = PATIENCE_S) -> int:
         """Have an entry acknowledged by whoever leads; its index."""
         async with asyncio.timeout(within_s):
             while True:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.raft.real_cluster import free_addresses, real_cluster
 from tq_cluster.raft.accepting import ADDRESSES_MAX, AcceptRates, Refused, ignored, rated
 from tq_cluster.raft.network import TcpNetwork
@@ -134,7 +135,7 @@ async def test_without_descriptors_it_waits_says_so_once_and_goes_on(
         acceptor = rated([listener], Arrived, AcceptRates(asyncio.get_running_loop().time))
         _, writer = await asyncio.open_connection(*listener.getsockname())
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await made
 
         acceptor.close()
@@ -143,6 +144,7 @@ async def test_without_descriptors_it_waits_says_so_once_and_goes_on(
     assert [each.getMessage() for each in warnings] == ["no connection can be accepted"]
 
 
+@pytest.mark.slow
 async def test_a_cluster_forms_again_while_connections_flood_every_port(tmp_path: Path) -> None:
     async with real_cluster(tmp_path) as cluster:
         await cluster.put(b"before")

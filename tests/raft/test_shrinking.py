@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tq.internal.v1 import log_pb2
 from tq_cluster.core.types import AppliedAt
 from tq_cluster.errors import FatalError
@@ -84,7 +85,7 @@ class Bench:
         )
 
     async def ticked(self, shrinking: Shrinking, *, until_moved_from: Path) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while self.data.store.path == until_moved_from:
                 shrinking.tick(may_begin=True)
                 await asyncio.sleep(0.001)
@@ -120,6 +121,7 @@ async def test_a_state_that_is_mostly_free_pages_gets_smaller_while_entries_go_o
     assert (bench.rows(), bench.data.store.applied) == (rows, applied)
 
 
+@pytest.mark.slow
 async def test_a_state_without_much_to_give_back_is_left_alone(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     for number in range(BURST):
@@ -164,7 +166,7 @@ async def test_a_copy_of_a_state_that_a_snapshot_has_replaced_is_thrown_away(ben
     bench.data.states.switch(newer, AppliedAt(900, 1))
     bench.data.store.move_to(newer)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while shrinking._copying is not None or shrinking._copy is not None:
             shrinking.tick(may_begin=False)
             await asyncio.sleep(0.001)
@@ -180,7 +182,7 @@ async def test_a_copy_that_the_journal_has_left_behind_is_thrown_away(bench: Ben
     shrinking.tick(may_begin=True)
     before = bench.data.store.path
     rows = bench.rows()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while shrinking._copying is not None and not shrinking._copying.done():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     bench.put(b"late", b"1")

@@ -67,6 +67,7 @@ def test_the_journal_is_kept_for_a_follower_that_is_being_sent_a_snapshot() -> N
     simulate(scenario, seed="overtaken", settings=SLOW)
 
 
+@pytest.mark.slow
 def test_a_journal_at_its_limit_is_cut_whoever_needs_it() -> None:
     """A follower that never finishes must not fill the leader's disk."""
     limit = 12_000

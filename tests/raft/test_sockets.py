@@ -72,6 +72,7 @@ async def test_all_nodes_restart_and_still_hold_what_was_acknowledged(tmp_path: 
         assert all((index, 1, b"kept") in history for history in histories)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [64 * 1024, 1 << 20, 10 << 20])
 async def test_a_large_entry_arrives_whole_everywhere(tmp_path: Path, size: int) -> None:
     entry = random.Random(size).randbytes(size)
@@ -105,6 +106,7 @@ async def test_a_leader_confirms_at_what_it_has_applied(tmp_path: Path) -> None:
         assert all(at.index >= index for at in confirmed)
 
 
+@pytest.mark.slow
 async def test_a_deposed_leader_refuses_what_it_was_asked_to_confirm(tmp_path: Path) -> None:
     async with real_cluster(tmp_path) as cluster:
         leader = await cluster.await_leader()
@@ -117,6 +119,7 @@ async def test_a_deposed_leader_refuses_what_it_was_asked_to_confirm(tmp_path: P
         assert leader.replica.status().role is not Role.LEADER
 
 
+@pytest.mark.slow
 async def test_leadership_is_handed_to_whom_was_asked_for(tmp_path: Path) -> None:
     async with real_cluster(tmp_path) as cluster:
         leader = await cluster.await_leader()

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.admin.conftest import Ran
+from tests.patience import PATIENCE_S
 from tests.service.fakes import Stubs, fails, until
 from tests.service.trio import Trio, trio
 from tq.v1 import (
@@ -49,13 +50,13 @@ async def submit(stubs: Stubs, request_id: str, *ids: str) -> task_service_pb2.S
     request = task_service_pb2.SubmitRequest(request_id=request_id)
     for task_id in ids:
         request.tasks.add(queue="q", type="t", task_id=task_id, payload=b"x" * 5_000)
-    return await stubs.tasks.Submit(request, timeout=30, wait_for_ready=True)
+    return await stubs.tasks.Submit(request, timeout=PATIENCE_S, wait_for_ready=True)
 
 
 async def claim(stubs: Stubs, most: int) -> list[worker_service_pb2.ClaimedTask]:
     request = worker_service_pb2.ClaimRequest(worker_id="w", queues=["q"], max_tasks=most)
     request.wait.FromSeconds(20)
-    return list((await stubs.worker.Claim(request, timeout=30, wait_for_ready=True)).tasks)
+    return list((await stubs.worker.Claim(request, timeout=PATIENCE_S, wait_for_ready=True)).tasks)
 
 
 def rows_of(node: Node) -> dict[int, list[tuple[bytes, bytes]]]:
@@ -82,6 +83,7 @@ async def backed_up(folder: Path) -> tuple[Path, worker_service_pb2.ClaimedTask,
     return file, held, later.token
 
 
+@pytest.mark.slow
 async def test_a_new_cluster_made_of_a_backup_has_its_tasks_and_none_of_its_leases(
     tmp_path: Path,
 ) -> None:
@@ -97,17 +99,19 @@ async def test_a_new_cluster_made_of_a_backup_has_its_tasks_and_none_of_its_leas
         async with nodes.stubs("n2") as stubs:
             report = worker_service_pb2.ReportRequest(worker_id="w")
             report.reports.add(task_id="a", token=held.token).complete.result = b"late"
-            late = await stubs.worker.Report(report, timeout=30)
+            late = await stubs.worker.Report(report, timeout=PATIENCE_S)
             beat = worker_service_pb2.HeartbeatRequest(worker_id="w")
             beat.leases.add(task_id="a", token=held.token)
-            lost = await stubs.worker.Heartbeat(beat, timeout=30)
+            lost = await stubs.worker.Heartbeat(beat, timeout=PATIENCE_S)
             again = await submit(stubs, "s1", "a", "b")
             claimed = [*await claim(stubs, 1), *await claim(stubs, 1)]
             task = (
-                await stubs.tasks.GetTask(task_service_pb2.GetTaskRequest(task_id="a"), timeout=30)
+                await stubs.tasks.GetTask(
+                    task_service_pb2.GetTaskRequest(task_id="a"), timeout=PATIENCE_S
+                )
             ).task
             status = await stubs.cluster.GetClusterStatus(
-                cluster_service_pb2.GetClusterStatusRequest(), timeout=30
+                cluster_service_pb2.GetClusterStatusRequest(), timeout=PATIENCE_S
             )
         for node_id in list(nodes.nodes):
             await nodes.caught_up(node_id)
@@ -127,6 +131,7 @@ async def test_a_new_cluster_made_of_a_backup_has_its_tasks_and_none_of_its_leas
     assert states[0] == states[1] == states[2]
 
 
+@pytest.mark.slow
 async def test_members_of_different_origins_form_no_cluster(tmp_path: Path) -> None:
     file, _, _ = await backed_up(tmp_path)
     nodes = Trio(tmp_path / "new")
@@ -142,6 +147,7 @@ async def test_members_of_different_origins_form_no_cluster(tmp_path: Path) -> N
         assert {name for name in messages if messages[name]} >= {"n3"}
 
 
+@pytest.mark.slow
 async def test_a_disk_that_is_restored_once_more_is_not_taken_in(
     tmp_path: Path,
 ) -> None:
@@ -168,6 +174,7 @@ async def test_a_disk_that_is_restored_once_more_is_not_taken_in(
     assert replaceable == [{}, {}]
 
 
+@pytest.mark.slow
 async def test_a_backup_holds_what_was_acknowledged_before_it_was_asked_for(
     tmp_path: Path,
 ) -> None:
@@ -187,6 +194,7 @@ async def test_a_backup_holds_what_was_acknowledged_before_it_was_asked_for(
     assert hashlib.sha256(content[:-32]).digest() == content[-32:]
 
 
+@pytest.mark.slow
 async def test_a_node_makes_one_backup_at_a_time_and_goes_on_serving(tmp_path: Path) -> None:
     async with trio(tmp_path / "old") as nodes:
         leader_id = await nodes.await_leader()
@@ -218,6 +226,7 @@ async def test_a_node_without_a_state_makes_no_backup(tmp_path: Path) -> None:
     assert failure.reason == "NO_STATE"
 
 
+@pytest.mark.slow
 async def test_a_node_without_room_for_the_copy_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from chaos.broker import BrokerProcess
 from chaos.processes import ProcessCluster
+from tests.patience import PATIENCE_S
 from tests.recovery.first_version import DATA, SOFTWARE, environment_of, unpack
 from tests.recovery.test_backup_and_restore import claim, submit
 from tests.service.fakes import Stubs, until
@@ -44,13 +45,13 @@ def raise_it(error: BaseException) -> None:
 
 async def read(stubs: Stubs, task_id: str) -> task_pb2.Task:
     request = task_service_pb2.GetTaskRequest(task_id=task_id)
-    return (await stubs.tasks.GetTask(request, timeout=30)).task
+    return (await stubs.tasks.GetTask(request, timeout=PATIENCE_S)).task
 
 
 async def complete(stubs: Stubs, task: worker_service_pb2.ClaimedTask) -> str:
     report = worker_service_pb2.ReportRequest(worker_id="w")
     report.reports.add(task_id=task.spec.task_id, token=task.token).complete.result = b"r"
-    [result] = (await stubs.worker.Report(report, timeout=30)).results
+    [result] = (await stubs.worker.Report(report, timeout=PATIENCE_S)).results
     return worker_service_pb2.ReportResult.Status.Name(result.status)
 
 
@@ -103,6 +104,7 @@ def test_every_disk_of_the_first_version_holds_what_was_done(tmp_path: Path, nod
     assert recorded.incarnations == in_state[1]
 
 
+@pytest.mark.slow
 async def test_a_cluster_goes_on_over_the_first_versions_disks(tmp_path: Path) -> None:
     unpack(DATA, tmp_path)
     async with trio(tmp_path) as nodes:
@@ -115,7 +117,7 @@ async def test_a_cluster_goes_on_over_the_first_versions_disks(tmp_path: Path) -
             finished = await complete(stubs, runs)
             [next_task] = await claim(stubs, 1)
             stats = await stubs.queues.GetQueueStats(
-                queue_service_pb2.GetQueueStatsRequest(queue="large"), timeout=30
+                queue_service_pb2.GetQueueStatsRequest(queue="large"), timeout=PATIENCE_S
             )
         store = nodes.nodes[leader_id]._store
         await until(
@@ -141,22 +143,22 @@ async def test_brokers_are_upgraded_one_by_one_and_the_old_software_then_refused
         for number, node_id in enumerate(list(cluster.brokers), start=1):
             await work(cluster, f"before-{number}")
             await upgrade(cluster, node_id)
-            await cluster.await_caught_up(cluster.brokers, within_s=60)
+            await cluster.await_caught_up(cluster.brokers, within_s=PATIENCE_S)
             await work(cluster, f"after-{number}")
             versions.append(await version(cluster, node_id))
 
         async def raised() -> bool | None:
             return await version(cluster, "n1") == CLUSTER_VERSION or None
 
-        await cluster.await_fact("today's rules", raised, within_s=60)
+        await cluster.await_fact("today's rules", raised, within_s=PATIENCE_S)
         rare = await claim_rare(cluster)
-        await cluster.await_caught_up(cluster.brokers, within_s=60)
+        await cluster.await_caught_up(cluster.brokers, within_s=PATIENCE_S)
         disks = {name: identity_of(broker) for name, broker in cluster.brokers.items()}
         broker = cluster.brokers["n1"]
         await broker.stop()
         broker.setup = replace(broker.setup, environment=old)
         broker.start()
-        await until(lambda: broker.exited() is not None, "it refuses to start", within_s=60)
+        await until(lambda: broker.exited() is not None, "it refuses to start", within_s=PATIENCE_S)
         code, said = broker.exited(), broker.log_tail()
         broker.kill()
         await work(cluster, "without-it")
@@ -187,7 +189,7 @@ async def test_brokers_are_upgraded_one_by_one_as_the_compose_file_gives_them_a_
         for environment in (optional, settings):
             for node_id in cluster.brokers:
                 await upgrade(cluster, node_id, environment)
-                await cluster.await_caught_up(cluster.brokers, within_s=60)
+                await cluster.await_caught_up(cluster.brokers, within_s=PATIENCE_S)
         await work(cluster, "last")
 
     assert default == "false"
@@ -201,21 +203,21 @@ def identity_of(broker: BrokerProcess) -> Identity:
 
 async def pile_up(cluster: ProcessCluster) -> None:
     """Leave some thousand tasks of one type, and one of another behind them."""
-    leader = await cluster.await_leader(within_s=60)
+    leader = await cluster.await_leader(within_s=PATIENCE_S)
     stubs = Stubs(cluster.channel(leader.node_id))
     for _ in range(3):
         request = task_service_pb2.SubmitRequest()
         for _ in range(1_000):
             request.tasks.add(queue="pile", type="common")
-        await stubs.tasks.Submit(request, timeout=30)
+        await stubs.tasks.Submit(request, timeout=PATIENCE_S)
     request = task_service_pb2.SubmitRequest()
     request.tasks.add(queue="pile", type="rare", task_id="rare")
-    await stubs.tasks.Submit(request, timeout=30)
+    await stubs.tasks.Submit(request, timeout=PATIENCE_S)
 
 
 async def claim_rare(cluster: ProcessCluster) -> list[worker_service_pb2.ClaimedTask]:
     """Wait for it as a worker of that type does."""
-    leader = await cluster.await_leader(within_s=60)
+    leader = await cluster.await_leader(within_s=PATIENCE_S)
     stubs = Stubs(cluster.channel(leader.node_id))
     request = worker_service_pb2.ClaimRequest(
         worker_id="w", queues=["pile"], types=["rare"], max_tasks=5
@@ -226,7 +228,7 @@ async def claim_rare(cluster: ProcessCluster) -> list[worker_service_pb2.Claimed
 
 async def work(cluster: ProcessCluster, name: str) -> None:
     """Submit a task, and have it claimed and completed, at whichever node leads."""
-    leader = await cluster.await_leader(within_s=60)
+    leader = await cluster.await_leader(within_s=PATIENCE_S)
     stubs = Stubs(cluster.channel(leader.node_id))
     await submit(stubs, name, name)
     [task] = await claim(stubs, 1)
@@ -246,4 +248,4 @@ async def upgrade(
 
 async def version(cluster: ProcessCluster, node_id: str) -> int:
     stubs = Stubs(cluster.channel(node_id))
-    return (await stubs.cluster.GetClusterStatus(STATUS, timeout=30)).cluster_version
+    return (await stubs.cluster.GetClusterStatus(STATUS, timeout=PATIENCE_S)).cluster_version

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.recovery.test_backup_and_restore import claim, rows_of, submit
 from tests.service.fakes import until
 from tests.service.trio import Trio, trio
@@ -74,7 +75,7 @@ async def lost(folder: Path) -> Lost:
             tasks = [*await claim(stubs, 1), *await claim(stubs, 1), *await claim(stubs, 1)]
             report = worker_service_pb2.ReportRequest(worker_id="w")
             report.reports.add(task_id="done", token=tasks[0].token).complete.result = b"r"
-            await stubs.worker.Report(report, timeout=10)
+            await stubs.worker.Report(report, timeout=PATIENCE_S)
         await nodes.caught_up(left)
     for name in nodes.configs:
         if name != left:
@@ -104,9 +105,10 @@ def recovered(disk: Path, target: Path, *more: str) -> str:
 async def state(nodes: Trio, task_id: str) -> task_pb2.Task:
     async with nodes.stubs("n1") as stubs:
         request = task_service_pb2.GetTaskRequest(task_id=task_id)
-        return (await stubs.tasks.GetTask(request, timeout=30)).task
+        return (await stubs.tasks.GetTask(request, timeout=PATIENCE_S)).task
 
 
+@pytest.mark.slow
 async def test_tasks_that_ran_are_quarantined_and_the_others_go_on(
     tmp_path: Path, old: Lost
 ) -> None:
@@ -123,13 +125,14 @@ async def test_tasks_that_ran_are_quarantined_and_the_others_go_on(
         async with nodes.stubs("n1") as stubs:
             [task] = await claim(stubs, 10)
             letters = await stubs.queues.ListDeadLetters(
-                queue_service_pb2.ListDeadLettersRequest(), timeout=30
+                queue_service_pb2.ListDeadLettersRequest(), timeout=PATIENCE_S
             )
             late = worker_service_pb2.ReportRequest(worker_id="w")
             late.reports.add(task_id="b", token=old.newest_token).complete.result = b"late"
-            reported = await stubs.worker.Report(late, timeout=30)
+            reported = await stubs.worker.Report(late, timeout=PATIENCE_S)
             redriven = await stubs.queues.Redrive(
-                queue_service_pb2.RedriveRequest(task_ids=["runs"], request_id="r"), timeout=30
+                queue_service_pb2.RedriveRequest(task_ids=["runs"], request_id="r"),
+                timeout=PATIENCE_S,
             )
         done = await state(nodes, "done")
         for name in nodes.nodes:
@@ -151,6 +154,7 @@ async def test_tasks_that_ran_are_quarantined_and_the_others_go_on(
     assert states[0] == states[1] == states[2]
 
 
+@pytest.mark.slow
 async def test_paused_queues_run_nothing_before_an_operator_has_looked(
     tmp_path: Path, old: Lost
 ) -> None:
@@ -163,7 +167,7 @@ async def test_paused_queues_run_nothing_before_an_operator_has_looked(
         await nodes.await_leader()
         async with nodes.stubs("n1") as stubs:
             stats = await stubs.queues.GetQueueStats(
-                queue_service_pb2.GetQueueStatsRequest(queue="q"), timeout=30
+                queue_service_pb2.GetQueueStatsRequest(queue="q"), timeout=PATIENCE_S
             )
 
     assert "Every queue is paused" in said
@@ -171,6 +175,7 @@ async def test_paused_queues_run_nothing_before_an_operator_has_looked(
     assert stats.stats.pending == 1
 
 
+@pytest.mark.slow
 async def test_what_the_journal_holds_beyond_the_state_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +206,7 @@ async def test_what_the_journal_holds_beyond_the_state_is_kept(
         assert (await state(nodes, "late")).state == task_pb2.TASK_STATE_PENDING
 
 
+@pytest.mark.slow
 async def test_recovery_is_refused_where_nothing_need_be_lost(tmp_path: Path) -> None:
     async with trio(tmp_path / "old") as nodes:
         await nodes.await_leader()
@@ -219,6 +225,7 @@ async def test_recovery_is_refused_where_nothing_need_be_lost(tmp_path: Path) ->
     assert "n1, n2 are a majority of n1, n2, n3: nothing is lost, start them" in refused.stderr
 
 
+@pytest.mark.slow
 async def test_a_damaged_disk_is_told_by_what_is_wrong_and_the_other_is_taken(
     tmp_path: Path, old: Lost
 ) -> None:
@@ -241,6 +248,7 @@ async def test_a_damaged_disk_is_told_by_what_is_wrong_and_the_other_is_taken(
     assert "What is certain: everything acknowledged until" in looked.stdout
 
 
+@pytest.mark.slow
 async def test_nothing_is_done_without_the_clusters_id_or_over_a_file(
     tmp_path: Path, old: Lost
 ) -> None:
@@ -258,6 +266,7 @@ async def test_nothing_is_done_without_the_clusters_id_or_over_a_file(
     assert (tmp_path / "out").read_text() == "mine"
 
 
+@pytest.mark.slow
 async def test_a_disk_that_was_replaced_is_no_survivor(tmp_path: Path) -> None:
     """It was away and does not know: counted, it would make a majority that cannot start."""
     async with trio(tmp_path / "old") as nodes:
@@ -275,7 +284,7 @@ async def test_a_disk_that_was_replaced_is_no_survivor(tmp_path: Path) -> None:
         )
         async with nodes.stubs(leader_id) as stubs:
             request = cluster_service_pb2.ReplaceNodeRequest(node_id=lost_id)
-            await stubs.cluster.ReplaceNode(request, timeout=30)
+            await stubs.cluster.ReplaceNode(request, timeout=PATIENCE_S)
         await nodes.caught_up(kept_id)
     kept = tmp_path / "old" / kept_id
 
@@ -286,6 +295,7 @@ async def test_a_disk_that_was_replaced_is_no_survivor(tmp_path: Path) -> None:
     assert f"as {lost_id}'s: this one was replaced" in looked.stdout
 
 
+@pytest.mark.slow
 async def test_a_disk_whose_state_alone_is_damaged_is_to_be_started_first(tmp_path: Path) -> None:
     """With its journal a majority is left: it takes the other's state, and nothing is lost."""
     async with trio(tmp_path / "old") as nodes:
@@ -312,6 +322,7 @@ async def test_a_disk_whose_state_alone_is_damaged_is_to_be_started_first(tmp_pa
         await nodes.stop(name)
 
 
+@pytest.mark.slow
 async def test_a_state_that_was_cut_short_is_told_and_ends_nothing(
     tmp_path: Path, old: Lost
 ) -> None:
@@ -329,6 +340,7 @@ async def test_a_state_that_was_cut_short_is_told_and_ends_nothing(
     assert f"{old.disk}: node" in looked.stdout
 
 
+@pytest.mark.slow
 def test_a_state_that_ends_whoever_reads_it_is_told_and_ends_no_recovery(
     tmp_path: Path, old: Lost
 ) -> None:
@@ -347,6 +359,7 @@ def test_a_state_that_ends_whoever_reads_it_is_told_and_ends_no_recovery(
         assert re.search("cannot be (used|recovered from): ", text)
 
 
+@pytest.mark.slow
 def test_a_commit_that_a_power_cut_tore_is_undone_and_taken_from_the_journal(
     tmp_path: Path, old: Lost
 ) -> None:
@@ -369,6 +382,7 @@ def test_a_commit_that_a_power_cut_tore_is_undone_and_taken_from_the_journal(
     assert re.search("becomes? a backup", told)
 
 
+@pytest.mark.slow
 def test_what_a_recovery_that_was_cut_off_left_is_named(tmp_path: Path, old: Lost) -> None:
     (tmp_path / "out.recovering").mkdir()
     [cluster_id] = set(
@@ -384,6 +398,7 @@ def test_what_a_recovery_that_was_cut_off_left_is_named(tmp_path: Path, old: Los
     assert "if none is, remove it and begin again" in again.stderr
 
 
+@pytest.mark.slow
 def test_nothing_is_written_to_a_disk_that_is_left(old: Lost) -> None:
     before = content(old.disk)
 
@@ -422,6 +437,7 @@ def test_a_backup_that_cannot_be_made_of_a_disk_is_told_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reached", [False, True], ids=["named by a peer", "elections held in it"])
 async def test_a_cluster_whose_terms_no_broker_starts_in_is_recovered_whole(
     tmp_path: Path, reached: bool

@@ -5,6 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
+from tests.patience import PATIENCE_S
 from tests.recovery.test_backup_and_restore import admin, submit
 from tests.service.fakes import until
 from tests.service.trio import Trio, trio
@@ -28,6 +31,7 @@ async def lose_disk(nodes: Trio, node_id: str) -> None:
     )
 
 
+@pytest.mark.slow
 async def test_a_node_that_lost_its_disk_is_replaced_and_another_may_die_then(
     tmp_path: Path,
 ) -> None:
@@ -48,7 +52,7 @@ async def test_a_node_that_lost_its_disk_is_replaced_and_another_may_die_then(
         async with nodes.stubs(lost) as stubs:
             for task_id in TASKS:
                 request = task_service_pb2.GetTaskRequest(task_id=task_id)
-                reply = await stubs.tasks.GetTask(request, timeout=30)
+                reply = await stubs.tasks.GetTask(request, timeout=PATIENCE_S)
                 assert reply.task.spec.task_id == task_id
             await submit(stubs, "after", "one more")
         assert nodes.errors == []
@@ -74,6 +78,7 @@ async def test_what_cannot_be_replaced_is_refused_with_the_reason(tmp_path: Path
         assert "nobody is there to ask" in unasked.stderr
 
 
+@pytest.mark.slow
 async def test_a_disk_that_was_replaced_is_never_used_again(tmp_path: Path) -> None:
     async with trio(tmp_path) as nodes:
         leader_id = await nodes.await_leader()

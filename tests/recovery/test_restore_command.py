@@ -115,6 +115,7 @@ def test_a_clock_from_before_the_backup_is_refused(
     assert not settings.data_dir.exists()
 
 
+@pytest.mark.slow
 def test_a_restore_that_was_cut_short_is_no_node(
     backup: Path, settings: config.NodeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_restore_that_was_cut_short_is_no_node(
     assert "but no identity file" in started.stderr
 
 
+@pytest.mark.slow
 def test_the_commands_say_what_they_did_and_what_is_next(
     backup: Path, settings: config.NodeConfig
 ) -> None:

@@ -70,6 +70,7 @@ async def made_anew(nodes: Trio, node_id: str) -> None:
     assert states[0] == states[1] == states[2]
 
 
+@pytest.mark.slow
 async def test_brokers_at_work_are_found_to_agree_on_every_row(tmp_path: Path) -> None:
     async with trio(tmp_path) as nodes:
         leader_id, _ = await at_work(nodes)
@@ -95,6 +96,7 @@ async def work(nodes: Trio, node_id: str) -> None:
             await submit(stubs, f"w{number}", f"w{number}")
 
 
+@pytest.mark.slow
 async def test_a_follower_that_differs_stops_and_is_made_anew(tmp_path: Path) -> None:
     async with trio(tmp_path) as nodes:
         _, [wrong, _] = await at_work(nodes)
@@ -121,6 +123,7 @@ async def test_a_follower_that_differs_stops_and_is_made_anew(tmp_path: Path) ->
     assert f"the state of {wrong} is not the majority's" in shown.stdout
 
 
+@pytest.mark.slow
 async def test_a_leader_that_differs_stops_and_another_leads(tmp_path: Path) -> None:
     async with trio(tmp_path) as nodes:
         leader_id, _ = await at_work(nodes)
@@ -138,6 +141,7 @@ async def test_a_leader_that_differs_stops_and_another_leads(tmp_path: Path) -> 
     assert ran.code == 0, ran.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leads", [True, False])
 async def test_a_node_whose_row_is_damaged_finds_it_itself_and_is_made_anew(
     tmp_path: Path, leads: bool

@@ -14,6 +14,7 @@ import grpc.aio
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from tests.patience import PATIENCE_S
 from tq.v1 import (
     cluster_service_pb2,
     cluster_service_pb2_grpc,
@@ -42,7 +43,7 @@ from tq_cluster.telemetry.spans import Tracing
 Answer = TypeVar("Answer")
 
 
-async def until(fact: Callable[[], bool], what: str, within_s: float = 10) -> None:
+async def until(fact: Callable[[], bool], what: str, within_s: float = PATIENCE_S) -> None:
     """Wait for a fact; AssertionError says which one did not come."""
     try:
         async with asyncio.timeout(within_s):

@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.service.fakes import cluster_of, fails, stubs_of, until
 from tq.v1 import task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core.operations import Outcome, Replied, Report
@@ -335,7 +336,7 @@ async def test_what_does_not_fit_beside_what_is_held_is_refused_and_taken_later(
         cluster.elect("n1", 1)
         cluster["n1"].leader.answer = wait
         large = submit(bytes(1 << 20))
-        held = asyncio.ensure_future(stubs.tasks.Submit(large, timeout=20))
+        held = asyncio.ensure_future(stubs.tasks.Submit(large, timeout=PATIENCE_S))
         await until(lambda: len(cluster["n1"].leader.asked) == 1, "the first is held")
         with fails() as failure:
             await stubs.tasks.Submit(submit(bytes(3 << 20 >> 1)), timeout=20)
@@ -343,7 +344,7 @@ async def test_what_does_not_fit_beside_what_is_held_is_refused_and_taken_later(
         gate.set()
         await held
         await await_small
-        await stubs.tasks.Submit(large, timeout=20)
+        await stubs.tasks.Submit(large, timeout=PATIENCE_S)
         service = cluster["n1"].service
         await until(lambda: service.calls == 0, "all are over")
         assert service.admission.request_bytes == 0
@@ -353,6 +354,7 @@ async def test_what_does_not_fit_beside_what_is_held_is_refused_and_taken_later(
     assert failure.retry_after_ms == 500
 
 
+@pytest.mark.slow
 async def test_a_request_that_is_never_sent_ends_at_the_calls_deadline_and_holds_nothing() -> None:
     async def silence() -> AsyncIterator[bytes]:
         await asyncio.Event().wait()
@@ -411,7 +413,7 @@ async def test_replies_that_are_not_read_count_and_what_does_not_fit_beside_them
         options = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1_024)]
         async with grpc.aio.insecure_channel(node.address, options=options) as channel:
             stream: Any = channel.unary_stream("/tq.v1.TaskService/WaitTask")
-            slow = [stream(wait.SerializeToString(), timeout=60) for _ in range(2)]
+            slow = [stream(wait.SerializeToString(), timeout=PATIENCE_S) for _ in range(2)]
             await until(lambda: held.reply_bytes > 2 << 20, "two replies wait to be read")
             async with stubs_of(node) as stubs:
                 with fails() as refused:
@@ -419,13 +421,13 @@ async def test_replies_that_are_not_read_count_and_what_does_not_fit_beside_them
                 # What is small is answered all the same.
                 cluster["n1"].leader.answer = Reads(10).answer
                 await stubs.tasks.WaitTask(
-                    task_service_pb2.WaitTaskRequest(task_id="small"), timeout=10
+                    task_service_pb2.WaitTaskRequest(task_id="small"), timeout=PATIENCE_S
                 )
                 cluster["n1"].leader.answer = Reads(1 << 20).answer
                 for each in slow:
                     each.cancel()
                 await until(lambda: held.reply_bytes == 0, "they are let go")
-                await stubs.tasks.WaitTask(wait, timeout=10)
+                await stubs.tasks.WaitTask(wait, timeout=PATIENCE_S)
 
     assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
     assert refused.metadata["limit_name"] == "reply_bytes"
@@ -545,7 +547,7 @@ async def test_what_a_call_has_done_is_told_however_full_the_node_is(
         cluster.elect("n1", 1)
         cluster["n1"].leader.answer = decide
 
-        assert await stubs.tasks.Submit(submit(b""), timeout=10) == done
+        assert await stubs.tasks.Submit(submit(b""), timeout=PATIENCE_S) == done
 
 
 async def test_one_answer_for_many_callers_is_made_once() -> None:
@@ -567,6 +569,6 @@ async def test_one_answer_for_many_callers_is_made_once() -> None:
         cluster.elect("n1", 1)
         cluster["n1"].leader.answer = answer
         raw: Raw = stubs.channel.unary_unary("/tq.v1.TaskService/WaitTask")
-        await asyncio.gather(*(raw(b"", timeout=10) for _ in range(5)))
+        await asyncio.gather(*(raw(b"", timeout=PATIENCE_S) for _ in range(5)))
 
     assert len(made) == 1

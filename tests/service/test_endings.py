@@ -35,6 +35,7 @@ async def refused_late() -> Outcome:
     return await refused()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "principal", "timeout_s"),
     [

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.service.fakes import Cluster, Stubs, cluster_of, fails, stubs_of, until
 from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core.operations import Caller, Claim, ConfigureQueue, Outcome, Replied, Submit
@@ -36,7 +37,9 @@ async def test_a_follower_answers_with_what_the_leader_decided_and_says_who_lead
 
         cluster["n1"].leader.answer = decide
         calling = stubs.tasks.Submit(
-            SUBMIT, timeout=5, metadata=(("x-request-id", "call-1"), ("traceparent", "00-ab"))
+            SUBMIT,
+            timeout=PATIENCE_S,
+            metadata=(("x-request-id", "call-1"), ("traceparent", "00-ab")),
         )
         reply = await calling
         trailing = dict(await calling.trailing_metadata())
@@ -52,7 +55,7 @@ async def test_a_follower_answers_with_what_the_leader_decided_and_says_who_lead
 
 async def test_a_call_without_a_leader_waits_for_one_and_is_then_answered() -> None:
     async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
-        calling = stubs.tasks.Submit(SUBMIT, timeout=10)
+        calling = stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S)
         await until(lambda: cluster["n2"].service.calls == 1, "the call arrives")
         cluster["n2"].log.hear_of("n1", 2)  # which does not know it yet, and says so
         cluster["n1"].log.hear_of("n1", 2)
@@ -62,6 +65,7 @@ async def test_a_call_without_a_leader_waits_for_one_and_is_then_answered() -> N
     assert len(cluster["n1"].leader.asked) == 1
 
 
+@pytest.mark.slow
 async def test_no_leader_within_the_deadline_is_said_before_the_deadline() -> None:
     async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
         with fails() as failure:
@@ -72,6 +76,7 @@ async def test_no_leader_within_the_deadline_is_said_before_the_deadline() -> No
     assert "tq-leader" not in failure.trailing
 
 
+@pytest.mark.slow
 async def test_a_leader_that_cannot_be_reached_was_certainly_not_asked() -> None:
     async with cluster_of("n1", absent=("n2",)) as cluster, stubs_of(cluster["n1"]) as stubs:
         cluster.elect("n2", 2)
@@ -94,6 +99,7 @@ async def test_a_caller_that_wants_no_forwarding_is_told_who_leads(leader_id: st
     assert failure.metadata == {"leader": cluster["n1"].address if leader_id else ""}
 
 
+@pytest.mark.slow
 async def test_a_forwarded_call_is_never_forwarded_again() -> None:
     async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
         cluster["n1"].log.hear_of("n2", 2)
@@ -106,6 +112,7 @@ async def test_a_forwarded_call_is_never_forwarded_again() -> None:
     assert cluster["n1"].leader.asked == cluster["n2"].leader.asked == []
 
 
+@pytest.mark.slow
 async def test_a_caller_that_knows_of_a_later_term_is_not_sent_to_the_leader_of_an_earlier() -> (
     None
 ):
@@ -155,7 +162,7 @@ async def lose_leader_while_it_decides(cluster: Cluster, after_s: float = 0) -> 
 async def test_a_named_submit_is_repeated_at_the_next_leader_when_the_link_breaks() -> None:
     async with cluster_of("n1", "n2", "n3") as cluster, stubs_of(cluster["n2"]) as stubs:
         cluster.elect("n1", 2)
-        calling = stubs.tasks.Submit(SUBMIT, timeout=10)
+        calling = stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S)
         await lose_leader_while_it_decides(cluster)
 
         await calling
@@ -166,7 +173,7 @@ async def test_a_named_submit_is_repeated_at_the_next_leader_when_the_link_break
 async def test_an_unnamed_submit_whose_link_broke_is_unknown_and_not_repeated() -> None:
     async with cluster_of("n1", "n2", "n3") as cluster, stubs_of(cluster["n2"]) as stubs:
         cluster.elect("n1", 2)
-        calling = stubs.tasks.Submit(UNNAMED, timeout=10)
+        calling = stubs.tasks.Submit(UNNAMED, timeout=PATIENCE_S)
         await lose_leader_while_it_decides(cluster)
 
         with fails() as failure:
@@ -181,7 +188,7 @@ async def test_a_queue_is_not_configured_twice_when_the_link_breaks() -> None:
     async with cluster_of("n1", "n2", "n3") as cluster, stubs_of(cluster["n2"]) as stubs:
         cluster.elect("n1", 2)
         calling = stubs.queues.ConfigureQueue(
-            queue_service_pb2.ConfigureQueueRequest(queue="q"), timeout=10
+            queue_service_pb2.ConfigureQueueRequest(queue="q"), timeout=PATIENCE_S
         )
         await lose_leader_while_it_decides(cluster)
 
@@ -204,7 +211,7 @@ async def test_a_leader_that_falls_silent_is_given_up_once_another_leads() -> No
         for node_id in ("n2", "n3"):
             cluster[node_id].log.hear_of("n3", 3)
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await calling
 
     assert len(cluster["n3"].leader.asked) == 1
@@ -221,7 +228,7 @@ async def test_an_outcome_unknown_to_the_leader_itself_is_learned_by_asking_agai
             raise OutcomeUnknownError("leadership ended")
 
         leader.answer = lose_it
-        await stubs.tasks.Submit(SUBMIT, timeout=5)
+        await stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S)
         assert len(leader.asked) == 2
 
         leader.answer = lose_it
@@ -232,6 +239,7 @@ async def test_an_outcome_unknown_to_the_leader_itself_is_learned_by_asking_agai
     assert len(leader.asked) == 3
 
 
+@pytest.mark.slow
 async def test_a_call_that_may_have_been_applied_is_unknown_when_no_leader_is_found_after_it() -> (
     None
 ):
@@ -291,6 +299,7 @@ async def test_a_read_over_which_leaders_break_is_refused_and_nobody_is_told_to_
     assert failure.retry_after_ms is None
 
 
+@pytest.mark.slow
 async def test_a_long_poll_outlives_any_number_of_leaders() -> None:
     claim = worker_service_pb2.ClaimRequest(worker_id="w", request_id="c1")
     async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
@@ -303,9 +312,10 @@ async def test_a_long_poll_outlives_any_number_of_leaders() -> None:
             raise OutcomeUnknownError("leadership ended")
 
         leader.answer = lose_it
-        await stubs.worker.Claim(claim, timeout=20)
+        await stubs.worker.Claim(claim, timeout=PATIENCE_S)
 
 
+@pytest.mark.slow
 async def test_a_long_poll_is_held_by_the_next_leader_after_a_failover() -> None:
     request = worker_service_pb2.ClaimRequest(
         worker_id="w", queues=["q"], max_tasks=1, request_id="c1"
@@ -313,7 +323,7 @@ async def test_a_long_poll_is_held_by_the_next_leader_after_a_failover() -> None
     request.wait.FromSeconds(30)
     async with cluster_of("n1", "n2", "n3") as cluster, stubs_of(cluster["n2"]) as stubs:
         cluster.elect("n1", 2)
-        claiming = stubs.worker.Claim(request, timeout=20)
+        claiming = stubs.worker.Claim(request, timeout=PATIENCE_S)
         await lose_leader_while_it_decides(cluster, after_s=0.5)
         lost_s = asyncio.get_running_loop().time()
 
@@ -334,9 +344,9 @@ async def test_a_retry_that_waited_here_is_sent_on_with_a_greater_age(
     async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
         cluster.elect("n1", 2)
 
-        await stubs.tasks.Submit(request, timeout=5)
+        await stubs.tasks.Submit(request, timeout=PATIENCE_S)
         monkeypatch.setattr(call, "AGED_AFTER_S", 0.0)  # as if it had waited long
-        await stubs.tasks.Submit(request, timeout=5)
+        await stubs.tasks.Submit(request, timeout=PATIENCE_S)
 
     young, old = (operation.request.retry_age for operation in cluster["n1"].leader.asked)
     assert young.ToMilliseconds() == 5_000
@@ -351,7 +361,7 @@ async def test_calls_wait_here_while_the_leader_is_behind_but_long_polls_and_rep
     async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
         cluster.elect("n1", 2)
         asked = cluster["n1"].leader.asked
-        await stubs.tasks.Submit(SUBMIT, timeout=20)
+        await stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S)
         answered = asyncio.Event()
 
         async def decide() -> Outcome:
@@ -359,18 +369,20 @@ async def test_calls_wait_here_while_the_leader_is_behind_but_long_polls_and_rep
             return submitted("t1")
 
         cluster["n1"].leader.answer = decide
-        sent = stubs.tasks.Submit(SUBMIT, timeout=20)
+        sent = stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S)
         await until(lambda: len(asked) == 2, "one is under way")
         with fails() as failure:
             await stubs.tasks.Submit(SUBMIT, timeout=0.3)
         waits = stubs.tasks.Submit(SUBMIT, timeout=20)
         await until(lambda: cluster["n2"].service.calls == 2, "one waits")
-        claim = stubs.worker.Claim(worker_service_pb2.ClaimRequest(), timeout=20)
-        heartbeat = stubs.worker.Heartbeat(worker_service_pb2.HeartbeatRequest(), timeout=20)
-        report = stubs.worker.Report(worker_service_pb2.ReportRequest(), timeout=20)
-        wait = stubs.tasks.WaitTask(task_service_pb2.WaitTaskRequest(), timeout=20)
+        claim = stubs.worker.Claim(worker_service_pb2.ClaimRequest(), timeout=PATIENCE_S)
+        heartbeat = stubs.worker.Heartbeat(
+            worker_service_pb2.HeartbeatRequest(), timeout=PATIENCE_S
+        )
+        report = stubs.worker.Report(worker_service_pb2.ReportRequest(), timeout=PATIENCE_S)
+        wait = stubs.tasks.WaitTask(task_service_pb2.WaitTaskRequest(), timeout=PATIENCE_S)
         # Another kind of call is held back by its own.
-        cancel = stubs.tasks.CancelTask(task_service_pb2.CancelTaskRequest(), timeout=20)
+        cancel = stubs.tasks.CancelTask(task_service_pb2.CancelTaskRequest(), timeout=PATIENCE_S)
         await until(lambda: len(asked) == 7, f"what is not held back: {asked}")
         answered.set()
         await sent
@@ -389,7 +401,7 @@ async def test_a_call_that_waits_for_a_leader_that_is_behind_goes_to_the_next_le
     monkeypatch.setattr(window, "LEAST", 1)
     async with cluster_of("n1", "n2", "n3") as cluster, stubs_of(cluster["n2"]) as stubs:
         cluster.elect("n1", 2)
-        await stubs.tasks.Submit(SUBMIT, timeout=20)
+        await stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S)
 
         async def never() -> Outcome:
             await asyncio.Event().wait()
@@ -397,9 +409,9 @@ async def test_a_call_that_waits_for_a_leader_that_is_behind_goes_to_the_next_le
 
         cluster["n1"].leader.answer = never
         asked = cluster["n1"].leader.asked
-        silent = stubs.tasks.Submit(SUBMIT, timeout=20)
+        silent = stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S)
         await until(lambda: len(asked) == 2, "one is under way")
-        waits = stubs.tasks.Submit(SUBMIT, timeout=20)
+        waits = stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S)
         await until(lambda: cluster["n2"].service.calls == 2, "one waits")
         for node_id in ("n2", "n3"):  # n1 has not heard of it
             cluster[node_id].log.hear_of("n3", 3)
@@ -429,14 +441,14 @@ async def test_a_call_is_not_sent_to_a_leader_that_was_deposed_while_it_waited_i
                 cluster[node_id].log.hear_of("n3", 3)
 
         monkeypatch.setattr(window.Window, "enter", turn_comes_with_an_election)
-        await stubs.tasks.Submit(UNNAMED, timeout=20)
+        await stubs.tasks.Submit(UNNAMED, timeout=PATIENCE_S)
 
     assert cluster["n1"].leader.asked == []
 
 
 async def test_a_forwarded_call_carries_its_caller() -> None:
     async with cluster_of("n1", "n2") as cluster, as_alice(cluster) as stubs:
-        await stubs.tasks.Submit(SUBMIT, timeout=5, metadata=(("x-request-id", "call-1"),))
+        await stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S, metadata=(("x-request-id", "call-1"),))
 
     [operation] = cluster["n1"].leader.asked
     assert operation.caller.principal == "alice"
@@ -472,7 +484,9 @@ async def test_a_caller_that_passes_for_a_node_has_not_waited_for_longer_than_it
         cluster.elect("n1", 1)
         asked_s = asyncio.get_running_loop().time()
 
-        await stubs.worker.Claim(worker_service_pb2.ClaimRequest(), timeout=5, metadata=HOP)
+        await stubs.worker.Claim(
+            worker_service_pb2.ClaimRequest(), timeout=PATIENCE_S, metadata=HOP
+        )
 
     assert cluster["n1"].leader.received_s[0] >= asked_s
 
@@ -482,7 +496,7 @@ async def test_a_caller_that_passes_for_a_node_is_asked_who_it_is() -> None:
         cluster.elect("n1", 1)
         cluster["n1"].service._router._authenticate = lambda _metadata: Principal("mallory")
 
-        await stubs.tasks.Submit(SUBMIT, timeout=5, metadata=HOP)
+        await stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S, metadata=HOP)
 
     [operation] = cluster["n1"].leader.asked
     assert operation.caller.principal == "mallory"
@@ -513,7 +527,7 @@ async def test_a_proof_is_of_one_method_and_one_time_and_no_time_is_longer_than_
         ):
             proof = sign("", said_path, "", "n2", said_elapsed) or ""
             headers = ("tq-hop", "n2"), ("tq-elapsed-ms", elapsed), ("tq-peer-proof", proof)
-            await stubs.worker.Claim(claim, timeout=5, metadata=headers)
+            await stubs.worker.Claim(claim, timeout=PATIENCE_S, metadata=headers)
 
     proven_s, *forged_s = cluster["n1"].leader.received_s
     assert asked_s - routing.HOP_S_MAX <= proven_s < asked_s - routing.HOP_S_MAX + 60
@@ -535,7 +549,7 @@ async def test_a_call_whose_channel_is_closed_under_it_is_sent_again() -> None:
         cluster.elect("n1", 2)
         leader = cluster["n1"].leader
         leader.answer = asyncio.Event().wait  # type: ignore[assignment]  # never answers
-        calling = stubs.tasks.Submit(SUBMIT, timeout=20)
+        calling = stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S)
         await leader.arrived.wait()
         leader.answer = None
         cluster["n2"].service._links.forget(cluster["n1"].address)  # as of one that came back

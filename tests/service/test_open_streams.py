@@ -12,6 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from tests.patience import PATIENCE_S
 from tests.service.fakes import cluster_of, stubs_of, until
 from tq_cluster.service import health, intake, reflecting, standard
 from tq_cluster.service.health import HealthServicer
@@ -125,6 +126,7 @@ async def test_a_standard_service_takes_a_small_request_only(path: str) -> None:
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.slow
 async def test_requests_of_standard_services_are_read_a_few_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -136,8 +138,8 @@ async def test_requests_of_standard_services_are_read_a_few_at_a_time(
 
     async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
         check: Any = stubs.channel.stream_unary("/grpc.health.v1.Health/Check")
-        slow = [check(silence(), timeout=20) for _ in range(2 * standard.READS_MAX)]
+        slow = [check(silence(), timeout=PATIENCE_S) for _ in range(2 * standard.READS_MAX)]
         answer: Any = stubs.channel.unary_unary("/grpc.health.v1.Health/Check")
-        await answer(b"", timeout=10)  # those that do not come make way for it
+        await answer(b"", timeout=PATIENCE_S)  # those that do not come make way for it
         for each in slow:
             each.cancel()

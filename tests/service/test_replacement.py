@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.service.fakes import cluster_of, fails, stubs_of
 from tq.v1 import cluster_service_pb2 as pb
 from tq_cluster.core.operations import Outcome, ReplaceNode, Replied
@@ -23,7 +24,9 @@ async def test_an_empty_node_takes_the_place_of_one_that_is_gone() -> None:
         log.strangers = {"n5": "new disk"}
         leader.answer = _replaced
 
-        reply = await stubs.cluster.ReplaceNode(pb.ReplaceNodeRequest(node_id="n5"), timeout=5)
+        reply = await stubs.cluster.ReplaceNode(
+            pb.ReplaceNodeRequest(node_id="n5"), timeout=PATIENCE_S
+        )
 
     assert reply.incarnation == "new disk"
     assert [(each.node_id, each.incarnation) for each in leader.asked] == [("n5", "new disk")]
@@ -62,6 +65,6 @@ async def test_a_node_that_is_up_is_replaced_by_force_alone() -> None:
         cluster["n1"].leader.answer = _replaced
         request = pb.ReplaceNodeRequest(node_id="n5", force=True)
 
-        await stubs.cluster.ReplaceNode(request, timeout=5)
+        await stubs.cluster.ReplaceNode(request, timeout=PATIENCE_S)
 
     assert len(cluster["n1"].leader.asked) == 1

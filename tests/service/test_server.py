@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.service.fakes import cluster_of, stubs_of, until
 from tq.v1 import task_service_pb2
 from tq_cluster.core.operations import Outcome
@@ -32,7 +33,7 @@ def test_a_call_that_is_cancelled_as_the_node_stops_leaves_no_traceback(
                 raise AssertionError
 
             cluster["n1"].leader.answer = takes_a_while_to_end
-            call = stubs.tasks.Submit(task_service_pb2.SubmitRequest(), timeout=20)
+            call = stubs.tasks.Submit(task_service_pb2.SubmitRequest(), timeout=PATIENCE_S)
             await until(lambda: len(asked) == 1, "the call arrives")
             call.cancel()
         assert ended == []

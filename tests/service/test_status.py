@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.core.lone_queue import span
+from tests.patience import PATIENCE_S
 from tests.service.fakes import Stubs, cluster_of, fails, stubs_of, until
 from tq.v1 import cluster_service_pb2, queue_service_pb2, task_service_pb2
 from tq_cluster.errors import StartError
@@ -31,7 +32,7 @@ async def test_any_node_shows_every_member_and_the_limits() -> None:
         cluster["n3"].log.applied_index = 7
         cluster["n1"].log.role = Role.LEADER
 
-        status = await stubs.cluster.GetClusterStatus(STATUS, timeout=5)
+        status = await stubs.cluster.GetClusterStatus(STATUS, timeout=PATIENCE_S)
 
     assert (status.cluster_id, status.leader_id, status.term) == ("c1", "n1", 4)
     assert status.asked_node_id == "n2"
@@ -63,9 +64,9 @@ async def test_a_node_says_how_long_its_loop_was_held_as_far_back_as_asked() -> 
             return vitals(span_s)
 
         cluster["n1"].vitals = noted
-        node = (await stubs.cluster.GetNodeStatus(NodeStatusRequest(), timeout=5)).node
+        node = (await stubs.cluster.GetNodeStatus(NodeStatusRequest(), timeout=PATIENCE_S)).node
         in_2_s = NodeStatusRequest(loop_hold_span=span(2_000))
-        await stubs.cluster.GetNodeStatus(in_2_s, timeout=5)
+        await stubs.cluster.GetNodeStatus(in_2_s, timeout=PATIENCE_S)
         with fails() as failure:
             await stubs.cluster.GetNodeStatus(NodeStatusRequest(loop_hold_span=span(60_001)))
 
@@ -75,9 +76,10 @@ async def test_a_node_says_how_long_its_loop_was_held_as_far_back_as_asked() -> 
     assert failure.message == "loop_hold_span is 60.001 s; it takes 0.001 s to 60 s"
 
 
+@pytest.mark.slow
 async def test_a_node_that_is_down_is_shown_with_the_reason_and_nobody_needs_to_lead() -> None:
     async with cluster_of("n1", absent=("n2", "n3")) as cluster, stubs_of(cluster["n1"]) as stubs:
-        status = await stubs.cluster.GetClusterStatus(STATUS, timeout=5)
+        status = await stubs.cluster.GetClusterStatus(STATUS, timeout=PATIENCE_S)
 
     assert status.leader_id == ""
     assert [node.reachable for node in status.nodes] == [True, False, False]
@@ -89,11 +91,12 @@ async def test_something_else_at_a_members_address_is_not_taken_for_the_member()
     async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n1"]) as stubs:
         cluster.apis["n2"] = cluster["n1"].address
 
-        status = await stubs.cluster.GetClusterStatus(STATUS, timeout=5)
+        status = await stubs.cluster.GetClusterStatus(STATUS, timeout=PATIENCE_S)
 
     assert status.nodes[1].unreachable_reason == "n1 answers at its address"
 
 
+@pytest.mark.slow
 async def test_a_node_that_is_there_and_says_nothing_is_told_from_one_that_is_not_there() -> None:
     async def say_nothing(_request: bytes, _context: object) -> bytes:
         await asyncio.Event().wait()
@@ -110,7 +113,7 @@ async def test_a_node_that_is_there_and_says_nothing_is_told_from_one_that_is_no
     try:
         async with cluster_of("n1", absent=("n2",)) as cluster, stubs_of(cluster["n1"]) as stubs:
             cluster.apis["n2"] = f"127.0.0.1:{port}"
-            status = await stubs.cluster.GetClusterStatus(STATUS, timeout=5)
+            status = await stubs.cluster.GetClusterStatus(STATUS, timeout=PATIENCE_S)
             hasty = await stubs.cluster.GetClusterStatus(STATUS, timeout=0.5)
     finally:
         await silent.stop(grace=None)
@@ -121,14 +124,14 @@ async def test_a_node_that_is_there_and_says_nothing_is_told_from_one_that_is_no
 
 async def health_of(stubs: Stubs, service: str) -> int:
     stub: Any = health_pb2_grpc.HealthStub(stubs.channel)
-    reply = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+    reply = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE_S)
     return int(reply.status)
 
 
 async def await_health(stubs: Stubs, service: str, wanted: int) -> None:
     stub: Any = health_pb2_grpc.HealthStub(stubs.channel)
     request = health_pb2.HealthCheckRequest(service=service)
-    async for reply in stub.Watch(request, timeout=10):
+    async for reply in stub.Watch(request, timeout=PATIENCE_S):
         if reply.status == wanted:
             return
     raise AssertionError(f"{service} never became {wanted}")
@@ -160,7 +163,9 @@ async def test_the_services_can_be_discovered_by_reflection() -> None:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
         new_request: Any = reflection_pb2.ServerReflectionRequest
         request = new_request(list_services="")
-        [reply] = [each async for each in stub.ServerReflectionInfo(iter([request]), timeout=5)]
+        [reply] = [
+            each async for each in stub.ServerReflectionInfo(iter([request]), timeout=PATIENCE_S)
+        ]
 
     names = {service.name for service in reply.list_services_response.service}
     assert {
@@ -190,7 +195,7 @@ async def test_a_linearizable_read_goes_to_the_leader_and_is_not_stale() -> None
     request = queue_service_pb2.ListQueuesRequest()
     async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
         cluster.elect("n1", 1)
-        reply = await stubs.queues.ListQueues(request, timeout=5)
+        reply = await stubs.queues.ListQueues(request, timeout=PATIENCE_S)
 
     assert not reply.HasField("staleness")
 
@@ -200,7 +205,7 @@ async def test_leadership_is_handed_over_by_the_leader_wherever_it_is_asked() ->
     async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
         cluster.elect("n1", 1)
         cluster["n1"].log.transfer_to = "n2"
-        reply = await stubs.cluster.TransferLeadership(request, timeout=5)
+        reply = await stubs.cluster.TransferLeadership(request, timeout=PATIENCE_S)
 
         cluster["n1"].log.transfer_to = None
         with fails() as unknown:
@@ -236,14 +241,14 @@ async def test_leadership_is_handed_over_once_at_a_time() -> None:
         cluster.elect("n1", 1)
         log = cluster["n1"].log
         log.transfer_leadership = transfer  # type: ignore[method-assign]  # takes as long as told
-        first = asyncio.ensure_future(stubs.cluster.TransferLeadership(request, timeout=5))
+        first = asyncio.ensure_future(stubs.cluster.TransferLeadership(request, timeout=PATIENCE_S))
         await begun.wait()
         with fails() as second:
             await stubs.cluster.TransferLeadership(request, timeout=5)
         nothing_to_do = await stubs.cluster.TransferLeadership(to_the_leader, timeout=5)
         over.set()
         reply = await first
-        again = await stubs.cluster.TransferLeadership(request, timeout=5)
+        again = await stubs.cluster.TransferLeadership(request, timeout=PATIENCE_S)
 
     assert (second.reason, second.code) == ("OVERLOADED", grpc.StatusCode.RESOURCE_EXHAUSTED)
     assert nothing_to_do.leader_id == "n1"
@@ -261,11 +266,11 @@ async def test_many_who_ask_for_the_cluster_share_a_question_to_each_of_its_memb
             return vitals(span_s)
 
         cluster["n2"].vitals = counted
-        await stubs.cluster.GetClusterStatus(STATUS, timeout=5)
+        await stubs.cluster.GetClusterStatus(STATUS, timeout=PATIENCE_S)
         assert asked == 1
 
         replies = await asyncio.gather(
-            *(stubs.cluster.GetClusterStatus(STATUS, timeout=5) for _ in range(40))
+            *(stubs.cluster.GetClusterStatus(STATUS, timeout=PATIENCE_S) for _ in range(40))
         )
 
     assert all(node.reachable for reply in replies for node in reply.nodes)
@@ -286,10 +291,10 @@ async def test_a_status_is_newer_than_the_call_that_asked_for_it() -> None:
             return found
 
         board.ask = held  # type: ignore[method-assign]  # as slow as told
-        first = asyncio.ensure_future(stubs.cluster.GetClusterStatus(STATUS, timeout=5))
+        first = asyncio.ensure_future(stubs.cluster.GetClusterStatus(STATUS, timeout=PATIENCE_S))
         await holding.wait()
         cluster["n2"].log.applied_index = 12  # after the first question was answered
-        second = asyncio.ensure_future(stubs.cluster.GetClusterStatus(STATUS, timeout=5))
+        second = asyncio.ensure_future(stubs.cluster.GetClusterStatus(STATUS, timeout=PATIENCE_S))
         await until(lambda: cluster["n1"].service.calls == 2, "both wait")
         go_on.set()
         before, after = await first, await second
@@ -309,7 +314,7 @@ async def test_a_payload_of_ten_mebibytes_passes_through_a_follower() -> None:
     request.tasks.add(queue="q", type="t", payload=bytes(10 << 20))
     async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
         cluster.elect("n1", 1)
-        await stubs.tasks.Submit(request, timeout=20)
+        await stubs.tasks.Submit(request, timeout=PATIENCE_S)
 
     [operation] = cluster["n1"].leader.asked
     assert len(operation.request.tasks[0].payload) == 10 << 20
@@ -328,8 +333,8 @@ async def test_who_may_do_what_is_asked_in_one_place() -> None:
         submit = task_service_pb2.SubmitRequest()
         submit.tasks.add(queue="a")
         submit.tasks.add(queue="b")
-        await stubs.tasks.Submit(submit, timeout=5)
-        await stubs.queues.ListQueues(queue_service_pb2.ListQueuesRequest(), timeout=5)
+        await stubs.tasks.Submit(submit, timeout=PATIENCE_S)
+        await stubs.queues.ListQueues(queue_service_pb2.ListQueuesRequest(), timeout=PATIENCE_S)
 
     assert sorted(seen) == [("read", ""), ("submit", "a"), ("submit", "b")]
     await until(lambda: cluster["n1"].service.calls == 0, "every call has ended")

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.service.fakes import Node, cluster_of, until
 from tq.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
 from tq_cluster.core.operations import Outcome, Submit
@@ -28,8 +29,8 @@ class Calls:
         wait = task_service_pb2.WaitTaskRequest(task_id="t")
         submit = task_service_pb2.SubmitRequest(tasks=[task_pb2.TaskSpec(queue="q", type="t")])
         # What nobody holds is cancelled.
-        self.storm = [stub.WaitTask.future(wait, timeout=60) for _ in range(STORM)]
-        self.other = stub.Submit.future(submit, timeout=60)
+        self.storm = [stub.WaitTask.future(wait, timeout=PATIENCE_S) for _ in range(STORM)]
+        self.other = stub.Submit.future(submit, timeout=PATIENCE_S)
 
 
 async def forever() -> Outcome:
@@ -43,6 +44,7 @@ def told_before_the_submit(node: Node) -> int:
     return kinds.index(True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["n1", "n2"])
 async def test_a_storm_of_one_kind_of_call_holds_up_no_other_kind(asked: str) -> None:
     """GRPC hands over one call after the other, with several turns of the loop between them."""

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode, format_trace_id
 
+from tests.patience import PATIENCE_S
 from tests.service.fakes import cluster_of, fails, stubs_of
 from tests.spans import Spans, traceparent
 from tq.v1 import task_pb2, task_service_pb2, worker_service_pb2
@@ -77,7 +78,9 @@ async def test_a_submit_is_a_span_below_its_callers_on_each_node_that_it_passes(
     async with cluster_of("n1", "n2", tracing=tracing) as cluster, stubs_of(cluster["n2"]) as stubs:
         cluster.elect("n1", 2)
         cluster["n1"].leader.answer = answering(created("t1"))
-        await stubs.tasks.Submit(submit_of(""), timeout=5, metadata=(("traceparent", CALLER),))
+        await stubs.tasks.Submit(
+            submit_of(""), timeout=PATIENCE_S, metadata=(("traceparent", CALLER),)
+        )
 
     decided, forwarded = spans.named("tq.submit")
     [operation] = cluster["n1"].leader.asked
@@ -107,7 +110,7 @@ async def test_a_call_shared_by_several_submitters_stands_in_the_trace_of_each(
     async with cluster_of("n1", tracing=tracing) as cluster, stubs_of(cluster["n1"]) as stubs:
         cluster.elect("n1", 2)
         cluster["n1"].leader.answer = answering(created(*"abcdef"))
-        await stubs.tasks.Submit(request, timeout=5, metadata=(("traceparent", CALLER),))
+        await stubs.tasks.Submit(request, timeout=PATIENCE_S, metadata=(("traceparent", CALLER),))
 
     seven, eight, call = spans.named("tq.submit")
     assert trace_ids([seven, eight, call]) == [f"{7:032x}", f"{8:032x}", "1" * 32]
@@ -122,9 +125,9 @@ async def test_a_submit_outside_of_any_trace_begins_one_and_other_calls_do_not(
     async with cluster_of("n1", tracing=tracing) as cluster, stubs_of(cluster["n1"]) as stubs:
         cluster.elect("n1", 2)
         cluster["n1"].leader.answer = answering(created("t1"))
-        await stubs.tasks.Submit(submit_of(""), timeout=5)
+        await stubs.tasks.Submit(submit_of(""), timeout=PATIENCE_S)
         cluster["n1"].leader.answer = answering(granted(""))
-        reply = await stubs.worker.Claim(CLAIM, timeout=5)
+        reply = await stubs.worker.Claim(CLAIM, timeout=PATIENCE_S)
 
     [submit] = spans.named("tq.submit")
     assert submit.parent is None
@@ -140,9 +143,9 @@ async def test_a_trace_that_is_not_sampled_is_passed_on_and_not_recorded(
         cluster.elect("n1", 2)
         cluster["n1"].leader.answer = answering(created("t1"))
         metadata = (("traceparent", UNSAMPLED),)
-        await stubs.tasks.Submit(submit_of(UNSAMPLED), timeout=5, metadata=metadata)
+        await stubs.tasks.Submit(submit_of(UNSAMPLED), timeout=PATIENCE_S, metadata=metadata)
         cluster["n1"].leader.answer = answering(granted(UNSAMPLED))
-        reply = await stubs.worker.Claim(CLAIM, timeout=5)
+        reply = await stubs.worker.Claim(CLAIM, timeout=PATIENCE_S)
 
     assert cluster["n1"].leader.asked[0].caller.traceparent == UNSAMPLED
     assert spans.named("tq.submit") == spans.named("tq.claim") == []
@@ -156,7 +159,7 @@ async def test_a_lease_is_a_span_in_its_tasks_trace_and_the_worker_is_told_which
     async with cluster_of("n1", tracing=tracing) as cluster, stubs_of(cluster["n1"]) as stubs:
         cluster.elect("n1", 2)
         cluster["n1"].leader.answer = answering(reply)
-        reply = await stubs.worker.Claim(CLAIM, timeout=5)
+        reply = await stubs.worker.Claim(CLAIM, timeout=PATIENCE_S)
 
     first, third = spans.named("tq.claim")
     assert trace_ids([first, third]) == ["1" * 32, f"{9:032x}"]

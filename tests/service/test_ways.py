@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.service.fakes import Cluster, Stubs, cluster_of, fails, stubs_of, until
 from tests.service.trio import Trio, trio
 from tq.v1 import cluster_service_pb2, task_service_pb2
@@ -41,7 +42,7 @@ async def test_a_call_reaches_a_leader_whose_api_is_full_of_idle_connections() -
         stubs_of(cluster["n2"]) as stubs,
     ):
         cluster.elect("n1", 2)
-        await stubs.tasks.Submit(SUBMIT, timeout=10)
+        await stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S)
         host, port = cluster["n1"].address.split(":")
         with ExitStack() as stack:
             for _ in range(100):
@@ -117,7 +118,7 @@ async def test_a_node_whose_proofs_the_leader_does_not_know_yet_is_answered_at_i
         # A member was replaced, and the entry that says so is not applied there yet.
         cluster["n1"].membership = ("c1", {"n1": "inc-n1", "n2": "another disk"})
 
-        await stubs.tasks.Submit(SUBMIT, timeout=5)
+        await stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S)
         status = await stubs.cluster.GetClusterStatus(STATUS, timeout=2)
 
     assert len(cluster["n1"].leader.asked) == 1
@@ -129,7 +130,7 @@ async def test_a_node_of_an_earlier_version_is_called_at_its_api() -> None:
         cluster.elect("n1", 2)
         assert cluster["n2"].service._ways.to("n1", "the API") == "the API"
 
-        await stubs.tasks.Submit(SUBMIT, timeout=5)
+        await stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S)
 
     assert len(cluster["n1"].leader.asked) == 1
 

@@ -179,6 +179,7 @@ def too_many(message: Message, limits: Mapping[str, int], path: str = "") -> Ite
                 yield from too_many(item, limits, f"{name}.")
 
 
+@pytest.mark.slow
 @given(st.one_of(SUBMITS, LISTS, REPORTS), st.integers(1, 300_000))
 def test_the_walk_refuses_what_a_full_parse_would_find_too_many_and_nothing_else(
     message: Message, piece_bytes: int

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc.aio
 
 from chaos.ports import free_addresses
+from tests.patience import PATIENCE_S
 from tests.service.fakes import Stubs, until
 from tq_cluster import config
 from tq_cluster.node import Node
@@ -47,7 +48,9 @@ class Trio:
         def seen() -> str:
             return str({name: node.replica.status() for name, node in self.nodes.items()})
 
-        await until(lambda: self.leader_id() is not None, f"a leader: {seen()}", within_s=20)
+        await until(
+            lambda: self.leader_id() is not None, f"a leader: {seen()}", within_s=PATIENCE_S
+        )
         leader_id = self.leader_id()
         assert leader_id is not None
         return leader_id

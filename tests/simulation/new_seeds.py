@@ -1,21 +1,19 @@
 """Seeds that nobody has run before, printed so that anybody can run them again.
 
 ``TQ_SEEDS`` says how many protocol seeds (and a sixth as many of the whole stack), and
-``TQ_FIRST_SEED`` where to begin.
+``TQ_FIRST_SEED`` where to begin; without it tests/conftest.py draws one for all that run.
 """
 
 from __future__ import annotations
 
 import os
-import sys
-
-import pytest
 
 from tests.simulation import campaign
+from tests.telling import RecordProperty, tell
 
 SEEDS = int(os.environ.get("TQ_SEEDS", "90"))
 WHOLE_STACK_SEEDS = -(-SEEDS // 6)
-FIRST_SEED = int(os.environ.get("TQ_FIRST_SEED") or campaign.drawn_seed())
+FIRST_SEED = int(os.environ["TQ_TESTS_DRAWN_SEED"])
 SEEDS_A_TEST = 100
 WHOLE_STACK_SEEDS_A_TEST = 20
 """So that a test takes under a minute on two free cores, and not too long on busy ones."""
@@ -27,18 +25,14 @@ def parts(seeds: int, at_a_time: int) -> list[range]:
 
 
 def no_promise_is_broken(
-    part: range, capsys: pytest.CaptureFixture[str], *, whole_stack: bool
+    part: range, record_property: RecordProperty, *, whole_stack: bool
 ) -> campaign.Campaign:
     """Run these; where one fails, say which, and tell it in short."""
     first, seeds = FIRST_SEED + part.start, len(part)
     option = " --whole-stack" if whole_stack else ""
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\npython -m tests.simulation run --first {first} --seeds {seeds}{option}\n"
-        )
     done = campaign.run(first, seeds, whole_stack=whole_stack)
-    with capsys.disabled():
-        sys.stdout.write(done.describe() + "\n")
+    again = f"python -m tests.simulation run --first {first} --seeds {seeds}{option}"
+    tell(record_property, f"{again}\n  {done.describe()}")
     told = [f"seed {story.seed}: {failure}\n  {story.command}" for story, failure in done.failures]
     told += [campaign.tell(story) for story, _ in done.failures[:1]]
     assert not done.failures, "\n".join(told)

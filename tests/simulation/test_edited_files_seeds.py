@@ -12,6 +12,8 @@ import pytest
 from tests.simulation.edited_files import edited_files_history
 from tests.simulation.story import Story
 
+pytestmark = pytest.mark.slow
+
 FIRST_SEED = int(os.environ.get("TQ_FIRST_SEED") or 0)
 SEEDS = 10
 

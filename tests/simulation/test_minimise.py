@@ -27,6 +27,7 @@ def test_when_the_time_is_up_what_was_found_so_far_is_told() -> None:
     assert minimise(range(100), lambda _kept: True, within_s=-1) == frozenset(range(100))
 
 
+@pytest.mark.slow
 def test_a_failing_seed_is_told_in_few_steps_with_the_command_that_shows_it() -> None:
     settings = RaftSettings(rules=Rules(confirm_by_rounds=False))
 

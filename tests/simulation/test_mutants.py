@@ -14,6 +14,7 @@ BY_SEEDS = ("R4 off", "R5 off", "R8 off", "R13 off")
 """Rules without which histories break promises soon. The others have directed scenarios."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mutant",
     [*PLANTED, *(mutant for mutant in RULES_OFF if mutant.name in BY_SEEDS)],

@@ -8,6 +8,7 @@ from tests.simulation.busy import busy_history
 from tests.simulation.story import Story
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_slow_fsyncs_and_stalls_and_restarted_followers_unseat_no_leader(seed: int) -> None:
     assert not busy_history(Story(seed), for_s=60.0).failure

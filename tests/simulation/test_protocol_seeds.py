@@ -12,12 +12,14 @@ from tests.simulation.checker import Violation
 from tests.simulation.new_seeds import SEEDS, SEEDS_A_TEST, no_promise_is_broken, parts
 from tests.simulation.runs import SCRIPT, protocol_history
 from tests.simulation.story import Story
+from tests.telling import RecordProperty
 from tq_cluster.raft.settings import RaftSettings, Rules
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", parts(SEEDS, SEEDS_A_TEST), ids=str)
-def test_no_history_breaks_a_promise(part: range, capsys: pytest.CaptureFixture[str]) -> None:
-    done = no_promise_is_broken(part, capsys, whole_stack=False)
+def test_no_history_breaks_a_promise(part: range, record_property: RecordProperty) -> None:
+    done = no_promise_is_broken(part, record_property, whole_stack=False)
 
     assert done.counts["acknowledged"] > 10 * len(part), done.describe()
 
@@ -39,6 +41,7 @@ def test_the_checker_notices_a_broken_promise(rules: Rules, said: str) -> None:
     assert said in failed.failure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["7"], ["7", "--only", "3,8,20,30,31"]])
 def test_one_seed_is_one_history_whatever_the_order_of_hashes(options: list[str]) -> None:
     """Else a seed that failed once could not be looked at again."""

@@ -16,6 +16,7 @@ FIRST_SEED = int(os.environ.get("TQ_FIRST_SEED") or 0)
 SEEDS = 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + SEEDS))
 def test_no_replacement_breaks_a_promise(seed: int) -> None:
     happened = replacement_history(Story(seed))

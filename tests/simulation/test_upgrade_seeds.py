@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from tests.simulation.story import Story
 from tests.simulation.upgrades import upgrade_history
 
@@ -11,6 +13,7 @@ FIRST_SEED = int(os.environ.get("TQ_FIRST_SEED") or 0)
 SEEDS = 6
 
 
+@pytest.mark.slow
 def test_no_upgrade_breaks_a_promise_whoever_leads_while_the_table_is_filled() -> None:
     shared = slices = 0
     for seed in range(FIRST_SEED, FIRST_SEED + SEEDS):

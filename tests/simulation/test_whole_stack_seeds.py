@@ -16,18 +16,21 @@ from tests.simulation.new_seeds import (
 )
 from tests.simulation.stack import SCRIPT, whole_stack_history
 from tests.simulation.story import Story
+from tests.telling import RecordProperty
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", parts(WHOLE_STACK_SEEDS, WHOLE_STACK_SEEDS_A_TEST), ids=str)
 def test_no_history_of_the_whole_stack_breaks_a_promise(
-    part: range, capsys: pytest.CaptureFixture[str]
+    part: range, record_property: RecordProperty
 ) -> None:
-    done = no_promise_is_broken(part, capsys, whole_stack=True)
+    done = no_promise_is_broken(part, record_property, whole_stack=True)
 
     for what in ("submits", "claims", "reports", "reads"):
         assert done.counts[what] > 20 * len(part), done.describe()
 
 
+@pytest.mark.slow
 def test_one_seed_of_the_whole_stack_is_one_history_whatever_the_order_of_hashes() -> None:
     """Else a seed that failed once could not be looked at again."""
     printed = {
@@ -44,6 +47,7 @@ def test_one_seed_of_the_whole_stack_is_one_history_whatever_the_order_of_hashes
     assert len(printed) == 1
 
 
+@pytest.mark.slow
 def test_without_faults_every_call_is_answered() -> None:
     """What the faults of other stories break is not broken by the simulation itself."""
     story = Story(5, whole_stack=True)

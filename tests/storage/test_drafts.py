@@ -71,6 +71,7 @@ class Nested:
         self.environment.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(stored=st.dictionaries(keys, values, max_size=25), steps=steps)
 def test_a_draft_shows_what_a_nested_transaction_would(

@@ -57,6 +57,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lines", [1, 40])
 def test_a_sigkill_leaves_a_commit_and_all_of_it(tmp_path: Path, lines: int) -> None:
     reported = [1]
@@ -158,6 +159,7 @@ for at in positions:
 """
 
 
+@pytest.mark.slow
 def test_flipped_bits_are_never_read_as_something_else(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     store = Store(whole)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.worker.fake_broker import FakeBroker
 from tq_client import AsyncClient
 from tq_worker.link import Link
@@ -50,7 +51,7 @@ class Facts:
         """What the sample handlers take: where to write."""
         return str(self.path).encode()
 
-    async def until(self, line: str, count: int = 1, within_s: float = 30.0) -> None:
+    async def until(self, line: str, count: int = 1, within_s: float = PATIENCE_S) -> None:
         """Wait until ``line`` was written ``count`` times."""
         try:
             async with asyncio.timeout(within_s):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import grpc
 from grpc import aio
 
+from tests.patience import PATIENCE_S
 from tq.v1.task_pb2 import TaskSpec, TaskState
 from tq.v1.worker_service_pb2 import (
     ClaimedTask,
@@ -166,7 +167,9 @@ class FakeBroker(WorkerServiceServicer):
         self._free(task)
         await self.notify()
 
-    async def until(self, fact: Callable[[], bool], what: str, within_s: float = 30.0) -> None:
+    async def until(
+        self, fact: Callable[[], bool], what: str, within_s: float = PATIENCE_S
+    ) -> None:
         """Wait until ``fact`` holds; says what was there instead when it does not come."""
         try:
             async with asyncio.timeout(within_s):
@@ -177,7 +180,7 @@ class FakeBroker(WorkerServiceServicer):
                 f"not seen within {within_s:g} s: {what}\n{self.story()}"
             ) from None
 
-    async def until_ended(self, ids: Sequence[str], within_s: float = 30.0) -> list[FakeTask]:
+    async def until_ended(self, ids: Sequence[str], within_s: float = PATIENCE_S) -> list[FakeTask]:
         """Wait until these tasks are terminal; returns them."""
         tasks = [self.tasks[task_id] for task_id in ids]
         await self.until(

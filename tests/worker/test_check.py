@@ -10,6 +10,8 @@ import pytest
 
 from tests.worker.conftest import ROOT, SHIPPED
 
+pytestmark = pytest.mark.slow
+
 
 def check(*arguments: str, path: Path) -> subprocess.CompletedProcess[str]:
     """Run it where no broker is."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.worker.conftest import SAMPLES, SHIPPED, Facts
 from tests.worker.fake_broker import FakeBroker
 
@@ -54,6 +55,7 @@ async def output_of(process: Process) -> str:
     return errors.decode()
 
 
+@pytest.mark.slow
 async def test_sigterm_finishes_what_runs_and_exits_with_0(
     broker: FakeBroker, facts: Facts, run: Run
 ) -> None:
@@ -81,6 +83,7 @@ async def test_sigterm_finishes_what_runs_and_exits_with_0(
     assert "echo" in events[1]["types"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_releases_what_runs_and_exits_with_0(
     broker: FakeBroker, facts: Facts, run: Run, number: signal.Signals
@@ -207,6 +210,7 @@ async def test_a_module_without_handlers_or_that_ends_the_process_is_refused(
     assert problems == [f"tq-worker: --handlers odd: {reason}"]
 
 
+@pytest.mark.slow
 async def test_handlers_may_be_in_the_current_directory_and_log_as_the_worker_does(
     broker: FakeBroker, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +227,7 @@ async def test_handlers_may_be_in_the_current_directory_and_log_as_the_worker_do
     assert (line["level"], line["task_id"]) == ("info", task_id)
 
 
+@pytest.mark.slow
 async def test_what_a_handler_logs_says_which_attempt_it_belongs_to(
     broker: FakeBroker, run: Run
 ) -> None:
@@ -240,6 +245,7 @@ async def test_what_a_handler_logs_says_which_attempt_it_belongs_to(
         assert task_id.startswith(line["type"])
 
 
+@pytest.mark.slow
 async def test_a_failure_is_logged_with_its_traceback_by_the_process_where_it_happened(
     broker: FakeBroker, run: Run
 ) -> None:
@@ -260,6 +266,7 @@ async def test_a_failure_is_logged_with_its_traceback_by_the_process_where_it_ha
     assert task.error.startswith("OSError: first line\nsecond line")
 
 
+@pytest.mark.slow
 async def test_handlers_that_set_up_logging_do_not_silence_failures(
     broker: FakeBroker, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,6 +292,7 @@ async def test_handlers_that_set_up_logging_do_not_silence_failures(
     assert f"OWN {sent} attempt failed" in lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task_type", ["until-cancelled", "until-cancelled-sync"])
 async def test_a_failure_that_the_worker_finds_out_is_a_warning_of_its_own(
     broker: FakeBroker, run: Run, facts: Facts, task_type: str
@@ -301,6 +309,7 @@ async def test_a_failure_that_the_worker_finds_out_is_a_warning_of_its_own(
     ]
 
 
+@pytest.mark.slow
 async def test_with_reload_each_end_has_a_line(broker: FakeBroker, run: Run) -> None:
     process = await run("--log-format", "json", "--reload")
     [sent] = await broker.submit("echo")
@@ -312,6 +321,7 @@ async def test_with_reload_each_end_has_a_line(broker: FakeBroker, run: Run) -> 
     assert events == ["attempt completed"]
 
 
+@pytest.mark.slow
 async def test_a_worker_is_ready_once_a_broker_has_answered(broker: FakeBroker, run: Run) -> None:
     await broker.stop()
     process = await run()
@@ -324,11 +334,12 @@ async def test_a_worker_is_ready_once_a_broker_has_answered(broker: FakeBroker, 
 
     await broker.start()
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while b"worker ready" not in (line := await process.stderr.readline()):
             assert line, "it ended without being ready"
 
 
+@pytest.mark.slow
 async def test_a_worker_without_brokers_says_so_and_goes_on_when_they_come(
     broker: FakeBroker, run: Run
 ) -> None:
@@ -344,6 +355,7 @@ async def test_a_worker_without_brokers_says_so_and_goes_on_when_they_come(
     assert task.state == "COMPLETED"
 
 
+@pytest.mark.slow
 async def test_every_line_is_json_where_json_was_asked_for(broker: FakeBroker, run: Run) -> None:
     process = await run("--log-format", "json")
     await broker.until_ended(await broker.submit("echo"))
@@ -358,6 +370,7 @@ async def test_every_line_is_json_where_json_was_asked_for(broker: FakeBroker, r
     assert "attempt failed" in [json.loads(line)["event"] for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task_type", ["stubborn", "hog-forever"])
 async def test_handlers_die_with_a_worker_that_is_killed(
     broker: FakeBroker, facts: Facts, run: Run, task_type: str
@@ -370,10 +383,11 @@ async def test_handlers_die_with_a_worker_that_is_killed(
     process.kill()
 
     assert len(children) == 2
-    gone, alive = psutil.wait_procs(children, timeout=10)
+    gone, alive = psutil.wait_procs(children, timeout=PATIENCE_S)
     assert (len(gone), alive) == (2, [])
 
 
+@pytest.mark.slow
 async def test_a_handler_does_not_outlive_its_lease_when_the_worker_itself_is_stopped(
     broker: FakeBroker, facts: Facts, run: Run
 ) -> None:
@@ -404,6 +418,7 @@ async def test_an_idle_worker_is_small(broker: FakeBroker, run: Run) -> None:
     assert parent_bytes + child_bytes < 100_000_000
 
 
+@pytest.mark.slow
 async def test_a_worker_started_with_broken_code_waits_for_it_to_be_mended_if_it_reloads(
     broker: FakeBroker, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

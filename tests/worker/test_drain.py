@@ -9,6 +9,7 @@ from tests.worker.fake_broker import FakeBroker
 from tq_worker.worker import Leaving
 
 
+@pytest.mark.slow
 async def test_a_worker_that_leaves_finishes_what_runs_and_releases_what_waits(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -29,6 +30,7 @@ async def test_a_worker_that_leaves_finishes_what_runs_and_releases_what_waits(
     assert broker.claimants == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task_type", ["until-cancelled", "until-cancelled-sync"])
 async def test_what_does_not_finish_within_the_drain_timeout_is_stopped_and_released(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts, task_type: str
@@ -45,6 +47,7 @@ async def test_what_does_not_finish_within_the_drain_timeout_is_stopped_and_rele
     assert "stopped: the worker shuts down" in facts.lines()
 
 
+@pytest.mark.slow
 async def test_a_worker_told_twice_to_leave_does_not_wait_even_for_stubborn_handlers(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
@@ -58,6 +61,7 @@ async def test_a_worker_told_twice_to_leave_does_not_wait_even_for_stubborn_hand
     assert broker.tasks[task_id].ends == ["released"]
 
 
+@pytest.mark.slow
 async def test_tasks_held_behind_a_handler_that_takes_its_time_are_given_back_for_others_to_run(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
@@ -70,6 +74,7 @@ async def test_tasks_held_behind_a_handler_that_takes_its_time_are_given_back_fo
         assert (task.worker_id, task.ends) == ("w2", ["released", "completed"])
 
 
+@pytest.mark.slow
 async def test_a_worker_that_leaves_claims_no_more(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
@@ -88,6 +93,7 @@ async def test_a_worker_that_leaves_claims_no_more(
     assert broker.tasks[late].ends == []
 
 
+@pytest.mark.slow
 async def test_what_the_last_claim_was_granted_is_given_back(
     broker: FakeBroker, start_worker: StartWorker
 ) -> None:
@@ -111,6 +117,7 @@ async def test_a_worker_may_leave_while_its_handlers_are_still_loading(
     assert run.pids() == []
 
 
+@pytest.mark.slow
 async def test_a_worker_that_cannot_deliver_its_last_reports_says_so(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ async def test_async_threads_and_processes_run_side_by_side(
     assert more[0].result in {each.result for each in solo}
 
 
+@pytest.mark.slow
 async def test_a_crash_of_a_handler_with_its_own_process_is_no_other_task_s_affair(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
@@ -51,6 +52,7 @@ async def test_a_crash_of_a_handler_with_its_own_process_is_no_other_task_s_affa
     assert [each.ends for each in others] == [["completed"], ["completed"]]
 
 
+@pytest.mark.slow
 async def test_a_hard_kill_of_a_handler_with_its_own_process_hurts_that_task_alone(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +86,7 @@ async def test_no_more_is_claimed_for_processes_than_there_are_and_others_go_on(
     await broker.until_ended([first, second])
 
 
+@pytest.mark.slow
 async def test_losing_the_lease_stops_a_handler_with_its_own_process_and_reports_nothing(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
@@ -100,6 +103,7 @@ async def test_losing_the_lease_stops_a_handler_with_its_own_process_and_reports
     assert stale not in [report.token for report in broker.reports]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "most"), [({}, 2), ({"two-at-a-time": 1}, 1)])
 async def test_of_a_type_with_a_limit_only_so_many_run_and_others_are_not_blocked_behind_it(
     broker: FakeBroker,
@@ -125,8 +129,9 @@ async def test_of_a_type_with_a_limit_only_so_many_run_and_others_are_not_blocke
         assert inside <= most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("task_type", "payload", "count"), [("echo", b"", 8000), ("sleep", b"0.4", 8)]
+    ("task_type", "payload", "count"), [("echo", b"", 8000), ("sleep", b"0.4", 800)]
 )
 async def test_a_type_with_a_limit_gets_its_turn_before_a_backlog_of_others_is_worked_off(
     broker: FakeBroker,
@@ -152,6 +157,7 @@ async def test_a_type_with_a_limit_gets_its_turn_before_a_backlog_of_others_is_w
     )
 
 
+@pytest.mark.slow
 async def test_a_process_makes_way_after_so_many_tasks_and_none_is_lost_or_tried_again(
     broker: FakeBroker, start_worker: StartWorker
 ) -> None:
@@ -168,6 +174,7 @@ async def test_a_process_makes_way_after_so_many_tasks_and_none_is_lost_or_tried
     assert run.worker._stats.deaths == 0
 
 
+@pytest.mark.slow
 async def test_a_worn_process_finishes_what_it_runs_while_another_takes_its_place(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
@@ -188,6 +195,7 @@ async def test_a_worn_process_finishes_what_it_runs_while_another_takes_its_plac
     assert {(tuple(each.ends), each.attempts) for each in ended} == {(("completed",), 1)}
 
 
+@pytest.mark.slow
 async def test_a_process_makes_way_when_it_uses_too_much_memory(
     broker: FakeBroker, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

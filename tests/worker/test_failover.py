@@ -11,6 +11,7 @@ from tests.worker.fake_broker import FakeBroker
 from tq_worker.clock import boottime_s
 
 
+@pytest.mark.slow
 async def test_nothing_is_lost_and_nothing_runs_twice_when_the_broker_restarts(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
@@ -28,6 +29,7 @@ async def test_nothing_is_lost_and_nothing_runs_twice_when_the_broker_restarts(
     assert sorted(facts.lines()) == sorted(ids)
 
 
+@pytest.mark.slow
 async def test_a_result_is_delivered_after_an_outage_longer_than_the_lease(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import sys
 import psutil
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.worker.conftest import ROOT, Facts, StartWorker
 from tests.worker.fake_broker import FakeBroker
 from tests.worker.test_command import Run, run
@@ -24,7 +25,7 @@ FORKING = ("tests.worker.forking_handlers",)
 
 async def started(facts: Facts) -> list[int]:
     """The pids that a handler has written: its process's, and those of what it has started."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not (lines := [each for each in facts.lines() if each.startswith("pids ")]):  # noqa: ASYNC110 - written by another process
             await asyncio.sleep(0.005)
     return [int(pid) for pid in lines[-1].split()[1:]]
@@ -39,11 +40,12 @@ def lives(pid: int) -> bool:
 
 async def gone(pids: list[int]) -> None:
     """Wait for their end."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while any(map(lives, pids)):  # noqa: ASYNC110 - other processes
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_a_handler_of_its_own_process_that_stops_in_time_leaves_nothing_as_that_is_reported(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
@@ -73,6 +75,7 @@ async def test_a_handler_that_is_killed_takes_along_what_it_has_started(
     await gone(pids)
 
 
+@pytest.mark.slow
 async def test_what_handlers_send_to_their_group_does_not_end_what_watches_it(
     broker: FakeBroker, run: Run, facts: Facts
 ) -> None:
@@ -86,6 +89,7 @@ async def test_what_handlers_send_to_their_group_does_not_end_what_watches_it(
     await gone(pids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task_type", ["starts-stubborn-solo", "starts"])
 async def test_a_worker_that_is_killed_takes_along_all_below_it(
     broker: FakeBroker, run: Run, facts: Facts, task_type: str
@@ -99,6 +103,7 @@ async def test_a_worker_that_is_killed_takes_along_all_below_it(
     await gone(pids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task_type", ["starts-stubborn-solo", "starts"])
 async def test_what_a_handler_has_started_does_not_outlive_its_lease(
     broker: FakeBroker, run: Run, facts: Facts, task_type: str
@@ -112,6 +117,7 @@ async def test_what_a_handler_has_started_does_not_outlive_its_lease(
     await gone(pids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task_type", ["forks", "forks-async"])
 @pytest.mark.parametrize(("how", "code"), [("return", b"0"), ("raise", b"1"), ("exit", b"7")])
 async def test_of_a_handler_that_forks_the_copy_ends_and_reports_nothing(
@@ -151,6 +157,7 @@ def may_be_process_1() -> bool:
     return tried.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.platform != "linux" or not may_be_process_1(), reason="no user namespaces here"
 )
@@ -170,7 +177,7 @@ async def test_a_worker_that_is_process_1_reaps_orphans_and_nobody_elses_childre
         await asyncio.sleep(0.5)  # they have ended by now: zombies, if nobody reaps them
         killed = await broker.until_ended(await broker.submit("exit-code", count=10))
         assert {each.result for each in killed} == {b"-9"}
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while zombies_below(process.pid):  # noqa: ASYNC110 - other processes
                 await asyncio.sleep(0.1)
     finally:

@@ -208,6 +208,7 @@ async def test_a_result_that_the_queue_refuses_fails_the_attempt(
     )
 
 
+@pytest.mark.slow
 async def test_payloads_and_results_of_ten_megabytes_pass(
     broker: FakeBroker, start_worker: StartWorker
 ) -> None:

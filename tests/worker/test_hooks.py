@@ -9,6 +9,8 @@ from tests.worker.fake_broker import FakeBroker
 from tq_worker import TaskContext, on_dead
 from tq_worker.hooks import Hooks
 
+pytestmark = pytest.mark.slow
+
 HOOKED = ("tests.worker.hooked_handlers",)
 MISFIT = (
     "the result does not fit: TypeError: the handler returned dict; "

@@ -14,6 +14,8 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from chaos.ports import free_addresses
+from tests.patience import PATIENCE_S
 from tests.worker.conftest import ROOT, SAMPLES, SHIPPED, SOLO, Facts, StartWorker
 from tests.worker.fake_broker import FakeBroker
 from tq_worker.errors import UsageError
@@ -25,10 +27,7 @@ Samples = Mapping[tuple[str, ...], float]
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+    return int(free_addresses(1)[0].split(":")[1])
 
 
 class Scraped:
@@ -47,7 +46,9 @@ class Scraped:
 
 async def scrape(port: int) -> Scraped:
     def read() -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S
+        ) as answer:
             text: str = answer.read().decode()
             return text
 
@@ -109,6 +110,7 @@ async def test_a_port_that_is_taken_is_a_mistake_that_is_named(
             await run.task
 
 
+@pytest.mark.slow
 async def test_a_heartbeat_says_what_the_worker_uses_though_it_holds_nothing(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
@@ -128,6 +130,7 @@ async def test_a_heartbeat_says_what_the_worker_uses_though_it_holds_nothing(
 HOOKED = ("tests.worker.hooked_handlers",)
 
 
+@pytest.mark.slow
 async def test_what_handlers_count_is_added_up_over_all_processes_those_that_are_gone_included(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts, free_port: int
 ) -> None:
@@ -179,6 +182,7 @@ async def test_a_program_that_has_set_up_the_librarys_own_mode_keeps_it(
     assert "hooked_runs_total" not in (await scrape(free_port)).names
 
 
+@pytest.mark.slow
 async def test_a_file_that_a_killed_process_left_half_made_costs_nothing_but_itself(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts, free_port: int
 ) -> None:

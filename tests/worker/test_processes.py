@@ -18,6 +18,7 @@ from tests.worker.conftest import (
 from tests.worker.fake_broker import FakeBroker
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task_type", "error"),
     [
@@ -40,6 +41,7 @@ async def test_a_handler_that_takes_its_process_down_fails_and_the_worker_goes_o
     assert {each.state for each in tasks} == {"COMPLETED"}
 
 
+@pytest.mark.slow
 async def test_of_the_tasks_in_a_process_that_dies_only_those_that_had_started_fail(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
@@ -60,6 +62,7 @@ async def test_of_the_tasks_in_a_process_that_dies_only_those_that_had_started_f
     assert not any("failed" in broker.tasks[each].ends for each in behind)
 
 
+@pytest.mark.slow
 async def test_handler_processes_do_not_outlive_the_worker(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:

@@ -49,6 +49,7 @@ async def answer(broker: FakeBroker) -> bytes:
     return task.result
 
 
+@pytest.mark.slow
 async def test_a_change_in_what_handlers_import_is_used_while_running_tasks_finish(
     broker: FakeBroker, start_worker: StartWorker, code: Code, facts: Facts
 ) -> None:
@@ -67,6 +68,7 @@ async def test_a_change_in_what_handlers_import_is_used_while_running_tasks_fini
     assert (finished.ends, finished.attempts) == (["completed"], 1)
 
 
+@pytest.mark.slow
 async def test_code_that_cannot_be_imported_is_named_and_the_old_goes_on_until_the_next_change(
     broker: FakeBroker,
     start_worker: StartWorker,
@@ -89,6 +91,7 @@ async def test_code_that_cannot_be_imported_is_named_and_the_old_goes_on_until_t
     assert run.worker._stats.deaths == 0
 
 
+@pytest.mark.slow
 async def test_a_new_type_gets_its_process_and_its_limit(
     broker: FakeBroker,
     start_worker: StartWorker,

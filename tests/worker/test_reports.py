@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from tests.patience import PATIENCE_S
 from tq.v1 import errors_pb2
 from tq.v1.worker_service_pb2 import (
     Completion,
@@ -51,7 +52,7 @@ async def test_a_report_that_the_broker_stumbles_over_does_not_hold_up_the_other
         reporter.add(TaskReport(task_id=name, token=token))
 
     delivering = asyncio.create_task(reporter.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while len(answered) < 3:  # noqa: ASYNC110 - nothing signals a plain list
             await asyncio.sleep(0.01)
     delivering.cancel()
@@ -90,7 +91,7 @@ async def test_a_completion_that_found_no_room_is_reported_again_and_is_no_failu
         reporter.add(TaskReport(task_id=name, token=token, complete=Completion()))
 
     delivering = asyncio.create_task(reporter.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await reporter.delivered()
     delivering.cancel()
     with contextlib.suppress(asyncio.CancelledError):

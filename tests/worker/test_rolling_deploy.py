@@ -12,6 +12,7 @@ import pytest
 
 from chaos.processes import ProcessCluster
 from tests.cluster.fixtures import cluster
+from tests.patience import PATIENCE_S
 from tests.worker.conftest import ROOT
 from tq_client import AsyncClient, TaskState
 from tq_client.enums import FailureReason
@@ -67,7 +68,7 @@ async def start_version(cluster: ProcessCluster, tmp_path: Path) -> AsyncIterato
 
 
 async def until(
-    client: AsyncClient, ids: list[str], state: TaskState, within_s: float = 60
+    client: AsyncClient, ids: list[str], state: TaskState, within_s: float = PATIENCE_S
 ) -> None:
     """Wait until all of these tasks stand so."""
     async with asyncio.timeout(within_s):
@@ -80,7 +81,7 @@ async def until(
 async def test_a_new_type_and_a_new_parameter_wait_for_the_workers_that_know_them(
     cluster: ProcessCluster, start_version: StartVersion
 ) -> None:
-    await cluster.await_leader(within_s=20)
+    await cluster.await_leader(within_s=PATIENCE_S)
     async with AsyncClient(cluster.addresses) as client:
         old = await start_version(BEFORE, "--unfit-for", "60s")
         known = await client.submit("deploy", "resize", b'{"path":"a"}')
@@ -111,7 +112,7 @@ async def test_a_new_type_and_a_new_parameter_wait_for_the_workers_that_know_the
 async def test_what_no_version_can_read_is_a_dead_letter_after_a_while(
     cluster: ProcessCluster, start_version: StartVersion
 ) -> None:
-    await cluster.await_leader(within_s=20)
+    await cluster.await_leader(within_s=PATIENCE_S)
     async with AsyncClient(cluster.addresses) as client:
         await start_version(AFTER, "--unfit-for", "2s")
         wrong = await client.submit("deploy", "resize", b'{"path":7,"colour":1}')

@@ -11,6 +11,7 @@ from tq_worker.clock import boottime_s
 ASYNC_AND_SYNC = pytest.mark.parametrize("task_type", ["until-cancelled", "until-cancelled-sync"])
 
 
+@pytest.mark.slow
 @ASYNC_AND_SYNC
 async def test_a_handler_is_stopped_after_its_timeout(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts, task_type: str
@@ -25,6 +26,7 @@ async def test_a_handler_is_stopped_after_its_timeout(
     assert facts.lines().count("stopped: the task's timeout has passed") == 2
 
 
+@pytest.mark.slow
 async def test_a_handler_that_ignores_its_timeout_is_killed_and_its_neighbour_released(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,6 +64,7 @@ async def test_a_cancelled_task_s_handler_is_stopped(
     await facts.until("stopped: the task was cancelled")
 
 
+@pytest.mark.slow
 async def test_an_async_handler_that_swallows_the_cancel_is_killed(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +112,7 @@ async def test_losing_the_lease_stops_the_handler_and_reports_nothing(
     assert stale not in [report.token for report in broker.reports]
 
 
+@pytest.mark.slow
 async def test_a_stubborn_handler_is_killed_when_its_lease_is_lost(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
@@ -126,6 +130,7 @@ async def test_a_stubborn_handler_is_killed_when_its_lease_is_lost(
     assert task.state == "COMPLETED"
 
 
+@pytest.mark.slow
 async def test_a_handler_has_stopped_before_its_lease_ends_when_no_broker_answers(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
@@ -139,6 +144,7 @@ async def test_a_handler_has_stopped_before_its_lease_ends_when_no_broker_answer
     assert "stopped in time" in facts.lines()
 
 
+@pytest.mark.slow
 async def test_a_stubborn_handler_is_dead_before_its_lease_ends_when_no_broker_answers(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
@@ -155,6 +161,7 @@ async def test_a_stubborn_handler_is_dead_before_its_lease_ends_when_no_broker_a
     assert run.task.done() is False
 
 
+@pytest.mark.slow
 async def test_a_handler_that_holds_the_interpreter_is_dead_before_its_lease_ends(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:
@@ -170,6 +177,7 @@ async def test_a_handler_that_holds_the_interpreter_is_dead_before_its_lease_end
     assert boottime_s() < lease.until_s
 
 
+@pytest.mark.slow
 async def test_leases_are_renewed_while_a_handler_holds_the_interpreter(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts
 ) -> None:

@@ -170,6 +170,7 @@ async def test_handlers_that_set_up_opentelemetry_themselves_keep_it(
     assert run_span == ["run traced", TRACE_ID, "2" * 16]
 
 
+@pytest.mark.slow
 async def test_each_attempt_has_its_lines_where_they_are_asked_for(
     broker: FakeBroker, run: Run
 ) -> None:
@@ -196,6 +197,7 @@ async def test_each_attempt_has_its_lines_where_they_are_asked_for(
     )
 
 
+@pytest.mark.slow
 async def test_only_failures_have_lines_where_no_more_is_asked_for(
     broker: FakeBroker, run: Run
 ) -> None:

@@ -100,6 +100,7 @@ async def test_the_example_prints_what_its_handlers_return(
     )
 
 
+@pytest.mark.slow
 def test_mypy_knows_what_submit_takes_and_what_comes_back(tmp_path: Path) -> None:
     calls = tmp_path / "calls.py"
     calls.write_text(

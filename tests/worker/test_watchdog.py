@@ -11,6 +11,7 @@ from typing import Self
 import psutil
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.worker.conftest import SAMPLES, SHIPPED, Facts
 from tests.worker.fake_broker import FakeBroker
 from tests.worker.test_command import handler_processes
@@ -83,6 +84,7 @@ class Hole:
                     await writer.drain()
 
 
+@pytest.mark.slow
 async def test_a_worker_whose_connection_is_a_black_hole_connects_anew_and_then_gives_up(
     broker: FakeBroker, run: Run
 ) -> None:
@@ -102,6 +104,7 @@ async def test_a_worker_whose_connection_is_a_black_hole_connects_anew_and_then_
     assert "Traceback" not in errors.decode()
 
 
+@pytest.mark.slow
 async def test_a_worker_whose_brokers_take_claims_and_never_answer_gives_up(
     broker: FakeBroker, run: Run
 ) -> None:
@@ -115,6 +118,7 @@ async def test_a_worker_whose_brokers_take_claims_and_never_answer_gives_up(
     assert "Traceback" not in errors.decode()
 
 
+@pytest.mark.slow
 async def test_a_worker_that_is_answered_again_in_time_goes_on(
     broker: FakeBroker, run: Run
 ) -> None:
@@ -146,6 +150,7 @@ main()
 """
 
 
+@pytest.mark.slow
 async def test_a_worker_whose_event_loop_stands_still_ends_with_its_handlers(
     broker: FakeBroker, run: Run, facts: Facts
 ) -> None:
@@ -158,7 +163,7 @@ async def test_a_worker_whose_event_loop_stands_still_ends_with_its_handlers(
 
     assert process.returncode == exits.DEAF, errors.decode()
     assert "worker ends: its event loop stands still" in errors.decode()
-    assert psutil.wait_procs([child], timeout=10)[1] == []
+    assert psutil.wait_procs([child], timeout=PATIENCE_S)[1] == []
 
 
 def test_a_claim_that_is_answered_without_tasks_is_no_silence() -> None:

@@ -1,0 +1,61 @@
+"""What holds for all tests, also if several processes run them at a time."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from chaos import ports
+from tests.simulation import campaign
+from tests.telling import FIGURES, NOT_RUN
+
+FIRST_SEED, DRAWN_SEED = "TQ_FIRST_SEED", "TQ_TESTS_DRAWN_SEED"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each process ports of its own, and all of them the same seeds."""
+    first = os.environ.get(FIRST_SEED) or str(campaign.drawn_seed())
+    os.environ.setdefault(DRAWN_SEED, first)
+    config.stash[NOT_RUN] = []
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        number, of = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+        os.environ[ports.VARIABLE] = ports.share(number, of)
+
+
+def pytest_report_header() -> str:
+    """New histories can be run again."""
+    return f"new simulations: {FIRST_SEED}={os.environ[DRAWN_SEED]}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """One of several processes says what it cannot run: only the first of them prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["not run"] = session.config.stash[NOT_RUN]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401  # xdist has no types
+    """All of them collected the same."""
+    node.config.stash[NOT_RUN] = getattr(node, "workeroutput", {}).get("not run", [])
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print what was measured, and what was not run."""
+    told = [
+        f"{report.nodeid}:\n  {str(value).strip()}"
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        for name, value in report.user_properties
+        if name == FIGURES and report.when == "call"
+    ]
+    if told:
+        terminalreporter.section("measured")
+        for each in told:
+            terminalreporter.write_line(each)
+    for each in config.stash[NOT_RUN]:
+        terminalreporter.write_line(f"NOT RUN: {each}", red=True)
