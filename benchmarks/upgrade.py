@@ -108,6 +108,7 @@ async def measure(old: Path, data_dir: Path, tasks: int) -> None:
         with seen.during("raising"):
             await cluster.await_fact("newer rules", lambda: _raised(cluster), within_s=RAISED_S)
         with seen.during("filling"):
+            await _be_in_need(cluster)
             await cluster.await_fact("filled", lambda: _filled(cluster), within_s=FILLED_S)
         with seen.during("after"):
             await asyncio.sleep(BEFORE_S)
@@ -192,6 +193,16 @@ async def _raised(cluster: ProcessCluster) -> bool | None:
     stub = cluster_service_pb2_grpc.ClusterServiceStub(cluster.channel("n1"))
     reply = await stub.GetClusterStatus(cluster_service_pb2.GetClusterStatusRequest(), timeout=10)
     return reply.cluster_version >= 3 or None
+
+
+async def _be_in_need(cluster: ProcessCluster) -> None:
+    """Claim by a type that stands behind others: the index by types is kept from then on."""
+    leader = await cluster.await_leader(within_s=30)
+    worker = WorkerServiceStub(cluster.channel(leader.node_id))
+    claim = worker_service_pb2.ClaimRequest(
+        worker_id="needy", queues=["q"], types=["t9"], max_tasks=1
+    )
+    await worker.Claim(claim, timeout=10)
 
 
 async def _filled(cluster: ProcessCluster) -> bool | None:
