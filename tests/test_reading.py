@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import pytest
 
 from tq_cluster import reading as reading_module
-from tq_cluster.core.reading import STEP_COST, Reader, Steps
-from tq_cluster.core.view import View
+from tq_cluster.core.reads.steps import STEP_COST, Reader, Steps
+from tq_cluster.core.rows.view import View
 from tq_cluster.reading import ANSWER_COST, TURN_COST, UNDER_WAY_MAX, Reading
 from tq_cluster.storage.memory import MemoryStore
 

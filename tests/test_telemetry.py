@@ -19,7 +19,7 @@ from tq_cluster.telemetry import logs
 from tq_cluster.telemetry.loop_hold import BEAT_S, FINE_BEAT_S, LoopHold
 from tq_cluster.telemetry.metrics import Metrics
 from tq_cluster.telemetry.samples import Samples
-from tq_worker import logs as worker_logs
+from tq_worker.telemetry import logs as worker_logs
 
 
 def read(address: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import StartError
 from tq_cluster.raft.accepting import Refused
 from tq_cluster.raft.network import TcpNetwork

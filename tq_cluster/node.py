@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 
 from tq_cluster.clock import SystemClock
 from tq_cluster.config import NodeConfig
-from tq_cluster.core import queries
-from tq_cluster.core.scrubbing import scrub_row
+from tq_cluster.core.cluster.scrubbing import scrub_row
+from tq_cluster.core.reads import queries
 from tq_cluster.disk_watch import DiskWatch
 from tq_cluster.errors import DiskError, FatalError, StartError, StateDiffersError
 from tq_cluster.fittings import ListenElsewhere, TimedState, TimedSyncer

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, TypeVar
 
-from tq_cluster.core.reading import STEP_COST, Reader, Steps
-from tq_cluster.core.view import View
+from tq_cluster.core.reads.steps import STEP_COST, Reader, Steps
+from tq_cluster.core.rows.view import View
 
 TURN_COST: Final = STEP_COST
 """What all reads together may read in one turn of the loop; the last step may go beyond it."""

@@ -38,18 +38,18 @@ What an attempt can count on:
   and have the other side refuse lower ones.
 """
 
-from tq_worker.context import Cancellation, Result, TaskContext, current_task
-from tq_worker.errors import (
+from tq_worker.api.context import Cancellation, Result, TaskContext, current_task
+from tq_worker.api.decorator import task
+from tq_worker.api.errors import (
     PermanentError,
     RetryableError,
     TaskCancelledError,
     TaskFailedError,
     UnfitTaskError,
 )
-from tq_worker.hooks import Outcome, after_task, before_task, on_dead, on_failure
-from tq_worker.logs import TaskLogFilter
-from tq_worker.tasks import task
-from tq_worker.typed import Handle, TypedTask
+from tq_worker.api.hooks import Outcome, after_task, before_task, on_dead, on_failure
+from tq_worker.api.typed import Handle, TypedTask
+from tq_worker.telemetry.logs import TaskLogFilter
 
 __all__ = [
     "Cancellation",

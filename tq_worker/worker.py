@@ -12,24 +12,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tq.v1.worker_service_pb2 import ReportResult, TaskReport
-from tq_worker import orphans, tracing
-from tq_worker.broker import Broker
-from tq_worker.claims import WAIT_S, Claims, Parts
+from tq_worker.api.errors import UsageError
+from tq_worker.broker.calls import Broker
+from tq_worker.broker.claim_groups import demands, problem
+from tq_worker.broker.claimer import WAIT_S, Claims, Parts
+from tq_worker.broker.heartbeats import Heartbeats
+from tq_worker.broker.held_tasks import STOP_GRACE_S, UNFIT_FOR_S, Custody
+from tq_worker.broker.liveness import Contact
+from tq_worker.broker.reporter import Reporter
+from tq_worker.broker.slot_fairness import Turns
+from tq_worker.broker.watchdog import LEAVE_S, LoopGuard, Watchdog, die_soon
 from tq_worker.clock import boottime_s
-from tq_worker.contact import Contact
-from tq_worker.custody import STOP_GRACE_S, UNFIT_FOR_S, Custody
-from tq_worker.demands import demands, problem
-from tq_worker.errors import UsageError
-from tq_worker.heartbeats import Heartbeats
-from tq_worker.leases import Stop
-from tq_worker.pool import Plan, Pool
-from tq_worker.reload import Changes
-from tq_worker.reports import Reporter
-from tq_worker.stats import Stats
-from tq_worker.turns import Turns
-from tq_worker.usage import Usage
-from tq_worker.vitals import Vitals
-from tq_worker.watchdog import LEAVE_S, LoopGuard, Watchdog, die_soon
+from tq_worker.pool import orphans
+from tq_worker.pool.pool import Plan, Pool
+from tq_worker.pool.reload import Changes
+from tq_worker.status.status import Vitals
+from tq_worker.status.usage import Usage
+from tq_worker.telemetry import tracing
+from tq_worker.telemetry.stats import Stats
+from tq_worker.wire.lease import Stop
 
 _logger = logging.getLogger(__name__)
 
@@ -198,7 +199,7 @@ class Worker:
         if listen is None:
             return lambda: None
         # Only where it is wanted: what it imports is some MB.
-        from tq_worker import metrics  # noqa: PLC0415
+        from tq_worker.status import metrics  # noqa: PLC0415
 
         host, port = listen
         try:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tests.scopes import scope_of
 from tq.internal.v1 import log_pb2, state_pb2
 from tq.v1 import (
     errors_pb2,
@@ -17,12 +18,11 @@ from tq.v1 import (
     task_service_pb2,
     worker_service_pb2,
 )
-from tq_cluster.core import queries, tables
 from tq_cluster.core.decide import Draw, decide
-from tq_cluster.core.events import TaskEvent
 from tq_cluster.core.invariants import violations
-from tq_cluster.core.limits import DEFAULT_LIMITS, Limits
-from tq_cluster.core.operations import (
+from tq_cluster.core.model.events import TaskEvent
+from tq_cluster.core.model.limits import DEFAULT_LIMITS, Limits
+from tq_cluster.core.model.operations import (
     ANONYMOUS,
     Caller,
     Cancel,
@@ -44,8 +44,10 @@ from tq_cluster.core.operations import (
     Report,
     Submit,
 )
-from tq_cluster.core.reading import in_one_go
-from tq_cluster.core.types import FencingToken, TimestampMs
+from tq_cluster.core.model.types import FencingToken, TimestampMs
+from tq_cluster.core.reads import queries
+from tq_cluster.core.reads.steps import in_one_go
+from tq_cluster.core.rows import tables
 from tq_cluster.storage.environment import EMPTY
 from tq_cluster.storage.memory import MemoryStore
 from tq_cluster.storage.store import Store
@@ -138,7 +140,7 @@ class LoneQueue:
         assert (decision.wakeups.events is not None) == self._tell_events
         self.events += decision.wakeups.events or []
         if self._audited:
-            assert violations(self.store.view()) == []
+            assert violations(scope_of(self.store.view())) == []
         return decision
 
     def outcome(self, operation: Operation) -> Outcome:
@@ -308,7 +310,7 @@ class LoneQueue:
         self.make_due()
 
     def make_due(self) -> None:
-        while (due_ms := queries.next_due_ms(self.store.view())) is not None:
+        while (due_ms := queries.next_due_ms(scope_of(self.store.view()))) is not None:
             if due_ms > self.now_ms:
                 return
             self.decide(MakeDue())
@@ -319,11 +321,11 @@ class LoneQueue:
         self.decide(ExpireLeases(leases=leases))
 
     def remove_retired(self, rows_max: int = 200) -> None:
-        while queries.first_retired(self.store.view(), self.now_ms) is not None:
+        while queries.first_retired(scope_of(self.store.view()), self.now_ms) is not None:
             self.decide(RemoveRetired(rows_max=rows_max))
 
     def forget_requests(self, rows_max: int = 200) -> None:
-        while (forgotten_ms := queries.next_forgotten_ms(self.store.view())) is not None:
+        while (forgotten_ms := queries.next_forgotten_ms(scope_of(self.store.view()))) is not None:
             if forgotten_ms > self.now_ms:
                 return
             self.decide(ForgetRequests(rows_max=rows_max))
@@ -332,7 +334,7 @@ class LoneQueue:
 
     def task(self, task_id: str) -> task_pb2.Task:
         request = task_service_pb2.GetTaskRequest(task_id=task_id)
-        outcome = in_one_go(self.store.view(), queries.get_task, request)
+        outcome = in_one_go(scope_of(self.store.view()), queries.get_task, request)
         return replied(outcome, task_service_pb2.GetTaskResponse).task
 
     def state(self, task_id: str) -> str:
@@ -340,12 +342,12 @@ class LoneQueue:
 
     def exists(self, task_id: str) -> bool:
         request = task_service_pb2.GetTaskRequest(task_id=task_id)
-        outcome = in_one_go(self.store.view(), queries.get_task, request)
+        outcome = in_one_go(scope_of(self.store.view()), queries.get_task, request)
         return isinstance(outcome, Replied)
 
     def stats(self, queue: str = "default") -> queue_service_pb2.QueueStats:
         request = queue_service_pb2.GetQueueStatsRequest(queue=queue)
-        outcome = in_one_go(self.store.view(), queries.queue_stats, request)
+        outcome = in_one_go(scope_of(self.store.view()), queries.queue_stats, request)
         return replied(outcome, queue_service_pb2.GetQueueStatsResponse).stats
 
     def heartbeat(self, *tasks: Claimed) -> tuple[list[str], list[FencingToken]]:
@@ -355,7 +357,7 @@ class LoneQueue:
             for task in tasks
         ]
         request = worker_service_pb2.HeartbeatRequest(worker_id="worker", leases=held)
-        outcome, live = queries.heartbeat(self.store.view(), request)
+        outcome, live = queries.heartbeat(scope_of(self.store.view()), request)
         results = replied(outcome, worker_service_pb2.HeartbeatResponse).results
         names = worker_service_pb2.HeartbeatResult.Status
         return [names.Name(each.status).removeprefix("STATUS_") for each in results], live

@@ -6,11 +6,14 @@ import pytest
 
 from tests.core.lone_queue import LoneQueue, at, replied, spec
 from tests.core.reads import counted_reads
+from tests.scopes import scope_of
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster.core import backfill, invariants, tables
-from tq_cluster.core.batch import CLUSTER_VERSION
-from tq_cluster.core.operations import (
+from tq_cluster.core import invariants
+from tq_cluster.core.housekeeping import backfill
+from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.kernel.ready_order import SEARCH_ROWS_MAX
+from tq_cluster.core.model.operations import (
     Claim,
     EndLeases,
     Filled,
@@ -20,7 +23,7 @@ from tq_cluster.core.operations import (
     RaiseVersion,
     Submit,
 )
-from tq_cluster.core.ordering import SEARCH_ROWS_MAX
+from tq_cluster.core.rows import tables
 
 FORM_OLD = FormCluster(cluster_id="c", members={"n1": "i"}, cluster_version=2, wall_ms=0)
 RAISE = RaiseVersion(cluster_version=CLUSTER_VERSION)
@@ -268,7 +271,7 @@ def test_until_all_is_filled_a_claim_by_type_looks_as_it_did_before(done: int) -
     with counted_reads() as reads:
         assert ids_of(queue, 3, "y") == ["third"]
     assert reads.count < 20
-    assert invariants.violations(queue.store.view()) == []
+    assert invariants.violations(scope_of(queue.store.view())) == []
 
 
 def test_tasks_whose_rows_say_nothing_of_their_types_get_both(
@@ -276,7 +279,7 @@ def test_tasks_whose_rows_say_nothing_of_their_types_get_both(
 ) -> None:
     queue = old_queue()
     with monkeypatch.context() as patch:
-        patch.setattr("tq_cluster.core.submits.type_digest", lambda _: 0)
+        patch.setattr("tq_cluster.core.calls.submit.type_digest", lambda _: 0)
         queue.submitted(spec(task_id="x1", type="x"), spec(task_id="y1", type="y"))
         queue.submitted(spec(task_id="y2", type="y", run_at=at(50)), spec(task_id="y3", type="y"))
     (held,) = queue.claimed(1)
@@ -299,4 +302,4 @@ def test_a_half_filled_table_that_lacks_a_row_behind_its_place_is_found() -> Non
     draft = queue.store.workspace()
     key, _ = next(draft.scan(tables.READY_BY_TYPE, b"\x00", b"\xff", limit=1))
     draft.delete(tables.READY_BY_TYPE, key)
-    assert invariants.violations(draft) != []
+    assert invariants.violations(scope_of(draft)) != []

@@ -6,7 +6,7 @@ import pytest
 
 from tests.core.lone_queue import LoneQueue, at, reason, replied, spec, state_of, status
 from tq.v1 import task_pb2, task_service_pb2
-from tq_cluster.core.operations import Cancel
+from tq_cluster.core.model.operations import Cancel
 
 Response = task_service_pb2.CancelTaskResponse
 Attempt = task_pb2.Attempt

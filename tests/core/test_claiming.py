@@ -8,10 +8,10 @@ from tests.core.lone_queue import LoneQueue, at, replied, report_of, span, spec
 from tests.core.reads import counted_reads
 from tq.internal.v1 import log_pb2
 from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster.core import tables
-from tq_cluster.core.limits import Limits
-from tq_cluster.core.operations import Claim, ConfigureQueue, Outcome, Ready, Refused, Submit
-from tq_cluster.core.ordering import type_digest
+from tq_cluster.core.kernel.ready_order import type_digest
+from tq_cluster.core.model.limits import Limits
+from tq_cluster.core.model.operations import Claim, ConfigureQueue, Outcome, Ready, Refused, Submit
+from tq_cluster.core.rows import tables
 
 Settings = queue_service_pb2.QueueSettings
 Response = worker_service_pb2.ClaimResponse
@@ -278,7 +278,7 @@ def test_tasks_that_an_earlier_version_made_ready_are_told_apart_by_their_specs(
 ) -> None:
     queue = LoneQueue(by_type=False)
     with monkeypatch.context() as patch:
-        patch.setattr("tq_cluster.core.submits.type_digest", lambda _: 0)
+        patch.setattr("tq_cluster.core.calls.submit.type_digest", lambda _: 0)
         queue.submitted(spec(task_id="x1", type="x"), spec(task_id="y1", type="y"))
     assert ids_of(queue.claim(2, types=["y"])) == ["y1"]
 

@@ -10,10 +10,15 @@ import pytest
 from tests.core.lone_queue import LoneQueue, at, replied, spec
 from tests.core.reads import counted_reads
 from tq.v1 import queue_service_pb2, worker_service_pb2
-from tq_cluster.core.claims import EXPIRED_MAX
-from tq_cluster.core.limits import Limits
-from tq_cluster.core.operations import Claim, Outcome, Unfinished
-from tq_cluster.core.ordering import SEARCH_ROWS_MAX, TYPES_MERGED_MAX, Appetite, type_digest
+from tq_cluster.core.calls.claim import EXPIRED_MAX
+from tq_cluster.core.kernel.ready_order import (
+    SEARCH_ROWS_MAX,
+    TYPES_MERGED_MAX,
+    Appetite,
+    type_digest,
+)
+from tq_cluster.core.model.limits import Limits
+from tq_cluster.core.model.operations import Claim, Outcome, Unfinished
 
 Settings = queue_service_pb2.QueueSettings
 Response = worker_service_pb2.ClaimResponse

@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from tests.core.lone_queue import START_MS, LoneQueue, instant, replied, span, spec
 from tests.core.naive import NaiveQueue, NaiveTask
 from tq.v1 import queue_service_pb2, worker_service_pb2
-from tq_cluster.core import backfill
-from tq_cluster.core.batch import CLUSTER_VERSION
-from tq_cluster.core.operations import FillTables, FormCluster, RaiseVersion
+from tq_cluster.core.housekeeping import backfill
+from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.model.operations import FillTables, FormCluster, RaiseVersion
 
 Settings = queue_service_pb2.QueueSettings
 QUEUES = ("a", "b", "c")
@@ -24,7 +24,7 @@ TYPES = ("w", "x", "y", "z", "plumless", "buckeroo")
 """The last two have one CRC-32."""
 
 types = st.lists(st.sampled_from(TYPES), max_size=3)
-# To leave out a type leaves out all of its digest, which is said in core/ordering.py.
+# To leave out a type leaves out all of its digest, which is said in core/kernel/ready_order.py.
 distinct_types = st.lists(st.sampled_from(TYPES[:-2]), max_size=3)
 plans = st.tuples(
     st.sampled_from(QUEUES),

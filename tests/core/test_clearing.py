@@ -6,9 +6,9 @@ import pytest
 
 from tests.core.lone_queue import LoneQueue, at, reason, replied, spec
 from tq.v1 import queue_service_pb2
-from tq_cluster.core.limits import Limits
-from tq_cluster.core.operations import PurgeQueue
-from tq_cluster.core.tables import CHUNK_BYTES
+from tq_cluster.core.model.limits import Limits
+from tq_cluster.core.model.operations import PurgeQueue
+from tq_cluster.core.rows.tables import CHUNK_BYTES
 
 Purged = queue_service_pb2.PurgeQueueResponse
 Deleted = queue_service_pb2.DeleteDeadLettersResponse

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.core.lone_queue import START_MS, LoneQueue, at, replied, span, spec
+from tests.core.lone_queue import LoneQueue, at, replied, span, spec
 from tests.core.story import digest_of_a_story
+from tests.scopes import scope_of
 from tq.v1 import (
     queue_service_pb2,
     task_service_pb2,
     worker_service_pb2,
 )
-from tq_cluster.core import queries
 from tq_cluster.core.invariants import violations
-from tq_cluster.core.operations import (
+from tq_cluster.core.model.operations import (
     Caller,
     Cancel,
     Claim,
@@ -41,8 +41,10 @@ from tq_cluster.core.operations import (
     Report,
     Submit,
 )
-from tq_cluster.core.reading import in_one_go
-from tq_cluster.core.types import TaskId
+from tq_cluster.core.model.types import TaskId
+from tq_cluster.core.reads import queries
+from tq_cluster.core.reads.steps import in_one_go
+from tq_cluster.core.rows.scope import Scope
 from tq_cluster.storage.drafts import Draft
 from tq_cluster.storage.memory import MemoryStore
 from tq_cluster.storage.store import Store
@@ -96,10 +98,10 @@ def test_namespaces_do_not_see_one_another() -> None:
     view = queue.store.view()
     request = queue_service_pb2.GetQueueStatsRequest(queue="default")
     for namespace in (0, 7):
-        found = in_one_go(view, queries.queue_stats, request, namespace)
+        found = in_one_go(Scope.of(view, namespace), queries.queue_stats, request)
         stats = replied(found, queue_service_pb2.GetQueueStatsResponse).stats
         assert stats.pending == 1
-    missing = in_one_go(view, queries.queue_stats, request, 8)
+    missing = in_one_go(Scope.of(view, 8), queries.queue_stats, request)
     assert isinstance(missing, Refused)
 
 
@@ -229,7 +231,7 @@ def test_the_same_operations_lead_to_the_same_entries_over_a_disk(tmp_path: Path
     store = Store(tmp_path)
     try:
         assert digest_of_a_story(store) == digest_of_a_story()
-        assert violations(store.view()) == []
+        assert violations(scope_of(store.view())) == []
     finally:
         store.close()
 
@@ -322,20 +324,18 @@ def test_a_terminal_state_is_told_to_those_who_wait_for_it() -> None:
     wakeups = queue.decide(Report(request=request)).wakeups
 
     assert wakeups.finished == {"one"}
-    assert queries.look_ahead(queue.store.view(), TaskId("one")) == (True, 0)
+    assert queries.look_ahead(scope_of(queue.store.view()), TaskId("one")) == (
+        True,
+        0,
+    )
 
 
 def test_whether_a_task_is_finished_counts_one_that_is_gone() -> None:
     queue = LoneQueue()
     (task_id,) = queue.submitted(spec())
 
-    assert queries.look_ahead(queue.store.view(), TaskId(task_id)) == (False, 0)
-    assert queries.look_ahead(queue.store.view(), TaskId("nobody")) == (True, 0)
-
-
-def test_the_wakeups_name_the_first_instant_that_matters() -> None:
-    queue = LoneQueue()
-    tasks = [spec(run_at=at(900)), spec(expire_at=at(300)), spec(run_at=at(500))]
-    submit = Submit(request=task_service_pb2.SubmitRequest(tasks=tasks), id_seed="s")
-
-    assert queue.decide(submit).wakeups.due_at_ms == START_MS + 300
+    assert queries.look_ahead(scope_of(queue.store.view()), TaskId(task_id)) == (
+        False,
+        0,
+    )
+    assert queries.look_ahead(scope_of(queue.store.view()), TaskId("nobody")) == (True, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.core.lone_queue import LoneQueue, reason, replied, spec, status
 from tq.v1 import task_pb2, task_service_pb2
-from tq_cluster.core.operations import Outcome, Refused, Submit
+from tq_cluster.core.model.operations import Outcome, Refused, Submit
 
 
 def submit_under_pressure(queue: LoneQueue, *specs: task_pb2.TaskSpec, request_id: str) -> Outcome:

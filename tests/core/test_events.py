@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.core.lone_queue import LoneQueue, spec
 from tq.v1 import task_pb2
-from tq_cluster.core.events import What
+from tq_cluster.core.model.events import What
 
 TRACE = "00-11111111111111111111111111111111-2222222222222222-01"
 
@@ -89,7 +89,7 @@ def test_what_a_completion_submits_is_told_too() -> None:
     [a] = queue.claimed()
     queue.complete(a, submit=[spec(task_id="b")])
 
-    assert story(queue)[2:] == ["task completed a", "task submitted b"]
+    assert story(queue)[2:] == ["task submitted b", "task completed a"]
 
 
 def test_a_call_that_changes_nothing_tells_nothing() -> None:

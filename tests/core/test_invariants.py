@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.core.lone_queue import LoneQueue, at, spec
+from tests.scopes import scope_of
 from tq.internal.v1 import state_pb2
-from tq_cluster.core import invariants, states, tables
-from tq_cluster.core.view import Workspace
+from tq_cluster.core import invariants
+from tq_cluster.core.model import states
+from tq_cluster.core.rows import tables
+from tq_cluster.core.rows.view import Workspace
 
 PREFIX = tables.prefix_of(0)
 
@@ -53,12 +56,12 @@ INDEXES = [
 def test_a_row_that_is_missing_is_found(table: int) -> None:
     queue = busy_queue()
     workspace = queue.store.workspace()
-    assert invariants.violations(workspace) == []
+    assert invariants.violations(scope_of(workspace)) == []
     key, _ = next(workspace.scan(table, PREFIX, b"\xff", limit=1))
 
     workspace.delete(table, key)
 
-    assert invariants.violations(workspace) != []
+    assert invariants.violations(scope_of(workspace)) != []
 
 
 @pytest.mark.parametrize("table", INDEXES)
@@ -69,7 +72,7 @@ def test_a_row_that_belongs_to_nothing_is_found(table: int) -> None:
 
     workspace.put(table, key[:-1] + bytes((key[-1] ^ 0x80,)), value)
 
-    assert invariants.violations(workspace) != []
+    assert invariants.violations(scope_of(workspace)) != []
 
 
 def change(workspace: Workspace, state: states.State, fields: dict[str, object]) -> None:
@@ -115,7 +118,7 @@ def test_a_task_that_contradicts_what_is_around_it_is_found(
     workspace = queue.store.workspace()
     change(workspace, state, fields)
 
-    assert invariants.violations(workspace) != []
+    assert invariants.violations(scope_of(workspace)) != []
 
 
 @pytest.mark.parametrize("name", ["task_number", "token", "queue_id", "requests", "request_bytes"])
@@ -128,7 +131,7 @@ def test_a_counter_that_fell_back_is_found(name: str) -> None:
 
     workspace.put(tables.META, tables.COUNTERS_KEY, counters.SerializeToString())
 
-    assert invariants.violations(workspace) != []
+    assert invariants.violations(scope_of(workspace)) != []
 
 
 def test_two_tasks_that_had_the_same_token_are_found() -> None:
@@ -140,6 +143,6 @@ def test_two_tasks_that_had_the_same_token_are_found() -> None:
     workspace.put(tables.ATTEMPTS, key, attempt.SerializeToString())
     change(workspace, states.FAILED, {"token": attempt.token})
 
-    found = invariants.violations(workspace)
+    found = invariants.violations(scope_of(workspace))
 
     assert any("both had token" in each for each in found), found

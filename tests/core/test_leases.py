@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from tests.core.lone_queue import LoneQueue, report_of, spec, status
+from tests.scopes import scope_of
 from tq.v1 import task_pb2, worker_service_pb2
-from tq_cluster.core import queries
-from tq_cluster.core.operations import ExpireLeases, Lease, Ready, Replied, Report
-from tq_cluster.core.ordering import type_digest
-from tq_cluster.core.types import FencingToken
+from tq_cluster.core.kernel.ready_order import type_digest
+from tq_cluster.core.model.operations import ExpireLeases, Lease, Ready, Replied, Report
+from tq_cluster.core.model.types import FencingToken
+from tq_cluster.core.reads import queries
 
 Attempt = task_pb2.Attempt
 
@@ -117,7 +118,8 @@ def test_a_heartbeat_tells_the_length_the_lease_was_granted_for() -> None:
     held = worker_service_pb2.HeldLease(task_id="one", token=lease.token)
 
     outcome, _ = queries.heartbeat(
-        queue.store.view(), worker_service_pb2.HeartbeatRequest(leases=[held])
+        scope_of(queue.store.view()),
+        worker_service_pb2.HeartbeatRequest(leases=[held]),
     )
 
     assert isinstance(outcome, Replied)
@@ -130,7 +132,7 @@ def test_a_heartbeat_of_more_than_10000_leases_is_refused() -> None:
     held = [worker_service_pb2.HeldLease(task_id="x", token=1)] * 10_001
     request = worker_service_pb2.HeartbeatRequest(leases=held)
 
-    outcome, live = queries.heartbeat(queue.store.view(), request)
+    outcome, live = queries.heartbeat(scope_of(queue.store.view()), request)
 
     assert not isinstance(outcome, Replied)
     assert live == []
@@ -145,7 +147,7 @@ def test_a_new_leader_finds_every_running_lease_in_slices() -> None:
     found: list[Lease] = []
     after: bytes | None = b""
     while after is not None:
-        leases, after = queries.running_leases(queue.store.view(), after, 5)
+        leases, after = queries.running_leases(scope_of(queue.store.view()), after, 5)
         assert len(leases) <= 5
         found.extend(leases)
 

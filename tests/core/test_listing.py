@@ -8,12 +8,14 @@ import pytest
 from google.protobuf.message import Message
 
 from tests.core.lone_queue import LoneQueue, at, reason, replied, span, spec
+from tests.scopes import scope_of
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
-from tq_cluster.core import listings, pages, queries, tables
-from tq_cluster.core.limits import DAY_MS, Limits
-from tq_cluster.core.operations import Outcome
-from tq_cluster.core.reading import Steps, in_one_go
+from tq_cluster.core.model.limits import DAY_MS, Limits
+from tq_cluster.core.model.operations import Outcome
+from tq_cluster.core.reads import listings, pages, queries
+from tq_cluster.core.reads.steps import Steps, in_one_go
+from tq_cluster.core.rows import tables
 
 ListTasks = task_service_pb2.ListTasksRequest
 ListTasksReply = task_service_pb2.ListTasksResponse
@@ -24,7 +26,7 @@ ListQueuesReply = queue_service_pb2.ListQueuesResponse
 
 
 def list_tasks(queue: LoneQueue, request: ListTasks) -> Outcome:
-    return in_one_go(queue.store.view(), queries.list_tasks, request)
+    return in_one_go(scope_of(queue.store.view()), queries.list_tasks, request)
 
 
 def every_task(queue: LoneQueue, request: ListTasks) -> list[str]:
@@ -125,7 +127,7 @@ def test_a_task_read_without_its_payload_keeps_everything_else() -> None:
     queue.complete(queue.claimed()[0], bytes(100_000))
     request = task_service_pb2.GetTaskRequest(task_id="one", omit_payload=True)
 
-    outcome = in_one_go(queue.store.view(), queries.get_task, request)
+    outcome = in_one_go(scope_of(queue.store.view()), queries.get_task, request)
 
     task = replied(outcome, task_service_pb2.GetTaskResponse).task
     whole = queue.task("one")
@@ -154,7 +156,12 @@ def test_a_page_stays_below_the_limit_of_a_reply() -> None:
     queue.submitted(*[spec(labels={"k": "v" * 200}) for _ in range(10)])
     limits = Limits(reply_bytes_max=1_000)
 
-    outcome = in_one_go(queue.store.view(), queries.list_tasks, ListTasks(), limits=limits)
+    outcome = in_one_go(
+        scope_of(queue.store.view()),
+        queries.list_tasks,
+        ListTasks(),
+        limits=limits,
+    )
 
     reply = replied(outcome, ListTasksReply)
     assert 0 < len(reply.tasks) < 6
@@ -180,7 +187,7 @@ def test_page_sizes_and_tokens_that_make_no_sense_are_refused(
         kind(page_token="\u00e9"),
         kind(page_token="AAAAAAAAAAAA"),
     ):
-        outcome = in_one_go(queue.store.view(), query, request)
+        outcome = in_one_go(scope_of(queue.store.view()), query, request)
         assert reason(outcome) == "INVALID_ARGUMENT"
 
 
@@ -218,7 +225,7 @@ def test_dead_letters_are_listed_with_their_histories_the_last_to_fail_first() -
         found: list[task_pb2.Task] = []
         request = ListDeadLetters(queue=queue_name, page_size=2)
         while True:
-            outcome = in_one_go(queue.store.view(), queries.list_dead_letters, request)
+            outcome = in_one_go(scope_of(queue.store.view()), queries.list_dead_letters, request)
             reply = replied(outcome, ListDeadLettersReply)
             found.extend(reply.tasks)
             if not reply.next_page_token:
@@ -239,12 +246,12 @@ def test_queues_are_listed_by_name_with_their_counts() -> None:
     request = ListQueues(page_size=2)
 
     first = replied(
-        in_one_go(queue.store.view(), queries.list_queues, request),
+        in_one_go(scope_of(queue.store.view()), queries.list_queues, request),
         ListQueuesReply,
     )
     request.page_token = first.next_page_token
     second = replied(
-        in_one_go(queue.store.view(), queries.list_queues, request),
+        in_one_go(scope_of(queue.store.view()), queries.list_queues, request),
         ListQueuesReply,
     )
 
@@ -315,7 +322,7 @@ def test_the_stats_of_a_queue_that_no_task_named_are_not_found() -> None:
     queue = LoneQueue()
     for name in ("nobody-named-it", "", "x" * 1_000, "\u00e9"):
         request = queue_service_pb2.GetQueueStatsRequest(queue=name)
-        outcome = in_one_go(queue.store.view(), queries.queue_stats, request)
+        outcome = in_one_go(scope_of(queue.store.view()), queries.queue_stats, request)
         assert reason(outcome) == "NOT_FOUND"
 
 
@@ -336,7 +343,7 @@ def test_a_token_of_another_list_is_refused() -> None:
     queue = mixed_queue()
     view = queue.store.view()
     queues = replied(
-        in_one_go(view, queries.list_queues, ListQueues(page_size=1)),
+        in_one_go(scope_of(view), queries.list_queues, ListQueues(page_size=1)),
         ListQueuesReply,
     )
     assert queues.next_page_token
@@ -354,5 +361,5 @@ def test_a_token_that_was_made_up_is_refused() -> None:
     dead.page_token = pages.token_of(dead, bytes(9))
 
     assert reason(list_tasks(queue, tasks)) == "INVALID_ARGUMENT"
-    refused = in_one_go(view, queries.list_dead_letters, dead)
+    refused = in_one_go(scope_of(view), queries.list_dead_letters, dead)
     assert reason(refused) == "INVALID_ARGUMENT"

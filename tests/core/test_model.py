@@ -22,7 +22,7 @@ from tests.core.lone_queue import (
 )
 from tests.core.naive import BACKOFF_MS, GIVE_UP_AFTER_MS, NaiveQueue, NaiveTask
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster.core.operations import Refused
+from tq_cluster.core.model.operations import Refused
 
 Settings = queue_service_pb2.QueueSettings
 Choice = tuple[tuple[str, ...], tuple[str, ...]]

@@ -6,7 +6,7 @@ import pytest
 
 from tests.core.lone_queue import LoneQueue, reason, replied, spec
 from tq.v1 import queue_service_pb2 as pb
-from tq_cluster.core.operations import ConfigureQueue, DeleteQueue, Outcome, Refused
+from tq_cluster.core.model.operations import ConfigureQueue, DeleteQueue, Outcome, Refused
 
 Settings = pb.QueueSettings
 

@@ -9,19 +9,22 @@ import pytest
 from google.protobuf.message import Message
 
 from tests.core.lone_queue import LoneQueue, reason, replied, spec
+from tests.scopes import scope_of
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
-from tq_cluster.core import listings, pages, queries, reading
-from tq_cluster.core.operations import Outcome, Refused, Replied
-from tq_cluster.core.reading import COST_BYTES, Reader, Steps
-from tq_cluster.core.tables import CHUNK_BYTES
-from tq_cluster.core.view import View
+from tq_cluster.core.model.operations import Outcome, Refused, Replied
+from tq_cluster.core.reads import listings, pages, queries
+from tq_cluster.core.reads import steps as reading
+from tq_cluster.core.reads.steps import COST_BYTES, Reader, Steps
+from tq_cluster.core.rows.scope import Scope
+from tq_cluster.core.rows.tables import CHUNK_BYTES
+from tq_cluster.core.rows.view import View
 
 GetTask = task_service_pb2.GetTaskRequest
 ListTasks = task_service_pb2.ListTasksRequest
 ListDeadLetters = queue_service_pb2.ListDeadLettersRequest
 ListQueues = queue_service_pb2.ListQueuesRequest
 
-Query = Callable[[Reader, Any], Steps[Replied | Refused]]
+Query = Callable[[Scope[Reader], Any], Steps[Replied | Refused]]
 
 
 class CountingView:
@@ -62,7 +65,7 @@ class Asked:
         self._queue = queue
         self._reader = Reader()
         self._reader.holds = holds
-        self._steps = query(self._reader, request)
+        self._steps = query(scope_of(self._reader), request)
         self.counted: list[CountingView] = []
         """What each step read."""
 

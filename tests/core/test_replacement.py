@@ -6,8 +6,8 @@ import dataclasses
 
 from tests.core.lone_queue import LoneQueue
 from tq.v1 import errors_pb2
-from tq_cluster.core import queries
-from tq_cluster.core.operations import FormCluster, Refused, ReplaceNode, Replied
+from tq_cluster.core.model.operations import FormCluster, Refused, ReplaceNode, Replied
+from tq_cluster.core.reads import queries
 
 FORM = FormCluster(
     cluster_id="c-1", members={"n1": "one", "n2": "two"}, cluster_version=2, wall_ms=0

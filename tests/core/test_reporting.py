@@ -17,6 +17,7 @@ from tests.core.lone_queue import (
     state_of,
     status,
 )
+from tests.scopes import scope_of
 from tq.v1 import errors_pb2, task_pb2, worker_service_pb2
 from tq_cluster.core.invariants import violations
 from tq_cluster.storage.store import Store
@@ -345,7 +346,7 @@ def test_only_the_newest_50_attempts_are_kept() -> None:
     attempts = queue.task("one").attempts
     assert [attempt.number for attempt in attempts] == list(range(12, 62))
     assert queue.task("one").attempts_made == 61
-    assert violations(queue.store.view()) == []
+    assert violations(scope_of(queue.store.view())) == []
 
 
 def test_tasks_submitted_inside_a_completion_exist_with_it() -> None:

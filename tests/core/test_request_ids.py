@@ -6,6 +6,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from tests.core.lone_queue import LoneQueue, at, reason, replied, span, spec
+from tests.scopes import scope_of
 from tq.v1 import (
     errors_pb2,
     queue_service_pb2,
@@ -13,9 +14,8 @@ from tq.v1 import (
     task_service_pb2,
     worker_service_pb2,
 )
-from tq_cluster.core import queries
-from tq_cluster.core.limits import DAY_MS, Limits
-from tq_cluster.core.operations import (
+from tq_cluster.core.model.limits import DAY_MS, Limits
+from tq_cluster.core.model.operations import (
     Caller,
     Claim,
     ForgetRequests,
@@ -23,7 +23,8 @@ from tq_cluster.core.operations import (
     RemoveRetired,
     Submit,
 )
-from tq_cluster.core.types import FencingToken, Principal
+from tq_cluster.core.model.types import FencingToken, Principal
+from tq_cluster.core.reads import queries
 
 SubmitResponse = task_service_pb2.SubmitResponse
 ClaimResponse = worker_service_pb2.ClaimResponse
@@ -92,7 +93,7 @@ def test_a_retry_older_than_the_window_is_refused_not_repeated() -> None:
 def test_request_ids_are_forgotten_after_their_window_and_no_sooner() -> None:
     queue = LoneQueue()
     queue.submitted(spec(task_id="one"), request_id="r")
-    expected_ms = queries.next_forgotten_ms(queue.store.view())
+    expected_ms = queries.next_forgotten_ms(scope_of(queue.store.view()))
     assert expected_ms is not None
     assert expected_ms >= queue.now_ms + 12 * MINUTE_MS, "log time may run a tenth fast"
 
@@ -133,7 +134,7 @@ def test_labels_in_another_order_are_the_same_body() -> None:
 def test_two_callers_may_use_the_same_request_id() -> None:
     queue = LoneQueue()
     for name in ("alice", "bob"):
-        caller = Caller(principal=Principal(name))
+        caller = Caller(principal=Principal(name), namespace=0)
         reply = replied(
             queue.submit(spec(task_id=name), request_id="r", caller=caller), SubmitResponse
         )
@@ -266,7 +267,7 @@ def test_dropping_request_ids_takes_slices() -> None:
     queue.forget_requests(rows_max=10)
 
     assert len(queue.entries) == entries + 3
-    assert queries.next_forgotten_ms(queue.store.view()) is None
+    assert queries.next_forgotten_ms(scope_of(queue.store.view())) is None
 
 
 def test_request_ids_are_dropped_however_much_is_retired() -> None:
@@ -278,8 +279,8 @@ def test_request_ids_are_dropped_however_much_is_retired() -> None:
 
     queue.decide(RemoveRetired(rows_max=5), ForgetRequests(rows_max=5))
 
-    assert queries.first_retired(queue.store.view(), queue.now_ms) is not None
-    assert queries.next_forgotten_ms(queue.store.view()) is None
+    assert queries.first_retired(scope_of(queue.store.view()), queue.now_ms) is not None
+    assert queries.next_forgotten_ms(scope_of(queue.store.view())) is None
 
 
 def test_a_replayed_claim_of_a_task_long_gone_names_nothing() -> None:

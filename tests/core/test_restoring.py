@@ -6,8 +6,8 @@ import pytest
 
 from tests.core.lone_queue import START_MS, LoneQueue, spec, status
 from tq.v1 import errors_pb2, task_pb2
-from tq_cluster.core import queries
-from tq_cluster.core.operations import EndLeases, FormCluster, LeaveCluster, Refused
+from tq_cluster.core.model.operations import EndLeases, FormCluster, LeaveCluster, Refused
+from tq_cluster.core.reads import queries
 
 HOUR_MS = 3_600_000
 

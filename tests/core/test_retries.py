@@ -8,9 +8,9 @@ import pytest
 
 from tests.core.lone_queue import LoneQueue, at, replied, span, spec
 from tq.v1 import queue_service_pb2, task_pb2
-from tq_cluster.core.limits import DAY_MS, HOUR_MS
-from tq_cluster.core.operations import Outcome, Refused
-from tq_cluster.core.retries import backoff_ms
+from tq_cluster.core.kernel.retries import backoff_ms
+from tq_cluster.core.model.limits import DAY_MS, HOUR_MS
+from tq_cluster.core.model.operations import Outcome, Refused
 
 Policy = task_pb2.RetryPolicy
 RedriveResponse = queue_service_pb2.RedriveResponse

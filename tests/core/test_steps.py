@@ -10,8 +10,9 @@ import pytest
 from tests.core.lone_queue import LoneQueue, replied, report_of, spec
 from tq.v1 import errors_pb2, queue_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core.decide import deciding
-from tq_cluster.core.limits import DEFAULT_LIMITS, NO_BUDGET, Budget
-from tq_cluster.core.operations import (
+from tq_cluster.core.kernel.budget import NO_BUDGET, Budget
+from tq_cluster.core.model.limits import DEFAULT_LIMITS
+from tq_cluster.core.model.operations import (
     Claim,
     Decision,
     DeleteDeadLetters,
@@ -21,7 +22,7 @@ from tq_cluster.core.operations import (
     Report,
     Submit,
 )
-from tq_cluster.core.types import TimestampMs
+from tq_cluster.core.model.types import TimestampMs
 from tq_cluster.storage.drafts import Draft
 
 STEP_ROWS_MAX = 1_100

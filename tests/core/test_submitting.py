@@ -6,9 +6,9 @@ import pytest
 
 from tests.core.lone_queue import LoneQueue, at, reason, replied, spec
 from tq.v1 import errors_pb2, task_pb2, task_service_pb2
-from tq_cluster.core.ids import derived_id
-from tq_cluster.core.limits import DEFAULT_LIMITS
-from tq_cluster.core.operations import Caller, Refused, Submit
+from tq_cluster.core.model.ids import derived_id
+from tq_cluster.core.model.limits import DEFAULT_LIMITS
+from tq_cluster.core.model.operations import Caller, Refused, Submit
 
 Request = task_service_pb2.SubmitRequest
 Response = task_service_pb2.SubmitResponse
@@ -39,7 +39,7 @@ def test_a_task_without_a_trace_takes_that_of_the_call_that_brings_it() -> None:
     queue = LoneQueue()
 
     bare, own = spec(task_id="bare"), spec(task_id="own", traceparent="mine")
-    queue.submit(bare, own, caller=Caller(traceparent=of_call))
+    queue.submit(bare, own, caller=Caller(namespace=0, traceparent=of_call))
 
     assert queue.task("bare").spec.traceparent == of_call
     assert queue.task("own").spec.traceparent == "mine"
@@ -48,7 +48,7 @@ def test_a_task_without_a_trace_takes_that_of_the_call_that_brings_it() -> None:
 def test_a_header_that_is_no_trace_context_is_not_kept() -> None:
     queue = LoneQueue()
 
-    queue.submit(spec(task_id="bare"), caller=Caller(traceparent="00-ab" * 100))
+    queue.submit(spec(task_id="bare"), caller=Caller(namespace=0, traceparent="00-ab" * 100))
 
     assert queue.task("bare").spec.traceparent == ""
 

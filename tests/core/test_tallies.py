@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.core.lone_queue import LoneQueue, at, spec
+from tests.scopes import scope_of
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster.core import queries, reading, states, tables
-from tq_cluster.core.depths import Depth
-from tq_cluster.core.operations import (
+from tq_cluster.core.kernel.ready_order import type_digest
+from tq_cluster.core.model import states
+from tq_cluster.core.model.operations import (
     Cancel,
     Claim,
     Decision,
@@ -18,10 +19,12 @@ from tq_cluster.core.operations import (
     Report,
     Submit,
 )
-from tq_cluster.core.ordering import type_digest
-from tq_cluster.core.reading import Reader
-from tq_cluster.core.tallies import Tally
-from tq_cluster.core.types import FencingToken
+from tq_cluster.core.model.queue_moves import Tally
+from tq_cluster.core.model.types import FencingToken
+from tq_cluster.core.reads import queries, steps
+from tq_cluster.core.reads.depths import Depth
+from tq_cluster.core.reads.steps import Reader
+from tq_cluster.core.rows import tables
 
 NONE, PENDING, RUNNING = states.NONE, states.PENDING, states.RUNNING
 WORK, OTHER = type_digest("work"), type_digest("other")
@@ -58,7 +61,7 @@ def read(queue: LoneQueue) -> Reader:
 
 
 def depth(queue: LoneQueue) -> Depth:
-    [found] = queries.queue_depths(read(queue), "", 10)
+    [found] = queries.queue_depths(scope_of(read(queue)), "", 10)
     return found
 
 
@@ -74,7 +77,7 @@ def test_a_submit_is_tallied_by_type_and_its_repetition_is_not() -> None:
         (OTHER, NONE, PENDING): 1,
         (WORK, NONE, states.SCHEDULED): 1,
     }
-    assert queries.task_type(queue.store.view(), first.examples[OTHER]) == "other"
+    assert queries.task_type(scope_of(queue.store.view()), first.examples[OTHER]) == "other"
     assert again.wakeups.tallies == []
 
 
@@ -168,21 +171,21 @@ def test_depths_come_in_slices_by_name() -> None:
     queue = LoneQueue()
     queue.submitted(*(spec(queue=f"q{n}") for n in range(5)))
 
-    names = [each.queue for each in queries.queue_depths(read(queue), "", 2)]
+    names = [each.queue for each in queries.queue_depths(scope_of(read(queue)), "", 2)]
     assert names == ["q0", "q1"]
-    names = [each.queue for each in queries.queue_depths(read(queue), "q1", 9)]
+    names = [each.queue for each in queries.queue_depths(scope_of(read(queue)), "q1", 9)]
     assert names == ["q2", "q3", "q4"]
 
 
 def test_a_slice_of_depths_ends_where_it_has_read_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "STEP_COST", 20)
+    monkeypatch.setattr(steps, "STEP_COST", 20)
     queue = LoneQueue()
     for name in ("q0", "q1", "q2", "q3"):
         queue.configure(name, ordering=queue_service_pb2.QueueSettings.ORDERING_AGING)
         queue.submitted(*(spec(queue=name, priority=n) for n in range(8)))
 
     slices, after = [], ""
-    while depths := queries.queue_depths(read(queue), after, 50):
+    while depths := queries.queue_depths(scope_of(read(queue)), after, 50):
         slices.append([each.queue for each in depths])
         after = depths[-1].queue
 

@@ -6,10 +6,10 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.core.lone_queue import LoneQueue, at, span, spec
+from tests.scopes import scope_of
 from tq.v1 import task_pb2
-from tq_cluster.core import queries
-from tq_cluster.core.limits import DAY_MS, MINUTE_MS
-from tq_cluster.core.operations import (
+from tq_cluster.core.model.limits import DAY_MS, MINUTE_MS
+from tq_cluster.core.model.operations import (
     Done,
     ExpireLeases,
     ForgetRequests,
@@ -17,6 +17,7 @@ from tq_cluster.core.operations import (
     Outcome,
     RemoveRetired,
 )
+from tq_cluster.core.reads import queries
 
 
 def test_a_scheduled_task_is_handed_out_at_its_time_and_not_before() -> None:
@@ -76,15 +77,15 @@ def test_what_is_due_is_done_in_slices() -> None:
 
 def test_the_leader_learns_when_something_is_next_due() -> None:
     queue = LoneQueue()
-    assert queries.next_due_ms(queue.store.view()) is None
+    assert queries.next_due_ms(scope_of(queue.store.view())) is None
 
     queue.submitted(spec(run_at=at(500)), spec(expire_at=at(300)))
 
-    assert queries.next_due_ms(queue.store.view()) == queue.now_ms + 300
+    assert queries.next_due_ms(scope_of(queue.store.view())) == queue.now_ms + 300
     queue.wait(300)
-    assert queries.next_due_ms(queue.store.view()) == queue.now_ms + 200
+    assert queries.next_due_ms(scope_of(queue.store.view())) == queue.now_ms + 200
     queue.wait(200)
-    assert queries.next_due_ms(queue.store.view()) is None
+    assert queries.next_due_ms(scope_of(queue.store.view())) is None
 
 
 @pytest.mark.parametrize("state", ["SCHEDULED", "PENDING", "RETRYING"])
@@ -173,7 +174,7 @@ def test_without_a_retention_of_its_own_a_task_is_kept_by_how_it_ended(
         queue.complete(queue.claimed()[0])
     assert queue.state("one") == end
 
-    assert queries.next_retired_ms(queue.store.view()) == queue.now_ms + kept_ms
+    assert queries.next_retired_ms(scope_of(queue.store.view())) == queue.now_ms + kept_ms
     queue.now_ms += kept_ms
     queue.remove_retired()
 
@@ -211,14 +212,14 @@ def test_a_task_that_cannot_be_removed_keeps_no_other() -> None:
     queue.submitted(*[spec(task_id=f"t{n}", retention=span(0)) for n in range(3)])
     for task in queue.claimed(3):
         queue.complete(task)
-    first = queries.first_retired(queue.store.view(), queue.now_ms)
+    first = queries.first_retired(scope_of(queue.store.view()), queue.now_ms)
     assert first is not None
 
     outcome = queue.outcome(RemoveRetired(rows_max=5, passed_over=frozenset({first})))
 
     assert outcome == Done(more=True)
     assert [queue.exists(f"t{n}") for n in range(3)] == [True, False, True]
-    others = queries.first_retired(queue.store.view(), queue.now_ms, {first})
+    others = queries.first_retired(scope_of(queue.store.view()), queue.now_ms, {first})
     assert others == first + 2
 
 
@@ -231,9 +232,9 @@ def test_a_task_whose_time_has_come_and_cannot_be_moved_delays_no_other() -> Non
     )
     queue.now_ms += 100
     view = queue.store.view()
-    expires = queries.first_due(view, queue.now_ms)
+    expires = queries.first_due(scope_of(view), queue.now_ms)
     assert expires is not None
-    spoilt = queries.first_due(view, queue.now_ms, {expires})
+    spoilt = queries.first_due(scope_of(view), queue.now_ms, {expires})
     assert spoilt is not None
 
     outcome = queue.outcome(MakeDue(passed_over=frozenset({spoilt})))

@@ -10,8 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.core.lone_queue import LoneQueue, at, reason, replied, span, spec
 from tq.v1 import errors_pb2, task_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster.core.limits import DAY_MS
-from tq_cluster.core.operations import Claim, Refused, Report
+from tq_cluster.core.model.limits import DAY_MS
+from tq_cluster.core.model.operations import Claim, Refused, Report
 
 Policy = task_pb2.RetryPolicy
 

@@ -16,8 +16,8 @@ from tests.deploy.expressions import Asked, asked, documented, exported, series_
 from tq_cluster.telemetry.metrics import Metrics
 from tq_cluster.telemetry.metrics_queues import ON_THE_LEADER
 from tq_cluster.telemetry.metrics_tasks import WHERE_COUNTED
-from tq_worker import metrics as worker_metrics
-from tq_worker.stats import QueueAndType, Stats
+from tq_worker.status import metrics as worker_metrics
+from tq_worker.telemetry.stats import QueueAndType, Stats
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from tq_cluster import __main__ as cluster_command
-from tq_worker import exits as worker_exits
-from tq_worker import options
+from tq_worker.cli import options
+from tq_worker.wire import exits as worker_exits
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = ROOT / "deploy" / "systemd"

@@ -25,7 +25,8 @@ from tq.v1.task_service_pb2 import (
 )
 from tq.v1.worker_service_pb2 import ClaimedTask
 from tq_client import SpecFields
-from tq_worker import PermanentError, Result, RetryableError, TaskContext, registry
+from tq_worker import PermanentError, Result, RetryableError, TaskContext
+from tq_worker.api import registry
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "coming-from.md"
 TEXT = DOCUMENT.read_text()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tq_cluster.core.events import What as OfTasks
-from tq_worker.events import What as OfAttempts
+from tq_cluster.core.model.events import What as OfTasks
+from tq_worker.telemetry.events import What as OfAttempts
 
 TEXT = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
 

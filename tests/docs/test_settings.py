@@ -15,7 +15,7 @@ import tq_admin.__main__
 import tq_cluster.__main__
 from tq_admin import command
 from tq_cluster.config import SETTINGS, NodeConfig
-from tq_worker import options
+from tq_worker.cli import options
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "operations.md").read_text()

@@ -23,11 +23,15 @@ from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster import __main__ as tq_cluster
 from tq_cluster import node, recover
-from tq_cluster.core import batch, formation, reports, requests, states, tables
-from tq_cluster.core.batch import Space
-from tq_cluster.core.limits import Budget
-from tq_cluster.core.operations import FormCluster, Operation, Report
-from tq_cluster.core.types import AppliedAt, TaskNumber
+from tq_cluster.core.calls import report as reports
+from tq_cluster.core.cluster import formation
+from tq_cluster.core.kernel import batch, request_ids
+from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.budget import Budget
+from tq_cluster.core.model import states
+from tq_cluster.core.model.operations import FormCluster, Operation, Report
+from tq_cluster.core.model.types import AppliedAt, TaskNumber
+from tq_cluster.core.rows import tables
 from tq_cluster.leader import committer, line
 from tq_cluster.leader.leases import LeaseTable
 from tq_cluster.raft import engine, members, recovering, replica, startup
@@ -109,7 +113,7 @@ def expire_by_the_wall_clock() -> None:
 
 def forget_request_ids() -> None:
     """Remember no request: a repeated call is a new one."""
-    mock.patch.object(requests, "remember", return_value=None).start()
+    mock.patch.object(request_ids, "remember", return_value=None).start()
 
 
 def claim_on_followers() -> None:

@@ -14,14 +14,8 @@ from tests.leader.fakes import FakeLog
 from tests.patience import PATIENCE_S
 from tq.v1 import task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import SystemClock
-from tq_cluster.core.events import TaskEvent
-from tq_cluster.core.operations import (
-    Claim,
-    Outcome,
-    Replied,
-    Report,
-    Submit,
-)
+from tq_cluster.core.model.events import TaskEvent
+from tq_cluster.core.model.operations import Claim, Outcome, Replied, Report, Submit
 from tq_cluster.leader.counting import Counting
 from tq_cluster.leader.hooks import LeaderHooks
 from tq_cluster.leader.leader import Leader

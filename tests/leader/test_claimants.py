@@ -12,8 +12,8 @@ import pytest
 
 from tests.leader.bench import until
 from tq.v1 import task_pb2, worker_service_pb2
-from tq_cluster.core.operations import ANY_TYPE, Ready
-from tq_cluster.core.ordering import Appetite, type_digest
+from tq_cluster.core.kernel.ready_order import Appetite, type_digest
+from tq_cluster.core.model.operations import ANY_TYPE, Ready
 from tq_cluster.leader.claimants import LOOKS_MAX, PLACES, Claimant, Claimants
 
 

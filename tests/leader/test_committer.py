@@ -21,13 +21,13 @@ from tests.leader.bench import (
     told,
     until,
 )
+from tests.scopes import scope_of
 from tq.internal.v1 import log_pb2
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core import decide as decide_module
-from tq_cluster.core import queries, tables
-from tq_cluster.core.batch import Batch
-from tq_cluster.core.limits import ENTRY_BUDGET
-from tq_cluster.core.operations import (
+from tq_cluster.core.kernel.batch import Batch
+from tq_cluster.core.kernel.budget import ENTRY_BUDGET
+from tq_cluster.core.model.operations import (
     Claim,
     DeleteDeadLetters,
     ExpireLeases,
@@ -42,7 +42,9 @@ from tq_cluster.core.operations import (
     Steps,
     Submit,
 )
-from tq_cluster.core.types import FencingToken
+from tq_cluster.core.model.types import FencingToken
+from tq_cluster.core.reads import queries
+from tq_cluster.core.rows import tables
 from tq_cluster.errors import NotLeaderError
 from tq_cluster.leader import committer, line
 
@@ -95,7 +97,9 @@ async def test_the_loop_turns_while_a_large_call_is_decided(bench: Bench) -> Non
 
     # Others are served meanwhile: this read confirms and is answered.
     missing = await bench.leader.read(
-        lambda view: queries.get_task(view, task_service_pb2.GetTaskRequest(task_id="none"))
+        lambda view: queries.get_task(
+            scope_of(view), task_service_pb2.GetTaskRequest(task_id="none")
+        )
     )
     assert isinstance(missing, Refused)
     assert bench.log.proposals == []
@@ -190,7 +194,7 @@ async def test_a_heartbeat_for_another_lease_does_not_wait(bench: Bench) -> None
 async def test_a_lease_that_is_about_to_be_expired_is_renewed_by_nobody(bench: Bench) -> None:
     """Its expiry is not decided yet, but it will be: its worker must not hear "renewed"."""
     tasks = await held(bench, 40)
-    leases, _ = queries.running_leases(bench.store.view(), b"", 100)
+    leases, _ = queries.running_leases(scope_of(bench.store.view()), b"", 100)
     expiry = await start(bench.leader.submit(ExpireLeases(leases=leases)))
     assert not expiry.done()
 
@@ -215,7 +219,7 @@ async def test_a_claim_that_is_cut_off_while_it_is_decided_gives_its_tasks_back(
 
 def given_back(bench: Bench) -> bool:
     """Whether the tasks were leased, and are no longer."""
-    leases, _ = queries.running_leases(bench.store.view(), b"", 100)
+    leases, _ = queries.running_leases(scope_of(bench.store.view()), b"", 100)
     return len(bench.log.proposals) >= 3 and not leases
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.leader.bench import Bench, claim, claimed, release, start, submit, told
 from tq.v1 import errors_pb2, worker_service_pb2
-from tq_cluster.core import queries
-from tq_cluster.core.operations import Refused
+from tq_cluster.core.model.operations import Refused
+from tq_cluster.core.reads import queries
 from tq_cluster.errors import NotLeaderError
 from tq_cluster.leader.heartbeats import SLICE
 

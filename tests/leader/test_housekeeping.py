@@ -14,10 +14,10 @@ import pytest
 from tests.leader.bench import Bench, claim, claimed, submit, told, until
 from tests.leader.test_leases import Hands
 from tests.patience import PATIENCE_S
+from tests.scopes import scope_of
 from tq.v1 import queue_service_pb2, worker_service_pb2
-from tq_cluster.core import queries
 from tq_cluster.core.decide import deciding
-from tq_cluster.core.operations import (
+from tq_cluster.core.model.operations import (
     Decision,
     Done,
     ExpireLeases,
@@ -27,8 +27,14 @@ from tq_cluster.core.operations import (
     RemoveRetired,
     Report,
 )
-from tq_cluster.core.reading import in_one_go
-from tq_cluster.core.types import DurationMs, FencingToken, TaskId, TaskNumber
+from tq_cluster.core.model.types import (
+    DurationMs,
+    FencingToken,
+    TaskId,
+    TaskNumber,
+)
+from tq_cluster.core.reads import queries
+from tq_cluster.core.reads.steps import in_one_go
 from tq_cluster.leader.committer import OWN_ITEMS_MIN
 from tq_cluster.leader.housekeeping import (
     IDLE_S,
@@ -397,7 +403,7 @@ async def test_retention_keeps_up_with_callers_who_fill_every_entry(bench: Bench
 
 def kept(bench: Bench) -> int:
     request = queue_service_pb2.GetQueueStatsRequest(queue="q")
-    outcome = in_one_go(bench.store.view(), queries.queue_stats, request)
+    outcome = in_one_go(scope_of(bench.store.view()), queries.queue_stats, request)
     return told(outcome, queue_service_pb2.GetQueueStatsResponse).stats.completed
 
 

@@ -12,13 +12,14 @@ from tests.core.lone_queue import LoneQueue
 from tests.leader.bench import Bench, claim, claimed, release, start, submit, told, until
 from tests.leader.fakes import FakeLog
 from tests.patience import PATIENCE_S
+from tests.scopes import scope_of
 from tq.internal.v1 import log_pb2
 from tq.v1 import errors_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import SystemClock
 from tq_cluster.core import decide as decide_module
-from tq_cluster.core import queries, requests
-from tq_cluster.core.batch import Batch
-from tq_cluster.core.operations import (
+from tq_cluster.core.kernel import request_ids
+from tq_cluster.core.kernel.batch import Batch
+from tq_cluster.core.model.operations import (
     Decision,
     Operation,
     Outcome,
@@ -28,7 +29,8 @@ from tq_cluster.core.operations import (
     Steps,
     Submit,
 )
-from tq_cluster.core.tables import CHUNK_BYTES
+from tq_cluster.core.reads import queries
+from tq_cluster.core.rows.tables import CHUNK_BYTES
 from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
 from tq_cluster.leader.leader import DIGEST_BYTES_MAX, Formation, Leader
 from tq_cluster.raft.door import Role
@@ -97,7 +99,7 @@ async def test_a_call_whose_caller_had_gone_before_it_was_decided_is_dropped(ben
     await first
 
     listing = task_service_pb2.ListTasksRequest()
-    found = await bench.leader.read(lambda view: queries.list_tasks(view, listing))
+    found = await bench.leader.read(lambda view: queries.list_tasks(scope_of(view), listing))
     listed = told(found, task_service_pb2.ListTasksResponse)
     assert [task.spec.type for task in listed.tasks] == ["a"]
 
@@ -214,7 +216,7 @@ async def test_a_leader_that_cannot_look_after_leases_and_due_times_does_not_go_
         raise CorruptRowError("table 14")
 
     bench.log.depose()
-    monkeypatch.setattr(f"tq_cluster.core.queries.{query}", damaged)
+    monkeypatch.setattr(f"tq_cluster.core.reads.queries.{query}", damaged)
     bench.log.role = Role.LEADER
     await bench.log.start()
     await until(lambda: bool(bench.fatal), turn_s=0.01)
@@ -270,13 +272,13 @@ async def test_a_large_request_is_hashed_beside_the_loop_and_a_repetition_is_kno
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed_by: list[int] = []
-    digest_of = requests.digest_of
+    digest_of = request_ids.digest_of
 
-    def watched(request: requests.Request) -> bytes:
+    def watched(request: request_ids.Request) -> bytes:
         hashed_by.append(threading.get_ident())
         return digest_of(request)
 
-    monkeypatch.setattr(requests, "digest_of", watched)
+    monkeypatch.setattr(request_ids, "digest_of", watched)
     large = submit("a")
     large.request.tasks[0].payload = bytes(DIGEST_BYTES_MAX)
 

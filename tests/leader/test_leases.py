@@ -7,8 +7,8 @@ import gc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tq_cluster.core.operations import Lease
-from tq_cluster.core.types import DurationMs, FencingToken, TaskId, TaskNumber
+from tq_cluster.core.model.operations import Lease
+from tq_cluster.core.model.types import DurationMs, FencingToken, TaskId, TaskNumber
 from tq_cluster.leader.leases import LOOKED_AT_MAX, LeaseTable
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.leader.bench import claim, submit
-from tq_cluster.core.operations import MakeDue
+from tq_cluster.core.model.operations import MakeDue
 from tq_cluster.leader.line import BATCH_ITEMS_MAX, Line, Waiting
 
 

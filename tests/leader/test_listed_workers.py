@@ -16,11 +16,8 @@ from tests.leader.bench import (
     workers,
 )
 from tq.v1 import worker_service_pb2
-from tq_cluster.core.operations import (
-    Refused,
-    Report,
-)
-from tq_cluster.core.reading import STEP_COST
+from tq_cluster.core.model.operations import Refused, Report
+from tq_cluster.core.reads.steps import STEP_COST
 from tq_cluster.errors import NotLeaderError
 from tq_cluster.raft.door import Role
 

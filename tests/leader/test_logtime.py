@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tq_cluster.core.types import TimestampMs
+from tq_cluster.core.model.types import TimestampMs
 from tq_cluster.leader.clockwatch import ClockWatch
 from tq_cluster.leader.logtime import LogTime
 

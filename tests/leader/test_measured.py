@@ -8,7 +8,7 @@ import pytest
 
 from tests.leader.bench import Bench, claim, claimed, release, start, submit, until
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster.core.operations import Cancel, ConfigureQueue, Redrive, Report, Submit
+from tq_cluster.core.model.operations import Cancel, ConfigureQueue, Redrive, Report, Submit
 from tq_cluster.errors import OutcomeUnknownError
 from tq_cluster.telemetry.metrics import Metrics
 

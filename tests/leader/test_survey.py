@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.core.lone_queue import LoneQueue, spec
 from tq.v1 import worker_service_pb2
-from tq_cluster.core.types import TimestampMs
+from tq_cluster.core.model.types import TimestampMs
 from tq_cluster.leader import survey
 from tq_cluster.leader.survey import Survey, Surveyor
 from tq_cluster.leader.workers import WorkerRegistry

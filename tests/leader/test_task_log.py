@@ -10,8 +10,8 @@ import pytest
 
 from tests.leader.bench import Bench, claim, claimed, start, submit, until
 from tq.v1 import worker_service_pb2
-from tq_cluster.core.events import TaskEvent, What
-from tq_cluster.core.operations import Report
+from tq_cluster.core.model.events import TaskEvent, What
+from tq_cluster.core.model.operations import Report
 from tq_cluster.leader import task_log
 from tq_cluster.leader.leader import EVENTS
 from tq_cluster.telemetry.logs import keys_of

@@ -8,13 +8,16 @@ import pytest
 
 from tests.leader.bench import Bench, claimed, start, submit
 from tests.patience import PATIENCE_S
+from tests.scopes import scope_of
 from tests.service.fakes import until
 from tq.v1 import cluster_service_pb2 as pb
 from tq.v1 import worker_service_pb2
-from tq_cluster.core import backfill, ordering, queries
-from tq_cluster.core.batch import CLUSTER_VERSION
+from tq_cluster.core.housekeeping import backfill
 from tq_cluster.core.invariants import violations
-from tq_cluster.core.operations import Claim, Filled, FormCluster, Refused, Replied
+from tq_cluster.core.kernel import ready_order
+from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.model.operations import Claim, Filled, FormCluster, Refused, Replied
+from tq_cluster.core.reads import queries
 from tq_cluster.errors import StateDiffersError
 from tq_cluster.leader import upkeep
 from tq_cluster.raft.door import PeerProgress
@@ -291,7 +294,7 @@ async def test_a_table_is_filled_once_a_claim_is_in_need_of_it_by_whoever_leads(
     # The leader hears of an entry that it has applied some turns of the loop later.
     await until(lambda: bool(caplog.records), "the leader to have heard of it")
 
-    assert violations(bench.store.view()) == []
+    assert violations(scope_of(bench.store.view())) == []
     assert [record.message for record in caplog.records] == ["tables are filled"]
 
 
@@ -319,7 +322,7 @@ async def test_no_table_is_filled_while_disks_are_full(
 async def test_those_who_wait_for_a_type_look_again_once_the_table_is_filled(
     bench: Compared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ordering, "SEARCH_ROWS_MAX", 2)
+    monkeypatch.setattr(ready_order, "SEARCH_ROWS_MAX", 2)
     bench.log.version = 2
     await bench.formed(version=2)
     await bench.leader.submit(submit("x", "x", "x", "x", "y"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from tests.scopes import scope_of
 from tq.v1 import worker_service_pb2 as pb
-from tq_cluster.core.reading import in_one_go
-from tq_cluster.core.types import FencingToken
+from tq_cluster.core.model.types import FencingToken
+from tq_cluster.core.reads.steps import Reader, Steps, in_one_go
+from tq_cluster.core.rows.scope import Scope
 from tq_cluster.leader.workers import (
     FORGOTTEN_S,
     PAGE_BYTES_MAX,
@@ -32,13 +34,23 @@ class Noted:
         with self.registry.claiming(pb.ClaimRequest(worker_id=worker_id, queues=["q"])):
             self.registry.granted(worker_id, [FencingToken(token) for token in tokens])
 
+    def _listing(
+        self, scope: Scope[Reader], request: pb.ListWorkersRequest, after: str
+    ) -> Steps[pb.ListWorkersResponse]:
+        return self.registry.listing(scope.view, request, after, WORKERS_MAX)
+
     def listed(self) -> dict[str, pb.WorkerInfo]:
         everybody = pb.ListWorkersRequest(page_size=WORKERS_MAX)
         view = MemoryStore().view()
         found: dict[str, pb.WorkerInfo] = {}
         after = ""
         while True:
-            reply = in_one_go(view, self.registry.listing, everybody, after, WORKERS_MAX)
+            reply = in_one_go(
+                scope_of(view),
+                self._listing,
+                everybody,
+                after,
+            )
             assert reply.ByteSize() < PAGE_BYTES_MAX + 100_000
             found |= {worker.worker_id: worker for worker in reply.workers}
             if not reply.next_page_token:

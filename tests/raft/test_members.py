@@ -11,8 +11,8 @@ import pytest
 
 from tests.simulation.host import Identity
 from tq.internal.v1 import log_pb2, state_pb2
-from tq_cluster.core import tables
-from tq_cluster.core.operations import FormCluster
+from tq_cluster.core.model.operations import FormCluster
+from tq_cluster.core.rows import tables
 from tq_cluster.errors import FatalError, StartError
 from tq_cluster.raft.identity import MemberList, read_identity, write_identity
 from tq_cluster.raft.inspection import inspect

@@ -11,7 +11,7 @@ from tests.simulation.cluster import Cluster
 from tests.simulation.puppet import Puppet, Stage, append, on_stage
 from tests.simulation.runs import simulate
 from tq.internal.v1 import peer_pb2
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import (
     FatalError,
     NotAppliedError,

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import NotLeaderError
 from tq_cluster.raft.rounds import Rounds
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.patience import PATIENCE_S
 from tq.internal.v1 import log_pb2
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import FatalError
 from tq_cluster.raft.shrinking import Shrinking
 from tq_cluster.raft.startup import NodeData, open_data

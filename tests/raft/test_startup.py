@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.raft.modelled_disk import ModelledDisk
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import DamagedStateError, FatalError, StartError
 from tq_cluster.raft import bounds
 from tq_cluster.raft.identity import MemberList

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tq.internal.v1 import log_pb2
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.raft.snapshots import Incoming, Outgoing, SnapshotError
 from tq_cluster.raft.state_files import StateFiles
 from tq_cluster.storage.directory import StateDirectory

@@ -10,7 +10,7 @@ import pytest
 from tests.simulation.puppet import CLUSTER_ID, Puppet, Stage, append, on_stage
 from tests.simulation.virtual_loop import HostLoop
 from tq.internal.v1 import peer_pb2
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.raft import frames
 from tq_cluster.raft.lobby import WAITING_AT_ADDRESS_MAX, WAITING_MAX
 from tq_cluster.raft.peers import HANDSHAKE_SWEEPS_MAX, SWEEP_S

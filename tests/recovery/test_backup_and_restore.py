@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from tests.admin.conftest import Ran
 from tests.patience import PATIENCE_S
+from tests.scopes import scope_of
 from tests.service.fakes import Stubs, fails, until
 from tests.service.trio import Trio, trio
 from tq.v1 import (
@@ -22,8 +23,8 @@ from tq.v1 import (
 )
 from tq_admin.__main__ import app
 from tq_cluster.clock import SystemClock
-from tq_cluster.core import tables
 from tq_cluster.core.invariants import violations
+from tq_cluster.core.rows import tables
 from tq_cluster.node import Node
 from tq_cluster.restore import check, restore
 from tq_cluster.storage.backup import read_header
@@ -116,7 +117,7 @@ async def test_a_new_cluster_made_of_a_backup_has_its_tasks_and_none_of_its_leas
         for node_id in list(nodes.nodes):
             await nodes.caught_up(node_id)
         states = [rows_of(node) for node in nodes.nodes.values()]
-        wrong = [violations(node._store.view()) for node in nodes.nodes.values()]
+        wrong = [violations(scope_of(node._store.view())) for node in nodes.nodes.values()]
 
     assert late.results[0].status == ReportResult.STATUS_LEASE_LOST
     assert lost.results[0].status == HeartbeatResult.STATUS_LEASE_LOST

@@ -15,6 +15,7 @@ from chaos.processes import ProcessCluster
 from tests.patience import PATIENCE_S
 from tests.recovery.first_version import DATA, SOFTWARE, environment_of, unpack
 from tests.recovery.test_backup_and_restore import claim, submit
+from tests.scopes import scope_of
 from tests.service.fakes import Stubs, until
 from tests.service.trio import trio
 from tq.v1 import (
@@ -24,11 +25,11 @@ from tq.v1 import (
     task_service_pb2,
     worker_service_pb2,
 )
-from tq_cluster.core import queries
-from tq_cluster.core.batch import CLUSTER_VERSION
 from tq_cluster.core.invariants import violations
-from tq_cluster.core.operations import Replied
-from tq_cluster.core.reading import in_one_go
+from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.model.operations import Replied
+from tq_cluster.core.reads import queries
+from tq_cluster.core.reads.steps import in_one_go
 from tq_cluster.raft import secret
 from tq_cluster.raft.identity import Identity, read_identity
 from tq_cluster.raft.pysyncobj_core import NO_OP
@@ -72,12 +73,12 @@ def test_every_disk_of_the_first_version_holds_what_was_done(tmp_path: Path, nod
     tasks = {}
     for name in ("done", "dead", "runs", "released", "ready", "cancelled", "large", "later"):
         request = task_service_pb2.GetTaskRequest(task_id=name)
-        outcome = in_one_go(view, queries.get_task, request)
+        outcome = in_one_go(scope_of(view), queries.get_task, request)
         assert isinstance(outcome, Replied)
         assert isinstance(outcome.reply, task_service_pb2.GetTaskResponse)
         tasks[name] = outcome.reply.task
     states = {name: task_pb2.TaskState.Name(task.state) for name, task in tasks.items()}
-    wrong = violations(view)
+    wrong = violations(scope_of(view))
     recorded = data.directory.members
     in_state = queries.membership(view)
     data.store.close()
@@ -123,7 +124,7 @@ async def test_a_cluster_goes_on_over_the_first_versions_disks(tmp_path: Path) -
         await until(
             lambda: queries.cluster_version(store.view()) == CLUSTER_VERSION, "today's rules"
         )
-        wrong = violations(store.view())
+        wrong = violations(scope_of(store.view()))
 
     assert finished == "STATUS_RECORDED"
     assert next_task.spec.task_id == "released"

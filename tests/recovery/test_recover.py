@@ -13,6 +13,7 @@ import pytest
 
 from tests.patience import PATIENCE_S
 from tests.recovery.test_backup_and_restore import claim, rows_of, submit
+from tests.scopes import scope_of
 from tests.service.fakes import until
 from tests.service.trio import Trio, trio
 from tests.storage.test_crash import PAGE_BYTES, make_deadly
@@ -138,7 +139,7 @@ async def test_tasks_that_ran_are_quarantined_and_the_others_go_on(
         for name in nodes.nodes:
             await nodes.caught_up(name)
         states = [rows_of(node) for node in nodes.nodes.values()]
-        wrong = violations(nodes.nodes["n1"]._store.view())
+        wrong = violations(scope_of(nodes.nodes["n1"]._store.view()))
 
     assert "2 tasks ran when the cluster was lost" in said
     assert report["uncertain_task_ids"] == ["runs", "b"]

@@ -10,7 +10,7 @@ from tests.storage.test_backup import MAKER
 from tests.test_node import run, write_config
 from tq_cluster import config, restore
 from tq_cluster.clock import Clock
-from tq_cluster.core.operations import FormCluster
+from tq_cluster.core.model.operations import FormCluster
 from tq_cluster.errors import DiskError, StartError
 from tq_cluster.raft.identity import data_in
 from tq_cluster.storage.backup import make_backup, write_backup

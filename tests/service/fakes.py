@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from tests.patience import PATIENCE_S
+from tests.scopes import scope_of
 from tq.v1 import (
     cluster_service_pb2,
     cluster_service_pb2_grpc,
@@ -26,10 +27,10 @@ from tq.v1 import (
     worker_service_pb2_grpc,
 )
 from tq_cluster.clock import SystemClock
-from tq_cluster.core.batch import CLUSTER_VERSION
-from tq_cluster.core.operations import Claim, Operation, Outcome, Refused, Replied
-from tq_cluster.core.reading import Reader, Steps, in_one_go
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.model.operations import Claim, Operation, Outcome, Refused, Replied
+from tq_cluster.core.model.types import AppliedAt
+from tq_cluster.core.reads.steps import Reader, Steps, in_one_go
 from tq_cluster.errors import NotLeaderError
 from tq_cluster.raft.door import LogStatus, PeerProgress, Role
 from tq_cluster.reading import Reading
@@ -185,7 +186,7 @@ class FakeLeader:
     async def read(self, query: Callable[[Reader], Steps[Answer]]) -> Answer:
         if not self.serving():
             raise NotLeaderError(self._log.leader_id)
-        return in_one_go(self._store.view(), query)
+        return in_one_go(scope_of(self._store.view()), lambda scope: query(scope.view))
 
     async def heartbeat(self, request: worker_service_pb2.HeartbeatRequest) -> Replied:
         answer = await self._answer(request, Replied(reply=worker_service_pb2.HeartbeatResponse()))

@@ -14,7 +14,7 @@ import pytest
 from tests.patience import PATIENCE_S
 from tests.service.fakes import cluster_of, fails, stubs_of, until
 from tq.v1 import task_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster.core.operations import Outcome, Replied, Report
+from tq_cluster.core.model.operations import Outcome, Replied, Report
 from tq_cluster.service import admission, intake
 from tq_cluster.service.admission import Admission, caller_of
 from tq_cluster.service.errors import CallError

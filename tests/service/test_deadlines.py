@@ -9,7 +9,7 @@ import pytest
 from tests.patience import PATIENCE_S
 from tests.service.fakes import cluster_of, fails, stubs_of, until
 from tq.v1 import task_service_pb2, worker_service_pb2
-from tq_cluster.core.operations import Outcome, Submit
+from tq_cluster.core.model.operations import Outcome, Submit
 from tq_cluster.service.call import certain_s, margin_s
 
 SUBMIT = task_service_pb2.SubmitRequest()

@@ -13,7 +13,7 @@ import pytest
 from tests.circles import left_for_the_collector
 from tests.service.fakes import Node, cluster_of, until
 from tq.v1 import errors_pb2, task_service_pb2, task_service_pb2_grpc
-from tq_cluster.core.operations import Outcome, Refused
+from tq_cluster.core.model.operations import Outcome, Refused
 from tq_cluster.service.call import Header
 from tq_cluster.service.server import calls_ended
 

@@ -13,8 +13,8 @@ from google.protobuf.message import DecodeError, Message
 
 from tests.service.fakes import Failure, cluster_of, fails, read_details, stubs_of
 from tq.v1 import errors_pb2, task_service_pb2
-from tq_cluster.core.operations import Refused
-from tq_cluster.core.types import DurationMs
+from tq_cluster.core.model.operations import Refused
+from tq_cluster.core.model.types import DurationMs
 from tq_cluster.errors import (
     FatalError,
     NotAppliedError,

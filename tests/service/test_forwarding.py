@@ -12,8 +12,8 @@ import pytest
 from tests.patience import PATIENCE_S
 from tests.service.fakes import Cluster, Stubs, cluster_of, fails, stubs_of, until
 from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster.core.operations import Caller, Claim, ConfigureQueue, Outcome, Replied, Submit
-from tq_cluster.core.types import Principal
+from tq_cluster.core.model.operations import Caller, Claim, ConfigureQueue, Outcome, Replied, Submit
+from tq_cluster.core.model.types import Principal
 from tq_cluster.errors import OutcomeUnknownError
 from tq_cluster.raft.bounds import TERM_STEP_MAX
 from tq_cluster.service import call, routing, window
@@ -49,7 +49,9 @@ async def test_a_follower_answers_with_what_the_leader_decided_and_says_who_lead
     assert trailing["tq-term"] == "7"
     assert trailing["x-request-id"] == "call-1"
     [operation] = cluster["n1"].leader.asked
-    assert operation == Submit(request=SUBMIT, id_seed="r1", caller=Caller(traceparent="00-ab"))
+    assert operation == Submit(
+        request=SUBMIT, id_seed="r1", caller=Caller(namespace=0, traceparent="00-ab")
+    )
     assert cluster["n2"].leader.asked == []
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 from tests.service.fakes import cluster_of, stubs_of, until
 from tq.v1 import task_service_pb2
-from tq_cluster.core.operations import Replied
+from tq_cluster.core.model.operations import Replied
 from tq_cluster.service.leaving import ANSWERS_A_TURN, Leaving
 
 

@@ -11,8 +11,8 @@ from tests.service.fakes import cluster_of
 from tq.v1 import options_pb2, task_service_pb2
 from tq_client import methods
 from tq_client.calls import Method as ClientMethod
-from tq_cluster.core.limits import DEFAULT_LIMITS
-from tq_cluster.core.validation import LABELS_MAX
+from tq_cluster.core.kernel.validation import LABELS_MAX
+from tq_cluster.core.model.limits import DEFAULT_LIMITS
 from tq_cluster.errors import StartError
 from tq_cluster.service import policy
 from tq_cluster.service.policy import Repeat, policy_of

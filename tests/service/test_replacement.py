@@ -7,7 +7,7 @@ import pytest
 from tests.patience import PATIENCE_S
 from tests.service.fakes import cluster_of, fails, stubs_of
 from tq.v1 import cluster_service_pb2 as pb
-from tq_cluster.core.operations import Outcome, ReplaceNode, Replied
+from tq_cluster.core.model.operations import Outcome, ReplaceNode, Replied
 
 MEMBERS = ("n1", "n2", "n3", "n4", "n5")
 

@@ -9,7 +9,7 @@ import pytest
 from tests.patience import PATIENCE_S
 from tests.service.fakes import cluster_of, stubs_of, until
 from tq.v1 import task_service_pb2
-from tq_cluster.core.operations import Outcome
+from tq_cluster.core.model.operations import Outcome
 from tq_cluster.service.server import calls_ended
 
 

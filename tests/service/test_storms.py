@@ -12,7 +12,7 @@ import pytest
 from tests.patience import PATIENCE_S
 from tests.service.fakes import Node, cluster_of, until
 from tq.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
-from tq_cluster.core.operations import Outcome, Submit
+from tq_cluster.core.model.operations import Outcome, Submit
 
 STORM = 24
 """As many long polls as one address may hold here."""

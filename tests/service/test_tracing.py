@@ -14,7 +14,7 @@ from tests.patience import PATIENCE_S
 from tests.service.fakes import cluster_of, fails, stubs_of
 from tests.spans import Spans, traceparent
 from tq.v1 import task_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster.core.operations import Outcome, Refused, Replied
+from tq_cluster.core.model.operations import Outcome, Refused, Replied
 from tq_cluster.telemetry.spans import TRACES_MAX, Tracing
 
 CALLER = f"00-{'1' * 32}-{'2' * 16}-01"

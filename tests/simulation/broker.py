@@ -12,8 +12,8 @@ from tests.simulation.calls import ModelledCalls, ModelledLinks, ServedCall, Ser
 from tests.simulation.host import Machine
 from tests.simulation.state import Applied
 from tests.simulation.virtual_loop import HostLoop
-from tq_cluster.core import queries
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
+from tq_cluster.core.reads import queries
 from tq_cluster.leader.leader import Formation, Leader
 from tq_cluster.node import TICK_S
 from tq_cluster.raft.door import StateMachine

@@ -12,7 +12,7 @@ from tests.simulation.faults import USUAL_LATENCY_S
 from tests.simulation.host import Host
 from tests.simulation.network import ModelledNetwork
 from tests.simulation.virtual_loop import VirtualLoop
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import NotLeaderError, OutcomeUnknownError, TqError
 from tq_cluster.raft.settings import RaftSettings
 

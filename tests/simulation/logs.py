@@ -28,17 +28,18 @@ def log_digest(seed: int) -> str:
     written: dict[str, Any] = {}
     add, truncate = WatchedJournal.add, WatchedJournal.truncate
 
-    def host_of(journal: WatchedJournal) -> Any:  # noqa: ANN401  # hashlib's own type is private
-        watcher = journal._watcher
-        assert watcher is not None
-        return written.setdefault(watcher[1].name, hashlib.sha256())
+    def note(journal: WatchedJournal, what: bytes) -> None:
+        # One that is not watched yet reads what its disk holds.
+        if journal._watcher is not None:
+            _, host = journal._watcher
+            written.setdefault(host.name, hashlib.sha256()).update(what)
 
     def noted_add(journal: WatchedJournal, command: bytes, idx: int, term: int) -> None:
-        host_of(journal).update(b"%d %d %d " % (idx, term, len(command)) + command)
+        note(journal, b"%d %d %d " % (idx, term, len(command)) + command)
         add(journal, command, idx, term)
 
     def noted_truncate(journal: WatchedJournal, index: int) -> None:
-        host_of(journal).update(b"back to %d " % index)
+        note(journal, b"back to %d " % index)
         truncate(journal, index)
 
     options: dict[str, Any] = {"appetites": PICKY} if seed % 3 == 0 else {}

@@ -22,11 +22,14 @@ from tests.simulation.stack import whole_stack_history
 from tests.simulation.story import History, Story
 from tq.internal.v1 import state_pb2
 from tq.v1 import worker_service_pb2
-from tq_cluster.core import queries, reports, requests, states
-from tq_cluster.core.batch import Space
+from tq_cluster.core.calls import report as reports
 from tq_cluster.core.decide import decide
-from tq_cluster.core.operations import Claim, Replied
-from tq_cluster.core.types import TaskNumber
+from tq_cluster.core.kernel import request_ids
+from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.model import states
+from tq_cluster.core.model.operations import Claim, Replied
+from tq_cluster.core.model.types import TaskNumber
+from tq_cluster.core.reads import queries
 from tq_cluster.raft import engine
 from tq_cluster.raft.door import Role
 from tq_cluster.raft.settings import RaftSettings, Rules
@@ -179,7 +182,7 @@ def _a_follower_that_claims() -> Iterator[None]:
 
 def _a_forgotten_request_id() -> AbstractContextManager[object]:
     """A call that is repeated is decided again."""
-    return mock.patch.object(requests, "remember", return_value=None)
+    return mock.patch.object(request_ids, "remember", return_value=None)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from chaos.history.calls import Answer, ClaimCall, ReadCall, ReportCall, SubmitC
 from chaos.history.model import TERMINAL
 from chaos.history.record import Ledger
 from chaos.history.verdict import check, report
+from tests.scopes import scope_of
 from tests.simulation.broker import Broker, api_address, state_hash
 from tests.simulation.callers import Client, World
 from tests.simulation.calls import ModelledCalls
@@ -289,7 +290,7 @@ class Stack:
         hashes = {broker.name: state_hash(broker.store) for broker in self.machines}
         if len(set(hashes.values())) > 1:
             raise Violation(f"the states differ: {hashes}")
-        wrong = invariants.violations(self.machines[0].store.view())
+        wrong = invariants.violations(scope_of(self.machines[0].store.view()))
         if wrong:
             raise Violation(f"the state contradicts itself: {wrong[:3]}")
         self.checker.check_logs()

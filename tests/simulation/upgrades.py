@@ -14,7 +14,7 @@ from unittest import mock
 from tests.simulation.stack import whole_stack_history
 from tests.simulation.story import History, Story
 from tests.simulation.workers import EVERYTHING, Appetite
-from tq_cluster.core.operations import Filled
+from tq_cluster.core.model.operations import Filled
 from tq_cluster.leader import upkeep
 from tq_cluster.leader.upkeep import Upkeep
 from tq_cluster.raft.replica import Replica

@@ -9,7 +9,7 @@ import pytest
 
 from tests.storage.test_snapshot import filled, rows
 from tq.internal.v1 import backup_pb2
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.storage.backup import (
     FORMAT,
     MAGIC,

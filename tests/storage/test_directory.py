@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import StartError
 from tq_cluster.storage.directory import StateDirectory
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.storage.test_store_disk import T, put
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import DiskError, FatalError
 from tq_cluster.storage.copying import find_damage
 from tq_cluster.storage.settled import SETTLED_FILE, read_settled, undo_unsettled, write_settled

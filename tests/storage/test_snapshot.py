@@ -14,7 +14,7 @@ import lmdb
 import pytest
 
 from tq.internal.v1 import log_pb2
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.storage import copying
 from tq_cluster.storage.directory import StateDirectory
 from tq_cluster.storage.rows import CorruptRowError, seal

@@ -10,9 +10,9 @@ import lmdb
 import pytest
 
 from tq.internal.v1 import log_pb2, state_pb2
-from tq_cluster.core import tables
-from tq_cluster.core.batch import CLUSTER_VERSION
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.model.types import AppliedAt
+from tq_cluster.core.rows import tables
 from tq_cluster.errors import DamagedStateError, FatalError, StartError
 from tq_cluster.storage.memory import Image, MemoryStore
 from tq_cluster.storage.rows import CorruptRowError, seal

@@ -11,8 +11,8 @@ import pytest
 from tests.patience import PATIENCE_S
 from tests.worker.fake_broker import FakeBroker
 from tq_client import AsyncClient
-from tq_worker.link import Link
-from tq_worker.tracing import Telling
+from tq_worker.broker.connection import Link
+from tq_worker.telemetry.tracing import Telling
 from tq_worker.worker import Leaving, Worker, WorkerOptions
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ from tq_worker.worker import Leaving
 async def test_a_worker_that_leaves_finishes_what_runs_and_releases_what_waits(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tq_worker.pool.PATIENCE_S", 1000.0)
+    monkeypatch.setattr("tq_worker.pool.pool.PATIENCE_S", 1000.0)
     run = await start_worker(concurrency=1)
     running, *waiting = await a_slow_task_in_a_backlog_of_fast_ones(broker, facts)
 

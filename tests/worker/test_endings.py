@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tq.v1.worker_service_pb2 import TaskReport
-from tq_worker import PermanentError, Result, RetryableError, endings
-from tq_worker.endings import ERROR_BYTES_MAX, RESULT_BYTES_MAX
+from tq_worker import PermanentError, Result, RetryableError
+from tq_worker.wire import task_reports
+from tq_worker.wire.task_reports import ERROR_BYTES_MAX, RESULT_BYTES_MAX
 
 Deed = Callable[[], Any]
 
@@ -70,7 +71,7 @@ def test_whatever_an_exception_does_a_report_says_that_the_attempt_failed(
 ) -> None:
     error = hostile(base, {"__str__": said, "__repr__": shown, **others})
 
-    report = endings.raised("t", 7, error)
+    report = task_reports.raised("t", 7, error)
 
     told = TaskReport.FromString(report.SerializeToString())
     assert told.WhichOneof("outcome") == "fail"
@@ -94,7 +95,7 @@ def test_whatever_an_exception_does_a_report_says_that_the_attempt_failed(
     )
 )
 def test_whatever_a_handler_returns_is_a_completion_or_a_permanent_failure(value: object) -> None:
-    report = TaskReport.FromString(endings.returned("t", 7, value).SerializeToString())
+    report = TaskReport.FromString(task_reports.returned("t", 7, value).SerializeToString())
 
     assert report.WhichOneof("outcome") == "complete" or report.fail.permanent
     if report.HasField("fail"):
@@ -106,7 +107,7 @@ def test_a_wish_for_when_that_cannot_be_granted_is_named_and_the_rest_stays() ->
         def __init__(self) -> None:
             self.retry_after_s = "30"  # type: ignore[assignment]
 
-    report = endings.raised("t", 7, ThrottledError())
+    report = task_reports.raised("t", 7, ThrottledError())
 
     assert not report.fail.HasField("retry_after")
     assert report.fail.error == (
@@ -117,7 +118,7 @@ def test_a_wish_for_when_that_cannot_be_granted_is_named_and_the_rest_stays() ->
 
 @pytest.mark.parametrize("size", [RESULT_BYTES_MAX, RESULT_BYTES_MAX + 1])
 def test_a_result_that_the_queue_does_not_take_is_not_sent(size: int) -> None:
-    report = endings.returned("t", 7, memoryview(bytes(size)))
+    report = task_reports.returned("t", 7, memoryview(bytes(size)))
 
     assert report.HasField("fail") == (size > RESULT_BYTES_MAX)
     if report.HasField("fail"):

@@ -11,8 +11,8 @@ from tests.worker.conftest import SAMPLES, SHIPPED, SOLO, Facts, StartWorker
 from tests.worker.fake_broker import FakeBroker
 from tq.internal.v1.worker_child_pb2 import Handler
 from tq_worker import task
-from tq_worker.demands import TYPES_MAX, Demand, demands, problem
-from tq_worker.registry import Registry
+from tq_worker.api.registry import Registry
+from tq_worker.broker.claim_groups import TYPES_MAX, Demand, demands, problem
 
 ALL = (SHIPPED, SAMPLES, SOLO)
 
@@ -56,7 +56,7 @@ async def test_a_crash_of_a_handler_with_its_own_process_is_no_other_task_s_affa
 async def test_a_hard_kill_of_a_handler_with_its_own_process_hurts_that_task_alone(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tq_worker.custody.STOP_GRACE_S", 0.2)
+    monkeypatch.setattr("tq_worker.broker.held_tasks.STOP_GRACE_S", 0.2)
     await start_worker(ALL, process_slots=2)
     [shared] = await broker.submit("until-file", facts.payload)
     [solo] = await broker.submit("solo-until-file", facts.payload)
@@ -142,7 +142,7 @@ async def test_a_type_with_a_limit_gets_its_turn_before_a_backlog_of_others_is_w
     payload: bytes,
     count: int,
 ) -> None:
-    monkeypatch.setattr("tq_worker.turns.TURN_S", 0.1)
+    monkeypatch.setattr("tq_worker.broker.slot_fairness.TURN_S", 0.1)
     facts.path.with_name("facts.go").touch()
     backlog = await broker.submit(task_type, payload, count=count)
     limited = await broker.submit("two-at-a-time", facts.payload, count=2)
@@ -223,7 +223,7 @@ async def test_a_process_makes_way_when_it_uses_too_much_memory(
 def test_a_handler_that_cannot_run_so_is_refused_when_it_is_defined(
     options: dict[str, object], fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tq_worker.registry.HANDLERS", Registry())
+    monkeypatch.setattr("tq_worker.api.registry.HANDLERS", Registry())
 
     decorate: Any = task
 
@@ -235,7 +235,7 @@ def test_a_handler_that_cannot_run_so_is_refused_when_it_is_defined(
 
 def test_a_typed_function_may_have_a_process_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     handlers = Registry()
-    monkeypatch.setattr("tq_worker.registry.HANDLERS", handlers)
+    monkeypatch.setattr("tq_worker.api.registry.HANDLERS", handlers)
 
     @task("crunch", execution="process", concurrency=3)
     def crunch(numbers: list[int]) -> int:

@@ -34,7 +34,7 @@ async def test_a_result_is_delivered_after_an_outage_longer_than_the_lease(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Each call is given up several times before a broker is back.
-    monkeypatch.setattr("tq_worker.reports.CALL_S", 0.2)
+    monkeypatch.setattr("tq_worker.broker.reporter.CALL_S", 0.2)
     run = await start_worker(lease_s=1.0)
     ids = await broker.submit("until-file", facts.payload)
     await facts.until("started")

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tq.internal.v1.worker_child_pb2 import StopTask
-from tq_worker.frames import FrameReader, encode
+from tq_worker.wire.frames import FrameReader, encode
 
 MESSAGES = st.lists(st.text(max_size=300).map(lambda text: StopTask(token=1, reason=text)))
 

@@ -7,8 +7,8 @@ import pytest
 
 from tests.worker.conftest import StartWorker
 from tests.worker.fake_broker import FakeBroker
-from tq_worker.endings import ERROR_BYTES_MAX
-from tq_worker.events import What
+from tq_worker.telemetry.events import What
+from tq_worker.wire.task_reports import ERROR_BYTES_MAX
 
 
 async def test_a_handlers_result_is_recorded(broker: FakeBroker, start_worker: StartWorker) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.worker.conftest import Facts, StartWorker
 from tests.worker.fake_broker import FakeBroker
 from tq_worker import TaskContext, on_dead
-from tq_worker.hooks import Hooks
+from tq_worker.api.hooks import Hooks
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +106,7 @@ def test_a_hook_that_does_not_take_what_it_is_given_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fresh = Hooks()
-    monkeypatch.setattr("tq_worker.hooks.HOOKS", fresh)
+    monkeypatch.setattr("tq_worker.api.hooks.HOOKS", fresh)
 
     def odd(_context: TaskContext) -> None: ...
 

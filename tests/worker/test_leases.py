@@ -5,7 +5,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from tq.v1.task_pb2 import TaskSpec
 from tq.v1.worker_service_pb2 import ClaimedTask
-from tq_worker.leases import Lease
+from tq_worker.wire.lease import Lease
 
 
 @pytest.mark.parametrize(("waited_s", "until_s"), [(0, 1000 + 29.7), (20, 1000 + 49.5)])

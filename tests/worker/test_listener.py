@@ -8,12 +8,12 @@ import pytest
 
 from tq.internal.v1.worker_child_pb2 import Renewal, ToHandlers
 from tq.v1.worker_service_pb2 import ClaimedTask
-from tq_worker import exits
-from tq_worker.child import Listener
+from tq_worker.api.context import TaskContext
+from tq_worker.child.__main__ import Listener
+from tq_worker.child.runner import Attempt
 from tq_worker.clock import boottime_s
-from tq_worker.context import TaskContext
-from tq_worker.frames import encode
-from tq_worker.runner import Attempt
+from tq_worker.wire import exits
+from tq_worker.wire.frames import encode
 
 
 def held(token: int, left_s: float) -> Attempt:
@@ -51,7 +51,7 @@ def _ends_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def leave(code: int) -> None:
         raise ExitedError(code)
 
-    monkeypatch.setattr("tq_worker.child.os._exit", leave)
+    monkeypatch.setattr("tq_worker.child.__main__.os._exit", leave)
 
 
 class Endless:
@@ -89,7 +89,7 @@ def test_a_parent_that_never_stops_talking_of_other_things_does_not_keep_a_lease
             theirs.sendall(encode(ToHandlers(renewals=[renewal])))
         other = ToHandlers(renewals=[Renewal(tokens=[2], lease_until_ns=until_ns)])
         endless = Endless(theirs, other)
-        monkeypatch.setattr("tq_worker.child.select.poll", lambda: endless)
+        monkeypatch.setattr("tq_worker.child.__main__.select.poll", lambda: endless)
 
         with pytest.raises(ExitedError) as ended:
             # What it would obey is not looked at: only renewals are said.

@@ -6,7 +6,7 @@ import logging
 
 from tq.v1.worker_service_pb2 import ClaimedTask
 from tq_worker import TaskContext, TaskLogFilter
-from tq_worker.context import RUNNING
+from tq_worker.api.context import RUNNING
 
 
 def record(**facts: str) -> logging.LogRecord:

@@ -18,7 +18,7 @@ from chaos.ports import free_addresses
 from tests.patience import PATIENCE_S
 from tests.worker.conftest import ROOT, SAMPLES, SHIPPED, SOLO, Facts, StartWorker
 from tests.worker.fake_broker import FakeBroker
-from tq_worker.errors import UsageError
+from tq_worker.api.errors import UsageError
 
 ALL = (SHIPPED, SAMPLES, SOLO)
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from tq_worker.pace import AHEAD_MAX, HORIZON_S, Pace
-from tq_worker.pool import RESTART_MAX_S, restart_delay_s
+from tq_worker.broker.prefetch import AHEAD_MAX, HORIZON_S, Pace
+from tq_worker.pool.pool import RESTART_MAX_S, restart_delay_s
 
 
 def test_nothing_is_held_ahead_of_handlers_that_take_long() -> None:

@@ -12,7 +12,7 @@ from tests.worker.typed_handlers import add, place
 from tq.v1.task_pb2 import Task, TaskSpec, TaskState
 from tq_client import Backoff, errors
 from tq_worker import Handle, PermanentError, RetryableError, TaskCancelledError, TaskFailedError
-from tq_worker.errors import UsageError
+from tq_worker.api.errors import UsageError
 
 
 def again(value: object) -> object:

@@ -115,7 +115,7 @@ async def test_handlers_that_cannot_be_loaded_again_are_tried_again(
 async def test_a_task_that_found_no_process_alive_is_given_back_by_a_worker_that_leaves(
     broker: FakeBroker, start_worker: StartWorker, module: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tq_worker.pool.PATIENCE_S", 1000.0)
+    monkeypatch.setattr("tq_worker.pool.pool.PATIENCE_S", 1000.0)
     run = await start_worker(["changing"])
     await broker.until(lambda: broker.claimants == 1, "a claim that waits")
     [pid] = run.pids()

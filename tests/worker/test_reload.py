@@ -10,7 +10,7 @@ import pytest
 
 from tests.worker.conftest import SAMPLES, Facts, StartWorker
 from tests.worker.fake_broker import FakeBroker
-from tq_worker.reload import Changes
+from tq_worker.pool.reload import Changes
 
 ANSWERS = """
 from tq_worker import task

@@ -15,7 +15,7 @@ from tq.v1.worker_service_pb2 import (
     TaskReport,
 )
 from tq_client.errors import InternalError, Reason
-from tq_worker.reports import Reporter
+from tq_worker.broker.reporter import Reporter
 
 
 class Stumbling:

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from tq.v1.worker_service_pb2 import TaskReport
-from tq_worker import endings
-from tq_worker.leases import Lease, Stop
-from tq_worker.settlement import settle, settle_death
+from tq_worker.broker.report_policy import settle, settle_death
+from tq_worker.wire import task_reports
+from tq_worker.wire.lease import Lease, Stop
 
-COMPLETED = endings.returned("t", 7, b"result")
-FAILED = endings.raised("t", 7, ValueError("broken"))
-STOPPED = endings.released("t", 7, "stopped")
+COMPLETED = task_reports.returned("t", 7, b"result")
+FAILED = task_reports.raised("t", 7, ValueError("broken"))
+STOPPED = task_reports.released("t", 7, "stopped")
 
 
 def lease(stop: Stop | None = None) -> Lease:

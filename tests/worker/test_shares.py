@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tq_worker.shares import shares
+from tq_worker.pool.shares import shares
 
 LIMITS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 20)), min_size=0, max_size=5)
 

@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel, Field, SecretStr, computed_field
 
-from tq_worker.signatures import Signature
+from tq_worker.api.signatures import Signature
 
 
 class Size(Enum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tq_process.recent import IDLE_S, IDLE_WHEN_FULL_S
-from tq_worker.stats import KINDS_MAX, OTHER, Stats
+from tq_worker.telemetry.stats import KINDS_MAX, OTHER, Stats
 
 
 def test_queues_and_types_beyond_the_bound_are_counted_together() -> None:

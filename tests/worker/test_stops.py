@@ -30,7 +30,7 @@ async def test_a_handler_is_stopped_after_its_timeout(
 async def test_a_handler_that_ignores_its_timeout_is_killed_and_its_neighbour_released(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tq_worker.custody.STOP_GRACE_S", 0.2)
+    monkeypatch.setattr("tq_worker.broker.held_tasks.STOP_GRACE_S", 0.2)
     run = await start_worker()
     [neighbour] = await broker.submit("until-file", facts.payload)
     await facts.until("started")
@@ -68,7 +68,7 @@ async def test_a_cancelled_task_s_handler_is_stopped(
 async def test_an_async_handler_that_swallows_the_cancel_is_killed(
     broker: FakeBroker, start_worker: StartWorker, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tq_worker.custody.STOP_GRACE_S", 0.2)
+    monkeypatch.setattr("tq_worker.broker.held_tasks.STOP_GRACE_S", 0.2)
     await start_worker(lease_s=1.0)
     ids = await broker.submit("stubborn-async", facts.payload)
     await facts.until("started")

@@ -25,10 +25,12 @@ from tests.worker.typed_handlers import add
 from tq.v1.task_pb2 import TaskSpec
 from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
 from tq_client import AsyncClient, Client
-from tq_worker import endings, options, tracing
-from tq_worker.errors import UsageError
-from tq_worker.spans import Tracing
-from tq_worker.tracing import Telling
+from tq_worker.api.errors import UsageError
+from tq_worker.cli import options
+from tq_worker.telemetry import tracing
+from tq_worker.telemetry.spans import Tracing
+from tq_worker.telemetry.tracing import Telling
+from tq_worker.wire import task_reports
 
 __all__ = ["run", "spans"]
 
@@ -75,7 +77,7 @@ def test_an_attempt_stands_below_its_lease_and_the_handlers_spans_below_it(own: 
     def handler() -> None:
         own.tracer.start_span("inner").end()
 
-    [span] = attempt(own, claimed(grant=GRANTED), endings.returned("t1", 7, b"ok"), handler)
+    [span] = attempt(own, claimed(grant=GRANTED), task_reports.returned("t1", 7, b"ok"), handler)
 
     [inner] = own.named("inner")
     assert span.parent is not None
@@ -90,7 +92,7 @@ def test_an_attempt_stands_below_its_lease_and_the_handlers_spans_below_it(own: 
 def test_without_a_traced_lease_it_stands_below_the_submitter_and_without_one_alone(
     own: Spans,
 ) -> None:
-    done = endings.returned("t1", 7, None)
+    done = task_reports.returned("t1", 7, None)
     attempt(own, claimed(), done)
     attempt(own, claimed("00-nonsense"), done)
 
@@ -101,13 +103,13 @@ def test_without_a_traced_lease_it_stands_below_the_submitter_and_without_one_al
 
 
 def test_an_attempt_of_a_trace_that_is_not_sampled_is_not_recorded(own: Spans) -> None:
-    assert attempt(own, claimed(UNSAMPLED), endings.returned("t1", 7, None)) == []
+    assert attempt(own, claimed(UNSAMPLED), task_reports.returned("t1", 7, None)) == []
 
 
 def test_what_the_handler_raised_is_the_spans_error(own: Spans) -> None:
     error = ValueError("no picture\nat all")
 
-    [span] = attempt(own, claimed(), endings.raised("t1", 7, error), error=error)
+    [span] = attempt(own, claimed(), task_reports.raised("t1", 7, error), error=error)
 
     assert span.status.status_code is StatusCode.ERROR
     assert span.status.description == "ValueError: no picture"
@@ -118,7 +120,7 @@ def test_what_the_handler_raised_is_the_spans_error(own: Spans) -> None:
 
 
 def test_a_task_given_back_is_no_error(own: Spans) -> None:
-    [span] = attempt(own, claimed(), endings.released("t1", 7, "stopped"))
+    [span] = attempt(own, claimed(), task_reports.released("t1", 7, "stopped"))
 
     assert span.status.status_code is StatusCode.UNSET
     assert span.attributes is not None
@@ -126,7 +128,7 @@ def test_a_task_given_back_is_no_error(own: Spans) -> None:
 
 
 def test_what_a_completion_submits_goes_on_from_the_attempt(own: Spans) -> None:
-    report = endings.returned("t1", 7, b"ok")
+    report = task_reports.returned("t1", 7, b"ok")
     report.complete.submit.add(type="next")
     report.complete.submit.add(type="other", traceparent="mine")
 

@@ -21,18 +21,10 @@ from tests.worker.typed_handlers import add, measure, measure_async, place, wron
 from tq.v1.task_pb2 import IfExists
 from tq.v1.worker_service_pb2 import ClaimedTask
 from tq_client import AsyncClient, Client
-from tq_worker import (
-    Handle,
-    Result,
-    TaskContext,
-    TaskFailedError,
-    TypedTask,
-    UnfitTaskError,
-    endings,
-    registry,
-    task,
-)
-from tq_worker.signatures import Signature
+from tq_worker import Handle, Result, TaskContext, TaskFailedError, TypedTask, UnfitTaskError, task
+from tq_worker.api import registry
+from tq_worker.api.signatures import Signature
+from tq_worker.wire import task_reports
 
 EXAMPLES = ROOT / "examples"
 TYPED = ("tests.worker.typed_handlers",)
@@ -242,7 +234,7 @@ def test_more_tasks_than_a_completion_submits_are_refused() -> None:
         context.submit_on_success(add.spec(1), add.spec(2))
 
     context.submit_on_success(add.spec(1))
-    report = endings.returned("t", 7, Result(b"", submit=[add.spec(1)]), context.submits)
+    report = task_reports.returned("t", 7, Result(b"", submit=[add.spec(1)]), context.submits)
     assert report.fail.permanent
     assert "it submits 101 tasks; at most 100 are taken" in report.fail.error
 
@@ -445,8 +437,10 @@ def test_a_payload_is_an_empty_call_where_it_is_empty() -> None:
 
 
 def test_a_process_with_handlers_of_bytes_alone_carries_neither_grpc_nor_pydantic() -> None:
-    told = run("-c", "import sys, tq_worker.child, tq_worker.handlers; print(*sys.modules)")
+    told = run(
+        "-c", "import sys, tq_worker.child.__main__, tq_worker.handlers; print(*sys.modules)"
+    )
 
     assert told.returncode == 0, told.stderr
-    assert "tq_worker.typed" in told.stdout.split()
+    assert "tq_worker.api.typed" in told.stdout.split()
     assert {"grpc", "pydantic", "tq_client.async_client"}.isdisjoint(told.stdout.split())

@@ -15,8 +15,8 @@ from tests.patience import PATIENCE_S
 from tests.worker.conftest import SAMPLES, SHIPPED, Facts
 from tests.worker.fake_broker import FakeBroker
 from tests.worker.test_command import handler_processes
-from tq_worker import exits
-from tq_worker.contact import Contact
+from tq_worker.broker.liveness import Contact
+from tq_worker.wire import exits
 
 Process = asyncio.subprocess.Process
 Run = Callable[..., Awaitable[Process]]

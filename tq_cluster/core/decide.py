@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import assert_never
 
-from tq_cluster.core.backfill import decide_fill
-from tq_cluster.core.batch import Batch, Draw
-from tq_cluster.core.cancels import decide_cancel
-from tq_cluster.core.claims import decide_claim
-from tq_cluster.core.deletions import decide_deletion
-from tq_cluster.core.due import decide_due
-from tq_cluster.core.expiries import decide_expiries
-from tq_cluster.core.formation import decide_formation, decide_version
-from tq_cluster.core.limits import DEFAULT_LIMITS, NO_BUDGET, Budget, Limits
-from tq_cluster.core.operations import (
+from tq_cluster.core.calls.cancel import decide_cancel
+from tq_cluster.core.calls.claim import decide_claim
+from tq_cluster.core.calls.configure_queue import decide_configure
+from tq_cluster.core.calls.delete_dead_letters import decide_deletion
+from tq_cluster.core.calls.delete_queue import decide_delete_queue
+from tq_cluster.core.calls.purge_queue import decide_purge
+from tq_cluster.core.calls.redrive import decide_redrive
+from tq_cluster.core.calls.report import decide_report
+from tq_cluster.core.calls.submit import decide_submit
+from tq_cluster.core.cluster.formation import decide_formation, decide_version
+from tq_cluster.core.cluster.replacement import decide_replacement
+from tq_cluster.core.cluster.restoring import decide_end_leases, decide_leave, decide_pause
+from tq_cluster.core.cluster.scrubbing import decide_hash, decide_scrub_end
+from tq_cluster.core.housekeeping.backfill import decide_fill
+from tq_cluster.core.housekeeping.due import decide_due
+from tq_cluster.core.housekeeping.lease_expiry import decide_expiries
+from tq_cluster.core.housekeeping.request_ids import decide_forget
+from tq_cluster.core.housekeeping.retention import decide_retired
+from tq_cluster.core.kernel.batch import Batch, Draw
+from tq_cluster.core.kernel.budget import NO_BUDGET, Budget
+from tq_cluster.core.model.limits import DEFAULT_LIMITS, Limits
+from tq_cluster.core.model.operations import (
     Cancel,
     Claim,
     ConfigureQueue,
@@ -42,18 +54,8 @@ from tq_cluster.core.operations import (
     Steps,
     Submit,
 )
-from tq_cluster.core.purges import decide_purge
-from tq_cluster.core.queues import decide_configure, decide_delete
-from tq_cluster.core.redrives import decide_redrive
-from tq_cluster.core.replacement import decide_replacement
-from tq_cluster.core.reports import decide_report
-from tq_cluster.core.requests import decide_forgotten
-from tq_cluster.core.restoring import decide_end_leases, decide_leave, decide_pause
-from tq_cluster.core.retention import decide_retired
-from tq_cluster.core.scrubbing import decide_hash, decide_scrub_end
-from tq_cluster.core.submits import decide_submit
-from tq_cluster.core.types import TimestampMs
-from tq_cluster.core.view import Workspace
+from tq_cluster.core.model.types import TimestampMs
+from tq_cluster.core.rows.view import Workspace
 
 __all__ = ["Draw", "decide", "deciding"]
 
@@ -137,7 +139,7 @@ def _decide_one(batch: Batch, operation: Operation) -> Steps | Outcome:
         case ConfigureQueue():
             return decide_configure(space, operation)
         case DeleteQueue():
-            return decide_delete(space, operation)
+            return decide_delete_queue(space, operation)
         case Redrive():
             return decide_redrive(space, operation)
         case DeleteDeadLetters():
@@ -151,7 +153,7 @@ def _decide_one(batch: Batch, operation: Operation) -> Steps | Outcome:
         case RemoveRetired():
             return decide_retired(space, operation)
         case ForgetRequests():
-            return decide_forgotten(space, operation)
+            return decide_forget(space, operation)
         case FormCluster():
             return decide_formation(space, operation)
         case RaiseVersion():

@@ -12,25 +12,24 @@ from typing import Final
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2
-from tq_cluster.core import backfill, ordering, rows, states, tables
-from tq_cluster.core.batch import (
-    BAND_SHIFT,
-    TOKEN_MAX,
-    UPPER_BANDS,
-    Queue,
-    read_queue,
-)
-from tq_cluster.core.limits import DEFAULT_LIMITS
-from tq_cluster.core.view import View
+from tq_cluster.core.housekeeping import backfill
+from tq_cluster.core.kernel import ready_order
+from tq_cluster.core.kernel.batch import TOKEN_MAX
+from tq_cluster.core.kernel.queue import BAND_SHIFT, UPPER_BANDS, Queue, read_queue
+from tq_cluster.core.model import states
+from tq_cluster.core.model.limits import DEFAULT_LIMITS
+from tq_cluster.core.rows import rows, tables
+from tq_cluster.core.rows.scope import Scope
+from tq_cluster.core.rows.view import View
 
 _EVERYTHING: Final = 1 << 40
 
 Rows = dict[bytes, bytes]
 
 
-def violations(view: View, namespace: int = 0) -> list[str]:
+def violations(scope: Scope[View]) -> list[str]:
     """Return what is wrong with one namespace of a state, in words; empty for a healthy one."""
-    return list(_Audit(view, namespace).run())
+    return list(_Audit(scope).run())
 
 
 class _Counted:
@@ -50,9 +49,9 @@ class _Counted:
 class _Audit:
     """One pass over a state."""
 
-    def __init__(self, view: View, namespace: int) -> None:
-        self._view = view
-        self._prefix = tables.prefix_of(namespace)
+    def __init__(self, scope: Scope[View]) -> None:
+        view = self._view = scope.view
+        self._prefix = scope.prefix
         counters = view.get(tables.META, tables.COUNTERS_KEY)
         self._counters = state_pb2.CountersRow.FromString(counters or b"")
         self._expected: dict[int, Rows] = {
@@ -167,18 +166,18 @@ class _Audit:
         state_key = tables.by_state_key(prefix, row.state, queue_id, number)
         expected[tables.BY_STATE][state_key] = listing
         if row.state == states.PENDING:
-            lane = ordering.LANE
+            lane = ready_order.LANE
             ready_key = tables.ready_key(
                 prefix, queue_id, lane, row.priority, row.due_at_ms, number
             )
-            digest = ordering.ready_value(row.type_digest)
+            digest = ready_order.ready_value(row.type_digest)
             expected[tables.READY][ready_key] = digest
             if digest:
                 by_type = tables.by_type_key(ready_key, row.type_digest)
                 expected[tables.READY_BY_TYPE][by_type] = b""
             elif tables.READY_BY_TYPE in self._counters.filled_tables:
                 yield f"task {number} is ready, and its row does not say of which type"
-            if row.type_digest not in (0, ordering.type_digest(spec.type)):
+            if row.type_digest not in (0, ready_order.type_digest(spec.type)):
                 yield f"task {number} is of type {spec.type}, its row says {row.type_digest}"
             expected[tables.LANES][tables.lane_key(prefix, queue_id, 0, 0, lane)] = b""
         elif row.state in states.WAITING:

@@ -19,8 +19,8 @@ from itertools import count
 from typing import Final, NamedTuple
 
 from tq.v1 import task_pb2, worker_service_pb2
-from tq_cluster.core.operations import ANY_TYPE, Ready
-from tq_cluster.core.ordering import EVERY_TYPE, Appetite, type_digest
+from tq_cluster.core.kernel.ready_order import EVERY_TYPE, Appetite, type_digest
+from tq_cluster.core.model.operations import ANY_TYPE, Ready
 from tq_cluster.leader.turns import TURN, in_turns
 
 LOOKS_MAX: Final = 2

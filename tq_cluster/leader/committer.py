@@ -20,10 +20,11 @@ from typing import Protocol
 
 from tq.internal.v1 import log_pb2
 from tq.v1 import worker_service_pb2
-from tq_cluster.core.batch import Draw
 from tq_cluster.core.decide import deciding
-from tq_cluster.core.limits import DEFAULT_LIMITS, ENTRY_BUDGET
-from tq_cluster.core.operations import (
+from tq_cluster.core.kernel.batch import Draw
+from tq_cluster.core.kernel.budget import ENTRY_BUDGET
+from tq_cluster.core.model.limits import DEFAULT_LIMITS
+from tq_cluster.core.model.operations import (
     Claim,
     Decision,
     ExpireLeases,
@@ -33,8 +34,8 @@ from tq_cluster.core.operations import (
     Report,
     Wakeups,
 )
-from tq_cluster.core.types import AppliedAt, FencingToken, TimestampMs
-from tq_cluster.core.view import Workspace
+from tq_cluster.core.model.types import AppliedAt, FencingToken, TimestampMs
+from tq_cluster.core.rows.view import Workspace
 from tq_cluster.errors import FatalError, NotLeaderError, OverloadedError
 from tq_cluster.leader.giveback import release_of
 from tq_cluster.leader.hooks import LeaderHooks

@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from tq.v1 import task_pb2
-from tq_cluster.core import queries, states
-from tq_cluster.core.tallies import Tally
-from tq_cluster.core.view import View
+from tq_cluster.core.model import states
+from tq_cluster.core.model.queue_moves import Tally
+from tq_cluster.core.model.types import DEFAULT_NAMESPACE
+from tq_cluster.core.reads import queries
+from tq_cluster.core.rows.scope import Scope
+from tq_cluster.core.rows.view import View
 from tq_cluster.leader.survey import Survey
 from tq_cluster.telemetry.labels import OTHER
 from tq_cluster.telemetry.metrics_queues import Found, QueueMetrics
@@ -111,7 +114,9 @@ class Counting:
             if self._lookups >= LOOKUPS_MAX:
                 return OTHER
             self._lookups += 1
-            name = queries.task_type(self._view(), tally.examples[digest])
+            name = queries.task_type(
+                Scope.of(self._view(), DEFAULT_NAMESPACE), tally.examples[digest]
+            )
             if name is None:  # the task was removed by the same entry
                 return OTHER
             if len(self._types) >= TYPES_REMEMBERED:

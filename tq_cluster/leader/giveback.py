@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tq.v1 import worker_service_pb2
-from tq_cluster.core.claims import release_all
-from tq_cluster.core.operations import Claim, Outcome, Replied, Report
+from tq_cluster.core.calls.claim import release_all
+from tq_cluster.core.model.operations import Claim, Outcome, Replied, Report
 
 
 def release_of(claim: Claim, outcome: Outcome) -> Report | None:

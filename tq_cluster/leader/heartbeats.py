@@ -19,11 +19,12 @@ from functools import partial
 from typing import Final
 
 from tq.v1 import worker_service_pb2 as pb
-from tq_cluster.core import queries
-from tq_cluster.core.operations import Refused, Replied
-from tq_cluster.core.reading import Reader, Steps
-from tq_cluster.core.types import FencingToken
-from tq_cluster.core.view import View
+from tq_cluster.core.model.operations import Refused, Replied
+from tq_cluster.core.model.types import DEFAULT_NAMESPACE, FencingToken
+from tq_cluster.core.reads import queries
+from tq_cluster.core.reads.steps import Reader, Steps
+from tq_cluster.core.rows.scope import Scope
+from tq_cluster.core.rows.view import View
 from tq_cluster.leader.leases import LeaseTable
 from tq_cluster.leader.workers import WorkerRegistry
 from tq_cluster.reading import Reading
@@ -130,9 +131,10 @@ class Heartbeats:
             ending = [place for place in places if self._ending([renewal.token(place)]) is not None]
         passed_over = set(ending)
         live: list[FencingToken] = []
+        scope = Scope.of(view, DEFAULT_NAMESPACE)
         for place in places:
             held, result = renewal.listed(place)
-            if place in passed_over or not queries.held_lease(view, held, result):
+            if place in passed_over or not queries.held_lease(scope, held, result):
                 continue
             token = FencingToken(held.token)
             live.append(token)

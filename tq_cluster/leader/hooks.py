@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tq_cluster.core.events import TaskEvent
-from tq_cluster.core.tallies import Tally
+from tq_cluster.core.model.events import TaskEvent
+from tq_cluster.core.model.queue_moves import Tally
 from tq_cluster.leader.survey import Survey
 
 

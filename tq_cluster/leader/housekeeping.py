@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from tq_cluster.core.operations import Done, Operation, Outcome
+from tq_cluster.core.model.operations import Done, Operation, Outcome
 
 _logger = logging.getLogger(__name__)
 

@@ -13,11 +13,12 @@ from typing import Protocol, TypeVar
 
 from tq.v1 import cluster_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import Clock
-from tq_cluster.core import pages, queries, requests
-from tq_cluster.core.batch import CLUSTER_VERSION_FIRST, Draw
-from tq_cluster.core.events import TaskEvent
-from tq_cluster.core.limits import DEFAULT_LIMITS
-from tq_cluster.core.operations import (
+from tq_cluster.core.kernel import request_ids
+from tq_cluster.core.kernel.batch import CLUSTER_VERSION_FIRST, Draw
+from tq_cluster.core.kernel.validation import check_claim
+from tq_cluster.core.model.events import TaskEvent
+from tq_cluster.core.model.limits import DEFAULT_LIMITS
+from tq_cluster.core.model.operations import (
     Claim,
     FormCluster,
     Operation,
@@ -29,10 +30,11 @@ from tq_cluster.core.operations import (
     Unfinished,
     Wakeups,
 )
-from tq_cluster.core.reading import Reader, Steps
-from tq_cluster.core.types import FencingToken, TaskId
-from tq_cluster.core.validation import check_claim
-from tq_cluster.core.view import View
+from tq_cluster.core.model.types import DEFAULT_NAMESPACE, FencingToken, TaskId
+from tq_cluster.core.reads import pages, queries
+from tq_cluster.core.reads.steps import Reader, Steps
+from tq_cluster.core.rows.scope import Scope
+from tq_cluster.core.rows.view import View
 from tq_cluster.errors import (
     NotAppliedError,
     NotLeaderError,
@@ -230,7 +232,7 @@ class Leader:
         if self._stopped:
             raise NotLeaderError(self._log.status().leader_id)
         return await self._loop.run_in_executor(
-            self._hashing, requests.digest_of, operation.request
+            self._hashing, request_ids.digest_of, operation.request
         )
 
     async def read(self, query: Callable[[Reader], Steps[Answer]]) -> Answer:
@@ -287,7 +289,7 @@ class Leader:
 
         def ahead(view: Reader) -> Steps[tuple[bool, int]]:
             yield from ()
-            return queries.look_ahead(view, task_id)
+            return queries.look_ahead(Scope.of(view, DEFAULT_NAMESPACE), task_id)
 
         # A call that waits holds nothing of the task.
         with self._watchers.join(task_id) as waiter:
@@ -398,7 +400,8 @@ class Leader:
         """Start every running lease afresh, and write the membership down if nobody has."""
         after: bytes | None = b""
         while after is not None:
-            leases, after = queries.running_leases(self._state.view(), after, LEASES_SLICE)
+            scope = Scope.of(self._state.view(), DEFAULT_NAMESPACE)
+            leases, after = queries.running_leases(scope, after, LEASES_SLICE)
             for lease in leases:
                 self._leases.grant(lease)
             await asyncio.sleep(0)
@@ -542,5 +545,6 @@ class Leader:
 
     async def _tell(self, request: task_service_pb2.WaitTaskRequest) -> Replied | Refused:
         return await self._reading.answer(
-            lambda view: queries.wait_task(view, request), lambda: nullcontext(self._state.view())
+            lambda view: queries.wait_task(Scope.of(view, DEFAULT_NAMESPACE), request),
+            lambda: nullcontext(self._state.view()),
         )

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, Final
 
-from tq_cluster.core.operations import Lease
-from tq_cluster.core.types import DurationMs, FencingToken, TaskId, TaskNumber
+from tq_cluster.core.model.operations import Lease
+from tq_cluster.core.model.types import DurationMs, FencingToken, TaskId, TaskNumber
 
 STALL_S = 0.05
 """A pass that comes later than expected by more than this was held up, and heartbeats with it."""

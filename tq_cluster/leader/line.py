@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, takewhile
 
-from tq_cluster.core.limits import DEFAULT_LIMITS
-from tq_cluster.core.operations import (
+from tq_cluster.core.model.limits import DEFAULT_LIMITS
+from tq_cluster.core.model.operations import (
     Claim,
     DeleteDeadLetters,
     ExpireLeases,

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from tq_cluster.clock import Clock
-from tq_cluster.core.types import TimestampMs
+from tq_cluster.core.model.types import TimestampMs
 
 SLEW_MAX = 0.10
 """By so much of its speed it is sped up while it is behind. The window in which a repeated call is

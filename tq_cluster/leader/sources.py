@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Final
 
-from tq_cluster.core import queries
-from tq_cluster.core.operations import (
+from tq_cluster.core.model.operations import (
     ExpireLeases,
     ForgetRequests,
     Lease,
@@ -14,8 +13,10 @@ from tq_cluster.core.operations import (
     Operation,
     RemoveRetired,
 )
-from tq_cluster.core.types import TimestampMs
-from tq_cluster.core.view import View
+from tq_cluster.core.model.types import DEFAULT_NAMESPACE, TimestampMs
+from tq_cluster.core.reads import queries
+from tq_cluster.core.rows.scope import Scope
+from tq_cluster.core.rows.view import View
 from tq_cluster.leader.leases import LeaseTable
 
 TASK_ROWS: Final = 6
@@ -59,7 +60,7 @@ class DueTasks:
         self._now_ms = now_ms
 
     def first(self, passed_over: Collection[int]) -> int | None:
-        return queries.first_due(self._view(), self._now_ms(), passed_over)
+        return queries.first_due(_scope(self._view), self._now_ms(), passed_over)
 
     def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
         return MakeDue(tasks_max=items_max, passed_over=passed_over)
@@ -76,7 +77,7 @@ class RetiredTasks:
         self._now_ms = now_ms
 
     def first(self, passed_over: Collection[int]) -> int | None:
-        return queries.first_retired(self._view(), self._now_ms(), passed_over)
+        return queries.first_retired(_scope(self._view), self._now_ms(), passed_over)
 
     def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
         rows_max = 1 if items_max == 1 else items_max * TASK_ROWS
@@ -95,7 +96,7 @@ class PastRequests:
 
     def first(self, passed_over: Collection[int]) -> int | None:
         # They have no numbers: if one cannot be dropped, all wait.
-        forgotten_ms = None if passed_over else queries.next_forgotten_ms(self._view())
+        forgotten_ms = None if passed_over else queries.next_forgotten_ms(_scope(self._view))
         return _ALL if forgotten_ms is not None and forgotten_ms <= self._now_ms() else None
 
     def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:  # noqa: ARG002
@@ -127,3 +128,7 @@ class Chore:
         assert self._found is not None, f"{self.kind}: nothing was found"
         self._begun()
         return self._found
+
+
+def _scope(view: Callable[[], View]) -> Scope[View]:
+    return Scope.of(view(), DEFAULT_NAMESPACE)

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tq_cluster.core import queries
-from tq_cluster.core.depths import Depth
-from tq_cluster.core.reading import Reader
-from tq_cluster.core.types import TimestampMs
-from tq_cluster.core.view import View
+from tq_cluster.core.model.types import DEFAULT_NAMESPACE, TimestampMs
+from tq_cluster.core.reads import queries
+from tq_cluster.core.reads.depths import Depth
+from tq_cluster.core.reads.steps import Reader
+from tq_cluster.core.rows.scope import Scope
+from tq_cluster.core.rows.view import View
 from tq_cluster.leader.workers import WorkerRegistry
 
 EVERY_S: Final = 2.0
@@ -104,7 +105,7 @@ class Surveyor:
         while True:
             reader = Reader()
             reader.renew(self._view())
-            depths = queries.queue_depths(reader, after, QUEUES_SLICE)
+            depths = queries.queue_depths(Scope.of(reader, DEFAULT_NAMESPACE), after, QUEUES_SLICE)
             if len(depths) < QUEUES_SLICE and not reader.step_is_over:
                 break
             self._found(Survey(self._now_ms(), depths, queue_workers, None))

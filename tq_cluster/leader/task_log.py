@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 
 from tq.v1 import task_pb2
-from tq_cluster.core.events import TaskEvent, What
-from tq_cluster.core.validation import is_traceparent
+from tq_cluster.core.kernel.validation import is_traceparent
+from tq_cluster.core.model.events import TaskEvent, What
 from tq_cluster.telemetry.logs import timestamp
 
 _logger = logging.getLogger(__name__)

@@ -9,9 +9,11 @@ from typing import Final, Protocol
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import cluster_service_pb2 as pb
-from tq_cluster.core import backfill, queries
-from tq_cluster.core.batch import CLUSTER_VERSION
-from tq_cluster.core.operations import (
+from tq_cluster.core.cluster.scrubbing import scrub_row
+from tq_cluster.core.housekeeping import backfill
+from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.kernel.validation import invalid
+from tq_cluster.core.model.operations import (
     EndScrub,
     Filled,
     FillTables,
@@ -21,10 +23,9 @@ from tq_cluster.core.operations import (
     Refused,
     Replied,
 )
-from tq_cluster.core.scrubbing import scrub_row
-from tq_cluster.core.types import TimestampMs
-from tq_cluster.core.validation import invalid
-from tq_cluster.core.view import View
+from tq_cluster.core.model.types import TimestampMs
+from tq_cluster.core.reads import queries
+from tq_cluster.core.rows.view import View
 from tq_cluster.errors import StateDiffersError
 from tq_cluster.leader.comparing import Comparing, Difference
 from tq_cluster.leader.housekeeping import Source

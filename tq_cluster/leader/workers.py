@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tq.v1 import worker_service_pb2 as pb
-from tq_cluster.core import pages
-from tq_cluster.core.reading import COST_BYTES, Reader, Steps
-from tq_cluster.core.types import FencingToken
+from tq_cluster.core.model.types import FencingToken
+from tq_cluster.core.reads import pages
+from tq_cluster.core.reads.steps import COST_BYTES, Reader, Steps
 
 FORGOTTEN_S: Final = 300.0
 """A worker that was silent for so long is not listed any more."""

@@ -17,7 +17,7 @@ from typing import Final, Literal
 from tq_cluster.telemetry.sparing import Sparing
 from tq_process.accepting import Acceptor
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 ADDRESSES_MAX: Final = 1024
 
@@ -96,7 +96,7 @@ def rated(
 
     ``refused`` is told of every connection that is not accepted.
     """
-    said = Sparing(log, asyncio.get_running_loop().time)
+    said = Sparing(_logger, asyncio.get_running_loop().time)
 
     def admits(_accepted: socket.socket, host: str) -> bool:
         if rates.allow(host):

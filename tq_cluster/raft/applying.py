@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import FatalError
 from tq_cluster.raft.door import StateMachine
 from tq_cluster.raft.journal_door import LogJournal

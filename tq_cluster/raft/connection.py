@@ -15,7 +15,7 @@ from tq_cluster.raft import frames
 from tq_cluster.raft.handshake import Accepting, Dialling
 from tq_cluster.raft.network import set_no_delay
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _WRITE_BUFFER_BYTES = 2 * frames.PIECE_BYTES
 """What asyncio may hold: little, so that a heartbeat waits behind little."""
@@ -199,5 +199,5 @@ class Connection(asyncio.Protocol):
         if self.closed:
             return
         self.closed = True
-        log.debug("connection lost", extra={"peer": self.peer_id, "error": str(exc or "")})
+        _logger.debug("connection lost", extra={"peer": self.peer_id, "error": str(exc or "")})
         self._owner.on_lost(self)

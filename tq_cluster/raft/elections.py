@@ -19,7 +19,7 @@ from tq_cluster.raft.output import OutputCommit
 from tq_cluster.raft.pysyncobj_core import CoreState, PySyncObjCore
 from tq_cluster.raft.settings import RaftSettings
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _PATIENT_RETRIES = 3
 """Refused attempts after which the pauses grow."""
@@ -217,7 +217,7 @@ class Elections:
             last_index=self._journal.last_index,
             last_term=last_term(self._journal),
         )
-        log.debug("asks for pre-votes", extra={"node": self._node_id, "term": core.term + 1})
+        _logger.debug("asks for pre-votes", extra={"node": self._node_id, "term": core.term + 1})
         for peer_id in core.peer_ids:
             if self._line.connected(peer_id):
                 self._attempt.heard[peer_id] = self._line.arrivals(peer_id)
@@ -239,7 +239,7 @@ class Elections:
         heard, attempt.heard = attempt.heard, {}
         for peer_id, arrivals in heard.items():
             if self._line.connected(peer_id) and self._line.arrivals(peer_id) == arrivals:
-                log.info("peer does not answer, connecting anew", extra={"peer": peer_id})
+                _logger.info("peer does not answer, connecting anew", extra={"peer": peer_id})
                 self._line.part_with(peer_id)
 
     def _fit_to_lead(self) -> bool:
@@ -377,6 +377,6 @@ class Elections:
     def on_timeout_now(self, peer_id: str, notice: peer_pb2.TimeoutNow) -> None:
         """The leader hands over: PySyncObj stands at the next tick."""
         if not self._fit_to_lead():
-            log.warning("cannot take over yet", extra={"from": peer_id, "term": notice.term})
+            _logger.warning("cannot take over yet", extra={"from": peer_id, "term": notice.term})
             return
         self._core.deliver(peer_id, {"type": "timeout_now", "term": notice.term})

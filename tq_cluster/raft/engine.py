@@ -37,7 +37,7 @@ from tq_cluster.raft.settings import RaftSettings
 from tq_cluster.raft.snapshots import SnapshotReceiving, SnapshotSending, States
 from tq_cluster.raft.witness import Witness
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _PULSE_S = 0.1
 PORT_MAX = 65_535
@@ -266,7 +266,9 @@ class Engine:
 
     def _part_with_replaced(self) -> None:
         for peer_id in self.formation.no_longer_welcome():
-            log.warning("the peer's disk is another's now, or runs twice", extra={"peer": peer_id})
+            _logger.warning(
+                "the peer's disk is another's now, or runs twice", extra={"peer": peer_id}
+            )
             self.peers.part_with(peer_id)
 
     def request_round(self) -> None:
@@ -428,7 +430,7 @@ class Engine:
             case "stop":
                 self._on_stop(peer_id, message.stop)
             case other:
-                log.warning("unknown message", extra={"peer": peer_id, "kind": other})
+                _logger.warning("unknown message", extra={"peer": peer_id, "kind": other})
 
     def _on_stop(self, peer_id: str, stop: peer_pb2.Stop) -> None:
         """A peer says that this node must not go on. It does if what it sees itself agrees."""
@@ -436,15 +438,15 @@ class Engine:
         if stop.state_differs:
             self.witness.accused = said
             self._stop_if_outvoted()
-            log.warning("accused of a state that differs", extra={"peer": peer_id})
+            _logger.warning("accused of a state that differs", extra={"peer": peer_id})
             return
         named, last_index = stop.acknowledged_index, self._journal.last_index
         extra = {"peer": peer_id, "acknowledged_index": named, "last_index": last_index}
         version = self.formation.version_of(peer_id) or 0
         if peer_id != self.elections.leader_id:
-            log.warning("told to stop by one that does not lead", extra=extra)
+            _logger.warning("told to stop by one that does not lead", extra=extra)
         elif named <= last_index and (named or version >= STOP_NAMES_ENTRIES_VERSION):
-            log.warning("told to stop for an entry that is here", extra=extra)
+            _logger.warning("told to stop for an entry that is here", extra=extra)
         else:
             raise FatalError(said)
 

@@ -21,14 +21,14 @@ from typing import Protocol
 
 from tq.internal.v1 import peer_pb2
 from tq_cluster.clock import Clock
-from tq_cluster.core.batch import CLUSTER_VERSION
+from tq_cluster.core.kernel.batch import CLUSTER_VERSION
 from tq_cluster.raft import bounds, frames
 from tq_cluster.raft.copies import Copies
 from tq_cluster.raft.identity import MemberList, Origin
 from tq_cluster.raft.roster import Roster
 from tq_cluster.telemetry.sparing import Sparing
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 Membership = tuple[str, Mapping[str, str]]
 """A cluster's id, and each member's incarnation."""
@@ -113,7 +113,7 @@ class Formation:
         self._refusals: dict[str, str] = {}
         self._logged: dict[str, str] = {}
         self._said: dict[str, Sparing] = {}
-        self._strangers_said = Sparing(log, clock.monotonic_s)
+        self._strangers_said = Sparing(_logger, clock.monotonic_s)
         self._strangers: dict[str, dict[str, float]] = {}
         """Empty disks that introduced themselves under a member's name, and when they last did."""
         self.formed = self._recorded and (not pristine() or not self._peer_ids)
@@ -268,7 +268,7 @@ class Formation:
         self._refusals[name] = reason
         if self._logged.get(name) != reason:
             said = self._said.setdefault(
-                name, Sparing(log, self._clock.monotonic_s, every_s=NOTE_S)
+                name, Sparing(_logger, self._clock.monotonic_s, every_s=NOTE_S)
             )
             if said.warning("no connection to peer", {"peer": name, "reason": reason}):
                 self._logged[name] = reason
@@ -501,7 +501,7 @@ class Formation:
         )
 
     def _join(self, cluster_id: str, members: MemberList, *, newcomer: bool = False) -> None:
-        log.info(
+        _logger.info(
             "joins cluster",
             extra={
                 "node": self._identity.node_id,

@@ -13,8 +13,8 @@ from typing import NoReturn
 from google.protobuf.message import DecodeError
 
 from tq.internal.v1 import log_pb2
-from tq_cluster.core import queries
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
+from tq_cluster.core.reads import queries
 from tq_cluster.errors import DamagedStateError, FatalError, StartError
 from tq_cluster.raft import bounds
 from tq_cluster.raft.identity import Identity, read_identity

@@ -22,7 +22,7 @@ from tq_cluster.raft.records import (
     scan,
 )
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"(\d{20})\.log")
 _HINT = "restore this node from its peers: move its data directory away and start it empty"
@@ -131,7 +131,7 @@ def _check_preamble(name: str, data: bytes) -> None:
 
 
 def _cut_tail(disk: Disk, name: str, good_bytes: int, size: int, error: DamagedError) -> None:
-    log.warning(
+    _logger.warning(
         "journal: an interrupted write was cut off",
         extra={
             "file": name,

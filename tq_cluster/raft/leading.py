@@ -14,7 +14,7 @@ from tq_cluster.raft.pysyncobj_core import PySyncObjCore
 from tq_cluster.raft.rounds import Rounds
 from tq_cluster.raft.settings import RaftSettings
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class SnapshotSender(Protocol):
@@ -214,7 +214,7 @@ class Leading:
             self._core.set_contact_s(peer_id, contact_s)
 
     def _stop_peer(self, peer_id: str, last_index: int) -> None:
-        log.error(
+        _logger.error(
             "peer lost entries that it had acknowledged",
             extra={"peer": peer_id, "last_index": last_index, "acked": self._acked[peer_id] - 1},
         )

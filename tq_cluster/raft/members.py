@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from tq.internal.v1 import log_pb2, state_pb2
-from tq_cluster.core import tables
+from tq_cluster.core.rows import tables
 from tq_cluster.errors import StartError
 from tq_cluster.raft.formation import Membership, NodeIdentity
 from tq_cluster.raft.identity import MemberList, read_identity, require_owner, shown

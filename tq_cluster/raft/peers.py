@@ -26,7 +26,7 @@ from tq_cluster.raft.network import Network
 from tq_cluster.raft.secret import Secret
 from tq_cluster.telemetry.sparing import Sparing
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 REDIAL_MIN_S = 0.020
 REDIAL_MAX_S = 0.100
@@ -105,7 +105,7 @@ class Peers:
         self._secret = secret
         self._proves_nothing: set[str] = set()
         """Peers that did not answer a challenge: the next dial does without, where that may be."""
-        self._said = Sparing(log, loop.time)
+        self._said = Sparing(_logger, loop.time)
         self._dialled: dict[str, Callable[[], None]] = {}
         self._redial_s: dict[str, float] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -226,7 +226,7 @@ class Peers:
         connection = self._newcomer(peer_id)
 
         def failed(error: OSError) -> None:
-            log.debug("dial failed", extra={"peer": peer_id, "error": str(error)})
+            _logger.debug("dial failed", extra={"peer": peer_id, "error": str(error)})
             connection.closed = True
             self._forget(connection)
             self._redial(peer_id)
@@ -267,7 +267,7 @@ class Peers:
                 if silent or connection.unknown_sweeps > HANDSHAKE_SWEEPS_MAX:
                     self._fail(connection, "did not say in time who it is")
             elif silent:
-                log.warning("peer is silent", extra={"peer": connection.peer_id})
+                _logger.warning("peer is silent", extra={"peer": connection.peer_id})
                 connection.abandon()
                 self._lost(connection)
             elif connection.quiet:
@@ -397,7 +397,7 @@ class Peers:
         if connection.peer_id is None:
             self._fail(connection, f"sends what no peer sends: {damage}")
             return
-        log.warning("damaged frame", extra={"peer": connection.peer_id, "damage": damage})
+        _logger.warning("damaged frame", extra={"peer": connection.peer_id, "damage": damage})
         self._lost(connection)
 
     def _broken(self, connection: Connection) -> None:
@@ -488,7 +488,7 @@ class Peers:
         self._network.trust(connection.address)
         # The dialler has said all but who the members are, the acceptor nothing.
         self._introduce(connection, to_member=True)
-        log.info("peer connected", extra={"peer": peer_id})
+        _logger.info("peer connected", extra={"peer": peer_id})
         self._listener.on_peer_up(peer_id)
 
     def _refused(self, connection: Connection, refusal: peer_pb2.Refusal) -> None:
@@ -502,7 +502,7 @@ class Peers:
         peer_id = connection.peer_id
         if peer_id is not None and self._links.get(peer_id) is connection:
             del self._links[peer_id]
-            log.info("peer disconnected", extra={"peer": peer_id})
+            _logger.info("peer disconnected", extra={"peer": peer_id})
             self._listener.on_peer_down(peer_id)
         dialled_id, proof = connection.expected_peer_id, connection.proof
         if dialled_id is None:

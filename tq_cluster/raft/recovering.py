@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from tq_cluster.core import queries
-from tq_cluster.core.operations import EndLeases, PauseQueues
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.operations import EndLeases, PauseQueues
+from tq_cluster.core.model.types import DEFAULT_NAMESPACE, AppliedAt
+from tq_cluster.core.reads import queries
+from tq_cluster.core.rows.scope import Scope
 from tq_cluster.errors import FatalError, StartError
 from tq_cluster.raft.inspection import Survivor, aligned_journal, current_state
 from tq_cluster.raft.pysyncobj_core import NO_OP
@@ -171,7 +172,9 @@ def _quarantine(store: Store, now_ms: int) -> list[str]:
     uncertain: list[str] = []
     more = True
     while more:
-        running, _ = queries.running_leases(store.view(), b"", SLICE_TASKS)
+        running, _ = queries.running_leases(
+            Scope.of(store.view(), DEFAULT_NAMESPACE), b"", SLICE_TASKS
+        )
         uncertain += [lease.task_id for lease in running]
         ending = EndLeases(quarantine=True, tasks_max=SLICE_TASKS)
         more = decide_offline(store, ending, _now_ms(store, now_ms)).more

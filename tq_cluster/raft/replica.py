@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tq.internal.v1 import peer_pb2
 from tq_cluster.clock import Clock
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import NotAppliedError, NotLeaderError, OutcomeUnknownError
 from tq_cluster.raft.door import LogStatus, PeerProgress, Role, StateMachine
 from tq_cluster.raft.engine import Engine, Surroundings
@@ -22,7 +22,7 @@ from tq_cluster.raft.secret import Secret
 from tq_cluster.raft.settings import RaftSettings
 from tq_cluster.raft.snapshots import States
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _ROLES: dict[int, Role] = {
     CoreState.FOLLOWER: Role.FOLLOWER,
@@ -235,7 +235,9 @@ class Replica:
         view = self._view()
         if view != self._seen:
             role, term, leader_id = self._seen = view
-            log.info("role changed", extra={"role": role.value, "term": term, "leader": leader_id})
+            _logger.info(
+                "role changed", extra={"role": role.value, "term": term, "leader": leader_id}
+            )
             status = self.status()
             for role_listener in self._role_listeners:
                 role_listener(status)
@@ -268,7 +270,7 @@ class Replica:
             try:
                 await self.transfer_leadership(None, self._settings.leader_fallback_s)
             except (NotLeaderError, TimeoutError) as error:
-                log.warning("stops without a successor", extra={"reason": str(error)})
+                _logger.warning("stops without a successor", extra={"reason": str(error)})
         self._engine.stop()
         self._journal.close()
 
@@ -305,7 +307,7 @@ class Replica:
             if self._core.leads and now_s - told_s > self._settings.election_timeout_min_s:
                 successor_id = target_id or self._best_successor()
                 if self._in_flight is None and self._core.hand_over(successor_id):
-                    log.info("hands over", extra={"to": successor_id, "term": self._core.term})
+                    _logger.info("hands over", extra={"to": successor_id, "term": self._core.term})
                     told_s = now_s
             watcher: asyncio.Future[None] = self._loop.create_future()
             self._watchers.append(watcher)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from tq.internal.v1 import backup_pb2
-from tq_cluster.core.operations import EndLeases, LeaveCluster
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.operations import EndLeases, LeaveCluster
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import FatalError, StartError
 from tq_cluster.raft import bounds
 from tq_cluster.raft.disk import FileDisk

@@ -21,7 +21,7 @@ from tq_cluster.storage.environment import DATA_FILE
 from tq_cluster.storage.files import sync_file, sync_folder
 from tq_cluster.storage.store import Store
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 WORTH_BYTES: Final = 64 << 20
 """Fewer free bytes than this are not worth a copy, nor are less than half of the file."""
@@ -88,7 +88,7 @@ class Shrinking:
     def _open(self, done: asyncio.Future[Path]) -> None:
         error = done.exception()
         if isinstance(error, storage.SnapshotError):
-            log.warning("the state cannot be made smaller now", extra={"reason": str(error)})
+            _logger.warning("the state cannot be made smaller now", extra={"reason": str(error)})
             return
         path = done.result()
         if self._states.current.path != self._of:
@@ -105,7 +105,9 @@ class Shrinking:
         while copy.applied.index < last and self._loop.time() < end_s:
             index = copy.applied.index + 1
             if index <= self._journal.first_index:
-                log.warning("the copy of the state fell behind the journal", extra={"at": index})
+                _logger.warning(
+                    "the copy of the state fell behind the journal", extra={"at": index}
+                )
                 self._discard(copy)
                 return
             command, _, term = self._journal.entry(index)
@@ -124,7 +126,9 @@ class Shrinking:
         self._store.move_to(path)
         self._states.clear_mark()
         after_bytes = self._store.used_bytes()
-        log.info("the state is smaller", extra={"before_bytes": before_bytes, "bytes": after_bytes})
+        _logger.info(
+            "the state is smaller", extra={"before_bytes": before_bytes, "bytes": after_bytes}
+        )
         self._sweeping = self._loop.run_in_executor(None, shutil.rmtree, old)
 
     def _discard(self, copy: Store) -> None:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from tq.internal.v1 import peer_pb2
 from tq_cluster.clock import Clock
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import TqError
 from tq_cluster.raft import frames
 from tq_cluster.raft.journal_door import LogJournal
@@ -22,7 +22,7 @@ from tq_cluster.raft.peers import Peers
 from tq_cluster.raft.pysyncobj_core import PySyncObjCore
 from tq_cluster.raft.settings import RaftSettings
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _WINDOW_CHUNKS = 8
 """How many pieces may be on their way."""
@@ -125,13 +125,13 @@ class SnapshotSending:
         """Go on sending the peer a snapshot, or begin to."""
         transfer = self._transfers.get(peer_id)
         if transfer is not None and self._is_overtaken(transfer.file):
-            log.warning("the journal was cut under a snapshot", extra={"peer": peer_id})
+            _logger.warning("the journal was cut under a snapshot", extra={"peer": peer_id})
             transfer = None
         if transfer is None:
             file = self._usable_file()
             if file is None:
                 return
-            log.info("sends a snapshot", extra={"peer": peer_id, "index": file.applied.index})
+            _logger.info("sends a snapshot", extra={"peer": peer_id, "index": file.applied.index})
             transfer = self._transfers[peer_id] = _Transfer(file)
         window_bytes = _WINDOW_CHUNKS * self._settings.snapshot_chunk_bytes
         while (
@@ -173,7 +173,7 @@ class SnapshotSending:
     def _made(self, outcome: Outgoing | Exception) -> None:
         self._making_from = None
         if isinstance(outcome, SnapshotError):
-            log.warning("no snapshot was made", extra={"reason": str(outcome)})
+            _logger.warning("no snapshot was made", extra={"reason": str(outcome)})
             self._pause()
             return
         if isinstance(outcome, Exception):
@@ -198,7 +198,7 @@ class SnapshotSending:
         if transfer.file.applied.index != reply.last_index:
             return None
         if reply.failed:
-            log.warning("snapshot failed", extra={"peer": peer_id, "index": reply.last_index})
+            _logger.warning("snapshot failed", extra={"peer": peer_id, "index": reply.last_index})
             del self._transfers[peer_id]
             self._pause()
         elif reply.installed:
@@ -348,13 +348,13 @@ class SnapshotReceiving:
             self._journal.reset(at.index, at.term)
         self._core.applied_index = at.index
         self._core.commit_index = max(self._core.commit_index, at.index)
-        log.info("installed a snapshot", extra={"index": at.index, "log_kept": keeps_log})
+        _logger.info("installed a snapshot", extra={"index": at.index, "log_kept": keeps_log})
         self._states.journal_agrees()
         self._reply(peer_id, chunk, installed=True)
         self._has_installed()
 
     def _fail(self, peer_id: str, chunk: peer_pb2.SnapshotChunk, reason: str) -> None:
-        log.warning("snapshot refused", extra={"peer": peer_id, "reason": reason})
+        _logger.warning("snapshot refused", extra={"peer": peer_id, "reason": reason})
         self._forget()
         self._reply(peer_id, chunk, failed=True)
 

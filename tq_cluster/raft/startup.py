@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tq_cluster.core import queries
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
+from tq_cluster.core.reads import queries
 from tq_cluster.errors import DamagedStateError, FatalError, StartError
 from tq_cluster.raft import bounds
 from tq_cluster.raft.disk import FileDisk
@@ -31,7 +31,7 @@ from tq_cluster.storage.directory import StateDirectory
 from tq_cluster.storage.environment import EMPTY
 from tq_cluster.storage.store import Store
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class Alignment(enum.Enum):
@@ -169,7 +169,7 @@ def _look_into_crash(path: Path, state: Path) -> None:
         damage = crash.condemn_if_damaged(state)
     except OSError as error:
         damage = f"not known: {error}"
-    log.warning("the last run failed", extra={"why": told, "damage": damage or "none"})
+    _logger.warning("the last run failed", extra={"why": told, "damage": damage or "none"})
     crash.forget_crash(path)
 
 
@@ -185,7 +185,7 @@ def _open_state(states: StateDirectory) -> tuple[Store, bool]:
         if states.current.installed is not None:
             raise
         kept = states.set_aside()
-        log.warning(
+        _logger.warning(
             "the state is damaged and will be rebuilt", extra={"why": str(error), "kept": str(kept)}
         )
         return Store(states.current.path), True

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, TypeVarTuple
 
-from tq_cluster.core import queries
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
+from tq_cluster.core.reads import queries
 from tq_cluster.errors import FatalError
 from tq_cluster.raft.formation import Membership
 from tq_cluster.raft.snapshots import Incoming, Outgoing, SnapshotError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 
-from tq_cluster.core.types import Principal
+from tq_cluster.core.model.types import Principal
 
 
 class Verb(enum.Enum):

@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from tq.v1 import cluster_service_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster.core.operations import Claim, Operation, Outcome, Refused, Replied
-from tq_cluster.core.reading import Reader, Steps
-from tq_cluster.core.types import AppliedAt
-from tq_cluster.core.view import View
+from tq_cluster.core.model.operations import Claim, Operation, Outcome, Refused, Replied
+from tq_cluster.core.model.types import AppliedAt
+from tq_cluster.core.reads.steps import Reader, Steps
+from tq_cluster.core.rows.view import View
 
 Answer = TypeVar("Answer")
 

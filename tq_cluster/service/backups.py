@@ -10,8 +10,8 @@ from typing import Protocol
 from tq.internal.v1 import backup_pb2
 from tq.v1 import cluster_service_pb2 as pb
 from tq.v1 import errors_pb2
-from tq_cluster.core.operations import Refused
-from tq_cluster.core.validation import invalid
+from tq_cluster.core.kernel.validation import invalid
+from tq_cluster.core.model.operations import Refused
 from tq_cluster.errors import OverloadedError
 from tq_cluster.raft.door import Log, Role
 from tq_cluster.service.errors import no_leader, refusal

@@ -12,8 +12,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from tq.v1 import task_service_pb2
-from tq_cluster.core.operations import Caller
-from tq_cluster.core.validation import is_span
+from tq_cluster.core.kernel.validation import is_span
+from tq_cluster.core.model.operations import Caller
 from tq_cluster.service.policy import Policy, Repeat, policy_of
 from tq_cluster.service.wire import field_bytes, values
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 
 from tq.v1 import cluster_service_pb2 as pb
-from tq_cluster.core.limits import MINUTE_MS
-from tq_cluster.core.validation import check_span, invalid
+from tq_cluster.core.kernel.validation import check_span, invalid
+from tq_cluster.core.model.limits import MINUTE_MS
 from tq_cluster.errors import OutcomeUnknownError, OverloadedError
 from tq_cluster.raft.door import Log
 from tq_cluster.service.authorization import Authorize, Verb

@@ -15,8 +15,8 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from tq.v1 import errors_pb2
-from tq_cluster.core.operations import Refused
-from tq_cluster.core.types import DurationMs
+from tq_cluster.core.model.operations import Refused
+from tq_cluster.core.model.types import DurationMs
 from tq_cluster.errors import (
     NotAppliedError,
     NotLeaderError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tq_cluster.core.limits import DEFAULT_LIMITS
+from tq_cluster.core.model.limits import DEFAULT_LIMITS
 
 MESSAGE_BYTES_MAX = DEFAULT_LIMITS.message_bytes_max
 ANSWER_BYTES_MAX = DEFAULT_LIMITS.answer_bytes_max

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tq.v1 import queue_service_pb2 as pb
-from tq_cluster.core import listings, queries
-from tq_cluster.core.operations import (
+from tq_cluster.core.model.operations import (
     ConfigureQueue,
     DeleteDeadLetters,
     DeleteQueue,
     PurgeQueue,
     Redrive,
 )
+from tq_cluster.core.reads import listings, queries
 from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
 from tq_cluster.service.call import Call, Method, Place

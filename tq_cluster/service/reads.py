@@ -10,17 +10,18 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 
 from tq.v1 import errors_pb2, task_service_pb2
-from tq_cluster.core.operations import Outcome, Refused, Replied
-from tq_cluster.core.reading import Reader, Steps
-from tq_cluster.core.validation import invalid
-from tq_cluster.core.view import View
+from tq_cluster.core.kernel.validation import invalid
+from tq_cluster.core.model.operations import Outcome, Refused, Replied
+from tq_cluster.core.reads.steps import Reader, Steps
+from tq_cluster.core.rows.scope import Scope
+from tq_cluster.core.rows.view import View
 from tq_cluster.reading import Reading
 from tq_cluster.service.backend import Committed, Leading
 from tq_cluster.service.call import Call
 from tq_cluster.service.errors import refusal
 from tq_cluster.service.staleness import Staleness
 
-Query = Callable[[Reader, Any], Steps[Replied | Refused]]
+Query = Callable[[Scope[Reader], Any], Steps[Replied | Refused]]
 """One of the core's reads, for a request."""
 
 NOTHING_APPLIED = 1
@@ -62,7 +63,7 @@ class Reads:
 
         def asked(view: Reader) -> Steps[Replied | Refused]:
             view.holds = call.holds
-            return query(view, request)
+            return query(Scope.of(view, call.caller.namespace), request)
 
         if request.read_level == task_service_pb2.READ_LEVEL_LOCAL:
             return await self._local(asked)

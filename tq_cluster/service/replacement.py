@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tq.v1 import cluster_service_pb2 as pb
 from tq.v1 import errors_pb2
-from tq_cluster.core.operations import Caller, Refused, ReplaceNode, Replied
-from tq_cluster.core.validation import invalid
+from tq_cluster.core.kernel.validation import invalid
+from tq_cluster.core.model.operations import Caller, Refused, ReplaceNode, Replied
 from tq_cluster.errors import NotLeaderError
 from tq_cluster.raft.door import Log, LogStatus, Role
 from tq_cluster.service.backend import Leading

@@ -22,8 +22,8 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from tq_cluster.core.operations import Caller
-from tq_cluster.core.types import Principal
+from tq_cluster.core.model.operations import Caller
+from tq_cluster.core.model.types import DEFAULT_NAMESPACE, Principal
 from tq_cluster.errors import (
     FatalError,
     NotAppliedError,
@@ -236,6 +236,7 @@ class Router:
             path=path,
             caller=Caller(
                 principal=principal,
+                namespace=DEFAULT_NAMESPACE,
                 traceparent=metadata.get(Header.TRACEPARENT, ""),
             ),
             received_s=now_s - elapsed_s,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tq.v1 import task_service_pb2 as pb
-from tq_cluster.core import listings, queries
-from tq_cluster.core.operations import Cancel, Submit
-from tq_cluster.core.validation import check_wait
+from tq_cluster.core.kernel.validation import check_wait
+from tq_cluster.core.model.operations import Cancel, Submit
+from tq_cluster.core.reads import listings, queries
 from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
 from tq_cluster.service.call import Call, Method, Place

@@ -19,7 +19,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from tq.v1 import errors_pb2
-from tq_cluster.core.operations import Refused
+from tq_cluster.core.model.operations import Refused
 
 OTHERS_MAX = 1_000
 """How often fields without a limit of their own, unknown ones too, may stand in a message."""

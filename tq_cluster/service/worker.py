@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tq.v1 import worker_service_pb2 as pb
-from tq_cluster.core.claims import release_all
-from tq_cluster.core.operations import Claim, Replied, Report
+from tq_cluster.core.calls.claim import release_all
+from tq_cluster.core.model.operations import Claim, Replied, Report
 from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
 from tq_cluster.service.call import Call, Method, Undo

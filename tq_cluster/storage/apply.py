@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 
 from tq.internal.v1 import log_pb2
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import FatalError
 from tq_cluster.storage.rows import TABLE_COUNT
 

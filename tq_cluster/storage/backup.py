@@ -18,9 +18,9 @@ from typing import BinaryIO, Final
 from google.protobuf.message import DecodeError
 
 from tq.internal.v1 import backup_pb2
-from tq_cluster.core import queries
-from tq_cluster.core.batch import CLUSTER_VERSION
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.model.types import AppliedAt
+from tq_cluster.core.reads import queries
 from tq_cluster.errors import StartError, TqError
 from tq_cluster.storage.environment import check_state, read_state
 from tq_cluster.storage.files import sync_file

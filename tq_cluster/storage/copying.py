@@ -61,7 +61,7 @@ except (CorruptRowError, DamagedStateError) as error:
 
 _LOOK: Final = """
 import pathlib, sys
-from tq_cluster.core import queries
+from tq_cluster.core.reads import queries
 from tq_cluster.storage.environment import read_state
 with read_state(pathlib.Path(sys.argv[1])) as view:
     queries.membership(view)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import StartError
 from tq_cluster.storage.files import RESTORE, make_folder, read_record, sync_folder, write_record
 

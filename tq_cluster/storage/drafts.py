@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Final, Protocol
 
 from tq.internal.v1 import log_pb2
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import FatalError
 from tq_cluster.storage.rows import KEY_BYTES_MAX, TABLE_COUNT, check_place, seal, unseal
 

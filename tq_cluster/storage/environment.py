@@ -13,7 +13,7 @@ from typing import Final
 
 import lmdb
 
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import DamagedStateError, StartError
 from tq_cluster.storage.rows import TABLE_COUNT, CorruptRowError, seal, unseal
 from tq_cluster.storage.views import LmdbView

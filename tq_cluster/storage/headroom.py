@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 BALLAST_FILE: Final = "ballast"
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -74,7 +74,9 @@ class Headroom:
         if low != self.low:
             self.low = low
             text = "the disk is nearly full" if low else "the disk has room again"
-            log.warning(text, extra={"folder": str(self._folder), "free_bytes": self.free_bytes})
+            _logger.warning(
+                text, extra={"folder": str(self._folder), "free_bytes": self.free_bytes}
+            )
         return low
 
     def give_up(self) -> bool:
@@ -83,7 +85,7 @@ class Headroom:
             self._ballast.unlink()
         except FileNotFoundError:
             return False
-        log.warning("gave the ballast up", extra={"folder": str(self._folder)})
+        _logger.warning("gave the ballast up", extra={"folder": str(self._folder)})
         self.free_bytes = self._free(self._folder)
         return True
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import FatalError
 from tq_cluster.storage.apply import read_entry
 from tq_cluster.storage.drafts import Draft

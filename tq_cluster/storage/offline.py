@@ -6,8 +6,8 @@ import random
 
 from tq.internal.v1 import log_pb2
 from tq_cluster.core.decide import decide
-from tq_cluster.core.operations import Done, Operation
-from tq_cluster.core.types import TimestampMs
+from tq_cluster.core.model.operations import Done, Operation
+from tq_cluster.core.model.types import TimestampMs
 from tq_cluster.errors import FatalError
 from tq_cluster.storage.apply import ENTRY_FORMAT
 from tq_cluster.storage.store import Store

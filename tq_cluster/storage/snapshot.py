@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import StartError, TqError
 from tq_cluster.storage.copying import check_rows
 from tq_cluster.storage.directory import StateDirectory

@@ -17,9 +17,9 @@ from typing import Final
 
 import lmdb
 
-from tq_cluster.core.batch import CLUSTER_VERSION
-from tq_cluster.core.queries import cluster_version
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.model.types import AppliedAt
+from tq_cluster.core.reads.queries import cluster_version
 from tq_cluster.errors import DamagedStateError, DiskError, FatalError, StartError
 from tq_cluster.storage.apply import read_entry
 from tq_cluster.storage.copying import copy_committed

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import lmdb
 
-from tq_cluster.core.types import AppliedAt
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.storage.rows import CorruptRowError, unseal
 
 if TYPE_CHECKING:

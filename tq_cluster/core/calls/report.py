@@ -1,0 +1,314 @@
+"""Reporting: how attempts ended.
+
+Whether a report counts is a matter of its token alone. The lease's deadline is not looked at: until
+the expiry is itself decided the worker still owns the task, and refusing a late completion would
+only make a second worker repeat finished work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from functools import partial
+
+from tq.internal.v1 import state_pb2
+from tq.v1 import errors_pb2, task_pb2, worker_service_pb2
+from tq_cluster.core.calls import submit
+from tq_cluster.core.kernel import retries, transitions
+from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.queue import Queue
+from tq_cluster.core.kernel.validation import check_count, check_outcome, item_error, too_large
+from tq_cluster.core.model import states
+from tq_cluster.core.model.ids import child_seed, derived_id
+from tq_cluster.core.model.limits import Limits
+from tq_cluster.core.model.operations import Refused, Replied, Report, Steps
+from tq_cluster.core.model.proto_time import put_ms, to_ms
+from tq_cluster.core.model.types import DurationMs, TaskId, TaskNumber
+from tq_cluster.core.rows import rows, tables
+
+_Result = worker_service_pb2.ReportResult
+
+
+def decide_report(space: Space, operation: Report) -> Steps:
+    """Record each report for itself, in their order."""
+    request = operation.request
+    fault = check_count("reports", len(request.reports), space.limits.reports_max)
+    if fault is not None:
+        return fault
+    reply = worker_service_pb2.ReportResponse()
+    room = _Room(space.limits)
+    for report in request.reports:
+        yield
+        result = reply.results.add()
+        result.task_id = report.task_id
+        found = rows.find_task(space.workspace, space.prefix, report.task_id)
+        if found is None:
+            result.status = _Result.STATUS_NOT_FOUND
+            continue
+        number, row = found
+        if row.state == states.RUNNING and row.token == report.token:
+            if report.HasField("complete") and report.complete.submit:
+                yield from _record_with_children(space, report, number, row, result, room)
+            else:
+                _record(space, report, number, row, result)
+        else:
+            _recognise(space, report, number, row, result)
+    return Replied(reply=reply)
+
+
+class _Room:
+    """What is left of the tasks that one call may create."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._tasks = limits.report_submit_tasks_max
+        self._bytes = limits.report_submit_bytes_max
+
+    def take(self, submitted: Sequence[task_pb2.TaskSpec]) -> Refused | None:
+        """Make room for the tasks of a completion, or refuse it, having looked at none of them.
+
+        What is refused for another reason afterwards has used its room up as well: it was work.
+        """
+        limits = self._limits
+        count = len(submitted)
+        if count > self._tasks:
+            most = limits.report_submit_tasks_max
+            return _no_room(f"{count} tasks, and {self._tasks} of {most} tasks", most)
+        self._tasks -= count
+        size = sum(spec.ByteSize() for spec in submitted)
+        if size > limits.report_submit_bytes_max:
+            return too_large("complete.submit", size, limits.report_submit_bytes_max)
+        if size > self._bytes:
+            most = limits.report_submit_bytes_max
+            return _no_room(f"{size} bytes, and {self._bytes} of {most} bytes", most)
+        self._bytes -= size
+        return None
+
+
+def _no_room(left: str, most: int) -> Refused:
+    return Refused(
+        reason=errors_pb2.ERROR_REASON_CALL_FULL,
+        message=f"complete.submit has {left} that one Report may create were left after the items"
+        " before it: report it again, in another call",
+        field="complete.submit",
+        metadata={"field": "complete.submit", "limit": str(most)},
+        retry_after_ms=DurationMs(0),
+    )
+
+
+def _record(
+    space: Space,
+    report: worker_service_pb2.TaskReport,
+    number: TaskNumber,
+    row: state_pb2.TaskRow,
+    result: _Result,
+) -> None:
+    """Take the report of the worker that holds the task."""
+    fault = check_outcome(report, space.limits)
+    if fault is not None:
+        _refuse(row, result, fault)
+        return
+    queue = space.queue(row.queue_id)
+    result.status = _Result.STATUS_RECORDED
+    if report.HasField("complete"):
+        transitions.give_back(space, queue, number, row)
+        _complete(space, report, queue, number, row, [])
+    elif row.cancel_requested:
+        error = report.fail.error if report.HasField("fail") else report.release.reason
+        _end_cancelled(space, queue, number, row, report.task_id, error)
+        result.status = _Result.STATUS_CANCELLED
+    elif report.HasField("fail"):
+        _fail(space, report, queue, number, row)
+    else:
+        _release(space, report, queue, number, row)
+    space.put_task(number, row)
+    result.state = row.state
+    if row.state == states.RETRYING:
+        put_ms(result.due_at, row.due_at_ms)
+
+
+def _record_with_children(
+    space: Space,
+    report: worker_service_pb2.TaskReport,
+    number: TaskNumber,
+    row: state_pb2.TaskRow,
+    result: _Result,
+    room: _Room,
+) -> Generator[None]:
+    """Take a completion that submits further tasks: all of them, or nothing of it."""
+    submitted = report.complete.submit
+    fault = check_outcome(report, space.limits) or room.take(submitted)
+    children: list[TaskId] = []
+    if fault is None:
+        seed = child_seed(report.task_id, report.token)
+        children = [
+            TaskId(spec.task_id) or derived_id(seed, item) for item, spec in enumerate(submitted)
+        ]
+        fault = submit.check_together(space, submitted, children, "complete.submit")
+        yield
+    if fault is not None:
+        _refuse(row, result, fault)
+        return
+    queue = space.queue(row.queue_id)
+    transitions.give_back(space, queue, number, row)
+    for spec, task_id in zip(submitted, children, strict=True):
+        yield
+        taken = submit.find_taken(space, task_id)
+        if taken is None:
+            submit.create(space, spec, task_id)
+        else:
+            assert submit.keeps(spec, taken), "or it was refused"
+    _complete(space, report, queue, number, row, children)
+    space.put_task(number, row)
+    result.status = _Result.STATUS_RECORDED
+    result.state = row.state
+    result.submitted_task_ids.extend(children)
+
+
+def _refuse(row: state_pb2.TaskRow, result: _Result, fault: Refused) -> None:
+    result.status = _Result.STATUS_REFUSED
+    result.state = row.state
+    result.error.CopyFrom(item_error(fault))
+
+
+def _recognise(
+    space: Space,
+    report: worker_service_pb2.TaskReport,
+    number: TaskNumber,
+    row: state_pb2.TaskRow,
+    result: _Result,
+) -> None:
+    """Answer a report whose token is not the task's live lease, changing nothing."""
+    result.state = row.state
+    if row.state == states.COMPLETED and row.token == report.token:
+        result.status = _Result.STATUS_ALREADY_RECORDED
+        if row.has_result:
+            recorded = rows.read_result(space.workspace, space.prefix, number)
+            result.submitted_task_ids.extend(recorded.submitted_task_ids)
+        return
+    kept = space.limits.attempts_kept
+    for attempt in rows.read_history(space.workspace, space.prefix, number, row, kept):
+        if attempt.token == report.token and attempt.reported_state:
+            result.status = _Result.STATUS_ALREADY_RECORDED
+            result.state = attempt.reported_state
+            if attempt.due_at_ms:
+                put_ms(result.due_at, attempt.due_at_ms)
+            return
+    result.status = _Result.STATUS_LEASE_LOST
+
+
+def _complete(
+    space: Space,
+    report: worker_service_pb2.TaskReport,
+    queue: Queue,
+    number: TaskNumber,
+    row: state_pb2.TaskRow,
+    children: list[TaskId],
+) -> None:
+    """Record success, once its children have arrived.
+
+    It counts even if a cancel was asked for: the worker was first.
+    """
+    completion = report.complete
+    transitions.finish(space, queue, number, row, report.task_id, states.COMPLETED)
+    if completion.result or completion.content_type or children:
+        row.has_result = True
+        _put_result(space, number, completion, children)
+
+
+def _put_result(
+    space: Space,
+    number: TaskNumber,
+    completion: worker_service_pb2.Completion,
+    children: list[TaskId],
+) -> None:
+    stored = state_pb2.ResultRow(content_type=completion.content_type, submitted_task_ids=children)
+    if len(completion.result) > tables.INLINE_BYTES_MAX:
+        stored.chunks = rows.put_chunks(
+            space.workspace, tables.RESULT_CHUNKS, space.prefix, number, completion.result
+        )
+    else:
+        stored.result = completion.result
+    key = tables.number_key(space.prefix, number)
+    space.workspace.put(tables.RESULTS, key, stored.SerializeToString(deterministic=True))
+
+
+def _fail(
+    space: Space,
+    report: worker_service_pb2.TaskReport,
+    queue: Queue,
+    number: TaskNumber,
+    row: state_pb2.TaskRow,
+) -> None:
+    failure = report.fail
+    task = (space, queue, number, row)
+    if failure.permanent:
+        reason = task_pb2.FAILURE_REASON_PERMANENT_ERROR
+        then = partial(transitions.fail, *task, report.task_id, reason)
+    else:
+        after_ms = to_ms(failure.retry_after) if failure.HasField("retry_after") else None
+        then = partial(retries.retry_or_fail, *task, report.task_id, after_ms)
+    error = _cut(failure.error, space.limits.error_bytes_max)
+    end = task_pb2.Attempt.END_FAILED
+    transitions.end_lease(*task, end, then, error=error, reported=True)
+
+
+def _release(
+    space: Space,
+    report: worker_service_pb2.TaskReport,
+    queue: Queue,
+    number: TaskNumber,
+    row: state_pb2.TaskRow,
+) -> None:
+    """Return the task to its old place in the order, as if this attempt had not been.
+
+    After a pause it stands where its new due time puts it.
+    """
+    release = report.release
+    task = (space, queue, number, row)
+    end = task_pb2.Attempt.END_RELEASED
+    pause_ms = to_ms(release.pause) if release.HasField("pause") else 0
+    if release.HasField("give_up_after") and _unfit_for_ms(space, row) >= to_ms(
+        release.give_up_after
+    ):
+        end = task_pb2.Attempt.END_FAILED
+        given_up = task_pb2.FAILURE_REASON_PERMANENT_ERROR
+        then = partial(transitions.fail, *task, report.task_id, given_up)
+    elif pause_ms:
+        then = partial(transitions.make_retrying, *task, space.now_ms + pause_ms)
+    else:
+        then = partial(transitions.make_pending, *task)
+    reason = _cut(release.reason, space.limits.error_bytes_max)
+    transitions.end_lease(*task, end, then, error=reason, reported=True)
+
+
+def _unfit_for_ms(space: Space, row: state_pb2.TaskRow) -> int:
+    """Return for how long workers have released this attempt as one that they cannot run."""
+    # An attempt that failed or expired meanwhile counts, also if an older leader decided it.
+    attempt_of = (row.attempts_made, row.redrives)
+    if not row.unfit_since_ms or (row.unfit_attempt, row.unfit_redrives) != attempt_of:
+        row.unfit_since_ms = space.now_ms
+        row.unfit_attempt, row.unfit_redrives = attempt_of
+    return space.now_ms - row.unfit_since_ms
+
+
+def _end_cancelled(
+    space: Space,
+    queue: Queue,
+    number: TaskNumber,
+    row: state_pb2.TaskRow,
+    task_id: str,
+    error: str,
+) -> None:
+    """Take a failure or a release as the end of a task that a caller asked to cancel."""
+    task = (space, queue, number, row)
+    cancelled = partial(transitions.finish, *task, task_id, states.CANCELLED)
+    kept = _cut(error, space.limits.error_bytes_max)
+    end = task_pb2.Attempt.END_CANCELLED
+    transitions.end_lease(*task, end, cancelled, error=kept, reported=True)
+
+
+def _cut(text: str, bytes_max: int) -> str:
+    """Return as much of a text as fits, whole characters only."""
+    if len(text) <= bytes_max and text.isascii():
+        return text
+    return text.encode()[:bytes_max].decode(errors="ignore")

@@ -1,0 +1,1 @@
+"""The cluster itself: who its members are, and how one begins from another's state."""

@@ -1,0 +1,44 @@
+"""Comparing the nodes' states: which range comes next, written down so that any leader goes on."""
+
+from __future__ import annotations
+
+from tq.internal.v1 import state_pb2
+from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.model.operations import Done, EndScrub, HashRange, HashState
+from tq_cluster.core.rows import tables
+from tq_cluster.core.rows.view import View
+
+
+def scrub_row(view: View) -> state_pb2.ScrubRow:
+    """Return how far the comparing has come."""
+    return state_pb2.ScrubRow.FromString(view.get(tables.META, tables.SCRUB_KEY) or b"")
+
+
+def decide_hash(space: Space, operation: HashState) -> Done:
+    """Note where the range begins, and have it hashed."""
+    row = scrub_row(space.workspace)
+    if operation.begins:
+        row.began_at_ms = space.now_ms
+        row.urgent = operation.urgent
+    row.table, row.from_key, row.rows = operation.table, operation.from_key, operation.rows
+    _put(space, row)
+    space.batch.hash_range = HashRange(operation.table, operation.from_key)
+    return Done(more=False)
+
+
+def decide_scrub_end(space: Space, operation: EndScrub) -> Done:
+    """Note that all of the state was hashed once."""
+    began_at_ms = scrub_row(space.workspace).began_at_ms
+    row = state_pb2.ScrubRow(
+        last_began_at_ms=began_at_ms,
+        last_finished_at_ms=space.now_ms,
+        last_rows=operation.rows,
+    )
+    _put(space, row)
+    return Done(more=False)
+
+
+def _put(space: Space, row: state_pb2.ScrubRow) -> None:
+    value = row.SerializeToString(deterministic=True)
+    space.workspace.put(tables.META, tables.SCRUB_KEY, value)
+    space.batch.changed = True

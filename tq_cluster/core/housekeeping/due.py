@@ -1,0 +1,42 @@
+"""What time alone does to waiting tasks: they become ready, or are not worth starting any more."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from tq.v1 import task_pb2
+from tq_cluster.core.kernel import transitions
+from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.model.operations import Done, MakeDue, Steps
+from tq_cluster.core.rows import rows, tables
+
+
+def decide_due(space: Space, operation: MakeDue) -> Steps:
+    """Fail the tasks past their expire_at, then make those pending whose time has come."""
+    expired = _reached(space, operation, tables.EXPIRING, operation.tasks_max)
+    for number in expired:
+        row = rows.read_task(space.workspace, space.prefix, number)
+        spec = rows.read_spec(space.workspace, space.prefix, number)
+        queue = space.queue(row.queue_id)
+        transitions.fail(space, queue, number, row, spec.task_id, task_pb2.FAILURE_REASON_EXPIRED)
+        space.put_task(number, row)
+        yield
+    # Read only now: a task that has just expired is due no more.
+    due = _reached(space, operation, tables.DUE, operation.tasks_max - len(expired))
+    for number in due:
+        row = rows.read_task(space.workspace, space.prefix, number)
+        transitions.make_pending(space, space.queue(row.queue_id), number, row)
+        space.put_task(number, row)
+        yield
+    items = len(expired) + len(due)
+    return Done(more=items >= operation.tasks_max, items=items)
+
+
+def _reached(space: Space, operation: MakeDue, table: int, limit: int) -> list[int]:
+    """Return up to ``limit`` numbers of tasks whose instant in ``table`` has been reached."""
+    start = tables.at_key(space.prefix, 0, 0)
+    stop = tables.at_key(space.prefix, space.now_ms + 1, 0)
+    passed_over = operation.passed_over
+    found = space.workspace.scan(table, start, stop, limit=limit + len(passed_over))
+    numbers = (tables.split_number(key) for key, _ in found)
+    return list(islice((number for number in numbers if number not in passed_over), limit))

@@ -1,0 +1,1 @@
+"""What every decision uses: the batch, queues, transitions, request ids, validation."""

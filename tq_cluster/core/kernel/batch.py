@@ -1,0 +1,234 @@
+"""What one batch of decisions reads once and writes once: counters, queues, what it wakes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+from tq.internal.v1 import state_pb2
+from tq_cluster.core.kernel.queue import Queue, new_queue_row, read_queue
+from tq_cluster.core.model import states
+from tq_cluster.core.model.events import TaskEvent, What
+from tq_cluster.core.model.limits import Limits
+from tq_cluster.core.model.operations import HashRange, Ready, Wakeups
+from tq_cluster.core.model.types import FencingToken, TaskNumber, TimestampMs
+from tq_cluster.core.rows import rows, tables
+from tq_cluster.core.rows.view import Workspace
+
+CLUSTER_VERSION_FIRST: Final = 1
+CLUSTER_VERSION: Final = 3
+"""The newest rules that this code can decide by. Version 2: entries that hash the state. Version 3:
+the ready tasks by their types, and tables that are filled for tasks from before them.
+"""
+BY_TYPE_VERSION: Final = 3
+"""From it on READY_BY_TYPE is kept, once it is needed."""
+_TOKENS_A_SECOND: Final = 1 << 20
+TOKEN_MAX: Final = (1 << 53) - 1
+"""Beyond it a token would not survive JSON or a float."""
+
+
+class Draw(Protocol):
+    """Where jitter comes from: ``random.Random``, for one."""
+
+    def random(self) -> float:
+        """Return a number from 0 up to, not including, 1."""
+
+
+def tokens_by(at_ms: int) -> int:
+    """Return the least token that a lease granted at this instant has."""
+    return at_ms // 1000 * _TOKENS_A_SECOND
+
+
+class Batch:
+    """The batch as a whole: its instant, its counters, what it wakes."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        now_ms: TimestampMs,
+        draw: Draw,
+        limits: Limits,
+        *,
+        tell_events: bool = False,
+    ) -> None:
+        """Go on from where the last batch ended; time must not have gone back since."""
+        self.workspace = workspace
+        self.now_ms = now_ms
+        self.draw = draw
+        self.limits = limits
+        self.wakeups = Wakeups(events=[] if tell_events else None)
+        self.hash_range: HashRange | None = None
+        self.changed = False
+        """Whether anything was written: only then is there anything to write at the end."""
+        self.members: dict[str, str] | None = None
+        """The members' incarnations, once they have changed."""
+        row = workspace.get(tables.META, tables.COUNTERS_KEY)
+        self.counters = state_pb2.CountersRow.FromString(row or b"")
+        assert now_ms >= self.counters.now_ms, (
+            f"log time went back from {self.counters.now_ms} to {now_ms}"
+        )
+        self.keeps_types = tables.READY_BY_TYPE in self.counters.kept_tables
+        """Whether READY_BY_TYPE is written."""
+        self._spaces: dict[int, Space] = {}
+
+    def space(self, namespace: int) -> Space:
+        """Return one namespace's part of the batch."""
+        space = self._spaces.get(namespace)
+        if space is None:
+            space = self._spaces[namespace] = Space(self, namespace)
+        return space
+
+    def finish(self) -> Iterator[None]:
+        """Write what was gathered, if anything changed at all, in steps."""
+        if not self.changed:
+            return
+        for space in self._spaces.values():
+            yield from space.finish()
+        self.counters.now_ms = self.now_ms
+        self.workspace.put(
+            tables.META, tables.COUNTERS_KEY, self.counters.SerializeToString(deterministic=True)
+        )
+
+    def let_go(self) -> None:
+        """Let go of its parts, which refer to it: nothing is left for the garbage collector."""
+        self._spaces.clear()
+
+
+class Space:
+    """One namespace's part of the state, as a batch is changing it."""
+
+    __slots__ = (
+        "_by_id",
+        "_by_name",
+        "batch",
+        "counters",
+        "limits",
+        "now_ms",
+        "prefix",
+        "wakeups",
+        "workspace",
+    )
+
+    def __init__(self, batch: Batch, namespace: int) -> None:
+        self.batch = batch
+        self.workspace = batch.workspace
+        self.now_ms = batch.now_ms
+        self.limits = batch.limits
+        self.wakeups = batch.wakeups
+        self.counters = batch.counters
+        self.prefix = tables.prefix_of(namespace)
+        self._by_name: dict[str, Queue | None] = {}
+        self._by_id: dict[int, Queue] = {}
+
+    def queue(self, queue_id: int) -> Queue:
+        """Return the queue of a task."""
+        queue = self._by_id.get(queue_id)
+        if queue is None:
+            queue = read_queue(self.workspace, self.prefix, queue_id)
+            self._by_id[queue_id] = self._by_name[queue.name] = queue
+        return queue
+
+    def find_queue(self, name: str) -> Queue | None:
+        """Return the queue of this name, if there is one."""
+        try:
+            return self._by_name[name]
+        except KeyError:
+            queue_id = rows.read_queue_id(self.workspace, self.prefix, name)
+        if queue_id is None:
+            self._by_name[name] = None
+            return None
+        return self.queue(queue_id)
+
+    def queue_or_new(self, name: str) -> Queue:
+        """Return the queue of this valid name, created where need be."""
+        queue = self.find_queue(name)
+        if queue is None:
+            self.counters.queue_id += 1
+            queue = Queue(self.counters.queue_id, new_queue_row(name))
+            queue.changed = self.batch.changed = True
+            self._by_name[name] = self._by_id[queue.queue_id] = queue
+            self.workspace.put(
+                tables.QUEUE_IDS,
+                tables.name_key(self.prefix, name),
+                queue.queue_id.to_bytes(4, "big"),
+            )
+        return queue
+
+    def drop_queue(self, queue: Queue) -> None:
+        """Remove a queue without tasks; its id is never given again."""
+        if queue.changed:
+            self.wakeups.tallies.append(queue.tally)
+        self._by_name[queue.name] = None
+        del self._by_id[queue.queue_id]
+        self.workspace.delete(tables.QUEUES, tables.queue_key(self.prefix, queue.queue_id))
+        self.workspace.delete(tables.QUEUE_IDS, tables.name_key(self.prefix, queue.name))
+        self.batch.changed = True
+
+    def next_task_number(self) -> TaskNumber:
+        """Return the number of the next task in the order of submission."""
+        number = self.counters.task_number + 1
+        self.counters.task_number = number
+        return TaskNumber(number)
+
+    def next_token(self) -> FencingToken:
+        """Return a token above all that this group ever granted.
+
+        It is also above any that it granted up to this second as far as a state restored from an
+        old backup does not remember them.
+        """
+        token = max(self.counters.token + 1, tokens_by(self.now_ms))
+        assert token <= TOKEN_MAX, "fencing tokens are used up: is the clock centuries ahead?"
+        self.counters.token = token
+        return FencingToken(token)
+
+    def put_task(self, number: int, row: state_pb2.TaskRow) -> None:
+        """Store a task's row."""
+        self.workspace.put(
+            tables.TASKS, tables.number_key(self.prefix, number), row.SerializeToString()
+        )
+        self.batch.changed = True
+
+    def _tell_ready(self, queue: Queue) -> None:
+        """Hand over which types of tasks became ready, if they can be claimed."""
+        pending = queue.counts[states.PENDING]
+        if not pending or queue.paused:
+            return
+        by_type: dict[int, int] = {}
+        for (digest, _, after), count in queue.tally.moves.items():
+            if after == states.PENDING:
+                by_type[digest] = by_type.get(digest, 0) + count
+        if by_type:
+            self.wakeups.ready.append(Ready(queue.name, by_type, pending))
+
+    def note(self, what: What, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
+        """Tell what became of a task, as its row says it now, if anyone asked to hear it."""
+        events = self.wakeups.events
+        if events is None:
+            return
+        spec = rows.read_spec(self.workspace, self.prefix, number)
+        events.append(
+            TaskEvent(
+                what=what,
+                task_id=spec.task_id,
+                queue=queue.name,
+                task_type=spec.type,
+                attempt=row.attempts_made,
+                worker_id=row.worker_id,
+                traceparent=spec.traceparent,
+                due_at_ms=row.due_at_ms,
+                reason=row.failure_reason,
+            )
+        )
+
+    def finish(self) -> Iterator[None]:
+        """Write the queues that changed, and hand over what moved in them, one after the other."""
+        for queue in self._by_id.values():
+            if queue.changed:
+                self.wakeups.tallies.append(queue.tally)
+                self._tell_ready(queue)
+                self.workspace.put(
+                    tables.QUEUES,
+                    tables.queue_key(self.prefix, queue.queue_id),
+                    queue.row().SerializeToString(deterministic=True),
+                )
+                yield

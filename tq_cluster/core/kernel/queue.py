@@ -1,0 +1,142 @@
+"""A queue as a batch changes it, and its settings as callers see them."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from tq.internal.v1 import state_pb2
+from tq.v1 import queue_service_pb2
+from tq_cluster.core.model import states
+from tq_cluster.core.model.proto_time import duration
+from tq_cluster.core.model.queue_moves import Tally
+from tq_cluster.core.rows import tables
+from tq_cluster.core.rows.view import View
+
+AGING_MS_DEFAULT: Final = 1_000
+
+
+UPPER_BANDS: Final = 3
+"""Bands of priorities that are counted by themselves; the lowest one is the rest."""
+
+
+BAND_SHIFT: Final = 6
+
+
+class Queue:
+    """A queue as the batch has it so far."""
+
+    __slots__ = (
+        "_upper",
+        "aging_ms",
+        "changed",
+        "counts",
+        "entries",
+        "name",
+        "ordering",
+        "paused",
+        "queue_id",
+        "tally",
+    )
+
+    def __init__(self, queue_id: int, row: state_pb2.QueueRow) -> None:
+        self.queue_id = queue_id
+        self.name = row.name
+        self.ordering = row.ordering
+        self.aging_ms = row.aging_ms
+        self.paused = row.paused
+        self.counts = list(row.tasks_by_state)
+        # A row from before these were kept: counted from here on.
+        self.entries = list(row.entries_by_state) or [0] * len(states.ALL)
+        self._upper = list(row.upper_bands_by_state)
+        self.changed = False
+        self.tally = Tally(row.name)
+
+    def moved(self, number: int, row: state_pb2.TaskRow, before: states.State) -> None:
+        """Note that a task of it came to where its row says."""
+        after = row.state
+        move = (row.type_digest, before, after)
+        moves = self.tally.moves
+        try:
+            moves[move] += 1
+        except KeyError:
+            moves[move] = 1
+            self.tally.examples[row.type_digest] = number
+        if band := row.priority >> BAND_SHIFT:
+            self._shift(band, before, after)
+
+    def _shift(self, band: int, before: states.State, after: states.State) -> None:
+        """Let a task's move count in its band, one of the upper ones."""
+        if not self._upper:
+            self._upper = [0] * (UPPER_BANDS * len(states.ALL))
+        if before in states.UNFINISHED:
+            place = UPPER_BANDS * before + band - 1
+            # Zero where an earlier version, which did not count bands, has let the task in.
+            self._upper[place] = max(0, self._upper[place] - 1)
+        if after in states.UNFINISHED:
+            self._upper[UPPER_BANDS * after + band - 1] += 1
+
+    def upper_bands(self, state: states.State) -> list[int]:
+        """Return how many of its tasks in an unfinished state are of each band but the lowest."""
+        first = UPPER_BANDS * state
+        return self._upper[first : first + UPPER_BANDS] or [0] * UPPER_BANDS
+
+    def row(self) -> state_pb2.QueueRow:
+        """Return what is stored of it."""
+        return state_pb2.QueueRow(
+            name=self.name,
+            ordering=self.ordering,
+            aging_ms=self.aging_ms,
+            paused=self.paused,
+            tasks_by_state=self.counts,
+            entries_by_state=self.entries,
+            upper_bands_by_state=self._upper,
+        )
+
+
+def new_queue_row(name: str) -> state_pb2.QueueRow:
+    """Return a queue without tasks and with the default settings."""
+    return state_pb2.QueueRow(
+        name=name,
+        ordering=queue_service_pb2.QueueSettings.ORDERING_STRICT,
+        aging_ms=AGING_MS_DEFAULT,
+        tasks_by_state=[0] * len(states.ALL),
+    )
+
+
+def read_queue(view: View, prefix: bytes, queue_id: int) -> Queue:
+    """Return the queue that a name or a task's row leads to."""
+    row = view.get(tables.QUEUES, tables.queue_key(prefix, queue_id))
+    assert row is not None, f"queue {queue_id} has no row"
+    return Queue(queue_id, state_pb2.QueueRow.FromString(row))
+
+
+_Settings = queue_service_pb2.QueueSettings
+
+
+class StoredSettings(NamedTuple):
+    """A queue's settings as they are stored."""
+
+    ordering: queue_service_pb2.QueueSettings.Ordering.ValueType
+    aging_ms: int
+    paused: bool
+
+
+def settings_of(queue: Queue) -> queue_service_pb2.QueueSettings:
+    """Return a queue's settings as callers see them."""
+    settings = stored_settings(queue)
+    return _Settings(
+        ordering=settings.ordering,
+        aging=duration(settings.aging_ms),
+        paused=settings.paused,
+        etag=etag_of(settings),
+    )
+
+
+def stored_settings(queue: Queue) -> StoredSettings:
+    """Return a queue's settings as they are stored."""
+    return StoredSettings(queue.ordering, queue.aging_ms, queue.paused)
+
+
+def etag_of(settings: StoredSettings) -> str:
+    """Made of the settings alone: who sets them back to what they were has changed nothing."""
+    return f"{settings.ordering}-{settings.aging_ms}-{int(settings.paused)}"

@@ -1,0 +1,28 @@
+"""Refusals of calls that name what is not there."""
+
+from __future__ import annotations
+
+from tq.v1 import errors_pb2
+from tq_cluster.core.model.operations import (
+    Refused,
+)
+
+
+def no_such_task(task_id: str) -> Refused:
+    """Return the refusal of a call that names a task which is not there."""
+    return Refused(
+        reason=errors_pb2.ERROR_REASON_NOT_FOUND,
+        message=f"there is no task {task_id[:200]!r}: never submitted, or past its retention",
+        field="task_id",
+        metadata={"field": "task_id"},
+    )
+
+
+def no_such_queue(name: str) -> Refused:
+    """Return the refusal of a call that names a queue which is not there."""
+    return Refused(
+        reason=errors_pb2.ERROR_REASON_NOT_FOUND,
+        message=f"there is no queue {name[:128]!r}: no task has named it",
+        field="queue",
+        metadata={"field": "queue"},
+    )

@@ -1,0 +1,289 @@
+"""How a task moves from state to state, with every index and count that goes along.
+
+Each function takes the task's row, changes it and everything around it, and leaves the row for the
+caller to store: a decision often changes it twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
+
+from tq.internal.v1 import state_pb2
+from tq.v1 import task_pb2
+from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.moments import INDEX_OF, MOMENTS, NOTHING
+from tq_cluster.core.kernel.queue import Queue
+from tq_cluster.core.model import states
+from tq_cluster.core.model.events import What
+from tq_cluster.core.model.limits import DAY_MS
+from tq_cluster.core.model.operations import Lease
+from tq_cluster.core.model.types import DurationMs, TaskId, TaskNumber
+from tq_cluster.core.rows import rows, tables
+
+AttemptEnd: TypeAlias = task_pb2.Attempt.End.ValueType
+
+RETENTION_MS: Final[dict[states.State, int]] = {
+    states.COMPLETED: DAY_MS,
+    states.CANCELLED: DAY_MS,
+    states.FAILED: 14 * DAY_MS,
+}
+"""How long a task is kept after its end unless its spec says otherwise."""
+
+
+# --- the moments of a task's life ---
+
+
+def arrive(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
+    """Add a new task, SCHEDULED or PENDING by when it is due."""
+    row.state = states.SCHEDULED if row.due_at_ms > space.now_ms else states.PENDING
+    if row.state == states.PENDING:
+        for step in MOMENTS.ready:
+            step(space, queue, number, row)
+    _index(space, queue, number, row)
+    queue.entries[states.NONE] += 1
+    queue.moved(number, row, states.NONE)
+    _list(space, queue, number, row.state, NOTHING)
+    for step in MOMENTS.arrive:
+        step(space, queue, number, row)
+
+
+def make_pending(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
+    """Put a task among the ready, at the place that its ``due_at_ms`` gives it."""
+    _move(space, queue, number, row, states.PENDING)
+
+
+def make_retrying(
+    space: Space, queue: Queue, number: int, row: state_pb2.TaskRow, due_at_ms: int
+) -> None:
+    """Let a task wait for its next attempt."""
+    row.due_at_ms = due_at_ms
+    _move(space, queue, number, row, states.RETRYING)
+    space.note(What.RETRIED, queue, number, row)
+
+
+def start(
+    space: Space,
+    queue: Queue,
+    number: TaskNumber,
+    row: state_pb2.TaskRow,
+    task_id: TaskId,
+    worker_id: str,
+    lease_ms: DurationMs,
+) -> None:
+    """Begin an attempt: grant a lease under the next token."""
+    token = space.next_token()
+    queue.tally.waited_ms.append(space.now_ms - row.due_at_ms)
+    listing = state_pb2.LeaseRow(token=token, task_id=task_id, lease_ms=lease_ms)
+    _move(space, queue, number, row, states.RUNNING, listing.SerializeToString())
+    row.token = token
+    row.worker_id = worker_id
+    row.started_at_ms = space.now_ms
+    row.lease_ms = lease_ms
+    row.attempts_made += 1
+    space.wakeups.granted.append(Lease(token, number, task_id, lease_ms))
+    for step in MOMENTS.start:
+        step(space, queue, number, row)
+
+
+def end_lease(
+    space: Space,
+    queue: Queue,
+    number: int,
+    row: state_pb2.TaskRow,
+    end: AttemptEnd,
+    then: Callable[[], None],
+    *,
+    error: str = "",
+    reported: bool = False,
+) -> None:
+    """End a lease: the one door, whoever ends it (report, expiry, restore, recover).
+
+    What the attempt held is given back, ``then`` moves the task on, and the attempt goes into the
+    task's history with what it led to. ``reported`` keeps that for a report that is repeated. A
+    completion, which the task's own row tells, is `give_back` and `finish` with the children's
+    arrivals between them.
+    """
+    if (told := _TOLD_AT_END.get(end)) is not None:
+        space.note(told, queue, number, row)
+    give_back(space, queue, number, row)
+    attempt = state_pb2.AttemptRow(
+        number=row.attempts_made,
+        token=row.token,
+        worker_id=row.worker_id,
+        started_at_ms=row.started_at_ms,
+        ended_at_ms=space.now_ms,
+        end=end,
+        error=error,
+    )
+    if end == task_pb2.Attempt.END_RELEASED:
+        row.attempts_made -= 1
+    then()
+    if reported:
+        attempt.reported_state = row.state
+        if row.state == states.RETRYING:
+            attempt.due_at_ms = row.due_at_ms
+    _put_attempt(space, number, row, attempt)
+
+
+_TOLD_AT_END: Final[Mapping[AttemptEnd, What]] = {
+    task_pb2.Attempt.END_RELEASED: What.RELEASED,
+    task_pb2.Attempt.END_LEASE_EXPIRED: What.LEASE_EXPIRED,
+}
+
+
+def give_back(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
+    """Take back all that a live attempt holds: the first step of its end."""
+    for step in MOMENTS.give_back:
+        step(space, queue, number, row)
+
+
+def finish(
+    space: Space,
+    queue: Queue,
+    number: int,
+    row: state_pb2.TaskRow,
+    task_id: str,
+    state: states.State,
+) -> None:
+    """Make a task terminal, to be kept for its retention."""
+    now_ms = space.now_ms
+    _move(space, queue, number, row, state)
+    queue.tally.ended(state, now_ms - row.submitted_at_ms, row.attempts_made)
+    kept_ms = row.retention_ms if row.HasField("retention_ms") else RETENTION_MS[state]
+    row.finished_at_ms = now_ms
+    row.retire_at_ms = now_ms + kept_ms
+    row.cancel_requested = False
+    retired_key = tables.at_key(space.prefix, row.retire_at_ms, number)
+    space.workspace.put(tables.RETIRED, retired_key, task_id.encode())
+    space.wakeups.finished.add(TaskId(task_id))
+    for step in MOMENTS.end:
+        step(space, queue, number, row)
+
+
+def fail(
+    space: Space,
+    queue: Queue,
+    number: int,
+    row: state_pb2.TaskRow,
+    task_id: str,
+    reason: task_pb2.FailureReason.ValueType,
+) -> None:
+    """Make a task a dead letter."""
+    row.failure_reason = reason
+    finish(space, queue, number, row, task_id, states.FAILED)
+
+
+def forget_end(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
+    """Take a terminal task out of what waits for its removal and of the dead letters."""
+    workspace = space.workspace
+    workspace.delete(tables.RETIRED, tables.at_key(space.prefix, row.retire_at_ms, number))
+    if row.state == states.FAILED:
+        for queue_id in (tables.ALL_QUEUES, queue.queue_id):
+            key = tables.dead_letter_key(space.prefix, queue_id, row.finished_at_ms, number)
+            workspace.delete(tables.DEAD_LETTERS, key)
+
+
+def unlist(space: Space, queue: Queue, number: int, state: states.State) -> None:
+    """Take a task out of the listing by state, and off its queue's counts."""
+    key = tables.by_state_key(space.prefix, state, queue.queue_id, number)
+    space.workspace.delete(tables.BY_STATE, key)
+    queue.counts[state] -= 1
+    queue.changed = space.batch.changed = True
+
+
+def _list(space: Space, queue: Queue, number: int, state: states.State, listing: bytes) -> None:
+    key = tables.by_state_key(space.prefix, state, queue.queue_id, number)
+    space.workspace.put(tables.BY_STATE, key, listing)
+    queue.counts[state] += 1
+    queue.entries[state] += 1
+    queue.changed = space.batch.changed = True
+
+
+def _move(
+    space: Space,
+    queue: Queue,
+    number: int,
+    row: state_pb2.TaskRow,
+    state: states.State,
+    listing: bytes = NOTHING,
+) -> None:
+    before = row.state
+    assert state in states.TRANSITIONS[before], f"task {number}: {before} to {state}"
+    if state == states.PENDING:
+        for step in MOMENTS.ready:
+            step(space, queue, number, row)
+    _unindex(space, queue, number, row)
+    unlist(space, queue, number, before)
+    row.state = state
+    queue.moved(number, row, before)
+    _index(space, queue, number, row)
+    _list(space, queue, number, state, listing)
+
+
+# --- what makes a waiting task go on: an index by its state ---
+
+
+def _index(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
+    index = INDEX_OF.get(row.state)
+    if index is None:
+        return
+    index.enter(space, queue, number, row)
+    if row.expire_at_ms:
+        expire_key = tables.at_key(space.prefix, row.expire_at_ms, number)
+        space.workspace.put(tables.EXPIRING, expire_key, NOTHING)
+
+
+def _unindex(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
+    index = INDEX_OF.get(row.state)
+    if index is None:
+        return
+    index.leave(space, queue, number, row)
+    if row.expire_at_ms:
+        expire_key = tables.at_key(space.prefix, row.expire_at_ms, number)
+        space.workspace.delete(tables.EXPIRING, expire_key)
+
+
+def _put_attempt(
+    space: Space, number: int, row: state_pb2.TaskRow, attempt: state_pb2.AttemptRow
+) -> None:
+    """Add an ended attempt to the task's history, dropping the oldest beyond those kept."""
+    place = row.history_length
+    row.history_length = place + 1
+    space.workspace.put(
+        tables.ATTEMPTS,
+        tables.attempt_key(space.prefix, number, place),
+        attempt.SerializeToString(deterministic=True),
+    )
+    dropped = place - space.limits.attempts_kept
+    if dropped >= 0:
+        space.workspace.delete(tables.ATTEMPTS, tables.attempt_key(space.prefix, number, dropped))
+
+
+ROWS_A_TASK_MIN: Final = 5
+"""Id, task, spec, listing, and what waits for its removal."""
+
+
+def remove(space: Space, number: int, task_id: bytes) -> int:
+    """Remove everything about a terminal task; return how many rows that were."""
+    workspace, prefix = space.workspace, space.prefix
+    row = rows.read_task(workspace, prefix, number)
+    queue = space.queue(row.queue_id)
+    forget_end(space, queue, number, row)
+    unlist(space, queue, number, row.state)
+    key = tables.number_key(prefix, number)
+    count = ROWS_A_TASK_MIN
+    workspace.delete(tables.TASK_IDS, prefix + task_id)
+    workspace.delete(tables.TASKS, key)
+    workspace.delete(tables.SPECS, key)
+    rows.delete_chunks(workspace, tables.PAYLOADS, prefix, number, row.payload_chunks)
+    count += row.payload_chunks
+    if row.has_result:
+        chunks = rows.read_result(workspace, prefix, number).chunks
+        rows.delete_chunks(workspace, tables.RESULT_CHUNKS, prefix, number, chunks)
+        workspace.delete(tables.RESULTS, key)
+        count += chunks + 1
+    first_kept = max(0, row.history_length - space.limits.attempts_kept)
+    for place in range(first_kept, row.history_length):
+        workspace.delete(tables.ATTEMPTS, tables.attempt_key(prefix, number, place))
+    return count + row.history_length - first_kept

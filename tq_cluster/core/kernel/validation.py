@@ -1,0 +1,294 @@
+"""Whether what a caller sent is within the limits, and what to tell it where not.
+
+Each check returns the first fault found, or None. A message names the field, what was sent, and
+what would be right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tq.v1 import errors_pb2, task_pb2, worker_service_pb2
+from tq_cluster.core.model.ids import is_task_id
+from tq_cluster.core.model.limits import DAY_MS, HOUR_MS, SECOND_MS, Limits
+from tq_cluster.core.model.operations import Refused
+from tq_cluster.core.model.proto_time import duration, to_ms
+
+LEASE_MS_DEFAULT: Final = 30 * SECOND_MS
+MAX_ATTEMPTS_DEFAULT: Final = 5
+PRIORITY_MAX: Final = 255
+MAX_ATTEMPTS_MAX: Final = 1_000
+MULTIPLIER_MAX: Final = 100
+LABELS_MAX: Final = 32
+_CLAIM_TYPES_MAX: Final = 64
+LABEL_KEY_CHARS_MAX: Final = 64
+LABEL_VALUE_CHARS_MAX: Final = 256
+
+is_queue_name: Final = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
+is_traceparent: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
+"""A trace context as the W3C writes it."""
+_is_type: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}").fullmatch
+
+_QUEUE_NAME_RULE = "1 to 128 characters of A-Z a-z 0-9 . _ -"
+_TYPE_RULE = "1 to 128 characters of A-Z a-z 0-9 . _ : -"
+_TASK_ID_RULE = "1 to 200 characters of A-Z a-z 0-9 . _ : -"
+_SHOWN_MAX = 60
+_NANOS_A_SECOND = 1_000_000_000
+_SPAN_SECONDS_MAX = 315_576_000_000
+"""10,000 years, where Duration ends."""
+
+
+def invalid(field: str, message: str) -> Refused:
+    """Return the refusal of a call or an item for one of its fields."""
+    return Refused(
+        reason=errors_pb2.ERROR_REASON_INVALID_ARGUMENT,
+        message=f"{field} {message}",
+        field=field,
+        metadata={"field": field},
+    )
+
+
+def too_large(field: str, actual: int, limit: int) -> Refused:
+    """Return the refusal of a payload or a result for its size."""
+    return Refused(
+        reason=errors_pb2.ERROR_REASON_PAYLOAD_TOO_LARGE,
+        message=f"{field} has {actual} bytes; at most {limit} are taken",
+        field=field,
+        metadata={"field": field, "limit": str(limit), "actual": str(actual)},
+    )
+
+
+def item_error(refused: Refused) -> errors_pb2.ItemError:
+    """Return a refusal as it stands beside the other items of its call."""
+    error = errors_pb2.ItemError(
+        reason=refused.reason,
+        message=refused.message,
+        field=refused.field,
+        metadata=refused.metadata,
+    )
+    if refused.retry_after_ms is not None:
+        error.retry_after.CopyFrom(duration(refused.retry_after_ms))
+    return error
+
+
+def check_count(field: str, count: int, most: int) -> Refused | None:
+    """Check how many items a call brings."""
+    if 1 <= count <= most:
+        return None
+    return invalid(field, f"has {count} items; 1 to {most} are taken")
+
+
+def check_at_most(field: str, count: int, most: int) -> Refused | None:
+    """Check how many items a call brings that need not bring any."""
+    if count <= most:
+        return None
+    return invalid(field, f"has {count} items; at most {most} are taken")
+
+
+def check_spec(spec: task_pb2.TaskSpec, limits: Limits, now_ms: int) -> Refused | None:
+    """Check a task that is to be created."""
+    if spec.task_id and is_task_id(spec.task_id) is None:
+        return invalid("task_id", f"is {_shown(spec.task_id)}; it takes {_TASK_ID_RULE}")
+    if is_queue_name(spec.queue) is None:
+        return invalid("queue", f"is {_shown(spec.queue)}; it takes {_QUEUE_NAME_RULE}")
+    if _is_type(spec.type) is None:
+        return check_type("type", spec.type)
+    if len(spec.payload) > limits.payload_bytes_max:
+        return too_large("payload", len(spec.payload), limits.payload_bytes_max)
+    if spec.priority > PRIORITY_MAX:
+        return invalid("priority", f"is {spec.priority}; it takes 0 to {PRIORITY_MAX}")
+    if spec.max_attempts > MAX_ATTEMPTS_MAX:
+        field, sent = "max_attempts", spec.max_attempts
+        return invalid(field, f"is {sent}; it takes 1 to {MAX_ATTEMPTS_MAX}, or 0 for 5")
+    if spec.if_exists:
+        fault = _check_if_exists(spec)
+        if fault is not None:
+            return fault
+    if spec.labels:
+        fault = check_labels(spec.labels)
+        if fault is not None:
+            return fault
+    return (
+        _check_bytes("content_type", spec.content_type)
+        or _check_bytes("traceparent", spec.traceparent)
+        or _check_times(spec, now_ms)
+    )
+
+
+def _check_if_exists(spec: task_pb2.TaskSpec) -> Refused | None:
+    if spec.if_exists not in task_pb2.IfExists.values():
+        return invalid("if_exists", f"is {spec.if_exists}; it takes REFUSE (1) or KEEP (2)")
+    if spec.if_exists == task_pb2.IF_EXISTS_KEEP and not spec.task_id:
+        return invalid("if_exists", "is KEEP, and task_id is empty; no task has such an id yet")
+    return None
+
+
+def _check_times(spec: task_pb2.TaskSpec, now_ms: int) -> Refused | None:
+    fault: Refused | None = None
+    if spec.HasField("run_at"):
+        fault = _check_instant("run_at", spec.run_at, now_ms + 366 * DAY_MS)
+    if fault is None and spec.HasField("expire_at"):
+        fault = _check_instant("expire_at", spec.expire_at, None)
+    if fault is None and spec.HasField("timeout"):
+        fault = check_span("timeout", spec.timeout, 1, 7 * DAY_MS)
+    if fault is None and spec.HasField("retention"):
+        fault = check_span("retention", spec.retention, 0, 366 * DAY_MS)
+    if fault is None and spec.HasField("retry_policy"):
+        fault = _check_retry_policy(spec.retry_policy)
+    return fault
+
+
+def _check_retry_policy(policy: task_pb2.RetryPolicy) -> Refused | None:
+    fault: Refused | None = None
+    if policy.HasField("initial_backoff"):
+        fault = check_span("retry_policy.initial_backoff", policy.initial_backoff, 0, DAY_MS)
+    if fault is None and policy.HasField("max_backoff"):
+        fault = check_span("retry_policy.max_backoff", policy.max_backoff, 0, 7 * DAY_MS)
+    # Written so that a NaN fails too.
+    if fault is None and policy.multiplier and not 1 <= policy.multiplier <= MULTIPLIER_MAX:
+        field, sent = "retry_policy.multiplier", policy.multiplier
+        fault = invalid(field, f"is {sent}; it takes 1 to {MULTIPLIER_MAX}, or 0 for 2")
+    return fault
+
+
+def check_labels(labels: Mapping[str, str]) -> Refused | None:
+    """Check labels, of a task or to find tasks by."""
+    if len(labels) > LABELS_MAX:
+        return invalid("labels", f"has {len(labels)} entries; at most {LABELS_MAX} are taken")
+    for key, value in sorted(labels.items()):
+        if not 1 <= len(key) <= LABEL_KEY_CHARS_MAX:
+            rule = f"keys take 1 to {LABEL_KEY_CHARS_MAX} characters"
+            return invalid("labels", f"has the key {_shown(key)}; {rule}")
+        if len(value) > LABEL_VALUE_CHARS_MAX:
+            rule = f"values take up to {LABEL_VALUE_CHARS_MAX}"
+            return invalid(f"labels[{key}]", f"has {len(value)} characters; {rule}")
+    return None
+
+
+def is_span(span: Duration) -> bool:
+    """Whether it is a Duration as its definition has it: up to 10,000 years, one sign."""
+    if abs(span.nanos) >= _NANOS_A_SECOND or abs(span.seconds) > _SPAN_SECONDS_MAX:
+        return False
+    return span.nanos == 0 or span.seconds == 0 or (span.nanos > 0) == (span.seconds > 0)
+
+
+def check_wait(field: str, span: Duration) -> Refused | None:
+    """Check a length that is no fault however long: all of it is not used."""
+    if is_span(span) and to_ms(span) >= 0:
+        return None
+    return invalid(field, f"is {_shown_span(span)}; it takes 0 s and more")
+
+
+def check_span(field: str, span: Duration, least_ms: int, most_ms: int) -> Refused | None:
+    """Check a length of time; what is left of a millisecond does not count."""
+    if is_span(span) and least_ms <= to_ms(span) <= most_ms:
+        return None
+    sent = _shown_span(span)
+    return invalid(field, f"is {sent}; it takes {least_ms / 1000:g} s to {most_ms / 1000:g} s")
+
+
+def _shown_span(span: Duration) -> str:
+    if is_span(span):
+        return f"{span.seconds + span.nanos / _NANOS_A_SECOND:g} s"
+    return f"no length ({span.seconds} seconds with {span.nanos} nanos)"
+
+
+def _check_instant(field: str, instant: Timestamp, latest_ms: int | None) -> Refused | None:
+    if not 0 <= instant.nanos < _NANOS_A_SECOND or not 0 <= instant.seconds <= _SECONDS_MAX:
+        return invalid(field, "is no instant; it takes the years 1970 to 9999")
+    if latest_ms is not None and to_ms(instant) > latest_ms:
+        return invalid(field, "is too far ahead; it takes at most 366 d from now")
+    return None
+
+
+_SECONDS_MAX = 253_402_300_799
+"""The last second of the year 9999, where Timestamp ends."""
+
+
+def check_text(field: str, text: str, most: int) -> Refused | None:
+    """Check a required text of the caller's own choice."""
+    if 1 <= len(text) <= most:
+        return None
+    return invalid(field, f"has {len(text)} characters; it takes 1 to {most}")
+
+
+def check_queue_name(field: str, name: str) -> Refused | None:
+    """Check the name of a queue."""
+    if is_queue_name(name) is not None:
+        return None
+    return invalid(field, f"is {_shown(name)}; it takes {_QUEUE_NAME_RULE}")
+
+
+def check_type(field: str, task_type: str) -> Refused | None:
+    """Check the type of a task."""
+    if _is_type(task_type) is not None:
+        return None
+    return invalid(field, f"is {_shown(task_type)}; it takes {_TYPE_RULE}")
+
+
+def _check_bytes(field: str, text: str, most: int = 128) -> Refused | None:
+    if len(text) <= most and (text.isascii() or len(text.encode()) <= most):
+        return None
+    return invalid(field, f"has {len(text.encode())} bytes; at most {most} are taken")
+
+
+def check_claim(request: worker_service_pb2.ClaimRequest, limits: Limits) -> Refused | None:
+    """Check a claim but for its request id."""
+    fault = check_text("worker_id", request.worker_id, 200) or check_count(
+        "queues", len(request.queues), 64
+    )
+    for name in request.queues if fault is None else ():
+        fault = fault or check_queue_name("queues", name)
+    for field, types in (("types", request.types), ("except_types", request.except_types)):
+        if fault is None and len(types) > _CLAIM_TYPES_MAX:
+            most = _CLAIM_TYPES_MAX
+            fault = invalid(field, f"has {len(types)} types; at most {most} are taken")
+    if fault is None and not 1 <= request.max_tasks <= limits.claim_tasks_max:
+        most = limits.claim_tasks_max
+        fault = invalid("max_tasks", f"is {request.max_tasks}; it takes 1 to {most}")
+    if fault is None and request.HasField("lease"):
+        fault = check_span("lease", request.lease, SECOND_MS, HOUR_MS)
+    if fault is None and request.HasField("wait"):
+        fault = check_span("wait", request.wait, 0, 60 * SECOND_MS)
+    return fault
+
+
+def check_outcome(report: worker_service_pb2.TaskReport, limits: Limits) -> Refused | None:
+    """Check what a report says, but for the tasks that a completion submits."""
+    kind = report.WhichOneof("outcome")
+    if kind is None:
+        return invalid("outcome", "is missing; it takes complete, fail or release")
+    if kind == "complete":
+        completion = report.complete
+        if len(completion.result) > limits.payload_bytes_max:
+            return too_large("complete.result", len(completion.result), limits.payload_bytes_max)
+        if len(completion.submit) > limits.completion_tasks_max:
+            count, most = len(completion.submit), limits.completion_tasks_max
+            return invalid("complete.submit", f"has {count} tasks; at most {most} are taken")
+        return _check_bytes("complete.content_type", completion.content_type)
+    if kind == "fail" and report.fail.HasField("retry_after"):
+        return check_span("fail.retry_after", report.fail.retry_after, 0, 7 * DAY_MS)
+    if kind == "release":
+        return _check_release(report.release)
+    return None
+
+
+def _check_release(release: worker_service_pb2.Release) -> Refused | None:
+    fault = None
+    if release.HasField("pause"):
+        fault = check_span("release.pause", release.pause, 0, DAY_MS)
+    if fault is None and release.HasField("give_up_after"):
+        fault = check_span("release.give_up_after", release.give_up_after, SECOND_MS, 7 * DAY_MS)
+    return fault
+
+
+def _shown(text: str) -> str:
+    """Quote what was sent, cut short."""
+    if not text:
+        return "empty"
+    return repr(text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "...")

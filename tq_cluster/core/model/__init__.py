@@ -1,0 +1,1 @@
+"""The vocabulary: operations and outcomes, states, ids, limits. Needs no other room."""

@@ -1,0 +1,28 @@
+"""The ids of tasks that their submitters left unnamed."""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+from typing import Final
+
+from tq_cluster.core.model.types import TaskId
+
+is_task_id: Final = re.compile(r"[A-Za-z0-9._:-]{1,200}").fullmatch
+_is_plain_seed = re.compile(r"[A-Za-z0-9._:-]{1,128}").fullmatch
+
+
+def derived_id(seed: str, item: int) -> TaskId:
+    """Return the id of the unnamed task at position ``item``: ``<seed>-<item>``.
+
+    A client that lost the answer to a submit can say itself what its tasks are called. A seed with
+    characters that an id may not have stands there as its digest, in hex.
+    """
+    if _is_plain_seed(seed) is None:
+        seed = blake2b(seed.encode(), digest_size=16).hexdigest()
+    return TaskId(f"{seed}-{item}")
+
+
+def child_seed(parent_id: str, token: int) -> str:
+    """Return what the ids of a completion's unnamed tasks are derived from."""
+    return blake2b(f"{parent_id} {token}".encode(), digest_size=16).hexdigest()

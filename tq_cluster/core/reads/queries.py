@@ -1,0 +1,265 @@
+"""What can be read: answers from a view, changing nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from tq.internal.v1 import state_pb2
+from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
+from tq_cluster.core.kernel import request_ids
+from tq_cluster.core.kernel.queue import read_queue
+from tq_cluster.core.kernel.refusals import no_such_queue, no_such_task
+from tq_cluster.core.kernel.validation import check_count
+from tq_cluster.core.model import states
+from tq_cluster.core.model.limits import DEFAULT_LIMITS, Limits
+from tq_cluster.core.model.operations import Lease, Refused, Replied
+from tq_cluster.core.model.proto_time import put_ms
+from tq_cluster.core.model.types import DurationMs, FencingToken, TaskId, TaskNumber, TimestampMs
+from tq_cluster.core.reads import describe
+from tq_cluster.core.reads.depths import queue_depths
+from tq_cluster.core.reads.listings import list_dead_letters, list_queues, list_tasks
+from tq_cluster.core.reads.steps import Reader, Steps
+from tq_cluster.core.rows import rows, tables
+from tq_cluster.core.rows.scope import Scope
+from tq_cluster.core.rows.view import View
+
+__all__ = [
+    "cluster_version",
+    "first_due",
+    "first_retired",
+    "get_task",
+    "heartbeat",
+    "heartbeat_fault",
+    "held_lease",
+    "list_dead_letters",
+    "list_queues",
+    "list_tasks",
+    "log_time",
+    "membership",
+    "next_due_ms",
+    "next_forgotten_ms",
+    "next_retired_ms",
+    "queue_depths",
+    "queue_stats",
+    "running_leases",
+    "task_type",
+]
+
+
+def get_task(
+    scope: Scope[Reader], request: task_service_pb2.GetTaskRequest
+) -> Steps[Replied | Refused]:
+    """Return one task with its whole history.
+
+    The reader is told how large the payload and the result are before they are read.
+
+    A task past its retention is there until an entry has removed it: hidden by the clock alone, it
+    could come back with the next leader.
+    """
+    reply = task_service_pb2.GetTaskResponse()
+    fault = yield from _read_task(scope, request, reply.task)
+    return fault or Replied(reply=reply)
+
+
+def wait_task(
+    scope: Scope[Reader], request: task_service_pb2.WaitTaskRequest
+) -> Steps[Replied | Refused]:
+    """Return one task as ``get_task`` does, and whether it is finished; it waits for nothing."""
+    reply = task_service_pb2.WaitTaskResponse()
+    fault = yield from _read_task(scope, request, reply.task)
+    reply.finished = reply.task.state in states.TERMINAL
+    return fault or Replied(reply=reply)
+
+
+def _read_task(
+    scope: Scope[Reader],
+    request: task_service_pb2.GetTaskRequest | task_service_pb2.WaitTaskRequest,
+    task: task_pb2.Task,
+) -> Steps[Refused | None]:
+    view, prefix = scope.view, scope.prefix
+    while True:
+        found = rows.find_task(view, prefix, request.task_id)
+        if found is None:
+            return no_such_task(request.task_id)
+        if request.omit_payload:
+            task.CopyFrom(describe.whole_task(view, prefix, *found))
+            return None
+        there = yield from describe.add_task_with_payload(view, prefix, *found, task)
+        # One that was removed meanwhile is looked for again: another may have its id by now.
+        if there:
+            return None
+
+
+def look_ahead(scope: Scope[View], task_id: TaskId) -> tuple[bool, int]:
+    """Whether a task is terminal, or gone, and how many bytes its payload and result may have."""
+    view, prefix = scope.view, scope.prefix
+    found = rows.find_task(view, prefix, task_id)
+    if found is None:
+        return True, 0
+    size = describe.content_bytes(view, prefix, *found)
+    return found[1].state in states.TERMINAL, size
+
+
+def queue_stats(
+    scope: Scope[Reader], request: queue_service_pb2.GetQueueStatsRequest
+) -> Steps[Replied | Refused]:
+    """Return the counts of one queue."""
+    yield from ()  # in one step
+    view, prefix = scope.view, scope.prefix
+    queue_id = rows.read_queue_id(view, prefix, request.queue)
+    if queue_id is None:
+        return no_such_queue(request.queue)
+    stats = describe.queue_stats(view, prefix, read_queue(view, prefix, queue_id))
+    return Replied(reply=queue_service_pb2.GetQueueStatsResponse(stats=stats))
+
+
+def heartbeat(
+    scope: Scope[View],
+    request: worker_service_pb2.HeartbeatRequest,
+    limits: Limits = DEFAULT_LIMITS,
+) -> tuple[Replied | Refused, list[FencingToken]]:
+    """Return the answer to a heartbeat, and the tokens of its leases that are live in the view."""
+    fault = heartbeat_fault(request, limits)
+    if fault is not None:
+        return fault, []
+    reply = worker_service_pb2.HeartbeatResponse()
+    live = [
+        FencingToken(held.token)
+        for held in request.leases
+        if held_lease(scope, held, reply.results.add(task_id=held.task_id))
+    ]
+    return Replied(reply=reply), live
+
+
+def heartbeat_fault(
+    request: worker_service_pb2.HeartbeatRequest, limits: Limits = DEFAULT_LIMITS
+) -> Refused | None:
+    """Return why a heartbeat is refused, before any of its leases is looked at."""
+    if not request.leases:
+        return None
+    return check_count("leases", len(request.leases), limits.heartbeat_leases_max)
+
+
+def held_lease(
+    scope: Scope[View],
+    held: worker_service_pb2.HeldLease,
+    result: worker_service_pb2.HeartbeatResult,
+) -> bool:
+    """Say in ``result`` what a heartbeat is answered for one lease; whether it is live."""
+    found = rows.find_task(scope.view, scope.prefix, held.task_id)
+    if found is None or found[1].state != states.RUNNING or found[1].token != held.token:
+        result.status = worker_service_pb2.HeartbeatResult.STATUS_LEASE_LOST
+        return False
+    row = found[1]
+    if row.cancel_requested:
+        result.status = worker_service_pb2.HeartbeatResult.STATUS_CANCEL_REQUESTED
+    else:
+        result.status = worker_service_pb2.HeartbeatResult.STATUS_RENEWED
+    put_ms(result.lease, row.lease_ms)
+    return True
+
+
+def running_leases(
+    scope: Scope[View], after: bytes, limit: int
+) -> tuple[list[Lease], bytes | None]:
+    """Return a slice of the live leases, and where the next one begins, None at the end.
+
+    The first slice begins at ``after`` empty.
+    """
+    view, prefix = scope.view, scope.prefix
+    start = after or tables.by_state_key(prefix, states.RUNNING, 0, 0)
+    stop = tables.by_state_key(prefix, states.RUNNING + 1, 0, 0)
+    leases: list[Lease] = []
+    last = b""
+    for key, value in view.scan(tables.BY_STATE, start, stop, limit=limit):
+        row = state_pb2.LeaseRow.FromString(value)
+        leases.append(
+            Lease(
+                FencingToken(row.token),
+                TaskNumber(tables.split_number(key)),
+                TaskId(row.task_id),
+                DurationMs(row.lease_ms),
+            )
+        )
+        last = key
+    return leases, last + b"\x00" if len(leases) == limit else None
+
+
+def next_due_ms(scope: Scope[View]) -> int | None:
+    """Return when the next waiting task becomes ready or expires, None without any."""
+    due = [
+        at_ms
+        for table in (tables.DUE, tables.EXPIRING)
+        if (at_ms := _first_at(scope, table)) is not None
+    ]
+    return min(due, default=None)
+
+
+def next_retired_ms(scope: Scope[View]) -> int | None:
+    """Return when the next task is to be removed, None without any."""
+    return _first_at(scope, tables.RETIRED)
+
+
+def next_forgotten_ms(scope: Scope[View], limits: Limits = DEFAULT_LIMITS) -> int | None:
+    """Return when the next request id is to be dropped, None without any."""
+    prefix = scope.prefix
+    first = next(scope.view.scan(tables.REQUESTS, prefix, tables.end_of(prefix), limit=1), None)
+    return None if first is None else request_ids.forgotten_at_ms(first[0], limits)
+
+
+def first_due(scope: Scope[View], now_ms: int, passed_over: Collection[int] = ()) -> int | None:
+    """Return the number of the first task for ``MakeDue``, those passed over left out."""
+    for table in (tables.EXPIRING, tables.DUE):
+        found = _first_reached(scope, table, now_ms, passed_over)
+        if found is not None:
+            return found
+    return None
+
+
+def first_retired(scope: Scope[View], now_ms: int, passed_over: Collection[int] = ()) -> int | None:
+    """Return the number of the first task for ``RemoveRetired``, those passed over left out."""
+    return _first_reached(scope, tables.RETIRED, now_ms, passed_over)
+
+
+def membership(view: View) -> tuple[str, dict[str, str]] | None:
+    """Return the cluster's id and its members' incarnations, None before it is formed."""
+    row = view.get(tables.META, tables.CLUSTER_KEY)
+    cluster = state_pb2.ClusterRow.FromString(row or b"")
+    if not cluster.cluster_id:
+        return None
+    return cluster.cluster_id, {each.node_id: each.incarnation for each in cluster.members}
+
+
+def cluster_version(view: View) -> int:
+    """Return the rules that leaders decide by; 0 before the cluster is formed."""
+    row = view.get(tables.META, tables.CLUSTER_KEY)
+    return 0 if row is None else state_pb2.ClusterRow.FromString(row).cluster_version
+
+
+def log_time(view: View) -> TimestampMs:
+    """Return the instant of the last decision that changed anything; 0 before any."""
+    row = view.get(tables.META, tables.COUNTERS_KEY)
+    return TimestampMs(state_pb2.CountersRow.FromString(row or b"").now_ms)
+
+
+def task_type(scope: Scope[View], number: int) -> str | None:
+    """Return the type of the task of a number, None where its retention is over."""
+    spec = scope.view.get(tables.SPECS, tables.number_key(scope.prefix, number))
+    return None if spec is None else task_pb2.TaskSpec.FromString(spec).type
+
+
+def _first_reached(
+    scope: Scope[View], table: int, now_ms: int, passed_over: Collection[int]
+) -> int | None:
+    start, stop = tables.at_key(scope.prefix, 0, 0), tables.at_key(scope.prefix, now_ms + 1, 0)
+    for key, _ in scope.view.scan(table, start, stop, limit=len(passed_over) + 1):
+        number = tables.split_number(key)
+        if number not in passed_over:
+            return number
+    return None
+
+
+def _first_at(scope: Scope[View], table: int) -> int | None:
+    stop = tables.end_of(scope.prefix)
+    first = next(scope.view.scan(table, scope.prefix, stop, limit=1), None)
+    return None if first is None else tables.split_at(first[0])[0]

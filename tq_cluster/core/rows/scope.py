@@ -1,0 +1,24 @@
+"""One namespace's part of a state: what every read is of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from tq_cluster.core.rows import tables
+from tq_cluster.core.rows.view import View
+
+AnyView = TypeVar("AnyView", bound=View)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope(Generic[AnyView]):
+    """A view, and how all keys of one namespace start in it."""
+
+    view: AnyView
+    prefix: bytes
+
+    @classmethod
+    def of(cls, view: AnyView, namespace: int) -> Scope[AnyView]:
+        """Return one namespace's part of a view."""
+        return cls(view, tables.prefix_of(namespace))

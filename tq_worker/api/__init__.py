@@ -1,0 +1,1 @@
+"""What handlers are written with: the decorator, their context, their errors, their hooks."""

@@ -1,0 +1,222 @@
+"""What a handler is given beside its payload, and what it may return."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Generic
+
+from tq_worker.api.errors import TaskCancelledError
+from tq_worker.clock import boottime_s
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    from tq.v1.task_pb2 import TaskSpec
+    from tq.v1.worker_service_pb2 import ClaimedTask
+
+
+MAX_ATTEMPTS: Final = 5
+"""Of a task that says nothing of it (proto/tq/v1/task.proto, max_attempts)."""
+
+
+SUBMIT_MAX: Final = 100
+"""So many tasks one completion creates, at most (proto/tq/v1/worker_service.proto)."""
+if TYPE_CHECKING:
+    B_co = TypeVar("B_co", covariant=True, default=bytes)
+else:
+    from typing import TypeVar
+
+    # Type checkers know a default, Python from 3.13 on.
+    B_co = TypeVar("B_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Generic[B_co]):
+    """What a handler returns when its value alone does not say it all.
+
+    A handler of bytes returns a `Result[bytes]`, a function that says it returns a `Result[Size]`
+    one with a Size.
+    """
+
+    body: B_co = b""  # type: ignore[assignment]  # for the default of B_co
+    content_type: str = ""
+    """For a handler of bytes."""
+    submit: Sequence[TaskSpec] = ()
+    """Tasks that are created if and only if this attempt's completion is recorded; at most 100,
+    those of `TaskContext.submit_on_success` included."""
+
+
+class Cancellation:
+    """Whether a handler is to stop; safe to ask and to wait for in any thread."""
+
+    __slots__ = ("_event", "_waiters", "reason")
+
+    def __init__(self) -> None:
+        self.reason = ""
+        """Why, for people; empty while it need not stop."""
+        # Both are made when first waited for: most handlers never do.
+        self._event: threading.Event | None = None
+        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+
+    def is_set(self) -> bool:
+        return bool(self.reason)
+
+    async def wait(self) -> None:
+        """Return once the handler is to stop."""
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        self._waiters.append((loop, waiter))
+        # Looked at after the waiter is listed: set() does the two in the other order.
+        if not self.reason:
+            await waiter
+
+    def wait_blocking(self, timeout_s: float | None = None) -> bool:
+        """Block this thread for at most ``timeout_s``; True once the handler is to stop."""
+        if self._event is None:
+            self._event = threading.Event()
+        if self.reason:
+            return True
+        return self._event.wait(timeout_s)
+
+    def set(self, reason: str) -> None:
+        """Ask the handler to stop; called by the worker."""
+        self.reason = self.reason or reason
+        if self._event is not None:
+            self._event.set()
+        for loop, waiter in self._waiters:
+            loop.call_soon_threadsafe(_resolve, waiter)
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class TaskContext:
+    """One attempt at one task, as its handler sees it."""
+
+    __slots__ = ("_claimed", "_lease_until_s", "_started_s", "cancelled", "submits")
+
+    def __init__(self, claimed: ClaimedTask, lease_until_s: float) -> None:
+        self.cancelled = Cancellation()
+        """Set when the handler is to stop: its task was cancelled, its time or its lease is over,
+        or the worker shuts down. An async handler is cancelled at the same moment; a sync one must
+        look.
+        """
+        self.submits: list[TaskSpec] = []
+        """What `submit_on_success` was given."""
+        self._claimed = claimed
+        self._lease_until_s = lease_until_s
+        self._started_s = boottime_s()
+
+    @property
+    def task_id(self) -> str:
+        return self._claimed.spec.task_id
+
+    @property
+    def queue(self) -> str:
+        return self._claimed.spec.queue
+
+    @property
+    def type(self) -> str:
+        return self._claimed.spec.type
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first."""
+        return self._claimed.attempt
+
+    @property
+    def max_attempts(self) -> int:
+        """How many there may be, the first one included."""
+        return self._claimed.spec.max_attempts or MAX_ATTEMPTS
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether a failure of this one makes the task a dead letter."""
+        return self.attempt >= self.max_attempts
+
+    @property
+    def priority(self) -> int:
+        """0, the least urgent, to 255."""
+        return self._claimed.spec.priority
+
+    @property
+    def submitted_at(self) -> datetime:
+        """When the cluster took the task, by its own clock; in UTC."""
+        return self._claimed.submitted_at.ToDatetime(UTC)
+
+    @property
+    def token(self) -> int:
+        """The lease's fencing token.
+
+        Have whatever this handler writes to refuse writes with a lower one.
+        """
+        return self._claimed.token
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self._claimed.spec.labels
+
+    @property
+    def content_type(self) -> str:
+        return self._claimed.spec.content_type
+
+    @property
+    def traceparent(self) -> str:
+        """The submitter's trace context (W3C "traceparent"); empty where it gave none."""
+        return self._claimed.spec.traceparent
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When the task's timeout ends this attempt, in seconds on CLOCK_BOOTTIME.
+
+        None: the task has no timeout.
+        """
+        if not self._claimed.spec.HasField("timeout"):
+            return None
+        return self._started_s + self._claimed.spec.timeout.ToMilliseconds() / 1000
+
+    @property
+    def lease_until_s(self) -> float:
+        """Until when this worker is sure to be the only holder, in seconds on CLOCK_BOOTTIME.
+
+        It moves ahead with each heartbeat, and the handler is stopped before it is reached.
+        """
+        return self._lease_until_s
+
+    def submit_on_success(self, *specs: TaskSpec) -> None:
+        """Have tasks created if and only if this attempt's completion is recorded.
+
+        `task_spec(...)` and a typed task's `spec(...)` make them. ValueError for more than 100. A
+        task whose id another has already makes the completion fail, unless it is made with
+        if_exists="keep".
+        """
+        if len(self.submits) + len(specs) > SUBMIT_MAX:
+            raise ValueError(f"a completion submits at most {SUBMIT_MAX} tasks")
+        self.submits.extend(specs)
+
+    def raise_if_cancelled(self) -> None:
+        """Raise TaskCancelledError if the handler is to stop; for loops in sync handlers."""
+        if self.cancelled.reason:
+            raise TaskCancelledError(self.cancelled.reason)
+
+    def extend(self, lease_until_s: float) -> None:
+        """Take note of a renewed lease; called by the worker."""
+        self._lease_until_s = lease_until_s
+
+
+RUNNING: ContextVar[TaskContext | None] = ContextVar("the attempt that runs here", default=None)
+
+
+def current_task() -> TaskContext | None:
+    """Return the context of the attempt that runs here: what its handler was given, or would be.
+
+    None outside a handler, and in a thread that a handler has started by itself.
+    """
+    return RUNNING.get()

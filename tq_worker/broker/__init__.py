@@ -1,0 +1,1 @@
+"""The worker and its brokers: claims, leases, heartbeats, reports, and who answers."""

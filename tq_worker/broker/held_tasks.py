@@ -1,0 +1,278 @@
+"""Every task in this worker's hands, from its claim to the answer to its report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from tq.v1.worker_service_pb2 import ClaimedTask, Release, ReportResult, TaskReport
+from tq_worker.broker.prefetch import Pace
+from tq_worker.broker.report_policy import settle, settle_death
+from tq_worker.clock import boottime_s
+from tq_worker.pool.process import End, HandlerProcess
+from tq_worker.telemetry.events import What
+from tq_worker.telemetry.stats import Stats
+from tq_worker.telemetry.tracing import trace_of
+from tq_worker.wire import task_reports
+from tq_worker.wire.lease import Lease, Runs, Stop
+from tq_worker.wire.task_reports import UNFIT_PAUSE_S
+
+if TYPE_CHECKING:
+    from tq_worker.telemetry.spans import Tracing
+
+_logger = logging.getLogger(__name__)
+
+STOP_GRACE_S = 5.0
+"""How long a handler may take to stop once its task was cancelled or its time is over, before it
+is killed.
+"""
+LOST_GRACE_S = 1.0
+"""The same once another worker may hold its task."""
+UNFIT_FOR_S = 600.0
+"""How long tasks that no worker can run are offered again, before they are dead letters."""
+UNFIT_OFFERS_MIN = 8
+"""So often they are offered meanwhile, at least."""
+WARNED_MAX = 1000
+"""So many types are warned of."""
+
+
+_Status = ReportResult.Status
+_TAKEN = frozenset(
+    {_Status.STATUS_RECORDED, _Status.STATUS_ALREADY_RECORDED, _Status.STATUS_CANCELLED}
+)
+
+
+class Reports(Protocol):
+    """Who tells the broker."""
+
+    def add(self, report: TaskReport) -> None:
+        """Have a report delivered."""
+
+
+class Custody:
+    """Holds the leases and sees to it that no handler outlives its own."""
+
+    def __init__(
+        self,
+        *,
+        concurrency: int,
+        reports: Reports,
+        stats: Stats,
+        tracing: Tracing | None = None,
+        log_ends: bool = False,
+        unfit_for_s: float = UNFIT_FOR_S,
+    ) -> None:
+        self._tracing = tracing
+        self._log_ends = log_ends
+        self._unfit_for_s = unfit_for_s
+        self._warned: set[str] = set()
+        self.held: dict[int, Lease] = {}
+        """By token."""
+        self.unended: Counter[str] = Counter()
+        """By type, those of them whose attempts have not ended."""
+        self._waiting: list[asyncio.Future[None]] = []
+        self._pace = Pace(concurrency, boottime_s())
+        self._reports = reports
+        self._stats = stats
+
+    async def change(self) -> None:
+        """Return when a task has ended or there may be room for more."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        await waiter
+
+    def room_changed(self) -> None:
+        """There may be room for more tasks."""
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # ---------------------------------------------------------------- what the broker says
+
+    def take(
+        self, tasks: Iterable[ClaimedTask], sent_at_s: float
+    ) -> list[tuple[Lease, ClaimedTask]]:
+        """Hold the leases that a claim sent at ``sent_at_s`` was granted; returns those to run."""
+        fresh = []
+        for claimed in tasks:
+            if claimed.token not in self.held:
+                lease = Lease.of(claimed, sent_at_s)
+                self.held[lease.token] = lease
+                self.unended[lease.task_type] += 1
+                fresh.append((lease, claimed))
+        return fresh
+
+    def ahead(self) -> int:
+        """How many tasks to hold beyond those that run."""
+        return self._pace.ahead(boottime_s())
+
+    def slow_down(self) -> None:
+        """Hold nothing ahead until tasks are seen to end fast again."""
+        self._pace.forget(boottime_s())
+
+    def renewed(self, leases: Sequence[Lease], until_s: float) -> None:
+        """Believe in these leases until ``until_s``."""
+        by_process: dict[Runs, list[int]] = {}
+        for lease in leases:
+            lease.until_s = until_s
+            if lease.process is not None:
+                by_process.setdefault(lease.process, []).append(lease.token)
+        for process, tokens in by_process.items():
+            process.renew(tokens, until_s)
+
+    def stop(self, lease: Lease, why: Stop) -> None:
+        """Have a handler stop, however it takes; for good reasons only the first one counts."""
+        if lease.process is None:
+            return
+        if lease.stop is not None and why is not Stop.LEASE_LOST:
+            return
+        lease.stop = why
+        grace_s = LOST_GRACE_S if why is Stop.LEASE_LOST else STOP_GRACE_S
+        lease.kill_at_s = min(lease.kill_at_s, boottime_s() + grace_s)
+        lease.process.stop(lease, why.value)
+        level = logging.WARNING if why in {Stop.LEASE_LOST, Stop.LEASE_OVER} else logging.INFO
+        _logger.log(level, What.STOPPED.value, extra={**_facts(lease), "why": why.value})
+
+    def release(self, leases: Iterable[Lease], reason: str) -> None:
+        """Give back tasks that no process was given."""
+        for lease in leases:
+            self._report(lease, task_reports.released(lease.task_id, lease.token, reason))
+
+    def reported(self, report: TaskReport, status: ReportResult.Status.ValueType) -> None:
+        """Forget a lease, and count its attempt: its report was answered, or given up."""
+        lease = self.held.pop(report.token, None)
+        if lease is not None:
+            self._count(lease, report, status)
+            if lease.reporting is not None:
+                lease.reporting.end()
+        self.room_changed()
+
+    # ---------------------------------------------------------------- what handler processes say
+
+    def started(self, leases: Iterable[Lease]) -> None:
+        """Have the time of these attempts run."""
+        loop = asyncio.get_running_loop()
+        for lease in leases:
+            if lease.timeout_s is not None and lease.timer is None:
+                lease.timer = loop.call_later(lease.timeout_s, self.stop, lease, Stop.TIMED_OUT)
+
+    def ended(self, ends: Iterable[End]) -> None:
+        """Report how attempts ended."""
+        count = 0
+        for end in ends:
+            count += not end.report.HasField("release")
+            if end.ran_s:
+                self._ran(end.lease, end.ran_s)
+            report = settle(end.lease, end.report)
+            self._report(end.lease, report, told=report is end.report)
+        self._pace.ended(count, boottime_s())
+        self.room_changed()
+
+    def died(self, process: HandlerProcess) -> None:
+        """Report what a process left behind: what had started failed, the rest is given back."""
+        cause = process.how_it_ended()
+        for lease in process.outstanding.values():
+            lease.process = None
+            started = process.has_started(lease)
+            if started:
+                self._ran(lease, None)
+                if self._tracing is not None:
+                    self._tracing.killed(lease, cause)
+            report = settle_death(
+                lease,
+                started=started,
+                cause=cause,
+                killed=process.ended_for_a_lease(),
+            )
+            self._report(lease, report)
+        self.room_changed()
+
+    # ---------------------------------------------------------------- time
+
+    def check(self, now_s: float) -> None:
+        """Stop handlers whose lease runs out, kill those that do not stop."""
+        for lease in list(self.held.values()):
+            process = lease.process
+            if process is None:
+                continue
+            if lease.stop is None and lease.stop_due(now_s):
+                self.stop(lease, Stop.LEASE_OVER)
+            # One that has not been started cannot be any more: its process looks at the lease, too.
+            if lease.kill_due(now_s) and process.has_started(lease):
+                process.kill(
+                    f"the handler of task {lease.task_id} did not stop though {_reason(lease)}"
+                )
+
+    def _report(self, lease: Lease, report: TaskReport | None, *, told: bool = False) -> None:
+        """Have an attempt's end reported; ``told``: of a failure its process has written the line.
+
+        None: the lease was lost, and nobody asks.
+        """
+        lease.process = None
+        if lease.timer is not None:
+            lease.timer.cancel()
+            lease.timer = None
+        self.unended[lease.task_type] -= 1
+        if report is None:
+            self._stats.lost[self._stats.kind(lease.queue, lease.task_type)] += 1
+            self.held.pop(lease.token, None)
+            return
+        if report.HasField("fail") and not told:
+            error = report.fail.error.partition("\n")[0]
+            _logger.warning(What.FAILED.value, extra={**_facts(lease), "error": error})
+        elif report.release.HasField("pause"):
+            self._unfit(lease, report.release)
+        if self._tracing is not None and lease.reporting is None:
+            lease.reporting = self._tracing.report(lease)
+        self._reports.add(report)
+
+    def _count(
+        self, lease: Lease, report: TaskReport, status: ReportResult.Status.ValueType
+    ) -> None:
+        """Count an attempt by what the brokers have made of its report."""
+        kind = self._stats.kind(lease.queue, lease.task_type)
+        if status not in _TAKEN:
+            self._stats.lost[kind] += 1
+        elif report.HasField("fail"):
+            self._stats.failed[kind] += 1
+        else:
+            completed = report.HasField("complete")
+            (self._stats.completed if completed else self._stats.released)[kind] += 1
+            if self._log_ends:
+                what = What.COMPLETED if completed else What.RELEASED
+                _logger.info(what.value, extra=_facts(lease))
+
+    def _unfit(self, lease: Lease, release: Release) -> None:
+        release.give_up_after.FromMilliseconds(round(self._unfit_for_s * 1000))
+        if self._unfit_for_s < UNFIT_PAUSE_S * UNFIT_OFFERS_MIN:
+            pause_s = self._unfit_for_s / UNFIT_OFFERS_MIN
+            release.pause.FromMilliseconds(round(pause_s * 1000))
+        if lease.task_type not in self._warned and len(self._warned) < WARNED_MAX:
+            self._warned.add(lease.task_type)
+            why = release.reason.partition("\n")[0]
+            _logger.warning(What.UNFIT.value, extra={**_facts(lease), "why": why})
+
+    def _ran(self, lease: Lease, ran_s: float | None) -> None:
+        kind = self._stats.kind(lease.queue, lease.task_type)
+        self._stats.started[kind] += 1
+        if ran_s is not None:
+            self._stats.durations[kind].add(ran_s)
+
+
+def _facts(lease: Lease) -> dict[str, object]:
+    return {
+        "task_id": lease.task_id,
+        "queue": lease.queue,
+        "type": lease.task_type,
+        "attempt": lease.attempt,
+        "token": lease.token,
+        **trace_of(lease.traceparent),
+    }
+
+
+def _reason(lease: Lease) -> str:
+    return lease.stop.value if lease.stop is not None else Stop.LEASE_OVER.value

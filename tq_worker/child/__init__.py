@@ -1,0 +1,1 @@
+"""A handler process. Handlers run here and nowhere else."""

@@ -1,0 +1,1 @@
+"""The command tq-worker: its options, its checks, its start."""

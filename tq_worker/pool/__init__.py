@@ -1,0 +1,1 @@
+"""Handler processes, as the worker sees them: started, filled, replaced, stopped."""

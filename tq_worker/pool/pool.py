@@ -1,0 +1,425 @@
+"""The handler processes: started, filled, relieved when they are worn, restarted when they die."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tq.internal.v1.worker_child_pb2 import Handler, Loaded
+from tq.v1.worker_service_pb2 import ClaimedTask
+from tq_worker.api.errors import UsageError
+from tq_worker.pool.process import End, HandlerProcess
+from tq_worker.pool.shares import shares
+from tq_worker.pool.slot import Seat
+from tq_worker.telemetry.stats import Stats
+from tq_worker.wire.lease import Lease
+
+_logger = logging.getLogger(__name__)
+
+RESTART_FIRST_S = 0.1
+RESTART_MAX_S = 10.0
+PATIENCE_S = 1.0
+"""How long tasks may wait for a process, or behind a handler that takes its time, before they are
+given back.
+"""
+LEAVE_S = 2.0
+"""How long an idle process may take to exit."""
+
+
+class Owner(Protocol):
+    """Whose tasks run here."""
+
+    def started(self, leases: Iterable[Lease]) -> None:
+        """Attempts with a timeout were begun."""
+
+    def ended(self, ends: Sequence[End]) -> None:
+        """Attempts ended, each with what its process reports."""
+
+    def release(self, leases: Iterable[Lease], reason: str) -> None:
+        """Tasks are to be given back that no process was given."""
+
+    def died(self, process: HandlerProcess) -> None:
+        """A process is gone; ``outstanding`` is what it leaves behind."""
+
+    def room_changed(self) -> None:
+        """There may be room for more tasks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How many processes there are, and how long they are kept."""
+
+    modules: Sequence[str]
+    concurrency: int
+    processes: int = 1
+    """Over which the slots are spread that async handlers and threads share."""
+    process_slots: int = 1
+    """Processes for handlers that have one to themselves, started where there are such."""
+    tasks_max: int | None = None
+    """A process that was given so many tasks makes way for another."""
+    memory_bytes_max: int | None = None
+    """One that uses so much does, too."""
+    log_format: str = "text"
+
+
+class Pool:
+    """Spreads tasks over its processes and keeps as many of them alive as it was told."""
+
+    def __init__(self, *, plan: Plan, owner: Owner, stats: Stats) -> None:
+        self._plan = plan
+        self._owner = owner
+        self._stats = stats
+        self._seats = [
+            Seat(
+                slots=plan.concurrency // plan.processes + (at < plan.concurrency % plan.processes),
+                solo=False,
+            )
+            for at in range(plan.processes)
+        ]
+        self._loading: dict[HandlerProcess, asyncio.Future[Loaded]] = {}
+        self._unplaced: list[tuple[Lease, ClaimedTask]] = []
+        """What came just when a process had died."""
+        self._gone = asyncio.Event()
+        self._started = False
+        self._closing = False
+        self._draining = False
+        self.handlers: Mapping[str, Handler] = {}
+        """By type."""
+        self.sources: Sequence[str] = ()
+        """The files that the handlers were made from, as far as they could be."""
+
+    async def start(self) -> None:
+        """Start every process and have the handlers loaded; raises UsageError if they cannot be."""
+        self._learn(await self._fill(self._seats))
+        await self._fill(seat for seat in self._seats if seat.process is None)
+        self._started = True
+
+    async def reload(self) -> None:
+        """Replace every process by one of new code.
+
+        Raises UsageError, and keeps the old, if that cannot be loaded.
+        """
+        coming = []
+        try:
+            for seat in self._seats:
+                if seat.coming is not None:  # of the old code
+                    seat.leaving.add(seat.coming)
+                    seat.coming.leave()
+                seat.coming = self._spawn(seat)
+                coming.append(self._expect(seat.coming))
+            loaded = await asyncio.gather(*coming)
+            self._check(loaded)
+        except (UsageError, OSError) as error:
+            for seat in self._seats:
+                if seat.coming is not None:
+                    seat.coming.kill("its handlers are not used")
+            problems = error.problems if isinstance(error, UsageError) else [str(error)]
+            raise UsageError(problems) from None
+        for seat in self._seats:
+            self._relieve(seat, "reload", successor=seat.coming)
+            seat.coming = None
+        self._learn(loaded[0])
+        await self._fill(seat for seat in self._seats if seat.process is None)
+        self._owner.room_changed()
+
+    def processes(self) -> list[HandlerProcess]:
+        """Return those that are given tasks."""
+        found = (seat.process for seat in self._seats)
+        return [process for process in found if process is not None and process.ready]
+
+    def everyone(self) -> list[HandlerProcess]:
+        """Return all there are."""
+        return [process for seat in self._seats for process in seat.everyone()]
+
+    def children(self) -> set[int]:
+        """The pids of all processes that this worker has started and waits for."""
+        return {pid for process in self.everyone() for pid in process.children}
+
+    def slots(self, *, solo: bool) -> int:
+        """How many tasks can run at a time."""
+        return sum(seat.slots for seat in self._seats if seat.solo is solo)
+
+    def room(self, ahead: int = 0, *, solo: bool) -> int:
+        """How many tasks can be taken, ``ahead`` of them to wait for a slot."""
+        rooms = self._rooms(self._places(solo=solo), ahead)
+        waiting = sum(self._is_solo(claimed) is solo for _, claimed in self._unplaced)
+        return max(0, sum(rooms) - waiting)
+
+    def hand_in(self, tasks: Sequence[tuple[Lease, ClaimedTask]], ahead: int) -> None:
+        """Hand tasks in; those that find no process wait a moment for one that restarts."""
+        late: list[tuple[Lease, ClaimedTask]] = []
+        for solo in (False, True):
+            of_kind = [each for each in tasks if self._is_solo(each[1]) is solo]
+            if of_kind:
+                late += self._spread(of_kind, ahead, solo=solo)
+        if late:
+            self._unplaced += late
+            asyncio.get_running_loop().call_later(PATIENCE_S, self._return, late)
+
+    def give_back(self) -> None:
+        """Have what was not started returned; the worker drains."""
+        self._draining = True
+        self._return(list(self._unplaced))
+        for process in self.everyone():
+            process.give_back()
+
+    def give_back_stuck(self, now_s: float) -> bool:
+        """Have returned what waits behind handlers that take longer than those before them did.
+
+        False: nothing waits so.
+        """
+        stuck = [
+            process
+            for process in self.everyone()
+            if process.stuck_since_s(now_s) <= now_s - PATIENCE_S
+        ]
+        for process in stuck:
+            process.give_back()
+        return bool(stuck)
+
+    def relieve_large(self) -> None:
+        """Replace the processes that use more memory than they may."""
+        most_bytes = self._plan.memory_bytes_max
+        if most_bytes is None or self._closing:
+            return
+        for seat in self._seats:
+            process = seat.process
+            if process is not None and process.ready and process.memory_bytes() > most_bytes:
+                process.give_back()
+                successor, seat.coming = seat.coming, None
+                self._relieve(seat, "memory", successor)
+
+    async def close(self) -> None:
+        """End every process: idle ones by leaving, those that do not leave by force."""
+        self._closing = True
+        for seat in self._seats:
+            if seat.restart is not None:
+                seat.restart.cancel()
+        for process in self.everyone():
+            process.leave() if process.ready else process.kill("the worker shuts down")
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                await self._all_gone()
+        except TimeoutError:
+            for process in self.everyone():
+                process.kill("the worker shuts down")
+            await self._all_gone()
+
+    async def _all_gone(self) -> None:
+        while self.everyone():
+            self._gone.clear()
+            await self._gone.wait()
+
+    # ---------------------------------------------------------------- what processes say
+
+    def loaded(self, process: HandlerProcess, loaded: Loaded) -> None:
+        """Its handlers were imported, or could not be."""
+        waiting = self._loading.pop(process, None)
+        if waiting is not None:
+            # Nothing to restart for where the first start fails: the worker ends.
+            self._closing |= bool(loaded.problems) and not self._started
+            if not waiting.done():
+                waiting.set_result(loaded)
+        elif loaded.problems:
+            _logger.error("handlers cannot be loaded", extra={"problems": list(loaded.problems)})
+        else:
+            tasks, self._unplaced = self._unplaced, []
+            self.hand_in(tasks, 0)
+            self._owner.room_changed()
+
+    def started(self, leases: Iterable[Lease]) -> None:
+        """Attempts with a timeout were begun."""
+        self._owner.started(leases)
+
+    def ended(self, process: HandlerProcess, ends: Sequence[End]) -> None:
+        """Attempts came to an end."""
+        process.seat.deaths = 0
+        if process.seat.solo and any(end.lease.stop is not None for end in ends):
+            self._clear_away(process)
+        self._owner.ended(ends)
+        if process.leaving:
+            self._see_off(process)
+
+    def _clear_away(self, process: HandlerProcess) -> None:
+        """End a handler's own process, which was stopped, with all that it may have left running.
+
+        Before its report: the next attempt may begin as soon as that is there.
+        """
+        if self._draining:
+            process.leave()
+        elif process.seat.process is process and not self._closing:
+            successor, process.seat.coming = process.seat.coming, None
+            self._relieve(process.seat, "stopped", successor)
+        process.end_group()
+
+    def exited(self, process: HandlerProcess) -> None:
+        """Pass on what it leaves behind and have another take its place."""
+        seat = process.seat
+        was_seated = seat.process is process
+        asked = seat.coming is process or (process.leaving and not process.outstanding)
+        if was_seated:
+            seat.process = None
+        elif seat.coming is process:
+            seat.coming = None
+        seat.leaving.discard(process)
+        self._gone.set()
+        if not asked and not self._closing:
+            self._stats.deaths += 1
+            _logger.warning(
+                "handler process ended",
+                extra={
+                    "pid": process.pid,
+                    "cause": process.how_it_ended(),
+                    "tasks": len(process.outstanding),
+                },
+            )
+        self._owner.died(process)
+        waiting = self._loading.pop(process, None)
+        if waiting is not None and not waiting.done():
+            modules = ",".join(self._plan.modules)
+            problem = f"--handlers {modules}: while imported, {process.how_it_ended()}"
+            waiting.set_result(Loaded(problems=[problem]))
+        elif was_seated and not self._closing:
+            self._restart_later(seat)
+
+    # ---------------------------------------------------------------- who sits where
+
+    async def _fill(self, seats: Iterable[Seat]) -> Loaded | None:
+        """Start a process in each of these; raises UsageError if the handlers cannot be loaded."""
+        coming = []
+        for seat in seats:
+            seat.process = self._spawn(seat)
+            coming.append(self._expect(seat.process))
+        loaded = await asyncio.gather(*coming)
+        self._check(loaded)
+        return loaded[0] if loaded else None
+
+    def _expect(self, process: HandlerProcess) -> asyncio.Future[Loaded]:
+        loading: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
+        self._loading[process] = loading
+        return loading
+
+    def _check(self, loaded: Sequence[Loaded]) -> None:
+        problems = [problem for each in loaded for problem in each.problems]
+        if problems:
+            files = {file for each in loaded for file in each.sources}
+            self.sources = sorted(files.union(self.sources))
+            raise UsageError(list(dict.fromkeys(problems)))
+
+    def _learn(self, loaded: Loaded | None) -> None:
+        """Take note of which handlers there are, and make seats for those that want their own."""
+        assert loaded is not None, "there is a process at least"
+        self.handlers = {each.type: each for each in loaded.handlers}
+        self.sources = loaded.sources
+        wanted = any(each.solo for each in loaded.handlers)
+        if wanted and not any(seat.solo for seat in self._seats):
+            self._seats += [Seat(slots=1, solo=True) for _ in range(self._plan.process_slots)]
+
+    def _wear(self, seat: Seat, process: HandlerProcess) -> None:
+        """Have the next process come while this one takes its last tasks, and then take over."""
+        left = None if self._plan.tasks_max is None else self._plan.tasks_max - process.handed_in
+        if left is None or left > seat.slots:
+            return
+        if seat.coming is None:
+            seat.coming = self._spawn_or_none(seat)
+        if left <= 0:
+            successor, seat.coming = seat.coming, None
+            self._relieve(seat, "tasks", successor)
+
+    def _relieve(self, seat: Seat, why: str, successor: HandlerProcess | None = None) -> None:
+        """Have a process finish what it has and exit, and another take its seat at once."""
+        process, seat.process = seat.process, successor
+        if process is not None:
+            self._stats.recycled[why] += 1
+            _logger.info(
+                "handler process is relieved",
+                extra={"pid": process.pid, "why": why, "tasks": len(process.outstanding)},
+            )
+            seat.leaving.add(process)
+            if why == "reload":
+                process.give_back()
+            process.leave()
+            self._see_off(process)
+        if seat.process is None:
+            self._restart(seat)
+
+    def _see_off(self, process: HandlerProcess) -> None:
+        """Kill a process that has nothing to do, and does not exit as it was told."""
+        if not process.outstanding:
+            loop = asyncio.get_running_loop()
+            loop.call_later(LEAVE_S, process.kill, "it did not exit when it was told to")
+
+    def _restart_later(self, seat: Seat) -> None:
+        delay_s = restart_delay_s(seat.deaths)
+        seat.deaths += 1
+        loop = asyncio.get_running_loop()
+        seat.restart = loop.call_later(delay_s, self._restart, seat)
+
+    def _restart(self, seat: Seat) -> None:
+        if seat.process is not None or self._closing or self._draining:
+            return
+        seat.process = self._spawn_or_none(seat)
+        if seat.process is None:
+            # No memory, no file descriptors: what others give back may be enough a moment later.
+            self._restart_later(seat)
+
+    def _spawn_or_none(self, seat: Seat) -> HandlerProcess | None:
+        try:
+            return self._spawn(seat)
+        except OSError as error:
+            _logger.error("handler process cannot be started", extra={"error": str(error)})  # noqa: TRY400 - the cause is in the text
+            return None
+
+    def _spawn(self, seat: Seat) -> HandlerProcess:
+        process = HandlerProcess(
+            seat=seat,
+            modules=self._plan.modules,
+            slots=seat.slots,
+            log_format=self._plan.log_format,
+            events=self,
+        )
+        _logger.info("handler process started", extra={"pid": process.pid, "slots": process.slots})
+        return process
+
+    # ---------------------------------------------------------------- which task goes where
+
+    def _is_solo(self, claimed: ClaimedTask) -> bool:
+        handler = self.handlers.get(claimed.spec.type)
+        return handler is not None and handler.solo
+
+    def _places(self, *, solo: bool) -> list[Seat]:
+        return [seat for seat in self._seats if seat.solo is solo]
+
+    def _rooms(self, seats: Sequence[Seat], ahead: int) -> list[int]:
+        spread = -(-ahead // max(1, len(seats)))
+        return [seat.room(spread, self._plan.tasks_max) for seat in seats]
+
+    def _spread(
+        self, tasks: Sequence[tuple[Lease, ClaimedTask]], ahead: int, *, solo: bool
+    ) -> Sequence[tuple[Lease, ClaimedTask]]:
+        """Hand in what finds room; returns the rest."""
+        seats = self._places(solo=solo)
+        given = shares(len(tasks), self._rooms(seats, 0), self._rooms(seats, ahead))
+        at = 0
+        for seat, share in zip(seats, given, strict=True):
+            if share:
+                assert seat.process is not None, "it has room"
+                seat.process.hand_in(tasks[at : at + share])
+                at += share
+                self._wear(seat, seat.process)
+        return tasks[at:]
+
+    def _return(self, tasks: Sequence[tuple[Lease, ClaimedTask]]) -> None:
+        """Give back those of these that still wait for a process."""
+        late = {lease.token for lease, _ in tasks}
+        waiting = [lease for lease, _ in self._unplaced if lease.token in late]
+        self._unplaced = [each for each in self._unplaced if each[0].token not in late]
+        self._owner.release(waiting, "no handler process takes it now")
+
+
+def restart_delay_s(deaths: int) -> float:
+    """How long to wait before a restart, after so many in a row that came to nothing."""
+    return min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** (deaths - 1)) if deaths else 0.0

@@ -1,0 +1,1 @@
+"""How a worker is: what its heartbeats and its metrics say of it."""

@@ -1,0 +1,159 @@
+"""The worker's metrics, as Prometheus reads them (docs/worker.md lists them)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from tq_process.metrics_port import MetricsPort
+from tq_worker.status import handler_metrics
+from tq_worker.status.status import Vitals
+from tq_worker.telemetry.stats import QueueAndType
+
+_logger = logging.getLogger(__name__)
+
+COLLECT_S = 5.0
+TIDY_S = 60.0
+TASK = ("queue", "type")
+
+
+class WorkerCollector(Collector):
+    """Reads the vitals on the event loop, whichever thread asks."""
+
+    def __init__(self, vitals: Vitals, loop: asyncio.AbstractEventLoop) -> None:
+        self._vitals = vitals
+        self._loop = loop
+
+    def collect(self) -> Iterable[Metric]:
+        """Return every metric as it is now."""
+        return asyncio.run_coroutine_threadsafe(self._collect(), self._loop).result(COLLECT_S)
+
+    def describe(self) -> Iterable[Metric]:
+        """Return none: what there is depends on the tasks."""
+        return ()
+
+    async def _collect(self) -> list[Metric]:
+        return list(families(self._vitals))
+
+
+def families(vitals: Vitals) -> Iterator[Metric]:
+    """Make the metrics of what the worker knows of itself."""
+    stats, usage = vitals.stats, vitals.usage.sample()
+    stats.tidy()
+    running = vitals.running()
+    yield _tasks(
+        "tq_worker_tasks_started",
+        "Attempts whose handler was entered.",
+        stats.started + running,
+    )
+    yield _tasks("tq_worker_tasks_completed", "Attempts that completed.", stats.completed)
+    yield _tasks("tq_worker_tasks_failed", "Attempts that failed.", stats.failed)
+    yield _tasks("tq_worker_tasks_released", "Tasks given back unfinished.", stats.released)
+    yield _tasks("tq_worker_tasks_lost", "Leases lost before the attempt ended.", stats.lost)
+    durations = HistogramMetricFamily(
+        "tq_worker_handler_seconds", "How long handlers ran, whatever came of it.", labels=TASK
+    )
+    for kind, each in stats.durations.items():
+        durations.add_metric(kind, list(each.buckets()), each.sum_s)
+    yield durations
+    slots = GaugeMetricFamily(
+        "tq_worker_tasks_capacity", "Tasks that can run at a time.", labels=("execution",)
+    )
+    busy = GaugeMetricFamily("tq_worker_tasks_running", "Tasks that run.", labels=("execution",))
+    for name, solo in (("shared", False), ("process", True)):
+        slots.add_metric([name], vitals.slots(solo=solo))
+        busy.add_metric([name], vitals.slots_busy(solo=solo))
+    yield slots
+    yield busy
+    yield _gauge("tq_worker_tasks_held", "Leases held, those that wait included.", vitals.held())
+    yield _gauge("tq_worker_reports_waiting", "Reports not answered yet.", vitals.backlog())
+    claims = CounterMetricFamily(
+        "tq_worker_claims", "Claim calls that came to an end.", labels=("outcome",)
+    )
+    for outcome in ("tasks", "nothing", "error"):
+        claims.add_metric([outcome], stats.claims[outcome])
+    yield claims
+    yield _gauge(
+        "tq_worker_claim_silence_seconds",
+        "Since when no claim was answered; a long poll's length while all is well.",
+        vitals.contact.silence_s(),
+    )
+    yield CounterMetricFamily(
+        "tq_worker_reconnects", "Connections made anew by the watchdog.", value=stats.reconnects
+    )
+    yield _gauge(
+        "tq_worker_handler_processes", "Handler processes that take tasks.", vitals.processes()
+    )
+    yield CounterMetricFamily(
+        "tq_worker_handler_process_deaths",
+        "Handler processes that ended unasked or were killed.",
+        value=stats.deaths,
+    )
+    relieved = CounterMetricFamily(
+        "tq_worker_handler_processes_relieved",
+        "Handler processes that made way for another.",
+        labels=("reason",),
+    )
+    for reason in ("tasks", "memory", "reload", "stopped"):
+        relieved.add_metric([reason], stats.recycled[reason])
+    yield relieved
+    yield _gauge(
+        "tq_worker_memory_bytes", "Resident memory of all its processes.", usage.memory_bytes
+    )
+    yield CounterMetricFamily(
+        "tq_worker_cpu_seconds", "Processor time of all its processes.", value=usage.cpu_s
+    )
+
+
+async def serve(vitals: Vitals, host: str, port: int) -> Callable[[], None]:
+    """Serve them, and what handlers count; returns what ends that.
+
+    Handler processes have to be started afterwards. OSError if the port cannot be had.
+    """
+    registry = CollectorRegistry()
+    registry.register(WorkerCollector(vitals, asyncio.get_running_loop()))
+    served = MetricsPort(registry)
+    await served.start(host, port)
+    if not handler_metrics.wanted():
+        return served.stop
+    try:
+        of_handlers = handler_metrics.HandlerMetrics()
+    except OSError as error:
+        _logger.warning("what handlers count is not served", extra={"error": str(error)})
+        return served.stop
+    registry.register(of_handlers)
+    tidying = asyncio.create_task(_tidy(of_handlers), name="files of handlers' metrics")
+
+    def stop() -> None:
+        tidying.cancel()
+        served.stop()
+        of_handlers.close()
+
+    return stop
+
+
+async def _tidy(of_handlers: handler_metrics.HandlerMetrics) -> None:
+    while True:
+        await asyncio.sleep(TIDY_S)
+        await asyncio.to_thread(of_handlers.tidy)
+
+
+def _tasks(name: str, help_: str, counts: Mapping[QueueAndType, int]) -> Metric:
+    family = CounterMetricFamily(name, help_, labels=TASK)
+    for kind, count in counts.items():
+        family.add_metric(kind, count)
+    return family
+
+
+def _gauge(name: str, help_: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, help_, value=value)

@@ -1,0 +1,125 @@
+"""Whether a worker records traces, and which one a log line belongs to.
+
+Traces need the extra ``otel``. Nothing of it is imported unless an endpoint is named, or handlers
+import it themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from tq_worker.api.context import current_task
+
+if TYPE_CHECKING:
+    from tq_worker.telemetry.spans import Tracing
+
+_logger = logging.getLogger(__name__)
+
+STANDARD_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""OpenTelemetry's own variables, which count where this worker is told of no endpoint."""
+TO_DO = "traces need OpenTelemetry: pip install 'tq[otel]'"
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_API = "opentelemetry.trace"
+_EXPORTER = "opentelemetry.exporter.otlp.proto.grpc"
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telling:
+    """What a worker tells of its tasks; handler processes inherit it by the environment."""
+
+    otlp_endpoint: str | None = None
+    """Who is sent traces."""
+    ratio: float | None = None
+    """How many of the traces that begin here are recorded."""
+    log_tasks: bool = False
+    """Whether each attempt has its log lines."""
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Telling:
+        """Read what `environment` wrote."""
+        ratio = environment.get("TQ_TRACING_RATIO")
+        return cls(
+            otlp_endpoint=environment.get("TQ_OTLP_ENDPOINT") or None,
+            ratio=float(ratio) if ratio else None,
+            log_tasks=environment.get("TQ_LOG_TASKS", "").lower() in _TRUE,
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Write it down for handler processes."""
+        return {
+            "TQ_OTLP_ENDPOINT": self.otlp_endpoint or "",
+            "TQ_TRACING_RATIO": "" if self.ratio is None else repr(self.ratio),
+            "TQ_LOG_TASKS": "true" if self.log_tasks else "false",
+        }
+
+
+def installed() -> bool:
+    """Whether traces can be exported."""
+    try:
+        return find_spec(_EXPORTER) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def set_up(
+    telling: Telling, environment: Mapping[str, str], *, with_handlers: bool = False
+) -> Tracing | None:
+    """Begin to record traces; None where nobody asked for any.
+
+    Where handlers run, what they record goes the same way, unless they have set up OpenTelemetry
+    themselves by now: then what is recorded here goes theirs.
+    """
+    if with_handlers and (own := _of_handlers()) is not None:
+        return own
+    standard = next(filter(None, map(environment.get, STANDARD_ENDPOINTS)), None)
+    endpoint = telling.otlp_endpoint or standard
+    if endpoint is None:
+        return None
+    if not installed():
+        _logger.warning("no traces are exported", extra={"endpoint": endpoint, "why": TO_DO})
+        return None
+    from tq_worker.telemetry import spans  # noqa: PLC0415 - imports OpenTelemetry
+
+    return spans.export_to(endpoint, telling.ratio, with_handlers=with_handlers)
+
+
+def active_ids() -> dict[str, str]:
+    """The ids of the span that is active here, or of its task's trace, as keys of a log line."""
+    if _API in sys.modules:
+        from opentelemetry import trace  # noqa: PLC0415 - imported already
+
+        context = trace.get_current_span().get_span_context()
+        if context.is_valid:
+            return {
+                "trace_id": trace.format_trace_id(context.trace_id),
+                "span_id": trace.format_span_id(context.span_id),
+            }
+    running = current_task()
+    return trace_of(running.traceparent) if running is not None else {}
+
+
+def trace_of(traceparent: str) -> dict[str, str]:
+    """The id of the trace that a task belongs to, as a key of a log line."""
+    match = _TRACEPARENT.fullmatch(traceparent)
+    return {"trace_id": match[1]} if match else {}
+
+
+def _of_handlers() -> Tracing | None:
+    if _API not in sys.modules:
+        return None
+    from opentelemetry import trace  # noqa: PLC0415 - imported already
+
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, trace.ProxyTracerProvider):
+        return None
+    from tq_worker.telemetry import spans  # noqa: PLC0415 - imports OpenTelemetry
+
+    return spans.Tracing(provider)

@@ -1,0 +1,1 @@
+"""What passes between the worker and a handler process, and what both agree on."""

@@ -1,0 +1,163 @@
+"""How an attempt ended, as the report that says so."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Collection, Sequence
+from types import TracebackType
+
+from tq.v1.task_pb2 import TaskSpec
+from tq.v1.worker_service_pb2 import TaskReport
+from tq_worker.api.context import SUBMIT_MAX, Result
+from tq_worker.api.errors import RETRY_AFTER_S_MAX, PermanentError, RetryableError, UnfitTaskError
+
+ERROR_BYTES_MAX = 8 * 1024
+"""What the queue keeps of an error (proto/tq/v1/worker_service.proto, Failure)."""
+
+RESULT_BYTES_MAX = 10 << 20
+"""What the queue takes as a result (the same place, Completion)."""
+
+UNFIT_PAUSE_S = 15.0
+"""How long a task waits for a worker that can run it, before it is offered again."""
+
+_CUT = "\n... (cut) ...\n"
+
+
+def returned(
+    task_id: str, token: int, value: object, submits: Sequence[TaskSpec] = ()
+) -> TaskReport:
+    """Report what the handler returned: a completion, if it can be stored, that also ``submits``.
+
+    Else a failure that is permanent: the handler has done its work, and would return the same
+    again.
+    """
+    try:
+        return _completion(task_id, token, value, submits)
+    except BaseException as error:  # noqa: BLE001 - user code: whatever a value does when it is looked at
+        return failed(task_id, token, f"the result does not fit: {_head(error)}", permanent=True)
+
+
+def raised(
+    task_id: str, token: int, error: BaseException, skip_files: Collection[str] = ()
+) -> TaskReport:
+    """Report what the handler raised. Never raises, whatever the exception does.
+
+    Frames of ``skip_files`` at the traceback's head are left out.
+    """
+    if issubclass(type(error), UnfitTaskError):
+        return unfit(task_id, token, _head(error))
+    report = TaskReport(task_id=task_id, token=token)
+    report.fail.permanent = issubclass(type(error), PermanentError)
+    text = describe(error, skip_files)
+    if issubclass(type(error), RetryableError):
+        try:
+            retry_after_ms = _retry_after_ms(error)
+        except BaseException as broken:  # noqa: BLE001 - user code: an attribute may be anything
+            text = shorten(f"{text}\n(its retry_after_s is not used: {_head(broken)})")
+        else:
+            if retry_after_ms is not None:
+                report.fail.retry_after.FromMilliseconds(retry_after_ms)
+    report.fail.error = text
+    return report
+
+
+def failed(task_id: str, token: int, error: str, *, permanent: bool = False) -> TaskReport:
+    """Report a failure that the worker itself found; it is retried unless ``permanent``."""
+    report = TaskReport(task_id=task_id, token=token)
+    report.fail.error = shorten(error)
+    report.fail.permanent = permanent
+    return report
+
+
+def released(task_id: str, token: int, reason: str) -> TaskReport:
+    """Give the task back; the attempt is not counted."""
+    report = TaskReport(task_id=task_id, token=token)
+    report.release.reason = reason
+    return report
+
+
+def unfit(task_id: str, token: int, reason: str) -> TaskReport:
+    """Give back, for a while, a task that this worker cannot run and another may."""
+    report = released(task_id, token, shorten(reason))
+    report.release.pause.FromMilliseconds(round(UNFIT_PAUSE_S * 1000))
+    return report
+
+
+def describe(error: BaseException, skip_files: Collection[str] = ()) -> str:
+    """Say what was raised: "Type: message" first, then where."""
+    head = _head(error)
+    trace = skip(error.__traceback__, skip_files)
+    if trace is None:
+        return shorten(head)
+    try:
+        lines = traceback.format_exception(type(error), error, trace)
+    except BaseException as broken:  # noqa: BLE001 - user code: an exception that cannot be printed
+        lines = [f"(its traceback cannot be had: {type(broken).__name__})"]
+    return shorten(head + "\n" + "".join(lines).rstrip())
+
+
+def skip(trace: TracebackType | None, skip_files: Collection[str]) -> TracebackType | None:
+    """Leave out frames of these files at a traceback's head."""
+    while trace is not None and trace.tb_frame.f_code.co_filename in skip_files:
+        trace = trace.tb_next
+    return trace
+
+
+def shorten(text: str) -> str:
+    """Cut the middle out of a text that is too long: its head says what, its tail says where."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= ERROR_BYTES_MAX:
+        return encoded.decode()
+    head_bytes = ERROR_BYTES_MAX // 4
+    tail_bytes = ERROR_BYTES_MAX - head_bytes - len(_CUT)
+    head = encoded[:head_bytes].decode("utf-8", "ignore")
+    tail = encoded[-tail_bytes:].decode("utf-8", "ignore")
+    return head + _CUT + tail
+
+
+def _completion(task_id: str, token: int, value: object, submits: Sequence[TaskSpec]) -> TaskReport:
+    report = TaskReport(task_id=task_id, token=token)
+    report.complete.SetInParent()
+    report.complete.submit.extend(submits)
+    if value is None:
+        return report
+    body: object = value.body if isinstance(value, Result) else value
+    if inspect.iscoroutine(body):
+        body.close()
+        raise TypeError("the handler returned a coroutine, which nobody has awaited: make it async")
+    if not isinstance(body, bytes | bytearray | memoryview):
+        raise TypeError(
+            f"the handler returned {type(body).__name__}; it must return bytes, Result or None"
+        )
+    size = memoryview(body).nbytes
+    if size > RESULT_BYTES_MAX:
+        raise ValueError(f"it has {size:,} bytes; at most {RESULT_BYTES_MAX:,} are taken")
+    report.complete.result = bytes(body)
+    if isinstance(value, Result):
+        report.complete.content_type = value.content_type
+        report.complete.submit.extend(value.submit)
+    if len(report.complete.submit) > SUBMIT_MAX:
+        raise ValueError(
+            f"it submits {len(report.complete.submit)} tasks; at most {SUBMIT_MAX} are taken"
+        )
+    return report
+
+
+def _retry_after_ms(error: BaseException) -> int | None:
+    seconds: object = getattr(error, "retry_after_s", None)
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"it is {type(seconds).__name__}, not a number of seconds")
+    if not 0 <= seconds <= RETRY_AFTER_S_MAX:
+        raise ValueError(f"{seconds!r} is not from 0 to 366 days")
+    return round(seconds * 1000)
+
+
+def _head(error: BaseException) -> str:
+    try:
+        message = str(error)
+    except BaseException as broken:  # noqa: BLE001 - user code: an exception whose __str__ raises
+        message = f"(its message cannot be had: {type(broken).__name__})"
+    return f"{type(error).__name__}: {message}"
