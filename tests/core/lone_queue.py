@@ -92,6 +92,7 @@ class LoneQueue:
     ) -> None:
         self.store = store or MemoryStore()
         self.now_ms = START_MS
+        self.stepped_ms = 0
         self.leases: dict[FencingToken, Lease] = {}
         """The live ones, as a leader would know them."""
         self.entries: list[bytes] = []
@@ -119,6 +120,7 @@ class LoneQueue:
             workspace,
             self._draw,
             self._limits,
+            stepped_ms=self.stepped_ms,
             tell_events=self._tell_events,
         )
         changes = workspace.tables()
@@ -326,7 +328,7 @@ class LoneQueue:
 
     def forget_requests(self, rows_max: int = 200) -> None:
         while (forgotten_ms := queries.next_forgotten_ms(scope_of(self.store.view()))) is not None:
-            if forgotten_ms > self.now_ms:
+            if forgotten_ms > self.now_ms - self.stepped_ms:
                 return
             self.decide(ForgetRequests(rows_max=rows_max))
 

@@ -19,6 +19,7 @@ from tq_cluster.core.model.operations import (
     Caller,
     Claim,
     ForgetRequests,
+    Outcome,
     Refused,
     RemoveRetired,
     Submit,
@@ -105,6 +106,32 @@ def test_request_ids_are_forgotten_after_their_window_and_no_sooner() -> None:
 
     reply = replied(queue.submit(spec(task_id="one"), request_id="r"), SubmitResponse)
     assert reply.results[0].error.reason == errors_pb2.ERROR_REASON_TASK_EXISTS
+
+
+@pytest.mark.parametrize("step_min", [2, 20, 60 * 24 * 365])
+def test_request_ids_do_not_age_by_a_step_of_log_time(step_min: int) -> None:
+    """A majority of clocks that were behind together are put right under a retry."""
+    queue = LoneQueue()
+    ids = queue.submitted(spec(), request_id="r")
+    queue.now_ms += step_min * MINUTE_MS + 9 * MINUTE_MS
+    queue.stepped_ms += step_min * MINUTE_MS
+    queue.forget_requests()
+
+    assert queue.submitted(spec(), request_id="r") == ids
+
+    queue.submitted(spec(), request_id="another")
+    queue.stepped_ms = 0  # the next leader knows it from the state
+    assert queue.submitted(spec(), request_id="r") == ids
+
+    queue.stepped_ms = queries.stepped_ms(queue.store.view())
+    queue.now_ms += 10 * MINUTE_MS
+    queue.forget_requests()
+    assert reason_of_first(queue.submit(spec(), request_id="r")) == "TASK_EXISTS"
+
+
+def reason_of_first(outcome: Outcome) -> str:
+    reply = replied(outcome, SubmitResponse)
+    return errors_pb2.ErrorReason.Name(reply.results[0].error.reason).removeprefix("ERROR_REASON_")
 
 
 def test_a_request_id_with_another_body_or_for_another_call_is_refused() -> None:

@@ -31,7 +31,7 @@ class Clocks:
 
 def log_time(clocks: Clocks, offsets_ms: list[int], last_ms: int = 0) -> LogTime:
     made = LogTime(clocks, lambda: offsets_ms, members=3)
-    made.begin(TimestampMs(last_ms))
+    made.begin(TimestampMs(last_ms), stepped_ms=0)
     return made
 
 
@@ -90,6 +90,13 @@ def test_after_a_long_outage_log_time_steps_forward_by_agreement_of_a_majority()
     clocks.pass_ms(10)
 
     assert time.now_ms() >= NOON_MS
+    assert time.stepped_ms in range(3_599_000, 3_601_000)
+    assert time.passed_ms() == time.now_ms() - time.stepped_ms
+
+    heir = LogTime(clocks, lambda: [100, -100], members=3)
+    heir.begin(time.now_ms(), time.stepped_ms)
+    run_for(heir, clocks, 60_000)
+    assert heir.stepped_ms == time.stepped_ms
 
 
 def test_one_clock_alone_is_not_believed_for_a_long_step() -> None:

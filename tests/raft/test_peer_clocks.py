@@ -51,7 +51,7 @@ async def test_a_leader_whose_wall_clock_steps_is_outvoted_before_its_peers_spea
     for name in ("n2", "n3"):
         peers.note_wall_ms(name, NOON_MS)
     log_time = LogTime(clocks, offsets_ms, members=3)
-    log_time.begin(TimestampMs(NOON_MS))
+    log_time.begin(TimestampMs(NOON_MS), stepped_ms=0)
 
     clocks.monotonic += 0.05
     clocks.wall += 3_600_000 + 50

@@ -47,6 +47,11 @@ def test_one_seed_of_the_whole_stack_is_one_history_whatever_the_order_of_hashes
     assert len(printed) == 1
 
 
+def test_a_step_of_log_time_forgets_no_call_that_is_repeated() -> None:
+    """Two of three clocks go wrong by the same minutes between a submit and its repetition."""
+    assert whole_stack_history(Story(167, whole_stack=True)).failure == ""
+
+
 @pytest.mark.slow
 def test_without_faults_every_call_is_answered() -> None:
     """What the faults of other stories break is not broken by the simulation itself."""

@@ -67,19 +67,29 @@ def decide(
     draw: Draw,
     limits: Limits = DEFAULT_LIMITS,
     *,
+    stepped_ms: int = 0,
     tell_events: bool = False,
 ) -> Decision:
     """Decide a batch on the leader: what changes, and what each caller is told.
 
     Total: an operation that cannot be honoured gets a `Refused`, never an exception, and leaves no
-    change behind. ``now_ms`` is log time, never below the last decided one. ``workspace`` must
+    change behind. ``now_ms`` is log time, never below the last decided one; ``stepped_ms`` is how
+    much of it was stepped, in all, rather than passed. ``workspace`` must
     already hold every entry of the leader's log; it takes the changes, none of them if all that was
     asked for leaves everything as it is. ``draw`` is where jitter comes from. ``tell_events`` asks
     for what became of tasks, which costs a row read for each.
 
     Kinds are decided in the order of ``Operation.order``, within a kind as given.
     """
-    steps = deciding(operations, now_ms, workspace, draw, limits, tell_events=tell_events)
+    steps = deciding(
+        operations,
+        now_ms,
+        workspace,
+        draw,
+        limits,
+        stepped_ms=stepped_ms,
+        tell_events=tell_events,
+    )
     try:
         while True:
             next(steps)
@@ -95,6 +105,7 @@ def deciding(
     draw: Draw,
     limits: Limits = DEFAULT_LIMITS,
     *,
+    stepped_ms: int = 0,
     tell_events: bool = False,
     budget: Budget = NO_BUDGET,
     first: int = 0,
@@ -106,7 +117,7 @@ def deciding(
     in their order, those that wait longest in front: none is put off for ever. Kinds take turns
     among the others.
     """
-    batch = Batch(workspace, now_ms, draw, limits, tell_events=tell_events)
+    batch = Batch(workspace, now_ms, draw, limits, stepped_ms, tell_events=tell_events)
     outcomes: dict[int, Outcome] = {}
     later = range(first, len(operations))
     places = [*range(first), *sorted(later, key=lambda place: operations[place].order)]

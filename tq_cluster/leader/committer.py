@@ -125,6 +125,7 @@ class Committer:
         log: Log,
         state: Decisions,
         now_ms: Callable[[], TimestampMs],
+        stepped_ms: Callable[[], int],
         draw: Draw,
         housekeeping: OwnWork,
         applied: Callable[[Wakeups], None],
@@ -141,6 +142,7 @@ class Committer:
         self._log = log
         self._state = state
         self._now_ms = now_ms
+        self._stepped_ms = stepped_ms
         self._draw = draw
         self._housekeeping = housekeeping
         self._applied = applied
@@ -316,6 +318,7 @@ class Committer:
             now_ms,
             workspace,
             self._draw,
+            stepped_ms=self._stepped_ms(),
             tell_events=self._hooks.event is not None,
             budget=ENTRY_BUDGET,
             first=sum(each.first for each in batch),

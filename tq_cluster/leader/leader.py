@@ -158,7 +158,7 @@ class Leader:
                 ExpiredLeases(self._leases),
                 DueTasks(state.view, self._log_time.now_ms),
                 RetiredTasks(state.view, self._log_time.now_ms),
-                PastRequests(state.view, self._log_time.now_ms),
+                PastRequests(state.view, self._log_time.passed_ms),
                 *self._upkeep.sources(),
             ],
             now_s=self._loop.time,
@@ -170,6 +170,7 @@ class Leader:
             log=log,
             state=state,
             now_ms=self._log_time.now_ms,
+            stepped_ms=lambda: self._log_time.stepped_ms,
             draw=draw,
             housekeeping=self._housekeeping,
             applied=self._applied,
@@ -370,7 +371,7 @@ class Leader:
         self._leases.clear()  # of what an entry granted that was answered after the last reign
         self._workers.clear()
         view = self._state.view()
-        self._log_time.begin(queries.log_time(view))
+        self._log_time.begin(queries.log_time(view), queries.stepped_ms(view))
         self._upkeep.begin()
         self._housekeeping.begin()
         self._ticker.start(wake=self._committer.wake, ended=self._ended)

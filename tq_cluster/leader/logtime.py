@@ -39,11 +39,14 @@ class LogTime:
         self._majority = members // 2 + 1
         self._read_at_s = clock.monotonic_s()
         self._now_ms = 0.0
+        self.stepped_ms = 0
+        """By how much it was stepped in all, by this leader and those before."""
 
-    def begin(self, last_decided_ms: TimestampMs) -> None:
+    def begin(self, last_decided_ms: TimestampMs, stepped_ms: int) -> None:
         """Start a reign: go on from the last instant that any leader decided at."""
         self._read_at_s = self._clock.monotonic_s()
         self._now_ms = float(max(self._now_ms, last_decided_ms))
+        self.stepped_ms = max(self.stepped_ms, stepped_ms)
         ahead_ms = self._median_ms() - self._now_ms
         if last_decided_ms == 0 or 0 < ahead_ms <= STEP_MS:
             self._now_ms += max(0.0, ahead_ms)
@@ -56,12 +59,18 @@ class LogTime:
         apart_ms = self._median_ms() - self._now_ms - elapsed_ms
         if apart_ms > STEP_MS and self._majority_agrees():
             self._now_ms += elapsed_ms + apart_ms
+            self.stepped_ms += int(apart_ms)
         else:
             speed = max(-SLEW_BACK_MAX, min(SLEW_MAX, apart_ms / SLEW_HORIZON_MS))
             # After a long while not farther than to where it should be.
             drawn_ms = max(-abs(apart_ms), min(abs(apart_ms), elapsed_ms * speed))
             self._now_ms += elapsed_ms + drawn_ms
         return TimestampMs(int(self._now_ms))
+
+    def passed_ms(self) -> int:
+        """Read it without its steps: how request ids age."""
+        now_ms = self.now_ms()
+        return now_ms - self.stepped_ms
 
     def wall_ms(self) -> int:
         """What the members' wall clocks say together."""

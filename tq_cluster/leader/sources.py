@@ -90,14 +90,15 @@ class PastRequests:
     kind = "requests"
     pause_s = RETIRE_S
 
-    def __init__(self, view: Callable[[], View], now_ms: Callable[[], TimestampMs]) -> None:
+    def __init__(self, view: Callable[[], View], passed_ms: Callable[[], int]) -> None:
+        """``passed_ms`` is log time without its steps."""
         self._view = view
-        self._now_ms = now_ms
+        self._passed_ms = passed_ms
 
     def first(self, passed_over: Collection[int]) -> int | None:
         # They have no numbers: if one cannot be dropped, all wait.
         forgotten_ms = None if passed_over else queries.next_forgotten_ms(_scope(self._view))
-        return _ALL if forgotten_ms is not None and forgotten_ms <= self._now_ms() else None
+        return _ALL if forgotten_ms is not None and forgotten_ms <= self._passed_ms() else None
 
     def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:  # noqa: ARG002
         return ForgetRequests(rows_max=items_max * REQUESTS_A_TASK)

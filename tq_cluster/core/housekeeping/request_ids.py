@@ -11,7 +11,7 @@ from tq_cluster.core.rows import tables
 
 def decide_forget(space: Space, operation: ForgetRequests) -> Steps:
     """Drop up to ``rows_max`` rows past the window."""
-    start, stop = _expired_range(space.prefix, space.now_ms, space.limits)
+    start, stop = _expired_range(space.prefix, space.passed_ms, space.limits)
     found = list(space.workspace.scan(tables.REQUESTS, start, stop, limit=operation.rows_max))
     for key, value in found:
         space.workspace.delete(tables.REQUESTS, key)
@@ -22,7 +22,7 @@ def decide_forget(space: Space, operation: ForgetRequests) -> Steps:
     return Done(more=len(found) >= operation.rows_max, items=len(found))
 
 
-def _expired_range(prefix: bytes, now_ms: int, limits: Limits) -> tuple[bytes, bytes]:
+def _expired_range(prefix: bytes, passed_ms: int, limits: Limits) -> tuple[bytes, bytes]:
     """Return the range of rows that are past the window, in buckets that are past it whole."""
-    bucket = max(0, now_ms - kept_ms(limits)) // BUCKET_MS
+    bucket = max(0, passed_ms - kept_ms(limits)) // BUCKET_MS
     return tables.bucket_key(prefix, 0), tables.bucket_key(prefix, bucket)

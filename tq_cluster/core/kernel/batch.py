@@ -48,6 +48,7 @@ class Batch:
         now_ms: TimestampMs,
         draw: Draw,
         limits: Limits,
+        stepped_ms: int = 0,
         *,
         tell_events: bool = False,
     ) -> None:
@@ -67,6 +68,7 @@ class Batch:
         assert now_ms >= self.counters.now_ms, (
             f"log time went back from {self.counters.now_ms} to {now_ms}"
         )
+        self.counters.stepped_ms = max(self.counters.stepped_ms, stepped_ms)
         self.keeps_types = tables.READY_BY_TYPE in self.counters.kept_tables
         """Whether READY_BY_TYPE is written."""
         self._spaces: dict[int, Space] = {}
@@ -119,6 +121,11 @@ class Space:
         self.prefix = tables.prefix_of(namespace)
         self._by_name: dict[str, Queue | None] = {}
         self._by_id: dict[int, Queue] = {}
+
+    @property
+    def passed_ms(self) -> int:
+        """Log time without what it was stepped by: how request ids age."""
+        return self.now_ms - self.counters.stepped_ms
 
     def queue(self, queue_id: int) -> Queue:
         """Return the queue of a task."""

@@ -2,7 +2,8 @@
 
 A row is kept under (time bucket, digest of principal and request id), so that a lookup tries the
 few buckets of the window and whole buckets are dropped by range. Log time may run up to a tenth
-faster than a caller's clock, so rows outlive the window in which callers may retry.
+faster than a caller's clock, so rows outlive the window in which callers may retry. Where clocks
+that were behind are put right it is stepped, by minutes or days: ids do not age by that.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ def recall(
         digest_size=_DIGEST_BYTES,
     ).digest()
     body_digest = body_digest or digest_of(request)
-    newest = space.now_ms // BUCKET_MS
-    oldest = max(0, space.now_ms - kept_ms(limits)) // BUCKET_MS
+    newest = space.passed_ms // BUCKET_MS
+    oldest = max(0, space.passed_ms - kept_ms(limits)) // BUCKET_MS
     for bucket in range(newest, oldest - 1, -1):
         row = space.workspace.get(tables.REQUESTS, tables.bucket_key(space.prefix, bucket) + digest)
         if row is not None:

@@ -42,6 +42,7 @@ __all__ = [
     "queue_depths",
     "queue_stats",
     "running_leases",
+    "stepped_ms",
     "task_type",
 ]
 
@@ -201,7 +202,10 @@ def next_retired_ms(scope: Scope[View]) -> int | None:
 
 
 def next_forgotten_ms(scope: Scope[View], limits: Limits = DEFAULT_LIMITS) -> int | None:
-    """Return when the next request id is to be dropped, None without any."""
+    """Return when the next request id is to be dropped, None without any.
+
+    By log time without its steps: request ids do not age by them.
+    """
     prefix = scope.prefix
     first = next(scope.view.scan(tables.REQUESTS, prefix, tables.end_of(prefix), limit=1), None)
     return None if first is None else request_ids.forgotten_at_ms(first[0], limits)
@@ -238,8 +242,16 @@ def cluster_version(view: View) -> int:
 
 def log_time(view: View) -> TimestampMs:
     """Return the instant of the last decision that changed anything; 0 before any."""
-    row = view.get(tables.META, tables.COUNTERS_KEY)
-    return TimestampMs(state_pb2.CountersRow.FromString(row or b"").now_ms)
+    return TimestampMs(_counters(view).now_ms)
+
+
+def stepped_ms(view: View) -> int:
+    """Return by how much log time was stepped in all, rather than passed."""
+    return _counters(view).stepped_ms
+
+
+def _counters(view: View) -> state_pb2.CountersRow:
+    return state_pb2.CountersRow.FromString(view.get(tables.META, tables.COUNTERS_KEY) or b"")
 
 
 def task_type(scope: Scope[View], number: int) -> str | None:
