@@ -3,46 +3,45 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import (
-    AsyncIterator,
-    Callable,
-    Coroutine,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from functools import partial, wraps
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from tq.v1.cluster_service_pb2 import (
-    GetClusterStatusResponse,
-    ReplaceNodeResponse,
-    VerifyStateResponse,
-)
-from tq.v1.queue_service_pb2 import DeleteDeadLettersResponse, RedriveResponse
-from tq.v1.task_pb2 import TaskSpec
-from tq.v1.worker_service_pb2 import (
-    ClaimRequest,
-    ClaimResponse,
-    HeartbeatRequest,
-    HeartbeatResponse,
-    ListWorkersResponse,
-    ReportRequest,
-    ReportResponse,
-)
-from tq_client import errors
+from tq.v1.worker_service_pb2 import ClaimRequest, ClaimResponse
 from tq_client.async_client import TIMEOUT_S, AsyncClient
 from tq_client.calls import Answer
 from tq_client.connections import FollowLeader
 from tq_client.engine import Engine
-from tq_client.enums import ReadLevel, TaskState
-from tq_client.model import Cancellation, QueueSettings, QueueStats, Task
-from tq_client.specs import SpecFields
 from tq_process.addresses import listed
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+def _blocking(
+    method: Callable[Concatenate[AsyncClient, _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate[Client, _P], _T]:
+    """Make a method that waits for what the asynchronous one returns."""
+
+    @wraps(method)
+    def call(client: Client, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        timeout_s: Any = kwargs.get("timeout_s")
+        return client._run(lambda each: method(each, *args, **kwargs), timeout_s)  # noqa: SLF001  # its own
+
+    return call
+
+
+def _iterating(
+    method: Callable[Concatenate[AsyncClient, _P], AsyncIterator[_T]],
+) -> Callable[Concatenate[Client, _P], Iterator[_T]]:
+    """Make a method that waits for each item of what the asynchronous one goes through."""
+
+    @wraps(method)
+    def items(client: Client, /, *args: _P.args, **kwargs: _P.kwargs) -> Iterator[_T]:
+        return client._iterate(lambda each: method(each, *args, **kwargs))  # noqa: SLF001  # its own
+
+    return items
 
 
 class Client:
@@ -90,224 +89,30 @@ class Client:
         """End every call in flight, in whichever thread; a second time does nothing."""
         self._engine.close()
 
-    def submit(
-        self,
-        queue: str,
-        task_type: str,
-        payload: bytes = b"",
-        *,
-        timeout_s: float | None = None,
-        **fields: Unpack[SpecFields],
-    ) -> str:
-        """Submit one task and return its id, once it is on the disks of a majority."""
-        return self._run(
-            lambda client: client.submit(queue, task_type, payload, timeout_s=timeout_s, **fields),
-            timeout_s,
-        )
+    # What each does is written at `AsyncClient`.
+    submit = _blocking(AsyncClient.submit)
+    submit_many = _blocking(AsyncClient.submit_many)
+    get = _blocking(AsyncClient.get)
+    wait = _blocking(AsyncClient.wait)
+    cancel = _blocking(AsyncClient.cancel)
+    list_tasks = _iterating(AsyncClient.list_tasks)
 
-    def submit_many(
-        self, specs: Iterable[TaskSpec], *, timeout_s: float | None = None
-    ) -> list[str | errors.TqError]:
-        """Submit many tasks; return, in their order, the id of each or why it was not created."""
-        return self._run(lambda client: client.submit_many(specs, timeout_s=timeout_s), timeout_s)
+    queue_stats = _blocking(AsyncClient.queue_stats)
+    list_queues = _iterating(AsyncClient.list_queues)
+    configure_queue = _blocking(AsyncClient.configure_queue)
+    delete_queue = _blocking(AsyncClient.delete_queue)
+    purge_queue = _iterating(AsyncClient.purge_queue)
+    dead_letters = _iterating(AsyncClient.dead_letters)
+    redrive = _blocking(AsyncClient.redrive)
+    redrive_queue = _iterating(AsyncClient.redrive_queue)
+    delete_dead_letters = _blocking(AsyncClient.delete_dead_letters)
+    clear_dead_letters = _iterating(AsyncClient.clear_dead_letters)
 
-    def get(
-        self,
-        task_id: str,
-        *,
-        omit_payload: bool = False,
-        read_level: ReadLevel = ReadLevel.LINEARIZABLE,
-        timeout_s: float | None = None,
-    ) -> Task:
-        """Look one task up; NotFoundError where there is none."""
-        return self._run(
-            lambda client: client.get(
-                task_id, omit_payload=omit_payload, read_level=read_level, timeout_s=timeout_s
-            ),
-            timeout_s,
-        )
-
-    def wait(
-        self, task_id: str, *, omit_payload: bool = False, timeout_s: float | None = None
-    ) -> Task:
-        """Wait until a task is terminal and return it; TimeoutError where it is not in time."""
-        return self._run(
-            lambda client: client.wait(task_id, omit_payload=omit_payload, timeout_s=timeout_s),
-            timeout_s,
-        )
-
-    def cancel(self, task_id: str, *, timeout_s: float | None = None) -> Cancellation:
-        """Cancel a task; a running one is marked and its worker told."""
-        return self._run(lambda client: client.cancel(task_id, timeout_s=timeout_s), timeout_s)
-
-    def list_tasks(
-        self,
-        *,
-        queue: str = "",
-        states: Sequence[TaskState] = (),
-        task_type: str = "",
-        labels: Mapping[str, str] | None = None,
-        page_size: int = 0,
-        read_level: ReadLevel = ReadLevel.LINEARIZABLE,
-    ) -> Iterator[Task]:
-        """Go through the tasks that match, newest first."""
-        return self._iterate(
-            lambda client: client.list_tasks(
-                queue=queue,
-                states=states,
-                task_type=task_type,
-                labels=labels,
-                page_size=page_size,
-                read_level=read_level,
-            )
-        )
-
-    def queue_stats(
-        self,
-        queue: str,
-        *,
-        read_level: ReadLevel = ReadLevel.LINEARIZABLE,
-        timeout_s: float | None = None,
-    ) -> QueueStats:
-        """Count a queue's tasks by state; NotFoundError where no task ever named it."""
-        return self._run(
-            lambda client: client.queue_stats(queue, read_level=read_level, timeout_s=timeout_s),
-            timeout_s,
-        )
-
-    def list_queues(
-        self, *, read_level: ReadLevel = ReadLevel.LINEARIZABLE
-    ) -> Iterator[QueueStats]:
-        """Go through all queues by name."""
-        return self._iterate(lambda client: client.list_queues(read_level=read_level))
-
-    def configure_queue(
-        self,
-        queue: str,
-        settings: QueueSettings,
-        *,
-        fields: Sequence[str] = (),
-        must_exist: bool = False,
-        etag: str = "",
-        timeout_s: float | None = None,
-    ) -> QueueSettings:
-        """Set a queue's settings: those of ``fields``, or all; `AsyncClient` tells more."""
-        return self._run(
-            lambda client: client.configure_queue(
-                queue,
-                settings,
-                fields=fields,
-                must_exist=must_exist,
-                etag=etag,
-                timeout_s=timeout_s,
-            ),
-            timeout_s,
-        )
-
-    def delete_queue(self, queue: str, *, timeout_s: float | None = None) -> None:
-        """Remove a queue that holds no task in any state; ConflictError if it does."""
-        self._run(lambda client: client.delete_queue(queue, timeout_s=timeout_s), timeout_s)
-
-    def dead_letters(
-        self,
-        *,
-        queue: str = "",
-        page_size: int = 0,
-        read_level: ReadLevel = ReadLevel.LINEARIZABLE,
-    ) -> Iterator[Task]:
-        """Go through the FAILED tasks, newest first, with the history of their attempts."""
-        return self._iterate(
-            lambda client: client.dead_letters(
-                queue=queue, page_size=page_size, read_level=read_level
-            )
-        )
-
-    def redrive(
-        self,
-        task_ids: Sequence[str] = (),
-        *,
-        queue: str = "",
-        max_tasks: int = 0,
-        page_token: str = "",
-        timeout_s: float | None = None,
-    ) -> RedriveResponse:
-        """Make dead letters pending again: those named, or the oldest of ``queue``."""
-        return self._run(
-            lambda client: client.redrive(
-                task_ids,
-                queue=queue,
-                max_tasks=max_tasks,
-                page_token=page_token,
-                timeout_s=timeout_s,
-            ),
-            timeout_s,
-        )
-
-    def delete_dead_letters(
-        self,
-        task_ids: Sequence[str] = (),
-        *,
-        queue: str = "",
-        max_tasks: int = 0,
-        page_token: str = "",
-        timeout_s: float | None = None,
-    ) -> DeleteDeadLettersResponse:
-        """Remove dead letters for good: those named, or the oldest of ``queue``."""
-        return self._run(
-            lambda client: client.delete_dead_letters(
-                task_ids,
-                queue=queue,
-                max_tasks=max_tasks,
-                page_token=page_token,
-                timeout_s=timeout_s,
-            ),
-            timeout_s,
-        )
-
-    def redrive_queue(self, queue: str, *, max_tasks: int = 0) -> Iterator[int]:
-        """Make all of a queue's dead letters pending again; yields how many after each slice."""
-        return self._iterate(lambda client: client.redrive_queue(queue, max_tasks=max_tasks))
-
-    def clear_dead_letters(self, queue: str, *, max_tasks: int = 0) -> Iterator[int]:
-        """Remove all of a queue's dead letters for good; yields how many after each slice."""
-        return self._iterate(lambda client: client.clear_dead_letters(queue, max_tasks=max_tasks))
-
-    def purge_queue(self, queue: str, *, max_tasks: int = 0) -> Iterator[int]:
-        """Cancel all of a queue's tasks that wait; yields how many after each slice."""
-        return self._iterate(lambda client: client.purge_queue(queue, max_tasks=max_tasks))
-
-    def list_workers(self) -> ListWorkersResponse:
-        """List all workers that the leader has heard from in the last 5 minutes, by id."""
-        return self._run(lambda client: client.list_workers())
-
-    def cluster_status(self, *, timeout_s: float | None = None) -> GetClusterStatusResponse:
-        """Ask a broker how every broker is; needs no leader."""
-        return self._run(lambda client: client.cluster_status(timeout_s=timeout_s), timeout_s)
-
-    def transfer_leadership(
-        self, target_node_id: str = "", *, timeout_s: float | None = None
-    ) -> str:
-        """Have the leader hand over, and return the new leader's node id."""
-        return self._run(
-            lambda client: client.transfer_leadership(target_node_id, timeout_s=timeout_s),
-            timeout_s,
-        )
-
-    def verify_state(
-        self, *, start: bool = False, timeout_s: float | None = None
-    ) -> VerifyStateResponse:
-        """Ask what comparing the brokers' states has found; ``start`` begins a pass over all."""
-        return self._run(
-            lambda client: client.verify_state(start=start, timeout_s=timeout_s), timeout_s
-        )
-
-    def replace_node(
-        self, node_id: str, *, force: bool = False, timeout_s: float | None = None
-    ) -> ReplaceNodeResponse:
-        """Have the empty node of that name take the member's place; see docs/membership.md."""
-        return self._run(
-            lambda client: client.replace_node(node_id, force=force, timeout_s=timeout_s), timeout_s
-        )
+    list_workers = _blocking(AsyncClient.list_workers)
+    cluster_status = _blocking(AsyncClient.cluster_status)
+    transfer_leadership = _blocking(AsyncClient.transfer_leadership)
+    verify_state = _blocking(AsyncClient.verify_state)
+    replace_node = _blocking(AsyncClient.replace_node)
 
     def claim(
         self, request: ClaimRequest, *, timeout_s: float | None = None
@@ -318,15 +123,8 @@ class Client:
             request.wait.ToTimedelta().total_seconds() + (timeout_s or self._timeout_s),
         )
 
-    def heartbeat(
-        self, request: HeartbeatRequest, *, timeout_s: float | None = None
-    ) -> Answer[HeartbeatResponse]:
-        """Renew leases, each to its full length from the answer's ``sent_at_s``."""
-        return self._run(lambda client: client.heartbeat(request, timeout_s=timeout_s), timeout_s)
-
-    def report(self, request: ReportRequest, *, timeout_s: float | None = None) -> ReportResponse:
-        """Report how attempts ended; repeating a report is safe."""
-        return self._run(lambda client: client.report(request, timeout_s=timeout_s), timeout_s)
+    heartbeat = _blocking(AsyncClient.heartbeat)
+    report = _blocking(AsyncClient.report)
 
     def _run(
         self,

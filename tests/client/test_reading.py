@@ -35,9 +35,9 @@ from tq_client import (
     Client,
     TaskSpec,
     TaskState,
-    async_client,
     task_spec,
 )
+from tq_client.services import tasks as calls
 
 
 def task(task_id: str) -> task_pb2.Task:
@@ -112,7 +112,7 @@ async def test_queues_and_dead_letters_are_paged_through_as_well() -> None:
 async def test_waiting_asks_again_until_the_task_is_finished(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(async_client, "WAIT_SLICE_S", 5.0)
+    monkeypatch.setattr(calls, "WAIT_SLICE_S", 5.0)
     broker = FakeBroker(answers={"WaitTask": finishing_after(2)})
     async with serving(broker) as addresses, AsyncClient(addresses) as client:
         finished = await client.wait("t1", timeout_s=60)
@@ -171,7 +171,7 @@ NO_TYPE = ": no live worker of queue 'mail' claims type 'send'"
 async def test_a_wait_for_what_no_live_worker_claims_says_so(
     answer: Answered, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(async_client, "EXPLAINED_S", 0.0)
+    monkeypatch.setattr(calls, "EXPLAINED_S", 0.0)
     pending = WaitTaskResponse(task=task("t1"))
     pending.task.state = task_pb2.TASK_STATE_PENDING
     pending.task.spec.queue, pending.task.spec.type = "mail", "send"
@@ -184,7 +184,7 @@ async def test_a_wait_for_what_no_live_worker_claims_says_so(
 
 
 async def test_waits_that_are_over_together_look_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(async_client, "EXPLAINED_S", 0.0)
+    monkeypatch.setattr(calls, "EXPLAINED_S", 0.0)
     pending = WaitTaskResponse(task=task("t1"))
     pending.task.state = task_pb2.TASK_STATE_PENDING
     answers = {"WaitTask": lambda _request: pending, "ListWorkers": workers()}
@@ -200,7 +200,7 @@ async def test_waits_that_are_over_together_look_once(monkeypatch: pytest.Monkey
 async def test_a_wait_that_cannot_be_explained_is_over_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(async_client, "EXPLAINED_S", 0.0)
+    monkeypatch.setattr(calls, "EXPLAINED_S", 0.0)
 
     def refuse(_request: Message) -> Message:
         raise RuntimeError("no listing today")

@@ -1,0 +1,194 @@
+"""Queues and their dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from tq.v1.queue_service_pb2 import (
+    ConfigureQueueRequest,
+    DeleteDeadLettersRequest,
+    DeleteDeadLettersResponse,
+    DeleteQueueRequest,
+    GetQueueStatsRequest,
+    ListDeadLettersRequest,
+    ListQueuesRequest,
+    PurgeQueueRequest,
+    RedriveRequest,
+    RedriveResponse,
+)
+from tq_client import methods
+from tq_client.enums import ReadLevel
+from tq_client.model import QueueSettings, QueueStats, Task
+from tq_client.services.base import Service, copy, level
+
+
+class QueueCalls(Service):
+    """Calls of QueueService."""
+
+    async def queue_stats(
+        self,
+        queue: str,
+        *,
+        read_level: ReadLevel = ReadLevel.LINEARIZABLE,
+        timeout_s: float | None = None,
+    ) -> QueueStats:
+        """Count a queue's tasks by state; NotFoundError where no task ever named it."""
+        request = GetQueueStatsRequest(queue=queue, read_level=level(read_level))
+        answer = await self._caller.call(
+            methods.GET_QUEUE_STATS, request, timeout_s=self._within(timeout_s)
+        )
+        return QueueStats.of(answer.reply.stats)
+
+    async def list_queues(
+        self, *, read_level: ReadLevel = ReadLevel.LINEARIZABLE
+    ) -> AsyncIterator[QueueStats]:
+        """Go through all queues by name, a page a call."""
+        request = ListQueuesRequest(read_level=level(read_level))
+        while True:
+            answer = await self._caller.call(
+                methods.LIST_QUEUES, copy(request), timeout_s=self._timeout_s
+            )
+            for stats in answer.reply.queues:
+                yield QueueStats.of(stats)
+            request.page_token = answer.reply.next_page_token
+            if not request.page_token:
+                return
+
+    async def configure_queue(
+        self,
+        queue: str,
+        settings: QueueSettings,
+        *,
+        fields: Sequence[str] = (),
+        must_exist: bool = False,
+        etag: str = "",
+        timeout_s: float | None = None,
+    ) -> QueueSettings:
+        """Set a queue's settings; OutcomeUnknownError where the first answer was lost.
+
+        ``fields`` are those to set ("ordering", "aging", "paused"), the others stay; none: all.
+        ``must_exist``: NotFoundError instead of a new queue. ``etag`` is that of settings which
+        were read before: ConflictError if they are others by now.
+        """
+        request = ConfigureQueueRequest(
+            queue=queue, settings=settings.message, must_exist=must_exist, etag=etag
+        )
+        if fields:
+            request.update_mask.paths.extend(fields)
+        answer = await self._caller.call(
+            methods.CONFIGURE_QUEUE, request, timeout_s=self._within(timeout_s)
+        )
+        return QueueSettings.of(answer.reply.settings)
+
+    async def delete_queue(self, queue: str, *, timeout_s: float | None = None) -> None:
+        """Remove a queue that holds no task in any state; ConflictError if it does."""
+        await self._caller.call(
+            methods.DELETE_QUEUE, DeleteQueueRequest(queue=queue), timeout_s=self._within(timeout_s)
+        )
+
+    async def dead_letters(
+        self,
+        *,
+        queue: str = "",
+        page_size: int = 0,
+        read_level: ReadLevel = ReadLevel.LINEARIZABLE,
+    ) -> AsyncIterator[Task]:
+        """Go through the FAILED tasks, newest first, with the history of their attempts."""
+        request = ListDeadLettersRequest(
+            queue=queue, page_size=page_size, read_level=level(read_level)
+        )
+        while True:
+            answer = await self._caller.call(
+                methods.LIST_DEAD_LETTERS, copy(request), timeout_s=self._timeout_s
+            )
+            for task in answer.reply.tasks:
+                yield Task.of(task)
+            request.page_token = answer.reply.next_page_token
+            if not request.page_token:
+                return
+
+    async def redrive(
+        self,
+        task_ids: Sequence[str] = (),
+        *,
+        queue: str = "",
+        max_tasks: int = 0,
+        page_token: str = "",
+        timeout_s: float | None = None,
+    ) -> RedriveResponse:
+        """Make dead letters pending again: those named, or the oldest of ``queue``.
+
+        ``page_token`` is the next_page_token of the call before; `redrive_queue` makes all calls.
+        """
+        request = RedriveRequest(
+            task_ids=task_ids, queue=queue, max_tasks=max_tasks, page_token=page_token
+        )
+        answer = await self._caller.call(
+            methods.REDRIVE, request, timeout_s=self._within(timeout_s)
+        )
+        return answer.reply
+
+    async def delete_dead_letters(
+        self,
+        task_ids: Sequence[str] = (),
+        *,
+        queue: str = "",
+        max_tasks: int = 0,
+        page_token: str = "",
+        timeout_s: float | None = None,
+    ) -> DeleteDeadLettersResponse:
+        """Remove dead letters for good: those named, or the oldest of ``queue``.
+
+        ``page_token`` is the next_page_token of the call before; `clear_dead_letters` makes all
+        calls.
+        """
+        request = DeleteDeadLettersRequest(
+            task_ids=task_ids, queue=queue, max_tasks=max_tasks, page_token=page_token
+        )
+        answer = await self._caller.call(
+            methods.DELETE_DEAD_LETTERS, request, timeout_s=self._within(timeout_s)
+        )
+        return answer.reply
+
+    async def redrive_queue(self, queue: str, *, max_tasks: int = 0) -> AsyncIterator[int]:
+        """Make all of a queue's dead letters pending again; yields how many after each slice.
+
+        Those that die, or die again, after it began are left alone.
+        """
+        page_token = ""
+        while True:
+            reply = await self.redrive(queue=queue, max_tasks=max_tasks, page_token=page_token)
+            yield reply.redriven
+            page_token = reply.next_page_token
+            if not page_token:
+                return
+
+    async def clear_dead_letters(self, queue: str, *, max_tasks: int = 0) -> AsyncIterator[int]:
+        """Remove all of a queue's dead letters for good; yields how many after each slice.
+
+        Those that die after it began stay.
+        """
+        page_token = ""
+        while True:
+            reply = await self.delete_dead_letters(
+                queue=queue, max_tasks=max_tasks, page_token=page_token
+            )
+            yield reply.deleted
+            page_token = reply.next_page_token
+            if not page_token:
+                return
+
+    async def purge_queue(self, queue: str, *, max_tasks: int = 0) -> AsyncIterator[int]:
+        """Cancel all of a queue's tasks that wait; yields how many after each slice.
+
+        Those submitted after the purge began stay, running ones are left to finish.
+        """
+        request = PurgeQueueRequest(queue=queue, max_tasks=max_tasks)
+        while True:
+            answer = await self._caller.call(
+                methods.PURGE_QUEUE, copy(request), timeout_s=self._timeout_s
+            )
+            yield answer.reply.cancelled
+            request.page_token = answer.reply.next_page_token
+            if not request.page_token:
+                return

@@ -1,0 +1,245 @@
+"""Submitting tasks, and what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeAlias, Unpack, cast
+
+from tq.v1.task_pb2 import TaskSpec
+from tq.v1.task_service_pb2 import (
+    CancelTaskRequest,
+    GetTaskRequest,
+    ListTasksRequest,
+    SubmitRequest,
+    SubmitResponse,
+    WaitTaskRequest,
+)
+from tq.v1.worker_service_pb2 import (
+    ListWorkersRequest,
+    ListWorkersResponse,
+)
+from tq_client import errors, methods, tracing
+from tq_client.coalescer import BATCH_BYTES_MAX, TASKS_MAX, Coalescer
+from tq_client.enums import ReadLevel, TaskState
+from tq_client.model import Cancellation, Task
+from tq_client.services.base import Service, copy, level
+from tq_client.specs import SpecFields, make_spec
+
+if TYPE_CHECKING:
+    from tq.v1 import task_pb2
+
+    _States: TypeAlias = list[task_pb2.TaskState.ValueType]
+
+
+WAIT_SLICE_S = 30.0
+"""How long one WaitTask call is held: a longer wait is made of several."""
+
+_CLAIMABLE = frozenset({TaskState.PENDING, TaskState.RETRYING})
+EXPLAINED_S = 1.0
+"""Waits that are over sooner are not explained: who waits so looks again and again."""
+LOOK_S = 2.0
+"""How long a wait that is over may take to see why."""
+LOOK_AGAIN_S = 5.0
+HEARD_OF_ALL = timedelta(seconds=30)
+"""A leader has heard of every live worker by then: within a long poll."""
+
+
+class TaskCalls(Service):
+    """Calls of TaskService."""
+
+    _coalescer: Coalescer
+    _look: asyncio.Task[ListWorkersResponse] | None = None
+    """Who works, as it was last asked, at `_looked_at_s` by the loop's clock."""
+    _looked_at_s = 0.0
+
+    async def submit(
+        self,
+        queue: str,
+        task_type: str,
+        payload: bytes = b"",
+        *,
+        timeout_s: float | None = None,
+        **fields: Unpack[SpecFields],
+    ) -> str:
+        """Submit one task and return its id, once it is on the disks of a majority.
+
+        Concurrent calls share one RPC. To submit the same task once across restarts of your
+        program, name it: ``task_id=...`` fails with ConflictError the second time.
+        """
+        spec = make_spec("submit", queue, task_type, payload, fields, ("timeout_s",))
+        with tracing.submission() as submission:
+            spec = submission.stamp(spec)
+            task_id = (await self._coalescer.submit(spec, self._within(timeout_s))).task_id
+            submission.answered([task_id])
+            return task_id
+
+    async def submit_many(
+        self, specs: Iterable[TaskSpec], *, timeout_s: float | None = None
+    ) -> list[str | errors.TqError]:
+        """Submit many tasks; return, in their order, the id of each or why it was not created.
+
+        They go in calls of up to 1,000 tasks, one after the other; one task's refusal does not
+        touch the rest.
+        """
+        deadline_s = asyncio.get_running_loop().time() + self._within(timeout_s)
+        outcomes: list[str | errors.TqError] = []
+        with tracing.submission() as submission:
+            for batch in _batches(submission.stamp_all(specs)):
+                left_s = deadline_s - asyncio.get_running_loop().time()
+                try:
+                    response = await self._submit(SubmitRequest(tasks=batch), left_s)
+                except errors.TqError as error:
+                    outcomes.extend([error] * len(batch))
+                    continue
+                outcomes.extend(
+                    errors.of_item(result.error)
+                    if result.HasField("error")
+                    else result.task.task_id
+                    for result in response.results
+                )
+            submission.answered(outcomes)
+        return outcomes
+
+    async def get(
+        self,
+        task_id: str,
+        *,
+        omit_payload: bool = False,
+        read_level: ReadLevel = ReadLevel.LINEARIZABLE,
+        timeout_s: float | None = None,
+    ) -> Task:
+        """Look one task up; NotFoundError where there is none."""
+        request = GetTaskRequest(
+            task_id=task_id, omit_payload=omit_payload, read_level=level(read_level)
+        )
+        answer = await self._caller.call(
+            methods.GET_TASK, request, timeout_s=self._within(timeout_s)
+        )
+        return Task.of(answer.reply.task)
+
+    async def wait(
+        self, task_id: str, *, omit_payload: bool = False, timeout_s: float | None = None
+    ) -> Task:
+        """Wait until a task is COMPLETED, FAILED or CANCELLED and return it.
+
+        TimeoutError where it is not within ``timeout_s``; the task goes on.
+        """
+        loop = asyncio.get_running_loop()
+        within_s = self._within(timeout_s)
+        deadline_s = loop.time() + within_s
+        while True:
+            left_s = deadline_s - loop.time()
+            hold_s = max(0.0, min(WAIT_SLICE_S, left_s))
+            request = WaitTaskRequest(task_id=task_id, omit_payload=omit_payload)
+            request.wait.FromMicroseconds(int(hold_s * 1e6))
+            # A little longer than the broker holds it: its answer at the end of the wait is the
+            # one to report.
+            answer = await self._caller.call(
+                methods.WAIT_TASK, request, timeout_s=max(left_s, hold_s) + 1.0, hold_s=hold_s
+            )
+            if answer.reply.finished:
+                return Task.of(answer.reply.task)
+            if loop.time() >= deadline_s:
+                task = Task.of(answer.reply.task)
+                why = await self._why_it_waits(task) if within_s >= EXPLAINED_S else ""
+                raise TimeoutError(f"task {task_id} is {task.state} after {within_s:g} s{why}")
+
+    async def _why_it_waits(self, task: Task) -> str:
+        """Say that no live worker claims such a task, if that is sure; empty else."""
+        if task.state not in _CLAIMABLE:
+            return ""
+        try:
+            found = await self._live_workers()
+        except errors.TqError:
+            return ""
+        if found.next_page_token or found.observed.ToTimedelta() < HEARD_OF_ALL:
+            return ""  # there are others than these, or there may be
+        live = [each for each in found.workers if not each.lost]
+        if not all(each.queues for each in live):
+            return ""  # one that is busy has not claimed since this leader leads
+        serving = [each for each in live if task.queue in each.queues]
+        if not serving:
+            return f": no live worker claims from queue {task.queue!r}"
+        # One that is busy may claim others later; brokers of before say nothing of types.
+        known = all(each.types and not each.any_type and not each.leases for each in serving)
+        if known and not any(task.type in each.types for each in serving):
+            return f": no live worker of queue {task.queue!r} claims type {task.type!r}"
+        return ""
+
+    async def _live_workers(self) -> ListWorkersResponse:
+        """Who works, of a moment ago: one look is for all whose waits are over."""
+        loop = asyncio.get_running_loop()
+        if self._look is None or loop.time() - self._looked_at_s > LOOK_AGAIN_S:
+            self._looked_at_s = loop.time()
+            self._look = loop.create_task(self._look_for_workers())
+        return await asyncio.shield(self._look)
+
+    async def _look_for_workers(self) -> ListWorkersResponse:
+        answer = await self._caller.call(
+            methods.LIST_WORKERS, ListWorkersRequest(page_size=1_000), timeout_s=LOOK_S
+        )
+        return answer.reply
+
+    async def cancel(self, task_id: str, *, timeout_s: float | None = None) -> Cancellation:
+        """Cancel a task. A running one is marked: its worker is told and may still finish it."""
+        answer = await self._caller.call(
+            methods.CANCEL_TASK,
+            CancelTaskRequest(task_id=task_id),
+            timeout_s=self._within(timeout_s),
+        )
+        return Cancellation.of(answer.reply)
+
+    async def list_tasks(
+        self,
+        *,
+        queue: str = "",
+        states: Sequence[TaskState] = (),
+        task_type: str = "",
+        labels: Mapping[str, str] | None = None,
+        page_size: int = 0,
+        read_level: ReadLevel = ReadLevel.LINEARIZABLE,
+    ) -> AsyncIterator[Task]:
+        """Go through the tasks that match, newest first; each without payload and result."""
+        request = ListTasksRequest(
+            queue=queue,
+            states=cast("_States", states),
+            type=task_type,
+            page_size=page_size,
+            read_level=level(read_level),
+        )
+        request.labels.update(labels or {})
+        while True:
+            answer = await self._caller.call(
+                methods.LIST_TASKS, copy(request), timeout_s=self._timeout_s
+            )
+            for task in answer.reply.tasks:
+                yield Task.of(task)
+            request.page_token = answer.reply.next_page_token
+            if not request.page_token:
+                return
+
+    async def _submit(self, request: SubmitRequest, timeout_s: float) -> SubmitResponse:
+        # Not that of whoever is active here: submits of several callers share the call. Brokers
+        # tell the others' traces by their tasks.
+        traceparent = tracing.traceparent_in(request.tasks[0])
+        answer = await self._caller.call(
+            methods.SUBMIT, request, timeout_s=timeout_s, traceparent=traceparent
+        )
+        return answer.reply
+
+
+def _batches(specs: Iterable[TaskSpec]) -> Iterable[list[TaskSpec]]:
+    """Cut into what one call may carry: at least one task, however large."""
+    batch: list[TaskSpec] = []
+    batch_bytes = 0
+    for spec in specs:
+        spec_bytes = spec.ByteSize()
+        if batch and (len(batch) == TASKS_MAX or batch_bytes + spec_bytes > BATCH_BYTES_MAX):
+            yield batch
+            batch, batch_bytes = [], 0
+        batch.append(spec)
+        batch_bytes += spec_bytes
+    if batch:
+        yield batch
