@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.patience import PATIENCE_S
-from tq_cluster.disk_watch import AGAIN_S, SLOW_FSYNCS, SLOW_WITHIN_S, DiskWatch
-from tq_cluster.raft.door import LogStatus, PeerProgress, Role
+from tq_cluster.node.disk_watch import AGAIN_S, SLOW_FSYNCS, SLOW_WITHIN_S, DiskWatch
+from tq_cluster.raft.log_api import LogStatus, PeerProgress, Role
 from tq_cluster.storage.headroom import Headroom
 
 MIB = 1 << 20

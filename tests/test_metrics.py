@@ -18,9 +18,9 @@ from chaos.ports import free_addresses
 from tests.patience import PATIENCE_S
 from tests.service.fakes import until
 from tq.v1 import task_pb2, task_service_pb2
-from tq_cluster import node
 from tq_cluster.config import Member, NodeConfig
 from tq_cluster.core.model.operations import Submit
+from tq_cluster.node import node
 from tq_cluster.telemetry.buckets import Buckets
 from tq_cluster.telemetry.labels import OTHER, PAIRS_MAX, QUEUES_MAX, TYPES_MAX, Labels
 from tq_cluster.telemetry.metrics import Metrics

@@ -24,9 +24,10 @@ from tests.cluster.ports import free_base_port
 from tests.patience import PATIENCE_S
 from tests.service.fakes import Stubs, until
 from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2
-from tq_cluster import config, dev, node
+from tq_cluster import config, dev
 from tq_cluster.core.reads import queries
 from tq_cluster.errors import DiskError, StartError
+from tq_cluster.node import node
 from tq_cluster.raft.secret import ClusterSecret
 from tq_cluster.storage.lock import DirectoryLock, is_locked
 from tq_cluster.storage.store import FULL_BYTES, Store

@@ -95,7 +95,7 @@ def serve(settings: config.NodeConfig, read_again: Callable[[], config.NodeConfi
     """
     signals.pass_over_all()
     # Here, so that the other commands start without gRPC.
-    from tq_cluster import node  # noqa: PLC0415
+    from tq_cluster.node import node  # noqa: PLC0415
 
     node.serve(settings, read_again)
 
@@ -166,7 +166,7 @@ def check_backup(
 ) -> None:
     """Check every byte and row of a backup and say what it holds."""
     # Here, so that the other commands start without the broker's parts.
-    from tq_cluster import restore  # noqa: PLC0415
+    from tq_cluster.offline import restore  # noqa: PLC0415
 
     _say(restore.check(file, scratch))
 
@@ -181,8 +181,8 @@ def restore_command(
     Run it for every member, on the same file; then start them. data_dir has to be empty.
     """
     # As above.
-    from tq_cluster import restore  # noqa: PLC0415
     from tq_cluster.clock import SystemClock  # noqa: PLC0415
+    from tq_cluster.offline import restore  # noqa: PLC0415
 
     _say(restore.restore(backup, settings, SystemClock()))
 
@@ -208,8 +208,8 @@ def recover_command(
     then makes a new cluster of the backup. The disks are only read.
     """
     # As above.
-    from tq_cluster import recover  # noqa: PLC0415
     from tq_cluster.clock import SystemClock  # noqa: PLC0415
+    from tq_cluster.offline import recover  # noqa: PLC0415
 
     recover.run(
         disk,

@@ -16,7 +16,7 @@ from unittest import mock
 
 from chaos.nemeses.failpoint import FILE_VARIABLE, SMALL_JOURNAL_VARIABLE
 from tq_cluster import __main__ as tq_cluster
-from tq_cluster import node
+from tq_cluster.node import node
 from tq_cluster.raft import startup
 from tq_cluster.raft.disk import FileDisk
 from tq_cluster.raft.elections import Elections

@@ -9,7 +9,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from tq.internal.v1 import peer_pb2
 from tq_cluster.raft.bounds import INDEX_MAX, TERM_MAX, TERM_STEP_MAX
-from tq_cluster.raft.door import LogStatus
+from tq_cluster.raft.log_api import LogStatus
 
 KINDS = [
     field.name

@@ -21,8 +21,8 @@ from tq_cluster.raft.formation import Formation
 from tq_cluster.raft.handshake import Dialling, HandshakeError
 from tq_cluster.raft.identity import MemberList
 from tq_cluster.raft.journal_door import LogJournal
+from tq_cluster.raft.membership import Roster
 from tq_cluster.raft.peers import Peers
-from tq_cluster.raft.roster import Roster
 
 MEMBERS: Final = ("n1", "n2", "n3")
 CLUSTER_ID: Final = "5ca1ab1e5ca1ab1e"

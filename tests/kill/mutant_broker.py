@@ -22,7 +22,6 @@ from tests.kill.powercut import ACCOUNTS_VARIABLE, LIE_VARIABLE, write_account
 from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster import __main__ as tq_cluster
-from tq_cluster import node, recover
 from tq_cluster.core.calls import report as reports
 from tq_cluster.core.cluster import formation
 from tq_cluster.core.kernel import batch, request_ids
@@ -34,7 +33,9 @@ from tq_cluster.core.model.types import AppliedAt, TaskNumber
 from tq_cluster.core.rows import tables
 from tq_cluster.leader import committer, line
 from tq_cluster.leader.leases import LeaseTable
-from tq_cluster.raft import engine, members, recovering, replica, startup
+from tq_cluster.node import node
+from tq_cluster.offline import recover, recovering
+from tq_cluster.raft import engine, members, replica, startup
 from tq_cluster.raft.disk import FileDisk
 from tq_cluster.raft.settings import RaftSettings, Rules
 from tq_cluster.service import admission, wire

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tq_cluster.core.kernel.batch import CLUSTER_VERSION
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
-from tq_cluster.raft.door import LogStatus, PeerProgress, Role
+from tq_cluster.raft.log_api import LogStatus, PeerProgress, Role
 from tq_cluster.storage.memory import MemoryStore
 
 

@@ -33,7 +33,7 @@ from tq_cluster.core.reads import queries
 from tq_cluster.core.rows.tables import CHUNK_BYTES
 from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
 from tq_cluster.leader.leader import DIGEST_BYTES_MAX, Formation, Leader
-from tq_cluster.raft.door import Role
+from tq_cluster.raft.log_api import Role
 from tq_cluster.reading import Reading
 from tq_cluster.storage.memory import MemoryStore
 from tq_cluster.storage.rows import CorruptRowError

@@ -19,7 +19,7 @@ from tq.v1 import worker_service_pb2
 from tq_cluster.core.model.operations import Refused, Report
 from tq_cluster.core.reads.steps import STEP_COST
 from tq_cluster.errors import NotLeaderError
-from tq_cluster.raft.door import Role
+from tq_cluster.raft.log_api import Role
 
 LIST_WORKERS = worker_service_pb2.ListWorkersRequest()
 LIST_WORKERS_MOST = worker_service_pb2.ListWorkersRequest(page_size=1_000)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tq_cluster.core.model.types import TimestampMs
-from tq_cluster.leader.clockwatch import ClockWatch
-from tq_cluster.leader.logtime import LogTime
+from tq_cluster.leader.clock_watch import ClockWatch
+from tq_cluster.leader.log_time import LogTime
 
 NOON_MS = 1_800_000_000_000
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tests.core.lone_queue import LoneQueue, spec
 from tq.v1 import worker_service_pb2
 from tq_cluster.core.model.types import TimestampMs
-from tq_cluster.leader import survey
-from tq_cluster.leader.survey import Survey, Surveyor
+from tq_cluster.leader import sampler
+from tq_cluster.leader.sampler import Survey, Surveyor
 from tq_cluster.leader.workers import WorkerRegistry
 
 
@@ -42,7 +42,7 @@ class Surveyed:
 
 def test_each_slice_is_passed_on_and_no_survey_is_held_whole() -> None:
     surveyed = Surveyed()
-    names = [f"q{n:03}" for n in range(2 * survey.QUEUES_SLICE + 7)]
+    names = [f"q{n:03}" for n in range(2 * sampler.QUEUES_SLICE + 7)]
     surveyed.queue.submitted(*[spec(queue=name) for name in names])
     surveyed.claims("w", "q000", names[-1])
 
@@ -59,7 +59,7 @@ def test_each_slice_is_passed_on_and_no_survey_is_held_whole() -> None:
 
 def test_many_workers_are_looked_through_a_slice_at_a_time() -> None:
     surveyed = Surveyed()
-    for n in range(3 * survey.WORKERS_SLICE):
+    for n in range(3 * sampler.WORKERS_SLICE):
         surveyed.claims(f"w{n}", "q")
 
     for _ in range(3):
@@ -68,14 +68,14 @@ def test_many_workers_are_looked_through_a_slice_at_a_time() -> None:
     [slice_] = surveyed.look_through()
 
     assert slice_.workforce is not None
-    assert slice_.workforce.workers == 3 * survey.WORKERS_SLICE
+    assert slice_.workforce.workers == 3 * sampler.WORKERS_SLICE
 
 
 def test_queues_that_workers_make_up_are_counted_up_to_a_limit() -> None:
     surveyed = Surveyed()
-    for n in range(survey.QUEUES_NAMED_MAX // 64 + 10):
+    for n in range(sampler.QUEUES_NAMED_MAX // 64 + 10):
         surveyed.claims(f"w{n}", *[f"made-up-{n}-{k}" for k in range(64)])
 
     slices = surveyed.look_through()
 
-    assert len(slices[-1].queue_workers) < survey.QUEUES_NAMED_MAX + 64
+    assert len(slices[-1].queue_workers) < sampler.QUEUES_NAMED_MAX + 64

@@ -19,8 +19,8 @@ from tq_cluster.core.kernel.batch import CLUSTER_VERSION
 from tq_cluster.core.model.operations import Claim, Filled, FormCluster, Refused, Replied
 from tq_cluster.core.reads import queries
 from tq_cluster.errors import StateDiffersError
-from tq_cluster.leader import upkeep
-from tq_cluster.raft.door import PeerProgress
+from tq_cluster.leader import cluster_tasks
+from tq_cluster.raft.log_api import PeerProgress
 from tq_cluster.storage.hashing import HashedRange
 
 PEER = PeerProgress(connected=True, match_index=0, wall_offset_ms=0)
@@ -146,7 +146,7 @@ async def test_where_no_majority_agrees_nobody_is_stopped_and_it_is_said(bench: 
 async def test_two_that_differ_are_told_of_when_the_third_does_not_answer(
     bench: Compared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "LOOK_S", 0.0)
+    monkeypatch.setattr(cluster_tasks, "LOOK_S", 0.0)
     await bench.formed()
     found = await bench.a_range()
 
@@ -207,7 +207,7 @@ async def test_the_background_covers_the_state_without_being_asked(
     bench: Compared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("FIRST_S", "RANGE_S"):
-        monkeypatch.setattr(upkeep, name, 0.0)
+        monkeypatch.setattr(cluster_tasks, name, 0.0)
     await bench.formed()
 
     await until(lambda: bool(bench.hashed), "a range was hashed")
@@ -277,8 +277,8 @@ async def need_types(bench: Compared, of: str = "of no task") -> None:
 async def test_a_table_is_filled_once_a_claim_is_in_need_of_it_by_whoever_leads(
     bench: Compared, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", logger="tq_cluster.leader.upkeep")
-    monkeypatch.setattr(upkeep, "FILL_ROWS", 3)
+    caplog.set_level("INFO", logger="tq_cluster.leader.cluster_tasks")
+    monkeypatch.setattr(cluster_tasks, "FILL_ROWS", 3)
     bench.log.version = 2
     await bench.formed(version=2)
     await bench.leader.submit(submit(*(f"t{number}" for number in range(20))))
@@ -302,7 +302,7 @@ async def test_a_table_is_filled_once_a_claim_is_in_need_of_it_by_whoever_leads(
 async def test_no_table_is_filled_while_disks_are_full(
     bench: Compared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "FILL_S", 0.0)
+    monkeypatch.setattr(cluster_tasks, "FILL_S", 0.0)
     bench.disk_pressure = True
     bench.log.version = 2
     await bench.formed(version=2)
@@ -337,7 +337,7 @@ async def test_those_who_wait_for_a_type_look_again_once_the_table_is_filled(
 async def test_filling_leaves_the_log_to_the_callers_for_most_of_the_time(
     bench: Compared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "FILL_S", 0.0)
+    monkeypatch.setattr(cluster_tasks, "FILL_S", 0.0)
     found = bench.leader._upkeep
     [filling] = [source for source in found.sources() if source.kind == "backfill"]
     found.begin()
@@ -351,4 +351,4 @@ async def test_filling_leaves_the_log_to_the_callers_for_most_of_the_time(
     found.filled(Filled(500, complete=False))
 
     # The slice took 4 s until it was applied.
-    assert found._fill_at_s >= asked_s + 4.0 / upkeep.FILL_SHARE
+    assert found._fill_at_s >= asked_s + 4.0 / cluster_tasks.FILL_SHARE

@@ -12,7 +12,7 @@ from tests.simulation.runs import simulate
 from tq.internal.v1 import peer_pb2
 from tq_cluster.errors import NotLeaderError
 from tq_cluster.raft import frames
-from tq_cluster.raft.door import Role
+from tq_cluster.raft.log_api import Role
 
 
 def _request(term: int, last_index: int, last_term: int) -> peer_pb2.PreVoteRequest:

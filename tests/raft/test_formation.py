@@ -16,11 +16,11 @@ from tests.simulation.state import StateDisk
 from tq.internal.v1 import peer_pb2
 from tq_cluster.clock import SystemClock
 from tq_cluster.errors import FatalError
-from tq_cluster.raft.door import Role
 from tq_cluster.raft.formation import Formation
 from tq_cluster.raft.identity import MemberList, Origin
 from tq_cluster.raft.journal import Journal
-from tq_cluster.raft.roster import Roster
+from tq_cluster.raft.log_api import Role
+from tq_cluster.raft.membership import Roster
 from tq_cluster.raft.syncer import InlineSyncer
 
 

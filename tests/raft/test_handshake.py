@@ -12,7 +12,7 @@ from tests.simulation.puppet import Puppet, Stage, append, on_stage
 from tests.simulation.runs import simulate
 from tq.internal.v1 import peer_pb2
 from tq_cluster.core.kernel.batch import CLUSTER_VERSION
-from tq_cluster.raft.door import Role
+from tq_cluster.raft.log_api import Role
 
 
 def _wrong_cluster(hello: peer_pb2.Hello) -> None:

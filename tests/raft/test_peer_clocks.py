@@ -7,7 +7,7 @@ import random
 from typing import cast
 
 from tq_cluster.core.model.types import TimestampMs
-from tq_cluster.leader.logtime import LogTime
+from tq_cluster.leader.log_time import LogTime
 from tq_cluster.raft.network import Network
 from tq_cluster.raft.peers import PeerListener, Peers
 

@@ -7,8 +7,8 @@ import asyncio
 from tests.simulation.cluster import Cluster
 from tests.simulation.host import Host
 from tests.simulation.runs import simulate
-from tq_cluster.raft.door import Role
-from tq_cluster.raft.roster import marked, members_in
+from tq_cluster.raft.log_api import Role
+from tq_cluster.raft.membership import marked, members_in
 
 
 async def formed(cluster: Cluster) -> Host:

@@ -21,7 +21,7 @@ from tq_cluster.errors import (
     StateDiffersError,
 )
 from tq_cluster.raft import pysyncobj_core
-from tq_cluster.raft.door import LogStatus, Role
+from tq_cluster.raft.log_api import LogStatus, Role
 from tq_cluster.raft.pysyncobj_core import NO_OP
 
 

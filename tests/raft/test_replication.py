@@ -13,7 +13,7 @@ from tests.simulation.puppet import Puppet, Stage, append, on_stage
 from tests.simulation.runs import simulate
 from tq.internal.v1 import peer_pb2
 from tq_cluster.core.model.types import AppliedAt
-from tq_cluster.raft.door import Role
+from tq_cluster.raft.log_api import Role
 from tq_cluster.raft.settings import RaftSettings
 
 # ---------------------------------------------------------------------- appends

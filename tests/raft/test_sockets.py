@@ -17,7 +17,7 @@ from tq.internal.v1.peer_pb2 import Hello, PeerMessage
 from tq_cluster.errors import NotLeaderError
 from tq_cluster.raft import frames
 from tq_cluster.raft.connection import Connection, ConnectionOwner
-from tq_cluster.raft.door import Role
+from tq_cluster.raft.log_api import Role
 from tq_process import addresses
 
 

@@ -13,8 +13,8 @@ from tq.internal.v1 import peer_pb2
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.raft import frames
 from tq_cluster.raft.lobby import WAITING_AT_ADDRESS_MAX, WAITING_MAX
+from tq_cluster.raft.membership import marked
 from tq_cluster.raft.peers import HANDSHAKE_SWEEPS_MAX, SWEEP_S
-from tq_cluster.raft.roster import marked
 
 DISKS = {name: f"disk of {name}" for name in ("n1", "n2", "n3")}
 

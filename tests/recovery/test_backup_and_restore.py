@@ -25,8 +25,8 @@ from tq_admin.__main__ import app
 from tq_cluster.clock import SystemClock
 from tq_cluster.core.invariants import violations
 from tq_cluster.core.rows import tables
-from tq_cluster.node import Node
-from tq_cluster.restore import check, restore
+from tq_cluster.node.node import Node
+from tq_cluster.offline.restore import check, restore
 from tq_cluster.storage.backup import read_header
 from tq_cluster.storage.snapshot import NoRoomError
 

@@ -28,6 +28,8 @@ from tq.v1 import (
 from tq_cluster.clock import SystemClock
 from tq_cluster.core.invariants import violations
 from tq_cluster.errors import FatalError, StartError
+from tq_cluster.offline.recovering import recover
+from tq_cluster.offline.restore import restore
 from tq_cluster.raft import bounds
 from tq_cluster.raft.disk import FileDisk
 from tq_cluster.raft.identity import read_identity
@@ -35,10 +37,8 @@ from tq_cluster.raft.inspection import inspect
 from tq_cluster.raft.journal import Journal
 from tq_cluster.raft.pysyncobj_core import NO_OP
 from tq_cluster.raft.records import Vote
-from tq_cluster.raft.recovering import recover
 from tq_cluster.raft.startup import open_data
 from tq_cluster.raft.syncer import InlineSyncer
-from tq_cluster.restore import restore
 from tq_cluster.storage.backup import Maker
 from tq_cluster.storage.lock import DirectoryLock
 from tq_cluster.storage.snapshot import NoRoomError
@@ -429,7 +429,7 @@ def test_a_backup_that_cannot_be_made_of_a_disk_is_told_and_leaves_nothing(
     def full(*_: object) -> None:
         raise NoRoomError("0 MiB free")
 
-    monkeypatch.setattr("tq_cluster.raft.recovering.make_backup", full)
+    monkeypatch.setattr("tq_cluster.offline.recovering.make_backup", full)
     maker = Maker(node_id="n1", version="1", made_at_ms=0, backup_id="b")
 
     with pytest.raises(StartError, match="cannot be recovered from: 0 MiB free"):

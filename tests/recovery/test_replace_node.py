@@ -12,7 +12,7 @@ from tests.recovery.test_backup_and_restore import admin, submit
 from tests.service.fakes import until
 from tests.service.trio import Trio, trio
 from tq.v1 import task_service_pb2
-from tq_cluster.raft.door import Role
+from tq_cluster.raft.log_api import Role
 
 TASKS = [f"task-{number}" for number in range(40)]
 

@@ -8,10 +8,11 @@ import pytest
 
 from tests.storage.test_backup import MAKER
 from tests.test_node import run, write_config
-from tq_cluster import config, restore
+from tq_cluster import config
 from tq_cluster.clock import Clock
 from tq_cluster.core.model.operations import FormCluster
 from tq_cluster.errors import DiskError, StartError
+from tq_cluster.offline import restore
 from tq_cluster.raft.identity import data_in
 from tq_cluster.storage.backup import make_backup, write_backup
 from tq_cluster.storage.directory import StateDirectory
@@ -98,7 +99,7 @@ def test_a_damaged_backup_leaves_an_empty_directory(
 def test_a_disk_without_room_is_told_before_anything_is_written(
     backup: Path, settings: config.NodeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tq_cluster.raft.restoring.ROOM_SPARED_BYTES", 2**60)
+    monkeypatch.setattr("tq_cluster.offline.restoring.ROOM_SPARED_BYTES", 2**60)
 
     with pytest.raises(StartError, match="MiB free; to restore this backup takes"):
         restore.restore(backup, settings, NOW)
@@ -122,8 +123,8 @@ def test_a_restore_that_was_cut_short_is_no_node(
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tq_cluster.raft.restoring.write_identity", cut)
-    monkeypatch.setattr("tq_cluster.raft.restoring._sweep", lambda path: None)  # as SIGKILL does
+    monkeypatch.setattr("tq_cluster.offline.restoring.write_identity", cut)
+    monkeypatch.setattr("tq_cluster.offline.restoring._sweep", lambda path: None)  # as SIGKILL does
     with pytest.raises(KeyboardInterrupt):
         restore.restore(backup, settings, NOW)
 

@@ -32,10 +32,10 @@ from tq_cluster.core.model.operations import Claim, Operation, Outcome, Refused,
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.core.reads.steps import Reader, Steps, in_one_go
 from tq_cluster.errors import NotLeaderError
-from tq_cluster.raft.door import LogStatus, PeerProgress, Role
+from tq_cluster.raft.log_api import LogStatus, PeerProgress, Role
 from tq_cluster.reading import Reading
 from tq_cluster.service.backups import Copy
-from tq_cluster.service.proof import Membership
+from tq_cluster.service.peer_authentication import Membership
 from tq_cluster.service.service import Parts, Service
 from tq_cluster.service.status import ClusterFacts, Vitals
 from tq_cluster.storage.memory import MemoryStore

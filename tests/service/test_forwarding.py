@@ -16,7 +16,7 @@ from tq_cluster.core.model.operations import Caller, Claim, ConfigureQueue, Outc
 from tq_cluster.core.model.types import Principal
 from tq_cluster.errors import OutcomeUnknownError
 from tq_cluster.raft.bounds import TERM_STEP_MAX
-from tq_cluster.service import call, routing, window
+from tq_cluster.service import aimd_window, call, routing
 
 SUBMIT = task_service_pb2.SubmitRequest(request_id="r1")
 UNNAMED = task_service_pb2.SubmitRequest()
@@ -358,8 +358,8 @@ async def test_a_retry_that_waited_here_is_sent_on_with_a_greater_age(
 async def test_calls_wait_here_while_the_leader_is_behind_but_long_polls_and_reports_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(window, "SLOW_S", -1.0)  # every call then says that it has waited long
-    monkeypatch.setattr(window, "LEAST", 1)
+    monkeypatch.setattr(aimd_window, "SLOW_S", -1.0)  # every call then says that it has waited long
+    monkeypatch.setattr(aimd_window, "LEAST", 1)
     async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
         cluster.elect("n1", 2)
         asked = cluster["n1"].leader.asked
@@ -399,8 +399,8 @@ async def test_calls_wait_here_while_the_leader_is_behind_but_long_polls_and_rep
 async def test_a_call_that_waits_for_a_leader_that_is_behind_goes_to_the_next_leader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(window, "SLOW_S", -1.0)
-    monkeypatch.setattr(window, "LEAST", 1)
+    monkeypatch.setattr(aimd_window, "SLOW_S", -1.0)
+    monkeypatch.setattr(aimd_window, "LEAST", 1)
     async with cluster_of("n1", "n2", "n3") as cluster, stubs_of(cluster["n2"]) as stubs:
         cluster.elect("n1", 2)
         await stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S)
@@ -435,14 +435,14 @@ async def test_a_call_is_not_sent_to_a_leader_that_was_deposed_while_it_waited_i
             raise AssertionError
 
         cluster["n1"].leader.answer = never
-        enter = window.Window.enter
+        enter = aimd_window.Window.enter
 
-        async def turn_comes_with_an_election(self: window.Window, answer_by_s: float) -> None:
+        async def turn_comes_with_an_election(self: aimd_window.Window, answer_by_s: float) -> None:
             await enter(self, answer_by_s)
             for node_id in ("n2", "n3"):  # n1 has not heard of it
                 cluster[node_id].log.hear_of("n3", 3)
 
-        monkeypatch.setattr(window.Window, "enter", turn_comes_with_an_election)
+        monkeypatch.setattr(aimd_window.Window, "enter", turn_comes_with_an_election)
         await stubs.tasks.Submit(UNNAMED, timeout=PATIENCE_S)
 
     assert cluster["n1"].leader.asked == []

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tests.simulation.host import DrawnSecret
-from tq_cluster.service.proof import PeerProof
+from tq_cluster.service.peer_authentication import PeerProof
 
 CALL = ("alice", "/tq.v1.TaskService/Submit", "request-1")
 MEMBERS = ("c1", {"n1": "disk 1", "n2": "disk 2"})

@@ -11,7 +11,7 @@ from tests.patience import PATIENCE_S
 from tests.service.fakes import fails, until
 from tests.service.trio import trio
 from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster.raft.door import Role
+from tq_cluster.raft.log_api import Role
 from tq_cluster.storage.rows import CorruptRowError
 
 STATUS = cluster_service_pb2.GetClusterStatusRequest()

@@ -16,7 +16,7 @@ from tests.patience import PATIENCE_S
 from tests.service.fakes import Stubs, cluster_of, fails, stubs_of, until
 from tq.v1 import cluster_service_pb2, queue_service_pb2, task_service_pb2
 from tq_cluster.errors import StartError
-from tq_cluster.raft.door import Role
+from tq_cluster.raft.log_api import Role
 from tq_cluster.service.status import Vitals
 
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from tests.service.fakes import until
-from tq_cluster.service.window import LEAST, SLOW_S, ShedError, Window
+from tq_cluster.service.aimd_window import LEAST, SLOW_S, ShedError, Window
 
 LATE_S = SLOW_S + 0.1
 

@@ -13,7 +13,7 @@ from chaos.ports import free_addresses
 from tests.patience import PATIENCE_S
 from tests.service.fakes import Stubs, until
 from tq_cluster import config
-from tq_cluster.node import Node
+from tq_cluster.node.node import Node
 
 
 class Trio:

@@ -15,9 +15,9 @@ from tests.simulation.virtual_loop import HostLoop
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.core.reads import queries
 from tq_cluster.leader.leader import Formation, Leader
-from tq_cluster.node import TICK_S
-from tq_cluster.raft.door import StateMachine
+from tq_cluster.node.node import TICK_S
 from tq_cluster.raft.formation import Membership
+from tq_cluster.raft.log_api import StateMachine
 from tq_cluster.raft.members import contradiction
 from tq_cluster.raft.snapshots import States
 from tq_cluster.raft.startup import align
@@ -28,7 +28,7 @@ from tq_cluster.service.authorization import authorize
 from tq_cluster.service.call import Method
 from tq_cluster.service.forwarding import Forwarder
 from tq_cluster.service.links import Links
-from tq_cluster.service.proof import PeerProof
+from tq_cluster.service.peer_authentication import PeerProof
 from tq_cluster.service.queue import QueueServicer
 from tq_cluster.service.reads import Reads
 from tq_cluster.service.roles import Roles

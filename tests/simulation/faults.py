@@ -13,7 +13,7 @@ from tests.simulation.late_answers import LateAnswers
 from tests.simulation.network import ModelledNetwork
 from tests.simulation.virtual_loop import VirtualLoop
 from tq_cluster.errors import NotLeaderError
-from tq_cluster.raft.door import Role
+from tq_cluster.raft.log_api import Role
 
 USUAL_LATENCY_S = (0.0002, 0.001)
 

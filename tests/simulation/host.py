@@ -20,10 +20,10 @@ from tests.simulation.state import Applied, KeepingMachine, ModelledStates, Stat
 from tests.simulation.virtual_loop import HostLoop, VirtualLoop
 from tests.simulation.watched_journal import WatchedJournal
 from tq_cluster.errors import FatalError, StartError
-from tq_cluster.raft.door import LogStatus, Role, StateMachine
 from tq_cluster.raft.formation import Membership
 from tq_cluster.raft.identity import EMPTY_ORIGIN, MemberList, Origin
 from tq_cluster.raft.journal import JournalLimits
+from tq_cluster.raft.log_api import LogStatus, Role, StateMachine
 from tq_cluster.raft.members import counted, require_may_form, settle
 from tq_cluster.raft.replica import Replica
 from tq_cluster.raft.secret import NONCE_BYTES, Secret

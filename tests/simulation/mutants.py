@@ -31,7 +31,7 @@ from tq_cluster.core.model.operations import Claim, Replied
 from tq_cluster.core.model.types import TaskNumber
 from tq_cluster.core.reads import queries
 from tq_cluster.raft import engine
-from tq_cluster.raft.door import Role
+from tq_cluster.raft.log_api import Role
 from tq_cluster.raft.settings import RaftSettings, Rules
 from tq_cluster.raft.snapshots import SnapshotReceiving
 from tq_cluster.service.call import Call, Method

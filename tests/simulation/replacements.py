@@ -13,8 +13,8 @@ from tests.simulation.host import Host
 from tests.simulation.play import play
 from tests.simulation.runs import LOAD, simulate
 from tests.simulation.story import History, Script, Story
-from tq_cluster.raft.door import Role
-from tq_cluster.raft.roster import Members, marked
+from tq_cluster.raft.log_api import Role
+from tq_cluster.raft.membership import Members, marked
 
 LOSE_DISK = "lose_disk"
 OLD_DISK = "old_disk"

@@ -29,8 +29,8 @@ from tests.simulation.workers import EVERYTHING, QUEUES, Appetite, Worker, drawn
 from tq.v1 import task_pb2
 from tq_cluster.core import invariants
 from tq_cluster.leader import committer
-from tq_cluster.raft.door import Role
 from tq_cluster.raft.journal import JournalLimits
+from tq_cluster.raft.log_api import Role
 from tq_cluster.raft.settings import RaftSettings
 
 SCRIPT = Script(

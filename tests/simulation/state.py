@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tests.simulation.virtual_loop import HostLoop
 from tq_cluster.core.model.types import AppliedAt
-from tq_cluster.raft.roster import Members, members_in
+from tq_cluster.raft.membership import Members, members_in
 from tq_cluster.raft.snapshots import Incoming, Outgoing, SnapshotError
 
 Applied = tuple[int, int, bytes]

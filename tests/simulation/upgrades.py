@@ -15,8 +15,8 @@ from tests.simulation.stack import whole_stack_history
 from tests.simulation.story import History, Story
 from tests.simulation.workers import EVERYTHING, Appetite
 from tq_cluster.core.model.operations import Filled
-from tq_cluster.leader import upkeep
-from tq_cluster.leader.upkeep import Upkeep
+from tq_cluster.leader import cluster_tasks
+from tq_cluster.leader.cluster_tasks import Upkeep
 from tq_cluster.raft.replica import Replica
 
 OLD_VERSION = 2
@@ -55,9 +55,9 @@ def upgrade_history(story: Story) -> tuple[History, Filling]:
     with (
         mock.patch.object(Replica, "common_version", limited),
         mock.patch.object(Upkeep, "filled", noting),
-        mock.patch.object(upkeep, "LOOK_S", 0.2),
-        mock.patch.object(upkeep, "FILL_S", 0.15),
-        mock.patch.object(upkeep, "FILL_ROWS", 1),
+        mock.patch.object(cluster_tasks, "LOOK_S", 0.2),
+        mock.patch.object(cluster_tasks, "FILL_S", 0.15),
+        mock.patch.object(cluster_tasks, "FILL_ROWS", 1),
     ):
         history = whole_stack_history(story, appetites=APPETITES, workers_begin_s=WORKERS_BEGIN_S)
     seen.leaders = len(filling)

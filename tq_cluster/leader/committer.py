@@ -37,12 +37,12 @@ from tq_cluster.core.model.operations import (
 from tq_cluster.core.model.types import AppliedAt, FencingToken, TimestampMs
 from tq_cluster.core.rows.view import Workspace
 from tq_cluster.errors import FatalError, NotLeaderError, OverloadedError
-from tq_cluster.leader.giveback import release_of
 from tq_cluster.leader.hooks import LeaderHooks
 from tq_cluster.leader.line import BATCH_ITEMS_MAX, Line, Waiting, weigh
+from tq_cluster.leader.release_undelivered import release_of
 from tq_cluster.leader.turns import in_turns
-from tq_cluster.raft.door import Log
-from tq_cluster.raft.roster import marked
+from tq_cluster.raft.log_api import Log
+from tq_cluster.raft.membership import marked
 
 _logger = logging.getLogger(__name__)
 

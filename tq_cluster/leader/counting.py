@@ -12,7 +12,7 @@ from tq_cluster.core.model.types import DEFAULT_NAMESPACE
 from tq_cluster.core.reads import queries
 from tq_cluster.core.rows.scope import Scope
 from tq_cluster.core.rows.view import View
-from tq_cluster.leader.survey import Survey
+from tq_cluster.leader.sampler import Survey
 from tq_cluster.telemetry.labels import OTHER
 from tq_cluster.telemetry.metrics_queues import Found, QueueMetrics
 from tq_cluster.telemetry.metrics_tasks import Event, TaskMetrics

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tq_cluster.core.model.events import TaskEvent
 from tq_cluster.core.model.queue_moves import Tally
-from tq_cluster.leader.survey import Survey
+from tq_cluster.leader.sampler import Survey
 
 
 @dataclass(frozen=True, slots=True)

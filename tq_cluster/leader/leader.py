@@ -42,21 +42,21 @@ from tq_cluster.errors import (
     OverloadedError,
 )
 from tq_cluster.leader.claimants import Claimant, Claimants
-from tq_cluster.leader.clockwatch import ClockWatch
+from tq_cluster.leader.clock_watch import ClockWatch
+from tq_cluster.leader.cluster_tasks import Upkeep
 from tq_cluster.leader.committer import Committer, DraftWorkspace
 from tq_cluster.leader.heartbeats import Heartbeats
 from tq_cluster.leader.hooks import LeaderHooks
 from tq_cluster.leader.housekeeping import Housekeeping
 from tq_cluster.leader.leases import LeaseTable
-from tq_cluster.leader.logtime import LogTime
+from tq_cluster.leader.log_time import LogTime
+from tq_cluster.leader.sampler import Surveyor
 from tq_cluster.leader.sources import DueTasks, ExpiredLeases, PastRequests, RetiredTasks
-from tq_cluster.leader.survey import Surveyor
 from tq_cluster.leader.ticker import Ticker
 from tq_cluster.leader.turns import let_go
-from tq_cluster.leader.upkeep import Upkeep
 from tq_cluster.leader.waiters import Waiters
 from tq_cluster.leader.workers import WorkerRegistry
-from tq_cluster.raft.door import Log, LogStatus, Role
+from tq_cluster.raft.log_api import Log, LogStatus, Role
 from tq_cluster.reading import Reading
 
 _logger = logging.getLogger(__name__)

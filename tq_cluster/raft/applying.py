@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import FatalError
-from tq_cluster.raft.door import StateMachine
 from tq_cluster.raft.journal_door import LogJournal
+from tq_cluster.raft.log_api import StateMachine
 from tq_cluster.raft.pysyncobj_core import NO_OP, PySyncObjCore
 from tq_cluster.raft.settings import RaftSettings
 

@@ -19,18 +19,18 @@ from tq_cluster.clock import Clock
 from tq_cluster.errors import FatalError, StateDiffersError
 from tq_cluster.raft import bounds
 from tq_cluster.raft.applying import Applier
-from tq_cluster.raft.door import StateMachine
 from tq_cluster.raft.elections import Elections
 from tq_cluster.raft.following import Following
 from tq_cluster.raft.formation import Formation, Membership, NodeIdentity
 from tq_cluster.raft.journal_door import LoggedEntry, LogJournal
 from tq_cluster.raft.leading import Leading
+from tq_cluster.raft.log_api import StateMachine
 from tq_cluster.raft.members import counted, settle
+from tq_cluster.raft.membership import Roster
 from tq_cluster.raft.network import Network
 from tq_cluster.raft.output import OutputCommit
 from tq_cluster.raft.peers import Peers
 from tq_cluster.raft.pysyncobj_core import PySyncObjCore
-from tq_cluster.raft.roster import Roster
 from tq_cluster.raft.rounds import Rounds
 from tq_cluster.raft.secret import Secret
 from tq_cluster.raft.settings import RaftSettings

@@ -25,7 +25,7 @@ from tq_cluster.core.kernel.batch import CLUSTER_VERSION
 from tq_cluster.raft import bounds, frames
 from tq_cluster.raft.copies import Copies
 from tq_cluster.raft.identity import MemberList, Origin
-from tq_cluster.raft.roster import Roster
+from tq_cluster.raft.membership import Roster
 from tq_cluster.telemetry.sparing import Sparing
 
 _logger = logging.getLogger(__name__)

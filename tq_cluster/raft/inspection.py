@@ -20,9 +20,9 @@ from tq_cluster.raft import bounds
 from tq_cluster.raft.identity import Identity, read_identity
 from tq_cluster.raft.journal import Journal
 from tq_cluster.raft.members import contradiction
+from tq_cluster.raft.membership import members_in
 from tq_cluster.raft.overlay import OverlayDisk
 from tq_cluster.raft.pysyncobj_core import NO_OP
-from tq_cluster.raft.roster import members_in
 from tq_cluster.raft.startup import Alignment, align
 from tq_cluster.raft.syncer import InlineSyncer
 from tq_cluster.storage.copying import head_is_deadly

@@ -12,10 +12,10 @@ from tq.internal.v1 import peer_pb2
 from tq_cluster.clock import Clock
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import NotAppliedError, NotLeaderError, OutcomeUnknownError
-from tq_cluster.raft.door import LogStatus, PeerProgress, Role, StateMachine
 from tq_cluster.raft.engine import Engine, Surroundings
 from tq_cluster.raft.formation import Membership, NodeIdentity
 from tq_cluster.raft.journal_door import LogJournal
+from tq_cluster.raft.log_api import LogStatus, PeerProgress, Role, StateMachine
 from tq_cluster.raft.network import Network
 from tq_cluster.raft.pysyncobj_core import NO_OP, CoreState
 from tq_cluster.raft.secret import Secret

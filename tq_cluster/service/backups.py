@@ -13,7 +13,7 @@ from tq.v1 import errors_pb2
 from tq_cluster.core.kernel.validation import invalid
 from tq_cluster.core.model.operations import Refused
 from tq_cluster.errors import OverloadedError
-from tq_cluster.raft.door import Log, Role
+from tq_cluster.raft.log_api import Log, Role
 from tq_cluster.service.errors import no_leader, refusal
 
 CATCH_UP_S = 10.0

@@ -9,7 +9,7 @@ from tq.v1 import cluster_service_pb2 as pb
 from tq_cluster.core.kernel.validation import check_span, invalid
 from tq_cluster.core.model.limits import MINUTE_MS
 from tq_cluster.errors import OutcomeUnknownError, OverloadedError
-from tq_cluster.raft.door import Log
+from tq_cluster.raft.log_api import Log
 from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
 from tq_cluster.service.backups import Backups

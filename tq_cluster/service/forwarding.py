@@ -12,13 +12,13 @@ import grpc
 import grpc.aio
 
 from tq.v1 import errors_pb2
+from tq_cluster.service.aimd_window import Window
 from tq_cluster.service.call import Call, Header, Method, number_in
 from tq_cluster.service.errors import DETAILS_KEY, CallError
 from tq_cluster.service.links import Links, Sent, metadata_of
-from tq_cluster.service.proof import PeerProof
+from tq_cluster.service.peer_authentication import PeerProof
 from tq_cluster.service.roles import KnownLeader, Roles
 from tq_cluster.service.ways import Ways
-from tq_cluster.service.window import Window
 
 CONNECT_S = 0.1
 """How long one attempt waits for a connection before it looks again who leads."""

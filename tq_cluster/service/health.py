@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tq_cluster.raft.door import Log, Role
+from tq_cluster.raft.log_api import Log, Role
 from tq_cluster.service.roles import Roles
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING

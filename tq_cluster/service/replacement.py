@@ -7,7 +7,7 @@ from tq.v1 import errors_pb2
 from tq_cluster.core.kernel.validation import invalid
 from tq_cluster.core.model.operations import Caller, Refused, ReplaceNode, Replied
 from tq_cluster.errors import NotLeaderError
-from tq_cluster.raft.door import Log, LogStatus, Role
+from tq_cluster.raft.log_api import Log, LogStatus, Role
 from tq_cluster.service.backend import Leading
 from tq_cluster.service.errors import refusal
 

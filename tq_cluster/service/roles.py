@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tq_cluster.raft.door import Log, LogStatus, Role
+from tq_cluster.raft.log_api import Log, LogStatus, Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from tq_cluster.errors import (
 from tq_cluster.raft import bounds
 from tq_cluster.service import errors
 from tq_cluster.service.admission import Admission, Held, caller_of
+from tq_cluster.service.aimd_window import ShedError
 from tq_cluster.service.authorization import Authenticate, authenticate
 from tq_cluster.service.call import (
     Call,
@@ -50,10 +51,9 @@ from tq_cluster.service.forwarding import BrokenError, Forwarder, NotTakenError
 from tq_cluster.service.leaving import Leaving
 from tq_cluster.service.links import metadata_of
 from tq_cluster.service.pacing import Pace
+from tq_cluster.service.peer_authentication import PeerProof
 from tq_cluster.service.policy import Repeat
-from tq_cluster.service.proof import PeerProof
 from tq_cluster.service.roles import KnownLeader, Roles
-from tq_cluster.service.window import ShedError
 from tq_cluster.service.wire import parse
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tq.v1.cluster_service_pb2 import NodeStatus
 from tq_cluster.clock import Clock
-from tq_cluster.raft.door import Log
+from tq_cluster.raft.log_api import Log
 from tq_cluster.reading import Reading
 from tq_cluster.service.admission import Admission
 from tq_cluster.service.authorization import (
@@ -26,7 +26,7 @@ from tq_cluster.service.cluster import ClusterServicer
 from tq_cluster.service.forwarding import Forwarder
 from tq_cluster.service.health import Health
 from tq_cluster.service.links import Links
-from tq_cluster.service.proof import Membership, PeerProof, Secret
+from tq_cluster.service.peer_authentication import Membership, PeerProof, Secret
 from tq_cluster.service.queue import QueueServicer
 from tq_cluster.service.reads import Reads
 from tq_cluster.service.replacement import Replacement

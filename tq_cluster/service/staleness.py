@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tq_cluster.clock import Clock
-from tq_cluster.raft.door import Log, LogStatus, Role
+from tq_cluster.raft.log_api import Log, LogStatus, Role
 from tq_cluster.telemetry.pairs import Pairs
 
 HEARTBEAT_MS = 150

@@ -11,7 +11,7 @@ import grpc.aio
 
 from tq.v1 import cluster_service_pb2 as pb
 from tq_cluster.core.model.limits import DEFAULT_LIMITS
-from tq_cluster.raft.door import Log, LogStatus, Role
+from tq_cluster.raft.log_api import Log, LogStatus, Role
 from tq_cluster.reading import Reading
 from tq_cluster.service.links import Links
 from tq_cluster.service.ways import Ways

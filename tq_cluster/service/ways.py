@@ -12,7 +12,7 @@ from typing import Final
 
 from tq_cluster.service.call import Header
 from tq_cluster.service.links import Links
-from tq_cluster.service.proof import PeerProof
+from tq_cluster.service.peer_authentication import PeerProof
 
 SHUN_S: Final = 1.0
 """For how long the API is taken once the other listener did not believe this node. The states of

@@ -27,10 +27,10 @@ from tq_cluster.core.model.types import TimestampMs
 from tq_cluster.core.reads import queries
 from tq_cluster.core.rows.view import View
 from tq_cluster.errors import StateDiffersError
-from tq_cluster.leader.comparing import Comparing, Difference
 from tq_cluster.leader.housekeeping import Source
+from tq_cluster.leader.scrub import Comparing, Difference
 from tq_cluster.leader.sources import Chore
-from tq_cluster.raft.door import Log
+from tq_cluster.raft.log_api import Log
 from tq_cluster.storage.hashing import HashedRange
 
 _logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from tq_cluster.errors import NotLeaderError
-from tq_cluster.raft.door import LogStatus, Role
+from tq_cluster.raft.log_api import LogStatus, Role
 from tq_cluster.storage.headroom import Headroom
 
 _logger = logging.getLogger(__name__)

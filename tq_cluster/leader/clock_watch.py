@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from tq_cluster.leader.logtime import SLEW_BACK_MAX, SLEW_MAX, LogTime
+from tq_cluster.leader.log_time import SLEW_BACK_MAX, SLEW_MAX, LogTime
 
 _logger = logging.getLogger(__name__)
 

@@ -21,14 +21,15 @@ from tq_cluster.clock import SystemClock
 from tq_cluster.config import NodeConfig
 from tq_cluster.core.cluster.scrubbing import scrub_row
 from tq_cluster.core.reads import queries
-from tq_cluster.disk_watch import DiskWatch
 from tq_cluster.errors import DiskError, FatalError, StartError, StateDiffersError
-from tq_cluster.fittings import ListenElsewhere, TimedState, TimedSyncer
 from tq_cluster.leader import task_log
 from tq_cluster.leader.counting import Counting
 from tq_cluster.leader.hooks import LeaderHooks
 from tq_cluster.leader.leader import Formation, Leader
-from tq_cluster.raft.door import Role
+from tq_cluster.node.disk_watch import DiskWatch
+from tq_cluster.node.instrumentation import ListenElsewhere, TimedState, TimedSyncer
+from tq_cluster.node.reload import ReadAgain, Reloading
+from tq_cluster.raft.log_api import Role
 from tq_cluster.raft.members import contradiction
 from tq_cluster.raft.replica import Replica
 from tq_cluster.raft.secret import ClusterSecret
@@ -37,7 +38,6 @@ from tq_cluster.raft.startup import NodeData, open_data
 from tq_cluster.raft.state_files import StateFiles
 from tq_cluster.raft.syncer import ThreadSyncer
 from tq_cluster.reading import Reading
-from tq_cluster.reload import ReadAgain, Reloading
 from tq_cluster.service.backups import MovedError, NoRoomError
 from tq_cluster.service.server import calls_ended
 from tq_cluster.service.service import Parts, Service

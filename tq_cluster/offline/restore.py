@@ -12,8 +12,8 @@ from tq.internal.v1 import backup_pb2
 from tq_cluster.clock import Clock
 from tq_cluster.config import NodeConfig
 from tq_cluster.errors import FatalError, StartError
+from tq_cluster.offline.restoring import restore_data
 from tq_cluster.raft.members import require_may_form
-from tq_cluster.raft.restoring import restore_data
 from tq_cluster.storage.backup import BackupError, check_backup, read_header
 
 CLOCK_SLACK_MS = 60_000

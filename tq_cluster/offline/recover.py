@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tq_cluster.clock import Clock
 from tq_cluster.errors import StartError
+from tq_cluster.offline.recovering import Recovered, choose, judged, recover
 from tq_cluster.raft.inspection import Survivor, inspect
-from tq_cluster.raft.recovering import Recovered, choose, judged, recover
 from tq_cluster.storage.backup import Maker
 
 SHOWN_MAX = 20
