@@ -14,19 +14,19 @@ from typing import Any
 from tq.v1.worker_service_pb2 import ReportResult, TaskReport
 from tq_worker.api.errors import UsageError
 from tq_worker.broker.calls import Broker
-from tq_worker.broker.claim_groups import demands, problem
+from tq_worker.broker.claim_groups import claim_groups, problem
 from tq_worker.broker.claimer import WAIT_S, Claims, Parts
 from tq_worker.broker.heartbeats import Heartbeats
-from tq_worker.broker.held_tasks import STOP_GRACE_S, UNFIT_FOR_S, Custody
-from tq_worker.broker.liveness import Contact
+from tq_worker.broker.held_tasks import STOP_GRACE_S, UNFIT_FOR_S, HeldTasks
+from tq_worker.broker.liveness import Liveness
 from tq_worker.broker.reporter import Reporter
-from tq_worker.broker.slot_fairness import Turns
+from tq_worker.broker.slot_fairness import SlotFairness
 from tq_worker.broker.watchdog import LEAVE_S, LoopGuard, Watchdog, die_soon
 from tq_worker.clock import boottime_s
 from tq_worker.pool import orphans
 from tq_worker.pool.pool import Plan, Pool
 from tq_worker.pool.reload import Changes
-from tq_worker.status.status import Vitals
+from tq_worker.status.status import WorkerStatus
 from tq_worker.status.usage import Usage
 from tq_worker.telemetry import tracing
 from tq_worker.telemetry.stats import Stats
@@ -106,13 +106,13 @@ class Worker:
         self.made_ns = time.time_ns()
         self._options = options
         self._stats = Stats()
-        self._contact = Contact(asyncio.get_running_loop().time)
+        self._liveness = Liveness(asyncio.get_running_loop().time)
         self._reconnect = reconnect
         self._reporter = Reporter(
             worker_id=options.worker_id, broker=broker, answered=self._answered
         )
         self._tracing = tracing.set_up(options.telling, os.environ)
-        self._custody = Custody(
+        self._held_tasks = HeldTasks(
             concurrency=options.concurrency,
             reports=self._reporter,
             stats=self._stats,
@@ -121,12 +121,12 @@ class Worker:
             log_ends=options.telling.log_tasks or options.reload,
             unfit_for_s=options.unfit_for_s,
         )
-        self._pool = Pool(plan=options.plan(), owner=self._custody, stats=self._stats)
-        self._vitals = Vitals(
+        self._pool = Pool(plan=options.plan(), owner=self._held_tasks, stats=self._stats)
+        self._status = WorkerStatus(
             stats=self._stats,
             usage=Usage(),
-            contact=self._contact,
-            custody=self._custody,
+            liveness=self._liveness,
+            held_tasks=self._held_tasks,
             pool=self._pool,
             reporter=self._reporter,
         )
@@ -137,19 +137,19 @@ class Worker:
             # Well below the patience with brokers that do not answer.
             wait_s=min(WAIT_S, options.deaf_after_s / 3),
             broker=broker,
-            custody=self._custody,
+            held_tasks=self._held_tasks,
             pool=self._pool,
             reports=self._reporter,
-            contact=self._contact,
-            turns=Turns(asyncio.get_running_loop().time),
+            liveness=self._liveness,
+            fairness=SlotFairness(asyncio.get_running_loop().time),
             stats=self._stats,
         )
         self._heartbeats = Heartbeats(
             worker_id=options.worker_id,
             broker=broker,
-            custody=self._custody,
+            held_tasks=self._held_tasks,
             lease_s=options.lease_s,
-            usage=self._vitals.said,
+            usage=self._status.said,
         )
         self._leave = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -203,7 +203,7 @@ class Worker:
 
         host, port = listen
         try:
-            return await metrics.serve(self._vitals, host, port)
+            return await metrics.serve(self._status, host, port)
         except OSError as error:
             problem = f"metrics cannot be served at {host}:{port}: {error.strerror}"
             raise UsageError([f"--metrics-listen: {problem}"]) from None
@@ -227,7 +227,7 @@ class Worker:
 
     async def _say_ready(self) -> None:
         """Say so once a broker has answered: until then nothing can be had from this worker."""
-        await self._contact.first.wait()
+        await self._liveness.first.wait()
         options = self._options
         _logger.info(
             "worker ready",
@@ -248,7 +248,7 @@ class Worker:
                 group.create_task(self._heartbeats.run(), name="heartbeats"),
                 group.create_task(self._check_leases(), name="leases"),
                 group.create_task(self._relieve_large(), name="memory"),
-                group.create_task(self._vitals.usage.run(), name="usage"),
+                group.create_task(self._status.usage.run(), name="usage"),
                 group.create_task(self._say_ready(), name="ready"),
             ]
             if orphans.is_last_parent():
@@ -256,7 +256,7 @@ class Worker:
                 background.append(group.create_task(reaping, name="orphans"))
             if self._reconnect is not None:
                 watchdog = Watchdog(
-                    contact=self._contact,
+                    liveness=self._liveness,
                     deaf_after_s=self._options.deaf_after_s,
                     reconnect=self._connect_anew,
                     give_up=self._give_up,
@@ -276,12 +276,12 @@ class Worker:
         options = self._options
         _logger.info(
             "worker drains",
-            extra={"tasks": len(self._custody.held), "timeout_s": options.drain_timeout_s},
+            extra={"tasks": len(self._held_tasks.held), "timeout_s": options.drain_timeout_s},
         )
         self._pool.give_back()
         await self._until_idle(options.drain_timeout_s, unless=self._hurry)
-        for lease in list(self._custody.held.values()):
-            self._custody.stop(lease, Stop.SHUTDOWN)
+        for lease in list(self._held_tasks.held.values()):
+            self._held_tasks.stop(lease, Stop.SHUTDOWN)
         if self._hurry.is_set():
             await self._until_idle(HURRY_GRACE_S)
         else:
@@ -310,14 +310,14 @@ class Worker:
                 each.cancel()
 
     async def _idle(self) -> None:
-        while any(lease.process is not None for lease in self._custody.held.values()):
-            await self._custody.change()
+        while any(lease.process is not None for lease in self._held_tasks.held.values()):
+            await self._held_tasks.change()
 
     async def _claim(self) -> None:
         """Claim whatever there are handlers for, until cancelled."""
         while True:
             self._reloaded.clear()
-            wanted = demands(self._pool.handlers, self._options.limits)
+            wanted = claim_groups(self._pool.handlers, self._options.limits)
             loops = [asyncio.ensure_future(Claims(self._parts, each).run()) for each in wanted]
             reloaded = asyncio.ensure_future(self._reloaded.wait())
             try:
@@ -366,11 +366,11 @@ class Worker:
     async def _check_leases(self) -> None:
         interval_s = min(CHECK_MAX_S, self._options.lease_s / CHECKS_PER_LEASE)
         while True:
-            await asyncio.sleep(interval_s if self._custody.held else CHECK_MAX_S)
+            await asyncio.sleep(interval_s if self._held_tasks.held else CHECK_MAX_S)
             now_s = boottime_s()
-            self._custody.check(now_s)
+            self._held_tasks.check(now_s)
             if self._pool.give_back_stuck(now_s):
-                self._custody.slow_down()
+                self._held_tasks.slow_down()
 
     def _answered(self, report: TaskReport, status: ReportResult.Status.ValueType) -> None:
-        self._custody.reported(report, status)
+        self._held_tasks.reported(report, status)

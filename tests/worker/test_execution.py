@@ -12,7 +12,7 @@ from tests.worker.fake_broker import FakeBroker
 from tq.internal.v1.worker_child_pb2 import Handler
 from tq_worker import task
 from tq_worker.api.registry import Registry
-from tq_worker.broker.claim_groups import TYPES_MAX, Demand, demands, problem
+from tq_worker.broker.claim_groups import TYPES_MAX, ClaimGroup, claim_groups, problem
 
 ALL = (SHIPPED, SAMPLES, SOLO)
 
@@ -256,21 +256,21 @@ def known(*types: str, solo: bool = False, limit: int = 0) -> dict[str, Handler]
 def test_a_worker_asks_for_the_types_that_it_has_handlers_of() -> None:
     handlers = known("b", "a") | known("own", solo=True) | known("few", limit=2)
 
-    asked = demands(handlers, {})
+    asked = claim_groups(handlers, {})
 
     assert [(each.types, each.solo, each.limit) for each in asked] == [
         (("a", "b"), False, None),
         (("own",), True, None),
         (("few",), False, 2),
     ]
-    assert [each.types for each in demands(known("own", solo=True), {})] == [("own",)]
+    assert [each.types for each in claim_groups(known("own", solo=True), {})] == [("own",)]
 
 
 def test_more_types_than_a_claim_can_name_are_asked_for_by_leaving_out_the_rest() -> None:
     names = [f"t{number}" for number in range(TYPES_MAX + 1)]
 
-    [most, few] = demands(known(*names) | known("few", limit=2), {})
+    [most, few] = claim_groups(known(*names) | known("few", limit=2), {})
 
     assert (most.types, most.except_types) == ((), ("few",))
     assert few.types == ("few",)
-    assert demands(known(*names[1:]), {}) == [Demand(types=tuple(sorted(names[1:])))]
+    assert claim_groups(known(*names[1:]), {}) == [ClaimGroup(types=tuple(sorted(names[1:])))]

@@ -38,7 +38,7 @@ async def test_a_result_is_delivered_after_an_outage_longer_than_the_lease(
     run = await start_worker(lease_s=1.0)
     ids = await broker.submit("until-file", facts.payload)
     await facts.until("started")
-    [lease] = run.worker._custody.held.values()
+    [lease] = run.worker._held_tasks.held.values()
 
     await broker.stop()
     facts.path.with_name("facts.go").touch()

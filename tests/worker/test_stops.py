@@ -169,7 +169,7 @@ async def test_a_handler_that_holds_the_interpreter_is_dead_before_its_lease_end
     run = await start_worker(lease_s=9.0)
     [task_id] = await broker.submit("hog-forever", facts.payload)
     await facts.until("started")
-    [lease] = run.worker._custody.held.values()
+    [lease] = run.worker._held_tasks.held.values()
 
     broker.deaf = True
 

@@ -15,7 +15,7 @@ from tests.patience import PATIENCE_S
 from tests.worker.conftest import SAMPLES, SHIPPED, Facts
 from tests.worker.fake_broker import FakeBroker
 from tests.worker.test_command import handler_processes
-from tq_worker.broker.liveness import Contact
+from tq_worker.broker.liveness import Liveness
 from tq_worker.wire import exits
 
 Process = asyncio.subprocess.Process
@@ -168,14 +168,14 @@ async def test_a_worker_whose_event_loop_stands_still_ends_with_its_handlers(
 
 def test_a_claim_that_is_answered_without_tasks_is_no_silence() -> None:
     now_s = 100.0
-    contact = Contact(lambda: now_s)
-    contact.asked()
+    liveness = Liveness(lambda: now_s)
+    liveness.asked()
     now_s = 130.0
-    assert contact.silence_s() == 30.0
-    contact.asked()
-    assert contact.silence_s() == 30.0
+    assert liveness.silence_s() == 30.0
+    liveness.asked()
+    assert liveness.silence_s() == 30.0
 
-    contact.answered()
+    liveness.answered()
 
     now_s = 500.0
-    assert contact.silence_s() == 0.0
+    assert liveness.silence_s() == 0.0

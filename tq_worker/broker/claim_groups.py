@@ -12,7 +12,7 @@ TYPES_MAX = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
+class ClaimGroup:
     """What one loop of claims asks for."""
 
     types: tuple[str, ...] = ()
@@ -25,7 +25,7 @@ class Demand:
     """So many of its one type run at a time, at most."""
 
 
-def demands(handlers: Mapping[str, Handler], limits: Mapping[str, int]) -> list[Demand]:
+def claim_groups(handlers: Mapping[str, Handler], limits: Mapping[str, int]) -> list[ClaimGroup]:
     """Split the handlers' types into what is claimed by itself; ``limits`` go before their own.
 
     Types with a limit each have a loop of their own, so that a claim never brings more of one than
@@ -37,13 +37,13 @@ def demands(handlers: Mapping[str, Handler], limits: Mapping[str, int]) -> list[
     plain = sorted(set(handlers).difference(limited, solo))
     found = []
     if len(plain) > TYPES_MAX:
-        found.append(Demand(except_types=tuple(sorted([*limited, *solo]))))
+        found.append(ClaimGroup(except_types=tuple(sorted([*limited, *solo]))))
     elif plain:
-        found.append(Demand(types=tuple(plain)))
+        found.append(ClaimGroup(types=tuple(plain)))
     if solo:
-        found.append(Demand(types=tuple(solo), solo=True))
+        found.append(ClaimGroup(types=tuple(solo), solo=True))
     found += [
-        Demand(types=(name,), solo=handlers[name].solo, limit=limit)
+        ClaimGroup(types=(name,), solo=handlers[name].solo, limit=limit)
         for name, limit in sorted(limited.items())
     ]
     return found

@@ -14,10 +14,10 @@ from typing import Protocol
 from tq.v1.worker_service_pb2 import ClaimRequest, ClaimResponse
 from tq_client.errors import OutcomeUnknownError, TqError
 from tq_worker.broker.calls import Answer, Broker
-from tq_worker.broker.claim_groups import Demand
-from tq_worker.broker.held_tasks import Custody
-from tq_worker.broker.liveness import Contact
-from tq_worker.broker.slot_fairness import Turns
+from tq_worker.broker.claim_groups import ClaimGroup
+from tq_worker.broker.held_tasks import HeldTasks
+from tq_worker.broker.liveness import Liveness
+from tq_worker.broker.slot_fairness import SlotFairness
 from tq_worker.pool.pool import Pool
 from tq_worker.telemetry.stats import Stats
 from tq_worker.wire.lease import Stop
@@ -69,27 +69,27 @@ class Parts:
     wait_s: float
     """How long a call may wait for tasks."""
     broker: Broker
-    custody: Custody
+    held_tasks: HeldTasks
     pool: Pool
     reports: Backlog
-    contact: Contact
-    turns: Turns
+    liveness: Liveness
+    fairness: SlotFairness
     stats: Stats
 
 
 class Claims:
-    """Asks for as many tasks of one demand as fit, one call at a time.
+    """Claims as many tasks of one claim group as fit, one call at a time.
 
     A call that finds none waits at the broker, but only for what could start at once: tasks to hold
     ahead are asked for while there is a backlog. Else the next few to come would all be this
     worker's, while others idle.
     """
 
-    def __init__(self, parts: Parts, demand: Demand) -> None:
+    def __init__(self, parts: Parts, claim_group: ClaimGroup) -> None:
         self._parts = parts
-        self._demand = demand
+        self._demand = claim_group
         self._broker = parts.broker
-        self._custody = parts.custody
+        self._held_tasks = parts.held_tasks
         self._pool = parts.pool
         self._stats = parts.stats
         self._reached = False
@@ -117,7 +117,7 @@ class Claims:
 
     async def _claim(self, request: ClaimRequest) -> bool:
         """Make one claim; False if its outcome is unknown and it is to be repeated as it is."""
-        self._parts.contact.asked()
+        self._parts.liveness.asked()
         call = asyncio.ensure_future(self._broker.claim(request, timeout_s=CALL_S))
         try:
             answer = await asyncio.shield(call)
@@ -136,12 +136,12 @@ class Claims:
         if self._complained:
             _logger.info("tasks are claimed again")
         self._reached, self._complained = True, False
-        self._parts.contact.answered()
+        self._parts.liveness.answered()
         self._stats.claims["tasks" if answer.reply.tasks else "nothing"] += 1
         self._take(answer, request.max_tasks)
         if not answer.reply.tasks:
-            # A slot that was left to this demand is another's now.
-            self._custody.room_changed()
+            # A slot that was left to this claim group is free for others now.
+            self._held_tasks.room_changed()
         return True
 
     async def _finish(
@@ -163,12 +163,12 @@ class Claims:
         except (TqError, TimeoutError) as error:
             _logger.debug("last claim brought nothing", extra={"error": str(error)})
             return
-        fresh = self._custody.take(answer.reply.tasks, answer.sent_at_s)
-        self._custody.release((lease for lease, _ in fresh), Stop.SHUTDOWN.value)
+        fresh = self._held_tasks.take(answer.reply.tasks, answer.sent_at_s)
+        self._held_tasks.release((lease for lease, _ in fresh), Stop.SHUTDOWN.value)
 
     def _take(self, answer: Answer[ClaimResponse], asked: int) -> None:
         self._more = len(answer.reply.tasks) >= asked
-        fresh = self._custody.take(answer.reply.tasks, answer.sent_at_s)
+        fresh = self._held_tasks.take(answer.reply.tasks, answer.sent_at_s)
         self._pool.hand_in(fresh, self._ahead)
 
     async def _appetite(self) -> Appetite:
@@ -177,13 +177,13 @@ class Claims:
             wanted = self._of_a_limit() if self._demand.limit is not None else self._of_all_else()
             if wanted is not None and self._parts.reports.backlog() < BACKLOG_MAX:
                 return wanted
-            await self._custody.change()
+            await self._held_tasks.change()
 
     def _of_all_else(self) -> Appetite | None:
         """What to ask for where nothing but slots is the limit."""
         solo = self._demand.solo
-        owed = self._parts.turns.owed(solo=solo)
-        self._ahead = self._custody.ahead() if self._more and not solo and not owed else 0
+        owed = self._parts.fairness.owed(solo=solo)
+        self._ahead = self._held_tasks.ahead() if self._more and not solo and not owed else 0
         idle = self._pool.room(solo=solo) - owed
         room = self._pool.room(self._ahead, solo=solo) - owed
         # With tasks at hand for every slot a claim can wait until it is for many.
@@ -199,18 +199,18 @@ class Claims:
         Slots are shared with other types: where both find tasks for the same one, what waits
         behind it for too long is given back.
         """
-        demand, turns = self._demand, self._parts.turns
-        assert demand.limit is not None, "or there is none"
+        claim_group, fairness = self._demand, self._parts.fairness
+        assert claim_group.limit is not None, "or there is none"
         self._ahead = 0
-        below = demand.limit - self._custody.unended[demand.types[0]]
-        idle = self._pool.room(solo=demand.solo)
-        if below > 0 and idle <= 0 and not demand.solo and self._custody.ahead():
+        below = claim_group.limit - self._held_tasks.unended[claim_group.types[0]]
+        idle = self._pool.room(solo=claim_group.solo)
+        if below > 0 and idle <= 0 and not claim_group.solo and self._held_tasks.ahead():
             # What is held ahead takes every slot, and not for long.
             idle = self._ahead = below
         if below > 0 and idle <= 0:
-            turns.wants(demand)
+            fairness.wants(claim_group)
             return None
-        in_turn = turns.had(demand)
+        in_turn = fairness.had(claim_group)
         if below <= 0:
             return None
         waits = self._reached and not in_turn

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from tq.v1.worker_service_pb2 import HeartbeatRequest, HeartbeatResult, WorkerUsage
 from tq_client.errors import TqError
 from tq_worker.broker.calls import Broker
-from tq_worker.broker.held_tasks import Custody
+from tq_worker.broker.held_tasks import HeldTasks
 from tq_worker.wire.lease import Lease, Stop, believed_end_s
 
 _logger = logging.getLogger(__name__)
@@ -25,14 +25,14 @@ _Status = HeartbeatResult.Status
 
 
 class Heartbeats:
-    """Tells the custody what the broker says of each lease."""
+    """Tells the held tasks what the broker says of each lease."""
 
     def __init__(
         self,
         *,
         worker_id: str,
         broker: Broker,
-        custody: Custody,
+        held_tasks: HeldTasks,
         lease_s: float,
         usage: Callable[[], WorkerUsage],
     ) -> None:
@@ -40,7 +40,7 @@ class Heartbeats:
         self._worker_id = worker_id
         self._usage = usage
         self._broker = broker
-        self._custody = custody
+        self._held_tasks = held_tasks
         self._interval_s = lease_s / 3
         self._failing = False
 
@@ -53,7 +53,7 @@ class Heartbeats:
 
     async def beat(self) -> bool:
         """Renew everything once; False if some of it must be tried again."""
-        leases = list(self._custody.held.values())
+        leases = list(self._held_tasks.held.values())
         try:
             # One without leases still says how the worker is.
             for at in range(0, max(1, len(leases)), LEASES_MAX):
@@ -88,10 +88,10 @@ class Heartbeats:
                 case _Status.STATUS_LEASE_LOST:
                     # Nothing to stop once its attempt has ended: the report's answer says what
                     # became of it.
-                    self._custody.stop(lease, Stop.LEASE_LOST)
+                    self._held_tasks.stop(lease, Stop.LEASE_LOST)
                 case _:
                     _logger.error("heartbeat was not understood", extra={"task_id": lease.task_id})
         for until_s, group in renewed.items():
-            self._custody.renewed(group, until_s)
+            self._held_tasks.renewed(group, until_s)
         for lease in cancelled:
-            self._custody.stop(lease, Stop.CANCELLED)
+            self._held_tasks.stop(lease, Stop.CANCELLED)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from tq.v1.worker_service_pb2 import ClaimedTask, Release, ReportResult, TaskReport
-from tq_worker.broker.prefetch import Pace
+from tq_worker.broker.prefetch import Prefetch
 from tq_worker.broker.report_policy import settle, settle_death
 from tq_worker.clock import boottime_s
 from tq_worker.pool.process import End, HandlerProcess
@@ -52,7 +52,7 @@ class Reports(Protocol):
         """Have a report delivered."""
 
 
-class Custody:
+class HeldTasks:
     """Holds the leases and sees to it that no handler outlives its own."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Custody:
         self.unended: Counter[str] = Counter()
         """By type, those of them whose attempts have not ended."""
         self._waiting: list[asyncio.Future[None]] = []
-        self._pace = Pace(concurrency, boottime_s())
+        self._prefetch = Prefetch(concurrency, boottime_s())
         self._reports = reports
         self._stats = stats
 
@@ -108,11 +108,11 @@ class Custody:
 
     def ahead(self) -> int:
         """How many tasks to hold beyond those that run."""
-        return self._pace.ahead(boottime_s())
+        return self._prefetch.ahead(boottime_s())
 
     def slow_down(self) -> None:
         """Hold nothing ahead until tasks are seen to end fast again."""
-        self._pace.forget(boottime_s())
+        self._prefetch.forget(boottime_s())
 
     def renewed(self, leases: Sequence[Lease], until_s: float) -> None:
         """Believe in these leases until ``until_s``."""
@@ -169,7 +169,7 @@ class Custody:
                 self._ran(end.lease, end.ran_s)
             report = settle(end.lease, end.report)
             self._report(end.lease, report, told=report is end.report)
-        self._pace.ended(count, boottime_s())
+        self._prefetch.ended(count, boottime_s())
         self.room_changed()
 
     def died(self, process: HandlerProcess) -> None:

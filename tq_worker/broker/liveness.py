@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 
-class Contact:
+class Liveness:
     """Notes when a claim was first asked for in vain, and when one was answered."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:

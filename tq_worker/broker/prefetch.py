@@ -13,7 +13,7 @@ DECAY_S = 0.5
 """The remembered rate halves in this time while fewer tasks end."""
 
 
-class Pace:
+class Prefetch:
     """Learns how fast tasks end.
 
     Where they take longer than the horizon nothing is held ahead: another worker may have a slot

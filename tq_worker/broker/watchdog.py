@@ -10,7 +10,7 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable
 
-from tq_worker.broker.liveness import Contact
+from tq_worker.broker.liveness import Liveness
 from tq_worker.wire import exits
 
 _logger = logging.getLogger(__name__)
@@ -32,13 +32,13 @@ class Watchdog:
     def __init__(
         self,
         *,
-        contact: Contact,
+        liveness: Liveness,
         deaf_after_s: float,
         reconnect: Callable[[], Awaitable[None]],
         give_up: Callable[[str], None],
     ) -> None:
         """``give_up`` has the worker leave, and is told why."""
-        self._contact = contact
+        self._liveness = liveness
         self._deaf_after_s = deaf_after_s
         self._reconnect = reconnect
         self._give_up = give_up
@@ -48,10 +48,10 @@ class Watchdog:
         reconnected_at: int | None = None
         while True:
             await asyncio.sleep(self._deaf_after_s / LOOKS)
-            silence_s = self._contact.silence_s()
+            silence_s = self._liveness.silence_s()
             if silence_s < self._deaf_after_s:
                 continue
-            if reconnected_at == self._contact.answers:
+            if reconnected_at == self._liveness.answers:
                 self._give_up(
                     f"no claim was answered for {2 * self._deaf_after_s:g} s, "
                     "connecting anew did not help"
@@ -60,9 +60,9 @@ class Watchdog:
             _logger.warning(
                 "no claim is answered: connecting anew", extra={"silence_s": round(silence_s, 1)}
             )
-            reconnected_at = self._contact.answers
+            reconnected_at = self._liveness.answers
             await self._reconnect()
-            self._contact.start_over()
+            self._liveness.start_over()
 
 
 class LoopGuard:

@@ -13,7 +13,7 @@ from tq.v1.worker_service_pb2 import ClaimedTask
 from tq_worker.api.errors import UsageError
 from tq_worker.pool.process import End, HandlerProcess
 from tq_worker.pool.shares import shares
-from tq_worker.pool.slot import Seat
+from tq_worker.pool.slot import ProcessSlot
 from tq_worker.telemetry.stats import Stats
 from tq_worker.wire.lease import Lease
 
@@ -72,8 +72,8 @@ class Pool:
         self._plan = plan
         self._owner = owner
         self._stats = stats
-        self._seats = [
-            Seat(
+        self._process_slots = [
+            ProcessSlot(
                 slots=plan.concurrency // plan.processes + (at < plan.concurrency % plan.processes),
                 solo=False,
             )
@@ -93,8 +93,8 @@ class Pool:
 
     async def start(self) -> None:
         """Start every process and have the handlers loaded; raises UsageError if they cannot be."""
-        self._learn(await self._fill(self._seats))
-        await self._fill(seat for seat in self._seats if seat.process is None)
+        self._learn(await self._fill(self._process_slots))
+        await self._fill(slot for slot in self._process_slots if slot.process is None)
         self._started = True
 
     async def reload(self) -> None:
@@ -104,35 +104,35 @@ class Pool:
         """
         coming = []
         try:
-            for seat in self._seats:
-                if seat.coming is not None:  # of the old code
-                    seat.leaving.add(seat.coming)
-                    seat.coming.leave()
-                seat.coming = self._spawn(seat)
-                coming.append(self._expect(seat.coming))
+            for slot in self._process_slots:
+                if slot.coming is not None:  # of the old code
+                    slot.leaving.add(slot.coming)
+                    slot.coming.leave()
+                slot.coming = self._spawn(slot)
+                coming.append(self._expect(slot.coming))
             loaded = await asyncio.gather(*coming)
             self._check(loaded)
         except (UsageError, OSError) as error:
-            for seat in self._seats:
-                if seat.coming is not None:
-                    seat.coming.kill("its handlers are not used")
+            for slot in self._process_slots:
+                if slot.coming is not None:
+                    slot.coming.kill("its handlers are not used")
             problems = error.problems if isinstance(error, UsageError) else [str(error)]
             raise UsageError(problems) from None
-        for seat in self._seats:
-            self._relieve(seat, "reload", successor=seat.coming)
-            seat.coming = None
+        for slot in self._process_slots:
+            self._relieve(slot, "reload", successor=slot.coming)
+            slot.coming = None
         self._learn(loaded[0])
-        await self._fill(seat for seat in self._seats if seat.process is None)
+        await self._fill(slot for slot in self._process_slots if slot.process is None)
         self._owner.room_changed()
 
     def processes(self) -> list[HandlerProcess]:
         """Return those that are given tasks."""
-        found = (seat.process for seat in self._seats)
+        found = (slot.process for slot in self._process_slots)
         return [process for process in found if process is not None and process.ready]
 
     def everyone(self) -> list[HandlerProcess]:
         """Return all there are."""
-        return [process for seat in self._seats for process in seat.everyone()]
+        return [process for slot in self._process_slots for process in slot.everyone()]
 
     def children(self) -> set[int]:
         """The pids of all processes that this worker has started and waits for."""
@@ -140,7 +140,7 @@ class Pool:
 
     def slots(self, *, solo: bool) -> int:
         """How many tasks can run at a time."""
-        return sum(seat.slots for seat in self._seats if seat.solo is solo)
+        return sum(slot.slots for slot in self._process_slots if slot.solo is solo)
 
     def room(self, ahead: int = 0, *, solo: bool) -> int:
         """How many tasks can be taken, ``ahead`` of them to wait for a slot."""
@@ -185,19 +185,19 @@ class Pool:
         most_bytes = self._plan.memory_bytes_max
         if most_bytes is None or self._closing:
             return
-        for seat in self._seats:
-            process = seat.process
+        for slot in self._process_slots:
+            process = slot.process
             if process is not None and process.ready and process.memory_bytes() > most_bytes:
                 process.give_back()
-                successor, seat.coming = seat.coming, None
-                self._relieve(seat, "memory", successor)
+                successor, slot.coming = slot.coming, None
+                self._relieve(slot, "memory", successor)
 
     async def close(self) -> None:
         """End every process: idle ones by leaving, those that do not leave by force."""
         self._closing = True
-        for seat in self._seats:
-            if seat.restart is not None:
-                seat.restart.cancel()
+        for slot in self._process_slots:
+            if slot.restart is not None:
+                slot.restart.cancel()
         for process in self.everyone():
             process.leave() if process.ready else process.kill("the worker shuts down")
         try:
@@ -236,8 +236,8 @@ class Pool:
 
     def ended(self, process: HandlerProcess, ends: Sequence[End]) -> None:
         """Attempts came to an end."""
-        process.seat.deaths = 0
-        if process.seat.solo and any(end.lease.stop is not None for end in ends):
+        process.slot.deaths = 0
+        if process.slot.solo and any(end.lease.stop is not None for end in ends):
             self._clear_away(process)
         self._owner.ended(ends)
         if process.leaving:
@@ -250,21 +250,21 @@ class Pool:
         """
         if self._draining:
             process.leave()
-        elif process.seat.process is process and not self._closing:
-            successor, process.seat.coming = process.seat.coming, None
-            self._relieve(process.seat, "stopped", successor)
+        elif process.slot.process is process and not self._closing:
+            successor, process.slot.coming = process.slot.coming, None
+            self._relieve(process.slot, "stopped", successor)
         process.end_group()
 
     def exited(self, process: HandlerProcess) -> None:
         """Pass on what it leaves behind and have another take its place."""
-        seat = process.seat
-        was_seated = seat.process is process
-        asked = seat.coming is process or (process.leaving and not process.outstanding)
+        slot = process.slot
+        was_seated = slot.process is process
+        asked = slot.coming is process or (process.leaving and not process.outstanding)
         if was_seated:
-            seat.process = None
-        elif seat.coming is process:
-            seat.coming = None
-        seat.leaving.discard(process)
+            slot.process = None
+        elif slot.coming is process:
+            slot.coming = None
+        slot.leaving.discard(process)
         self._gone.set()
         if not asked and not self._closing:
             self._stats.deaths += 1
@@ -283,16 +283,16 @@ class Pool:
             problem = f"--handlers {modules}: while imported, {process.how_it_ended()}"
             waiting.set_result(Loaded(problems=[problem]))
         elif was_seated and not self._closing:
-            self._restart_later(seat)
+            self._restart_later(slot)
 
     # ---------------------------------------------------------------- who sits where
 
-    async def _fill(self, seats: Iterable[Seat]) -> Loaded | None:
+    async def _fill(self, process_slots: Iterable[ProcessSlot]) -> Loaded | None:
         """Start a process in each of these; raises UsageError if the handlers cannot be loaded."""
         coming = []
-        for seat in seats:
-            seat.process = self._spawn(seat)
-            coming.append(self._expect(seat.process))
+        for slot in process_slots:
+            slot.process = self._spawn(slot)
+            coming.append(self._expect(slot.process))
         loaded = await asyncio.gather(*coming)
         self._check(loaded)
         return loaded[0] if loaded else None
@@ -310,41 +310,45 @@ class Pool:
             raise UsageError(list(dict.fromkeys(problems)))
 
     def _learn(self, loaded: Loaded | None) -> None:
-        """Take note of which handlers there are, and make seats for those that want their own."""
+        """Take note of the handlers; those with a process of their own get slots for theirs."""
         assert loaded is not None, "there is a process at least"
         self.handlers = {each.type: each for each in loaded.handlers}
         self.sources = loaded.sources
         wanted = any(each.solo for each in loaded.handlers)
-        if wanted and not any(seat.solo for seat in self._seats):
-            self._seats += [Seat(slots=1, solo=True) for _ in range(self._plan.process_slots)]
+        if wanted and not any(slot.solo for slot in self._process_slots):
+            self._process_slots += [
+                ProcessSlot(slots=1, solo=True) for _ in range(self._plan.process_slots)
+            ]
 
-    def _wear(self, seat: Seat, process: HandlerProcess) -> None:
+    def _wear(self, slot: ProcessSlot, process: HandlerProcess) -> None:
         """Have the next process come while this one takes its last tasks, and then take over."""
         left = None if self._plan.tasks_max is None else self._plan.tasks_max - process.handed_in
-        if left is None or left > seat.slots:
+        if left is None or left > slot.slots:
             return
-        if seat.coming is None:
-            seat.coming = self._spawn_or_none(seat)
+        if slot.coming is None:
+            slot.coming = self._spawn_or_none(slot)
         if left <= 0:
-            successor, seat.coming = seat.coming, None
-            self._relieve(seat, "tasks", successor)
+            successor, slot.coming = slot.coming, None
+            self._relieve(slot, "tasks", successor)
 
-    def _relieve(self, seat: Seat, why: str, successor: HandlerProcess | None = None) -> None:
-        """Have a process finish what it has and exit, and another take its seat at once."""
-        process, seat.process = seat.process, successor
+    def _relieve(
+        self, slot: ProcessSlot, why: str, successor: HandlerProcess | None = None
+    ) -> None:
+        """Have a process finish what it has and exit; another takes its slot at once."""
+        process, slot.process = slot.process, successor
         if process is not None:
             self._stats.recycled[why] += 1
             _logger.info(
                 "handler process is relieved",
                 extra={"pid": process.pid, "why": why, "tasks": len(process.outstanding)},
             )
-            seat.leaving.add(process)
+            slot.leaving.add(process)
             if why == "reload":
                 process.give_back()
             process.leave()
             self._see_off(process)
-        if seat.process is None:
-            self._restart(seat)
+        if slot.process is None:
+            self._restart(slot)
 
     def _see_off(self, process: HandlerProcess) -> None:
         """Kill a process that has nothing to do, and does not exit as it was told."""
@@ -352,32 +356,32 @@ class Pool:
             loop = asyncio.get_running_loop()
             loop.call_later(LEAVE_S, process.kill, "it did not exit when it was told to")
 
-    def _restart_later(self, seat: Seat) -> None:
-        delay_s = restart_delay_s(seat.deaths)
-        seat.deaths += 1
+    def _restart_later(self, slot: ProcessSlot) -> None:
+        delay_s = restart_delay_s(slot.deaths)
+        slot.deaths += 1
         loop = asyncio.get_running_loop()
-        seat.restart = loop.call_later(delay_s, self._restart, seat)
+        slot.restart = loop.call_later(delay_s, self._restart, slot)
 
-    def _restart(self, seat: Seat) -> None:
-        if seat.process is not None or self._closing or self._draining:
+    def _restart(self, slot: ProcessSlot) -> None:
+        if slot.process is not None or self._closing or self._draining:
             return
-        seat.process = self._spawn_or_none(seat)
-        if seat.process is None:
+        slot.process = self._spawn_or_none(slot)
+        if slot.process is None:
             # No memory, no file descriptors: what others give back may be enough a moment later.
-            self._restart_later(seat)
+            self._restart_later(slot)
 
-    def _spawn_or_none(self, seat: Seat) -> HandlerProcess | None:
+    def _spawn_or_none(self, slot: ProcessSlot) -> HandlerProcess | None:
         try:
-            return self._spawn(seat)
+            return self._spawn(slot)
         except OSError as error:
             _logger.error("handler process cannot be started", extra={"error": str(error)})  # noqa: TRY400 - the cause is in the text
             return None
 
-    def _spawn(self, seat: Seat) -> HandlerProcess:
+    def _spawn(self, slot: ProcessSlot) -> HandlerProcess:
         process = HandlerProcess(
-            seat=seat,
+            slot=slot,
             modules=self._plan.modules,
-            slots=seat.slots,
+            slots=slot.slots,
             log_format=self._plan.log_format,
             events=self,
         )
@@ -390,26 +394,26 @@ class Pool:
         handler = self.handlers.get(claimed.spec.type)
         return handler is not None and handler.solo
 
-    def _places(self, *, solo: bool) -> list[Seat]:
-        return [seat for seat in self._seats if seat.solo is solo]
+    def _places(self, *, solo: bool) -> list[ProcessSlot]:
+        return [slot for slot in self._process_slots if slot.solo is solo]
 
-    def _rooms(self, seats: Sequence[Seat], ahead: int) -> list[int]:
-        spread = -(-ahead // max(1, len(seats)))
-        return [seat.room(spread, self._plan.tasks_max) for seat in seats]
+    def _rooms(self, process_slots: Sequence[ProcessSlot], ahead: int) -> list[int]:
+        spread = -(-ahead // max(1, len(process_slots)))
+        return [slot.room(spread, self._plan.tasks_max) for slot in process_slots]
 
     def _spread(
         self, tasks: Sequence[tuple[Lease, ClaimedTask]], ahead: int, *, solo: bool
     ) -> Sequence[tuple[Lease, ClaimedTask]]:
         """Hand in what finds room; returns the rest."""
-        seats = self._places(solo=solo)
-        given = shares(len(tasks), self._rooms(seats, 0), self._rooms(seats, ahead))
+        process_slots = self._places(solo=solo)
+        given = shares(len(tasks), self._rooms(process_slots, 0), self._rooms(process_slots, ahead))
         at = 0
-        for seat, share in zip(seats, given, strict=True):
+        for slot, share in zip(process_slots, given, strict=True):
             if share:
-                assert seat.process is not None, "it has room"
-                seat.process.hand_in(tasks[at : at + share])
+                assert slot.process is not None, "it has room"
+                slot.process.hand_in(tasks[at : at + share])
                 at += share
-                self._wear(seat, seat.process)
+                self._wear(slot, slot.process)
         return tasks[at:]
 
     def _return(self, tasks: Sequence[tuple[Lease, ClaimedTask]]) -> None:

@@ -25,7 +25,7 @@ from tq_worker.wire.process_group import Group
 from tq_worker.wire.progress import Progress, create_shared
 
 if TYPE_CHECKING:
-    from tq_worker.pool.slot import Seat
+    from tq_worker.pool.slot import ProcessSlot
 
 NS = 1_000_000_000
 FRAME_BYTES = 1024 * 1024
@@ -66,13 +66,13 @@ class HandlerProcess:
     def __init__(
         self,
         *,
-        seat: Seat,
+        slot: ProcessSlot,
         modules: Sequence[str],
         slots: int,
         log_format: str,
         events: Events,
     ) -> None:
-        self.seat = seat
+        self.slot = slot
         self.slots = slots
         self.ready = False
         """Its handlers are loaded and it lives."""

@@ -9,7 +9,7 @@ from tq_worker.pool.process import HandlerProcess
 
 
 @dataclass(slots=True, eq=False)
-class Seat:
+class ProcessSlot:
     """The slots of one process, whichever that is at the moment."""
 
     slots: int
@@ -20,7 +20,7 @@ class Seat:
     leaving: set[HandlerProcess] = field(default_factory=set)
     """Those that were relieved and have not exited."""
     coming: HandlerProcess | None = None
-    """Loads its handlers, to take the seat when that is worn or the code is new."""
+    """Loads its handlers; takes the slot when the present process is worn or the code is new."""
     deaths: int = 0
     """How often in a row a process died here without having finished a task."""
     restart: asyncio.TimerHandle | None = None

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from tq_process.metrics_port import MetricsPort
 from tq_worker.status import handler_metrics
-from tq_worker.status.status import Vitals
+from tq_worker.status.status import WorkerStatus
 from tq_worker.telemetry.stats import QueueAndType
 
 _logger = logging.getLogger(__name__)
@@ -28,10 +28,10 @@ TASK = ("queue", "type")
 
 
 class WorkerCollector(Collector):
-    """Reads the vitals on the event loop, whichever thread asks."""
+    """Reads the worker's status on the event loop, whichever thread asks."""
 
-    def __init__(self, vitals: Vitals, loop: asyncio.AbstractEventLoop) -> None:
-        self._vitals = vitals
+    def __init__(self, status: WorkerStatus, loop: asyncio.AbstractEventLoop) -> None:
+        self._status = status
         self._loop = loop
 
     def collect(self) -> Iterable[Metric]:
@@ -43,14 +43,14 @@ class WorkerCollector(Collector):
         return ()
 
     async def _collect(self) -> list[Metric]:
-        return list(families(self._vitals))
+        return list(families(self._status))
 
 
-def families(vitals: Vitals) -> Iterator[Metric]:
+def families(status: WorkerStatus) -> Iterator[Metric]:
     """Make the metrics of what the worker knows of itself."""
-    stats, usage = vitals.stats, vitals.usage.sample()
+    stats, usage = status.stats, status.usage.sample()
     stats.tidy()
-    running = vitals.running()
+    running = status.running()
     yield _tasks(
         "tq_worker_tasks_started",
         "Attempts whose handler was entered.",
@@ -71,12 +71,12 @@ def families(vitals: Vitals) -> Iterator[Metric]:
     )
     busy = GaugeMetricFamily("tq_worker_tasks_running", "Tasks that run.", labels=("execution",))
     for name, solo in (("shared", False), ("process", True)):
-        slots.add_metric([name], vitals.slots(solo=solo))
-        busy.add_metric([name], vitals.slots_busy(solo=solo))
+        slots.add_metric([name], status.slots(solo=solo))
+        busy.add_metric([name], status.slots_busy(solo=solo))
     yield slots
     yield busy
-    yield _gauge("tq_worker_tasks_held", "Leases held, those that wait included.", vitals.held())
-    yield _gauge("tq_worker_reports_waiting", "Reports not answered yet.", vitals.backlog())
+    yield _gauge("tq_worker_tasks_held", "Leases held, those that wait included.", status.held())
+    yield _gauge("tq_worker_reports_waiting", "Reports not answered yet.", status.backlog())
     claims = CounterMetricFamily(
         "tq_worker_claims", "Claim calls that came to an end.", labels=("outcome",)
     )
@@ -86,13 +86,13 @@ def families(vitals: Vitals) -> Iterator[Metric]:
     yield _gauge(
         "tq_worker_claim_silence_seconds",
         "Since when no claim was answered; a long poll's length while all is well.",
-        vitals.contact.silence_s(),
+        status.liveness.silence_s(),
     )
     yield CounterMetricFamily(
         "tq_worker_reconnects", "Connections made anew by the watchdog.", value=stats.reconnects
     )
     yield _gauge(
-        "tq_worker_handler_processes", "Handler processes that take tasks.", vitals.processes()
+        "tq_worker_handler_processes", "Handler processes that take tasks.", status.processes()
     )
     yield CounterMetricFamily(
         "tq_worker_handler_process_deaths",
@@ -115,13 +115,13 @@ def families(vitals: Vitals) -> Iterator[Metric]:
     )
 
 
-async def serve(vitals: Vitals, host: str, port: int) -> Callable[[], None]:
+async def serve(status: WorkerStatus, host: str, port: int) -> Callable[[], None]:
     """Serve them, and what handlers count; returns what ends that.
 
     Handler processes have to be started afterwards. OSError if the port cannot be had.
     """
     registry = CollectorRegistry()
-    registry.register(WorkerCollector(vitals, asyncio.get_running_loop()))
+    registry.register(WorkerCollector(status, asyncio.get_running_loop()))
     served = MetricsPort(registry)
     await served.start(host, port)
     if not handler_metrics.wanted():

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from tq.v1.worker_service_pb2 import WorkerUsage
-from tq_worker.broker.held_tasks import Custody
-from tq_worker.broker.liveness import Contact
+from tq_worker.broker.held_tasks import HeldTasks
+from tq_worker.broker.liveness import Liveness
 from tq_worker.broker.reporter import Reporter
 from tq_worker.pool.pool import Pool
 from tq_worker.status.usage import Usage
@@ -15,13 +15,13 @@ from tq_worker.telemetry.stats import QueueAndType, Stats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Vitals:
+class WorkerStatus:
     """Read on the event loop."""
 
     stats: Stats
     usage: Usage
-    contact: Contact
-    custody: Custody
+    liveness: Liveness
+    held_tasks: HeldTasks
     pool: Pool
     reporter: Reporter
 
@@ -34,7 +34,7 @@ class Vitals:
         return sum(
             process.has_started(lease)
             for process in self.pool.everyone()
-            if process.seat.solo is solo
+            if process.slot.solo is solo
             for lease in process.outstanding.values()
         )
 
@@ -49,7 +49,7 @@ class Vitals:
 
     def held(self) -> int:
         """How many leases are held."""
-        return len(self.custody.held)
+        return len(self.held_tasks.held)
 
     def backlog(self) -> int:
         """How many reports wait."""
