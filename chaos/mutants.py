@@ -120,7 +120,7 @@ MUTANTS = (
     ),
     Mutant(
         bug="acks counted across terms",
-        fault="a leader counts acknowledgements of an earlier reign",
+        fault="a leader counts acknowledgements of an earlier leadership",
     ),
 )
 

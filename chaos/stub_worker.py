@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 
-from chaos.history.beliefs import CLOCK_MARGIN
 from chaos.history.calls import (
     ClaimCall,
     Ending,
@@ -20,6 +19,7 @@ from chaos.history.calls import (
     ReportCall,
     ReportStatus,
 )
+from chaos.history.lease_spans import CLOCK_MARGIN
 from chaos.history.record import Ledger
 from chaos.stubs import Broker, StubCaller, UnansweredError, seconds
 from tq.v1 import task_pb2, worker_service_pb2

@@ -17,7 +17,7 @@ Seen = cluster_service_pb2.VerifyStateResponse
 async def differences(cluster: Cluster, within_s: float) -> list[str]:
     """Have every node hash its whole state and compare; what differs, in words.
 
-    A pass ends with the reign of the leader that began it, and is begun again then.
+    A pass ends with the leadership of the leader that began it, and is begun again then.
     """
     stub = cluster_service_pb2_grpc.ClusterServiceStub(cluster.channel(next(iter(cluster.nodes))))
 

@@ -242,7 +242,7 @@ class Sweep(Operation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refound(Operation):
+class NewCluster(Operation):
     """A new cluster goes on in the place of one that was lost, and with none of its leases."""
 
     quarantined: bool

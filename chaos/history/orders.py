@@ -288,7 +288,7 @@ def _sweeps(facts: Facts, task: TaskFacts) -> Iterator[ops.Operation]:
 
 def _losses(facts: Facts) -> Iterator[ops.Operation]:
     for loss in facts.ledger.losses:
-        yield ops.Refound(
+        yield ops.NewCluster(
             began_s=loss.gone_s,
             known_by_s=loss.back_s,
             what="the recovery" if loss.quarantined else "the restore",

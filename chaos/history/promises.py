@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from chaos.history.beliefs import CLOCK_MARGIN, belief
 from chaos.history.calls import Answer, Ending, ReadCall, ReportCall, ReportStatus, SubmitCall
 from chaos.history.facts import Facts, TaskFacts
+from chaos.history.lease_spans import CLOCK_MARGIN, belief
 from chaos.history.model import TERMINAL
 from chaos.history.record import ledger_label
 from chaos.history.violation import Violation

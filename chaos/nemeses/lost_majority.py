@@ -16,7 +16,7 @@ from chaos import commands
 from chaos.arena import Arena
 from chaos.cluster import FactMissingError, NodeStatus
 from chaos.history.calls import Ending, ReportCall
-from chaos.nemeses.refound import Refound
+from chaos.nemeses.new_cluster import NewCluster
 from chaos.nemeses.starve import broker
 from chaos.nemesis import Deed
 
@@ -38,7 +38,7 @@ class _Left:
     gone_s: float
 
 
-class LostMajority(Refound):
+class LostMajority(NewCluster):
     """A minority goes down, each node further than the one before; then their disks are all."""
 
     name = "lost-majority"
@@ -100,7 +100,7 @@ class LostMajority(Refound):
             for node in nodes:
                 await asyncio.to_thread(shutil.move, node.data_dir, f"{file}.{node.node_id}")
             certain_s = _on_the_ledger(arena, report["certain_until"]) - CLOCKS_APART_S
-            await self.refound(
+            await self.new_cluster(
                 arena,
                 file,
                 certain_s=max(certain_s, left.held_s),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from chaos import commands
 from chaos.arena import Arena
-from chaos.nemeses.refound import Refound
+from chaos.nemeses.new_cluster import NewCluster
 from chaos.nemesis import Deed
 
 
@@ -20,7 +20,7 @@ class _Backup:
     gone_s: float
 
 
-class Restored(Refound):
+class Restored(NewCluster):
     """A backup is made under load; later the building burns down."""
 
     name = "restored"
@@ -46,7 +46,7 @@ class Restored(Refound):
             await self.let_live(arena)
             return
         with arena.stage(self.name, "restored"):
-            await self.refound(
+            await self.new_cluster(
                 arena,
                 backup.file,
                 certain_s=backup.asked_s,

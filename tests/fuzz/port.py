@@ -21,7 +21,7 @@ from tq_cluster.raft.formation import Formation
 from tq_cluster.raft.handshake import Dialling, HandshakeError
 from tq_cluster.raft.identity import MemberList
 from tq_cluster.raft.journal_door import LogJournal
-from tq_cluster.raft.membership import Roster
+from tq_cluster.raft.membership import MemberDisks
 from tq_cluster.raft.peers import Peers
 
 MEMBERS: Final = ("n1", "n2", "n3")
@@ -128,7 +128,7 @@ class Port:
             identity=identity,
             member_ids=MEMBERS,
             pristine=lambda: not self.formed,
-            roster=Roster(journal, lambda: 1, lambda: membership),
+            member_disks=MemberDisks(journal, lambda: 1, lambda: membership),
             cluster_version=lambda: 0,
             clock=_Clock(),
             draw=draw,

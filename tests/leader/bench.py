@@ -42,7 +42,7 @@ class Bench:
         if metrics is not None:
             counting = Counting(view=self.store.view, tasks=metrics.tasks, queues=metrics.queues)
             hooks = LeaderHooks(
-                begun=metrics.leads_now, counted=counting.add, surveyed=counting.show
+                begun=metrics.leads_now, counted=counting.add, sampled=counting.show
             )
         self.leader = Leader(
             node_id="n1",

@@ -125,7 +125,7 @@ async def test_only_the_leader_says_what_queues_hold_and_who_works(bench: Measur
     pause = queue_service_pb2.ConfigureQueueRequest(queue="idle", settings=settings)
     await bench.leader.submit(ConfigureQueue(request=pause))
 
-    bench.leader.survey()
+    bench.leader.sample()
 
     def depth(state: str, priority: str) -> float | None:
         return bench.sample("tq_queue_tasks", queue="q", state=state, priority=priority)
@@ -139,7 +139,7 @@ async def test_only_the_leader_says_what_queues_hold_and_who_works(bench: Measur
     assert bench.sample("tq_queue_head_age_seconds", queue="q") is not None
 
     bench.log.depose()
-    bench.leader.survey()
+    bench.leader.sample()
 
     assert depth("pending", "0-63") is None
     assert bench.sample("tq_workers") is None
@@ -151,9 +151,9 @@ async def test_a_survey_of_many_queues_takes_a_slice_at_a_time(bench: MeasuredBe
         await bench.leader.submit(submit("a", request_id=f"r{n}", queue=f"q{n:03}"))
 
     for _ in range(2):
-        bench.leader.survey()
+        bench.leader.sample()
         assert bench.sample("tq_workers") is None  # it is not through yet
-    bench.leader.survey()
+    bench.leader.sample()
 
     others = bench.sample("tq_queue_tasks", queue="~other", state="pending", priority="0-63")
     assert others == 70
@@ -167,7 +167,7 @@ async def test_a_worker_that_names_a_queue_that_is_none_gets_no_series(
     request = worker_service_pb2.ClaimRequest(worker_id="w", queues=['~other"\n'], max_tasks=1)
     with bench.leader._workers.claiming(request):
         await asyncio.sleep(0)
-        bench.leader.survey()
+        bench.leader.sample()
 
     assert bench.sample("tq_workers") == 1
     assert bench.sample("tq_queue_workers", queue='~other"\n') is None

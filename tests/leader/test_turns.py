@@ -1,4 +1,4 @@
-"""The end of a reign wakes everybody and forgets everything, a little at a time."""
+"""The end of a leadership wakes everybody and forgets everything, a little at a time."""
 
 from __future__ import annotations
 

@@ -271,7 +271,7 @@ def a_long_divergent_tail(*, with_rule: bool) -> str:
 
 
 def a_leader_wakes_up(*, with_rule: bool) -> str:
-    """R13: a leader was paused, another reigns and has acknowledged a write; the first is asked."""
+    """R13: a leader was paused, another leads and has acknowledged a write; the first is asked."""
 
     async def scenario(cluster: Cluster) -> str:
         cluster.load.on = False
@@ -279,7 +279,7 @@ def a_leader_wakes_up(*, with_rule: bool) -> str:
         sleeper = await cluster.await_leader()
         sleeper.pause()
         await cluster.until("another leads", lambda: cluster.leader() not in {None, sleeper})
-        written = await cluster.put(b"written in the next reign")
+        written = await cluster.put(b"written in the next leadership")
         sleeper.resume()
         try:
             confirmed = await asyncio.wait_for(sleeper.replica.confirm(), 5.0)

@@ -20,7 +20,7 @@ from tq_cluster.raft.formation import Formation
 from tq_cluster.raft.identity import MemberList, Origin
 from tq_cluster.raft.journal import Journal
 from tq_cluster.raft.log_api import Role
-from tq_cluster.raft.membership import Roster
+from tq_cluster.raft.membership import MemberDisks
 from tq_cluster.raft.syncer import InlineSyncer
 
 
@@ -158,7 +158,7 @@ class Outlook:
             member_ids=("n1", "n2", "n3"),
             pristine=lambda: self.pristine,
             cluster_version=lambda: 0,
-            roster=Roster(an_empty_journal(), lambda: 1, lambda: None),
+            member_disks=MemberDisks(an_empty_journal(), lambda: 1, lambda: None),
             clock=SystemClock(),
             draw=random.Random(1),
             news=lambda: None,

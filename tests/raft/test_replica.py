@@ -409,7 +409,7 @@ def test_another_pysyncobj_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _confirm_no_op(stage: Stage) -> None:
-    """Let the new leader commit the entry that begins its reign."""
+    """Let the new leader commit the entry that begins its leadership."""
     term = stage.host.replica.status().term
     last = stage.host.journal.last_index
     stage.puppets["n3"].say(append_reply=_ack(term, last + 1))

@@ -206,7 +206,7 @@ def test_a_divergent_tail_is_replaced_and_the_log_goes_on() -> None:
         cluster.propose(old, b"never committed")
         await cluster.until("another leads", lambda: cluster.leader() not in {None, old})
         for number in range(10):
-            await cluster.put(b"new reign %d" % number)
+            await cluster.put(b"new leadership %d" % number)
 
         await cluster.settle()
 

@@ -85,12 +85,12 @@ async def test_who_waits_when_the_reign_ends_is_told() -> None:
     question = waiting(rounds)
     rounds.echoed("n2", number)
 
-    rounds.end_reign("n3")
+    rounds.end_leadership("n3")
 
     with pytest.raises(NotLeaderError) as refusal:
         question.result()
     assert refusal.value.leader_id == "n3"
-    assert rounds.confirmed() == 0, "echoes of one reign count in no other"
+    assert rounds.confirmed() == 0, "echoes of one leadership count in no other"
 
 
 async def test_one_round_serves_all_who_ask_before_it() -> None:

@@ -128,7 +128,7 @@ async def test_leadership_is_handed_to_whom_was_asked_for(tmp_path: Path) -> Non
 
         assert await leader.replica.transfer_leadership(heir.name, 5.0) == heir.name
 
-        await cluster.until("the heir reigns", lambda: cluster.leader() is heir)
+        await cluster.until("the heir leads", lambda: cluster.leader() is heir)
         with pytest.raises(NotLeaderError):
             await leader.replica.transfer_leadership(None, 1.0)
 

@@ -305,7 +305,7 @@ async def test_a_disk_whose_state_alone_is_damaged_is_to_be_started_first(tmp_pa
             await submit(stubs, "s1", "a")
         for name in nodes.nodes:
             await nodes.caught_up(name)
-        nodes.nodes["n1"]._store.condemn("table 5 fails its CRC")
+        nodes.nodes["n1"]._store.quarantine("table 5 fails its CRC")
     disks = [f"--disk={tmp_path / 'old' / name}" for name in ("n1", "n2")]
 
     looked = await asyncio.to_thread(run, "recover", *disks)

@@ -106,9 +106,9 @@ def busy_history(
             cluster, story.steps(script), story, {kind: getattr(busy, kind) for kind in KINDS}
         )
         await cluster.settle()
-        reigns = [line for line in trace if " leader " in line]
-        if len(reigns) > 1:
-            raise AssertionError(f"nothing had failed, and others came to lead: {reigns}")
+        leaderships = [line for line in trace if " leader " in line]
+        if len(leaderships) > 1:
+            raise AssertionError(f"nothing had failed, and others came to lead: {leaderships}")
 
     error: Exception | None = None
     try:

@@ -143,7 +143,7 @@ class Faults:
         self._begin_hand_over(leader, draw.choice([None, *self._others(leader)]))
 
     def late_answers(self, draw: random.Random) -> None:
-        """Leadership goes away and comes back, and with it answers of the earlier reign."""
+        """Leadership goes away and comes back, and with it answers of the earlier leadership."""
         leader = self._victim.leader()
         if leader is not None and not leader.paused:
             LateAnswers(self._victim, draw, leader, self._begin_hand_over).begin()

@@ -1,6 +1,6 @@
 """Leadership goes away from a node and comes back to it, while what it was answered takes long.
 
-An answer of the earlier reign then arrives in the later one, about entries that are no more.
+An answer of the earlier leadership then arrives in the later one, about entries that are no more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tests.simulation.host import Machine
 from tests.simulation.network import ModelledNetwork
 from tests.simulation.virtual_loop import HostLoop, VirtualLoop
 
-FIRST_REIGN_S = (0.03, 0.1)
+FIRST_LEADERSHIP_S = (0.03, 0.1)
 """How long the old leader goes on with nobody but its heir to hear it."""
 FOR_S = (1.5, 3.0)
 """Then all ways are free again, however far things went. Less than a silent connection is kept."""
@@ -33,7 +33,7 @@ class Victim(Protocol):
     def note(self, what: str) -> None: ...
 
 
-class _Reign(enum.Enum):
+class _Leadership(enum.Enum):
     """Whose it is."""
 
     BEFORE = enum.auto()
@@ -49,7 +49,7 @@ class _Reign(enum.Enum):
 
 
 class LateAnswers:
-    """Closes ways and opens them again, as one reign follows the other.
+    """Closes ways and opens them again, as one leadership follows the other.
 
     Who is elected, and when, stays the nodes' affair: often enough it comes otherwise, and that is
     a history, too.
@@ -68,7 +68,7 @@ class LateAnswers:
         self.heir = draw.choice([host for host in victim.machines if host is not leader])
         self._late = (leader.name, self.heir.name)
         self._hand_over = hand_over
-        self._reign = _Reign.BEFORE
+        self._leadership = _Leadership.BEFORE
         self._closed: set[tuple[str, str]] = set()
         self._stalled: HostLoop | None = None
 
@@ -78,14 +78,14 @@ class LateAnswers:
             machine.on_lead.append(self._elected)
         self._close_all_but(self._leader, self.heir)
         loop = self._victim.loop
-        loop.call_later(self._draw.uniform(*FIRST_REIGN_S), self._unseat)
+        loop.call_later(self._draw.uniform(*FIRST_LEADERSHIP_S), self._unseat)
         loop.call_later(self._draw.uniform(*FOR_S), self._end)
 
     def _unseat(self) -> None:
         """The leader stands still. Its heir, which loses the connection, sees that first."""
         self._heed_peace()
         leader, heir = self._leader, self.heir
-        if self._reign is _Reign.BEFORE and leader.up and not leader.paused:
+        if self._leadership is _Leadership.BEFORE and leader.up and not leader.paused:
             self._victim.note(f"{leader.name} stands still and loses {heir.name}")
             self._stalled = leader.host_loop
             self._stalled.pause()
@@ -97,7 +97,7 @@ class LateAnswers:
             self._stalled = None
 
     def _end(self) -> None:
-        self._reign = _Reign.OVER
+        self._leadership = _Leadership.OVER
         self._wake()
         for machine in self._victim.machines:
             machine.on_lead.remove(self._elected)
@@ -105,23 +105,23 @@ class LateAnswers:
 
     def _elected(self, winner: Machine) -> None:
         # Not within the winner's own code. Nothing that it has sent arrives before this.
-        self._victim.loop.call_soon(self._next_reign, winner)
+        self._victim.loop.call_soon(self._next_leadership, winner)
 
-    def _next_reign(self, winner: Machine) -> None:
+    def _next_leadership(self, winner: Machine) -> None:
         self._heed_peace()
         self._wake()
         heir, leader = self.heir, self._leader
-        if winner is heir and self._reign is _Reign.BEFORE:
-            self._reign = _Reign.FIRST
+        if winner is heir and self._leadership is _Leadership.BEFORE:
+            self._leadership = _Leadership.FIRST
             self._close_all_but(heir, leader)
             self._hold_answers()
-        elif winner not in (heir, leader) and self._reign is _Reign.FIRST:
-            self._reign = _Reign.BETWEEN
+        elif winner not in (heir, leader) and self._leadership is _Leadership.FIRST:
+            self._leadership = _Leadership.BETWEEN
             self._open(self._closed - {self._late})
             self._close_all_but(winner, heir)
             self._hand_over(winner, heir.name)
-        elif winner is heir and self._reign in (_Reign.FIRST, _Reign.BETWEEN):
-            self._reign = _Reign.SECOND
+        elif winner is heir and self._leadership in (_Leadership.FIRST, _Leadership.BETWEEN):
+            self._leadership = _Leadership.SECOND
             self._open({self._late})
             others = [host for host in self._victim.machines if host not in (heir, leader)]
             self._close_all_but(heir, self._draw.choice(others))
@@ -129,7 +129,7 @@ class LateAnswers:
     def _hold_answers(self) -> None:
         """Once the two have found each other again the old leader's answers take long."""
         self._heed_peace()
-        if self._reign is not _Reign.FIRST or not self.heir.up:
+        if self._leadership is not _Leadership.FIRST or not self.heir.up:
             return
         if self.heir.replica.status().peers[self._leader.name].connected:
             self._close(self._late)
@@ -139,7 +139,7 @@ class LateAnswers:
     def _heed_peace(self) -> None:
         """Whoever has healed the network meanwhile wants it to stay so."""
         if self._closed.isdisjoint(self._victim.network.conditions.blocked):
-            self._reign = _Reign.OVER
+            self._leadership = _Leadership.OVER
 
     # ------------------------------------------------------------------ ways
 

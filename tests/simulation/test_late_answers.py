@@ -6,7 +6,7 @@ import asyncio
 
 from tests.simulation.cluster import Cluster
 from tests.simulation.host import Machine
-from tests.simulation.late_answers import FIRST_REIGN_S, FOR_S, LateAnswers
+from tests.simulation.late_answers import FIRST_LEADERSHIP_S, FOR_S, LateAnswers
 from tests.simulation.runs import simulate
 
 
@@ -19,7 +19,7 @@ def test_late_answers_close_no_way_once_they_are_over() -> None:
         leader = await cluster.await_leader()
         answers = LateAnswers(cluster, cluster.draw, leader, _hand_over_nothing)
         answers.begin()
-        await asyncio.sleep(FIRST_REIGN_S[1])
+        await asyncio.sleep(FIRST_LEADERSHIP_S[1])
         heir = answers.heir
         cluster.network.block(heir.name, leader.name)
         await asyncio.sleep(FOR_S[1])

@@ -16,7 +16,7 @@ from tests.simulation.story import History, Story
 from tests.simulation.workers import EVERYTHING, Appetite
 from tq_cluster.core.model.operations import Filled
 from tq_cluster.leader import cluster_tasks
-from tq_cluster.leader.cluster_tasks import Upkeep
+from tq_cluster.leader.cluster_tasks import ClusterTasks
 from tq_cluster.raft.replica import Replica
 
 OLD_VERSION = 2
@@ -38,7 +38,7 @@ class Filling:
 def upgrade_history(story: Story) -> tuple[History, Filling]:
     """Random faults around a rising version; then peace, and the judgement."""
     seen = Filling()
-    common_version, filled = Replica.common_version, Upkeep.filled
+    common_version, filled = Replica.common_version, ClusterTasks.filled
     filling: set[int] = set()
 
     def limited(self: Replica) -> int | None:
@@ -46,7 +46,7 @@ def upgrade_history(story: Story) -> tuple[History, Filling]:
         raised = asyncio.get_running_loop().time() >= RAISED_S
         return common if raised or common is None else min(common, OLD_VERSION)
 
-    def noting(self: Upkeep, found: Filled) -> None:
+    def noting(self: ClusterTasks, found: Filled) -> None:
         seen.slices += 1
         seen.completed += found.complete
         filling.add(id(self))
@@ -54,7 +54,7 @@ def upgrade_history(story: Story) -> tuple[History, Filling]:
 
     with (
         mock.patch.object(Replica, "common_version", limited),
-        mock.patch.object(Upkeep, "filled", noting),
+        mock.patch.object(ClusterTasks, "filled", noting),
         mock.patch.object(cluster_tasks, "LOOK_S", 0.2),
         mock.patch.object(cluster_tasks, "FILL_S", 0.15),
         mock.patch.object(cluster_tasks, "FILL_ROWS", 1),

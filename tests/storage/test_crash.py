@@ -18,7 +18,7 @@ from tq_cluster.raft.syncer import InlineSyncer
 from tq_cluster.storage import copying
 from tq_cluster.storage.copying import find_damage
 from tq_cluster.storage.crash import CRASH_FILE
-from tq_cluster.storage.store import CONDEMNED, Store
+from tq_cluster.storage.store import QUARANTINED, Store
 
 ROWS = {b"row %03d" % number: b"a row" * 20 for number in range(100)}
 KEY = b"row 050"
@@ -96,8 +96,8 @@ def test_a_state_that_ends_its_process_is_set_aside_by_the_next(directory: Path)
     assert (first.returncode, first.stdout) == (-signal.SIGBUS, "open\n")
     assert "Bus error" in told
     assert (second.returncode, second.stdout) == (0, "open\nNone\n")
-    condemned = (directory / "damaged-state-1" / CONDEMNED).read_text()
-    assert "reading it ends the process with SIGBUS" in condemned
+    quarantined = (directory / "damaged-state-1" / QUARANTINED).read_text()
+    assert "reading it ends the process with SIGBUS" in quarantined
     assert not (directory / CRASH_FILE).read_text()
 
 
@@ -144,7 +144,7 @@ def test_a_machine_that_cannot_read_a_state_is_no_damage(directory: Path) -> Non
     )
 
     assert "nothing is known to be wrong with it" in ended.stderr
-    assert not list(directory.glob(f"*/{CONDEMNED}"))
+    assert not list(directory.glob(f"*/{QUARANTINED}"))
 
 
 @pytest.mark.parametrize("row", [b"row 000", b"row 050", b"row 099"])

@@ -410,7 +410,7 @@ def test_a_state_whose_own_record_is_damaged_is_refused(tmp_path: Path) -> None:
 
 def test_a_state_in_which_damage_was_found_is_not_opened_again(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.condemn("table 3, key 62: 9 bytes fail their CRC")
+    store.quarantine("table 3, key 62: 9 bytes fail their CRC")
     store.close()
 
     for _ in range(2):

@@ -28,7 +28,7 @@ from tq_cluster.core.reads import queries
 from tq_cluster.core.rows.view import View
 from tq_cluster.errors import StateDiffersError
 from tq_cluster.leader.housekeeping import Source
-from tq_cluster.leader.scrub import Comparing, Difference
+from tq_cluster.leader.scrub import Difference, Scrub
 from tq_cluster.leader.sources import Chore
 from tq_cluster.raft.log_api import Log
 from tq_cluster.storage.hashing import HashedRange
@@ -40,7 +40,7 @@ SCRUB_VERSION: Final = 2
 LOOK_S: Final = 5.0
 """How often it is looked whether the version can be raised, and who has not answered."""
 FIRST_S: Final = 30.0
-"""How long after the beginning of its reign a leader leaves the states uncompared."""
+"""How long after the beginning of its leadership a leader leaves the states uncompared."""
 EVERY_MS: Final = 4 * 3_600_000
 """A pass begins so long after the last one has ended."""
 PASS_S: Final = 4 * 3_600
@@ -69,7 +69,7 @@ class ScrubbedState(Protocol):
         """How many rows there are."""
 
 
-class Upkeep:
+class ClusterTasks:
     """Finds its own operations, like what time brings; hears what they came to."""
 
     def __init__(
@@ -95,10 +95,8 @@ class Upkeep:
         self._differed = differed
         self._disk_pressure = disk_pressure
         self._loop = asyncio.get_running_loop()
-        self._comparing = Comparing(
-            node_id=node_id, members=self._members, differs=self._tell_difference
-        )
-        self._reigns = False
+        self._scrub = Scrub(node_id=node_id, members=self._members, differs=self._tell_difference)
+        self._leaderships = False
         self._fills = False
         """There is something left to fill, as far as it was seen."""
         self._look_at_s = self._next_range_s = self._fill_at_s = self._fill_asked_s = 0.0
@@ -110,20 +108,20 @@ class Upkeep:
         self._range_pause_s = RANGE_S
         self._hashed: HashedRange | None = None
         """What this pass's last range came to here."""
-        log.on_hash(self._comparing.answer)
+        log.on_hash(self._scrub.answer)
 
     def begin(self) -> None:
         """This node leads."""
-        self._reigns = True
+        self._leaderships = True
         self._hashed = None
         self._begin_after_ms = None
-        self._comparing.clear()
+        self._scrub.clear()
         self._look_at_s = 0.0
         self._next_range_s = self._loop.time() + FIRST_S
 
     def end(self) -> None:
         """It does no longer."""
-        self._reigns = False
+        self._leaderships = False
 
     def sources(self) -> Sequence[Source]:
         """What it has decided: newer rules, the filling of tables, and the comparing."""
@@ -135,19 +133,24 @@ class Upkeep:
 
     def _raising(self) -> Operation | None:
         now_s = self._loop.time()
-        if not self._reigns or now_s < self._look_at_s:
+        if not self._leaderships or now_s < self._look_at_s:
             return None
         common = self._log.common_version()
         if common is not None and 0 < queries.cluster_version(self._state.view()) < common:
             return RaiseVersion(cluster_version=common)
         self._look_at_s = now_s + LOOK_S
         self._fills = backfill.is_under_way(self._state.view())
-        self._comparing.review()
+        self._scrub.review()
         return None
 
     def _filling(self) -> Operation | None:
         now_s = self._loop.time()
-        if not self._reigns or not self._fills or now_s < self._fill_at_s or self._disk_pressure():
+        if (
+            not self._leaderships
+            or not self._fills
+            or now_s < self._fill_at_s
+            or self._disk_pressure()
+        ):
             return None
         return FillTables(rows_max=FILL_ROWS)
 
@@ -155,7 +158,7 @@ class Upkeep:
         self._fill_asked_s = self._loop.time()
 
     def _scrubbing(self) -> Operation | None:
-        if not self._reigns:
+        if not self._leaderships:
             return None
         view = self._state.view()
         row = scrub_row(view)
@@ -182,7 +185,7 @@ class Upkeep:
         """This node has hashed a range that an entry named."""
         # All members are told, so that one which differs can see for itself that it does.
         self._log.share_hash(found.index, found.digest)
-        if not self._reigns:
+        if not self._leaderships:
             return
         self._hashed = found
         row = scrub_row(self._state.view())
@@ -191,12 +194,12 @@ class Upkeep:
         self._hashed_at_s = self._loop.time()
         if row.began_at_ms != self._pass_ms:
             self._pass_ms = row.began_at_ms
-            self._comparing.begin_pass()
+            self._scrub.begin_pass()
             # Once a pass: to count the rows costs as much as to hash a range.
             self._range_pause_s = self._pause_s()
         self._next_range_s = self._hashed_at_s + self._range_pause_s
         where = f"table {row.table} from key {row.from_key.hex() or 'its first'}"
-        self._comparing.ask(found.index, where, found.digest)
+        self._scrub.ask(found.index, where, found.digest)
 
     def verify(self, request: pb.VerifyStateRequest) -> Replied | Refused:
         """How far the comparing has come; begins a pass where that is asked for."""
@@ -217,8 +220,8 @@ class Upkeep:
             nodes=[
                 pb.VerifiedNode(
                     node_id=node_id,
-                    ranges_agreed=self._comparing.agreed(node_id),
-                    unanswered_index=self._comparing.unanswered(node_id),
+                    ranges_agreed=self._scrub.agreed(node_id),
+                    unanswered_index=self._scrub.unanswered(node_id),
                 )
                 for node_id in sorted(self._members())
             ],
@@ -229,7 +232,7 @@ class Upkeep:
                     message=_described(each),
                     earlier=each.earlier,
                 )
-                for each in self._comparing.differences
+                for each in self._scrub.differences
             ],
         )
         for field, at_ms in (

@@ -212,7 +212,7 @@ class Committer:
             self._scheduled = self._loop.call_soon(self._decide)
 
     def abandon(self, error: Exception) -> None:
-        """Answer everything that was not yet proposed with ``error``: this reign is over."""
+        """Answer everything that was not yet proposed with ``error``: this leadership is over."""
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None

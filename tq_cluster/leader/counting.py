@@ -12,7 +12,7 @@ from tq_cluster.core.model.types import DEFAULT_NAMESPACE
 from tq_cluster.core.reads import queries
 from tq_cluster.core.rows.scope import Scope
 from tq_cluster.core.rows.view import View
-from tq_cluster.leader.sampler import Survey
+from tq_cluster.leader.sampler import Sample
 from tq_cluster.telemetry.labels import OTHER
 from tq_cluster.telemetry.metrics_queues import Found, QueueMetrics
 from tq_cluster.telemetry.metrics_tasks import Event, TaskMetrics
@@ -51,7 +51,7 @@ class Counting:
         """Their names by their digests. Two of one digest count as the first: one in 2^32."""
         self._lookups = 0
         self._found = Found()
-        """Of the survey under way, by label: however many queues there are, it stays small."""
+        """Of the sample under way, by label: however many queues there are, it stays small."""
 
     def add(self, tallies: Sequence[Tally]) -> None:
         """Count what an entry did that is applied."""
@@ -74,16 +74,16 @@ class Counting:
             if tally.leases_expired:
                 tasks.leases_expired(queue, tally.leases_expired)
 
-    def show(self, survey: Survey | None) -> None:
-        """Show what a survey found once its last slice is there; None: this node leads no more."""
-        if survey is None:
+    def show(self, sample: Sample | None) -> None:
+        """Show a sample once its last slice is there; None: this node leads no more."""
+        if sample is None:
             self._found = Found()
             self._queues.found(None)
             return
         found = self._found
-        for depth in survey.depths:
+        for depth in sample.depths:
             # Of queues that exist only: workers name in a claim whatever they like.
-            workers = survey.queue_workers.get(depth.queue, 0)
+            workers = sample.queue_workers.get(depth.queue, 0)
             unfinished = {key: count for key, count in depth.unfinished.items() if count}
             finished = {state: count for state, count in depth.finished.items() if count}
             if not (unfinished or finished or depth.paused or workers):
@@ -94,13 +94,13 @@ class Counting:
             for state, count in finished.items():
                 _add(found.finished, (queue, _STATES[state]), count)
             if depth.head_due_ms is not None:
-                age_s = max(0, survey.now_ms - depth.head_due_ms) / 1000
+                age_s = max(0, sample.now_ms - depth.head_due_ms) / 1000
                 found.head_age_s[queue] = max(found.head_age_s.get(queue, 0.0), age_s)
             if depth.paused:
                 found.paused.add(queue)
             if workers:
                 _add(found.queue_workers, queue, workers)
-        workforce = survey.workforce
+        workforce = sample.workforce
         if workforce is not None:
             found.leases, found.workers = workforce.leases, workforce.workers
             found.slots, found.slots_busy = workforce.slots, workforce.slots_busy

@@ -40,7 +40,7 @@ class _Renewal:
     request: pb.HeartbeatRequest
     received_s: float
     lasts: Callable[[], None]
-    """Raises NotLeaderError once the reign is over in which it came."""
+    """Raises NotLeaderError once the leadership is over in which it came."""
     reply: pb.HeartbeatResponse = field(default_factory=pb.HeartbeatResponse)
     renewed: list[int] = field(default_factory=list)
     """The places of what was renewed."""
@@ -67,19 +67,19 @@ class Heartbeats:
         workers: WorkerRegistry,
         ending: Callable[[Iterable[FencingToken]], asyncio.Future[None] | None],
         confirm: Callable[[], Awaitable[None]],
-        reign: Callable[[], Callable[[], None]],
+        leadership: Callable[[], Callable[[], None]],
     ) -> None:
         """``ending`` finds the entry in flight if it ends one of these leases.
 
-        ``confirm`` returns once this node is known to have led when it was called. ``reign``
-        returns a check of whether the reign that is now still lasts: it raises NotLeaderError.
+        ``confirm`` returns once this node is known to have led when it was called. ``leadership``
+        returns a check of whether the leadership that is now still lasts: it raises NotLeaderError.
         """
         self._view = view
         self._leases = leases
         self._workers = workers
         self._ending = ending
         self._confirm = confirm
-        self._reign = reign
+        self._leadership = leadership
         self._turns = Reading()
 
     async def answer(self, request: pb.HeartbeatRequest) -> Replied | Refused:
@@ -87,7 +87,7 @@ class Heartbeats:
         fault = queries.heartbeat_fault(request)
         if fault is not None:
             return fault  # whoever leads would say the same
-        renewal = _Renewal(request, self._leases.now_s(), self._reign())
+        renewal = _Renewal(request, self._leases.now_s(), self._leadership())
         await self._confirm()
         renewal.lasts()
         usage = request.usage if request.HasField("usage") else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tq_cluster.core.model.events import TaskEvent
 from tq_cluster.core.model.queue_moves import Tally
-from tq_cluster.leader.sampler import Survey
+from tq_cluster.leader.sampler import Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,5 +32,5 @@ class LeaderHooks:
     """An operation of the leader's own, of this kind, cannot be decided."""
     differed: Callable[[], None] = lambda: None
     """Members were found to hold different states."""
-    surveyed: Callable[[Survey | None], None] = lambda _survey: None
+    sampled: Callable[[Sample | None], None] = lambda _take_samples: None
     """What queues hold and who works on them, a slice at a time; None: this node leads no more."""

@@ -43,14 +43,14 @@ from tq_cluster.errors import (
 )
 from tq_cluster.leader.claimants import Claimant, Claimants
 from tq_cluster.leader.clock_watch import ClockWatch
-from tq_cluster.leader.cluster_tasks import Upkeep
+from tq_cluster.leader.cluster_tasks import ClusterTasks
 from tq_cluster.leader.committer import Committer, DraftWorkspace
 from tq_cluster.leader.heartbeats import Heartbeats
 from tq_cluster.leader.hooks import LeaderHooks
 from tq_cluster.leader.housekeeping import Housekeeping
 from tq_cluster.leader.leases import LeaseTable
 from tq_cluster.leader.log_time import LogTime
-from tq_cluster.leader.sampler import Surveyor
+from tq_cluster.leader.sampler import Sampler
 from tq_cluster.leader.sources import DueTasks, ExpiredLeases, PastRequests, RetiredTasks
 from tq_cluster.leader.ticker import Ticker
 from tq_cluster.leader.turns import let_go
@@ -142,7 +142,7 @@ class Leader:
         self._watchers: Waiters[TaskId] = Waiters()
         self._tellings: dict[tuple[str, bool], asyncio.Task[Replied | Refused]] = {}
         """Answers to WaitTask that were asked for in this turn of the loop."""
-        self._upkeep = Upkeep(
+        self._cluster_tasks = ClusterTasks(
             node_id=node_id,
             log=log,
             state=state,
@@ -151,7 +151,7 @@ class Leader:
             differed=self._hooks.differed,
             disk_pressure=disk_pressure,
         )
-        self.hashed = self._upkeep.hashed
+        self.hashed = self._cluster_tasks.hashed
         """To be told of every range of the state that an entry had this node hash."""
         self._housekeeping = Housekeeping(
             [
@@ -159,7 +159,7 @@ class Leader:
                 DueTasks(state.view, self._log_time.now_ms),
                 RetiredTasks(state.view, self._log_time.now_ms),
                 PastRequests(state.view, self._log_time.passed_ms),
-                *self._upkeep.sources(),
+                *self._cluster_tasks.sources(),
             ],
             now_s=self._loop.time,
             done=self._hooks.housekept,
@@ -183,17 +183,17 @@ class Leader:
             workers=self._workers,
             ending=self._committer.ending,
             confirm=self._confirm,
-            reign=self._this_reign,
+            leadership=self._this_leadership,
         )
-        self._surveyor = Surveyor(
+        self._sampler = Sampler(
             view=state.view,
             workers=self._workers,
             leases=lambda: len(self._leases),
             now_ms=self._log_time.now_ms,
             now_s=self._loop.time,
-            found=self._hooks.surveyed,
+            found=self._hooks.sampled,
         )
-        self._reign: int | None = None
+        self._leadership: int | None = None
         """The term this node serves in, or None while it does not."""
         self._taking_over: asyncio.Task[None] | None = None
         self._stopped = False
@@ -204,7 +204,7 @@ class Leader:
 
     def serving(self) -> bool:
         """Whether this node leads and has begun to decide."""
-        return self._reign is not None
+        return self._leadership is not None
 
     def look_at_clocks(self) -> float:
         """By how many seconds log time is ahead of the members' clocks; 0 if another leads."""
@@ -268,7 +268,7 @@ class Leader:
                     return outcome
                 if not await self._claimants.wait(claimant, give_up_s - self._loop.time()):
                     return Replied(reply=worker_service_pb2.ClaimResponse())
-                self._check_reign()
+                self._check_leadership()
 
     def give_back(self, operation: Claim, outcome: Outcome) -> None:
         """Release what a claim granted to a caller who cannot be told."""
@@ -301,7 +301,7 @@ class Leader:
                 if not await waiter.wait(give_up_s - self._loop.time()):
                     await self._confirm()
                     break
-                self._check_reign()
+                self._check_leadership()
         if size and not request.omit_payload:
             holds(size)
         return await self._told(request)
@@ -322,29 +322,29 @@ class Leader:
             return self._workers.listing(view, request, after, most)
 
         reply = await self.read(listing)
-        self._check_reign()  # another's workers are forgotten, and are not these
+        self._check_leadership()  # another's workers are forgotten, and are not these
         reply.leader_id = self._log.status().leader_id or ""
         return Replied(reply=reply)
 
-    def survey(self) -> None:
+    def sample(self) -> None:
         """Look through a few more queues or workers, while leading; hooks hear what was found."""
         if self.serving():
-            self._surveyor.step()
+            self._sampler.step()
 
     async def verify_state(
         self, request: cluster_service_pb2.VerifyStateRequest
     ) -> Replied | Refused:
         """How far the comparing of the members' states has come; begins a pass if asked to."""
         await self._log.confirm()
-        self._check_reign()
-        return self._upkeep.verify(request)
+        self._check_leadership()
+        return self._cluster_tasks.verify(request)
 
-    # ---------------------------------------------------------------- reigns
+    # ---------------------------------------------------------------- leadership
 
     def stop(self) -> None:
-        """End this reign, if there is one, and begin none any more; callers hear NotLeaderError."""
+        """End the leadership, if there is one, and begin no other; callers get NotLeaderError."""
         self._stopped = True
-        self._end_reign(None)
+        self._end_leadership(None)
         self._hashing.shutdown(wait=False)
         while self._events:
             self._tell_events()
@@ -352,27 +352,27 @@ class Leader:
     def _decidable(self) -> None:
         status = self._log.status()
         if (
-            self._reign is None
+            self._leadership is None
             and not self._stopped
             and status.role is Role.LEADER
             and self._log.decidable() is not None
         ):
-            self._begin_reign(status.term)
+            self._begin_leadership(status.term)
         self._committer.wake()
 
     def _role_changed(self, status: LogStatus) -> None:
         if status.role is not Role.LEADER or (
-            self._reign is not None and status.term != self._reign
+            self._leadership is not None and status.term != self._leadership
         ):
-            self._end_reign(status.leader_id)
+            self._end_leadership(status.leader_id)
 
-    def _begin_reign(self, term: int) -> None:
-        self._reign = term
-        self._leases.clear()  # of what an entry granted that was answered after the last reign
+    def _begin_leadership(self, term: int) -> None:
+        self._leadership = term
+        self._leases.clear()  # of what an entry granted that was answered after the last leadership
         self._workers.clear()
         view = self._state.view()
         self._log_time.begin(queries.log_time(view), queries.stepped_ms(view))
-        self._upkeep.begin()
+        self._cluster_tasks.begin()
         self._housekeeping.begin()
         self._ticker.start(wake=self._committer.wake, ended=self._ended)
         self._taking_over = self._loop.create_task(self._take_over(), name="take-over")
@@ -380,15 +380,17 @@ class Leader:
         self._hooks.begun()
         _logger.info("leadership begins", extra={"term": term})
 
-    def _end_reign(self, leader_id: str | None) -> None:
-        if self._reign is not None:
-            _logger.info("leadership ends", extra={"term": self._reign, "leader_id": leader_id})
-            self._surveyor.stop()
-        self._reign = None
+    def _end_leadership(self, leader_id: str | None) -> None:
+        if self._leadership is not None:
+            _logger.info(
+                "leadership ends", extra={"term": self._leadership, "leader_id": leader_id}
+            )
+            self._sampler.stop()
+        self._leadership = None
         self._clock_watch.end()
         self._ticker.stop()
         self._housekeeping.end()
-        self._upkeep.end()
+        self._cluster_tasks.end()
         if self._taking_over is not None:
             self._taking_over.cancel()
             self._taking_over = None
@@ -436,17 +438,17 @@ class Leader:
         await self._log.confirm()
         self._hooks.confirm(self._loop.time() - started_s)
 
-    def _check_reign(self) -> None:
+    def _check_leadership(self) -> None:
         if not self._log.leads():
             raise NotLeaderError(self._log.status().leader_id)
 
-    def _this_reign(self) -> Callable[[], None]:
-        """Return a check of whether the reign that is now still lasts: it raises NotLeaderError."""
-        reign = self._reign
+    def _this_leadership(self) -> Callable[[], None]:
+        """Return a check that raises NotLeaderError once the present leadership is over."""
+        leadership = self._leadership
 
         def check() -> None:
-            self._check_reign()
-            if self._reign != reign:
+            self._check_leadership()
+            if self._leadership != leadership:
                 raise NotLeaderError(self._log.status().leader_id)
 
         return check
@@ -462,9 +464,9 @@ class Leader:
         for ready in wakeups.ready:
             self._claimants.wake(ready)
         if wakeups.to_fill:
-            self._upkeep.to_fill()
+            self._cluster_tasks.to_fill()
         if wakeups.filled is not None:
-            self._upkeep.filled(wakeups.filled)
+            self._cluster_tasks.filled(wakeups.filled)
             if wakeups.filled.complete:
                 self._claimants.wake_all()
         for task_id in wakeups.finished:

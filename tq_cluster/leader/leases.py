@@ -1,8 +1,8 @@
 """The deadlines of live leases, in the leader's memory.
 
 Renewals stay out of the log, as etcd's do: a heartbeat moves a deadline here, and only an expiry
-becomes an entry. The table dies with the reign; a new leader starts every running lease afresh, so
-a failover expires none.
+becomes an entry. The table ends with the leadership; a new leader starts every running lease
+again, so a failover expires none.
 
 Deadlines stand in a wheel of short slots of time. A lease is in one place at a time and leaves it
 when it ends, so the table is never larger than what lives; a heap would keep an ended lease until
@@ -74,7 +74,7 @@ class LeaseTable:
         return len(self._overdue) + sum(map(len, self._slots.values()))
 
     def clear(self) -> None:
-        """Forget everything: the reign is over."""
+        """Forget everything: the leadership is over."""
         for each in (
             self._numbers,
             self._task_ids,

@@ -43,7 +43,7 @@ class LogTime:
         """By how much it was stepped in all, by this leader and those before."""
 
     def begin(self, last_decided_ms: TimestampMs, stepped_ms: int) -> None:
-        """Start a reign: go on from the last instant that any leader decided at."""
+        """Begin a leadership: go on from the last instant that any leader decided at."""
         self._read_at_s = self._clock.monotonic_s()
         self._now_ms = float(max(self._now_ms, last_decided_ms))
         self.stepped_ms = max(self.stepped_ms, stepped_ms)

@@ -38,7 +38,7 @@ class Workforce:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class Sample:
     """A slice of what is found: of any number of queues nobody holds all at once."""
 
     now_ms: TimestampMs
@@ -50,8 +50,8 @@ class Survey:
     """In the last slice."""
 
 
-class Surveyor:
-    """Makes one survey after the other, a slice at each step."""
+class Sampler:
+    """Takes one sample after the other, a slice at each step."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Surveyor:
         leases: Callable[[], int],
         now_ms: Callable[[], TimestampMs],
         now_s: Callable[[], float],
-        found: Callable[[Survey | None], None],
+        found: Callable[[Sample | None], None],
     ) -> None:
         """``found`` hears of each slice, and None when there will be no more for now."""
         self._view = view
@@ -79,7 +79,7 @@ class Surveyor:
             if self._now_s() < self._begin_at_s:
                 return
             self._begin_at_s = self._now_s() + EVERY_S
-            self._steps = self._survey()
+            self._steps = self._take_samples()
         if next(self._steps, self) is self:
             self._steps = None
 
@@ -89,7 +89,7 @@ class Surveyor:
         self._begin_at_s = 0.0
         self._found(None)
 
-    def _survey(self) -> Iterator[None]:
+    def _take_samples(self) -> Iterator[None]:
         queue_workers: Counter[str] = Counter()
         workers = slots = slots_busy = 0
         for seen, worker in enumerate(self._workers.active(), 1):
@@ -108,8 +108,8 @@ class Surveyor:
             depths = queries.queue_depths(Scope.of(reader, DEFAULT_NAMESPACE), after, QUEUES_SLICE)
             if len(depths) < QUEUES_SLICE and not reader.step_is_over:
                 break
-            self._found(Survey(self._now_ms(), depths, queue_workers, None))
+            self._found(Sample(self._now_ms(), depths, queue_workers, None))
             after = depths[-1].queue
             yield
         workforce = Workforce(self._leases(), workers, slots, slots_busy)
-        self._found(Survey(self._now_ms(), depths, queue_workers, workforce))
+        self._found(Sample(self._now_ms(), depths, queue_workers, workforce))

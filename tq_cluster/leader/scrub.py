@@ -42,8 +42,8 @@ class _Range:
         return len(counted) > 1 and max(counted.values()) <= members // 2
 
 
-class Comparing:
-    """The ranges of one reign."""
+class Scrub:
+    """The ranges of one leadership."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Comparing:
         self.differences: list[Difference] = []
 
     def clear(self) -> None:
-        """Another reign: what was asked for in the last one is not answered any more."""
+        """Another leadership: what was asked for in the last one is not answered any more."""
         self._ranges.clear()
         self._early.clear()
         self._agreed.clear()

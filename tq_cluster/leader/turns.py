@@ -1,6 +1,6 @@
 """Doing something to each of many things without holding the event loop.
 
-When a reign ends thousands wait, and each that is woken runs in the next turn of the loop.
+When a leadership ends thousands wait, and each that is woken runs in the next turn of the loop.
 """
 
 from __future__ import annotations

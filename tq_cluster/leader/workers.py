@@ -1,7 +1,7 @@
 """Who works: the workers that a leader has heard from.
 
-It is what their own calls say, kept in memory and gone with the reign; nothing is decided by it. A
-new leader has heard from every worker that is alive within one long poll.
+It is what their own calls say, kept in memory until the leadership ends; nothing is decided by
+it. A new leader has heard from every worker that is alive within one long poll.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class WorkerRegistry:
         return len(self._workers)
 
     def clear(self) -> None:
-        """Forget everybody: another reign begins."""
+        """Forget everybody: another leadership begins."""
         self._since_s = self._now_s()
         for each in self._workers, self._holders, self._held:
             self._empty(each)

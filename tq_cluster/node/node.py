@@ -198,7 +198,7 @@ class Node:
                 confirm=self.metrics.confirmed,
                 begun=self.metrics.leads_now,
                 counted=counting.add,
-                surveyed=counting.show,
+                sampled=counting.show,
                 event=task_log.writer(wanted=config.log.tasks),
             ),
             disk_pressure=lambda: self.disk.pressure,
@@ -252,7 +252,7 @@ class Node:
         """End the process. A state in which damage was found is not opened again."""
         with suppress(OSError):
             if isinstance(error, (CorruptRowError, StateDiffersError)):
-                self._store.condemn(str(error))
+                self._store.quarantine(str(error))
             elif isinstance(error, DiskError):
                 # LMDB has many words for damage, and a disk that failed may have done some.
                 note_failure(self._config.data_dir, error)
@@ -377,7 +377,7 @@ class Node:
 
     def _look_round(self) -> None:
         """Tell the gauges that cost something, which nobody sees unless metrics are served."""
-        self.leader.survey()
+        self.leader.sample()
         if self._loop.time() >= self._disk_at_s:
             self._disk_at_s = self._loop.time() + DISK_S
             self.metrics.disk(

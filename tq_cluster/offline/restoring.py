@@ -20,7 +20,7 @@ from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import FatalError, StartError
 from tq_cluster.raft import bounds
 from tq_cluster.raft.disk import FileDisk
-from tq_cluster.raft.identity import Identity, Origin, data_in, new_incarnation, write_identity
+from tq_cluster.raft.identity import Identity, Origin, data_in, new_cluster, write_identity
 from tq_cluster.raft.journal import Journal
 from tq_cluster.raft.records import Vote
 from tq_cluster.raft.syncer import InlineSyncer
@@ -65,7 +65,7 @@ def restore_data(
         _require_room(path, header.state_bytes)
         try:
             applied = _make(backup, path)
-            incarnation = new_incarnation(draw)
+            incarnation = new_cluster(draw)
             origin = Origin(backup_id=header.backup_id, index=applied.index, term=applied.term)
             identity = Identity(
                 node_id=node_id, group_id=group_id, incarnation=incarnation, origin=origin

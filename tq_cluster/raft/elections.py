@@ -369,7 +369,7 @@ class Elections:
             self._forget_hand_over()
 
     def tell_term(self, peer_id: str) -> None:
-        """A leader of an earlier term spoke: tell it that its reign is over."""
+        """A leader of an earlier term spoke: tell it that its leadership is over."""
         if self._rules.pre_vote:
             notice = peer_pb2.TermNotice(term=self._core.term)
             self._output.send(peer_id, peer_pb2.PeerMessage(term_notice=notice))

@@ -26,7 +26,7 @@ from tq_cluster.raft.journal_door import LoggedEntry, LogJournal
 from tq_cluster.raft.leading import Leading
 from tq_cluster.raft.log_api import StateMachine
 from tq_cluster.raft.members import counted, settle
-from tq_cluster.raft.membership import Roster
+from tq_cluster.raft.membership import MemberDisks
 from tq_cluster.raft.network import Network
 from tq_cluster.raft.output import OutputCommit
 from tq_cluster.raft.peers import Peers
@@ -82,7 +82,7 @@ class Engine:
         *,
         applied: Callable[[int, int, bool], None],
         settled: Callable[[], None],
-        reign_ended: Callable[[], None],
+        leadership_ended: Callable[[], None],
     ) -> None:
         self._around = around
         self._settings = settings = around.settings
@@ -90,7 +90,7 @@ class Engine:
         self._journal = journal = around.journal
         self._machine = machine = around.machine
         self._settled = settled
-        self._reign_ended = reign_ended
+        self._leadership_ended = leadership_ended
         node_id = around.identity.node_id
         member_ids = counted(around.identity.members, around.members)
         self.core = core = PySyncObjCore(
@@ -116,7 +116,7 @@ class Engine:
             secret=around.secret,
         )
         self.witness = Witness(members=len(member_ids))
-        self.roster = Roster(
+        self.member_disks = MemberDisks(
             journal,
             lambda: machine.applied.index,
             around.membership,
@@ -130,7 +130,7 @@ class Engine:
             identity=around.identity,
             member_ids=member_ids,
             pristine=self._pristine,
-            roster=self.roster,
+            member_disks=self.member_disks,
             cluster_version=around.cluster_version,
             clock=around.clock,
             draw=around.draw,
@@ -213,7 +213,7 @@ class Engine:
         self._pulse_due_s = loop.time()
         self._pulse_timer: asyncio.TimerHandle | None = None
         self._compact_due_s = loop.time()
-        self._reign: int | None = None
+        self._leadership: int | None = None
         """The term this node leads; None when it does not."""
 
     @property
@@ -243,7 +243,7 @@ class Engine:
             if timer is not None:
                 timer.cancel()
         self.peers.stop()
-        self._end_reign()
+        self._end_leadership()
 
     # ------------------------------------------------------------------ for a leader
 
@@ -256,7 +256,7 @@ class Engine:
 
     def _note_members(self, entries: Sequence[LoggedEntry]) -> None:
         """Entries came into the log: what one says of the members binds this node from here on."""
-        replaced = self.roster.note(entries)
+        replaced = self.member_disks.note(entries)
         if not replaced:
             return
         for peer_id in replaced:
@@ -545,19 +545,19 @@ class Engine:
         return late_s > self._settings.election_timeout_min_s / 2
 
     def settle(self) -> None:
-        """After every change: end a reign that ended, wake who waits, see to disk and timers."""
+        """After every change: end a lost leadership, wake who waits, see to disk and timers."""
         if not self._running:
             return
         core = self.core
-        if self._reign is not None and (not core.leads or core.term != self._reign):
-            self._end_reign()
+        if self._leadership is not None and (not core.leads or core.term != self._leadership):
+            self._end_leadership()
         if core.leads:
-            self._reign = core.term
+            self._leadership = core.term
             if core.applied_index >= core.noop_index:
                 self.rounds.resolve(self._machine.applied)
             if self.rounds.wanted and not self.rounds.under_way:
                 self.request_round()
-        if self.roster.has_news():
+        if self.member_disks.has_news():
             self.peers.refresh_hello()
         self._journal.request_sync()
         if core.applied_index < core.commit_index and self._applier.behind:
@@ -565,12 +565,12 @@ class Engine:
         self._settled()
         self._arm_timer()
 
-    def _end_reign(self) -> None:
-        self._reign = None
-        self.rounds.end_reign(self.elections.leader_id)
-        self.leading.end_reign()
-        self._sending.end_reign()
-        self._reign_ended()
+    def _end_leadership(self) -> None:
+        self._leadership = None
+        self.rounds.end_leadership(self.elections.leader_id)
+        self.leading.end_leadership()
+        self._sending.end_leadership()
+        self._leadership_ended()
 
     def _arm_timer(self) -> None:
         """Wake for the next heartbeat or the next attempt, whichever is this node's."""

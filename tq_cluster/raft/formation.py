@@ -25,7 +25,7 @@ from tq_cluster.core.kernel.batch import CLUSTER_VERSION
 from tq_cluster.raft import bounds, frames
 from tq_cluster.raft.copies import Copies
 from tq_cluster.raft.identity import MemberList, Origin
-from tq_cluster.raft.membership import Roster
+from tq_cluster.raft.membership import MemberDisks
 from tq_cluster.telemetry.sparing import Sparing
 
 _logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Formation:
         identity: NodeIdentity,
         member_ids: tuple[str, ...],
         pristine: Callable[[], bool],
-        roster: Roster,
+        member_disks: MemberDisks,
         cluster_version: Callable[[], int],
         clock: Clock,
         draw: random.Random,
@@ -101,7 +101,7 @@ class Formation:
         self._member_ids = member_ids
         self._peer_ids = tuple(name for name in member_ids if name != identity.node_id)
         self._pristine = pristine
-        self._roster = roster
+        self._member_disks = member_disks
         self._cluster_version = cluster_version
         self._clock = clock
         self._draw = draw
@@ -153,8 +153,8 @@ class Formation:
         if not to_member:
             hello.brief = True
             return hello
-        hello.incarnations.update(self._roster.applied() or {})
-        hello.applied_index = self._roster.applied_index()
+        hello.incarnations.update(self._member_disks.applied() or {})
+        hello.applied_index = self._member_disks.applied_index()
         hello.barred_runs.extend(self._copies.barred)
         recorded = _as_message(identity.members)
         if recorded is not None:
@@ -205,7 +205,7 @@ class Formation:
         identity = self._identity
         if not identity.newcomer:
             return True
-        members = self._roster.applied() or {}
+        members = self._member_disks.applied() or {}
         return members.get(identity.node_id) == identity.incarnation
 
     def no_longer_welcome(self) -> list[str]:
@@ -213,7 +213,7 @@ class Formation:
         return [
             name
             for name, hello in self._hellos.items()
-            if self._roster.belongs(name, hello.incarnation) is False
+            if self._member_disks.belongs(name, hello.incarnation) is False
             or self._copies.is_barred(hello.run)
         ]
 
@@ -325,16 +325,16 @@ class Formation:
         claimed: tuple[int, Mapping[str, str]] | None = None
         if hello.cluster_id and self._knows_this_disk(hello):
             claimed = hello.applied_index, dict(hello.incarnations)
-        belongs = self._roster.belongs(name, hello.incarnation, claimed)
+        belongs = self._member_disks.belongs(name, hello.incarnation, claimed)
         # By the record alone it had written the cluster's id down before anybody voted.
-        if not hello.cluster_id and not (belongs and self._roster.said):
+        if not hello.cluster_id and not (belongs and self._member_disks.said):
             return _refusal(
                 f"{name} is empty, but its members' cluster exists: it stays a stranger",
                 stranger=True,
                 known=f" (cluster {identity.cluster_id})",
             )
         if not belongs:
-            known = self._roster.members() or {}
+            known = self._member_disks.members() or {}
             return _refusal(
                 f"{name} has another disk ({hello.incarnation}) than the member of that name: it "
                 "stays a stranger",
@@ -384,7 +384,7 @@ class Formation:
         if not self.stranger:
             self._refusals.pop(name, None)
         if self.formed and self._same_cluster(hello):
-            self._roster.told(hello.applied_index, hello.incarnations)
+            self._member_disks.told(hello.applied_index, hello.incarnations)
 
     def on_refused(self, name: str | None, refusal: peer_pb2.Refusal) -> None:
         """A peer will not talk to this node. Peers see to it that it is one, or where one lives."""

@@ -126,7 +126,7 @@ def require_owner(path: Path, identity: Identity, node_id: str, group_id: int = 
         raise StartError(f"{path} belongs to group {identity.group_id}, not to {group_id}")
 
 
-def new_incarnation(draw: random.Random) -> str:
+def new_cluster(draw: random.Random) -> str:
     """Draw the incarnation of a new directory."""
     return f"{draw.getrandbits(64):016x}"
 
@@ -216,5 +216,5 @@ class DataDirectory:
                 f" leaves it that was cut short: empty it and restore again, or give {node_id} the"
                 " data directory that it had"
             )
-        self._write(Identity(node_id=node_id, group_id=group_id, incarnation=new_incarnation(draw)))
+        self._write(Identity(node_id=node_id, group_id=group_id, incarnation=new_cluster(draw)))
         return self.identity

@@ -31,7 +31,7 @@ from tq_cluster.storage.environment import DATA_FILE, is_short, read_state
 from tq_cluster.storage.lock import is_locked
 from tq_cluster.storage.rows import CorruptRowError
 from tq_cluster.storage.settled import undo_unsettled
-from tq_cluster.storage.store import CONDEMNED
+from tq_cluster.storage.store import QUARANTINED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,7 @@ def inspect(path: Path) -> Survivor:
 def current_state(path: Path) -> Current:
     """Find the state of a data directory; DamagedStateError where damage was found in it."""
     current = peek(path)
-    if (current.path / CONDEMNED).exists():
+    if (current.path / QUARANTINED).exists():
         raise DamagedStateError(f"the state in {current.path} was found to be damaged")
     return current
 

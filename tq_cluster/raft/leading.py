@@ -46,7 +46,7 @@ class Leading:
         self._rules = settings.rules
         self._now_s = now_s
         self._acked: dict[str, int] = {}
-        """Per peer the highest next_index it acknowledged in this reign, counted or not."""
+        """Per peer the highest next_index it acknowledged in this leadership, counted or not."""
         self._floor: dict[str, int] = {}
         """Per peer the lowest next_index it asked for since its last success."""
         self._needs_state: set[str] = set()
@@ -242,8 +242,8 @@ class Leading:
         self.peer_down(peer_id)
         self._core.forget_match(peer_id)
 
-    def end_reign(self) -> None:
-        """Nothing said in this reign counts in another."""
+    def end_leadership(self) -> None:
+        """Nothing said in this leadership counts in another."""
         self._acked.clear()
         self._floor.clear()
         self._needs_state.clear()

@@ -103,7 +103,7 @@ class Log(Protocol):
         """
 
     def propose(self, entry: bytes, base: AppliedAt) -> asyncio.Future[None]:
-        """Append ``entry`` right after ``base`` (index, this reign's term) and replicate it.
+        """Append ``entry`` right after ``base`` (index and the present term) and replicate it.
 
         Resolves once it is committed and applied here. Raises NotLeaderError at once when ``base``
         is not the end of this leader's log; the future fails with OutcomeUnknownError when

@@ -40,7 +40,7 @@ def members_in(entry: bytes) -> Members | None:
     return dict(log_pb2.Entry.FromString(entry).members.incarnations)
 
 
-class Roster:
+class MemberDisks:
     """One node's knowledge of the members' disks."""
 
     def __init__(

@@ -143,7 +143,7 @@ class _CorrectedSyncObj(syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj pub
         return self._draw.uniform(self.conf.raftMinTimeout, self.conf.raftMaxTimeout)
 
     def _checkCommandsToApply(self) -> None:  # noqa: N802 - as above
-        """Entries are appended by ``propose``; PySyncObj's queue outlives a reign."""
+        """Entries are appended by ``propose``; PySyncObj's queue outlives a leadership."""
 
     def _applyCommand(self, command: bytes, *_: object) -> None:  # noqa: N802 - as above
         raise AssertionError(f"{len(command)} bytes were handed to PySyncObj's queue of commands")
@@ -242,7 +242,7 @@ class PySyncObjCore:
 
     @property
     def noop_index(self) -> int:
-        """Leader only: the entry that began this reign."""
+        """Leader only: the entry that began this leadership."""
         return int(self._raft._SyncObj__noopIDx)
 
     @property
@@ -279,7 +279,7 @@ class PySyncObjCore:
         self._raft._SyncObj__raftNextIndex[self._members[peer_id]] = index
 
     def match_index(self, peer_id: str) -> int:
-        """The last entry that the peer is known to hold in this reign; 0: none, or no leader."""
+        """The last entry that the peer is known to hold; 0: none, or this node does not lead."""
         return int(self._raft._SyncObj__raftMatchIndex.get(self._members[peer_id], 0))
 
     def forget_match(self, peer_id: str) -> None:

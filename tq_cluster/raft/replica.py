@@ -87,7 +87,7 @@ class Replica:
             around,
             applied=self._on_applied,
             settled=self._on_settled,
-            reign_ended=self._on_reign_ended,
+            leadership_ended=self._on_leadership_ended,
         )
         self._core = self._engine.core
         self._in_flight: _InFlight | None = None
@@ -226,7 +226,7 @@ class Replica:
         else:
             flight.done.set_exception(NotAppliedError(f"entry {index} of term {term}"))
 
-    def _on_reign_ended(self) -> None:
+    def _on_leadership_ended(self) -> None:
         flight, self._in_flight = self._in_flight, None
         if flight is not None and not flight.done.done():
             flight.done.set_exception(OutcomeUnknownError(f"entry {flight.index} was in flight"))

@@ -53,7 +53,7 @@ class Rounds:
         return self._latest
 
     def echoed(self, peer_id: str, number: int) -> float | None:
-        """A follower of this reign echoed; when the round began, None when that is too long ago."""
+        """A follower echoed; when the round began, None if that is too long ago."""
         if number > self._echoed.get(peer_id, 0):
             self._echoed[peer_id] = number
         return self._begun_s.get(number)
@@ -79,8 +79,8 @@ class Rounds:
             if not future.done():
                 future.set_result(applied)
 
-    def end_reign(self, leader_id: str | None) -> None:
-        """Nobody hears of this reign's rounds any more."""
+    def end_leadership(self, leader_id: str | None) -> None:
+        """Nobody hears of this leadership's rounds any more."""
         self._echoed.clear()
         self._begun_s.clear()
         self._order.clear()

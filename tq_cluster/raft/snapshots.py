@@ -242,7 +242,7 @@ class SnapshotSending:
         self._transfers.pop(peer_id, None)
         self._catching_up.pop(peer_id, None)
 
-    def end_reign(self) -> None:
+    def end_leadership(self) -> None:
         """A transfer ends with its term."""
         self._catching_up.clear()
         self._drop_file()

@@ -166,7 +166,7 @@ def _look_into_crash(path: Path, state: Path) -> None:
     if not told:
         return
     try:
-        damage = crash.condemn_if_damaged(state)
+        damage = crash.quarantine_if_damaged(state)
     except OSError as error:
         damage = f"not known: {error}"
     _logger.warning("the last run failed", extra={"why": told, "damage": damage or "none"})

@@ -16,7 +16,7 @@ from typing import Final
 from tq_cluster.storage.copying import find_damage
 from tq_cluster.storage.environment import DATA_FILE
 from tq_cluster.storage.settled import undo_unsettled
-from tq_cluster.storage.store import condemn
+from tq_cluster.storage.store import quarantine
 
 CRASH_FILE: Final = "crash.txt"
 _TOLD_BYTES: Final = 8_192
@@ -47,7 +47,7 @@ def forget_crash(folder: Path) -> None:
     os.truncate(folder / CRASH_FILE, 0)
 
 
-def condemn_if_damaged(state: Path) -> str:
+def quarantine_if_damaged(state: Path) -> str:
     """Read all of a state over which a process ended; say what is damaged, or nothing.
 
     A damaged one is not opened again. OSError where that could not be found out.
@@ -57,5 +57,5 @@ def condemn_if_damaged(state: Path) -> str:
     undo_unsettled(state, state / DATA_FILE)
     reason = find_damage(state / DATA_FILE)
     if reason:
-        condemn(state, reason)
+        quarantine(state, reason)
     return reason

@@ -40,7 +40,7 @@ from tq_cluster.storage.rows import TABLE_COUNT, CorruptRowError
 from tq_cluster.storage.settled import read_settled, undo_unsettled, write_settled
 from tq_cluster.storage.views import DAMAGE, LmdbNow, LmdbView
 
-CONDEMNED: Final = "CONDEMNED"
+QUARANTINED: Final = "CONDEMNED"
 """Lies in the directory of a state in which damage was found; says what."""
 COMMIT_SECONDS: Final = 0.2
 COMMIT_BYTES: Final = 4 << 20
@@ -49,9 +49,9 @@ FULL_BYTES: Final = 8 << 20
 entry: writing a commit down holds the event loop, for some milliseconds for each MiB."""
 
 
-def condemn(state: Path, reason: str) -> None:
+def quarantine(state: Path, reason: str) -> None:
     """Note that the state in its directory is damaged. Durable on return."""
-    write_record(state / CONDEMNED, {"format": 1, "reason": reason})
+    write_record(state / QUARANTINED, {"format": 1, "reason": reason})
 
 
 class Store:
@@ -81,7 +81,7 @@ class Store:
         """What the commit holds that is written and not known to be on disk."""
         self._lock = DirectoryLock(path / "store.lock")
         try:
-            self._require_uncondemned()
+            self._require_unquarantined()
             undo_unsettled(path, path / DATA_FILE)
             self._open_environment()
         except BaseException:
@@ -94,14 +94,14 @@ class Store:
             return DamagedStateError(f"{what}; {RESTORE}")
         return StartError(f"{what}; nothing is known to be wrong with it: see to its disk")
 
-    def _require_uncondemned(self) -> None:
-        found = read_record(self.path / CONDEMNED, format_known=1)
+    def _require_unquarantined(self) -> None:
+        found = read_record(self.path / QUARANTINED, format_known=1)
         if found is not None:
             raise DamagedStateError(f"the state in {self.path} is damaged: {found['reason']}")
 
-    def condemn(self, reason: str) -> None:
+    def quarantine(self, reason: str) -> None:
         """Note that this state is damaged, so that nobody opens it again. Durable on return."""
-        condemn(self.path, reason)
+        quarantine(self.path, reason)
 
     def _open_environment(self) -> None:
         try:

@@ -6,19 +6,19 @@ from tests.core.lone_queue import LoneQueue, spec
 from tq.v1 import worker_service_pb2
 from tq_cluster.core.model.types import TimestampMs
 from tq_cluster.leader import sampler
-from tq_cluster.leader.sampler import Survey, Surveyor
+from tq_cluster.leader.sampler import Sample, Sampler
 from tq_cluster.leader.workers import WorkerRegistry
 
 
-class Surveyed:
+class Sampled:
     """A surveyor of a queue and of workers, and what it found."""
 
     def __init__(self) -> None:
         self.queue = LoneQueue()
         self.now_s = 0.0
         self.workers = WorkerRegistry(lambda: self.now_s)
-        self.found: list[Survey | None] = []
-        self.surveyor = Surveyor(
+        self.found: list[Sample | None] = []
+        self.sampler = Sampler(
             view=self.queue.store.view,
             workers=self.workers,
             leases=lambda: 3,
@@ -27,11 +27,11 @@ class Surveyed:
             found=self.found.append,
         )
 
-    def look_through(self) -> list[Survey]:
-        """Step until a survey is whole; its slices."""
+    def look_through(self) -> list[Sample]:
+        """Step until a sample is whole; its slices."""
         self.found.clear()
         while not self.found or (self.found[-1] is not None and not self.found[-1].workforce):
-            self.surveyor.step()
+            self.sampler.step()
         return [each for each in self.found if each is not None]
 
     def claims(self, worker_id: str, *queues: str) -> None:
@@ -41,12 +41,12 @@ class Surveyed:
 
 
 def test_each_slice_is_passed_on_and_no_survey_is_held_whole() -> None:
-    surveyed = Surveyed()
+    sampled = Sampled()
     names = [f"q{n:03}" for n in range(2 * sampler.QUEUES_SLICE + 7)]
-    surveyed.queue.submitted(*[spec(queue=name) for name in names])
-    surveyed.claims("w", "q000", names[-1])
+    sampled.queue.submitted(*[spec(queue=name) for name in names])
+    sampled.claims("w", "q000", names[-1])
 
-    slices = surveyed.look_through()
+    slices = sampled.look_through()
 
     assert [len(each.depths) for each in slices] == [50, 50, 7]
     assert [depth.queue for each in slices for depth in each.depths] == names
@@ -58,24 +58,24 @@ def test_each_slice_is_passed_on_and_no_survey_is_held_whole() -> None:
 
 
 def test_many_workers_are_looked_through_a_slice_at_a_time() -> None:
-    surveyed = Surveyed()
+    sampled = Sampled()
     for n in range(3 * sampler.WORKERS_SLICE):
-        surveyed.claims(f"w{n}", "q")
+        sampled.claims(f"w{n}", "q")
 
     for _ in range(3):
-        surveyed.surveyor.step()
-        assert surveyed.found == []
-    [slice_] = surveyed.look_through()
+        sampled.sampler.step()
+        assert sampled.found == []
+    [slice_] = sampled.look_through()
 
     assert slice_.workforce is not None
     assert slice_.workforce.workers == 3 * sampler.WORKERS_SLICE
 
 
 def test_queues_that_workers_make_up_are_counted_up_to_a_limit() -> None:
-    surveyed = Surveyed()
+    sampled = Sampled()
     for n in range(sampler.QUEUES_NAMED_MAX // 64 + 10):
-        surveyed.claims(f"w{n}", *[f"made-up-{n}-{k}" for k in range(64)])
+        sampled.claims(f"w{n}", *[f"made-up-{n}-{k}" for k in range(64)])
 
-    slices = surveyed.look_through()
+    slices = sampled.look_through()
 
     assert len(slices[-1].queue_workers) < sampler.QUEUES_NAMED_MAX + 64

@@ -12,7 +12,7 @@ CLOCK_MARGIN = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Belief:
+class LeaseSpan:
     """``worker_id`` acted as holder from ``from_s`` on, and had stopped by ``until_s``."""
 
     token: int
@@ -20,12 +20,12 @@ class Belief:
     from_s: float
     until_s: float
 
-    def overlaps(self, other: Belief) -> bool:
+    def overlaps(self, other: LeaseSpan) -> bool:
         """Whether there was an instant at which both acted as holders."""
         return max(self.from_s, other.from_s) < min(self.until_s, other.until_s)
 
 
-def belief(lease: LeaseFacts) -> Belief | None:
+def belief(lease: LeaseFacts) -> LeaseSpan | None:
     """Follow one lease as its holder did; None when no claim's answer ever named it.
 
     A renewal that arrives after the deadline comes too late: the worker has stopped by then.
@@ -35,12 +35,14 @@ def belief(lease: LeaseFacts) -> Belief | None:
         *((beat.known_by_s, beat, renewal) for beat, renewal in lease.renewals),
         *((report.began_s, report, None) for report in lease.reports),
     ]
-    held: Belief | None = None
+    held: LeaseSpan | None = None
     for at_s, call, detail in sorted(events, key=lambda event: event[0]):
         if isinstance(detail, Grant):
             until_s = call.began_s + detail.waited_s + detail.lease_s * (1 - CLOCK_MARGIN)
             if held is None:
-                held = Belief(token=lease.token, worker_id=call.actor, from_s=at_s, until_s=until_s)
+                held = LeaseSpan(
+                    token=lease.token, worker_id=call.actor, from_s=at_s, until_s=until_s
+                )
             elif call.actor == held.worker_id:
                 held = _moved(held, at_s, until_s)
         elif held is None or call.actor != held.worker_id:
@@ -56,14 +58,16 @@ def belief(lease: LeaseFacts) -> Belief | None:
     return held
 
 
-def _moved(held: Belief, at_s: float, until_s: float) -> Belief:
+def _moved(held: LeaseSpan, at_s: float, until_s: float) -> LeaseSpan:
     if at_s > held.until_s or until_s <= held.until_s:
         return held
-    return Belief(token=held.token, worker_id=held.worker_id, from_s=held.from_s, until_s=until_s)
+    return LeaseSpan(
+        token=held.token, worker_id=held.worker_id, from_s=held.from_s, until_s=until_s
+    )
 
 
-def _stopped(held: Belief, at_s: float) -> Belief:
-    return Belief(
+def _stopped(held: LeaseSpan, at_s: float) -> LeaseSpan:
+    return LeaseSpan(
         token=held.token,
         worker_id=held.worker_id,
         from_s=held.from_s,

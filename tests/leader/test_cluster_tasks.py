@@ -153,7 +153,7 @@ async def test_two_that_differ_are_told_of_when_the_third_does_not_answer(
     bench.answer("n2", found, b"this")
     seen = await bench.look()
     assert seen.differences == []
-    await until(lambda: bool(bench.leader._upkeep._comparing.differences), "it is said")
+    await until(lambda: bool(bench.leader._cluster_tasks._scrub.differences), "it is said")
 
     assert (bench.log.stopped, bench.fatal) == ([], [])
     bench.answer("n3", found)
@@ -338,7 +338,7 @@ async def test_filling_leaves_the_log_to_the_callers_for_most_of_the_time(
     bench: Compared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster_tasks, "FILL_S", 0.0)
-    found = bench.leader._upkeep
+    found = bench.leader._cluster_tasks
     [filling] = [source for source in found.sources() if source.kind == "backfill"]
     found.begin()
     found._fills = True

@@ -22,7 +22,7 @@ GO_ON_S = (0.3, 0.9)
 """For how long the old cluster goes on with what will be lost."""
 
 
-class Refound(Nemesis):
+class NewCluster(Nemesis):
     """A cluster is lost, and every node begins anew with the same file."""
 
     faults: ClassVar[tuple[str, ...]] = ("F24",)
@@ -58,7 +58,7 @@ class Refound(Nemesis):
             await asyncio.to_thread(shutil.rmtree, broker(arena, node_id).data_dir)
         return Deed("lost with their disks", tuple(node_ids), broke_s)
 
-    async def refound(
+    async def new_cluster(
         self, arena: Arena, file: Path, *, certain_s: float, gone_s: float, quarantined: bool
     ) -> None:
         """Make every node of the file, write down what that means for the history, start them."""
