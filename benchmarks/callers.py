@@ -24,8 +24,8 @@ from benchmarks import machine, report
 from benchmarks.cluster import anonymous_bytes, brokers, fill, pids
 from benchmarks.figures import Figure
 from chaos.abuse.__main__ import UNDER_WAY
-from chaos.netlab import ROOT
-from chaos.processes import ProcessCluster
+from chaos.cluster.netlab import ROOT
+from chaos.cluster.processes import ProcessCluster
 from tq_client import AsyncClient
 
 KINDS = ("readers", "giants", "storms")

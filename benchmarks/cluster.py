@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from chaos.processes import ProcessCluster
+from chaos.cluster.processes import ProcessCluster
 from tq_client import AsyncClient, TqError, task_spec
 from tq_process.memory import held_bytes
 

@@ -22,8 +22,8 @@ from rich.console import Console
 
 from benchmarks.cluster import payload
 from benchmarks.work import worker
+from chaos.cluster.processes import NodeStatus, ProcessCluster
 from chaos.nemeses.slow_fsync import DELAY_MS, SlowFsyncs
-from chaos.processes import NodeStatus, ProcessCluster
 from tq_client import AsyncClient
 
 NODES = ("n1", "n2", "n3")

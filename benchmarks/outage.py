@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.cluster import brokers, payload
 from benchmarks.figures import Figure, Samples
-from chaos.processes import ProcessCluster
+from chaos.cluster.processes import ProcessCluster
 from tq_client import AsyncClient
 
 KILLS = 20

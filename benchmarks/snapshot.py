@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.cluster import PAYLOAD_BYTES, anonymous_bytes, brokers, fill, payload
 from benchmarks.figures import Figure, Samples
-from chaos.processes import NodeStatus, ProcessCluster
+from chaos.cluster.processes import NodeStatus, ProcessCluster
 from tq_client import AsyncClient
 from tq_client.errors import ConflictError
 

@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks import steady
 from benchmarks.cluster import brokers
 from benchmarks.work import worker
-from chaos.processes import ProcessCluster
+from chaos.cluster.processes import ProcessCluster
 from tq_client import AsyncClient, TqError, task_spec
 
 STEADY, BURST = "bench", "burst"

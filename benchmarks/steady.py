@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks.cluster import anonymous_bytes, brokers, cpu_s, payload, pids
 from benchmarks.figures import percentile
 from benchmarks.plot import Curve, chart
-from chaos.processes import ProcessCluster
+from chaos.cluster.processes import ProcessCluster
 from tq.v1.worker_service_pb2 import ClaimRequest, Completion, ReportRequest, TaskReport
 from tq_client import AsyncClient, TqError, task_spec
 

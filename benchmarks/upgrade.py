@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from chaos.processes import ProcessCluster
+from chaos.cluster.processes import ProcessCluster
 from tq.v1 import cluster_service_pb2, cluster_service_pb2_grpc, worker_service_pb2
 from tq.v1.worker_service_pb2_grpc import WorkerServiceStub
 from tq_client import AsyncClient, TqError, task_spec

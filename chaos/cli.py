@@ -15,14 +15,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from chaos import distribution, mutants, netlab, profiles
-from chaos.conduct import conduct
-from chaos.distribution import Silence
-from chaos.nemesis import Transport
-from chaos.profiles import Profile
+from chaos.cluster import netlab
+from chaos.nemeses.nemesis import Transport
 from chaos.report.figures import percentile
-from chaos.result import Result, Verdict, read_results
-from chaos.run import Plan, no_cluster, obstacle
+from chaos.run import distribution, mutants, profiles
+from chaos.run.distribution import Silence
+from chaos.run.profiles import Profile
+from chaos.run.result import Result, Verdict, read_results
+from chaos.run.run import Plan, no_cluster, obstacle
+from chaos.run_scenario import run_scenario
 from chaos.scenario import Scenario
 from chaos.scenarios import all_scenarios
 
@@ -92,7 +93,7 @@ def run(
     if plan.transport is Transport.NETLAB and not netlab.inside() and netlab.missing() is None:
         with netlab.lab(plan.scenario.nodes) as enter:
             raise typer.Exit(profiles.run_apart(plan, out, enter))
-    result = asyncio.run(conduct(plan, out, lambda line: console.print(escape(line))))
+    result = asyncio.run(run_scenario(plan, out, lambda line: console.print(escape(line))))
     _tell(result, out)
     raise typer.Exit(EXITS[result.verdict])
 

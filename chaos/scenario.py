@@ -6,8 +6,8 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chaos.nemesis import Nemesis, Transport
-from chaos.workload import Workload
+from chaos.nemeses.nemesis import Nemesis, Transport
+from chaos.workloads.workload import Workload
 
 
 class Order(enum.Enum):

@@ -15,12 +15,12 @@ from pathlib import Path
 from rich.console import Console
 
 import demo
+from chaos.cluster.processes import ProcessCluster
+from chaos.cluster.workers import WorkerProcesses
+from chaos.history.outages import Outage
 from chaos.history.record import Ledger
 from chaos.history.verdict import check, report
 from chaos.history.violation import Violation
-from chaos.outages import Outage
-from chaos.processes import ProcessCluster
-from chaos.workers import WorkerProcesses
 from demo import proof, trace
 from demo.handlers import RUNS_DIR_VARIABLE, runs
 from demo.probe import QUEUE as PROBE_QUEUE

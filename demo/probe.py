@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from chaos.clients.client import StubClient
 from chaos.history.calls import Answer, SubmitCall
+from chaos.history.outages import Outage, outage
 from chaos.history.record import Ledger
-from chaos.outages import Outage, outage
-from chaos.stub_client import StubClient
 from tq.v1 import task_pb2
 
 QUEUE = "probe"

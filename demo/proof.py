@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 
-from chaos.outages import Outage
+from chaos.history.outages import Outage
 from demo import work
 from demo.trace import Request, Trace
 from tq_client import AttemptEnd, Task, TaskState

@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from chaos.processes import NodeStatus
+from chaos.cluster.processes import NodeStatus
 from demo.proof import Line
 
 PLAIN_EVERY_S = 5.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from chaos.clients.client import StubClient
+from chaos.clients.worker import StubWorker
 from chaos.history.calls import Ending, ReportStatus
 from chaos.history.record import Ledger
-from chaos.stub_client import StubClient
-from chaos.stub_worker import StubWorker
 from tq.v1 import task_pb2, worker_service_pb2
 
 QUEUE = "stale"

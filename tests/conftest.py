@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chaos import ports
+from chaos.cluster import ports
 from tests.simulation import campaign
 from tests.telling import FIGURES, NOT_RUN
 

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Histogram, Metric, generate_lat
 from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from chaos.ports import free_addresses
+from chaos.cluster.ports import free_addresses
 from tests.patience import PATIENCE_S
 from tests.service.fakes import until
 from tq.v1 import task_pb2, task_service_pb2

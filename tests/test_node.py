@@ -19,7 +19,7 @@ import grpc.aio
 import pytest
 import yaml
 
-from chaos.ports import free_addresses
+from chaos.cluster.ports import free_addresses
 from tests.cluster.ports import free_base_port
 from tests.patience import PATIENCE_S
 from tests.service.fakes import Stubs, until

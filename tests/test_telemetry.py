@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chaos.ports import free_addresses
+from chaos.cluster.ports import free_addresses
 from tests.patience import PATIENCE_S
 from tests.service.fakes import until
 from tq_cluster.telemetry import logs

@@ -11,7 +11,7 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 
-from chaos.cluster import Cluster
+from chaos.cluster.cluster import Cluster
 from tq.v1 import (
     cluster_service_pb2,
     cluster_service_pb2_grpc,

@@ -19,7 +19,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from benchmarks.cluster import anonymous_bytes
 from benchmarks.sweep.ground import MIB, Ground, Stubs
-from chaos.processes import ProcessCluster
+from chaos.cluster.processes import ProcessCluster
 from tq.v1 import cluster_service_pb2
 
 ROOT = Path(__file__).resolve().parents[2]

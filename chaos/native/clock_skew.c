@@ -1,4 +1,4 @@
-/* Moves the wall clock of one process, and nothing else: built by chaos/preload.py for chaos/nemeses/clock.py.
+/* Moves the wall clock of one process, and nothing else: built by chaos/cluster/preload.py for chaos/nemeses/clock.py.
  *
  * CLOCK_SKEW_FILE names a file with the offset in seconds ("-3600", "0.25"); it is read again at most 20 times
  * a second. Monotonic clocks, sleeps and timeouts are left alone.

@@ -1,4 +1,4 @@
-/* Lets some fsyncs of one process take longer: built by chaos/preload.py for chaos/nemeses/slow_fsync.py.
+/* Lets some fsyncs of one process take longer: built by chaos/cluster/preload.py for chaos/nemeses/slow_fsync.py.
  *
  * SLOW_FSYNC_FILE names a file with two numbers, milliseconds and one in how many: "300 100". It is read again at
  * most 20 times a second. Without the file, or with "0 0", every fsync takes its own time.

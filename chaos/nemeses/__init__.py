@@ -1,1 +1,1 @@
-"""Ways to break a cluster, one a module: subclasses of ``chaos.nemesis.Nemesis``."""
+"""Ways to break a cluster, one a module: subclasses of ``chaos.nemeses.nemesis.Nemesis``."""

@@ -13,13 +13,13 @@ from typing import ClassVar
 import psutil
 
 from chaos.abuse.__main__ import UNDER_WAY
-from chaos.arena import Arena
-from chaos.broker import NodeSetup
+from chaos.cluster.broker import NodeSetup
+from chaos.cluster.netlab import ROOT
+from chaos.cluster.ports import HeldPorts
+from chaos.context import Injected, RunContext
+from chaos.history.outages import longest_silence
+from chaos.nemeses.nemesis import Nemesis, Transport
 from chaos.nemeses.starve import broker, processes
-from chaos.nemesis import Deed, Nemesis, Transport
-from chaos.netlab import ROOT
-from chaos.outages import longest_silence
-from chaos.ports import HeldPorts
 
 UNDER_WAY_WITHIN_S = 60.0
 SILENCE_MAX_S = 1.0
@@ -60,13 +60,13 @@ class Abuse(Nemesis):
             wrapper=("sh", "-c", limit, "sh"), settings={"metrics_listen": self._metrics[node_id]}
         )
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
-        leader = await arena.cluster.await_leader(self.within_s)
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
+        leader = await context.cluster.await_leader(self.within_s)
         self._led = (leader.node_id, leader.term)
         self._memory = {}
-        nodes = [broker(arena, node_id) for node_id in arena.cluster.nodes]
-        self._watching = asyncio.create_task(self._watch(arena))
-        self._began_s = arena.ledger.now_s()
+        nodes = [broker(context, node_id) for node_id in context.cluster.nodes]
+        self._watching = asyncio.create_task(self._watch(context))
+        self._began_s = context.ledger.now_s()
         self._abuser = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "chaos.abuse", self.kind),
             *("--seed", str(draw.randrange(1_000_000))),
@@ -81,40 +81,40 @@ class Abuse(Nemesis):
         async with asyncio.timeout(UNDER_WAY_WITHIN_S):
             said = await self._abuser.stdout.readline()
         assert said.decode().strip() == UNDER_WAY, f"the abuser ended early: {said!r}"
-        return Deed(self.summary, tuple(arena.cluster.nodes), broke_s=self._began_s)
+        return Injected(self.summary, tuple(context.cluster.nodes), broke_s=self._began_s)
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         if self._abuser is None:
             return
         ended_early = self._abuser.returncode
         await self._end()
         if ended_early is not None:
-            arena.accuse("suite", f"the abuser ended by itself with {ended_early}")
-        await self._judge(arena)
+            context.accuse("suite", f"the abuser ended by itself with {ended_early}")
+        await self._judge(context)
 
-    async def _judge(self, arena: Arena) -> None:
-        leader = await arena.cluster.await_leader(self.within_s)
+    async def _judge(self, context: RunContext) -> None:
+        leader = await context.cluster.await_leader(self.within_s)
         node_id, term = self._led
         if (leader.node_id, leader.term) != self._led:
             now = f"now {leader.node_id} in {leader.term}"
-            arena.accuse("available", f"{self.name}: {node_id} led in term {term}; {now}")
-        silence_s = longest_silence(arena.ledger, self._began_s, arena.ledger.now_s())
+            context.accuse("available", f"{self.name}: {node_id} led in term {term}; {now}")
+        silence_s = longest_silence(context.ledger, self._began_s, context.ledger.now_s())
         most = max(self._memory.values(), default=0)
         seen = f"writes out for {silence_s:.2f} s at most, a broker took {most >> 20} MB at most"
-        with arena.stage(self.name, seen, *arena.cluster.nodes):
+        with context.stage(self.name, seen, *context.cluster.nodes):
             pass
         if silence_s > SILENCE_MAX_S:
-            arena.accuse("available", f"{self.name}: writes were out for {silence_s:.2f} s")
+            context.accuse("available", f"{self.name}: writes were out for {silence_s:.2f} s")
         for name, most in sorted(self._memory.items()):
             if most > MEMORY_BYTES_MAX:
-                arena.accuse("bounded", f"{self.name}: {name} took {most >> 20} MB of memory")
+                context.accuse("bounded", f"{self.name}: {name} took {most >> 20} MB of memory")
 
-    async def _watch(self, arena: Arena) -> None:
+    async def _watch(self, context: RunContext) -> None:
         """Note the most memory that each broker had."""
         while True:
-            for node_id in arena.cluster.standing:
+            for node_id in context.cluster.standing:
                 with suppress(psutil.Error, AssertionError):
-                    now = max(anonymous_bytes(one.pid) for one in processes(arena, node_id))
+                    now = max(anonymous_bytes(one.pid) for one in processes(context, node_id))
                     self._memory[node_id] = max(now, self._memory.get(node_id, 0))
             await asyncio.sleep(LOOK_S)
 

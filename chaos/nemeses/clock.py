@@ -7,10 +7,10 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from chaos import preload
-from chaos.arena import Arena
-from chaos.broker import NodeSetup
-from chaos.nemesis import Deed, Nemesis, Transport
+from chaos.cluster import preload
+from chaos.cluster.broker import NodeSetup
+from chaos.context import Injected, RunContext
+from chaos.nemeses.nemesis import Nemesis, Transport
 
 STROBE_S = 0.1
 HOUR_S = 3_600.0
@@ -49,8 +49,8 @@ class ClockSkew(Nemesis):
         partial.write_text(f"{seconds:.6f}")
         partial.replace(self._files[node_id])
 
-    async def heal(self, arena: Arena) -> None:
-        del arena
+    async def heal(self, context: RunContext) -> None:
+        del context
         if self._strobing is not None:
             self._strobing.cancel()
             await asyncio.gather(self._strobing, return_exceptions=True)
@@ -77,11 +77,11 @@ class LeaderClockSteps(ClockSkew):
     name = "leader-clock-steps"
     summary = "the leader's wall clock steps by an hour"
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
-        leader = await arena.cluster.await_leader(within_s=self.within_s)
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
+        leader = await context.cluster.await_leader(within_s=self.within_s)
         seconds = draw.choice((-HOUR_S, HOUR_S))
         self.move(leader.node_id, seconds)
-        return Deed(f"its clock is {seconds:+g} s off", (leader.node_id,))
+        return Injected(f"its clock is {seconds:+g} s off", (leader.node_id,))
 
 
 class ClocksApart(ClockSkew):
@@ -90,12 +90,14 @@ class ClocksApart(ClockSkew):
     name = "clocks-apart"
     summary = "every node's wall clock is off by another 0.2 to 60 s"
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
-        off = {name: draw.choice((-1, 1)) * draw.uniform(0.2, 60.0) for name in arena.cluster.nodes}
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
+        off = {
+            name: draw.choice((-1, 1)) * draw.uniform(0.2, 60.0) for name in context.cluster.nodes
+        }
         for name, seconds in off.items():
             self.move(name, seconds)
         told = ", ".join(f"{name} {seconds:+.1f} s" for name, seconds in off.items())
-        return Deed(f"clocks are off: {told}")
+        return Injected(f"clocks are off: {told}")
 
 
 class ClockStrobes(ClockSkew):
@@ -104,8 +106,8 @@ class ClockStrobes(ClockSkew):
     name = "clock-strobes"
     summary = "the leader's wall clock jumps to and fro by minutes, ten times a second"
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
-        leader = await arena.cluster.await_leader(within_s=self.within_s)
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
+        leader = await context.cluster.await_leader(within_s=self.within_s)
         seconds = draw.uniform(60.0, 600.0)
         await self.strobe(leader.node_id, seconds)
-        return Deed(f"its clock strobes by {seconds:.0f} s", (leader.node_id,))
+        return Injected(f"its clock strobes by {seconds:.0f} s", (leader.node_id,))

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from chaos.arena import Arena
-from chaos.cluster import FactMissingError, NodeStatus
+from chaos.cluster.cluster import FactMissingError, NodeStatus
+from chaos.cluster.verify import differences
+from chaos.context import Injected, RunContext
+from chaos.nemeses.nemesis import Nemesis, Transport
 from chaos.nemeses.starve import broker
-from chaos.nemesis import Deed, Nemesis, Transport
-from chaos.verify import differences
 
 STATE, JOURNAL = "state-*/data.mdb", "journal/*"
 SETTLE_S = 20.0
@@ -59,47 +59,47 @@ class Damage(Nemesis):
         """Damage what is in the directory; in words."""
         raise NotImplementedError
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
-        leader = await arena.cluster.await_leader(within_s=self.within_s)
-        others = [name for name in arena.cluster.nodes if name != leader.node_id]
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
+        leader = await context.cluster.await_leader(within_s=self.within_s)
+        others = [name for name in context.cluster.nodes if name != leader.node_id]
         self._hurt = draw.choice(others)
         self._took_part = False
-        await arena.cluster.crash(self._hurt)
+        await context.cluster.crash(self._hurt)
         # The leader's log is at least as long as what the dead one had.
-        self._had_index = (await arena.cluster.await_leader(self.within_s)).last_index
-        data_dir = broker(arena, self._hurt).data_dir
+        self._had_index = (await context.cluster.await_leader(self.within_s)).last_index
+        data_dir = broker(context, self._hurt).data_dir
         await self._copy(data_dir, self._folder)
         what = await self.harm(data_dir, draw)
-        await arena.cluster.revive(self._hurt)
-        became = await self._await_fate(arena, self._hurt)
+        await context.cluster.revive(self._hurt)
+        became = await self._await_fate(context, self._hurt)
         # It may have gone too soon to be asked: the leader knows what it acknowledged.
-        leader = await arena.cluster.await_leader(self.within_s)
+        leader = await context.cluster.await_leader(self.within_s)
         self._took_part = self._took_part or any(
             peer.node_id == self._hurt and peer.match_index > self._had_index
             for peer in leader.peers
         )
-        return Deed(f"{what}; it {became}", (self._hurt,))
+        return Injected(f"{what}; it {became}", (self._hurt,))
 
-    async def _await_fate(self, arena: Arena, node_id: str) -> str:
+    async def _await_fate(self, context: RunContext, node_id: str) -> str:
         """See whether it comes back level, ends, or stays a stranger."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + SETTLE_S
         seen = ""
         restarts = 0
         while loop.time() < until_s:
-            code = arena.cluster.nodes[node_id].exited()
+            code = context.cluster.nodes[node_id].exited()
             if code is not None:
-                await arena.cluster.crash(node_id)
+                await context.cluster.crash(node_id)
                 if code != REFUSED and restarts < self.restarts_max:
                     restarts += 1
-                    await arena.cluster.revive(node_id)
+                    await context.cluster.revive(node_id)
                     continue
                 self._stayed_away = f"refused to go on (exit code {code})"
                 if self.mended and code != REFUSED:
-                    arena.accuse("detected", f"{node_id} ends again and again: exit code {code}")
+                    context.accuse("detected", f"{node_id} ends again and again: exit code {code}")
                 return self._stayed_away
-            leader = await arena.cluster.await_leader(within_s=self.within_s)
-            status = await arena.cluster.node_status(node_id)
+            leader = await context.cluster.await_leader(within_s=self.within_s)
+            status = await context.cluster.node_status(node_id)
             seen = f"{status}"
             if isinstance(status, NodeStatus):
                 self._took_part = self._took_part or status.last_index > self._had_index
@@ -111,33 +111,33 @@ class Damage(Nemesis):
                     return "came back level"
             await asyncio.sleep(POLL_S)
         self._stayed_away = f"was neither level nor away after {SETTLE_S:g} s"
-        arena.accuse("detected", f"{node_id} {self._stayed_away}; it says:\n{seen}")
+        context.accuse("detected", f"{node_id} {self._stayed_away}; it says:\n{seen}")
         return self._stayed_away
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         hurt, self._hurt = self._hurt, None
         if hurt is None:
             return
         if self._stayed_away:
-            await arena.cluster.crash(hurt)
+            await context.cluster.crash(hurt)
             # One that took part has acknowledged more since: it has to help itself when it starts.
             if not self._took_part:
-                await self._copy(self._folder, broker(arena, hurt).data_dir)
-            await arena.cluster.revive(hurt)
-        await self._find_the_rest(arena)
+                await self._copy(self._folder, broker(context, hurt).data_dir)
+            await context.cluster.revive(hurt)
+        await self._find_the_rest(context)
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
-    async def _find_the_rest(self, arena: Arena) -> None:
+    async def _find_the_rest(self, context: RunContext) -> None:
         """Have every row read, so that damage which nobody has met yet is met, and mended, now.
 
         A node that finds some ends; started again it sets its state aside and fills a new one.
         """
-        cluster = arena.cluster
+        cluster = context.cluster
         for _ in range(ROUNDS_MAX):
             await cluster.await_leader(self.within_s)
             try:
                 for difference in await differences(cluster, self.within_s):
-                    arena.accuse("I7", difference)
+                    context.accuse("I7", difference)
             except FactMissingError:
                 ended = [name for name, node in cluster.nodes.items() if node.exited() is not None]
                 if not ended:
@@ -266,24 +266,24 @@ class OldImage(Damage):
     faults = ("F12",)
     summary = "a follower comes back with an older image of its disk"
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
-        leader = await arena.cluster.await_leader(within_s=self.within_s)
-        hurt = draw.choice([name for name in arena.cluster.nodes if name != leader.node_id])
-        data_dir = broker(arena, hurt).data_dir
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
+        leader = await context.cluster.await_leader(within_s=self.within_s)
+        hurt = draw.choice([name for name in context.cluster.nodes if name != leader.node_id])
+        data_dir = broker(context, hurt).data_dir
         older = self._folder.with_name(f"{self.name}-older")
-        await arena.cluster.crash(hurt)
+        await context.cluster.crash(hurt)
         await self._copy(data_dir, older)
-        await arena.cluster.revive(hurt)
-        await arena.cluster.await_caught_up([hurt], self.within_s)
+        await context.cluster.revive(hurt)
+        await context.cluster.await_caught_up([hurt], self.within_s)
         # What it acknowledges from here on is not in the older image.
-        await arena.load.await_acknowledgement(self.within_s)
-        await arena.cluster.await_caught_up([hurt], self.within_s)
-        await arena.cluster.crash(hurt)
+        await context.load.await_acknowledgement(self.within_s)
+        await context.cluster.await_caught_up([hurt], self.within_s)
+        await context.cluster.crash(hurt)
         self._hurt, self._took_part = hurt, False
-        self._had_index = (await arena.cluster.await_leader(self.within_s)).last_index
+        self._had_index = (await context.cluster.await_leader(self.within_s)).last_index
         await self._copy(data_dir, self._folder)
         await self._copy(older, data_dir)
         await asyncio.to_thread(shutil.rmtree, older)
-        await arena.cluster.revive(hurt)
-        became = await self._await_fate(arena, hurt)
-        return Deed(f"an older image of its disk came back; it {became}", (hurt,))
+        await context.cluster.revive(hurt)
+        became = await self._await_fate(context, hurt)
+        return Injected(f"an older image of its disk came back; it {became}", (hurt,))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 
-from chaos.arena import Arena
+from chaos.context import Injected, RunContext
 from chaos.history.calls import Call, SubmitCall
 from chaos.nemeses.on_disks import RESERVE_MB, OnDisks, await_end
-from chaos.nemesis import Deed
 
 NEARLY_FULL_MB = RESERVE_MB // 2
 FULL_MB = 2
@@ -26,26 +25,26 @@ class DiskFull(OnDisks):
         super().__init__()
         self._since_s = 0.0
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
         left_mb = draw.choice((NEARLY_FULL_MB, FULL_MB))
-        since_s = self._since_s = arena.ledger.now_s()
+        since_s = self._since_s = context.ledger.now_s()
         for disk in self.disks.values():
             await asyncio.to_thread(disk.fill, left_mb)
 
         async def refused() -> bool | None:
             return (
-                any(_for_want_of_room(call) for call in arena.ledger.calls_since(since_s)) or None
+                any(_for_want_of_room(call) for call in context.ledger.calls_since(since_s)) or None
             )
 
-        await arena.cluster.await_fact("a submit refused for want of room", refused, 20)
-        return Deed(f"filled their disks to {left_mb} MiB", tuple(self.disks))
+        await context.cluster.await_fact("a submit refused for want of room", refused, 20)
+        return Injected(f"filled their disks to {left_mb} MiB", tuple(self.disks))
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         for disk in self.disks.values():
             await asyncio.to_thread(disk.unfill)
-        for call in arena.ledger.calls_since(self._since_s):
+        for call in context.ledger.calls_since(self._since_s):
             if _for_want_of_room(call) and not isinstance(call, SubmitCall):
-                arena.accuse("F13", f"a full disk refused what makes room: {call}")
+                context.accuse("F13", f"a full disk refused what makes room: {call}")
 
 
 def _for_want_of_room(call: Call) -> bool:
@@ -64,18 +63,18 @@ class DiskStuck(OnDisks):
         super().__init__()
         self._stuck: list[str] = []
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
         del draw
-        leader = await arena.cluster.await_leader(within_s=self.within_s)
+        leader = await context.cluster.await_leader(within_s=self.within_s)
         self._stuck = [leader.node_id]
-        since_s = arena.ledger.now_s()
+        since_s = context.ledger.now_s()
         await asyncio.to_thread(self.disks[leader.node_id].freeze)
         # The others go on while it is stuck.
-        await arena.load.await_acknowledgement(4.0, since_s=since_s + 0.1)
-        return Deed("its disk is stuck", (leader.node_id,))
+        await context.load.await_acknowledgement(4.0, since_s=since_s + 0.1)
+        return Injected("its disk is stuck", (leader.node_id,))
 
-    async def heal(self, arena: Arena) -> None:
-        del arena
+    async def heal(self, context: RunContext) -> None:
+        del context
         stuck, self._stuck = self._stuck, []
         for node_id in stuck:
             await asyncio.to_thread(self.disks[node_id].thaw)
@@ -96,21 +95,23 @@ class Fatal(OnDisks):
         """Make writes to it fail."""
         raise NotImplementedError
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
         del draw
-        leader = await arena.cluster.await_leader(within_s=self.within_s)
+        leader = await context.cluster.await_leader(within_s=self.within_s)
         self._down = [leader.node_id]
         await self.break_disk(leader.node_id)
-        code = await await_end(arena, leader.node_id)
+        code = await await_end(context, leader.node_id)
         if code is None:
-            arena.accuse("fail-stop", f"{leader.node_id} goes on over a disk that fails its writes")
-        return Deed(self.summary, (leader.node_id,))
+            context.accuse(
+                "fail-stop", f"{leader.node_id} goes on over a disk that fails its writes"
+            )
+        return Injected(self.summary, (leader.node_id,))
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         down, self._down = self._down, []
-        await arena.cluster.crash(*down)
+        await context.cluster.crash(*down)
         await self.repair(down)
-        await arena.cluster.revive(*down)
+        await context.cluster.revive(*down)
 
 
 class DiskReadOnly(Fatal):

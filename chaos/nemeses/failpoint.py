@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from chaos.arena import Arena
-from chaos.broker import NodeSetup
-from chaos.nemesis import Deed, Nemesis, Transport
+from chaos.cluster.broker import NodeSetup
+from chaos.context import Injected, RunContext
+from chaos.nemeses.nemesis import Nemesis, Transport
 
 LAUNCHER = ("-m", "tests.chaos.failpoint_broker")
 """tq-cluster with the places marked at which it can be told to die; nothing that ships has them."""
@@ -55,41 +55,41 @@ class Failpoint(Nemesis):
             environment={FILE_VARIABLE: str(self._files[node_id]), SMALL_JOURNAL_VARIABLE: "1"},
         )
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
         if not self._order:
             self._order = [(point, side) for point in self.points for side in ("before", "after")]
             draw.shuffle(self._order)
         point, side = self._order.pop()
-        leader = await arena.cluster.await_leader(within_s=self.within_s)
-        victim = draw.choice([leader.node_id, draw.choice(sorted(arena.cluster.nodes))])
-        hit = await self.strike(arena, victim, f"{side} {point}")
-        return Deed(f"{'died' if hit else 'never came to be'} {side}: {point}", (victim,))
+        leader = await context.cluster.await_leader(within_s=self.within_s)
+        victim = draw.choice([leader.node_id, draw.choice(sorted(context.cluster.nodes))])
+        hit = await self.strike(context, victim, f"{side} {point}")
+        return Injected(f"{'died' if hit else 'never came to be'} {side}: {point}", (victim,))
 
-    async def strike(self, arena: Arena, node_id: str, place: str) -> bool:
+    async def strike(self, context: RunContext, node_id: str, place: str) -> bool:
         """Arm the place and wait until the node has died there."""
         self._files[node_id].write_text(place)
         if place.endswith("vote"):
             # Nobody votes unless somebody stands.
-            other = await arena.cluster.await_leader(within_s=self.within_s)
+            other = await context.cluster.await_leader(within_s=self.within_s)
             if other.node_id != node_id:
-                await arena.cluster.crash(other.node_id)
+                await context.cluster.crash(other.node_id)
                 self._down.append(other.node_id)
         loop = asyncio.get_running_loop()
         until_s = loop.time() + HIT_S
         while loop.time() < until_s:
-            if arena.cluster.nodes[node_id].exited() is not None:
-                await arena.cluster.crash(node_id)
+            if context.cluster.nodes[node_id].exited() is not None:
+                await context.cluster.crash(node_id)
                 self._down.append(node_id)
                 return True
             await asyncio.sleep(POLL_S)
         self._files[node_id].unlink(missing_ok=True)
         return False
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         for file in self._files.values():
             file.unlink(missing_ok=True)
         down, self._down = self._down, []
-        await arena.cluster.revive(*down)
+        await context.cluster.revive(*down)
 
 
 class SnapshotFailpoint(Failpoint):
@@ -101,31 +101,31 @@ class SnapshotFailpoint(Failpoint):
     points: ClassVar[tuple[str, ...]] = SNAPSHOT_POINTS
     within_s = 60.0
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
         if not self._order:
             self._order = [(point, side) for point in self.points for side in ("before", "after")]
             draw.shuffle(self._order)
         point, side = self._order.pop()
-        leader = await arena.cluster.await_leader(within_s=self.within_s)
-        behind = draw.choice([name for name in arena.cluster.nodes if name != leader.node_id])
-        await arena.cluster.crash(behind)
+        leader = await context.cluster.await_leader(within_s=self.within_s)
+        behind = draw.choice([name for name in context.cluster.nodes if name != leader.node_id])
+        await context.cluster.crash(behind)
         self._down = [behind]
-        await self._leave_behind(arena, leader.commit_index)
+        await self._leave_behind(context, leader.commit_index)
         victim = leader.node_id if point == "snapshot copied" else behind
         self._down = []
         self._files[victim].write_text(f"{side} {point}")
-        await arena.cluster.revive(behind)
-        hit = await self.strike(arena, victim, f"{side} {point}")
-        return Deed(f"{'died' if hit else 'never came to be'} {side}: {point}", (victim,))
+        await context.cluster.revive(behind)
+        hit = await self.strike(context, victim, f"{side} {point}")
+        return Injected(f"{'died' if hit else 'never came to be'} {side}: {point}", (victim,))
 
-    async def _leave_behind(self, arena: Arena, index: int) -> None:
+    async def _leave_behind(self, context: RunContext, index: int) -> None:
         """Wait until the journals have let go of what the one that is down needs next."""
 
         async def far() -> bool | None:
-            leader = await arena.cluster.await_leader(within_s=self.within_s)
+            leader = await context.cluster.await_leader(within_s=self.within_s)
             return leader.commit_index > index + LEFT_BEHIND or None
 
-        await arena.cluster.await_fact(f"{LEFT_BEHIND} entries more", far, self.within_s)
+        await context.cluster.await_fact(f"{LEFT_BEHIND} entries more", far, self.within_s)
         await asyncio.sleep(COMPACTED_S)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 
-from chaos.arena import Arena
+from chaos.context import Injected, RunContext
+from chaos.nemeses.nemesis import Nemesis, Transport
 from chaos.nemeses.on_disks import await_end
 from chaos.nemeses.starve import broker
-from chaos.nemesis import Deed, Nemesis, Transport
 
 REFUSED = 2
 """What a broker exits with whose file contradicts its disk."""
@@ -31,11 +31,11 @@ class EditedFiles(Nemesis):
     def __init__(self) -> None:
         self._edited: list[str] = []
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
-        cluster = arena.cluster
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
+        cluster = context.cluster
         leader = (await cluster.await_leader(self.within_s)).node_id
         node_id = draw.choice([name for name in cluster.nodes if name != leader])
-        node = broker(arena, node_id)
+        node = broker(context, node_id)
         edits = [
             ("itself alone", [node_id]),
             ("two of three", sorted([node_id, leader])),
@@ -47,18 +47,18 @@ class EditedFiles(Nemesis):
             self._edited = [node_id]
             await cluster.shut_down(node_id)
             node.write_config(names)
-            with arena.stage(self.name, f"its file names {what}", node_id):
+            with context.stage(self.name, f"its file names {what}", node_id):
                 await cluster.revive(node_id)
-                code = await await_end(arena, node_id)
+                code = await await_end(context, node_id)
             if code != REFUSED:
-                arena.accuse(
+                context.accuse(
                     "F29", f"{node_id}, whose file names {what}, ended with {code}, not {REFUSED}"
                 )
-        return Deed("was started with edited files", (node_id,))
+        return Injected("was started with edited files", (node_id,))
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         edited, self._edited = self._edited, []
         for node_id in edited:
-            await arena.cluster.crash(node_id)
-            broker(arena, node_id).write_config()
-        await arena.cluster.revive(*edited)
+            await context.cluster.crash(node_id)
+            broker(context, node_id).write_config()
+        await context.cluster.revive(*edited)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 
-from chaos.arena import Arena
-from chaos.nemesis import Deed, Nemesis
+from chaos.context import Injected, RunContext
+from chaos.nemeses.nemesis import Nemesis
 
 STAGGER_S = 0.4
 
@@ -20,23 +20,23 @@ class Kill(Nemesis):
         self._down: list[str] = []
         self._stagger_s = 0.0
 
-    async def choose(self, arena: Arena, draw: random.Random) -> list[str]:
+    async def choose(self, context: RunContext, draw: random.Random) -> list[str]:
         """Which nodes."""
         raise NotImplementedError
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
         self._stagger_s = draw.choice((0.0, STAGGER_S))
-        self._down = await self.choose(arena, draw)
-        await arena.cluster.crash(*self._down)
-        return Deed("killed", tuple(self._down))
+        self._down = await self.choose(context, draw)
+        await context.cluster.crash(*self._down)
+        return Injected("killed", tuple(self._down))
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         down, self._down = self._down, []
         if not self._stagger_s:
-            await arena.cluster.revive(*down)
+            await context.cluster.revive(*down)
             return
         for node_id in down:
-            await arena.cluster.revive(node_id)
+            await context.cluster.revive(node_id)
             await asyncio.sleep(self._stagger_s)
 
 
@@ -46,9 +46,9 @@ class KillLeader(Kill):
     name = "kill-leader"
     summary = "SIGKILL the leader"
 
-    async def choose(self, arena: Arena, draw: random.Random) -> list[str]:
+    async def choose(self, context: RunContext, draw: random.Random) -> list[str]:
         del draw
-        return [(await arena.cluster.await_leader(within_s=self.within_s)).node_id]
+        return [(await context.cluster.await_leader(within_s=self.within_s)).node_id]
 
 
 class KillFollower(Kill):
@@ -57,9 +57,9 @@ class KillFollower(Kill):
     name = "kill-follower"
     summary = "SIGKILL a follower"
 
-    async def choose(self, arena: Arena, draw: random.Random) -> list[str]:
-        leader = await arena.cluster.await_leader(within_s=self.within_s)
-        return [draw.choice([name for name in arena.cluster.nodes if name != leader.node_id])]
+    async def choose(self, context: RunContext, draw: random.Random) -> list[str]:
+        leader = await context.cluster.await_leader(within_s=self.within_s)
+        return [draw.choice([name for name in context.cluster.nodes if name != leader.node_id])]
 
 
 class KillTwo(Kill):
@@ -68,9 +68,9 @@ class KillTwo(Kill):
     name = "kill-two"
     summary = "SIGKILL the leader and a follower"
 
-    async def choose(self, arena: Arena, draw: random.Random) -> list[str]:
-        leader = await arena.cluster.await_leader(within_s=self.within_s)
-        others = [name for name in arena.cluster.nodes if name != leader.node_id]
+    async def choose(self, context: RunContext, draw: random.Random) -> list[str]:
+        leader = await context.cluster.await_leader(within_s=self.within_s)
+        others = [name for name in context.cluster.nodes if name != leader.node_id]
         return [leader.node_id, draw.choice(others)]
 
 
@@ -80,5 +80,5 @@ class KillAll(Kill):
     name = "kill-all"
     summary = "SIGKILL every node"
 
-    async def choose(self, arena: Arena, draw: random.Random) -> list[str]:
-        return draw.sample(sorted(arena.cluster.nodes), len(arena.cluster.nodes))
+    async def choose(self, context: RunContext, draw: random.Random) -> list[str]:
+        return draw.sample(sorted(context.cluster.nodes), len(context.cluster.nodes))

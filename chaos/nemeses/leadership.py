@@ -8,8 +8,8 @@ import random
 import grpc
 from grpc import aio
 
-from chaos.arena import Arena
-from chaos.nemesis import Deed, Nemesis, Transport
+from chaos.context import Injected, RunContext
+from chaos.nemeses.nemesis import Nemesis, Transport
 from tq.v1 import cluster_service_pb2, cluster_service_pb2_grpc
 
 HANDOVERS = 6
@@ -27,16 +27,16 @@ _FINE = frozenset(
 )
 
 
-async def hand_over(arena: Arena, target: str) -> bool:
+async def hand_over(context: RunContext, target: str) -> bool:
     """Ask for a transfer of leadership; whether it was carried out. One that hangs is accused."""
-    asked = await arena.cluster.leader_now() or target
-    stub = cluster_service_pb2_grpc.ClusterServiceStub(arena.cluster.channel(asked))
+    asked = await context.cluster.leader_now() or target
+    stub = cluster_service_pb2_grpc.ClusterServiceStub(context.cluster.channel(asked))
     request = cluster_service_pb2.TransferLeadershipRequest(target_node_id=target)
     try:
         await stub.TransferLeadership(request, timeout=HANDOVER_S)
     except aio.AioRpcError as error:
         if error.code() not in _FINE:
-            arena.accuse("F17", f"a transfer to {target} ended with {error.code().name}")
+            context.accuse("F17", f"a transfer to {target} ended with {error.code().name}")
         return False
     return True
 
@@ -50,17 +50,17 @@ class HandOvers(Nemesis):
     hold_s = (0.0, 0.2)
     alone = True
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
         done = 0
         for _ in range(HANDOVERS):
-            leader = (await arena.cluster.await_leader(self.within_s)).node_id
-            target = draw.choice([name for name in arena.cluster.nodes if name != leader])
-            with arena.stage(self.name, "asked to lead", target):
-                done += await hand_over(arena, target)
+            leader = (await context.cluster.await_leader(self.within_s)).node_id
+            target = draw.choice([name for name in context.cluster.nodes if name != leader])
+            with context.stage(self.name, "asked to lead", target):
+                done += await hand_over(context, target)
             await asyncio.sleep(draw.uniform(*BETWEEN_S))
         if not done:
-            arena.accuse("F17", f"none of {HANDOVERS} transfers of leadership was carried out")
-        return Deed(f"leadership handed over {done} times")
+            context.accuse("F17", f"none of {HANDOVERS} transfers of leadership was carried out")
+        return Injected(f"leadership handed over {done} times")
 
 
 class Flapping(Nemesis):
@@ -76,19 +76,19 @@ class Flapping(Nemesis):
     def __init__(self) -> None:
         self._paused: list[str] = []
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
-        node = draw.choice(sorted(arena.cluster.nodes))
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
+        node = draw.choice(sorted(context.cluster.nodes))
         for _ in range(FLAPS):
             self._paused = [node]
-            await arena.cluster.freeze(node)
+            await context.cluster.freeze(node)
             await asyncio.sleep(draw.uniform(*FLAP_S))
-            await self.heal(arena)
+            await self.heal(context)
             await asyncio.sleep(draw.uniform(*FLAP_S))
-        return Deed(f"paused {FLAPS} times", (node,))
+        return Injected(f"paused {FLAPS} times", (node,))
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         paused, self._paused = self._paused, []
-        await arena.cluster.thaw(*paused)
+        await context.cluster.thaw(*paused)
 
 
 class RollingRestart(Nemesis):
@@ -103,23 +103,23 @@ class RollingRestart(Nemesis):
     def __init__(self) -> None:
         self._stopped: list[str] = []
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
-        cluster = arena.cluster
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
+        cluster = context.cluster
         leader = (await cluster.await_leader(self.within_s)).node_id
         followers = draw.sample(sorted(set(cluster.nodes) - {leader}), len(cluster.nodes) - 1)
         for node in (*followers, leader):
-            with arena.stage(self.name, "stopped and started", node):
+            with context.stage(self.name, "stopped and started", node):
                 # Half of the time the leader is told to hand over first; else SIGTERM has to.
                 if node == leader and draw.choice((True, False)):
-                    await hand_over(arena, followers[0])
+                    await hand_over(context, followers[0])
                 self._stopped = [node]
                 code = await cluster.shut_down(node)
                 if code != 0:
-                    arena.accuse("F19", f"{node} was asked to stop and ended with {code}")
-                await self.heal(arena)
+                    context.accuse("F19", f"{node} was asked to stop and ended with {code}")
+                await self.heal(context)
                 await cluster.await_caught_up(cluster.nodes, self.within_s)
-        return Deed("restarted, one by one", (*followers, leader))
+        return Injected("restarted, one by one", (*followers, leader))
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         stopped, self._stopped = self._stopped, []
-        await arena.cluster.revive(*stopped)
+        await context.cluster.revive(*stopped)

@@ -6,11 +6,10 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from chaos.arena import Arena
-from chaos.broker import NodeSetup
+from chaos.cluster.broker import NodeSetup
+from chaos.context import Injected, RunContext
 from chaos.nemeses.clock import ClockSkew
 from chaos.nemeses.lost_majority import LostMajority
-from chaos.nemesis import Deed
 
 BEHIND_S = 45.0
 """Less than the minute at which a restore refuses, more than a recovery and what is lost take."""
@@ -37,12 +36,12 @@ class LostMajorityClocksBehind(LostMajority):
     def setup(self, node_id: str) -> NodeSetup:
         return self._clocks.setup(node_id)
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
-        deed = await super().inject(arena, draw)
-        for node_id in arena.cluster.nodes:
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
+        deed = await super().inject(context, draw)
+        for node_id in context.cluster.nodes:
             self._clocks.move(node_id, -BEHIND_S)
         return deed
 
-    async def heal(self, arena: Arena) -> None:
-        await super().heal(arena)
-        await self._clocks.heal(arena)
+    async def heal(self, context: RunContext) -> None:
+        await super().heal(context)
+        await self._clocks.heal(context)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from grpc import aio
 
-from chaos.arena import Arena
-from chaos.cluster import NodeStatus
+from chaos.cluster.cluster import NodeStatus
+from chaos.context import Injected, RunContext
+from chaos.nemeses.nemesis import Nemesis, Transport
 from chaos.nemeses.starve import broker
-from chaos.nemesis import Deed, Nemesis, Transport
 from tq.v1 import cluster_service_pb2, cluster_service_pb2_grpc
 
 ASK_S = 5.0
@@ -42,12 +42,12 @@ class ReplaceMember(Nemesis):
         del node_ids
         self._folder = folder / self.name
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
-        cluster = arena.cluster
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
+        cluster = context.cluster
         leader = (await cluster.await_leader(self.within_s)).node_id
         node = draw.choice([name for name in cluster.nodes if name != leader])
         data_dir, old, new = (
-            broker(arena, node).data_dir,
+            broker(context, node).data_dir,
             self._folder / "old",
             self._folder / "new",
         )
@@ -55,56 +55,56 @@ class ReplaceMember(Nemesis):
         await cluster.crash(node)
         await _move(data_dir, old)
         await cluster.revive(node)
-        await self._await_stranger(arena, node)
-        with arena.stage(self.name, "replaced", node):
+        await self._await_stranger(context, node)
+        with context.stage(self.name, "replaced", node):
             await cluster.await_fact(
-                f"{node} to be replaced", lambda: self._replaced(arena, node), self.within_s
+                f"{node} to be replaced", lambda: self._replaced(context, node), self.within_s
             )
             await cluster.await_caught_up(cluster.nodes, self.within_s)
         # What the new disk acknowledges from here on, the old one has never heard of.
-        await arena.load.await_acknowledgement(self.within_s)
-        with arena.stage(self.name, "the old disk is back", node):
+        await context.load.await_acknowledgement(self.within_s)
+        with context.stage(self.name, "the old disk is back", node):
             await cluster.crash(node)
             await _move(data_dir, new)
             self._disk_to_return = (new, data_dir)
             await _move(old, data_dir)
             await cluster.revive(node)
-            await self._await_stranger(arena, node)
+            await self._await_stranger(context, node)
             await cluster.crash(node)
-        return Deed("replaced; its old disk came back and was refused", (node,))
+        return Injected("replaced; its old disk came back and was refused", (node,))
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         down, self._down = self._down, []
         if self._disk_to_return is not None:
             new, data_dir = self._disk_to_return
             self._disk_to_return = None
-            await arena.cluster.crash(*down)
+            await context.cluster.crash(*down)
             await asyncio.to_thread(shutil.rmtree, data_dir, ignore_errors=True)
             await _move(new, data_dir)
-        await arena.cluster.revive(*down)
+        await context.cluster.revive(*down)
 
-    async def _await_stranger(self, arena: Arena, node: str) -> None:
+    async def _await_stranger(self, context: RunContext, node: str) -> None:
         """Wait until it says that it takes no part, or has ended for that reason."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self.within_s
         while loop.time() < until_s:
-            if arena.cluster.nodes[node].exited() is not None:
+            if context.cluster.nodes[node].exited() is not None:
                 return
-            status = await arena.cluster.node_status(node)
+            status = await context.cluster.node_status(node)
             if isinstance(status, NodeStatus):
                 if status.role == NodeStatus.ROLE_STRANGER:
                     return
                 if status.role == NodeStatus.ROLE_LEADER:
-                    arena.accuse("F16", f"{node} leads with a disk that is not the cluster's")
+                    context.accuse("F16", f"{node} leads with a disk that is not the cluster's")
                     return
             await asyncio.sleep(0.05)
-        arena.accuse("F16", f"{node} did not say that its disk is not the one the cluster knows")
+        context.accuse("F16", f"{node} did not say that its disk is not the one the cluster knows")
 
-    async def _replaced(self, arena: Arena, node: str) -> bool | None:
-        asked = await arena.cluster.leader_now()
+    async def _replaced(self, context: RunContext, node: str) -> bool | None:
+        asked = await context.cluster.leader_now()
         if asked is None:
             return None
-        stub = cluster_service_pb2_grpc.ClusterServiceStub(arena.cluster.channel(asked))
+        stub = cluster_service_pb2_grpc.ClusterServiceStub(context.cluster.channel(asked))
         request = cluster_service_pb2.ReplaceNodeRequest(node_id=node)
         try:
             await stub.ReplaceNode(request, timeout=ASK_S)

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from chaos.arena import Arena
+from chaos.context import Injected, RunContext
 from chaos.history.loss import Loss
+from chaos.nemeses.nemesis import Nemesis, Transport
 from chaos.nemeses.starve import broker
-from chaos.nemesis import Deed, Nemesis, Transport
 
 GO_ON_S = (0.3, 0.9)
 """For how long the old cluster goes on with what will be lost."""
@@ -44,40 +44,40 @@ class NewCluster(Nemesis):
         self._files += 1
         return self._folder / f"backup-{self._files}"
 
-    async def go_on(self, arena: Arena, draw: random.Random) -> None:
+    async def go_on(self, context: RunContext, draw: random.Random) -> None:
         """Let the old cluster acknowledge what will be lost."""
-        await arena.load.await_acknowledgement(self.within_s)
+        await context.load.await_acknowledgement(self.within_s)
         await asyncio.sleep(draw.uniform(*GO_ON_S))
 
-    async def destroy(self, arena: Arena, node_ids: Sequence[str]) -> Deed:
+    async def destroy(self, context: RunContext, node_ids: Sequence[str]) -> Injected:
         """Kill these nodes at once; their disks are gone, too."""
-        broke_s = arena.ledger.now_s()
-        arena.load.held_back = True
-        await arena.cluster.crash(*node_ids)
+        broke_s = context.ledger.now_s()
+        context.load.held_back = True
+        await context.cluster.crash(*node_ids)
         for node_id in node_ids:
-            await asyncio.to_thread(shutil.rmtree, broker(arena, node_id).data_dir)
-        return Deed("lost with their disks", tuple(node_ids), broke_s)
+            await asyncio.to_thread(shutil.rmtree, broker(context, node_id).data_dir)
+        return Injected("lost with their disks", tuple(node_ids), broke_s)
 
     async def new_cluster(
-        self, arena: Arena, file: Path, *, certain_s: float, gone_s: float, quarantined: bool
+        self, context: RunContext, file: Path, *, certain_s: float, gone_s: float, quarantined: bool
     ) -> None:
         """Make every node of the file, write down what that means for the history, start them."""
-        nodes = [broker(arena, name) for name in arena.cluster.nodes]
+        nodes = [broker(context, name) for name in context.cluster.nodes]
         await asyncio.gather(*(node.restore(file) for node in nodes))
         loss = Loss(
             certain_s=certain_s,
             gone_s=gone_s,
-            back_s=arena.ledger.now_s(),
+            back_s=context.ledger.now_s(),
             quarantined=quarantined,
         )
-        arena.ledger.lost(loss)
-        open_ = sum(loss.may_have_taken(call) for call in arena.ledger.calls)
-        with arena.stage(self.name, f"a new cluster begins; {open_} answers may hold no longer"):
-            await arena.cluster.revive(*arena.cluster.nodes)
-            await arena.cluster.await_leader(self.within_s)
-        arena.load.held_back = False
+        context.ledger.lost(loss)
+        open_ = sum(loss.may_have_taken(call) for call in context.ledger.calls)
+        with context.stage(self.name, f"a new cluster begins; {open_} answers may hold no longer"):
+            await context.cluster.revive(*context.cluster.nodes)
+            await context.cluster.await_leader(self.within_s)
+        context.load.held_back = False
 
-    async def let_live(self, arena: Arena) -> None:
+    async def let_live(self, context: RunContext) -> None:
         """Nothing is lost, or nothing can be made of it: whoever can go on, does."""
-        await arena.cluster.revive(*arena.cluster.nodes)
-        arena.load.held_back = False
+        await context.cluster.revive(*context.cluster.nodes)
+        context.load.held_back = False

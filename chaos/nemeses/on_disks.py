@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from chaos import devices
-from chaos.arena import Arena
-from chaos.broker import NodeSetup
-from chaos.devices import LoopDisk
-from chaos.nemesis import Nemesis, Transport
+from chaos.cluster import devices
+from chaos.cluster.broker import NodeSetup
+from chaos.cluster.devices import LoopDisk
+from chaos.context import RunContext
+from chaos.nemeses.nemesis import Nemesis, Transport
 
 RESERVE_MB, BALLAST_MB = 64, 16
 END_S = 20.0
@@ -56,12 +56,12 @@ class OnDisks(Nemesis):
 _DISKS: dict[Path, LoopDisk] = {}
 
 
-async def await_end(arena: Arena, node_id: str, within_s: float = END_S) -> int | None:
+async def await_end(context: RunContext, node_id: str, within_s: float = END_S) -> int | None:
     """Wait until a node has ended by itself, and count it as down; its code, None if it did not."""
     loop = asyncio.get_running_loop()
     until_s = loop.time() + within_s
-    node = arena.cluster.nodes[node_id]
+    node = context.cluster.nodes[node_id]
     while (code := node.exited()) is None and loop.time() < until_s:  # noqa: ASYNC110  # no event
         await asyncio.sleep(0.05)
-    await arena.cluster.crash(node_id)
+    await context.cluster.crash(node_id)
     return code

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import random
 
-from chaos import netlab
-from chaos.arena import Arena
-from chaos.nemesis import Deed, Nemesis, Transport
-from chaos.netlab import NetlabCluster, Network
+from chaos.cluster import netlab
+from chaos.cluster.netlab import NetlabCluster, Network
+from chaos.context import Injected, RunContext
+from chaos.nemeses.nemesis import Nemesis, Transport
 
 
-def network_of(arena: Arena) -> Network:
+def network_of(context: RunContext) -> Network:
     """The network of a cluster that has one of its own."""
-    assert isinstance(arena.cluster, NetlabCluster)
-    return arena.cluster.network
+    assert isinstance(context.cluster, NetlabCluster)
+    return context.cluster.network
 
 
 class NetworkNemesis(Nemesis):
@@ -28,23 +28,23 @@ class NetworkNemesis(Nemesis):
     def needs(self) -> str | None:
         return netlab.missing()
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
         self._broken = True
-        return await self.cut(arena, network_of(arena), draw)
+        return await self.cut(context, network_of(context), draw)
 
-    async def cut(self, arena: Arena, network: Network, draw: random.Random) -> Deed:
+    async def cut(self, context: RunContext, network: Network, draw: random.Random) -> Injected:
         """Break something."""
         raise NotImplementedError
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         if self._broken:
-            await network_of(arena).heal()
+            await network_of(context).heal()
             self._broken = False
 
-    async def leader(self, arena: Arena) -> tuple[str, list[str]]:
+    async def leader(self, context: RunContext) -> tuple[str, list[str]]:
         """The leader, and the others."""
-        leader = (await arena.cluster.await_leader(within_s=self.within_s)).node_id
-        return leader, [name for name in arena.cluster.nodes if name != leader]
+        leader = (await context.cluster.await_leader(within_s=self.within_s)).node_id
+        return leader, [name for name in context.cluster.nodes if name != leader]
 
 
 class OneOut(NetworkNemesis):
@@ -54,11 +54,11 @@ class OneOut(NetworkNemesis):
     faults = ("F4",)
     summary = "one node is cut off from all others"
 
-    async def cut(self, arena: Arena, network: Network, draw: random.Random) -> Deed:
-        leader, others = await self.leader(arena)
+    async def cut(self, context: RunContext, network: Network, draw: random.Random) -> Injected:
+        leader, others = await self.leader(context)
         node = draw.choice((leader, draw.choice(others)))
         await network.isolate([node])
-        return Deed("cut off from all others", (node,))
+        return Injected("cut off from all others", (node,))
 
 
 class LeaderCutFromFollowers(NetworkNemesis):
@@ -68,11 +68,11 @@ class LeaderCutFromFollowers(NetworkNemesis):
     faults = ("F4",)
     summary = "the leader is cut off from its followers, and not from its clients"
 
-    async def cut(self, arena: Arena, network: Network, draw: random.Random) -> Deed:
+    async def cut(self, context: RunContext, network: Network, draw: random.Random) -> Injected:
         del draw
-        leader, _ = await self.leader(arena)
+        leader, _ = await self.leader(context)
         await network.isolate([leader])
-        return Deed("cut off from its followers", (leader,))
+        return Injected("cut off from its followers", (leader,))
 
 
 class Halves(NetworkNemesis):
@@ -82,11 +82,11 @@ class Halves(NetworkNemesis):
     faults = ("F4",)
     summary = "two sides that do not reach each other"
 
-    async def cut(self, arena: Arena, network: Network, draw: random.Random) -> Deed:
-        names = draw.sample(sorted(arena.cluster.nodes), len(arena.cluster.nodes))
+    async def cut(self, context: RunContext, network: Network, draw: random.Random) -> Injected:
+        names = draw.sample(sorted(context.cluster.nodes), len(context.cluster.nodes))
         side = names[: len(names) // 2]
         await network.partition(side, names[len(side) :])
-        return Deed("cut off from the other side", tuple(sorted(side)))
+        return Injected("cut off from the other side", tuple(sorted(side)))
 
 
 class OneWay(NetworkNemesis):
@@ -96,13 +96,13 @@ class OneWay(NetworkNemesis):
     faults = ("F4",)
     summary = "a leader that is heard and hears nothing, or the other way round"
 
-    async def cut(self, arena: Arena, network: Network, draw: random.Random) -> Deed:
-        leader, others = await self.leader(arena)
+    async def cut(self, context: RunContext, network: Network, draw: random.Random) -> Injected:
+        leader, others = await self.leader(context)
         if draw.choice((True, False)):
             await network.partition([leader], others, one_way=True)
-            return Deed("not heard by the others", (leader,))
+            return Injected("not heard by the others", (leader,))
         await network.partition(others, [leader], one_way=True)
-        return Deed("deaf to the others", (leader,))
+        return Injected("deaf to the others", (leader,))
 
 
 class Ring(NetworkNemesis):
@@ -112,13 +112,13 @@ class Ring(NetworkNemesis):
     faults = ("F4",)
     summary = "five nodes in a ring, each reaching its two neighbours alone"
 
-    async def cut(self, arena: Arena, network: Network, draw: random.Random) -> Deed:
-        ring = draw.sample(sorted(arena.cluster.nodes), len(arena.cluster.nodes))
+    async def cut(self, context: RunContext, network: Network, draw: random.Random) -> Injected:
+        ring = draw.sample(sorted(context.cluster.nodes), len(context.cluster.nodes))
         for index, node in enumerate(ring):
             near = {ring[index - 1], node, ring[(index + 1) % len(ring)]}
             far = [name for name in ring if name not in near]
             await network.partition([node], far, one_way=True)
-        return Deed("in a ring", tuple(ring))
+        return Injected("in a ring", tuple(ring))
 
 
 class Bridge(NetworkNemesis):
@@ -128,9 +128,9 @@ class Bridge(NetworkNemesis):
     faults = ("F4",)
     summary = "two sides of two, and a fifth node that reaches both"
 
-    async def cut(self, arena: Arena, network: Network, draw: random.Random) -> Deed:
-        names = draw.sample(sorted(arena.cluster.nodes), len(arena.cluster.nodes))
+    async def cut(self, context: RunContext, network: Network, draw: random.Random) -> Injected:
+        names = draw.sample(sorted(context.cluster.nodes), len(context.cluster.nodes))
         middle, rest = names[0], names[1:]
         half = len(rest) // 2
         await network.partition(rest[:half], rest[half:])
-        return Deed("reaches both sides, alone", (middle,))
+        return Injected("reaches both sides, alone", (middle,))

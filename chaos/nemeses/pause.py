@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from chaos.arena import Arena
-from chaos.nemesis import Deed, Nemesis
+from chaos.context import Injected, RunContext
+from chaos.nemeses.nemesis import Nemesis
 
 
 class PauseLeader(Nemesis):
@@ -19,13 +19,13 @@ class PauseLeader(Nemesis):
     def __init__(self) -> None:
         self._paused: list[str] = []
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
         del draw
-        leader = await arena.cluster.await_leader(within_s=self.within_s)
+        leader = await context.cluster.await_leader(within_s=self.within_s)
         self._paused = [leader.node_id]
-        await arena.cluster.freeze(*self._paused)
-        return Deed("paused", tuple(self._paused))
+        await context.cluster.freeze(*self._paused)
+        return Injected("paused", tuple(self._paused))
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         paused, self._paused = self._paused, []
-        await arena.cluster.thaw(*paused)
+        await context.cluster.thaw(*paused)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 
-from chaos.arena import Arena
+from chaos.context import Injected, RunContext
 from chaos.nemeses.on_disks import OnDisks
-from chaos.nemesis import Deed
 
 
 class PowerLoss(OnDisks):
@@ -19,21 +18,21 @@ class PowerLoss(OnDisks):
         super().__init__()
         self._down: list[str] = []
 
-    async def choose(self, arena: Arena, draw: random.Random) -> list[str]:
+    async def choose(self, context: RunContext, draw: random.Random) -> list[str]:
         """Which nodes."""
         raise NotImplementedError
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
-        self._down = await self.choose(arena, draw)
-        await arena.cluster.crash(*self._down)
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
+        self._down = await self.choose(context, draw)
+        await context.cluster.crash(*self._down)
         for node_id in self._down:
             await asyncio.to_thread(self.disks[node_id].cut_power)
-        return Deed("lost power", tuple(self._down))
+        return Injected("lost power", tuple(self._down))
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         down, self._down = self._down, []
         await self.repair(down)
-        await arena.cluster.revive(*down)
+        await context.cluster.revive(*down)
 
 
 class PowerLossOne(PowerLoss):
@@ -42,9 +41,9 @@ class PowerLossOne(PowerLoss):
     name = "power-loss-one"
     summary = "the leader loses power and everything it had not fsynced"
 
-    async def choose(self, arena: Arena, draw: random.Random) -> list[str]:
+    async def choose(self, context: RunContext, draw: random.Random) -> list[str]:
         del draw
-        return [(await arena.cluster.await_leader(within_s=self.within_s)).node_id]
+        return [(await context.cluster.await_leader(within_s=self.within_s)).node_id]
 
 
 class PowerLossMajority(PowerLoss):
@@ -53,10 +52,10 @@ class PowerLossMajority(PowerLoss):
     name = "power-loss-majority"
     summary = "the leader and a follower lose power and everything they had not fsynced"
 
-    async def choose(self, arena: Arena, draw: random.Random) -> list[str]:
-        leader = await arena.cluster.await_leader(within_s=self.within_s)
-        others = [name for name in arena.cluster.nodes if name != leader.node_id]
-        return [leader.node_id, *draw.sample(others, arena.cluster.majority - 1)]
+    async def choose(self, context: RunContext, draw: random.Random) -> list[str]:
+        leader = await context.cluster.await_leader(within_s=self.within_s)
+        others = [name for name in context.cluster.nodes if name != leader.node_id]
+        return [leader.node_id, *draw.sample(others, context.cluster.majority - 1)]
 
 
 class PowerLossAll(PowerLoss):
@@ -65,8 +64,8 @@ class PowerLossAll(PowerLoss):
     name = "power-loss-all"
     summary = "every node loses power and everything it had not fsynced"
 
-    async def choose(self, arena: Arena, draw: random.Random) -> list[str]:
-        return draw.sample(sorted(arena.cluster.nodes), len(arena.cluster.nodes))
+    async def choose(self, context: RunContext, draw: random.Random) -> list[str]:
+        return draw.sample(sorted(context.cluster.nodes), len(context.cluster.nodes))
 
 
 class PowerLossBesidePause(PowerLoss):
@@ -80,16 +79,16 @@ class PowerLossBesidePause(PowerLoss):
         super().__init__()
         self._paused: list[str] = []
 
-    async def choose(self, arena: Arena, draw: random.Random) -> list[str]:
-        leader = await arena.cluster.await_leader(within_s=self.within_s)
-        others = [name for name in arena.cluster.nodes if name != leader.node_id]
+    async def choose(self, context: RunContext, draw: random.Random) -> list[str]:
+        leader = await context.cluster.await_leader(within_s=self.within_s)
+        others = [name for name in context.cluster.nodes if name != leader.node_id]
         self._paused = [draw.choice(others)]
-        await arena.cluster.freeze(*self._paused)
+        await context.cluster.freeze(*self._paused)
         # The two that are left acknowledge without it.
-        await arena.load.await_acknowledgement(self.within_s)
+        await context.load.await_acknowledgement(self.within_s)
         return [leader.node_id]
 
-    async def heal(self, arena: Arena) -> None:
-        await super().heal(arena)
+    async def heal(self, context: RunContext) -> None:
+        await super().heal(context)
         paused, self._paused = self._paused, []
-        await arena.cluster.thaw(*paused)
+        await context.cluster.thaw(*paused)

@@ -6,9 +6,9 @@ import asyncio
 import random
 from collections.abc import Sequence
 
-from chaos.arena import Arena
-from chaos.nemesis import Deed, Nemesis
-from chaos.proxy import Proxy
+from chaos.cluster.proxy import Proxy
+from chaos.context import Injected, RunContext
+from chaos.nemeses.nemesis import Nemesis
 
 MUTED_S = (0.02, 0.4)
 CLEAR_S = (0.05, 0.4)
@@ -30,12 +30,12 @@ class RepliesLost(Nemesis):
         self._proxies = [Proxy(address) for address in addresses]
         return [await proxy.start() for proxy in self._proxies]
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
-        del arena
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
+        del context
         self._bursts = asyncio.create_task(self._mute_now_and_then(draw))
-        return Deed("replies of every node are lost, in bursts")
+        return Injected("replies of every node are lost, in bursts")
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         if self._bursts is None:
             return
         self._bursts.cancel()
@@ -46,7 +46,7 @@ class RepliesLost(Nemesis):
             proxy.cut()
             proxy.muted = False
         if not any(proxy.lost.is_set() for proxy in self._proxies):
-            arena.accuse("suite", "no reply was lost: this run shows nothing of F5")
+            context.accuse("suite", "no reply was lost: this run shows nothing of F5")
 
     async def cleanup(self) -> None:
         for proxy in self._proxies:

@@ -6,10 +6,9 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos import commands
-from chaos.arena import Arena
+from chaos.cluster import commands
+from chaos.context import Injected, RunContext
 from chaos.nemeses.new_cluster import NewCluster
-from chaos.nemesis import Deed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,24 +29,24 @@ class Restored(NewCluster):
         super().__init__()
         self._backup: _Backup | None = None
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
-        file, asked_s = self.new_file(), arena.ledger.now_s()
-        with arena.stage(self.name, "a backup is made"):
-            here = ("--address", ",".join(arena.cluster.addresses))
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
+        file, asked_s = self.new_file(), context.ledger.now_s()
+        with context.stage(self.name, "a backup is made"):
+            here = ("--address", ",".join(context.cluster.addresses))
             await commands.run(["-m", "tq_admin", "backup", str(file), *here])
-        await self.go_on(arena, draw)
-        deed = await self.destroy(arena, list(arena.cluster.nodes))
-        self._backup = _Backup(file=file, asked_s=asked_s, gone_s=arena.ledger.now_s())
+        await self.go_on(context, draw)
+        deed = await self.destroy(context, list(context.cluster.nodes))
+        self._backup = _Backup(file=file, asked_s=asked_s, gone_s=context.ledger.now_s())
         return deed
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         backup, self._backup = self._backup, None
         if backup is None:
-            await self.let_live(arena)
+            await self.let_live(context)
             return
-        with arena.stage(self.name, "restored"):
+        with context.stage(self.name, "restored"):
             await self.new_cluster(
-                arena,
+                context,
                 backup.file,
                 certain_s=backup.asked_s,
                 gone_s=backup.gone_s,

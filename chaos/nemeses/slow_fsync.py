@@ -6,10 +6,10 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from chaos import preload
-from chaos.arena import Arena
-from chaos.broker import NodeSetup
-from chaos.nemesis import Deed, Nemesis, Transport
+from chaos.cluster import preload
+from chaos.cluster.broker import NodeSetup
+from chaos.context import Injected, RunContext
+from chaos.nemeses.nemesis import Nemesis, Transport
 
 DELAY_MS = 300
 ONE_IN = 20
@@ -52,21 +52,21 @@ class SlowFsyncs(Nemesis):
             partial.write_text(f"{delay_ms} {one_in}")
             partial.replace(file)
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
         del draw
-        leader = await arena.cluster.await_leader(within_s=self.within_s)
+        leader = await context.cluster.await_leader(within_s=self.within_s)
         self._led_by = (leader.node_id, leader.term)
         self.slow_down(DELAY_MS, ONE_IN)
-        return Deed(f"one fsync in {ONE_IN} takes {DELAY_MS} ms")
+        return Injected(f"one fsync in {ONE_IN} takes {DELAY_MS} ms")
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         self.slow_down(0, 0)
         led_by, self._led_by = self._led_by, None
         if led_by is None:
             return
-        leader = await arena.cluster.await_leader(within_s=self.within_s)
+        leader = await context.cluster.await_leader(within_s=self.within_s)
         if (leader.node_id, leader.term) != led_by:
-            arena.accuse(
+            context.accuse(
                 "no needless election",
                 f"{led_by[0]} led in term {led_by[1]}, and {leader.node_id} does in {leader.term}:"
                 " all that happened is that fsyncs were slow",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import random
 
-from chaos.arena import Arena
+from chaos.cluster.netlab import Network
+from chaos.context import Injected, RunContext
 from chaos.nemeses.partition import NetworkNemesis
-from chaos.nemesis import Deed
-from chaos.netlab import Network
 
 DELAY_MS, JITTER_MS = (5, 40), (2, 30)
 LOSS_PERCENT = (2, 12)
@@ -22,13 +21,13 @@ class Delay(NetworkNemesis):
     faults = ("F6",)
     summary = "packets between the nodes are late and out of order"
 
-    async def cut(self, arena: Arena, network: Network, draw: random.Random) -> Deed:
-        nodes = sorted(arena.cluster.nodes)
+    async def cut(self, context: RunContext, network: Network, draw: random.Random) -> Injected:
+        nodes = sorted(context.cluster.nodes)
         ms, jitter_ms = draw.randint(*DELAY_MS), draw.randint(*JITTER_MS)
         for node in nodes:
             others = [name for name in nodes if name != node]
             await network.delay([node], ms, min(ms, jitter_ms), to=others)
-        return Deed(f"{ms} ms late, plus or minus {min(ms, jitter_ms)}", tuple(nodes))
+        return Injected(f"{ms} ms late, plus or minus {min(ms, jitter_ms)}", tuple(nodes))
 
 
 class Loss(NetworkNemesis):
@@ -38,11 +37,11 @@ class Loss(NetworkNemesis):
     faults = ("F6",)
     summary = "a part of all packets is lost"
 
-    async def cut(self, arena: Arena, network: Network, draw: random.Random) -> Deed:
+    async def cut(self, context: RunContext, network: Network, draw: random.Random) -> Injected:
         percent = draw.randint(*LOSS_PERCENT)
-        nodes = sorted(arena.cluster.nodes)
+        nodes = sorted(context.cluster.nodes)
         await network.lose(nodes, percent)
-        return Deed(f"{percent} % of what they send is lost", tuple(nodes))
+        return Injected(f"{percent} % of what they send is lost", tuple(nodes))
 
 
 class LowBandwidth(NetworkNemesis):
@@ -52,11 +51,11 @@ class LowBandwidth(NetworkNemesis):
     faults = ("F6",)
     summary = "the leader can send a few hundred kilobits a second"
 
-    async def cut(self, arena: Arena, network: Network, draw: random.Random) -> Deed:
-        leader, _ = await self.leader(arena)
+    async def cut(self, context: RunContext, network: Network, draw: random.Random) -> Injected:
+        leader, _ = await self.leader(context)
         kbit = draw.randint(*SLOW_KBIT)
         await network.narrow([leader], kbit)
-        return Deed(f"sends {kbit} kbit/s at most", (leader,))
+        return Injected(f"sends {kbit} kbit/s at most", (leader,))
 
 
 class SlowFollower(NetworkNemesis):
@@ -66,8 +65,8 @@ class SlowFollower(NetworkNemesis):
     faults = ("F6",)
     summary = "one follower is hundreds of milliseconds away"
 
-    async def cut(self, arena: Arena, network: Network, draw: random.Random) -> Deed:
-        _, others = await self.leader(arena)
+    async def cut(self, context: RunContext, network: Network, draw: random.Random) -> Injected:
+        _, others = await self.leader(context)
         node, ms = draw.choice(others), draw.randint(*LAG_MS)
-        await network.delay([node], ms, to=[n for n in arena.cluster.nodes if n != node])
-        return Deed(f"{ms} ms away", (node,))
+        await network.delay([node], ms, to=[n for n in context.cluster.nodes if n != node])
+        return Injected(f"{ms} ms away", (node,))

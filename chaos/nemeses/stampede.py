@@ -6,10 +6,10 @@ import asyncio
 import random
 import sys
 
-from chaos.arena import Arena
-from chaos.nemesis import Deed, Nemesis
-from chaos.netlab import ROOT
-from chaos.stampede import CONNECTED
+from chaos.clients.stampede import CONNECTED
+from chaos.cluster.netlab import ROOT
+from chaos.context import Injected, RunContext
+from chaos.nemeses.nemesis import Nemesis
 
 CLIENTS = 300
 CONNECTED_WITHIN_S = 60.0
@@ -28,10 +28,16 @@ class Stampede(Nemesis):
         self._down: list[str] = []
         self._crowd: asyncio.subprocess.Process | None = None
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
         del draw
         self._crowd = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "chaos.stampede", str(CLIENTS), ",".join(arena.addresses)),
+            *(
+                sys.executable,
+                "-m",
+                "chaos.clients.stampede",
+                str(CLIENTS),
+                ",".join(context.addresses),
+            ),
             cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
         )
@@ -39,18 +45,18 @@ class Stampede(Nemesis):
         async with asyncio.timeout(CONNECTED_WITHIN_S):
             said = await self._crowd.stdout.readline()
         assert said.decode().strip() == CONNECTED, f"the crowd ended early: {said!r}"
-        leader = (await arena.cluster.await_leader(self.within_s)).node_id
+        leader = (await context.cluster.await_leader(self.within_s)).node_id
         self._down = [leader]
-        await arena.cluster.crash(leader)
-        return Deed(f"killed under {CLIENTS} connections", (leader,))
+        await context.cluster.crash(leader)
+        return Injected(f"killed under {CLIENTS} connections", (leader,))
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         """The crowd stays until a write was acknowledged again: it has to get better by itself."""
         down, self._down = self._down, []
         if down:
-            healed_s = arena.ledger.now_s()
-            await arena.cluster.revive(*down)
-            await arena.load.await_acknowledgement(self.within_s, since_s=healed_s)
+            healed_s = context.ledger.now_s()
+            await context.cluster.revive(*down)
+            await context.load.await_acknowledgement(self.within_s, since_s=healed_s)
         await self.cleanup()
 
     async def cleanup(self) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 
-from chaos.arena import Arena
-from chaos.broker import BrokerProcess, NodeSetup
+from chaos.cluster.broker import BrokerProcess, NodeSetup
+from chaos.context import Injected, RunContext
+from chaos.nemeses.nemesis import Nemesis, Transport
 from chaos.nemeses.on_disks import await_end
-from chaos.nemesis import Deed, Nemesis, Transport
 from tq.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
 
 SLICE_S = (0.03, 0.12)
@@ -29,16 +29,16 @@ FLOOD_S = 5.0
 _PROCESSES = frozenset({Transport.PROCESSES, Transport.NETLAB})
 
 
-def broker(arena: Arena, node_id: str) -> BrokerProcess:
+def broker(context: RunContext, node_id: str) -> BrokerProcess:
     """A node as the process that it is."""
-    node = arena.cluster.nodes[node_id]
+    node = context.cluster.nodes[node_id]
     assert isinstance(node, BrokerProcess)
     return node
 
 
-def processes(arena: Arena, node_id: str) -> list[psutil.Process]:
+def processes(context: RunContext, node_id: str) -> list[psutil.Process]:
     """The node's process, after those that wrap it."""
-    pid = broker(arena, node_id).pid
+    pid = broker(context, node_id).pid
     assert pid is not None, f"{node_id} does not run"
     root = psutil.Process(pid)
     return [root, *root.children(recursive=True)]
@@ -56,10 +56,10 @@ class StarveOfProcessor(Nemesis):
     def __init__(self) -> None:
         self._starving: asyncio.Task[None] | None = None
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
         del draw
-        leader = await arena.cluster.await_leader(within_s=self.within_s)
-        node = broker(arena, leader.node_id)
+        leader = await context.cluster.await_leader(within_s=self.within_s)
+        node = broker(context, leader.node_id)
         run_s, wait_s = SLICE_S
 
         async def starve() -> None:
@@ -73,10 +73,10 @@ class StarveOfProcessor(Nemesis):
                 node.resume()
 
         self._starving = asyncio.create_task(starve())
-        return Deed("starved of processor", (leader.node_id,))
+        return Injected("starved of processor", (leader.node_id,))
 
-    async def heal(self, arena: Arena) -> None:
-        del arena
+    async def heal(self, context: RunContext) -> None:
+        del context
         starving, self._starving = self._starving, None
         if starving is not None:
             starving.cancel()
@@ -98,24 +98,24 @@ class ExhaustDescriptors(Nemesis):
         self._limits: list[tuple[int, tuple[int, int]]] = []
         self._short: list[str] = []
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
         del draw
-        leader = await arena.cluster.await_leader(within_s=self.within_s)
+        leader = await context.cluster.await_leader(within_s=self.within_s)
         self._short = [leader.node_id]
-        for process in processes(arena, leader.node_id):
+        for process in processes(context, leader.node_id):
             before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
             spare = process.num_fds() + DESCRIPTORS_SPARED
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (spare, before[1]))
             self._limits.append((process.pid, before))
-        return Deed("has no file descriptor left", (leader.node_id,))
+        return Injected("has no file descriptor left", (leader.node_id,))
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         limits, self._limits = self._limits, []
         short, self._short = self._short, []
         for pid, before in limits:
             if psutil.pid_exists(pid):
                 resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
-        await revive_ended(arena, short)
+        await revive_ended(context, short)
 
 
 class MemoryLimit(Nemesis):
@@ -146,23 +146,23 @@ class MemoryLimit(Nemesis):
         join = f'echo $$ >{self._groups[node_id]}/cgroup.procs; exec "$@"'
         return NodeSetup(wrapper=("sh", "-c", join, "sh"))
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
         del draw
-        leader = await arena.cluster.await_leader(within_s=self.within_s)
+        leader = await context.cluster.await_leader(within_s=self.within_s)
         self._killed = [leader.node_id]
         group = self._groups[leader.node_id]
         await asyncio.to_thread(_squeeze, group)
-        flood = asyncio.create_task(self._flood(arena, leader.node_id))
-        code = await await_end(arena, leader.node_id)
+        flood = asyncio.create_task(self._flood(context, leader.node_id))
+        code = await await_end(context, leader.node_id)
         flood.cancel()
         await asyncio.gather(flood, return_exceptions=True)
         if code != -signal.SIGKILL:
-            arena.accuse("F14", f"without memory {leader.node_id} ended with {code}")
-        return Deed("ran out of memory", (leader.node_id,))
+            context.accuse("F14", f"without memory {leader.node_id} ended with {code}")
+        return Injected("ran out of memory", (leader.node_id,))
 
-    async def _flood(self, arena: Arena, node_id: str) -> None:
+    async def _flood(self, context: RunContext, node_id: str) -> None:
         """Send calls that take memory to refuse."""
-        stub = task_service_pb2_grpc.TaskServiceStub(arena.cluster.channel(node_id))
+        stub = task_service_pb2_grpc.TaskServiceStub(context.cluster.channel(node_id))
         request = task_service_pb2.SubmitRequest(
             tasks=[task_pb2.TaskSpec(queue="", type="none", payload=bytes(FLOOD_BYTES))]
         )
@@ -171,12 +171,12 @@ class MemoryLimit(Nemesis):
             await asyncio.gather(*calls, return_exceptions=True)
             await asyncio.sleep(0.05)
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         killed, self._killed = self._killed, []
-        await arena.cluster.crash(*killed)
+        await context.cluster.crash(*killed)
         for node_id in killed:
             (self._groups[node_id] / "memory.limit_in_bytes").write_text("-1")
-        await arena.cluster.revive(*killed)
+        await context.cluster.revive(*killed)
 
     async def cleanup(self) -> None:
         for group in self._groups.values():
@@ -194,9 +194,9 @@ def _squeeze(group: Path) -> None:
             return
 
 
-async def revive_ended(arena: Arena, node_ids: Sequence[str]) -> None:
+async def revive_ended(context: RunContext, node_ids: Sequence[str]) -> None:
     """Start those again that have ended by themselves."""
     for node_id in node_ids:
-        if arena.cluster.nodes[node_id].exited() is not None:
-            await arena.cluster.crash(node_id)
-            await arena.cluster.revive(node_id)
+        if context.cluster.nodes[node_id].exited() is not None:
+            await context.cluster.crash(node_id)
+            await context.cluster.revive(node_id)

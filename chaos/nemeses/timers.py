@@ -7,11 +7,11 @@ import random
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from chaos.arena import Arena
+from chaos.clients.client import StubClient
+from chaos.clients.worker import Plan, StubWorker, work_result
+from chaos.context import Injected, RunContext
 from chaos.history.calls import Ending
-from chaos.nemesis import Deed, Nemesis
-from chaos.stub_client import StubClient
-from chaos.stub_worker import Plan, StubWorker, work_result
+from chaos.nemeses.nemesis import Nemesis
 from tq.v1 import task_pb2
 
 QUEUE = "timers"
@@ -33,8 +33,8 @@ class DueAsLeaderDies(Nemesis):
     def __init__(self) -> None:
         self._down: list[str] = []
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
-        ledger, addresses = arena.ledger, arena.addresses
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
+        ledger, addresses = context.ledger, context.addresses
         client = StubClient(addresses, ledger, "timers-client")
         worker = StubWorker(addresses, ledger, "timers-1", QUEUE, lease_s=WITHIN_S)
         try:
@@ -54,32 +54,32 @@ class DueAsLeaderDies(Nemesis):
             ids += await client.submit(
                 [_spec(f"scheduled {draw.random()}", run_at) for _ in range(SCHEDULED)]
             )
-            leader = (await arena.cluster.await_leader(self.within_s)).node_id
+            leader = (await context.cluster.await_leader(self.within_s)).node_id
             until_s = due_s + draw.uniform(-AROUND_S, AROUND_S)
             await asyncio.sleep(max(0.0, until_s - ledger.now_s()))
             self._down = [leader]
-            await arena.cluster.crash(leader)
-            await self._work_off(arena, worker, {task_id for task_id in ids if task_id})
-            await self._count_attempts(arena, client, ids[:RETRIED], 2)
-            await self._count_attempts(arena, client, ids[RETRIED:], 1)
+            await context.cluster.crash(leader)
+            await self._work_off(context, worker, {task_id for task_id in ids if task_id})
+            await self._count_attempts(context, client, ids[:RETRIED], 2)
+            await self._count_attempts(context, client, ids[RETRIED:], 1)
         finally:
             for caller in (client, worker):
                 await caller.close()
-        return Deed("killed as timers came due", (leader,))
+        return Injected("killed as timers came due", (leader,))
 
-    async def _work_off(self, arena: Arena, worker: StubWorker, ids: set[str]) -> None:
+    async def _work_off(self, context: RunContext, worker: StubWorker, ids: set[str]) -> None:
         """Claim each once and complete it; the same task twice would be the fault looked for."""
         left = set(ids)
         while left:
             task = await worker.claim_one(WITHIN_S)
             task_id = task.spec.task_id
             if task_id not in left:
-                arena.accuse("F22", f"task {task_id} came due twice")
+                context.accuse("F22", f"task {task_id} came due twice")
             left.discard(task_id)
             await worker.report(task_id, task.token, Ending.COMPLETE, work_result(task.spec))
 
     async def _count_attempts(
-        self, arena: Arena, client: StubClient, ids: list[str | None], attempts: int
+        self, context: RunContext, client: StubClient, ids: list[str | None], attempts: int
     ) -> None:
         for task_id in ids:
             task = await client.read(task_id or "")
@@ -91,11 +91,11 @@ class DueAsLeaderDies(Nemesis):
                 else 0
             )
             if made - given_back != attempts:
-                arena.accuse("F22", f"task {task_id} was attempted {made} times, not {attempts}")
+                context.accuse("F22", f"task {task_id} was attempted {made} times, not {attempts}")
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         down, self._down = self._down, []
-        await arena.cluster.revive(*down)
+        await context.cluster.revive(*down)
 
 
 def _spec(salt: str, run_at: Timestamp | None = None) -> task_pb2.TaskSpec:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 
-from chaos.arena import Arena
+from chaos.clients.client import StubClient
+from chaos.clients.worker import Plan, StubWorker, work_result
+from chaos.cluster.stubs import seconds
+from chaos.context import Injected, RunContext
 from chaos.history.calls import Ending, ReportStatus
-from chaos.nemesis import Deed, Nemesis
-from chaos.stub_client import StubClient
-from chaos.stub_worker import Plan, StubWorker, work_result
-from chaos.stubs import seconds
+from chaos.nemeses.nemesis import Nemesis
 from tq.v1 import task_pb2
 
 QUEUE = "sleepers"
@@ -27,8 +27,8 @@ class WorkerSleeps(Nemesis):
     hold_s = (0.0, 0.1)
     alone = True
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
-        ledger, addresses = arena.ledger, arena.addresses
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
+        ledger, addresses = context.ledger, context.addresses
         client = StubClient(addresses, ledger, "sleepers-client")
         sleeper = StubWorker(addresses, ledger, "sleeper", QUEUE, lease_s=SLEEPER_LEASE_S)
         heir = StubWorker(addresses, ledger, "heir", QUEUE, lease_s=HEIR_LEASE_S)
@@ -52,13 +52,13 @@ class WorkerSleeps(Nemesis):
                 )
                 if told.status != ReportStatus.STATUS_LEASE_LOST:
                     status = ReportStatus.Name(told.status)
-                    arena.accuse("F3", f"a report with an old token was answered {status}")
+                    context.accuse("F3", f"a report with an old token was answered {status}")
                 if not heir_first:
                     await heir.report(new.spec.task_id, new.token, Ending.COMPLETE, right)
         finally:
             for caller in (client, sleeper, heir):
                 await caller.close()
-        return Deed(f"slept past {TASKS} leases, then completed them", ())
+        return Injected(f"slept past {TASKS} leases, then completed them", ())
 
 
 def _spec(salt: float) -> task_pb2.TaskSpec:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chaos.arena import Happening
+from chaos.context import Happening
 from chaos.history.calls import (
     Answer,
     Call,
@@ -16,8 +16,8 @@ from chaos.history.calls import (
     ReportCall,
     SubmitCall,
 )
+from chaos.history.outages import outage
 from chaos.history.record import Ledger
-from chaos.outages import outage
 
 AROUND_S = 2.0
 """How long before and after a fault is compared with it."""

@@ -12,8 +12,8 @@ from chaos.history.record import Ledger
 from chaos.report.figures import Around, Span, around, kind_of
 from chaos.report.plot import POINTS_MAX, timeline
 from chaos.report.style import CSS
-from chaos.result import Result, Verdict
-from chaos.run import Played
+from chaos.run.result import Result, Verdict
+from chaos.run.run import Played
 
 VIOLATIONS_SHOWN = 20
 EXACT_BELOW_S = 0.01

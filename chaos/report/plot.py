@@ -7,11 +7,11 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from chaos.arena import Happening
+from chaos.context import Happening
 from chaos.history.calls import Answer, Call
 from chaos.report.figures import kind_of, rates
-from chaos.run import Played
-from chaos.watch import Sight
+from chaos.run.run import Played
+from chaos.run.watch import Sight
 
 WIDTH = 1_160
 LEFT, RIGHT = 92, 16

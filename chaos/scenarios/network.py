@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from chaos.nemeses.kill import KillFollower, KillLeader
+from chaos.nemeses.nemesis import Transport
 from chaos.nemeses.partition import Bridge, Halves, LeaderCutFromFollowers, OneOut, OneWay, Ring
 from chaos.nemeses.pause import PauseLeader
 from chaos.nemeses.slow_network import Delay, Loss, LowBandwidth, SlowFollower
-from chaos.nemesis import Transport
 from chaos.scenario import Order, Scenario
 from chaos.workloads.races import Races
 

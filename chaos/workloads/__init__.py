@@ -1,1 +1,1 @@
-"""Work beside the steady load, one kind a module: subclasses of ``chaos.workload.Workload``."""
+"""Work beside the steady load, one kind a module: subclasses of ``workload.Workload``."""

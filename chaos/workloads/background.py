@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
-from chaos.arena import Arena
-from chaos.stub_client import StubClient
-from chaos.stubs import StubCaller
-from chaos.workload import Workload
+from chaos.clients.client import StubClient
+from chaos.cluster.stubs import StubCaller
+from chaos.context import RunContext
+from chaos.workloads.workload import Workload
 
 CallerT = TypeVar("CallerT", bound=StubCaller)
 
@@ -22,9 +22,9 @@ class Background(Workload):
         self._callers: list[StubCaller] = []
         self.client: StubClient
 
-    async def start(self, arena: Arena, addresses: Sequence[str], seed: int) -> None:
+    async def start(self, context: RunContext, addresses: Sequence[str], seed: int) -> None:
         del seed
-        self.client = self.take(StubClient(addresses, arena.ledger, f"{self.name}-client"))
+        self.client = self.take(StubClient(addresses, context.ledger, f"{self.name}-client"))
 
     def take(self, caller: CallerT) -> CallerT:
         """Close this caller at the end."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from chaos.arena import Arena
+from chaos.clients.worker import Held, Plan, StubWorker
+from chaos.cluster.stubs import seconds
+from chaos.context import RunContext
 from chaos.history.record import Ledger
-from chaos.stub_worker import Held, Plan, StubWorker
-from chaos.stubs import seconds
 from chaos.workloads.background import Background
 from tq.v1 import task_pb2
 
@@ -42,9 +42,9 @@ class Poison(Background):
         self._poisoned: list[str] = []
         self._harmless: list[str] = []
 
-    async def start(self, arena: Arena, addresses: Sequence[str], seed: int) -> None:
-        await super().start(arena, addresses, seed)
-        self.go_on(self._lives(addresses, arena.ledger))
+    async def start(self, context: RunContext, addresses: Sequence[str], seed: int) -> None:
+        await super().start(context, addresses, seed)
+        self.go_on(self._lives(addresses, context.ledger))
         for number in range(POISONED):
             self._poisoned += await self._submit(POISON, number)
         for number in range(HARMLESS):
@@ -53,7 +53,7 @@ class Poison(Background):
     async def settle(self) -> None:
         """All of it was submitted at the start."""
 
-    async def judge(self, arena: Arena) -> None:
+    async def judge(self, context: RunContext) -> None:
         for task_id in self._poisoned:
             task = await self.client.read(task_id)
             if task is None or (
@@ -61,11 +61,11 @@ class Poison(Background):
                 or task.failure_reason != task_pb2.FAILURE_REASON_ATTEMPTS_EXHAUSTED
                 or task.attempts_made != ATTEMPTS
             ):
-                arena.accuse("dead letters", f"a poisoned task did not become one: {task}")
+                context.accuse("dead letters", f"a poisoned task did not become one: {task}")
         for task_id in self._harmless:
             task = await self.client.read(task_id)
             if task is None or task.state != task_pb2.TASK_STATE_COMPLETED:
-                arena.accuse("dead letters", f"a harmless task died of its neighbour: {task}")
+                context.accuse("dead letters", f"a harmless task died of its neighbour: {task}")
 
     async def _submit(self, task_type: str, number: int) -> list[str]:
         spec = task_pb2.TaskSpec(

@@ -6,11 +6,11 @@ import asyncio
 import random
 from collections.abc import Sequence
 
-from chaos.arena import Arena
+from chaos.clients.operator import StubOperator
+from chaos.clients.worker import Plan, StubWorker
+from chaos.cluster.stubs import seconds
+from chaos.context import RunContext
 from chaos.history.calls import Ending
-from chaos.stub_operator import StubOperator
-from chaos.stub_worker import Plan, StubWorker
-from chaos.stubs import seconds
 from chaos.workloads.background import Background
 from tq.v1 import task_pb2
 
@@ -32,13 +32,13 @@ class Races(Background):
         self._pace: list[asyncio.Task[None]] = []
         self._operator: StubOperator
 
-    async def start(self, arena: Arena, addresses: Sequence[str], seed: int) -> None:
-        await super().start(arena, addresses, seed)
+    async def start(self, context: RunContext, addresses: Sequence[str], seed: int) -> None:
+        await super().start(context, addresses, seed)
         draw = random.Random(seed)
-        self._operator = self.take(StubOperator(addresses, arena.ledger, "operator"))
+        self._operator = self.take(StubOperator(addresses, context.ledger, "operator"))
         for number in (1, 2):
             name = f"races-{number}"
-            worker = StubWorker(addresses, arena.ledger, name, QUEUE, lease_s=2.0, tasks_max=4)
+            worker = StubWorker(addresses, context.ledger, name, QUEUE, lease_s=2.0, tasks_max=4)
             self.go_on(self.take(worker).run())
         self._pace = [self.begin(self._submit(draw)), self.begin(self._act(draw))]
 

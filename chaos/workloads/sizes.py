@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from chaos.arena import Arena
-from chaos.stub_client import StubClient
-from chaos.stub_worker import ECHO, Plan, StubWorker
+from chaos.clients.client import StubClient
+from chaos.clients.worker import ECHO, Plan, StubWorker
+from chaos.context import RunContext
 from chaos.workloads.background import Background
 from tq.v1 import task_pb2
 
@@ -35,9 +35,9 @@ class Sizes(Background):
         self._refused: list[str | None] = []
         self._submitting: asyncio.Task[None]
 
-    async def start(self, arena: Arena, addresses: Sequence[str], seed: int) -> None:
-        await super().start(arena, addresses, seed)
-        ledger = arena.ledger
+    async def start(self, context: RunContext, addresses: Sequence[str], seed: int) -> None:
+        await super().start(context, addresses, seed)
+        ledger = context.ledger
         sender = self.take(StubClient(addresses, ledger, "sizes-sender", send_s=SEND_S))
         worker = StubWorker(
             addresses, ledger, "sizes-1", QUEUE, lease_s=20, tasks_max=1, send_s=SEND_S
@@ -48,15 +48,15 @@ class Sizes(Background):
     async def settle(self) -> None:
         await self._submitting
 
-    async def judge(self, arena: Arena) -> None:
+    async def judge(self, context: RunContext) -> None:
         if any(self._refused):
-            arena.accuse("limits", f"a payload of {TOO_LARGE} bytes was taken: {self._refused}")
+            context.accuse("limits", f"a payload of {TOO_LARGE} bytes was taken: {self._refused}")
         if len(self._expected) != len(SIZES):
-            arena.accuse("limits", f"of payloads of {SIZES} bytes {self._expected} were taken")
+            context.accuse("limits", f"of payloads of {SIZES} bytes {self._expected} were taken")
         for task_id, size in self._expected.items():
             task = await self.client.read(task_id)
             if task is None or len(task.result) != size or task.result != task.spec.payload:
-                arena.accuse("I5", f"task {task_id}: its {size} bytes did not come back")
+                context.accuse("I5", f"task {task_id}: its {size} bytes did not come back")
 
     async def _submit(self, sender: StubClient) -> None:
         for size in SIZES:

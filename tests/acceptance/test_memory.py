@@ -13,7 +13,7 @@ import pytest
 from grpc import aio
 
 from benchmarks.cluster import anonymous_bytes
-from chaos.processes import ProcessCluster
+from chaos.cluster.processes import ProcessCluster
 from tests.patience import PATIENCE_S
 from tq.v1 import task_pb2, task_service_pb2
 

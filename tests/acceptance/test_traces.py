@@ -12,8 +12,8 @@ import pytest_asyncio
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-from chaos.processes import ProcessCluster
-from chaos.workers import WorkerProcesses
+from chaos.cluster.processes import ProcessCluster
+from chaos.cluster.workers import WorkerProcesses
 from tests.collector import Collector, Received, collecting, render
 from tests.patience import PATIENCE_S
 from tests.spans import Spans, spans

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from chaos.processes import ProcessCluster
+from chaos.cluster.processes import ProcessCluster
 from tests.admin.conftest import Admin
 from tests.admin.test_documented import commands
 from tests.admin.test_real_cluster import admin as admin_of

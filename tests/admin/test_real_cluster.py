@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from typer.testing import CliRunner
 
-from chaos.processes import ProcessCluster
+from chaos.cluster.processes import ProcessCluster
 from tests.admin.conftest import Ran
 from tests.patience import PATIENCE_S
 from tq.v1.worker_service_pb2 import ClaimRequest, ReportRequest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from chaos.broker import BrokerProcess, NodeSetup
+from chaos.cluster.broker import BrokerProcess, NodeSetup
 from tq_cluster.telemetry import logs
 
 

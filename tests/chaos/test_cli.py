@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from chaos.cli import app
-from chaos.netlab import INSIDE_VARIABLE, NETLAB_VARIABLE
-from chaos.result import Verdict, read_results
+from chaos.cluster.netlab import INSIDE_VARIABLE, NETLAB_VARIABLE
+from chaos.run.result import Verdict, read_results
 from chaos.scenarios import all_scenarios
 
 ROOT = Path(__file__).resolve().parents[2]

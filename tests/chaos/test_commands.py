@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chaos import commands
-from chaos.commands import CommandFailedError
+from chaos.cluster import commands
+from chaos.cluster.commands import CommandFailedError
 
 SHOW = "import os; print({key for key in os.environ if key.startswith('TQ_')})"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from chaos import profiles
-from chaos.mutants import BUG_VARIABLE, MUTANTS, by_name
+from chaos.run import profiles
+from chaos.run.mutants import BUG_VARIABLE, MUTANTS, by_name
 from chaos.scenarios import all_scenarios
 from tests.kill.mutant_broker import BUGS
 from tests.simulation.checker import Invariant

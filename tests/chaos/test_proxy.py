@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from chaos.ports import LOOPBACK
-from chaos.proxy import Proxy
+from chaos.cluster.ports import LOOPBACK
+from chaos.cluster.proxy import Proxy
 from tests.patience import PATIENCE_S
 
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from chaos.arena import Happening
-from chaos.conduct import tell_violation
+from chaos.context import Happening
 from chaos.history.violation import Violation
-from chaos.nemesis import Transport
+from chaos.nemeses.nemesis import Transport
 from chaos.report import page, plot
 from chaos.report.figures import around, percentile
-from chaos.result import Result, Verdict
-from chaos.run import Plan, Played
+from chaos.run.result import Result, Verdict
+from chaos.run.run import Plan, Played
+from chaos.run.watch import Sight, elections
+from chaos.run_scenario import tell_violation
 from chaos.scenario import Scenario
-from chaos.watch import Sight, elections
 from tests.kill.story import Story, one_task_done
 
 SCENARIO = Scenario(name="shaken", summary="a building <falls>", nemeses=())

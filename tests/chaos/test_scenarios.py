@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 
-from chaos.nemesis import Transport
-from chaos.profiles import Profile, plans
-from chaos.run import Plan
+from chaos.nemeses.nemesis import Transport
+from chaos.run.profiles import Profile, plans
+from chaos.run.run import Plan
 from chaos.scenario import Family
 from chaos.scenarios import all_scenarios
 

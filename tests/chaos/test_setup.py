@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from chaos.broker import NodeSetup, SetupConflictError
-from chaos.processes import FactMissingError, ProcessCluster
+from chaos.cluster.broker import NodeSetup, SetupConflictError
+from chaos.cluster.processes import FactMissingError, ProcessCluster
 from tests.patience import PATIENCE_S
 
 

@@ -9,9 +9,9 @@ import grpc
 import pytest
 from grpc import StatusCode, aio
 
-from chaos import verify
-from chaos.cluster import FactMissingError
-from chaos.outside import OutsideCluster
+from chaos.cluster import verify
+from chaos.cluster.cluster import FactMissingError
+from chaos.cluster.outside import OutsideCluster
 from tq.v1 import cluster_service_pb2 as pb
 
 SERVICE = "tq.v1.ClusterService"

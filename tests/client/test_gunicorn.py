@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.ports import HeldPorts
+from chaos.cluster.ports import HeldPorts
 from tests.client.fake_broker import FakeBroker, serving
 from tests.patience import PATIENCE_S
 

@@ -1,1 +1,1 @@
-"""Clusters of broker processes for tests; `chaos.processes` does the work."""
+"""Clusters of broker processes for tests; `chaos.cluster.processes` does the work."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from chaos.processes import ProcessCluster
+from chaos.cluster.processes import ProcessCluster
 from tests.patience import PATIENCE_S
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from chaos.ports import choice, free_addresses
+from chaos.cluster.ports import choice, free_addresses
 
 OFFSETS = (0, 1, 2, 100, 101, 102)
 

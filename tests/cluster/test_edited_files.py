@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.broker import BrokerProcess
-from chaos.ports import free_addresses
-from chaos.processes import ProcessCluster
+from chaos.cluster.broker import BrokerProcess
+from chaos.cluster.ports import free_addresses
+from chaos.cluster.processes import ProcessCluster
 from tests.patience import PATIENCE_S
 from tests.recovery.test_backup_and_restore import claim, submit
 from tests.service.fakes import Stubs, until

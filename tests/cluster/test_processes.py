@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from chaos.ports import HeldPorts, free_addresses
-from chaos.processes import FactMissingError, ProcessCluster
+from chaos.cluster.ports import HeldPorts, free_addresses
+from chaos.cluster.processes import FactMissingError, ProcessCluster
 from tests.patience import PATIENCE_S
 
 SLEEPS = ("-c", "import sys, time; print('up, and silent', flush=True); time.sleep(600)")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.outages import Outage
+from chaos.history.outages import Outage
 from demo.proof import Evidence, lines
 from demo.trace import Request, Trace
 from tq.v1 import task_pb2

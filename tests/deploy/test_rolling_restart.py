@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from chaos.processes import NodeStatus, ProcessCluster
+from chaos.cluster.processes import NodeStatus, ProcessCluster
 from tq_client import AsyncClient
 
 ROOT = Path(__file__).resolve().parents[2]

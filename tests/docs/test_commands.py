@@ -11,7 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 import tq_admin.__main__
-from chaos.ports import free_addresses
+from chaos.cluster.ports import free_addresses
 from tests.cluster.ports import free_base_port
 from tests.docs.commands import DOCUMENTS, LANGUAGES, ROOT, blocks, commands, python_blocks
 from tests.docs.reader import Reader

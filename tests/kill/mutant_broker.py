@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from chaos.mutants import BUG_VARIABLE
 from chaos.nemeses.failpoint import SMALL_JOURNAL_VARIABLE
+from chaos.run.mutants import BUG_VARIABLE
 from tests.chaos.failpoint_broker import SMALL_JOURNAL
 from tests.kill.powercut import ACCOUNTS_VARIABLE, LIE_VARIABLE, write_account
 from tq.internal.v1 import state_pb2

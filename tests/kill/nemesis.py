@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from chaos.processes import NodeStatus, ProcessCluster
+from chaos.cluster.processes import NodeStatus, ProcessCluster
 from tests.kill.powercut import lose_unsynced
 
 WAITS_S = (0.0, 0.01, 0.05, 0.1, 0.3, 0.5, 1.0, 2.0)

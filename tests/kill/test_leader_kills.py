@@ -10,13 +10,13 @@ import asyncio
 
 import pytest
 
+from chaos.clients.client import StubClient
+from chaos.clients.load import Load, wrong_results
+from chaos.clients.worker import Plan, StubWorker, work_result
+from chaos.cluster.processes import ProcessCluster
 from chaos.history.calls import Ending, ReportStatus
+from chaos.history.outages import Outage, outage, summary
 from chaos.history.verdict import report
-from chaos.load import Load, wrong_results
-from chaos.outages import Outage, outage, summary
-from chaos.processes import ProcessCluster
-from chaos.stub_client import StubClient
-from chaos.stub_worker import Plan, StubWorker, work_result
 from tests.patience import PATIENCE_S
 from tests.telling import RecordProperty, tell
 from tq.v1 import task_pb2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chaos.outages import Outage, longest_silence, outage, summary
+from chaos.history.outages import Outage, longest_silence, outage, summary
 from tests.kill.story import Story
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from grpc.aio import AioRpcError
 
+from chaos.clients.client import StubClient
+from chaos.clients.worker import Plan, StubWorker
+from chaos.cluster.processes import ProcessCluster
 from chaos.history.calls import Ending
 from chaos.history.record import Ledger
 from chaos.history.verdict import check, report
 from chaos.history.violation import Violation
-from chaos.mutants import BUG_VARIABLE, LAUNCHER
-from chaos.processes import ProcessCluster
-from chaos.stub_client import StubClient
-from chaos.stub_worker import Plan, StubWorker
+from chaos.run.mutants import BUG_VARIABLE, LAUNCHER
 from tests.kill.mutant_broker import NO_CHILDREN_WEIGHED, NO_FSYNC, NO_TOKEN_CHECK
 from tests.kill.powercut import ACCOUNTS_VARIABLE, LIE_VARIABLE, lose_unsynced
 from tests.patience import PATIENCE_S

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from chaos.clients.load import Load, wrong_results
+from chaos.cluster.processes import ProcessCluster
 from chaos.history.verdict import report
-from chaos.load import Load, wrong_results
-from chaos.mutants import LAUNCHER
-from chaos.processes import ProcessCluster
+from chaos.run.mutants import LAUNCHER
 from tests.kill.nemesis import Nemesis
 from tests.kill.powercut import ACCOUNTS_VARIABLE, LIE_VARIABLE
 from tests.patience import PATIENCE_S

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from chaos.clients.client import StubClient
+from chaos.cluster.processes import ProcessCluster
+from chaos.cluster.workers import WorkerProcesses
 from chaos.history.model import TERMINAL
 from chaos.history.record import Ledger
 from chaos.history.verdict import check, report
-from chaos.processes import ProcessCluster
-from chaos.stub_client import StubClient
-from chaos.workers import WorkerProcesses
 from tests.patience import PATIENCE_S
 from tq.v1 import task_pb2
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from chaos.processes import ProcessCluster
+from chaos.cluster.processes import ProcessCluster
 from tests.languages.conftest import NODE_FOLDER
 from tests.patience import PATIENCE_S
 from tq_client import AsyncClient, AttemptEnd, TaskState

@@ -13,8 +13,8 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from chaos.broker import NodeSetup
-from chaos.processes import ProcessCluster
+from chaos.cluster.broker import NodeSetup
+from chaos.cluster.processes import ProcessCluster
 from tests.patience import PATIENCE_S
 from tests.service.fakes import cluster_of, stubs_of, until
 from tq.v1 import cluster_service_pb2, task_pb2, task_service_pb2, task_service_pb2_grpc

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chaos.broker import BrokerProcess
-from chaos.processes import ProcessCluster
+from chaos.cluster.broker import BrokerProcess
+from chaos.cluster.processes import ProcessCluster
 from tests.cluster.ports import free_base_port
 from tests.service.fakes import until
 from tq_process import signals

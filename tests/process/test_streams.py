@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from chaos.broker import NodeSetup
-from chaos.processes import ProcessCluster
+from chaos.cluster.broker import NodeSetup
+from chaos.cluster.processes import ProcessCluster
 from tests.patience import PATIENCE_S
 from tests.service.fakes import until
 

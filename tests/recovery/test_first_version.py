@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chaos.broker import BrokerProcess
-from chaos.processes import ProcessCluster
+from chaos.cluster.broker import BrokerProcess
+from chaos.cluster.processes import ProcessCluster
 from tests.patience import PATIENCE_S
 from tests.recovery.first_version import DATA, SOFTWARE, environment_of, unpack
 from tests.recovery.test_backup_and_restore import claim, submit

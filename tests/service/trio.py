@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc.aio
 
-from chaos.ports import free_addresses
+from chaos.cluster.ports import free_addresses
 from tests.patience import PATIENCE_S
 from tests.service.fakes import Stubs, until
 from tq_cluster import config

@@ -14,9 +14,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from grpc import aio
 
+from chaos.cluster.stubs import reason_of, seconds
 from chaos.history.calls import Call, CancelCall, ReadCall, RedriveCall, SubmitCall
 from chaos.history.record import LEDGER_LABEL, Ledger, ledger_label
-from chaos.stubs import reason_of, seconds
 from tests.simulation.calls import ModelledCalls
 from tests.simulation.checker import Violation
 from tests.simulation.hardware import Oscillator

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from google.protobuf.duration_pb2 import Duration
 from grpc import aio
 
+from chaos.cluster.stubs import seconds
 from chaos.history.calls import ClaimCall, Ending, HeartbeatStatus, ReportCall
-from chaos.stubs import seconds
 from tests.simulation.callers import SEND_S, Caller, World
 from tests.simulation.checker import Violation
 from tq.v1 import task_pb2, worker_service_pb2

@@ -67,7 +67,10 @@ def hostile(base: type[BaseException], deeds: dict[str, Deed]) -> BaseException:
     ),
 )
 def test_whatever_an_exception_does_a_report_says_that_the_attempt_failed(
-    base: type[BaseException], said: Deed, shown: Deed, others: dict[str, Deed]
+    base: type[BaseException],
+    said: Deed,
+    shown: Deed,
+    others: dict[str, Deed],
 ) -> None:
     error = hostile(base, {"__str__": said, "__repr__": shown, **others})
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from chaos.ports import free_addresses
+from chaos.cluster.ports import free_addresses
 from tests.patience import PATIENCE_S
 from tests.worker.conftest import ROOT, SAMPLES, SHIPPED, SOLO, Facts, StartWorker
 from tests.worker.fake_broker import FakeBroker

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.processes import ProcessCluster
+from chaos.cluster.processes import ProcessCluster
 from tests.cluster.fixtures import cluster
 from tests.patience import PATIENCE_S
 from tests.worker.conftest import ROOT

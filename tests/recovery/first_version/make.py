@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from chaos.processes import ProcessCluster
+from chaos.cluster.processes import ProcessCluster
 from tests.recovery.first_version import DATA, PACKAGES, SOFTWARE, environment_of
 from tests.service.fakes import Stubs
 from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2

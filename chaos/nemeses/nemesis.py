@@ -8,14 +8,14 @@ from __future__ import annotations
 import enum
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from chaos.broker import NodeSetup
+from chaos.cluster.broker import NodeSetup
+from chaos.context import Injected
 
 if TYPE_CHECKING:
-    from chaos.arena import Arena
+    from chaos.context import RunContext
 
 
 class Transport(enum.StrEnum):
@@ -29,19 +29,6 @@ class Transport(enum.StrEnum):
     """From docker-compose.cluster.yml."""
     OUTSIDE = "outside"
     """Somebody else's: it can be used and judged, not broken."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deed:
-    """What a nemesis did, for the report: ``Deed("killed", "n1", "n2")``."""
-
-    what: str
-    nodes: tuple[str, ...] = ()
-    broke_s: float | None = None
-    """When, on the ledger's clock, where ``inject`` did much before that; else it began with it."""
-
-    def __str__(self) -> str:
-        return f"{self.what} {' '.join(self.nodes)}".rstrip()
 
 
 class Nemesis:
@@ -87,11 +74,11 @@ class Nemesis:
         """Put something between clients and nodes; the addresses that clients are to use."""
         return addresses
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
         """Break something; what was broken, in words."""
         raise NotImplementedError
 
-    async def heal(self, arena: Arena) -> None:
+    async def heal(self, context: RunContext) -> None:
         """Mend it. Called once more at the end, and where ``inject`` got stuck: harmless then."""
 
     async def cleanup(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from grpc import aio
 
-from chaos.cluster import ASK_S, Cluster, NodeStatus
+from chaos.cluster.cluster import ASK_S, Cluster, NodeStatus
 from tq.v1 import cluster_service_pb2, cluster_service_pb2_grpc
 
 

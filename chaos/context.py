@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from chaos.cluster import Cluster
+from chaos.clients.load import Load
+from chaos.cluster.cluster import Cluster
 from chaos.history.record import Ledger
 from chaos.history.violation import Violation
-from chaos.load import Load
-from chaos.nemesis import Deed
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,7 +24,7 @@ class Happening:
 
 
 @dataclass(slots=True)
-class Arena:
+class RunContext:
     """What a nemesis has to work with."""
 
     cluster: Cluster
@@ -42,7 +41,7 @@ class Arena:
         """What every client and worker saw."""
         return self.load.ledger
 
-    def begin(self, name: str, deed: Deed, *, since_s: float | None = None) -> Happening:
+    def begin(self, name: str, deed: Injected, *, since_s: float | None = None) -> Happening:
         """Write down that something happens from now on, or since then."""
         happening = Happening(
             name=name,
@@ -63,7 +62,7 @@ class Arena:
     @contextmanager
     def stage(self, name: str, what: str, *nodes: str) -> Iterator[Happening]:
         """Write down a part of what a nemesis does, with its own begin and end."""
-        happening = self.begin(name, Deed(what, nodes))
+        happening = self.begin(name, Injected(what, nodes))
         try:
             yield happening
         finally:
@@ -72,3 +71,16 @@ class Arena:
     def accuse(self, promise: str, message: str) -> None:
         """Report a broken promise that no history shows: a call that hung, a node that stayed."""
         self.accusations.append(Violation(promise, message))
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """What a nemesis did, for the report: ``Deed("killed", "n1", "n2")``."""
+
+    what: str
+    nodes: tuple[str, ...] = ()
+    broke_s: float | None = None
+    """When, on the ledger's clock, where ``inject`` did much before that; else it began with it."""
+
+    def __str__(self) -> str:
+        return f"{self.what} {' '.join(self.nodes)}".rstrip()

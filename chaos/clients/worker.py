@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 
+from chaos.cluster.stubs import Broker, StubCaller, UnansweredError, seconds
 from chaos.history.calls import (
     ClaimCall,
     Ending,
@@ -21,7 +22,6 @@ from chaos.history.calls import (
 )
 from chaos.history.lease_spans import CLOCK_MARGIN
 from chaos.history.record import Ledger
-from chaos.stubs import Broker, StubCaller, UnansweredError, seconds
 from tq.v1 import task_pb2, worker_service_pb2
 
 ECHO = "echo"

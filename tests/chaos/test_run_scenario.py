@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from chaos.arena import Arena
-from chaos.conduct import conduct
+from chaos.context import Injected, RunContext
 from chaos.nemeses.kill import KillLeader
-from chaos.nemesis import Deed, Nemesis, Transport
-from chaos.profiles import exit_code
-from chaos.result import Verdict, read_results
-from chaos.run import Plan
+from chaos.nemeses.nemesis import Nemesis, Transport
+from chaos.run.profiles import exit_code
+from chaos.run.result import Verdict, read_results
+from chaos.run.run import Plan
+from chaos.run_scenario import run_scenario
 from chaos.scenario import Scenario
 
 
@@ -25,7 +25,7 @@ class Earthquake(Nemesis):
     def needs(self) -> str | None:
         return "there is no building"
 
-    async def inject(self, arena: Arena, draw: random.Random) -> Deed:
+    async def inject(self, context: RunContext, draw: random.Random) -> Injected:
         raise AssertionError("it cannot run here")
 
 
@@ -37,7 +37,7 @@ def plan_of(*nemeses: type[Nemesis], duration_s: float = 0) -> Plan:
 async def test_a_scenario_that_cannot_run_here_is_told_with_its_reason(tmp_path: Path) -> None:
     heard: list[str] = []
 
-    result = await conduct(plan_of(Earthquake), tmp_path, heard.append)
+    result = await run_scenario(plan_of(Earthquake), tmp_path, heard.append)
 
     assert (result.verdict, result.reason) == (Verdict.NOT_RUN, "there is no building")
     assert not result.well
@@ -51,7 +51,7 @@ async def test_a_killed_leader_is_injected_judged_and_told_beside_what_could_not
 ) -> None:
     heard: list[str] = []
 
-    result = await conduct(plan_of(Earthquake, KillLeader), tmp_path, heard.append)
+    result = await run_scenario(plan_of(Earthquake, KillLeader), tmp_path, heard.append)
 
     assert result.verdict is Verdict.KEPT, "\n".join([*result.violations, result.reason])
     assert result.injected == {"kill-leader": 1}

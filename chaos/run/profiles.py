@@ -18,11 +18,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from chaos import netlab
-from chaos.mutants import SIMULATION, TRIES, Mutant
-from chaos.nemesis import Transport
-from chaos.result import Result, Verdict, read_results
-from chaos.run import Plan
+from chaos.cluster import netlab
+from chaos.nemeses.nemesis import Transport
+from chaos.run.mutants import SIMULATION, TRIES, Mutant
+from chaos.run.result import Result, Verdict, read_results
+from chaos.run.run import Plan
 from chaos.scenario import Family, Scenario
 from chaos.scenarios import all_scenarios
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from chaos.broker import TQ_CLUSTER, BrokerProcess, NodeSetup
-from chaos.cluster import Cluster, FactMissingError, NodeStatus
-from chaos.ports import HeldPorts
+from chaos.cluster.broker import TQ_CLUSTER, BrokerProcess, NodeSetup
+from chaos.cluster.cluster import Cluster, FactMissingError, NodeStatus
+from chaos.cluster.ports import HeldPorts
 
 __all__ = ["FactMissingError", "NodeStatus", "ProcessCluster"]
 

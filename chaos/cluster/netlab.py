@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from chaos.broker import NodeSetup
-from chaos.processes import ProcessCluster
+from chaos.cluster.broker import NodeSetup
+from chaos.cluster.processes import ProcessCluster
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NETLAB_VARIABLE = "TQ_NETLAB"
 NETLAB_DEFAULT = ROOT.parent / "shared" / "tools" / "netlab"
 LAB_VARIABLE = "NETLAB"

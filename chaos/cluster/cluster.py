@@ -15,7 +15,7 @@ from typing import Protocol, Self, TypeVar
 import grpc
 from grpc import aio
 
-from chaos.stubs import CHANNEL_OPTIONS
+from chaos.cluster.stubs import CHANNEL_OPTIONS
 from tq.v1 import cluster_service_pb2, cluster_service_pb2_grpc
 
 NodeStatus = cluster_service_pb2.NodeStatus

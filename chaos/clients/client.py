@@ -9,9 +9,9 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from grpc import aio
 
+from chaos.cluster.stubs import Broker, StubCaller
 from chaos.history.calls import ReadCall, SubmitCall
 from chaos.history.record import LEDGER_LABEL, Ledger, ledger_label
-from chaos.stubs import Broker, StubCaller
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
 
 SEND_S = 1.0

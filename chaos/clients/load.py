@@ -13,16 +13,16 @@ from typing import Self
 
 from grpc import aio
 
-from chaos.cluster import Cluster
+from chaos.clients.client import StubClient
+from chaos.clients.worker import Plan, StubWorker, work_result
+from chaos.cluster.cluster import Cluster
+from chaos.cluster.stubs import Broker, seconds
 from chaos.history.calls import Answer, Ending, ReadCall, SubmitCall
 from chaos.history.model import TERMINAL
+from chaos.history.outages import first_acknowledged_s
 from chaos.history.record import Ledger
 from chaos.history.verdict import check
 from chaos.history.violation import Violation
-from chaos.outages import first_acknowledged_s
-from chaos.stub_client import StubClient
-from chaos.stub_worker import Plan, StubWorker, work_result
-from chaos.stubs import Broker, seconds
 from tq.v1 import task_pb2, task_service_pb2
 
 QUEUE = "load"

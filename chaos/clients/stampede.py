@@ -1,4 +1,4 @@
-"""Many clients, each with a connection of its own and no patience: ``python -m chaos.stampede``.
+"""Many impatient clients, each with its own connection: ``python -m chaos.clients.stampede``.
 
 Each asks after a task once a second, and at once again where that fails. A process of its own, so
 that the load beside it keeps its pace. It prints ``connected`` once every client has been answered.
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import grpc
 from grpc import aio
 
-from chaos.stubs import CHANNEL_OPTIONS
+from chaos.cluster.stubs import CHANNEL_OPTIONS
 from tq.v1 import task_service_pb2, task_service_pb2_grpc
 
 OPTIONS = (

@@ -6,7 +6,7 @@ import asyncio
 
 from grpc import aio
 
-from chaos.cluster import Cluster
+from chaos.cluster.cluster import Cluster
 from tq.v1 import cluster_service_pb2, cluster_service_pb2_grpc
 
 ASK_S = 5.0

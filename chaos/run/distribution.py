@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from chaos.clients.client import StubClient
+from chaos.clients.worker import Plan
+from chaos.cluster.netlab import NetlabCluster
+from chaos.cluster.processes import ProcessCluster
+from chaos.history.outages import Outage, first_acknowledged_s, outage
 from chaos.history.record import Ledger
-from chaos.netlab import NetlabCluster
-from chaos.outages import Outage, first_acknowledged_s, outage
-from chaos.processes import ProcessCluster
-from chaos.stub_client import StubClient
-from chaos.stub_worker import Plan
 from tq.v1 import task_pb2
 
 WRITERS = 3

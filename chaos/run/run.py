@@ -13,25 +13,25 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos import containers, netlab
-from chaos.arena import Arena, Happening
-from chaos.broker import NodeSetup
-from chaos.cluster import Cluster, FactMissingError
-from chaos.commands import CommandFailedError
-from chaos.containers import ContainerCluster
+from chaos.clients.load import QUEUE, Load, wrong_results
+from chaos.cluster import containers, netlab
+from chaos.cluster.broker import NodeSetup
+from chaos.cluster.cluster import Cluster, FactMissingError
+from chaos.cluster.commands import CommandFailedError
+from chaos.cluster.containers import ContainerCluster
+from chaos.cluster.netlab import NetlabCluster
+from chaos.cluster.outside import OutsideCluster
+from chaos.cluster.processes import ProcessCluster
+from chaos.cluster.stubs import StubRefusedError, UnansweredError
+from chaos.cluster.verify import differences
+from chaos.context import Happening, Injected, RunContext
+from chaos.history.outages import Outage, outage
 from chaos.history.record import Ledger
 from chaos.history.violation import Violation
-from chaos.load import QUEUE, Load, wrong_results
-from chaos.mutants import Mutant
-from chaos.nemesis import Deed, Nemesis, Transport
-from chaos.netlab import NetlabCluster
-from chaos.outages import Outage, outage
-from chaos.outside import OutsideCluster
-from chaos.processes import ProcessCluster
+from chaos.nemeses.nemesis import Nemesis, Transport
+from chaos.run.mutants import Mutant
+from chaos.run.watch import Sight, Watch
 from chaos.scenario import Order, Scenario
-from chaos.stubs import StubRefusedError, UnansweredError
-from chaos.verify import differences
-from chaos.watch import Sight, Watch
 
 QUIET_S = (0.3, 1.0)
 """How long a cluster is left alone between two faults."""
@@ -194,18 +194,18 @@ class _Run:
             ledger=self.ledger,
             addresses=addresses,
         )
-        arena = Arena(cluster, load, addresses, self.happenings, self.violations, self._tell)
+        context = RunContext(cluster, load, addresses, self.happenings, self.violations, self._tell)
         await stack.enter_async_context(load)
         for workload in self._workloads:
             stack.push_async_callback(workload.close)
-            await workload.start(arena, addresses, self.plan.seed)
+            await workload.start(context, addresses, self.plan.seed)
         await load.await_under_way()
         try:
-            await self._rage(arena)
+            await self._rage(context)
         finally:
             for nemesis in self._nemeses:
-                await nemesis.heal(arena)
-        await self._finish(arena)
+                await nemesis.heal(context)
+        await self._finish(context)
 
     def _cluster(self) -> Cluster:
         def setup(node_id: str) -> NodeSetup:
@@ -225,7 +225,7 @@ class _Run:
             case Transport.OUTSIDE:
                 return OutsideCluster(self.plan.against)
 
-    async def _rage(self, arena: Arena) -> None:
+    async def _rage(self, context: RunContext) -> None:
         """Break and mend until the time is up, and everything has been broken once."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self.plan.duration_s
@@ -235,9 +235,9 @@ class _Run:
         while True:
             if self.plan.scenario.order is Order.IN_TURN:
                 for nemesis in self._nemeses:
-                    await self._strike(arena, [nemesis])
+                    await self._strike(context, [nemesis])
             else:
-                await self._strike(arena, self._drawn())
+                await self._strike(context, self._drawn())
             if loop.time() >= until_s:
                 return
 
@@ -250,54 +250,54 @@ class _Run:
         count = self._draw.randint(0, min(AT_ONCE_MAX - 1, len(others)))
         return [first, *self._draw.sample(others, count)]
 
-    async def _strike(self, arena: Arena, nemeses: Sequence[Nemesis]) -> None:
+    async def _strike(self, context: RunContext, nemeses: Sequence[Nemesis]) -> None:
         """Inject, hold, heal, and wait until the cluster is well again."""
         happenings: list[Happening] = []
         for nemesis in nemeses:
             # On top of another only while somebody leads: a nemesis may have to find the leader.
-            if happenings and not await self._led(arena):
+            if happenings and not await self._led(context):
                 break
-            began_s = arena.ledger.now_s()
-            deed = await nemesis.inject(arena, self._draw)
+            began_s = context.ledger.now_s()
+            deed = await nemesis.inject(context, self._draw)
             self.injected[nemesis.name] += 1
             since_s = began_s if deed.broke_s is None else deed.broke_s
-            happenings.append(arena.begin(nemesis.name, deed, since_s=since_s))
+            happenings.append(context.begin(nemesis.name, deed, since_s=since_s))
             await asyncio.sleep(self._draw.uniform(*nemesis.hold_s))
         for nemesis in reversed(nemeses):
-            await nemesis.heal(arena)
+            await nemesis.heal(context)
         for happening in happenings:
-            arena.end(happening)
-        healed_s = arena.ledger.now_s()
+            context.end(happening)
+        healed_s = context.ledger.now_s()
         within_s = max(nemesis.within_s for nemesis in nemeses)
-        await arena.load.await_acknowledgement(within_s, since_s=healed_s)
-        await arena.cluster.await_caught_up(arena.cluster.nodes, within_s)
+        await context.load.await_acknowledgement(within_s, since_s=healed_s)
+        await context.cluster.await_caught_up(context.cluster.nodes, within_s)
         for happening in happenings:
-            measured = outage(arena.ledger, happening.began_s)
+            measured = outage(context.ledger, happening.began_s)
             if measured is not None:
                 self.outages.append(measured)
         await asyncio.sleep(self._draw.uniform(*QUIET_S))
 
-    async def _led(self, arena: Arena) -> bool:
-        cluster = arena.cluster
+    async def _led(self, context: RunContext) -> bool:
+        cluster = context.cluster
         return len(cluster.standing) >= cluster.majority and bool(await cluster.leader_now())
 
-    async def _finish(self, arena: Arena) -> None:
-        closing = arena.begin("finish", Deed("no new work; every task finishes"))
+    async def _finish(self, context: RunContext) -> None:
+        closing = context.begin("finish", Injected("no new work; every task finishes"))
         for workload in self._workloads:
             await workload.settle()
-        self.violations += await arena.load.finish(FINISH_S)
+        self.violations += await context.load.finish(FINISH_S)
         for workload in self._workloads:
-            await workload.judge(arena)
+            await workload.judge(context)
         if self.plan.transport is not Transport.OUTSIDE:
-            for difference in await differences(arena.cluster, FINISH_S):
-                arena.accuse("I7", difference)
-        arena.end(closing)
-        for task_id in sorted(wrong_results(arena.ledger)):
-            arena.accuse("I5", f"task {task_id}: its result is not what its payload gives")
-        for name, node in arena.cluster.nodes.items():
+            for difference in await differences(context.cluster, FINISH_S):
+                context.accuse("I7", difference)
+        context.end(closing)
+        for task_id in sorted(wrong_results(context.ledger)):
+            context.accuse("I5", f"task {task_id}: its result is not what its payload gives")
+        for name, node in context.cluster.nodes.items():
             unexcused = [line for line in node.complaints() if not self._excused(line)]
             for line in unexcused[:5]:
-                arena.accuse("sound", f"{name} logged an error of its own: {line}")
+                context.accuse("sound", f"{name} logged an error of its own: {line}")
 
     def _excused(self, line: str) -> bool:
         return any(excuse in line for nemesis in self._nemeses for excuse in nemesis.excuses)

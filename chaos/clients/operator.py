@@ -10,8 +10,8 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from grpc import aio
 
+from chaos.cluster.stubs import Broker, StubCaller
 from chaos.history.calls import CancelCall, DeleteCall, PauseCall, PurgeCall, RedriveCall
-from chaos.stubs import Broker, StubCaller
 from tq.v1 import queue_service_pb2, task_service_pb2
 
 _ChangeT = TypeVar("_ChangeT", RedriveCall, DeleteCall, PurgeCall)

@@ -11,9 +11,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from chaos.cluster import Cluster
+from chaos.cluster.cluster import Cluster
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.cluster.yml"
 PROJECT = "tq-chaos"
 IMAGE = "tq:local"

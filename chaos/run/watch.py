@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from chaos.cluster import Cluster, NodeStatus
+from chaos.cluster.cluster import Cluster, NodeStatus
 
 EVERY_S = 0.1
 

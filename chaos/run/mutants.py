@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from chaos.broker import NodeSetup
+from chaos.cluster.broker import NodeSetup
 
 BUG_VARIABLE = "PLANTED_BUG"
 LAUNCHER = ("-m", "tests.kill.mutant_broker")

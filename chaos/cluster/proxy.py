@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from chaos.ports import LOOPBACK
+from chaos.cluster.ports import LOOPBACK
 
 CHUNK = 64 << 10
 

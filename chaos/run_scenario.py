@@ -13,9 +13,9 @@ from chaos.history.calls import SubmitCall
 from chaos.history.record import Ledger
 from chaos.history.violation import Violation
 from chaos.report import page
-from chaos.result import Result, Verdict
-from chaos.run import Plan, Played, no_cluster, obstacle, play
-from chaos.watch import elections
+from chaos.run.result import Result, Verdict
+from chaos.run.run import Plan, Played, no_cluster, obstacle, play
+from chaos.run.watch import elections
 
 ECHO_S = 5.0
 """How long after a fault an election is still put down to it."""
@@ -23,7 +23,7 @@ HISTORY_LINES_MAX = 40
 """How much of a task's history is told with a violation."""
 
 
-async def conduct(plan: Plan, out: Path, tell: Callable[[str], None]) -> Result:
+async def run_scenario(plan: Plan, out: Path, tell: Callable[[str], None]) -> Result:
     """Run it where it can run; the result says whether it could. ``tell`` hears of each fault."""
     result = Result(
         scenario=plan.scenario.name,

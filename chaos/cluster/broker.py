@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from chaos import commands
+from chaos.cluster import commands
 
 LOG_TAIL_LINES = 40
 COMPLAINT = re.compile(r"^Traceback|^\S+Z \S+ (error|critical) +\S")

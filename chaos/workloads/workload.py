@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from chaos.arena import Arena
+    from chaos.context import RunContext
 
 
 class Workload:
@@ -18,15 +18,15 @@ class Workload:
 
     name: ClassVar[str]
 
-    async def start(self, arena: Arena, addresses: Sequence[str], seed: int) -> None:
+    async def start(self, context: RunContext, addresses: Sequence[str], seed: int) -> None:
         """Begin; the work itself runs in tasks of the event loop."""
         raise NotImplementedError
 
     async def settle(self) -> None:
         """Begin nothing new, and see to it that every task can become terminal."""
 
-    async def judge(self, arena: Arena) -> None:
-        """Look at the end: ``arena.accuse`` what is wrong."""
+    async def judge(self, context: RunContext) -> None:
+        """Look at the end: ``context.accuse`` what is wrong."""
 
     async def close(self) -> None:
         """End all tasks, close all connections; raise what any of them raised."""

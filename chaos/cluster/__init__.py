@@ -1,0 +1,1 @@
+"""Clusters to be broken: processes, containers, network namespaces, and calls to them."""

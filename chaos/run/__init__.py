@@ -1,0 +1,1 @@
+"""One run of a scenario, many of them, and what came of them."""
