@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chaos.cluster import ports
-from tests.simulation import campaign
+from tests.simulation.play import campaign
 from tests.telling import FIGURES, NOT_RUN
 
 FIRST_SEED, DRAWN_SEED = "TQ_FIRST_SEED", "TQ_TESTS_DRAWN_SEED"

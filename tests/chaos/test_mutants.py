@@ -12,8 +12,8 @@ from chaos.run import profiles
 from chaos.run.mutants import BUG_VARIABLE, MUTANTS, by_name
 from chaos.scenarios import all_scenarios
 from tests.kill.mutant_broker import BUGS
-from tests.simulation.checker import Invariant
-from tests.simulation.mutants import PLANTED, SEEDS_MAX
+from tests.simulation.play.mutants import PLANTED, SEEDS_MAX
+from tests.simulation.world.checker import Invariant
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ("tq_cluster", "tq_client", "tq_worker", "tq_admin")

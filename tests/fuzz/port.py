@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-from tests.simulation.host import DrawnSecret, Identity
+from tests.simulation.world.host import DrawnSecret, Identity
 from tq.internal.v1 import peer_pb2
 from tq_cluster.raft import bounds, frames
 from tq_cluster.raft.formation import Formation

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.patience import PATIENCE_S
-from tests.simulation.state import Applied, KeepingMachine, ModelledStates, StateDisk
+from tests.simulation.world.state import Applied, KeepingMachine, ModelledStates, StateDisk
 from tq_cluster.clock import SystemClock
 from tq_cluster.errors import TqError
 from tq_cluster.raft.disk import FileDisk

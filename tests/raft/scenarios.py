@@ -12,9 +12,9 @@ import collections
 import dataclasses
 import zlib
 
-from tests.simulation.cluster import Cluster
-from tests.simulation.puppet import Stage, append, on_stage
-from tests.simulation.runs import simulate
+from tests.simulation.play.cluster import Cluster
+from tests.simulation.play.runs import simulate
+from tests.simulation.world.puppet import Stage, append, on_stage
 from tq.internal.v1 import peer_pb2
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import NotLeaderError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.raft.modelled_disk import ModelledDisk
 from tests.raft.stock import StockNode, with_journal
-from tests.simulation.puppet import Stage, append, on_stage
+from tests.simulation.world.puppet import Stage, append, on_stage
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import FatalError, NotLeaderError
 from tq_cluster.raft.journal import Journal

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.simulation.puppet import Puppet, Stage, append, on_stage
+from tests.simulation.world.puppet import Puppet, Stage, append, on_stage
 from tq.internal.v1 import peer_pb2
 from tq_cluster.raft import bounds
 from tq_cluster.raft.bounds import TERM_MAX, TERM_STEP_MAX, WALL_MS_MAX

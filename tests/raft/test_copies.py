@@ -7,10 +7,10 @@ import copy
 import random
 from collections.abc import Sequence
 
-from tests.simulation.cluster import Cluster
-from tests.simulation.host import Host
-from tests.simulation.puppet import Puppet, Stage, on_stage
-from tests.simulation.runs import simulate
+from tests.simulation.play.cluster import Cluster
+from tests.simulation.play.runs import simulate
+from tests.simulation.world.host import Host
+from tests.simulation.world.puppet import Puppet, Stage, on_stage
 from tq.internal.v1 import peer_pb2
 from tq_cluster.raft.bounds import RUNS_MAX
 from tq_cluster.raft.copies import DISKS_MAX, EARLIER_MAX, Copies

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import pytest
 
 from tests.raft.modelled_disk import ModelledDisk
-from tests.simulation.cluster import Cluster
-from tests.simulation.host import Host, Identity
-from tests.simulation.runs import simulate
-from tests.simulation.state import StateDisk
+from tests.simulation.play.cluster import Cluster
+from tests.simulation.play.runs import simulate
+from tests.simulation.world.host import Host, Identity
+from tests.simulation.world.state import StateDisk
 from tq.internal.v1 import peer_pb2
 from tq_cluster.clock import SystemClock
 from tq_cluster.errors import FatalError

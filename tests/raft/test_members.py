@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.host import Identity
+from tests.simulation.world.host import Identity
 from tq.internal.v1 import log_pb2, state_pb2
 from tq_cluster.core.model.operations import FormCluster
 from tq_cluster.core.rows import tables

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.simulation.cluster import Cluster
-from tests.simulation.host import Host
-from tests.simulation.runs import simulate
+from tests.simulation.play.cluster import Cluster
+from tests.simulation.play.runs import simulate
+from tests.simulation.world.host import Host
 from tq_cluster.raft.log_api import Role
 from tq_cluster.raft.membership import marked, members_in
 

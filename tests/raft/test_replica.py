@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.simulation.cluster import Cluster
-from tests.simulation.puppet import Puppet, Stage, append, on_stage
-from tests.simulation.runs import simulate
+from tests.simulation.play.cluster import Cluster
+from tests.simulation.play.runs import simulate
+from tests.simulation.world.puppet import Puppet, Stage, append, on_stage
 from tq.internal.v1 import peer_pb2
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import (

@@ -12,10 +12,10 @@ import pytest
 
 from tests.raft.real_cluster import RealCluster, real_cluster
 from tests.raft.test_strangers import Stranger, connected
-from tests.simulation.cluster import Cluster
-from tests.simulation.host import DrawnSecret
-from tests.simulation.puppet import Puppet, Stage, on_stage
-from tests.simulation.runs import simulate
+from tests.simulation.play.cluster import Cluster
+from tests.simulation.play.runs import simulate
+from tests.simulation.world.host import DrawnSecret
+from tests.simulation.world.puppet import Puppet, Stage, on_stage
 from tq.internal.v1 import peer_pb2
 from tq_cluster.errors import StartError
 from tq_cluster.raft import frames, handshake, secret

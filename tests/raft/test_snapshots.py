@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from tests.simulation.cluster import Cluster
-from tests.simulation.host import Host
-from tests.simulation.runs import simulate
-from tests.simulation.state import StateDisk
+from tests.simulation.play.cluster import Cluster
+from tests.simulation.play.runs import simulate
+from tests.simulation.world.host import Host
+from tests.simulation.world.state import StateDisk
 from tq_cluster.raft.settings import RaftSettings
 
 SLOW = RaftSettings(snapshot_chunk_bytes=100, compact_every_s=0.05)

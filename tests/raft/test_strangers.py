@@ -7,8 +7,8 @@ import logging
 
 import pytest
 
-from tests.simulation.puppet import CLUSTER_ID, Puppet, Stage, append, on_stage
-from tests.simulation.virtual_loop import HostLoop
+from tests.simulation.world.puppet import CLUSTER_ID, Puppet, Stage, append, on_stage
+from tests.simulation.world.virtual_loop import HostLoop
 from tq.internal.v1 import peer_pb2
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.raft import frames

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from tests.simulation.cluster import Cluster
-from tests.simulation.puppet import Stage, on_stage
-from tests.simulation.runs import simulate
+from tests.simulation.play.cluster import Cluster
+from tests.simulation.play.runs import simulate
+from tests.simulation.world.puppet import Stage, on_stage
 from tq.internal.v1 import peer_pb2
 
 

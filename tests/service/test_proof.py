@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.simulation.host import DrawnSecret
+from tests.simulation.world.host import DrawnSecret
 from tq_cluster.service.peer_authentication import PeerProof
 
 CALL = ("alice", "/tq.v1.TaskService/Submit", "request-1")

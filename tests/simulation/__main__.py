@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.raft.rules import RULES
-from tests.simulation import campaign, mutants
-from tests.simulation.logs import log_digests
-from tests.simulation.story import Story
+from tests.simulation.play import campaign, mutants
+from tests.simulation.play.logs import log_digests
+from tests.simulation.play.story import Story
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from tests.simulation import campaign
+from tests.simulation.play import campaign
 from tests.telling import RecordProperty, tell
 
 SEEDS = int(os.environ.get("TQ_SEEDS", "90"))

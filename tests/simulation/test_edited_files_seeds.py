@@ -1,6 +1,6 @@
 """Random histories in which files are edited: whom they name changes nothing.
 
-``python -m tests.simulation.edited_files FIRST COUNT`` runs many, and names those that fail.
+``python -m tests.simulation.play.edited_files FIRST COUNT`` runs many, and names those that fail.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import os
 
 import pytest
 
-from tests.simulation.edited_files import edited_files_history
-from tests.simulation.story import Story
+from tests.simulation.play.edited_files import edited_files_history
+from tests.simulation.play.story import Story
 
 pytestmark = pytest.mark.slow
 

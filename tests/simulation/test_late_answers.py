@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.simulation.cluster import Cluster
-from tests.simulation.host import Machine
-from tests.simulation.late_answers import FIRST_LEADERSHIP_S, FOR_S, LateAnswers
-from tests.simulation.runs import simulate
+from tests.simulation.play.cluster import Cluster
+from tests.simulation.play.late_answers import FIRST_LEADERSHIP_S, FOR_S, LateAnswers
+from tests.simulation.play.runs import simulate
+from tests.simulation.world.host import Machine
 
 
 def test_late_answers_close_no_way_once_they_are_over() -> None:

@@ -8,10 +8,10 @@ from unittest import mock
 
 import pytest
 
-from tests.simulation import campaign
-from tests.simulation.minimise import minimise
-from tests.simulation.runs import SCRIPT, protocol_history
-from tests.simulation.story import History, Story
+from tests.simulation.play import campaign
+from tests.simulation.play.minimise import minimise
+from tests.simulation.play.runs import SCRIPT, protocol_history
+from tests.simulation.play.story import History, Story
 from tq_cluster.raft.settings import RaftSettings, Rules
 
 

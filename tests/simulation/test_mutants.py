@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.mutants import PLANTED, RULES_OFF, SEEDS_MAX, Mutant
+from tests.simulation.play.mutants import PLANTED, RULES_OFF, SEEDS_MAX, Mutant
 
 SOON = 60
 BY_SEEDS = ("R4 off", "R5 off", "R8 off", "R13 off")

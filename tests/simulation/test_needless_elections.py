@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.busy import busy_history
-from tests.simulation.story import Story
+from tests.simulation.play.busy import busy_history
+from tests.simulation.play.story import Story
 
 
 @pytest.mark.slow

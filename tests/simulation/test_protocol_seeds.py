@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from tests.simulation.checker import Violation
 from tests.simulation.new_seeds import SEEDS, SEEDS_A_TEST, no_promise_is_broken, parts
-from tests.simulation.runs import SCRIPT, protocol_history
-from tests.simulation.story import Story
+from tests.simulation.play.runs import SCRIPT, protocol_history
+from tests.simulation.play.story import Story
+from tests.simulation.world.checker import Violation
 from tests.telling import RecordProperty
 from tq_cluster.raft.settings import RaftSettings, Rules
 

@@ -1,6 +1,6 @@
 """Random histories in which disks are lost and replaced, and old ones come back.
 
-``python -m tests.simulation.replacements FIRST COUNT`` runs many, and names those that fail.
+``python -m tests.simulation.play.replacements FIRST COUNT`` runs many, and names those that fail.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import os
 
 import pytest
 
-from tests.simulation.replacements import replacement_history
-from tests.simulation.story import Story
+from tests.simulation.play.replacements import replacement_history
+from tests.simulation.play.story import Story
 
 FIRST_SEED = int(os.environ.get("TQ_FIRST_SEED") or 0)
 SEEDS = 10

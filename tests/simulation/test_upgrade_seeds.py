@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from tests.simulation.story import Story
-from tests.simulation.upgrades import upgrade_history
+from tests.simulation.play.story import Story
+from tests.simulation.play.upgrades import upgrade_history
 
 FIRST_SEED = int(os.environ.get("TQ_FIRST_SEED") or 0)
 SEEDS = 6

@@ -14,8 +14,8 @@ from tests.simulation.new_seeds import (
     no_promise_is_broken,
     parts,
 )
-from tests.simulation.stack import SCRIPT, whole_stack_history
-from tests.simulation.story import Story
+from tests.simulation.play.stack import SCRIPT, whole_stack_history
+from tests.simulation.play.story import Story
 from tests.telling import RecordProperty
 
 

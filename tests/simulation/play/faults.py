@@ -7,11 +7,11 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from tests.simulation.hardware import USUAL_FSYNC_S
-from tests.simulation.host import Machine
-from tests.simulation.late_answers import LateAnswers
-from tests.simulation.network import ModelledNetwork
-from tests.simulation.virtual_loop import VirtualLoop
+from tests.simulation.play.late_answers import LateAnswers
+from tests.simulation.world.hardware import USUAL_FSYNC_S
+from tests.simulation.world.host import Machine
+from tests.simulation.world.network import ModelledNetwork
+from tests.simulation.world.virtual_loop import VirtualLoop
 from tq_cluster.errors import NotLeaderError
 from tq_cluster.raft.log_api import Role
 

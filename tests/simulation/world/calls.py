@@ -15,8 +15,8 @@ from typing import NoReturn
 import grpc
 from grpc import aio
 
-from tests.simulation.network import ModelledNetwork
-from tests.simulation.virtual_loop import HostLoop
+from tests.simulation.world.network import ModelledNetwork
+from tests.simulation.world.virtual_loop import HostLoop
 
 Metadata = Sequence[tuple[str, str | bytes]]
 Answer = Callable[[str, "ServedCall"], Awaitable[bytes]]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 
-from tests.simulation.cluster import Cluster
-from tests.simulation.hardware import USUAL_FSYNC_S
-from tests.simulation.host import Host
-from tests.simulation.play import play
-from tests.simulation.runs import simulate
-from tests.simulation.story import History, Script, Story
+from tests.simulation.play.cluster import Cluster
+from tests.simulation.play.play import play
+from tests.simulation.play.runs import simulate
+from tests.simulation.play.story import History, Script, Story
+from tests.simulation.world.hardware import USUAL_FSYNC_S
+from tests.simulation.world.host import Host
 from tq_cluster.raft.settings import RaftSettings
 
 SLOW_FSYNC_S = (0.3, 0.45)

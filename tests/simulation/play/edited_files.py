@@ -1,6 +1,6 @@
 """Histories in which somebody edits the brokers' files between restarts.
 
-``python -m tests.simulation.edited_files FIRST COUNT`` runs many, and names those that fail.
+``python -m tests.simulation.play.edited_files FIRST COUNT`` runs many, and names those that fail.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import random
 import sys
 from collections import Counter
 
-from tests.simulation.cluster import LOAD_SLICE_S, Cluster, Load
-from tests.simulation.faults import WEIGHTS
-from tests.simulation.host import Host
-from tests.simulation.play import play
-from tests.simulation.replacements import ANYTHING, write_members
-from tests.simulation.runs import LOAD, simulate
-from tests.simulation.story import History, Script, Story
+from tests.simulation.play.cluster import LOAD_SLICE_S, Cluster, Load
+from tests.simulation.play.faults import WEIGHTS
+from tests.simulation.play.play import play
+from tests.simulation.play.replacements import ANYTHING, write_members
+from tests.simulation.play.runs import LOAD, simulate
+from tests.simulation.play.story import History, Script, Story
+from tests.simulation.world.host import Host
 from tq_cluster.raft.settings import RaftSettings
 
 EDIT = "edit"

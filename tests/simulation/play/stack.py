@@ -16,16 +16,16 @@ from chaos.history.model import TERMINAL
 from chaos.history.record import Ledger
 from chaos.history.verdict import check, report
 from tests.scopes import scope_of
-from tests.simulation.broker import Broker, api_address, state_hash
-from tests.simulation.callers import Client, World
-from tests.simulation.calls import ModelledCalls
-from tests.simulation.checker import Checker, Violation
-from tests.simulation.faults import USUAL_LATENCY_S, WEIGHTS
-from tests.simulation.network import ModelledNetwork
-from tests.simulation.play import Kind, play
-from tests.simulation.story import History, Script, Story
-from tests.simulation.virtual_loop import VirtualLoop
-from tests.simulation.workers import EVERYTHING, QUEUES, Appetite, Worker, drawn_spec
+from tests.simulation.play.faults import USUAL_LATENCY_S, WEIGHTS
+from tests.simulation.play.play import Kind, play
+from tests.simulation.play.story import History, Script, Story
+from tests.simulation.world.broker import Broker, api_address, state_hash
+from tests.simulation.world.callers import Client, World
+from tests.simulation.world.calls import ModelledCalls
+from tests.simulation.world.checker import Checker, Violation
+from tests.simulation.world.network import ModelledNetwork
+from tests.simulation.world.virtual_loop import VirtualLoop
+from tests.simulation.world.workers import EVERYTHING, QUEUES, Appetite, Worker, drawn_spec
 from tq.v1 import task_pb2
 from tq_cluster.core import invariants
 from tq_cluster.leader import committer

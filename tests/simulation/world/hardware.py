@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.simulation.virtual_loop import HostLoop, VirtualLoop
+from tests.simulation.world.virtual_loop import HostLoop, VirtualLoop
 
 USUAL_FSYNC_S = (0.0002, 0.004)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from tests.simulation.virtual_loop import HostLoop, VirtualLoop
+from tests.simulation.world.virtual_loop import HostLoop, VirtualLoop
 
 KERNEL_BYTES = 256 * 1024
 """What a socket takes before the sender has to wait."""

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from tests.simulation.calls import ModelledCalls, ModelledLinks, ServedCall, Server
-from tests.simulation.host import Machine
-from tests.simulation.state import Applied
-from tests.simulation.virtual_loop import HostLoop
+from tests.simulation.world.calls import ModelledCalls, ModelledLinks, ServedCall, Server
+from tests.simulation.world.host import Machine
+from tests.simulation.world.state import Applied
+from tests.simulation.world.virtual_loop import HostLoop
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.core.reads import queries
 from tq_cluster.leader.leader import Formation, Leader

@@ -6,8 +6,8 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
 
-from tests.simulation.faults import Faults, Victim
-from tests.simulation.story import Step, Story
+from tests.simulation.play.faults import Faults, Victim
+from tests.simulation.play.story import Step, Story
 
 Kind = Callable[[random.Random], object]
 

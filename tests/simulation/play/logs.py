@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from unittest import mock
 
-from tests.simulation.stack import whole_stack_history
-from tests.simulation.story import Story
-from tests.simulation.watched_journal import WatchedJournal
-from tests.simulation.workers import EVERYTHING, Appetite
+from tests.simulation.play.stack import whole_stack_history
+from tests.simulation.play.story import Story
+from tests.simulation.world.watched_journal import WatchedJournal
+from tests.simulation.world.workers import EVERYTHING, Appetite
 
 SEEDS_A_JOB = 5
 PICKY = (Appetite(types=("a",)), Appetite(but=("a",)), EVERYTHING)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from tests.simulation.state import Applied
+from tests.simulation.world.state import Applied
 from tq_cluster.raft.journal_door import LogJournal
 
 

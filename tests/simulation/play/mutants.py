@@ -12,14 +12,14 @@ from typing import Any
 from unittest import mock
 
 from tests.raft.modelled_disk import ModelledDisk
-from tests.simulation import host
-from tests.simulation.broker import Broker
-from tests.simulation.busy import busy_history
-from tests.simulation.checker import Violation
-from tests.simulation.edited_files import edited_files_history
-from tests.simulation.runs import protocol_history
-from tests.simulation.stack import whole_stack_history
-from tests.simulation.story import History, Story
+from tests.simulation.play.busy import busy_history
+from tests.simulation.play.edited_files import edited_files_history
+from tests.simulation.play.runs import protocol_history
+from tests.simulation.play.stack import whole_stack_history
+from tests.simulation.play.story import History, Story
+from tests.simulation.world import host
+from tests.simulation.world.broker import Broker
+from tests.simulation.world.checker import Violation
 from tq.internal.v1 import state_pb2
 from tq.v1 import worker_service_pb2
 from tq_cluster.core.calls import report as reports

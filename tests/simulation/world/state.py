@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.simulation.virtual_loop import HostLoop
+from tests.simulation.world.virtual_loop import HostLoop
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.raft.membership import Members, members_in
 from tq_cluster.raft.snapshots import Incoming, Outgoing, SnapshotError

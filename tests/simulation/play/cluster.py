@@ -7,11 +7,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.simulation.checker import Checker
-from tests.simulation.faults import USUAL_LATENCY_S
-from tests.simulation.host import Host
-from tests.simulation.network import ModelledNetwork
-from tests.simulation.virtual_loop import VirtualLoop
+from tests.simulation.play.faults import USUAL_LATENCY_S
+from tests.simulation.world.checker import Checker
+from tests.simulation.world.host import Host
+from tests.simulation.world.network import ModelledNetwork
+from tests.simulation.world.virtual_loop import VirtualLoop
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import NotLeaderError, OutcomeUnknownError, TqError
 from tq_cluster.raft.settings import RaftSettings

@@ -17,10 +17,10 @@ from grpc import aio
 from chaos.cluster.stubs import reason_of, seconds
 from chaos.history.calls import Call, CancelCall, ReadCall, RedriveCall, SubmitCall
 from chaos.history.record import LEDGER_LABEL, Ledger, ledger_label
-from tests.simulation.calls import ModelledCalls
-from tests.simulation.checker import Violation
-from tests.simulation.hardware import Oscillator
-from tests.simulation.virtual_loop import HostLoop, VirtualLoop
+from tests.simulation.world.calls import ModelledCalls
+from tests.simulation.world.checker import Violation
+from tests.simulation.world.hardware import Oscillator
+from tests.simulation.world.virtual_loop import HostLoop, VirtualLoop
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
 
 CallT = TypeVar("CallT", bound=Call)

@@ -7,9 +7,9 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from tests.simulation.host import Host
-from tests.simulation.network import ModelledNetwork
-from tests.simulation.virtual_loop import HostLoop, VirtualLoop
+from tests.simulation.world.host import Host
+from tests.simulation.world.network import ModelledNetwork
+from tests.simulation.world.virtual_loop import HostLoop, VirtualLoop
 from tq.internal.v1 import peer_pb2
 from tq_cluster.raft import frames
 from tq_cluster.raft.identity import MemberList

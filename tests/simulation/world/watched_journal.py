@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tq_cluster.raft.journal import Journal
 
 if TYPE_CHECKING:
-    from tests.simulation.checker import Checker, Observed
+    from tests.simulation.world.checker import Checker, Observed
 
 
 class WatchedJournal(Journal):

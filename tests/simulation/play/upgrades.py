@@ -1,6 +1,6 @@
 """The version rises in the middle of it all: a table is filled while leaders come and go.
 
-``python -m tests.simulation.upgrades FIRST COUNT`` runs many, and names those that fail.
+``python -m tests.simulation.play.upgrades FIRST COUNT`` runs many, and names those that fail.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import sys
 from dataclasses import dataclass
 from unittest import mock
 
-from tests.simulation.stack import whole_stack_history
-from tests.simulation.story import History, Story
-from tests.simulation.workers import EVERYTHING, Appetite
+from tests.simulation.play.stack import whole_stack_history
+from tests.simulation.play.story import History, Story
+from tests.simulation.world.workers import EVERYTHING, Appetite
 from tq_cluster.core.model.operations import Filled
 from tq_cluster.leader import cluster_tasks
 from tq_cluster.leader.cluster_tasks import ClusterTasks

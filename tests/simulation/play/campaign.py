@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tests.simulation import stack
-from tests.simulation.minimise import minimise
-from tests.simulation.runs import SCRIPT, protocol_history
-from tests.simulation.stack import whole_stack_history
-from tests.simulation.story import History, Script, Story
+from tests.simulation.play import stack
+from tests.simulation.play.minimise import minimise
+from tests.simulation.play.runs import SCRIPT, protocol_history
+from tests.simulation.play.stack import whole_stack_history
+from tests.simulation.play.story import History, Script, Story
 
 MINIMISE_S = 60.0
 TOLD_LINES = 60

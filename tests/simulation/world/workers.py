@@ -12,8 +12,8 @@ from grpc import aio
 
 from chaos.cluster.stubs import seconds
 from chaos.history.calls import ClaimCall, Ending, HeartbeatStatus, ReportCall
-from tests.simulation.callers import SEND_S, Caller, World
-from tests.simulation.checker import Violation
+from tests.simulation.world.callers import SEND_S, Caller, World
+from tests.simulation.world.checker import Violation
 from tq.v1 import task_pb2, worker_service_pb2
 
 QUEUES = ("red", "blue")

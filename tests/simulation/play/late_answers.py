@@ -10,9 +10,9 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from tests.simulation.host import Machine
-from tests.simulation.network import ModelledNetwork
-from tests.simulation.virtual_loop import HostLoop, VirtualLoop
+from tests.simulation.world.host import Machine
+from tests.simulation.world.network import ModelledNetwork
+from tests.simulation.world.virtual_loop import HostLoop, VirtualLoop
 
 FIRST_LEADERSHIP_S = (0.03, 0.1)
 """How long the old leader goes on with nobody but its heir to hear it."""

@@ -7,12 +7,12 @@ import random
 import sys
 from collections import Counter
 
-from tests.simulation.cluster import LOAD_SLICE_S, Cluster, Load
-from tests.simulation.faults import WEIGHTS
-from tests.simulation.host import Host
-from tests.simulation.play import play
-from tests.simulation.runs import LOAD, simulate
-from tests.simulation.story import History, Script, Story
+from tests.simulation.play.cluster import LOAD_SLICE_S, Cluster, Load
+from tests.simulation.play.faults import WEIGHTS
+from tests.simulation.play.play import play
+from tests.simulation.play.runs import LOAD, simulate
+from tests.simulation.play.story import History, Script, Story
+from tests.simulation.world.host import Host
 from tq_cluster.raft.log_api import Role
 from tq_cluster.raft.membership import Members, marked
 

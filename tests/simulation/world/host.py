@@ -13,12 +13,12 @@ from typing import Any
 from pysyncobj import syncobj
 
 from tests.raft.modelled_disk import ModelledDisk, PowerCutError
-from tests.simulation.checker import Checker
-from tests.simulation.hardware import USUAL_FSYNC_S, Oscillator, SlowSyncer, WallClock
-from tests.simulation.network import ModelledNetwork
-from tests.simulation.state import Applied, KeepingMachine, ModelledStates, StateDisk
-from tests.simulation.virtual_loop import HostLoop, VirtualLoop
-from tests.simulation.watched_journal import WatchedJournal
+from tests.simulation.world.checker import Checker
+from tests.simulation.world.hardware import USUAL_FSYNC_S, Oscillator, SlowSyncer, WallClock
+from tests.simulation.world.network import ModelledNetwork
+from tests.simulation.world.state import Applied, KeepingMachine, ModelledStates, StateDisk
+from tests.simulation.world.virtual_loop import HostLoop, VirtualLoop
+from tests.simulation.world.watched_journal import WatchedJournal
 from tq_cluster.errors import FatalError, StartError
 from tq_cluster.raft.formation import Membership
 from tq_cluster.raft.identity import EMPTY_ORIGIN, MemberList, Origin

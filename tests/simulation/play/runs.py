@@ -7,12 +7,12 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from tests.simulation.cluster import LOAD_SLICE_S, Cluster, Load
-from tests.simulation.faults import WEIGHTS
-from tests.simulation.host import DrawnSecret
-from tests.simulation.play import play
-from tests.simulation.story import History, Script, Story
-from tests.simulation.virtual_loop import VirtualLoop
+from tests.simulation.play.cluster import LOAD_SLICE_S, Cluster, Load
+from tests.simulation.play.faults import WEIGHTS
+from tests.simulation.play.play import play
+from tests.simulation.play.story import History, Script, Story
+from tests.simulation.world.host import DrawnSecret
+from tests.simulation.world.virtual_loop import VirtualLoop
 from tq_cluster.raft.settings import RaftSettings
 
 LOAD = "load"

@@ -1,0 +1,1 @@
+"""Stories: what happens to simulated clusters, how it is judged, and many of them."""

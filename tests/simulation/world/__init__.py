@@ -1,0 +1,1 @@
+"""Simulated machines, their network, and the processes on them, on virtual time."""
