@@ -146,7 +146,7 @@ def _run(
         if os.environ.get("TQ_DEBUG"):
             traceback.print_exc()
         fault = visible(f"{type(error).__name__}: {error}")
-        typer.echo(f"tq-admin: a fault of tq-admin itself: {fault}", err=True)
+        typer.echo(f"tq-admin: internal error: {fault}", err=True)
         typer.echo("Run it again with TQ_DEBUG=1 in the environment to see where.", err=True)
         raise typer.Exit(ExitCode.FAILED) from error
 

@@ -40,6 +40,7 @@ Brokers elect a new leader within that time when theirs falls silent.
 ATTEMPT_MAX_S = 8.0
 USED_UP_SHARE = 0.8
 """An attempt that took this much of its time was given too little, whatever it ended with."""
+CANNOT_CONNECT = "cannot connect"
 ANSWERS_TOLD_MAX = 5
 """Of how many brokers an error says what they answered last."""
 BYTES_PER_S = 1 << 20
@@ -167,7 +168,7 @@ class Caller:
             if not connection.open() and not await connection.connect(
                 min(CONNECT_TIMEOUT_S, deadline_s - now_s)
             ):
-                error = errors.of_reason(Reason.NO_LEADER, "cannot be connected to")
+                error = errors.of_reason(Reason.NO_LEADER, CANNOT_CONNECT)
             else:
                 now_s = loop.time()
                 if first_sent_s is None:
@@ -368,6 +369,9 @@ def _given_up(
 
 def _answers(tried: Mapping[str, TqError]) -> str:
     *_, last = tried.values()
+    if all(error.message == CANNOT_CONNECT for error in tried.values()):
+        addresses = ", ".join([*tried][-ANSWERS_TOLD_MAX:])
+        return f"no broker answered at {addresses} (cannot connect); is it running? See TQ_ADDRESS"
     named = []
     for address, error in [*tried.items()][-ANSWERS_TOLD_MAX:]:
         said = error.message if error.reason is last.reason else str(error)

@@ -2,7 +2,7 @@
 
 `RequestError` and its kinds: the call is at fault, repeating it unchanged cannot succeed.
 `UnavailableError` and `BusyError`: nothing was applied, a later call may succeed.
-`OutcomeUnknownError`: it may have been applied, or not. `InternalError`: a fault of tq.
+`OutcomeUnknownError`: it may have been applied, or not. `InternalError`: a bug in tq.
 `ForkedError`: no client can work in this process.
 """
 
@@ -127,7 +127,7 @@ class ForkedError(TqError):
 
 
 class InternalError(TqError):
-    """A fault of tq, or an answer that this client does not understand."""
+    """A bug in tq, or an answer that this client does not understand."""
 
 
 _FAMILIES: dict[Reason, type[TqError]] = {

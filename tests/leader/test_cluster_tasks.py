@@ -243,7 +243,7 @@ async def test_nothing_is_hashed_below_the_version_that_every_node_can(bench: Co
 
     assert bench.hashed == []
     assert isinstance(refused, Refused)
-    assert "the cluster decides by version 1, comparing takes 2" in refused.message
+    assert "start needs cluster version 2, this is 1; upgrade every broker" in refused.message
     assert queries.cluster_version(bench.store.view()) == 1
 
 

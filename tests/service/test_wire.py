@@ -124,7 +124,7 @@ def test_fields_of_later_versions_are_taken_and_not_without_end() -> None:
 def test_bytes_that_are_no_message_are_refused_and_told_why(raw: bytes, why: str) -> None:
     error = refused(raw).refused
 
-    assert error.message.startswith("the request is no message of this method's type")
+    assert error.message.startswith("the request body could not be parsed")
     assert why in error.message
 
 

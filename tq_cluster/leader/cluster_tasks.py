@@ -209,8 +209,8 @@ class ClusterTasks:
             if not self._may_hash(view):
                 return invalid(
                     "start",
-                    f"cannot be: the cluster decides by version {queries.cluster_version(view)},"
-                    f" comparing takes {SCRUB_VERSION}; upgrade every broker",
+                    f"needs cluster version {SCRUB_VERSION}, this is"
+                    f" {queries.cluster_version(view)}; upgrade every broker",
                 )
             self._begin_after_ms = row.began_at_ms
         reply = pb.VerifyStateResponse(

@@ -124,4 +124,4 @@ class Window:
 
 
 def _shed() -> ShedError:
-    return ShedError("the leader is behind with the calls of this node")
+    return ShedError("the leader is overloaded; retry later")

@@ -167,7 +167,7 @@ def overloaded(limit: int) -> CallError:
     return refusal(
         Refused(
             reason=errors_pb2.ERROR_REASON_OVERLOADED,
-            message=f"this node holds {limit} calls, which is all it takes",
+            message=f"this broker is at its limit of {limit} concurrent calls; retry later",
             metadata={"limit": str(limit)},
         )
     )
@@ -226,7 +226,7 @@ def internal(request_id: str) -> CallError:
     return refusal(
         Refused(
             reason=errors_pb2.ERROR_REASON_INTERNAL,
-            message=f"a fault of tq; this node's log has it under call {request_id}",
+            message=f"internal error; search this broker's log for call {request_id}",
             metadata={"call": request_id},
         )
     )
@@ -261,7 +261,7 @@ def _refused(error: Exception) -> Refused | None:
         case DecodeError():
             return Refused(
                 reason=errors_pb2.ERROR_REASON_INVALID_ARGUMENT,
-                message="the request is no message of this method's type",
+                message="the request body could not be parsed",
             )
         case _:
             return None

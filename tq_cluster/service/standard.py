@@ -119,6 +119,6 @@ async def _parsed(kind: type[Asked], raw: bytes, context: _Context) -> Asked:
         return kind.FromString(raw)
     except DecodeError:
         await context.abort(
-            grpc.StatusCode.INVALID_ARGUMENT, "the request is no message of this method's type"
+            grpc.StatusCode.INVALID_ARGUMENT, "the request body could not be parsed"
         )
         raise

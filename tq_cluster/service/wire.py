@@ -311,6 +311,6 @@ def _malformed(why: str) -> RefusedRequestError:
     return RefusedRequestError(
         Refused(
             reason=errors_pb2.ERROR_REASON_INVALID_ARGUMENT,
-            message=f"the request is no message of this method's type: {why}",
+            message=f"the request body could not be parsed: {why}",
         )
     )

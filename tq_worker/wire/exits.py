@@ -18,7 +18,7 @@ LEASE_OVER = 113
 PARENT_GONE = 114
 """Nobody is there to renew leases."""
 BROKEN = 115
-"""A fault of tq; it has written a traceback."""
+"""A bug in tq; it has written a traceback."""
 
 _SAID = {
     LEASE_OVER: "the handler process ended itself: a lease was nearly over and was not renewed",
