@@ -17,7 +17,7 @@ Benchmark = Callable[[Path | None], Awaitable[list[Figure]]]
 
 EVERYTHING = "all"
 WIDTH = 140
-"""Of the table where it goes to a file or a pipe."""
+"""The width of the table if the output is a file or a pipe."""
 BENCHMARKS: Mapping[str, Benchmark] = {
     "submit": submit.throughput,
     "work": work.throughput,

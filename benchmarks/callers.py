@@ -1,9 +1,9 @@
-"""What 64 addresses can have a broker hold: `python -m benchmarks.callers [KIND...]`.
+"""How much memory 64 addresses can make a broker hold: `python -m benchmarks.callers [KIND...]`.
 
-Three brokers with 100,000 tasks. Callers from 64 addresses of the loopback network do what the
-chaos suite's abusers do, one kind of it after the other: read no answers, send giants, call
-everything at its limits. What is looked at is the anonymous memory of the broker that has most:
-before, at its worst, and a minute after.
+Three brokers hold 100,000 tasks. Callers from 64 addresses of the loopback network do what the
+chaos suite's abusers do, one kind after the other: read no answers, send giants, call everything at
+its limits. The figure is the anonymous memory of the broker that has the most: before the abuse, at
+its peak, and a minute after.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from chaos.cluster.processes import ProcessCluster
 from tq_client import AsyncClient
 
 KINDS = ("readers", "giants", "storms")
-"""Of the abusers' kinds, those that have a broker hold bytes; others hold its connections."""
+"""The kinds of abuse that make a broker hold bytes; the others hold its connections."""
 ADDRESSES = 64
 FIRST_ADDRESS = IPv4Address("127.0.64.1")
 TASKS = 100_000
@@ -39,11 +39,11 @@ LOOK_S = 0.05
 SETTLE_S = 5.0
 MEMORY_MB_MAX = 512
 LEFT_MAX = 1.2
-"""Of what a broker held before: what it may hold a minute later."""
+"""The factor of its memory before the abuse that a broker may hold a minute later."""
 
 
 class Relay:
-    """A way to a broker that comes from an address of its own."""
+    """A relay to a broker that calls it from an address of its own."""
 
     def __init__(self, source: str, upstream: str) -> None:
         host, _, port = upstream.rpartition(":")
@@ -51,7 +51,7 @@ class Relay:
         self._upstream = (host, int(port))
 
     async def listen(self, stack: AsyncExitStack) -> str:
-        """Listen until the stack ends; the address to call."""
+        """Listen until the stack ends; return the address to call."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         stack.callback(server.close)
         return f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -82,13 +82,13 @@ def largest_mb(cluster: ProcessCluster) -> float:
 
 @asynccontextmanager
 async def abuser(kind: str, api: Sequence[str], raft: Sequence[str]) -> AsyncIterator[None]:
-    """A process that abuses until the block ends."""
+    """Run an abuser process until the block ends."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "chaos.abuse", kind),
         *("--api", ",".join(api), "--raft", ",".join(raft)),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
-        # What it says as it is ended is of no interest.
+        # Its output at the end does not matter.
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
@@ -108,7 +108,7 @@ def _sources() -> Iterator[str]:
 
 
 async def measure(kind: str, data_dir: Path | None) -> list[Figure]:
-    """One kind of abuse on a cluster of its own."""
+    """Measure one kind of abuse on a cluster of its own."""
     async with AsyncExitStack() as stack:
         cluster = await stack.enter_async_context(brokers(data_dir))
         async with AsyncClient(cluster.addresses) as client:

@@ -1,4 +1,4 @@
-"""Whether a claim costs the same however many tasks wait."""
+"""Whether the cost of a claim is independent of the number of waiting tasks."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ DEPTHS = (1_000, 10_000, 100_000, 1_000_000)
 CLAIMS = 500
 WARM_UP = 50
 FLAT_RATIO = 1.5
-"""What still counts as flat: the deepest queue's p50 over the shallowest one's."""
+"""The limit for flat: the deepest queue's p50 divided by the shallowest one's."""
 
 
 async def by_depth(data_dir: Path | None) -> list[Figure]:
-    """One claim of one task at a time, at each depth in turn, in one queue filled in between."""
+    """Measure single claims of one task at each depth in turn, in one queue that is refilled."""
     figures: list[Figure] = []
     medians_ms: list[float] = []
     pending = 0

@@ -51,5 +51,5 @@ def cpu_s(pid: int) -> float:
 
 
 def pids(cluster: ProcessCluster) -> list[int]:
-    """List the brokers that run."""
+    """List the process ids of the brokers that run."""
     return [broker.pid for broker in cluster.brokers.values() if broker.pid is not None]

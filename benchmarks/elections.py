@@ -3,8 +3,8 @@
     python -m benchmarks.elections --minutes 60
 
 Three brokers, submitters that keep the worker busy, one worker that claims as fast as it can. One
-journal or state fsync in fifty takes 300 ms, on every broker, all the time. Nothing else is
-wrong: every change of the term is an election that nobody needed. Exit code 1 when there was one.
+journal or state fsync in fifty takes 300 ms, on every broker, all the time. There is no other
+fault: every change of the term is an unnecessary election. Exit code 1 if there was one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ONE_IN = 50
 QUEUE = "bench"
 CALLERS = 256
 WAITING_MAX = 5_000
-"""Submitters pause while so many tasks wait: the worker shall be busy, the state small."""
+"""Submitters pause while so many tasks wait, to keep the worker busy and the state small."""
 RETENTION = timedelta(seconds=1)
 LOOK_EVERY_S = 0.5
 TELL_EVERY_S = 60.0
@@ -40,7 +40,7 @@ WITHIN_S = 30.0
 
 @dataclass(slots=True)
 class _Load:
-    """What submitters share."""
+    """The state that the submitters share."""
 
     waiting: int = 0
     submitted: int = 0
@@ -48,7 +48,7 @@ class _Load:
 
 
 async def run(minutes: float, data_dir: Path | None, console: Console) -> int:
-    """Run it; how many elections there were after the first."""
+    """Run the benchmark; return the number of elections after the first."""
     slow = SlowFsyncs()
     with tempfile.TemporaryDirectory(prefix="tq-elections-", dir=data_dir) as folder:
         await slow.prepare(Path(folder), NODES)
@@ -121,7 +121,7 @@ async def _told(cluster: ProcessCluster, load: _Load, elapsed_s: float, leader: 
 
 
 def main() -> None:
-    """Run it; exit code 1 when there was an election that nobody needed."""
+    """Run the benchmark; exit code 1 if there was an unnecessary election."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.elections",
         description="Count elections under full load with slow fsyncs thrown in.",

@@ -1,4 +1,4 @@
-"""What a benchmark measured, next to what it should have been."""
+"""The figures that a benchmark measured, and their targets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One measured value, its target, and the values that stand behind it."""
+    """One measured value, its target, and the values from which it was computed."""
 
     name: str
     value: float
@@ -38,7 +38,7 @@ class Samples:
         self.values.append(value)
 
     def percentile(self, percent: float) -> float:
-        """The value that ``percent`` of all do not exceed."""
+        """The value that ``percent`` of all values do not exceed."""
         return percentile(self.values, percent)
 
 

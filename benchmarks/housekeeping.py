@@ -1,8 +1,8 @@
-"""What time brings all at once, and who notices: `python -m benchmarks.housekeeping`.
+"""Many tasks due at once, and the delay of a caller: `python -m benchmarks.housekeeping`.
 
 Three cases, each on a cluster of its own. *due*: many tasks become due at one instant. *leases*:
-many leases run out at one. *retired*: many finished tasks reach the end of their retention. The
-whole time one caller submits one task after the other; what it waits is what anybody notices.
+many leases run out at one. *retired*: many finished tasks reach the end of their retention. All the
+time one caller submits one task after the other: its latency is the delay that any caller has.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from tq_client import AsyncClient, QueueStats, TqError, task_spec
 QUEUE, LONE = "bench", "lone"
 LONE_EVERY_S = 0.02
 QUIET_S = 5.0
-"""How long the lone caller is measured before anything is due."""
+"""For how long the lone caller is measured before any task is due."""
 POLL_S = 0.1
 FILL_PER_S = 8_000
-"""How fast tasks are taken at least, to know for when to have them due."""
+"""The minimum rate at which tasks are taken, to choose the time at which they become due."""
 PURGE_PER_S = 4_000
 LEASE_S = 30.0
 WITHIN_S = 300.0
@@ -49,7 +49,7 @@ class Lone:
     is_busy: bool = False
 
     async def run(self) -> None:
-        """Go on until cancelled."""
+        """Submit until cancelled."""
         spec = task_spec(LONE, "noop", payload(), retention=timedelta(0))
         while True:
             begun_s = time.perf_counter()
@@ -62,7 +62,7 @@ class Lone:
 
 @dataclass(slots=True)
 class Case:
-    """A cluster on which something is about to be due."""
+    """A cluster on which tasks are about to become due."""
 
     client: AsyncClient
     callers: Lone
@@ -70,7 +70,7 @@ class Case:
     _cpu_s: list[float] = field(default_factory=list)
 
     def begin(self) -> None:
-        """From now on something is due."""
+        """Note that tasks are due from now on."""
         self._cpu_s = [cpu_s(pid) for pid in self.pids]
         self.callers.is_busy = True
 
@@ -88,7 +88,7 @@ class Case:
                     raise faults[0]
 
     async def until(self, fact: Callable[[QueueStats], bool], what: str) -> float:
-        """Poll until the queue is so; the instant, by the wall clock."""
+        """Poll until the fact holds for the queue; return the instant, by the wall clock."""
         deadline_s = time.monotonic() + WITHIN_S
         while True:
             stats = await self.client.queue_stats(QUEUE)
@@ -99,7 +99,7 @@ class Case:
             await asyncio.sleep(POLL_S)
 
     def figures(self, name: str, took_s: float, target_s: float | None, count: int) -> list[Figure]:
-        """What was measured, of work and of callers."""
+        """The figures of the work and of the lone caller."""
         quiet, busy = self.callers.quiet, self.callers.busy
         spent_s = sorted(
             cpu_s(pid) - began for pid, began in zip(self.pids, self._cpu_s, strict=True)
@@ -143,7 +143,7 @@ async def case(data_dir: Path | None) -> AsyncIterator[Case]:
 
 
 async def due(data_dir: Path | None, tasks: int) -> list[Figure]:
-    """Tasks that become due at one instant."""
+    """Measure tasks that become due at one instant."""
     async with case(data_dir) as this:
         at = datetime.now(UTC) + timedelta(seconds=10 + tasks / FILL_PER_S)
         await this.fill(lambda: task_spec(QUEUE, "noop", payload(), run_at=at), tasks)
@@ -157,7 +157,7 @@ async def due(data_dir: Path | None, tasks: int) -> list[Figure]:
 
 
 async def leases(data_dir: Path | None, tasks: int) -> list[Figure]:
-    """Leases whose worker fell silent, of about one instant."""
+    """Measure leases of a silent worker that run out at about one instant."""
     async with case(data_dir) as this:
         await this.fill(lambda: task_spec(QUEUE, "noop", payload()), tasks)
         lease = Duration()
@@ -176,7 +176,7 @@ async def leases(data_dir: Path | None, tasks: int) -> list[Figure]:
 
 
 async def retired(data_dir: Path | None, tasks: int) -> list[Figure]:
-    """Finished tasks at the end of their retention; how much longer than that they were kept."""
+    """Measure how much longer than their retention finished tasks are kept."""
     kept = timedelta(seconds=20 + tasks / PURGE_PER_S)
     async with case(data_dir) as this:
         await this.fill(lambda: task_spec(QUEUE, "noop", payload(), retention=kept), tasks)

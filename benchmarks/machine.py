@@ -1,4 +1,4 @@
-"""On what the figures were measured."""
+"""The machine on which the figures were measured."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def describe(data_dir: Path | None, command: str) -> dict[str, str]:
 
 
 class Bystanders:
-    """How much of the machine other programs took while something was measured."""
+    """The share of the machine that other programs used during a measurement."""
 
     def __init__(self) -> None:
         self._begun_s = time.perf_counter()
@@ -41,7 +41,7 @@ class Bystanders:
         self._own_s = _own_s()
 
     def share(self) -> float:
-        """Of all cores, since this object was made; 0 is a machine that had nothing else to do."""
+        """The share of all cores since this object was made; 0: no other program ran."""
         elapsed_s = time.perf_counter() - self._begun_s
         others_s = (_busy_s() - self._busy_s) - (_own_s() - self._own_s)
         return max(0.0, others_s / (elapsed_s * (os.cpu_count() or 1)))
@@ -53,7 +53,7 @@ def _busy_s() -> float:
 
 
 def _own_s() -> float:
-    """What this process took, and its children that have ended: the brokers do before a figure."""
+    """The time of this process and its ended children: the brokers end before a figure is made."""
     own, ended = (
         resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
@@ -81,7 +81,7 @@ def _cpu_model() -> str:
 
 
 def _file_system(folder: Path) -> str:
-    """Name the file system below ``folder``: figures of a tmpfs say nothing about a disk."""
+    """Name the file system below ``folder``, as figures of a tmpfs say nothing about a disk."""
     mounts = [
         part
         for part in psutil.disk_partitions(all=True)

@@ -1,4 +1,4 @@
-"""How much memory of its own a broker takes."""
+"""The anonymous memory of a broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long no write gets through when the leader is killed, or falls silent."""
+"""How long writes are out when the leader is killed or falls silent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def after_sigkill(data_dir: Path | None) -> list[Figure]:
 
 
 async def after_sigstop(data_dir: Path | None) -> list[Figure]:
-    """Pause the leader with SIGSTOP, its connections open, and wake it once writes get through."""
+    """Pause the leader with SIGSTOP, its connections open; resume it once writes get through."""
     samples = await _measure(data_dir, PAUSES, ProcessCluster.pause, ProcessCluster.resume)
     each = ", ".join(f"{value * 1e3:.0f}" for value in samples.values)
     return [
@@ -58,10 +58,10 @@ async def after_sigstop(data_dir: Path | None) -> list[Figure]:
 
 
 async def _measure(data_dir: Path | None, times: int, fault: Act, recover: Act) -> Samples:
-    """From each fault to the first acknowledgement of a write that was sent after it.
+    """Measure from each fault to the first acknowledgement of a write that was sent after it.
 
-    Three writers submit one task after the other, each through a client of its own. The broker is
-    well again and has caught up before the next fault.
+    Three writers submit one task after the other, each through a client of its own. The broker runs
+    again and has caught up before the next fault.
     """
     samples = Samples()
     async with brokers(data_dir) as cluster:
@@ -94,7 +94,7 @@ async def _outage(
 
 
 class _Writer:
-    """Submits one task after the other and tells when one sent after a fault is acknowledged."""
+    """Submits one task after the other, and reports when one sent after a fault is acknowledged."""
 
     def __init__(self, client: AsyncClient) -> None:
         self.client = client

@@ -1,4 +1,4 @@
-"""Curves over time as a picture (SVG), without a library for it."""
+"""Curves over time as an SVG picture, without a library."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from tq_client.errors import ConflictError
 TASKS = int(os.environ.get("TQ_SNAPSHOT_TASKS", "1000000"))
 WRITERS = 8
 PAUSE_S = 0.02
-"""Between two writes of a writer: about 300 a second in all, which leaves the cores room."""
+"""The pause between two writes of a writer: about 300 a second in all, which leaves cores free."""
 BASELINE_S = 10.0
 REPLACE_S = 30.0
 REJOIN_S = 600.0
@@ -29,7 +29,7 @@ SAMPLE_S = 0.2
 
 @dataclass(slots=True)
 class _Peak:
-    """What was seen of the brokers while the follower was brought up."""
+    """The peak values of the brokers while the follower caught up."""
 
     leader_bytes: int = 0
     follower_bytes: int = 0
@@ -39,7 +39,7 @@ class _Peak:
 
 
 async def rejoin(data_dir: Path | None) -> list[Figure]:
-    """Wipe a follower's disk among a million tasks and replace it while others go on writing."""
+    """Wipe a follower's disk with a million tasks and replace it while writes go on."""
     async with brokers(data_dir) as cluster, AsyncClient(cluster.addresses) as client:
         leader_id = (await cluster.await_leader(30)).node_id
         await fill(client, "bench", "noop", TASKS)
@@ -142,7 +142,7 @@ class _Writing:
         self._client = client
 
     async def during(self, work: Coroutine[Any, Any, None]) -> Samples:
-        """How long each write took that was sent while ``work`` went on."""
+        """Run ``work``; return the latency of each write that was sent meanwhile."""
         samples = Samples()
         doing = asyncio.create_task(work)
         body = payload()

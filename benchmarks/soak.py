@@ -1,8 +1,8 @@
 """What a cluster's disks hold while work goes on and after a burst: `python -m benchmarks.soak`.
 
-A steady stream of tasks is submitted and worked off all the time. In the middle of it a burst piles
-up on a queue of its own that nobody works, and is then drained. The journal has to stay within its
-bound throughout, and the disks have to come back to what they held before the burst.
+A steady stream of tasks is submitted and worked off all the time. In the middle a burst piles up on
+a queue of its own without workers, and is then drained. The journal has to stay within its bound
+throughout, and the disks have to come back to what they held before the burst.
 
 With `--rate` there is no burst: as many tasks a second are submitted, run, kept and removed for as
 long as `--minutes` says, and rows, memory and disk have to stay flat once the first are removed.
@@ -35,15 +35,15 @@ STEADY_EVERY_S = 0.25
 BURST_BATCH = 200
 RETENTION = timedelta(seconds=1)
 JOURNAL_MAX_BYTES = 128 << 20
-"""64 MiB are retained, and once a second what is above is cut off."""
+"""64 MiB are retained, and once a second the excess is cut off."""
 BASELINE_FACTOR = 2.0
-"""With so much of what was there before the burst, the disks are back: pages come in halves."""
+"""The factor of the size before the burst at which the disks are back: pages come in halves."""
 SETTLE_S = 240.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the broker that holds most has on its disk, and how far the work is."""
+    """The disk use of the broker that holds the most, and the progress of the work."""
 
     at_s: float
     phase: str
@@ -54,7 +54,7 @@ class Reading:
 
 
 class Soak:
-    """One run of it."""
+    """One run of the benchmark."""
 
     def __init__(self, cluster: ProcessCluster, client: AsyncClient, console: Console) -> None:
         self._cluster = cluster
@@ -71,12 +71,12 @@ class Soak:
             await asyncio.sleep(STEADY_EVERY_S)
 
     async def burst(self, tasks: int) -> None:
-        """Pile tasks up as fast as they are taken."""
+        """Submit the burst as fast as the brokers take it."""
         for _ in range(0, tasks, BURST_BATCH):
             await self._submit(BURST, BURST_BATCH)
 
     async def watch(self, phase: str, seconds: float) -> Reading:
-        """Read every few seconds for so long; the last reading."""
+        """Read every few seconds for ``seconds``; return the last reading."""
         until_s = time.monotonic() + seconds
         while True:
             await asyncio.sleep(min(5.0, max(0.0, until_s - time.monotonic())))
@@ -90,7 +90,7 @@ class Soak:
             pass
 
     async def back(self, phase: str, baseline_bytes: int) -> bool:
-        """Watch until the disks hold what they held before, or it takes too long."""
+        """Watch until the disks hold what they held before; False if that takes too long."""
         until_s = time.monotonic() + SETTLE_S
         while time.monotonic() < until_s:
             if (await self.watch(phase, 5.0)).state_bytes <= baseline_bytes * BASELINE_FACTOR:
@@ -98,7 +98,7 @@ class Soak:
         return False
 
     async def read(self, phase: str) -> Reading:
-        """Look once."""
+        """Take one reading."""
         status = await self._client.cluster_status()
         queues = [
             await self._client.queue_stats(name) for name in (STEADY, BURST) if self._known(name)
@@ -133,7 +133,7 @@ class Soak:
 
 
 async def run(tasks: int, steady_s: float, console: Console) -> list[str]:
-    """Run it; what was promised and did not hold."""
+    """Run the benchmark; return the bounds that were broken."""
     async with brokers(None) as cluster, AsyncClient(cluster.addresses) as client:
         soak = Soak(cluster, client, console)
         with worker(cluster.addresses, STEADY, cluster.folder / "steady.log"):
@@ -178,7 +178,7 @@ def _summary(readings: list[Reading]) -> Table:
 
 
 def main() -> None:
-    """Run it and print the curve; exit code 1 when a bound did not hold."""
+    """Run the benchmark and print the curve; exit code 1 if a bound was broken."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--tasks", type=int, default=60_000, help="in the burst, of 4 KiB each")
     parser.add_argument("--steady", type=float, default=60.0, help="seconds before and after it")

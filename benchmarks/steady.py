@@ -1,6 +1,6 @@
 """A steady stream of tasks that are submitted, run, kept for a while and removed: is it flat?
 
-Half an hour of it shows what a leak of a few bytes a task does, and housekeeping that falls behind.
+Half an hour of it shows a leak of a few bytes a task, and housekeeping that falls behind.
 Part of `python -m benchmarks.soak`.
 """
 
@@ -30,43 +30,43 @@ from tq_client import AsyncClient, TqError, task_spec
 QUEUE, LONE = "bench", "lone"
 BATCH: Final = 250
 SUBMITS_MAX: Final = 8
-"""Calls under way at a time: beyond it the brokers do not take tasks at the rate asked for."""
+"""The limit of calls under way: above it the brokers are too slow for the requested rate."""
 UNFINISHED_MAX: Final = 20_000
-"""No more wait or run at a time: the brokers, or the workers, are not as fast as that."""
+"""The limit of waiting and running tasks: above it the brokers or the workers are too slow."""
 WORKERS: Final = 12
 CLAIM_TASKS: Final = 250
 READ_EVERY_S: Final = 5.0
 LONE_EVERY_S: Final = 0.1
 FLAT: Final = 1.2
-"""What still counts as flat: the last quarter over the first once the first tasks are removed."""
+"""The limit for flat: the last quarter over the first once the first tasks are removed."""
 LATE_S: Final = 5.0
-"""How long after their retention tasks may be removed: less than it takes to notice."""
+"""How long after their retention tasks may be removed: too short to be noticed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What there was at one instant."""
+    """The measurements of one instant."""
 
     at_s: float
     submitted_per_s: float
     completed_per_s: float
     removed_per_s: float
     leader_cores: float
-    """Processor time a second of the broker that uses most: what the rate is worth."""
+    """The processor time a second of the broker that uses the most: the cost of the rate."""
     waiting: int
     kept: int
-    """Finished, and not removed."""
+    """Finished tasks that are not removed yet."""
     completed: int
     removed: int
     late_s: float
-    """For how much longer than their retention those removed now were kept."""
+    """How much longer than their retention the tasks removed now were kept."""
     rows: int
     memory_mb: float
-    """Anonymous, of the broker that takes most."""
+    """The anonymous memory of the broker that uses the most."""
     state_mb: float
     journal_mb: float
     lone_p99_ms: float
-    """Of a caller that submits one task at a time."""
+    """The latency of a caller that submits one task at a time."""
 
 
 class Steady:
@@ -97,7 +97,7 @@ class Steady:
         self.samples: list[Sample] = []
 
     async def submit(self) -> None:
-        """Submit at the rate asked for, or as fast as the brokers take it."""
+        """Submit at the requested rate, or as fast as the brokers take it."""
         due_s = time.monotonic()
         while True:
             due_s = max(due_s + BATCH / self._rate, time.monotonic() - 1.0)
@@ -113,7 +113,7 @@ class Steady:
             self._count(BATCH)
 
     async def work(self, worker_id: str) -> None:
-        """Claim and complete."""
+        """Claim and complete tasks."""
         wait, lease = Duration(seconds=5), Duration(seconds=60)
         while True:
             answer = await self._client.claim(
@@ -134,7 +134,7 @@ class Steady:
                 self._count(-len(reports))
 
     async def call(self) -> None:
-        """Submit one task after the other, as somebody who would notice; purge them at times."""
+        """Submit one task after the other, as a caller that notices delays; purge them at times."""
         while True:
             for _ in range(100):
                 begun_s = time.perf_counter()
@@ -145,7 +145,7 @@ class Steady:
                 pass
 
     async def read(self) -> Sample:
-        """Look once."""
+        """Take one sample."""
         status = await self._client.cluster_status()
         stats = await self._client.queue_stats(QUEUE)
         rows = (await self._client.verify_state()).rows_total
@@ -190,7 +190,7 @@ class Steady:
             self._room.set()
 
     async def stop(self) -> None:
-        """Let no call be under way any more."""
+        """End all calls that are under way."""
         for each in self._submitting:
             each.cancel()
         await asyncio.gather(*self._submitting, return_exceptions=True)
@@ -202,7 +202,7 @@ class Steady:
 async def run(
     *, rate: float, minutes: float, retention_s: float, plot: Path, console: Console
 ) -> list[str]:
-    """Run it; what was not flat."""
+    """Run the benchmark; return what was not flat."""
     retention = timedelta(seconds=retention_s)
     async with brokers(None) as cluster, AsyncClient(cluster.addresses) as client:
         steady = Steady(cluster, client, rate=rate, retention=retention)
@@ -232,7 +232,7 @@ async def run(
 
 
 def faults(samples: Sequence[Sample], retention_s: float) -> list[str]:
-    """What grew, from when the first tasks had been removed for a while to the end."""
+    """The figures that grew between some time after the first removals and the end."""
     settled = [sample for sample in samples if sample.at_s >= 2 * retention_s]
     if len(settled) < 4:
         return [f"too short: it takes four readings after {2 * retention_s:.0f} s"]
@@ -241,7 +241,7 @@ def faults(samples: Sequence[Sample], retention_s: float) -> list[str]:
     most = dict(zip((sample.at_s for sample in samples), rows, strict=True))
     found = []
     figures: dict[str, Callable[[Sample], float]] = {
-        # A machine that is shared is not always as fast, and keeps more while it is faster.
+        # A shared machine is not always as fast, and keeps more tasks while it is faster.
         "rows a task": lambda sample: sample.rows / max(1, sample.kept + sample.waiting),
         "memory, MB": lambda sample: sample.memory_mb,
         # The file is as large as the most that it ever held.
@@ -260,7 +260,7 @@ def faults(samples: Sequence[Sample], retention_s: float) -> list[str]:
 
 
 def late_s(samples: Sequence[Sample], at_s: float, removed: int, retention_s: float) -> float:
-    """For how much longer than its retention the task was kept that was removed last."""
+    """How much longer than its retention the last removed task was kept."""
     before_s, before = 0.0, 0
     for sample in samples:
         if sample.completed >= removed:

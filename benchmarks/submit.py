@@ -17,7 +17,7 @@ LONE_SUBMITS = 2_000
 
 
 async def throughput(data_dir: Path | None) -> list[Figure]:
-    """512 callers of one client, each submitting one task after the other."""
+    """Measure 512 callers of one client, each submitting one task after the other."""
     async with brokers(data_dir) as cluster, AsyncClient(cluster.addresses) as client:
         await _run_callers(client, WARM_UP_S)
         samples, elapsed_s = await _run_callers(client, MEASURE_S)
@@ -36,7 +36,7 @@ async def throughput(data_dir: Path | None) -> list[Figure]:
 
 
 async def alone(data_dir: Path | None) -> list[Figure]:
-    """One caller, one submit at a time, nothing else running."""
+    """Measure one caller with one submit at a time and no other load."""
     samples = Samples()
     async with brokers(data_dir) as cluster, AsyncClient(cluster.addresses) as client:
         for number in range(LONE_SUBMITS + 200):
@@ -57,7 +57,7 @@ async def alone(data_dir: Path | None) -> list[Figure]:
 
 
 async def _run_callers(client: AsyncClient, for_s: float) -> tuple[Samples, float]:
-    """Have every caller submit until ``for_s`` have passed; how long each submit took."""
+    """Let every caller submit until ``for_s`` have passed; return the latencies."""
     samples = Samples()
     body = payload()
     begun_s = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A rolling upgrade under load: how long it takes, and what callers notice of it.
+"""A rolling upgrade under load: its length and its effect on callers.
 
     python -m benchmarks.upgrade --old FOLDER [--tasks 1000000] [--data-dir DIR]
 
@@ -30,7 +30,7 @@ PROBE_S = 0.05
 """How often a lone task is submitted."""
 LOAD_S = 0.05
 LOAD_TASKS = 25
-"""So many tasks are submitted, claimed and completed so often."""
+"""LOAD_TASKS tasks are submitted, claimed and completed every LOAD_S."""
 BEFORE_S = 10.0
 RAISED_S = 60.0
 FILLED_S = 300.0
@@ -50,7 +50,7 @@ class Seen:
 
     @contextlib.contextmanager
     def during(self, phase: str) -> Iterator[None]:
-        """Note what is seen under this name."""
+        """Record measurements under this name."""
         began_s = time.monotonic()
         self.phase = phase
         try:
@@ -79,7 +79,7 @@ def _part(ordered_s: list[float], part: float) -> str:
 
 
 async def measure(old: Path, data_dir: Path, tasks: int) -> None:
-    """Upgrade a cluster with so many tasks broker by broker, and wait until all is filled."""
+    """Upgrade a cluster with ``tasks`` tasks broker by broker, and wait until all is filled."""
     environment = {"PYTHONPATH": str(old), "PYTHONSAFEPATH": "1"}
     seen = Seen()
     async with (
@@ -146,7 +146,7 @@ async def _probe(client: AsyncClient, seen: Seen) -> None:
 
 
 async def _load(client: AsyncClient, cluster: ProcessCluster, seen: Seen) -> None:
-    """A worker of one type, beside the tasks that wait, that completes what it is given."""
+    """Run a worker of one type that completes its tasks while other tasks wait."""
     spec = task_spec("busy", "fresh", b"x")
     while True:
         await asyncio.sleep(LOAD_S)
@@ -168,7 +168,7 @@ async def _load(client: AsyncClient, cluster: ProcessCluster, seen: Seen) -> Non
             seen.completed[seen.phase] = seen.completed.get(seen.phase, 0) + len(granted)
         except asyncio.CancelledError:
             raise
-        except Exception:  # noqa: BLE001 - a broker stops under it: it goes on with the next
+        except Exception:  # noqa: BLE001 - a broker stops: go on with the next
             seen.failed[seen.phase] = seen.failed.get(seen.phase, 0) + 1
 
 
@@ -196,7 +196,7 @@ async def _raised(cluster: ProcessCluster) -> bool | None:
 
 
 async def _be_in_need(cluster: ProcessCluster) -> None:
-    """Claim by a type that stands behind others: the index by types is kept from then on."""
+    """Claim a type that is behind other types: the brokers keep the index by types from then on."""
     leader = await cluster.await_leader(within_s=30)
     worker = WorkerServiceStub(cluster.channel(leader.node_id))
     claim = worker_service_pb2.ClaimRequest(
@@ -211,7 +211,7 @@ async def _filled(cluster: ProcessCluster) -> bool | None:
 
 
 def main() -> None:
-    """Measure once, and print what was seen."""
+    """Measure once, and print the results."""
     parser = argparse.ArgumentParser(description="a rolling upgrade under load")
     parser.add_argument("--old", type=Path, required=True, help="software to upgrade from")
     parser.add_argument("--tasks", type=int, default=1_000_000)

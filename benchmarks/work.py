@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 async def throughput(data_dir: Path | None) -> list[Figure]:
     """Completions a second by one worker, of tasks that were all submitted beforehand.
 
-    Counted by the brokers between the first tenth of the tasks and the last: neither the worker's
-    start nor its idling at the end is in it.
+    The brokers count between the first tenth of the tasks and the last: the worker's start and its
+    idle time at the end are excluded.
     """
     async with brokers(data_dir) as cluster, AsyncClient(cluster.addresses) as client:
         await fill(client, "bench", "noop", TASKS)
@@ -45,7 +45,7 @@ async def throughput(data_dir: Path | None) -> list[Figure]:
 
 
 async def _await_completed(client: AsyncClient, count: int) -> tuple[float, int]:
-    """Poll until ``count`` are completed; the instant, and how many were by then."""
+    """Poll until ``count`` are completed; return the instant and the number completed by then."""
     deadline_s = time.perf_counter() + 120
     while True:
         stats = await client.queue_stats("bench")

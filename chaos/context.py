@@ -1,4 +1,4 @@
-"""Where a scenario plays: the cluster, the load on it, and what has happened so far."""
+"""The context of a scenario: the cluster, its load, and what has happened so far."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Happening:
 
 @dataclass(slots=True)
 class RunContext:
-    """What a nemesis has to work with."""
+    """The context that a nemesis works with."""
 
     cluster: Cluster
     load: Load
     addresses: Sequence[str]
-    """Where clients are to call the nodes."""
+    """The addresses at which clients call the nodes."""
     happenings: list[Happening] = field(default_factory=list)
     accusations: list[Violation] = field(default_factory=list)
     tell: Callable[[str], None] | None = None
-    """Who is told what happens, as it happens."""
+    """Called with each happening as it begins."""
 
     @property
     def ledger(self) -> Ledger:
@@ -69,18 +69,18 @@ class RunContext:
             self.end(happening)
 
     def accuse(self, promise: str, message: str) -> None:
-        """Report a broken promise that no history shows: a call that hung, a node that stayed."""
+        """Report a broken promise that no history shows, such as a call that hung."""
         self.accusations.append(Violation(promise, message))
 
 
 @dataclass(frozen=True, slots=True)
 class Injected:
-    """What a nemesis did, for the report: ``Deed("killed", "n1", "n2")``."""
+    """What a nemesis did, for the report: ``Injected("killed", ("n1", "n2"))``."""
 
     what: str
     nodes: tuple[str, ...] = ()
     broke_s: float | None = None
-    """When, on the ledger's clock, where ``inject`` did much before that; else it began with it."""
+    """When the fault began, on the ledger's clock; None: when ``inject`` began."""
 
     def __str__(self) -> str:
         return f"{self.what} {' '.join(self.nodes)}".rstrip()

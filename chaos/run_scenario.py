@@ -1,4 +1,4 @@
-"""Run a plan and leave its report and its line behind."""
+"""Run a plan, and write its report and its result line."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from chaos.run.run import Plan, Played, no_cluster, obstacle, play
 from chaos.run.watch import elections
 
 ECHO_S = 5.0
-"""How long after a fault an election is still put down to it."""
+"""How long after a fault an election still counts as caused by the fault."""
 HISTORY_LINES_MAX = 40
-"""How much of a task's history is told with a violation."""
+"""How many lines of a task's history a violation shows."""
 
 
 async def run_scenario(plan: Plan, out: Path, tell: Callable[[str], None]) -> Result:
-    """Run it where it can run; the result says whether it could. ``tell`` hears of each fault."""
+    """Run the plan if this machine can; the result says so. ``tell`` is called with each fault."""
     result = Result(
         scenario=plan.scenario.name,
         transport=plan.transport,
@@ -80,7 +80,7 @@ def _sum_up(result: Result, played: Played) -> None:
 
 
 def _needless(played: Played) -> int:
-    """Elections that no fault explains, shortly after its end included."""
+    """Count the elections that no fault explains, during it or shortly after its end."""
     faults = [
         (one.began_s, (one.ended_s or float("inf")) + ECHO_S)
         for one in played.happenings
@@ -93,7 +93,7 @@ def _needless(played: Played) -> int:
 
 
 def tell_violation(ledger: Ledger, violation: Violation) -> str:
-    """Put one into words, with the calls that led to it."""
+    """Describe a violation, with the calls that led to it."""
     lines = [f"{violation.invariant}: {violation.message}"]
     if violation.task_id is not None:
         history = list(ledger.history(violation.task_id))
@@ -113,7 +113,7 @@ def _created(ledger: Ledger) -> dict[str, list[str]]:
 
 
 def _keep_evidence(folder: Path, ledger: Ledger, kept: Path) -> None:
-    """Save what the nodes logged, whose folder goes, and every call."""
+    """Save the nodes' logs, whose folder is removed, and every call."""
     kept.mkdir(parents=True, exist_ok=True)
     (kept / "calls.txt").write_text("".join(f"{call}\n" for call in ledger.calls))
     for path in folder.rglob("*.log"):

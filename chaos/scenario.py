@@ -1,4 +1,4 @@
-"""A scenario: what kind of cluster, under what load, broken how and for how long."""
+"""A scenario: the cluster, its load, its faults and its duration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Order(enum.Enum):
     """How a scenario's nemeses follow each other."""
 
     IN_TURN = "in turn"
-    """One after the other, each once at least, the cluster whole in between."""
+    """One after the other, each at least once, with a healthy cluster in between."""
     AT_RANDOM = "at random"
     """Drawn, also on top of each other, with quiet periods."""
 
@@ -25,30 +25,30 @@ class Family(enum.Enum):
     MACHINES = "machines"
     """Nodes, disks, networks, clocks."""
     ABUSE = "abuse"
-    """Nothing: callers, strangers and editors of files do what they can."""
+    """Nothing breaks: callers, strangers and editors of files do everything they can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """With a seed, everything that the suite decides in a run."""
+    """Together with a seed, everything that the suite decides in a run."""
 
     name: str
     """``like-this``: what it is called by on the command line."""
     summary: str
     nemeses: tuple[Callable[[], Nemesis], ...]
     workloads: tuple[Callable[[], Workload], ...] = ()
-    """What goes on beside the steady load of submits, claims, reports and reads."""
+    """The work beside the steady load of submits, claims, reports and reads."""
     transport: Transport = Transport.PROCESSES
     nodes: int = 3
     duration_s: float = 10.0
-    """For how long faults are injected, at least; start and end come on top."""
+    """The minimum time for which faults are injected; start and end come on top."""
     order: Order = Order.IN_TURN
     lease_s: float = 2.0
     more_faults: tuple[str, ...] = ()
-    """Ids of faults that lie in the whole of it, or in its workloads, not in any one nemesis."""
+    """Ids of faults that come from the whole scenario or its workloads, not from one nemesis."""
     family: Family = Family.MACHINES
     others_tasks: bool = False
-    """Whether there are tasks of others beside the load's: then only the load's are judged."""
+    """Whether the cluster holds other tasks: then only the load's tasks are checked."""
     in_ci: bool = True
     """Whether the ``ci`` profile has it; ``nightly`` has all."""
 

@@ -196,7 +196,7 @@ def main() -> int:
         holds = asyncio.run(_run(folder, console))
     except KeyboardInterrupt:
         console.print("interrupted")
-        holds = True  # nothing is wrong that its folder would tell
+        holds = True  # nothing is wrong that the folder would explain
         return 130
     finally:
         if holds:

@@ -18,13 +18,13 @@ RUNS_DIR_VARIABLE = "DEMO_RUNS_DIR"
 
 @task(TASK_TYPE)
 def compress_and_hash(payload: bytes, context: TaskContext) -> bytes:
-    """Work one request of the trace off."""
+    """Run one request of the trace."""
     _runs_file().write(f"{context.task_id} {context.token}\n".encode())
     return work.result(payload)
 
 
 def runs(folder: Path) -> Counter[str]:
-    """Count how often a run was started on each task, by what the handlers left in ``folder``."""
+    """Count the runs that were started on each task, from the handlers' files in ``folder``."""
     return Counter(
         line.split()[0] for path in folder.glob("*.runs") for line in path.read_text().splitlines()
     )

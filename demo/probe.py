@@ -1,4 +1,4 @@
-"""A steady writer through generated stubs, by whose acknowledgements write outages are measured."""
+"""A steady writer through generated stubs; its acknowledgements measure write outages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ANSWER_WITHIN_S = 60.0
 
 
 class Probe:
-    """Submits one small task every 10 ms, whether or not the last ones were answered."""
+    """Submits one small task every 10 ms, without waiting for earlier answers."""
 
     def __init__(self, addresses: Sequence[str], ledger: Ledger) -> None:
         self._ledger = ledger
@@ -53,7 +53,7 @@ class Probe:
         )
 
     def slowest_s(self, slice_s: float, slices: int) -> list[float]:
-        """How long the slowest write took that was sent in each of the last slices of time.
+        """The latency of the slowest write sent in each of the last slices of time.
 
         A write that still waits counts with how long it has waited so far.
         """
@@ -67,7 +67,7 @@ class Probe:
         return slowest
 
     async def await_outage(self, fault_s: float, within_s: float) -> Outage:
-        """Wait until a write that was sent after the fault is acknowledged; how long that took."""
+        """Wait until a write that was sent after the fault is acknowledged; return the outage."""
         async with asyncio.timeout(within_s):
             while True:
                 measured = outage(self._ledger, fault_s)

@@ -1,4 +1,4 @@
-"""What the run proves: the brokers' answers against the local record."""
+"""The proof of the run: the brokers' answers compared with the local record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHUNK = 64
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the proof; ``holds`` None: a figure that is no promise."""
+    """One line of the proof; ``holds`` is None for a figure that is no promise."""
 
     name: str
     value: str
@@ -29,11 +29,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """All that the proof is drawn from."""
+    """Everything that the proof is based on."""
 
     trace: Trace
     acknowledged: Mapping[str, int]
-    """Task id to request number, as the client was told."""
+    """Task id to request number, from the answers to the client."""
     listed: Mapping[str, TaskState]
     """What the brokers list of the trace's queue at the end."""
     finished: Mapping[str, Task]
@@ -41,7 +41,7 @@ class Evidence:
     expected: Mapping[int, bytes]
     """Request number to the result recomputed here."""
     runs: Counter[str]
-    """Task id to how often a handler started on it, as the handlers wrote down."""
+    """Task id to how often a handler started on it, as the handlers recorded."""
     failures: Sequence[str]
     probe_acknowledged: frozenset[str]
     probe_listed: frozenset[str]
@@ -56,7 +56,7 @@ class Evidence:
 
 
 def lines(evidence: Evidence) -> Iterable[Line]:
-    """Draw the proof."""
+    """Yield the lines of the proof."""
     tasks = evidence.finished
     requests = len(evidence.trace.requests)
     acknowledged = len(evidence.acknowledged)
@@ -112,7 +112,7 @@ def lines(evidence: Evidence) -> Iterable[Line]:
 
 
 async def recompute(requests: Sequence[Request]) -> dict[int, bytes]:
-    """Work the whole trace off here, on every core, from the trace alone."""
+    """Compute every result here, on every core, from the trace alone."""
     loop = asyncio.get_running_loop()
     chunks = [requests[at : at + CHUNK] for at in range(0, len(requests), CHUNK)]
     # Spawned, not forked: this process speaks gRPC.

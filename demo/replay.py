@@ -1,4 +1,4 @@
-"""Submit the trace at its own pace, sped up, and gather what became of each request."""
+"""Submit the trace at its own pace, sped up, and collect the outcome of each request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees while it runs: events as they happen, and below them where things stand."""
+"""The terminal output of a run: events as they happen, and the current figures below them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ROLE_STYLES = {
 
 @dataclass(slots=True, kw_only=True)
 class Standing:
-    """Where things stand."""
+    """The current figures of the run."""
 
     total: int
     submitted: int = 0
@@ -75,12 +75,12 @@ class Screen:
             self._live.stop()
 
     def event(self, text: str, style: str = "") -> None:
-        """Tell of something that just happened; it stays on the screen."""
+        """Print an event; it stays on the screen."""
         at = Text(f"{time.monotonic() - self._started_s:6.1f} s  ", style="dim")
         self._console.print(at + Text(text, style=style), soft_wrap=True)
 
     def show(self, standing: Standing) -> None:
-        """Show where things stand now."""
+        """Show the current figures."""
         self._standing = standing
         now_s = time.monotonic()
         if self._live is not None:
@@ -145,7 +145,7 @@ class Screen:
 
 
 def _sparkline(seconds: Sequence[float]) -> Text:
-    """Draw waits as bars, on a logarithmic scale from 2 ms to 0.5 s."""
+    """Draw latencies as bars, on a logarithmic scale from 2 ms to 0.5 s."""
     line = Text()
     for one in seconds:
         height = math.log(max(one, FAST_S) / FAST_S) / math.log(SLOW_S / FAST_S)

@@ -1,4 +1,4 @@
-"""A worker that falls silent, loses its task to another, and reports all the same."""
+"""A worker that falls silent, loses its task to another, and reports it nevertheless."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class StaleWorker:
         self._held.append(await self._silent.claim_one(within_s=10))
 
     async def report_late(self) -> None:
-        """Let another worker claim what expired; then report with the old token, then with the new.
+        """Let another worker claim the expired tasks; report with the old, then the new tokens.
 
         The heir's claim is answered only once the leader has ended the first lease.
         """

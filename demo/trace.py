@@ -1,4 +1,4 @@
-"""The trace that is replayed: when requests came, how large they were, how much they asked for."""
+"""The trace to replay: when requests arrived, how large they were, how much they asked for."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Trace:
 
 
 def load() -> Trace:
-    """Read the whole trace where it lies beside the repository, else the bundled sample of it."""
+    """Read the whole trace if it is beside the repository, else the bundled sample of it."""
     path = FULL if FULL.is_file() else SAMPLE
     with path.open(newline="") as lines:
         reader = csv.DictReader(lines)

@@ -1,4 +1,4 @@
-"""What a task carries and what is done with it: the same code makes, works off and checks it."""
+"""The payload of a task and its work: the same code makes, runs and checks it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WORDS = [word.encode() + b" " for word in _TEXT.split()]
 def payload(request: Request) -> bytes:
     """Make the payload: ``context_tokens`` bytes (a header at least) that look a little like code.
 
-    The same request gives the same bytes everywhere, so that a result can be checked by anyone.
+    The same request gives the same bytes everywhere, so that any process can check a result.
     """
     header = _HEADER.pack(request.number, request.generated_tokens * ROUNDS_A_TOKEN)
     draw = random.Random(request.number)
@@ -31,7 +31,7 @@ def payload(request: Request) -> bytes:
 
 
 def result(payload: bytes) -> bytes:
-    """Compress the payload and hash it over and over: the work of a task."""
+    """Compress the payload and hash it many times: the work of a task."""
     number, rounds = _HEADER.unpack_from(payload)
     compressed = zlib.compress(payload)
     digest = hashlib.sha256(compressed).digest()

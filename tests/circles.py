@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def left_for_the_collector() -> Iterator[Counter[str]]:
-    """Count, by type, what the block leaves behind that nothing else frees."""
+    """Count, by type, the objects of the block that only the collector frees."""
     found: Counter[str] = Counter()
     gc.collect()
     gc.disable()

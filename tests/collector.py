@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector in this process: a real OTLP service that keeps what it is sent."""
+"""An OpenTelemetry collector in this process: a real OTLP service that keeps the spans it gets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.patience import PATIENCE_S
 
 @dataclass(frozen=True)
 class Received:
-    """One span as it came over the wire."""
+    """One span as received."""
 
     service: str
     name: str
@@ -52,7 +52,7 @@ class Received:
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Takes spans from whichever process sends them."""
+    """Takes spans from any process."""
 
     def __init__(self) -> None:
         self._arrived = threading.Condition()
@@ -71,12 +71,12 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         return trace_service_pb2.ExportTraceServiceResponse()
 
     def spans(self) -> list[Received]:
-        """All that came so far, in the order in which they began."""
+        """All spans received so far, in the order in which they began."""
         with self._arrived:
             return sorted(self._spans, key=lambda span: span.start_ns)
 
     def await_named(self, *names: str, within_s: float = PATIENCE_S) -> list[Received]:
-        """Wait until spans of these names have come, each as often as named; return all."""
+        """Wait until spans of these names have arrived, each as often as named; return all."""
 
         def missing() -> Counter[str]:
             return Counter(names) - Counter(span.name for span in self._spans)

@@ -1,4 +1,4 @@
-"""What holds for all tests, also if several processes run them at a time."""
+"""Fixtures and hooks for all tests, even if several processes run them at a time."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str:
-    """New histories can be run again."""
+    """Print how to run the new seeds again."""
     return f"new simulations: {FIRST_SEED}={os.environ[DRAWN_SEED]}"
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """One of several processes says what it cannot run: only the first of them prints."""
+    """Pass on which tests a worker process cannot run: only the first process prints."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["not run"] = session.config.stash[NOT_RUN]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401  # xdist has no types
-    """All of them collected the same."""
+    """Take the list of one worker process: all of them collected the same tests."""
     node.config.stash[NOT_RUN] = getattr(node, "workeroutput", {}).get("not run", [])
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Print what was measured, and what was not run."""
+    """Print the measurements, and the tests that were not run."""
     told = [
         f"{report.nodeid}:\n  {str(value).strip()}"
         for outcome in ("passed", "failed")

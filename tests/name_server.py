@@ -15,11 +15,11 @@ ANSWER = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x00\x00\x04"
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """Answers questions for an IPv4 address; of other kinds it knows nothing."""
+    """Answers queries for an IPv4 address, and no other kind."""
 
     def __init__(self, address: str) -> None:
         self.address = address
-        """What every name stands for."""
+        """The address of every name."""
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -36,7 +36,7 @@ class NameServer(asyncio.DatagramProtocol):
 
 @asynccontextmanager
 async def name_server(address: str) -> AsyncIterator[tuple[NameServer, str]]:
-    """Serve names; yields the server and how a gRPC target that asks it begins."""
+    """Serve names; yields the server and the prefix of a gRPC target that uses it."""
     loop = asyncio.get_running_loop()
     transport, server = await loop.create_datagram_endpoint(
         lambda: NameServer(address), local_addr=("127.0.0.1", 0)

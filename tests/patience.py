@@ -1,6 +1,6 @@
-"""How long a test waits for what has to come."""
+"""How long a test waits for an expected event."""
 
 from typing import Final
 
 PATIENCE_S: Final = 120.0
-"""Only a hang takes so long, however busy the machine is. Waits that pass are not slower for it."""
+"""Only a hang takes so long, even on a busy machine. It does not slow down waits that succeed."""

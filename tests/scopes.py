@@ -1,4 +1,4 @@
-"""Where tests read: the namespace of callers that name none."""
+"""The scope that tests read: the namespace of callers that name none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spans, caught in this process."""
+"""Spans recorded in this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from opentelemetry.trace import Tracer
 
 
 class Spans:
-    """What a program that uses OpenTelemetry has recorded."""
+    """The spans that a program with OpenTelemetry has recorded."""
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
@@ -22,12 +22,12 @@ class Spans:
         self.tracer: Tracer = self.provider.get_tracer("test")
 
     def named(self, name: str) -> list[ReadableSpan]:
-        """Those of a name, in the order in which they ended."""
+        """The spans of a name, in the order in which they ended."""
         return [span for span in self._exporter.get_finished_spans() if span.name == name]
 
 
 def traceparent(span: ReadableSpan | trace.Span) -> str:
-    """A recorded span's context as the W3C has it."""
+    """A recorded span's context as a W3C traceparent."""
     context = span.get_span_context()
     assert context is not None
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
@@ -35,7 +35,7 @@ def traceparent(span: ReadableSpan | trace.Span) -> str:
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spans]:
-    """Have this process use OpenTelemetry for one test."""
+    """Let this process use OpenTelemetry for one test."""
     caught = Spans()
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: caught.provider)
     yield caught

@@ -1,4 +1,4 @@
-"""What a run of the tests has to say at its end, beyond which of them passed."""
+"""Messages that a test run prints at its end, beside the results."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ RecordProperty: TypeAlias = Callable[[str, object], None]
 """pytest's fixture ``record_property``."""
 FIGURES: Final = "figures"
 NOT_RUN: Final = pytest.StashKey[list[str]]()
-"""Of pytest's config: which tests cannot run here, and what they need."""
+"""The key in pytest's config for tests that cannot run here, with what they need."""
 
 
 def tell(record_property: RecordProperty, text: str) -> None:
-    """Have what a test measured printed at the end, also if it passes."""
+    """Print a test's measurement at the end of the run, even if the test passes."""
     record_property(FIGURES, text)

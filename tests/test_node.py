@@ -497,7 +497,7 @@ async def test_a_node_keeps_its_data_directory_while_a_thread_of_it_is_at_work_t
 @pytest.mark.slow
 def test_a_fatal_error_is_logged_and_ends_the_process_with_its_own_code() -> None:
     script = (
-        "import logging; from tq_cluster import node; from tq_cluster.telemetry import logs\n"
+        "import logging; from tq_cluster.node import node; from tq_cluster.telemetry import logs\n"
         "logs.set_up(node_id='n1', style='text', level='info')\n"
         "node.end_process(OSError(5, 'fsync failed'))\n"
     )
@@ -517,7 +517,8 @@ def test_a_fatal_error_is_logged_and_ends_the_process_with_its_own_code() -> Non
 
 def test_what_the_node_has_words_for_is_logged_without_a_traceback() -> None:
     script = (
-        "from tq_cluster import errors, node; from tq_cluster.telemetry import logs\n"
+        "from tq_cluster import errors; from tq_cluster.node import node\n"
+        "from tq_cluster.telemetry import logs\n"
         "logs.set_up(node_id='n1', style='text', level='info')\n"
         "node.end_process(errors.FatalError('told to stop by n2: this disk went back'))\n"
     )
@@ -578,7 +579,8 @@ def test_where_nothing_can_be_written_a_node_says_so_and_takes_no_state_for_dama
 @pytest.mark.slow
 def test_what_fails_as_a_node_starts_or_stops_is_logged_like_what_fails_between() -> None:
     script = (
-        "from tq_cluster import config, errors, node\n"
+        "from tq_cluster import config, errors\n"
+        "from tq_cluster.node import node\n"
         "async def fail(*_): raise errors.FatalError('the state cannot be committed')\n"
         "node._serve = fail\n"
         "member = config.Member(raft='127.0.0.1:7101', api='127.0.0.1:7001')\n"

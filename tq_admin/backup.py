@@ -31,7 +31,7 @@ from tq_client.errors import OutcomeUnknownError, TqError, of_rpc
 if TYPE_CHECKING:
     from grpc.aio import AioRpcError
 
-# A node that falls silent is noticed although no answer is due at any instant.
+# Detect a silent node, although a stream has no deadline for its next message.
 STREAM_OPTIONS = (
     *CHANNEL_OPTIONS,
     ("grpc.keepalive_time_ms", 10_000),
@@ -74,7 +74,7 @@ def backup(
 
 
 def _source(cluster: GetClusterStatusResponse, wanted: str) -> NodeStatus:
-    """Whose state to copy: of those that answer, rather a follower, rather one without lag."""
+    """Choose the node to copy: among reachable ones a follower, and with the least lag."""
     if wanted:
         named = [each for each in cluster.nodes if each.node_id == wanted]
         if not named:
@@ -100,7 +100,7 @@ def _source(cluster: GetClusterStatusResponse, wanted: str) -> NodeStatus:
 
 @contextmanager
 def _written(file: Path) -> Iterator[BinaryIO]:
-    """A file that gets its name only once it is whole and on disk, and is gone otherwise."""
+    """Open a file that gets its name only once it is whole and on disk; else it is deleted."""
     partial = file.with_name(f"{file.name}.partial")
     try:
         target = partial.open("xb")
@@ -133,7 +133,7 @@ def _unwritable(file: Path, error: OSError) -> Failure:
 
 
 def _receive(parts: Iterator[BackupResponse], target: BinaryIO, file: Path) -> BackupSummary:
-    """Write what comes; Failure unless it is the whole file, as it was sent."""
+    """Write the received parts; raises Failure unless the file is complete and intact."""
     summary = next(parts, BackupResponse()).summary
     if not summary.file_bytes:
         raise Failure("the broker sent no backup", "Is it of another version?")
@@ -148,7 +148,7 @@ def _receive(parts: Iterator[BackupResponse], target: BinaryIO, file: Path) -> B
     for part in parts:
         target.write(part.data)
         written += len(part.data)
-        # The last bytes are the digest of all others; which are the last is known at the end.
+        # The last bytes are the digest of all others; only the end shows which they are.
         held += part.data
         digest.update(held[:-DIGEST_BYTES])
         held = held[-DIGEST_BYTES:]
@@ -162,7 +162,7 @@ def _receive(parts: Iterator[BackupResponse], target: BinaryIO, file: Path) -> B
 
 
 def _broken(node_id: str, error: TqError) -> Failure:
-    if isinstance(error, OutcomeUnknownError):  # nothing that a backup could leave unknown
+    if isinstance(error, OutcomeUnknownError):  # a backup changes nothing
         return Failure(
             f"the backup of {node_id} broke off ({error.message}); nothing of it was kept",
             "Run it again, or have another node make it: --node",

@@ -23,23 +23,23 @@ from tq_admin.output import details, grid, latency, size, span
 from tq_admin.plain import Plain, plain
 from tq_admin.session import Session
 
-# The asked node asks its peers meanwhile; one that says nothing for so long is as good as down.
+# The asked node asks its peers meanwhile; a node that is silent for so long counts as down.
 STATUS_S = 3.0
-# Despite its name also the time to connect: a stopped node accepts and says nothing.
+# Despite its name also the time to connect: a stopped node accepts a connection but is silent.
 CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.enable_retries", 0),
-    # A proxy that the environment names is for the web.
+    # A proxy named by the environment is for the web.
     ("grpc.enable_http_proxy", 0),
 )
-# How gRPC begins what it says of a connection that it could not make; the cause follows.
+# The beginning of gRPC's message about a failed connection; the cause follows.
 CONNECTING = re.compile(
     r"^failed to connect to all addresses; last error: \w+: \S+: "
     r"(Failed to connect to remote host: )?"
 )
 COLUMNS = ("NODE", "ADDRESS", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "REACHABLE", "MESSAGE")
 MESSAGE_SHOWN = 40
-"""A longer one stands below the table, too."""
+"""A longer message is also shown below the table."""
 WIDE_COLUMNS = (
     *("NODE", "VERSION", "UP", "FSYNC P50", "FSYNC P99", "HOLD"),
     *("JOURNAL", "STATE", "DISK FREE"),
@@ -87,10 +87,10 @@ def transfer_leadership(
 def ask_in_turn(
     addresses: tuple[str, ...], timeout_s: float
 ) -> tuple[str, GetClusterStatusResponse]:
-    """The first answer of a member that knows a leader; failing that, the one of the latest term.
+    """The first answer of a member that knows a leader, else the answer with the latest term.
 
-    The client would ask whichever node it likes; here each is to speak for itself. An outsider's
-    is the last resort.
+    The client would choose a node itself; here each is asked in turn. The answer of an outsider is
+    the last resort.
     """
     answers: dict[str, GetClusterStatusResponse] = {}
     causes: dict[str, str] = {}
@@ -110,7 +110,7 @@ def ask_in_turn(
 
 
 def _cause(call: grpc.Call, timeout_s: float) -> str:
-    """Why a node did not answer, in few words."""
+    """Say briefly why a node did not answer."""
     if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"no answer within {timeout_s:g} s"
     cause = CONNECTING.sub("", call.details() or call.code().name)
@@ -134,7 +134,7 @@ def leader_of(response: GetClusterStatusResponse) -> NodeStatus | None:
 
 
 def outsider(response: GetClusterStatusResponse) -> NodeStatus | None:
-    """The asked node, where it takes no part in the cluster that the others are."""
+    """The asked node if it takes no part in the others' cluster, else None."""
     forming, stranger = NodeStatus.ROLE_FORMING, NodeStatus.ROLE_STRANGER
     asked = next((each for each in response.nodes if each.node_id == response.asked_node_id), None)
     if asked is None or asked.role not in {forming, stranger}:
@@ -174,7 +174,7 @@ def _render(response: GetClusterStatusResponse, data: Plain, *, wide: bool) -> R
     parts: list[RenderableType] = [heading]
     for each in tables:
         parts += [Text(), each]
-    # A table's width cuts what is long; what a node would have an operator know is said whole.
+    # The table cuts long messages; show them in full below.
     told = {node["node_id"]: node["message"] for node in data["nodes"]}
     long = [f"{name}: {text}" for name, text in told.items() if len(text) > MESSAGE_SHOWN]
     if long:
@@ -185,7 +185,7 @@ def _render(response: GetClusterStatusResponse, data: Plain, *, wide: bool) -> R
 
 
 def _warnings(nodes: Sequence[Plain]) -> list[str]:
-    """What nodes warn of, with the names of those that do."""
+    """The nodes' warnings, each with the names of its nodes."""
     by_text: dict[str, list[str]] = {}
     for node in nodes:
         for text in node["warnings"]:

@@ -1,4 +1,4 @@
-"""How every command is wired: the global options, one cluster, one output, no tracebacks."""
+"""Common to every command: the global options, one cluster, one output, no tracebacks."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ WatchOption = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Globals:
-    """The global options as given in one place; None where they were not."""
+    """The global options as given in one place; None for those not given."""
 
     address: str | None = None
     output: Format | None = None
@@ -139,7 +139,7 @@ def _run(
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except BrokenPipeError:
-        # Whoever reads has seen enough (`| head`); the flush at exit must not complain either.
+        # The reader has seen enough (`| head`); the flush at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise typer.Exit(ExitCode.OK) from None
     except Exception as error:
@@ -176,7 +176,7 @@ def _open(here: Globals, before: Globals) -> Session:
 
 
 def _refuse_if_nobody_listens(addresses: tuple[str, ...]) -> None:
-    """Say at once that the cluster is not there; the client would look for it until the timeout."""
+    """Fail at once if no broker accepts connections; the client would try until the timeout."""
     causes = {}
     for address in addresses:
         host, _, port = address.rpartition(":")

@@ -1,4 +1,4 @@
-"""Asking before what cannot be undone."""
+"""Asking for confirmation before an irreversible change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def somebody_is_there() -> bool:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Go on only where a person, or --yes, agrees; asked on stderr, beside the results."""
+    """Raise Failure unless a person, or --yes, agrees; asks on stderr, apart from the results."""
     if yes:
         return
     if not somebody_is_there():

@@ -20,7 +20,7 @@ from tq_admin.tasks import PAGE_SIZE_MAX, first, page_size, show_task
 from tq_admin.values import LIMIT_MAX
 from tq_client import FailureReason, Task, TaskState
 
-# What one call takes.
+# The most tasks that one call takes.
 CALL_MAX = 1_000
 
 
@@ -149,12 +149,12 @@ def _chosen_by_id(task_ids: list[str] | None, queue: str) -> bool:
 
 @dataclass(slots=True)
 class _Redriven:
-    """What came of a redrive."""
+    """The outcome of a redrive."""
 
     count: int = 0
     skipped: list[str] = field(default_factory=list)
     more: bool = False
-    """Some were left alone for the sake of --limit."""
+    """Whether some were left alone because of --limit."""
 
 
 def _show_redriven(session: Session, redriven: _Redriven) -> None:
@@ -189,10 +189,10 @@ def _redrive_tasks(session: Session, task_ids: Iterable[str]) -> _Redriven:
 
 
 def _redrive_reason(session: Session, queue: str, reason: Reason, limit: int | None) -> _Redriven:
-    """By id: those that come while one looks stand before the place where one is."""
+    """Redrive by id: new dead letters come before the listing's place, and are left alone."""
     found, more = _found(session, queue, reason, limit or LIMIT_MAX)
     redriven = _redrive_tasks(session, (task.task_id for task in found))
-    # Another, or retention, was faster: they are no dead letters any more, as was asked for.
+    # Another redrive, or retention, was faster: they are no longer dead letters, as requested.
     redriven.skipped.clear()
     redriven.more = more
     return redriven
@@ -211,7 +211,7 @@ def _redrive_queue(session: Session, queue: str, limit: int | None) -> _Redriven
             redriven.more = bool(page_token)
             break
     if not redriven.more and response.redriven == CALL_MAX:
-        # Brokers of before there were tokens stop here, whether there are more or not.
+        # Older brokers, without page tokens, stop here even if there are more.
         with doing(f"cannot count the dead letters of queue {queue}"):
             redriven.more = session.client.queue_stats(queue).failed > 0
     return redriven
@@ -231,7 +231,7 @@ def _delete_tasks(session: Session, task_ids: list[str]) -> tuple[int, list[str]
 
 
 def _delete_queue(session: Session, queue: str, count: int) -> int:
-    """Delete as many as were counted: what fails from now on, nobody has agreed to delete."""
+    """Delete as many as were counted: deleting later ones was not confirmed."""
     deleted = 0
     page_token = ""
     while deleted < count:

@@ -1,4 +1,4 @@
-"""What went wrong, in one line, and the next thing to try, in another."""
+"""Failures: what went wrong, in one line, and the next thing to try, in another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tq_client.errors import OutcomeUnknownError, Reason, TqError, UnavailableEr
 
 
 class ExitCode(enum.IntEnum):
-    """What a script can tell apart; `tq-admin --help` documents them."""
+    """The exit codes, for scripts; `tq-admin --help` documents them."""
 
     OK = 0
     FAILED = 1
@@ -18,7 +18,7 @@ class ExitCode(enum.IntEnum):
     UNREACHABLE = 3
 
 
-class Failure(Exception):  # noqa: N818 - not a fault of the program: what a person is told
+class Failure(Exception):  # noqa: N818 - not a fault of the program: a message for a person
     """Ends a command: what failed, what to try next, and the process's exit code."""
 
     def __init__(self, message: str, advice: str = "", code: ExitCode = ExitCode.FAILED) -> None:
@@ -64,7 +64,7 @@ def doing(what: str) -> Iterator[None]:
 
 
 def refused(what: str, error: TqError) -> Failure:
-    """What a person is told of an error of the client."""
+    """Make the failure for an error of the client."""
     named = {"field": error.field} if error.field else {}
     facts = ", ".join(
         f"{key} {value}" for key, value in sorted({**error.metadata, **named}.items())
@@ -78,7 +78,7 @@ def refused(what: str, error: TqError) -> Failure:
 
 
 def nobody(causes: Mapping[str, str]) -> Failure:
-    """No address answered; `causes` says why of each."""
+    """Make the failure if no address answered; `causes` has the cause of each."""
     addresses: dict[str, list[str]] = {}
     for address, cause in causes.items():
         addresses.setdefault(cause, []).append(address)

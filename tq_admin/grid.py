@@ -1,4 +1,4 @@
-"""Tables that fit the terminal: by leaving columns out and saying which, never by cutting an id."""
+"""Tables that fit the terminal: they leave columns out and say which, and never cut an id."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rich.text import Text
 
 GAP = 2
 LEAST = 12
-"""What an elastic column is left at least; less tells nobody anything."""
+"""The least width of an elastic column; less would be useless."""
 
 
 class Grid:
-    """Rows under heads, drawn as wide as there is room."""
+    """Rows under heads, drawn to the width of the terminal."""
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class Grid:
         elastic: str,
         optional: Sequence[str],
     ) -> None:
-        """``elastic`` is cut where it does not fit; ``optional`` are left out before, in turn."""
+        """``optional`` columns are left out in turn if needed; then ``elastic`` is cut."""
         self._columns = columns
         self._rows = rows
         self._right = right
@@ -74,7 +74,7 @@ class Grid:
         return sum(needed) + GAP * (len(columns) - 1)
 
     def _widths(self, columns: Sequence[str], width: int) -> dict[str, int]:
-        """The elastic column takes what is left; where nothing is, the first is folded."""
+        """The elastic column takes the remaining width; if that is too little, fold the first."""
         widths = {column: self._natural[column] for column in columns}
         for column, least in ((self._elastic, LEAST), (columns[0], LEAST)):
             excess = sum(widths.values()) + GAP * (len(columns) - 1) - width

@@ -1,4 +1,4 @@
-"""The keyboard while a screen is shown: q ends it."""
+"""The keyboard while a screen is shown: q ends the screen."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any, Self
 
 
 class Keys:
-    """Reads single keys from the terminal, which is as before when the context ends."""
+    """Reads single keys from the terminal; restores its settings when the context ends."""
 
     def __init__(self) -> None:
         self._fd = sys.stdin.fileno() if sys.stdin.isatty() else None
-        self._before: list[Any] | None = None  # as termios gives and takes it
+        self._before: list[Any] | None = None  # termios's settings
 
     def __enter__(self) -> Self:
         if self._fd is not None:
@@ -35,14 +35,14 @@ class Keys:
             termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
 
     def quit_within(self, seconds: float) -> bool:
-        """Whether q is pressed within this time; returns at once when it is."""
+        """Whether q is pressed within ``seconds``; returns as soon as it is."""
         until_s = time.monotonic() + seconds
         while (left_s := until_s - time.monotonic()) > 0:
             if self._fd is None:
                 time.sleep(left_s)
                 continue
             ready, _, _ = select.select([self._fd], [], [], left_s)
-            # One at a time: what is typed after q is for the shell. Nothing: the terminal is gone.
+            # One byte at a time: input after q is for the shell. No byte: the terminal is gone.
             if ready and os.read(self._fd, 1) in (b"q", b"Q", b""):
                 return True
         return False

@@ -18,7 +18,7 @@ from tq_process.visible import visible
 
 POLL_S = 0.5
 LAG_ENTRIES_MAX = 1_000
-"""Behind by no more than this, a node goes on from its peers' journals like any other."""
+"""A node with no more lag than this counts as caught up: it follows its peers' journals."""
 
 
 def replace_node(
@@ -56,7 +56,7 @@ def replace_node(
 
 
 def _await_caught_up(session: Session, node: str, wait_s: float) -> bool:
-    """Wait until the node follows with next to no lag; tell on stderr how far it is."""
+    """Wait until the node follows with little lag; shows its progress on stderr."""
     deadline_s = time.monotonic() + wait_s
     told = ""
     while True:

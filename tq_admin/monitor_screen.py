@@ -1,4 +1,4 @@
-"""The monitor's screen: every part takes the rows that are left for it."""
+"""The monitor's screen, whose parts share the terminal's rows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def draw(seen: Observation, dimensions: ConsoleDimensions) -> RenderableType:
     nodes = list(seen.cluster.nodes) if seen.cluster is not None else []
     queues = _most_urgent(seen)
     workers = list(seen.workers.workers) if seen.workers is not None else []
-    # Headings, rules and the rates take what is left out here.
+    # Headings, rules and the rates take the subtracted rows.
     rows = dimensions.height - len(nodes) - len(seen.troubles) - len(RATES) - 13
     queue_rows, worker_rows, dead_rows = _share(
         max(rows, 3 * LEAST_ROWS), [len(queues), len(workers), len(seen.dead)]
@@ -71,7 +71,7 @@ def draw(seen: Observation, dimensions: ConsoleDimensions) -> RenderableType:
 
 
 def _share(rows: int, wanted: Sequence[int]) -> list[int]:
-    """Divide the rows there are: everybody a few, the rest to whoever wants more, in turn."""
+    """Divide the rows: a few for each part, the rest in turn to the parts that want more."""
     given = [min(want, LEAST_ROWS) or 1 for want in wanted]
     left = rows - sum(given)
     while left > 0:
@@ -114,7 +114,7 @@ def _part(title: str, total: int = 0, shown: int = 0) -> RenderableType:
 
 
 def _table(*columns: str, right: Iterable[str] = (), elastic: str = "") -> Table:
-    """A table whose elastic column alone is cut where all do not fit."""
+    """A table that cuts only its elastic column if not everything fits."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.expand = bool(elastic)
     for column in columns:
@@ -131,7 +131,7 @@ def _table(*columns: str, right: Iterable[str] = (), elastic: str = "") -> Table
 
 
 def _add(table: Table, *cells: str | Text) -> None:
-    """Add a row; what is in a cell is never taken for markup and stays on its line."""
+    """Add a row; the text of a cell is never interpreted as markup, and stays on one line."""
     table.add_row(*(each if isinstance(each, Text) else Text(visible(each)) for each in cells))
 
 

@@ -1,4 +1,4 @@
-"""What the monitor knows: read over and over in a thread, so that the screen never waits for it."""
+"""Reads the cluster for the monitor, in a thread, so that the screen never waits for it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tq_admin.readings import Rates, Reading, together
 from tq_client import Client, ReadLevel, Task, TqError
 
 CALL_S = 1.5
-"""One call; the next reading comes soon."""
+"""The time limit of one call; the next reading comes soon."""
 HISTORY = 60
 DEAD_LETTERS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """The newest of everything; what could not be read stays as it last was."""
+    """The newest readings; a part that could not be read keeps its last value."""
 
     count: int = 0
-    """How many times it was looked."""
+    """The number of readings so far."""
     cluster: GetClusterStatusResponse | None = None
     asked: str = ""
     reading: Reading | None = None
@@ -45,7 +45,7 @@ class Observation:
 
 
 class Observer:
-    """Looks at the cluster every ``every_s`` until it is closed."""
+    """Reads the cluster every ``every_s`` until it is closed."""
 
     def __init__(self, addresses: tuple[str, ...], every_s: float) -> None:
         self._addresses = addresses
@@ -57,18 +57,18 @@ class Observer:
         self.latest = Observation()
 
     def start(self) -> None:
-        """Begin to look."""
+        """Begin to read."""
         self._thread.start()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop reading."""
         self._stop.set()
         self._client.close()
         if self._thread.is_alive():
             self._thread.join(CALL_S)
 
     def observe(self) -> Observation:
-        """Look once."""
+        """Read every part once."""
         now = replace(self.latest, count=self.latest.count + 1, troubles=())
         now = self._part(now, "cluster", self._see_cluster)
         if now.cluster is not None and any(node.reachable for node in now.cluster.nodes):
@@ -96,7 +96,7 @@ class Observer:
 
     def _see_cluster(self, before: Observation) -> Observation:
         try:
-            # Whoever answered last time comes first: a silent node costs its time only once.
+            # The node that answered last time comes first: a silent one is waited for only once.
             in_turn = sorted(self._addresses, key=lambda address: address != before.asked)
             asked, cluster = ask_in_turn(tuple(in_turn), CALL_S)
         except Failure:
@@ -127,5 +127,5 @@ class Observer:
 
 
 def _level(seen: Observation) -> ReadLevel:
-    """Without a leader, what some node has on its disk is the best there is."""
+    """The read level: without a leader, some node's disk is the best source."""
     return ReadLevel.LINEARIZABLE if seen.led else ReadLevel.LOCAL

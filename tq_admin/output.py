@@ -1,4 +1,4 @@
-"""What a command prints: a table for people, JSON or YAML for programs."""
+"""The output of a command: a table for people, JSON or YAML for programs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Output:
     """Prints one command's results to stdout, and remarks about them to stderr."""
 
     def __init__(self, format_: Format, *, stream: bool = False) -> None:
-        """``stream``: one reading follows the other, told apart by lines or document marks."""
+        """``stream``: readings follow each other, separated by lines or document marks."""
         self.format = format_
         self._stream = stream
 
@@ -60,7 +60,7 @@ class Output:
             case Format.JSON:
                 indent = None if self._stream else 2
                 text = json.dumps(data, ensure_ascii=False, indent=indent)
-                # They stand in strings alone, where they may be written so as well.
+                # Invisible characters occur only in strings, which may contain escapes.
                 sys.stdout.write(rewritten(text, _as_json, kept="\n") + "\n")
             case Format.YAML:
                 sys.stdout.write("---\n" if self._stream else "")
@@ -70,13 +70,13 @@ class Output:
                 _console(stderr=False).print(table())
 
     def remark(self, text: str) -> None:
-        """Say something that is not part of the result: one line to whoever is not a terminal."""
+        """Print a remark to stderr, which is not part of the result; one line if no terminal."""
         console = _console(stderr=True)
         console.print(Text(visible(text)), soft_wrap=not console.is_terminal)
 
 
 class Screenful(Output):
-    """Gathers what a command shows, for a screen that is drawn as a whole."""
+    """Gathers a command's output, for a screen that is drawn as a whole."""
 
     def __init__(self) -> None:
         super().__init__(Format.TABLE)
@@ -87,7 +87,7 @@ class Screenful(Output):
         self.shown.append(table())
 
     def remark(self, text: str) -> None:
-        """Keep it beneath."""
+        """Keep the remark, to show it below the table."""
         self.shown.append(Text(visible(text), style="dim"))
 
 
@@ -99,9 +99,9 @@ def grid(
     elastic: str = "",
     optional: Sequence[str] = (),
 ) -> Grid:
-    """A table whose numbers, and the columns in ``right``, stand to the right.
+    """A table whose numbers, and the columns in ``right``, are right-aligned.
 
-    Where it is too wide, the ``optional`` columns go first, in turn, and ``elastic`` is cut.
+    If it is too wide, the ``optional`` columns are left out in turn, then ``elastic`` is cut.
     """
     numeric = {
         column
@@ -118,7 +118,7 @@ def grid(
 
 
 def details(pairs: Sequence[tuple[str, object]]) -> Table:
-    """One thing's properties, a line each."""
+    """A table of the properties of one object, one per line."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
@@ -128,9 +128,9 @@ def details(pairs: Sequence[tuple[str, object]]) -> Table:
 
 
 def cell(value: object) -> Text:
-    """A value as people read it; never interpreted as markup, and on one line.
+    """A value for people; never interpreted as markup, and on one line.
 
-    What may have several is given as a Text, such as `prose` makes.
+    A value that may have several lines is passed as a Text, such as `prose` makes.
     """
     match value:
         case None | "":
@@ -146,19 +146,19 @@ def cell(value: object) -> Text:
 
 
 def prose(text: str) -> Text:
-    """Text of several lines as it is, but for what would tell the terminal something."""
+    """Text of several lines, without characters that would control the terminal."""
     return Text(visible(text, lines=True))
 
 
 def instant(value: str | None) -> str:
-    """An RFC 3339 instant to the second, in UTC, with how far from now it is."""
+    """An RFC 3339 instant to the second, in UTC, with its distance from now."""
     if value is None:
         return ""
     return f"{datetime.fromisoformat(value):%Y-%m-%d %H:%M:%S}Z ({distance(value)})"
 
 
 def distance(value: str | None) -> str:
-    """How far an RFC 3339 instant is from now: what a table has room for."""
+    """The distance of an RFC 3339 instant from now, short enough for a table."""
     if value is None:
         return ""
     seconds = (datetime.now(UTC) - datetime.fromisoformat(value)).total_seconds()
@@ -166,7 +166,7 @@ def distance(value: str | None) -> str:
 
 
 def took(started: str | None, ended: str | None) -> str:
-    """How long it was between two RFC 3339 instants."""
+    """The time between two RFC 3339 instants; empty if one is missing."""
     if started is None or ended is None:
         return ""
     length = datetime.fromisoformat(ended) - datetime.fromisoformat(started)
@@ -175,7 +175,7 @@ def took(started: str | None, ended: str | None) -> str:
 
 
 def span(seconds: float) -> str:
-    """A length of time in the unit that suits it."""
+    """A length of time in a suitable unit."""
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
@@ -191,7 +191,7 @@ def latency(value: str | None) -> str:
 
 
 def size(amount: int) -> str:
-    """Bytes in the unit that suits them."""
+    """A number of bytes in a suitable unit."""
     value = float(amount)
     for unit in ("B", "kB", "MB", "GB"):
         if value < UNIT_STEP:
@@ -201,14 +201,14 @@ def size(amount: int) -> str:
 
 
 def rate(per_s: float, unit: str = "/s") -> str:
-    """So many a second, a dot where nothing happens."""
+    """A rate per second; a dot for zero."""
     if per_s == 0:
         return "·"
     return f"{per_s:,.0f}{unit}" if per_s >= PRECISE_RATE else f"{per_s:.1f}{unit}"
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes a string that holds what cannot be seen in double quotes, as only there it can be."""
+    """Double-quotes strings with invisible characters: YAML has escapes only there."""
 
 
 def _represent(dumper: _Dumper, text: str) -> yaml.ScalarNode:

@@ -63,7 +63,7 @@ def _plain_bytes(name: str, value: bytes) -> Plain:
         return {f"{name}_base64": base64.b64encode(value).decode()}
 
 
-def _plain_value(field: Field, value: Any) -> Any:  # noqa: ANN401 - whatever a field holds
+def _plain_value(field: Field, value: Any) -> Any:  # noqa: ANN401 - the value of any field
     if isinstance(value, Timestamp | Duration):
         return value.ToJsonString()
     if isinstance(value, Message):

@@ -151,9 +151,9 @@ def _purge(session: Session, queue: str) -> int:
 
 
 def _settings(session: Session, queue: str, *, new: bool = False) -> QueueSettings:
-    """The present settings, to be changed in part: brokers of before there was a mask set all.
+    """The present settings, to be changed in part: older brokers have no mask and set all.
 
-    ``new``: the defaults if there is no such queue yet.
+    ``new``: returns the defaults if the queue does not exist.
     """
     with doing(f"cannot read the settings of queue {queue}"):
         try:

@@ -1,4 +1,4 @@
-"""What the queues hold at an instant, and what two instants say of the time between them."""
+"""Readings of the queues' counts, and the rates between two readings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TOTALS = ("submitted", "claimed", "completed", "retried", "failed", "cancelled")
 DEPTHS = ("pending", "running", "retrying", "scheduled", "blocked")
 
 Rates = Mapping[str, float]
-"""A second, by the names of TOTALS."""
+"""Rates per second, by the names in TOTALS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,12 @@ class Reading:
 
     @classmethod
     def of(cls, queues: Iterable[QueueStats]) -> Reading:
-        """Take a reading; its instant is when it was complete."""
+        """Take a reading, dated when it is complete."""
         found = tuple(queues)
         return cls(time.monotonic(), found)
 
     def rates_since(self, earlier: Reading) -> dict[str, Rates]:
-        """How fast each queue's totals rose. A queue that is new started from nothing."""
+        """The rates at which each queue's totals rose; a new queue started from zero."""
         before = {stats.queue: stats.totals for stats in earlier.queues}
         seconds = max(self.at_s - earlier.at_s, 1e-3)
         rates: dict[str, Rates] = {}
@@ -43,10 +43,10 @@ class Reading:
 
 
 def depth(stats: QueueStats) -> int:
-    """Tasks of a queue that have not ended."""
+    """The number of tasks of a queue that have not ended."""
     return sum(getattr(stats, name) for name in DEPTHS)
 
 
 def together(rates: Mapping[str, Rates]) -> Rates:
-    """The rates of all queues in one."""
+    """The sum of all queues' rates."""
     return {name: sum(each[name] for each in rates.values()) for name in TOTALS}

@@ -1,4 +1,4 @@
-"""What a command works with."""
+"""The session that a command works with."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ class Session:
     timeout_s: float
     output: Output
     pause: Callable[[float], None] = time.sleep
-    """Wait so many seconds within a command."""
+    """Waits this many seconds within a command."""

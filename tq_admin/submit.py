@@ -19,14 +19,14 @@ from tq_admin.tasks import show_task
 from tq_client import SpecFields, Task, TaskState, TqError, task_spec
 from tq_client.specs import PRIORITY_MAX, RETRIES_MAX
 
-# How long one wait is; it is repeated until the task ends.
+# The length of one wait, which is repeated until the task ends.
 WAIT_S = 60.0
 
 _T = TypeVar("_T")
 
 
 class IfExists(enum.StrEnum):
-    """What becomes of a task whose id is taken."""
+    """What to do if the task's id is taken."""
 
     REFUSE = enum.auto()
     KEEP = enum.auto()

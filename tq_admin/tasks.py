@@ -20,7 +20,7 @@ from tq_admin.session import Session
 from tq_admin.values import LIMIT_MAX
 from tq_client import TaskState
 
-# What a table shows of a payload or a result; JSON and YAML show all of it.
+# How much of a payload or a result a table shows; JSON and YAML show all of it.
 PREVIEW_CHARACTERS = 400
 PAGE_SIZE_MAX = 1_000
 
@@ -80,7 +80,7 @@ def list_tasks(
             limit,
         )
         if queue and not found:
-            # A name that was mistyped has no tasks either: NOT_FOUND.
+            # A mistyped queue has no tasks either: this raises NOT_FOUND.
             session.client.queue_stats(queue)
     tasks = [task.message for task in found]
     session.output.show([plain(task) for task in tasks], lambda: _table(tasks))
@@ -114,13 +114,13 @@ Item = TypeVar("Item")
 
 
 def first(items: Iterator[Item], limit: int) -> tuple[list[Item], bool]:
-    """The first of a listing, and whether there are more."""
+    """The first ``limit`` items of a listing, and whether there are more."""
     found = list(islice(items, limit + 1))
     return found[:limit], len(found) > limit
 
 
 def page_size(limit: int) -> int:
-    """The page to ask for: what `first` takes, in one call where that is allowed."""
+    """The page size for `first`: all its items in one call, if that is allowed."""
     return min(limit + 1, PAGE_SIZE_MAX)
 
 
@@ -206,7 +206,7 @@ def _details(task: Task, data: Plain) -> RenderableType:
 
 
 def _other_errors(task: Task) -> list[RenderableType]:
-    """What attempts said in several lines, where it is not what the last one said."""
+    """The errors of several lines, except the last attempt's, which is shown above."""
     others = [
         (f"attempt {attempt.number}", prose(_preview(attempt.error, PREVIEW_CHARACTERS)))
         for attempt in task.attempts

@@ -1,4 +1,4 @@
-"""What people type, as values: addresses, lengths of time, instants, labels."""
+"""Parses what people type: addresses, lengths of time, instants, labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tq_process.addresses import listed
 LONGEST = timedelta(days=3660)
 SHOWN_CHARS_MAX = 60
 LIMIT_MAX = 1_000_000
-"""How many of anything are shown at most."""
+"""The most items that a command shows."""
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 

@@ -1,4 +1,4 @@
-"""`tq-admin verify`: whether all brokers hold the same state, looked at row by row."""
+"""`tq-admin verify`: whether all brokers hold the same state, compared row by row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tq_admin.session import Session
 
 LOOK_S = 0.2
 ANSWER_LOOKS = 25
-"""How often it is looked again for the last answers, once the leader itself is done."""
+"""How often the last answers are polled for, once the leader itself is done."""
 COLUMNS = ("NODE", "RANGES THAT AGREE", "OWES ENTRY")
 
 
@@ -56,7 +56,7 @@ def _follow(session: Session, before: VerifyStateResponse) -> VerifyStateRespons
     earlier = max(before.began_at.ToNanoseconds(), before.last_began_at.ToNanoseconds())
     while seen.last_began_at.ToNanoseconds() <= earlier:
         session.pause(LOOK_S)
-        # The leader that was asked may have died: the next one knows nothing of it.
+        # The asked leader may have died: the next one does not know of the pass.
         seen = _look(session, start=seen.began_at.ToNanoseconds() <= earlier)
     for _ in range(ANSWER_LOOKS):
         if not any(each.unanswered_index for each in seen.nodes):

@@ -1,4 +1,4 @@
-"""`--watch`: the same command over and over, on one screen or as a stream."""
+"""`--watch`: repeats a command, on one screen or as a stream."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ EVERY_MIN_S = 0.2
 
 
 class QuitError(Exception):
-    """q was pressed in the middle of a command."""
+    """The user pressed q in the middle of a command."""
 
 
 def watch(session: Session, every_s: float, title: str, show: Callable[[Session], None]) -> None:
-    """Show again and again until q or Ctrl-C.
+    """Repeat ``show`` until q or Ctrl-C.
 
-    A failure is shown, and ends nothing: the cluster is watched because it may be in trouble.
+    A failure is shown but does not end it: the cluster is watched because it may be in trouble.
     """
     try:
         if session.output.format is Format.TABLE and sys.stdout.isatty():
@@ -75,7 +75,7 @@ def _pause(keys: Keys, seconds: float) -> None:
 
 
 def _as_stream(session: Session, every_s: float, show: Callable[[Session], None]) -> None:
-    """One reading after the other; as JSON, one a line."""
+    """Print one reading after the other; as JSON, one per line."""
     stream = Output(session.output.format, stream=True)
     while True:
         started_s = time.monotonic()

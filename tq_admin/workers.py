@@ -48,7 +48,7 @@ def list_workers(session: Session) -> None:
 
 
 def table(found: ListWorkersResponse) -> RenderableType:
-    """The workers, a row each."""
+    """A table of the workers, one per row."""
     return grid(
         COLUMNS,
         [row(worker) for worker in found.workers],
@@ -59,7 +59,7 @@ def table(found: ListWorkersResponse) -> RenderableType:
 
 
 def row(worker: WorkerInfo) -> tuple[object, ...]:
-    """One worker as people read it."""
+    """The row of one worker."""
     silent_s = worker.silence.ToTimedelta() / timedelta(seconds=1)
     return (
         worker.worker_id,
@@ -76,7 +76,7 @@ def row(worker: WorkerInfo) -> tuple[object, ...]:
 
 
 def doing_now(worker: WorkerInfo, silent_s: float) -> Text:
-    """What a worker is doing, as far as it can be told."""
+    """What a worker is doing, as far as that is known."""
     says_itself = worker.types or worker.any_type
     if worker.lost or (silent_s > SILENT_S and not says_itself):
         return Text("lost", style="red")

@@ -53,8 +53,8 @@ __all__ = [
     "task_spec",
 ]
 
-# What makes calls is imported when it is asked for: a process that runs handlers, whose `@task` has
-# its options from here, needs no gRPC.
+# Modules that make calls are imported on first use: a handler process imports this package for the
+# options of `@task`, and needs no gRPC.
 _MODULES = {
     "tq.v1.task_pb2": ("TaskSpec",),
     "tq_client.async_client": ("AsyncClient",),

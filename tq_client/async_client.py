@@ -24,10 +24,10 @@ TIMEOUT_S = 30.0
 
 
 class AsyncClient(TaskCalls, QueueCalls, ClusterCalls, WorkerCalls):
-    """A queue's brokers, as one object.
+    """A client of the brokers of one cluster, on one event loop.
 
-    Every method makes its call until it is answered or ``timeout_s`` has passed, and repeats it
-    only where that is safe. Made and used on one event loop. ``async with`` closes it.
+    Every method repeats its call until it is answered or ``timeout_s`` has passed, but only if
+    repeating is safe. Make it and use it on the same event loop. ``async with`` closes it.
     """
 
     def __init__(
@@ -41,15 +41,14 @@ class AsyncClient(TaskCalls, QueueCalls, ClusterCalls, WorkerCalls):
         """Connect on the first call.
 
         Args:
-            addresses: brokers as host:port, as a list or separated by commas. One is enough, more
-            are asked in
-                turn while one is down. Default: the environment's TQ_ADDRESS, else the ports of
-                `tq-cluster dev`.
-            timeout_s: how long a call may take that names no other time.
-            follow_leader: ``never`` calls no broker at an address that was not given; the others
-                forward to the leader. ``auto`` calls the leader itself, unless all addresses are on
-                this machine and the leader's is not, as behind a tunnel.
-            draw: the source of jitter.
+            addresses: brokers as host:port, as a list or separated by commas. One is enough; with
+                more, the client asks the others while one is down. Default: the environment
+                variable TQ_ADDRESS, else the ports of `tq-cluster dev`.
+            timeout_s: how long a call may take, in seconds, unless the call sets its own limit.
+            follow_leader: ``never`` calls only brokers at the given addresses, which forward to the
+                leader. ``auto`` calls the leader directly, unless all given addresses are on this
+                machine and the leader's is not, as behind a tunnel.
+            draw: the source of the jitter.
         """
         forks.check()
         if addresses is None:
@@ -74,12 +73,12 @@ class AsyncClient(TaskCalls, QueueCalls, ClusterCalls, WorkerCalls):
         await self.close()
 
     async def close(self) -> None:
-        """End every call in flight, telling each caller whether it may have been applied."""
+        """End every call in flight; each error says whether the call may have been applied."""
         await self._caller.close()
         await self._coalescer.close()
         forks.closed(self._caller)
 
 
 def caller_of(client: AsyncClient) -> Caller:
-    """Return what makes its calls, and holds its channels."""
+    """Return the `Caller` that makes the client's calls and holds its channels."""
     return client._caller  # noqa: SLF001  # of this module

@@ -1,8 +1,8 @@
 """One call from its first attempt to its answer: attempts, pauses, the deadline.
 
-A call that carries a request_id is repeated byte for byte but for its retry_age, which says how
-long ago it was first sent: within the brokers' window they recognise it, past it they refuse it
-rather than repeat it.
+A call that carries a request_id is repeated byte for byte, except for its retry_age: the time since
+it was first sent. Within their window the brokers recognise the repetition; after it they refuse
+the call rather than apply it twice.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ Request = TypeVar("Request", bound=Message)
 Reply = TypeVar("Reply", bound=Message)
 
 MESSAGE_BYTES_MAX = 12 << 20
-"""What a broker takes in one call; what is larger gRPC would cut off there without a reason."""
+"""The largest call that a broker takes; its gRPC would cut off a larger one without a reason."""
 PAUSE_FIRST_S = 0.02
 PAUSE_MAX_S = 1.0
 ATTEMPT_FIRST_S = 0.5
-"""How long the first attempt may take before another broker is asked; each one doubles it.
+"""How long the first attempt may take before another broker is asked. Each timeout doubles it.
 
 Brokers elect a new leader within that time when theirs falls silent.
 """
 ATTEMPT_MAX_S = 8.0
 USED_UP_SHARE = 0.8
-"""An attempt that took this much of its time was given too little, whatever it ended with."""
+"""An attempt that took this share of its time limit was given too little, however it ended."""
 CANNOT_CONNECT = "cannot connect"
 ANSWERS_TOLD_MAX = 5
-"""Of how many brokers an error says what they answered last."""
+"""How many brokers' last answers an error quotes, at most."""
 BYTES_PER_S = 1 << 20
-"""What a slow network carries: a large request is given longer."""
+"""The rate of a slow network, by which a large request is given more time."""
 HOLD_SLACK_S = 1.5
 CLIENT_NAME = f"tq/{version('tq')}/python"
 
@@ -55,11 +55,11 @@ class Repeat(enum.Enum):
     READ = enum.auto()
     """Always: it changes nothing."""
     IDEMPOTENT = enum.auto()
-    """Always: made twice it does what it does once."""
+    """Always: a second call has no further effect."""
     BY_REQUEST_ID = enum.auto()
-    """Always, because it carries a request_id; it is given one where the caller chose none."""
+    """Always, because it carries a request_id; if the caller chose none, it is given one."""
     NEVER = enum.auto()
-    """Never: only after an attempt that is known not to have been applied."""
+    """Never; only an attempt that is known not to have been applied is followed by another."""
 
 
 # No slots in generic dataclasses: Python 3.11 cannot then make `Method[...](...)` when frozen.
@@ -73,15 +73,15 @@ class Method(Generic[Request, Reply]):
 
 @dataclass(frozen=True)
 class Answer(Generic[Reply]):
-    """A reply, and when the attempt that it answers was sent."""
+    """A reply, and when the answered attempt was sent."""
 
     reply: Reply
     sent_at_s: float
-    """On `boottime_s`, the clock by which a lease is kept: it runs on while the machine sleeps."""
+    """On `boottime_s`, the clock for leases, which runs on while the machine sleeps."""
 
 
 def boottime_s() -> float:
-    """Read the clock that leases are kept by."""
+    """Read the clock for leases, in seconds."""
     return time.clock_gettime(_LEASE_CLOCK)
 
 
@@ -92,10 +92,10 @@ _MAY_SUCCEED_ELSEWHERE = frozenset(
 
 
 class _AbandonedError(Exception):
-    """An attempt was given up; it says why."""
+    """An attempt was abandoned; the message says why."""
 
 
-# Not equal to one that looks the same: kept in a set.
+# Compared by identity: kept in a set.
 @dataclass(slots=True, eq=False)
 class _Flight:
     """An attempt that waits for the leader's answer."""
@@ -103,18 +103,18 @@ class _Flight:
     call: aio.UnaryUnaryCall[Any, Any]
     connection: Connection
     ends_with_reign: bool
-    """Whether it is made again, elsewhere, as soon as another broker leads."""
+    """Whether the call is made again, to the new leader, as soon as another broker leads."""
     abandoned: str = ""
-    """Why it was."""
+    """Why the attempt was abandoned; empty if it was not."""
 
     def abandon(self, why: str) -> None:
-        """Give it up."""
+        """Cancel the attempt."""
         self.abandoned = why
         self.call.cancel()
 
 
 class Caller:
-    """Makes calls, each to whichever broker is worth asking, until one answers or time is up."""
+    """Makes each call to one broker after the other, until one answers or time is up."""
 
     def __init__(self, connections: Connections, draw: random.Random) -> None:
         self._connections = connections
@@ -137,7 +137,7 @@ class Caller:
         """Make one call, which owns ``request`` and writes request_id and retry_age into it.
 
         ``hold_s`` is how long the broker may hold the call on purpose (a long poll).
-        ``traceparent`` says which trace the call belongs to; None: that of the caller's span.
+        ``traceparent`` names the trace that the call belongs to; None: that of the caller's span.
         """
         forks.check()
         if traceparent is None:
@@ -145,7 +145,7 @@ class Caller:
         _check_size(request)
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + timeout_s
-        # What the broker and the network may take anyway; and what an answer may take besides.
+        # least_s: what sending and holding the call may take; attempt_s: what the answer may take.
         least_s = request.ByteSize() / BYTES_PER_S + (hold_s + HOLD_SLACK_S if hold_s else 0.0)
         attempt_s = ATTEMPT_FIRST_S
         pause_s = PAUSE_FIRST_S
@@ -185,7 +185,7 @@ class Caller:
                 except aio.AioRpcError as rpc_error:
                     error = errors.of_rpc(rpc_error)
                     answered = self._heed(error, rpc_error.trailing_metadata() or ())
-                    # A broker answers shortly before the deadline that it did not get there.
+                    # Shortly before the deadline, a broker answers that it ran out of time.
                     if loop.time() - now_s >= given_s * USED_UP_SHARE:
                         attempt_s = min(ATTEMPT_MAX_S, attempt_s * 2)
                 except _AbandonedError as abandoned:
@@ -196,7 +196,7 @@ class Caller:
             if not _worth_repeating(error, method.repeat, maybe_applied=maybe_applied):
                 raise error
             if answered and connection is not again and error.reason is not Reason.NOT_LEADER:
-                # It is alive and about to learn who leads now; of the others neither is known.
+                # It is alive and will soon learn who leads now; neither is known of the others.
                 again = connection
             else:
                 again = None
@@ -211,7 +211,7 @@ class Caller:
             await self._pause_until(self._closed, wait_s)
 
     async def rest(self) -> None:
-        """Close every channel and open none until ``go_on``; calls are made again then."""
+        """Close every channel and open none until ``go_on``; calls in flight are then repeated."""
         self._awake.clear()
         for flight in tuple(self._flights):
             flight.abandon("the process forks")
@@ -227,7 +227,7 @@ class Caller:
         self._awake.set()
 
     async def close(self) -> None:
-        """End every call at once; each is told whether it may have been applied."""
+        """End every call at once; each error says whether the call may have been applied."""
         self._closed.set()
         self._awake.set()
         await self._connections.close()
@@ -255,7 +255,7 @@ class Caller:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # The call was cancelled, by us, and not its caller, who must not be told so.
+            # We cancelled the call. Its caller was not cancelled, and must not see it so.
             self._check_open(method, request, maybe_applied=True)
             if flight.abandoned:
                 raise _AbandonedError(flight.abandoned) from None
@@ -267,10 +267,10 @@ class Caller:
         return reply
 
     def _heed(self, error: TqError, metadata: Metadata) -> bool:
-        """Draw from a failed call what it says of the leader; True where a broker said it."""
+        """Learn from a failed call who leads; True if a broker answered it."""
         leader, term = _who_leads(metadata)
         if error.reason is Reason.NO_LEADER:
-            # Whom the broker takes for the leader is whom it could not reach.
+            # The leader that the broker names is the one that it could not reach.
             self._connections.suspect(leader)
         if error.reason in {Reason.NO_LEADER, Reason.OUTCOME_UNKNOWN}:
             leader = ""
@@ -279,7 +279,7 @@ class Caller:
 
     def _learn(self, leader: str, term: int) -> None:
         if self._connections.learn(leader, term):
-            # A deposed leader that is well answers by itself; one that fell silent would not.
+            # A healthy deposed leader answers by itself; a silent one would not.
             for flight in self._flights:
                 if flight.ends_with_reign and flight.connection.address != self._connections.leader:
                     flight.abandon(f"{flight.connection.address} leads no more")
@@ -319,13 +319,13 @@ def _check_size(request: Message) -> None:
 
 
 def _who_leads(metadata: Metadata) -> tuple[str, int]:
-    """Read the leader's address and the term that a broker named, empty and 0 where it did not."""
+    """Read the leader's address and the term that a broker named, else an empty string and 0."""
     leader, term = "", 0
     for key, value in metadata:
         if key == "tq-leader" and isinstance(value, str):
             leader = value
         elif key == "tq-term" and isinstance(value, str):
-            # Longer than any number of 62 bits: it is not even turned into one.
+            # Do not convert a text longer than any number of 62 bits.
             sound = len(value) <= _TERM_DIGITS_MAX and value.isascii() and value.isdecimal()
             term = int(value) if sound else 0
     return leader, term
@@ -349,7 +349,7 @@ def _given_up(
     *,
     maybe_applied: bool,
 ) -> TqError:
-    """Say that no answer was had, and what each broker that was asked has said."""
+    """Make the error for a call without an answer, with each broker's last answer."""
     *_, last = tried.values()
     message = f"no answer within {timeout_s:.3g} s; {_answers(tried)}"
     if maybe_applied and method.repeat is not Repeat.READ:
@@ -375,7 +375,7 @@ def _answers(tried: Mapping[str, TqError]) -> str:
     named = []
     for address, error in [*tried.items()][-ANSWERS_TOLD_MAX:]:
         said = error.message if error.reason is last.reason else str(error)
-        # What gRPC says of a connection may have several lines.
+        # gRPC's messages about a connection may have several lines.
         named.append(f"{address}: {' '.join(said.split())}")
     return "; ".join(named)
 

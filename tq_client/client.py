@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 def _blocking(
     method: Callable[Concatenate[AsyncClient, _P], Coroutine[Any, Any, _T]],
 ) -> Callable[Concatenate[Client, _P], _T]:
-    """Make a method that waits for what the asynchronous one returns."""
+    """Make a method that blocks until the asynchronous one returns."""
 
     @wraps(method)
     def call(client: Client, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -35,7 +35,7 @@ def _blocking(
 def _iterating(
     method: Callable[Concatenate[AsyncClient, _P], AsyncIterator[_T]],
 ) -> Callable[Concatenate[Client, _P], Iterator[_T]]:
-    """Make a method that waits for each item of what the asynchronous one goes through."""
+    """Make a method that blocks for each item of the asynchronous iterator."""
 
     @wraps(method)
     def items(client: Client, /, *args: _P.args, **kwargs: _P.kwargs) -> Iterator[_T]:
@@ -47,12 +47,12 @@ def _iterating(
 class Client:
     """An `AsyncClient` on an event loop in a thread of its own.
 
-    Its methods block, for little longer than their time limit at most, and any thread may call
-    them. What each method promises is written there. Submits of several threads at once share one
-    RPC. ``with`` closes it.
+    Its methods are those of `AsyncClient`, which documents them. They block, for little longer than
+    their time limit at most, and any thread may call them. Concurrent submits of several threads
+    share one RPC. ``with`` closes it.
 
-    A process that has one may fork, and both may go on with it: its calls in flight are made again
-    in the parent.
+    A process with a Client may fork, and both processes may go on using it. The parent repeats the
+    calls that were in flight.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """End every call in flight, in whichever thread; a second time does nothing."""
+        """End every call in flight, in every thread; a second call does nothing."""
         self._engine.close()
 
-    # What each does is written at `AsyncClient`.
+    # `AsyncClient` documents each of these.
     submit = _blocking(AsyncClient.submit)
     submit_many = _blocking(AsyncClient.submit_many)
     get = _blocking(AsyncClient.get)
@@ -117,7 +117,7 @@ class Client:
     def claim(
         self, request: ClaimRequest, *, timeout_s: float | None = None
     ) -> Answer[ClaimResponse]:
-        """Claim tasks; a lease's deadline counts from the answer's ``sent_at_s``."""
+        """Claim tasks; the lease of each runs from the answer's ``sent_at_s``."""
         return self._run(
             lambda client: client.claim(request, timeout_s=timeout_s),
             request.wait.ToTimedelta().total_seconds() + (timeout_s or self._timeout_s),

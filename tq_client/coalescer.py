@@ -1,4 +1,4 @@
-"""Many concurrent submits, few calls: a call costs the brokers as much as a hundred tasks in it."""
+"""Combines concurrent submits: one call costs the brokers as much as a hundred tasks in it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CALLS_MAX = 4
 
 
 class Send(Protocol):
-    """Makes one Submit call, repeating it as need be for at most ``timeout_s``."""
+    """Makes one Submit call, and repeats it if necessary, for at most ``timeout_s``."""
 
     def __call__(
         self, request: SubmitRequest, timeout_s: float
@@ -39,13 +39,13 @@ class _Waiting:
     deadline_s: float
     answer: asyncio.Future[SubmittedTask]
     request_id: str = ""
-    """Of the call that carries it; empty until that call is made."""
+    """The request_id of the call that carries it; empty until that call is made."""
     call_deadline_s: float = 0.0
-    """When that call ends by itself."""
+    """The deadline of that call."""
 
 
 class Coalescer:
-    """Gathers submits while a call is in flight and sends them as one.
+    """Gathers submits while a call is in flight and sends them as one call.
 
     A call's tasks and request_id are fixed when it is first sent, so that a repeated call is the
     same call.
@@ -60,7 +60,7 @@ class Coalescer:
         self._closed = False
 
     async def submit(self, spec: TaskSpec, timeout_s: float) -> SubmittedTask:
-        """Submit one task with whatever else is being submitted."""
+        """Submit one task, in one call with other concurrent submits."""
         if self._closed:
             raise errors.UnavailableError("the client is closed")
         loop = asyncio.get_running_loop()
@@ -68,7 +68,7 @@ class Coalescer:
         self._waiting.append(waiting)
         self._waiting_bytes += waiting.spec_bytes
         if not self._flush_due:
-            # Not at once: submits that other tasks make in this turn of the loop ride along.
+            # Not at once, so that the call carries the other submits of this turn of the loop.
             self._flush_due = True
             loop.call_soon(self._flush)
         timer = loop.call_at(waiting.deadline_s, _expire, waiting)
@@ -78,7 +78,7 @@ class Coalescer:
             timer.cancel()
 
     async def close(self) -> None:
-        """End the submits not sent yet; wait for the calls in flight, which the owner has ended."""
+        """Fail the unsent submits; wait for the calls in flight, which the owner has ended."""
         self._closed = True
         for waiting in self._waiting:
             _fail(
@@ -110,7 +110,7 @@ class Coalescer:
                 break
             self._waiting.popleft()
             self._waiting_bytes -= waiting.spec_bytes
-            # Given up while it waited: cancelled, or out of time.
+            # Skip those that were cancelled or timed out while they waited.
             if not waiting.answer.done():
                 batch.append(waiting)
                 batch_bytes += waiting.spec_bytes
@@ -141,7 +141,7 @@ class Coalescer:
             )
         if failure is not None:
             for waiting in batch:
-                # One each: an exception that is raised twice gathers both tracebacks.
+                # A copy for each: an exception that is raised twice gathers both tracebacks.
                 _fail(waiting, copy.copy(failure))
             return
         for waiting, result in zip(batch, call.result().results, strict=True):
@@ -155,7 +155,7 @@ def _expire(waiting: _Waiting) -> None:
     if not waiting.request_id:
         _fail(waiting, errors.of_reason(Reason.NO_LEADER, "not sent before its deadline"))
     elif waiting.call_deadline_s > waiting.deadline_s:
-        # The call goes on for others; where it ends now by itself, it knows better what happened.
+        # The call goes on for others. If its deadline is the same, its own error says more.
         _fail(
             waiting,
             errors.of_reason(

@@ -1,4 +1,4 @@
-"""Where calls go: one channel a broker, and who leads."""
+"""Where calls go: one channel per broker, and which broker leads."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 1.0
 TERM_MAX = 1 << 62
-"""No broker is in this term or a higher one."""
+"""Terms are lower than this."""
 TERM_STEP_MAX = 1 << 20
-"""How far above the highest known term another may be: so many elections were never missed."""
+"""How far a new term may be above the highest known: no client misses more elections."""
 RESOLVE_AGAIN_MS = 1_000
 RESOLVER = ""
-"""Before each address, as gRPC has it: a test has a name server of its own."""
+"""gRPC's resolver prefix of each address; a test sets its own name server."""
 QUIET_FIRST_S = 0.05
 QUIET_MAX_S = 2.0
 
 CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
-    # Limits are the broker's to set; it answers with a reason where gRPC would only cut the call
-    # off.
+    # The broker sets the limits: it answers with a reason, whereas gRPC would only cut off the
+    # call.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     # A broker that fell silent is noticed within 9 s even by a long poll. Brokers allow a ping
@@ -53,11 +53,11 @@ CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # Despite its name also the least time that one attempt to connect is given.
     ("grpc.min_reconnect_backoff_ms", 100),
-    # A broker's name may stand for another address once it is back; gRPC would look after 30 s.
+    # A broker may come back at another address under its name; by default gRPC looks after 30 s.
     ("grpc.dns_min_time_between_resolutions_ms", RESOLVE_AGAIN_MS),
     # Else a second client in this process would share the first one's connection, and its backoff.
     ("grpc.use_local_subchannel_pool", 1),
-    # A proxy that the environment names is for the web.
+    # A proxy named by the environment is for the web.
     ("grpc.enable_http_proxy", 0),
     # Retries are made here: they carry a growing retry_age and may go to another broker.
     ("grpc.enable_retries", 0),
@@ -65,11 +65,11 @@ CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
 
 
 FollowLeader = Literal["auto", "never"]
-"""Whether a client dials a leader at an address that it was not given.
+"""Whether a client may connect to a leader at an address that it was not given.
 
-``auto``: unless all it was given are on this machine and the leader's is not: those are the near
-ends of tunnels (``ssh -L``, ``kubectl port-forward``), and what is behind them is not to be
-reached in another way.
+``auto``: yes, unless all given addresses are on this machine and the leader's is not. Such
+addresses are the near ends of tunnels (``ssh -L``, ``kubectl port-forward``), and the brokers
+behind them must not be called in another way.
 """
 
 
@@ -89,13 +89,13 @@ class _Wire:
 
 
 class Connection:
-    """One broker: its channel, opened when it is needed, and whether it is worth asking."""
+    """One broker: its channel, opened on first use, and its recent failures."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.failures = 0
         self.quiet_until_s = 0.0
-        """By the loop's clock: asked again before then only if no other is left."""
+        """By the loop's clock: until then, the broker is asked only if no other is left."""
         self._wire: _Wire | None = None
 
     @property
@@ -120,14 +120,14 @@ class Connection:
         return self._wired().cluster
 
     def open(self) -> bool:
-        """Whether a call would go out now. Where not, connecting has begun."""
+        """Whether a call would be sent now; if not, starts to connect."""
         state = self._wired().channel.get_state(try_to_connect=True)
         return state is grpc.ChannelConnectivity.READY
 
     async def connect(self, timeout_s: float) -> bool:
-        """Wait until a call would go out, or until it is clear that none will within ``timeout_s``.
+        """Wait until a call would be sent; False if connecting fails or ``timeout_s`` has passed.
 
-        A call made only then is known to be sent or unsent: a bare UNAVAILABLE of gRPC could mean
+        Connecting first tells an unsent call from a sent one: gRPC's UNAVAILABLE alone could mean
         either.
         """
         channel = self._wired().channel
@@ -147,7 +147,7 @@ class Connection:
             return False
 
     async def close(self) -> None:
-        """Close the channel; a call that comes after opens another."""
+        """Close the channel; a later call opens another."""
         wire, self._wire = self._wire, None
         if wire is not None:
             await wire.channel.close()
@@ -159,10 +159,10 @@ class Connection:
 
 
 class Connections:
-    """The brokers a client knows: those it was given and those it was told of.
+    """The brokers that a client knows: those given to it, and the leaders that brokers named.
 
-    Calls go to the leader where one is known and reachable, else to the next broker in turn,
-    which forwards them.
+    Calls go to the leader if it is known and reachable, else to the next broker in turn, which
+    forwards them.
     """
 
     def __init__(
@@ -181,12 +181,12 @@ class Connections:
         for address in ring:
             self._connection(address)
         self.leader: str = ""
-        """The address by which it is called; empty: it is not known, or not to be called."""
+        """The address at which the leader is called; empty if unknown or not to be called."""
         self._told = ("", "")
-        """The leader as brokers name it, and the address by which that one is called."""
+        """The leader's address as brokers name it, and the address at which it is called."""
         self.term = 0
         self._leaders_term = 0
-        """In which a leader was last named: a term may be known before who leads in it."""
+        """The term in which a leader was last named: a term may be known before its leader."""
 
     @property
     def dialled(self) -> bool:
@@ -194,7 +194,7 @@ class Connections:
         return any(connection.dialled for connection in self._all.values())
 
     def pick(self) -> Connection:
-        """Choose whom to ask next."""
+        """Choose the broker to ask next."""
         now_s = self._now_s()
         leader = self._all.get(self.leader)
         worth_asking = [each for each in self._all.values() if each.quiet_until_s <= now_s]
@@ -216,9 +216,9 @@ class Connections:
         connection.quiet_until_s = 0.0
 
     def failed(self, connection: Connection) -> None:
-        """Ask others first for a while, the longer the more often it failed in a row."""
+        """Ask other brokers first for a while, which doubles with each failure in a row."""
         if connection.quiet_until_s > self._now_s():
-            return  # what was in flight fails together and counts once
+            return  # calls in flight fail together and count once
         quiet_s = min(QUIET_MAX_S, QUIET_FIRST_S * 2**connection.failures)
         connection.failures = min(connection.failures + 1, 16)
         connection.quiet_until_s = self._now_s() + quiet_s
@@ -226,15 +226,15 @@ class Connections:
             self.leader = ""
 
     def suspect(self, address: str) -> None:
-        """Ask others first for a while: another broker could not reach this one."""
+        """Ask other brokers first for a while: one of them could not reach this one."""
         if address in self._all:
             self.failed(self._all[address])
 
     def learn(self, leader: str, term: int) -> bool:
-        """Take notice of who leads in which term; True where that is another reign.
+        """Note which broker leads in which term; True if a leader of a new term is named.
 
-        Older news is ignored, and a term that no broker can be in. If two terms are so far apart
-        that both cannot be true of one cluster, the lower one is believed: it can only cost a hop.
+        An older term is ignored, and so is an impossible one. If two terms are too far apart for
+        one cluster, the lower is believed: if it is wrong, calls only take one more hop.
         """
         if term >= TERM_MAX or (self.term and term > self.term + TERM_STEP_MAX):
             return False
@@ -253,7 +253,7 @@ class Connections:
         return another
 
     def _dialled_as(self, leader: str) -> str:
-        """By which address a leader is called; empty: the brokers that were given forward to it."""
+        """The address at which to call a leader; empty if the given brokers forward to it."""
         try:
             address = canonical(leader)
         except ValueError:
@@ -266,7 +266,7 @@ class Connections:
         return self._connection(leader).address
 
     async def close(self) -> None:
-        """Close every channel; calls that come after open others."""
+        """Close every channel; later calls open others."""
         await asyncio.gather(*(connection.close() for connection in self._all.values()))
 
     def _connection(self, address: str) -> Connection:
@@ -276,7 +276,7 @@ class Connections:
 
 
 def _is_here(address: str) -> bool:
-    """Whether it is on this machine."""
+    """Whether an address is on this machine."""
     host, _ = split(address)
     if host.lower().removesuffix(".") == "localhost":
         return True

@@ -19,9 +19,9 @@ _T = TypeVar("_T")
 _Call = Callable[[AsyncClient], Coroutine[Any, Any, _T]]
 
 CLOSE_S: Final = 2.0
-"""For closing, and for closing the channels before a fork: what takes longer is left alone."""
+"""The time limit for closing the client, and for closing its channels before a fork."""
 SLACK_S: Final = 5.0
-"""Beyond its own time limit a call is waited for so much longer, and no longer."""
+"""How much longer than its own time limit a call is waited for, at most."""
 
 
 class _Running:
@@ -29,7 +29,7 @@ class _Running:
 
     def __init__(self, make: Callable[[], AsyncClient]) -> None:
         self.loop = asyncio.new_event_loop()
-        # The thread knows the loop alone: what else there is can be freed while it runs.
+        # The thread refers only to the loop, so that everything else can be freed while it runs.
         self.thread = threading.Thread(
             target=_serve, args=(self.loop,), name="tq-client", daemon=True
         )
@@ -62,9 +62,9 @@ class _Running:
 
 
 class Engine:
-    """Runs calls for other threads; after a fork it goes on in both processes.
+    """Runs calls for other threads; after a fork it works in both processes.
 
-    None of its methods blocks without end.
+    None of its methods blocks for ever.
     """
 
     def __init__(self, make: Callable[[], AsyncClient]) -> None:
@@ -78,7 +78,7 @@ class Engine:
         forks.closes_before(self)
 
     def run(self, call: _Call[_T], within_s: float) -> _T:
-        """Make a call that takes up to ``within_s`` by itself."""
+        """Make a call whose own time limit is ``within_s``, and wait for it."""
         running = self._current()
         if running.here:
             raise RuntimeError("a Client cannot be used on its own event loop: it would never end")
@@ -93,7 +93,7 @@ class Engine:
                 f"the client's own thread has not answered within {within_s + SLACK_S:g} s"
             ) from None
         except BaseException:
-            # Ctrl-C, say: nobody waits for the call any more.
+            # Ctrl-C, for example: the caller no longer waits for the call.
             future.cancel()
             raise
 
@@ -103,7 +103,7 @@ class Engine:
         return await asyncio.wrap_future(running.begin(call(running.client)))
 
     def close(self) -> None:
-        """End every call in flight, and the thread; what takes over ``CLOSE_S`` is left alone."""
+        """End every call in flight, and the thread; waits at most ``CLOSE_S`` for each."""
         running = self._close()
         if running is None:
             return
@@ -112,7 +112,7 @@ class Engine:
         running.end()
 
     def abandon(self) -> bool:
-        """Do the same without waiting for it; whether there was anything to do."""
+        """Close without waiting; False if there was nothing to close."""
         running = self._close()
         if running is None:
             return False
@@ -121,7 +121,7 @@ class Engine:
         return True
 
     def before_fork(self) -> bool:
-        """Close the channels, and open none until after the fork; whether all are closed."""
+        """Close the channels and open none until after the fork; True if all are closed."""
         running = self._running
         if running is None or running.ended:
             return True
@@ -138,7 +138,7 @@ class Engine:
             running.loop.call_soon_threadsafe(caller_of(running.client).go_on)
 
     def after_fork_in_child(self) -> None:
-        """Have the next call make a new thread: this one, and its loop, are the parent's."""
+        """Have the next call start a new thread: the old one, and its loop, are the parent's."""
         self._lock = threading.Lock()
         if self._running is not None:
             forks.keep(self._running)
@@ -154,8 +154,8 @@ class Engine:
             return self._running
 
     def _close(self) -> _Running | None:
-        """Take no more calls; return what runs, if anything does."""
-        # As the interpreter ends, threads have stopped for good: nothing of them may be waited for.
+        """Take no more calls; returns the running thread and client, if there are any."""
+        # When the interpreter ends, its threads have stopped for good: do not wait for them.
         if sys.is_finalizing():
             return None
         with self._lock:
@@ -178,7 +178,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 
 
 async def _made(make: Callable[[], AsyncClient]) -> AsyncClient:
-    """Make on the loop what belongs to the loop."""
+    """Make the client on its loop."""
     return make()
 
 
@@ -194,7 +194,7 @@ async def _end(client: AsyncClient, loop: asyncio.AbstractEventLoop) -> None:
 
 @atexit.register
 def _close_all() -> None:
-    """Close what a program left open, while its threads still run."""
+    """Close the clients that a program left open, while their threads still run."""
     until_s = time.monotonic() + CLOSE_S
     for each in list(_engines):
         if time.monotonic() < until_s:

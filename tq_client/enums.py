@@ -15,7 +15,7 @@ class _Named(enum.IntEnum):
     def __str__(self) -> str:
         return self.name
 
-    # As int's; type checkers would take the numbers of messages for something else altogether.
+    # The same as int's, declared so that type checkers allow comparison with messages' numbers.
     def __eq__(self, other: object) -> bool:
         return int(self) == other
 
@@ -23,7 +23,7 @@ class _Named(enum.IntEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
-        """Give a newer broker's number a name of its own."""
+        """Name a newer broker's number UNKNOWN_n."""
         if not isinstance(value, int):
             return None
         unknown = int.__new__(cls, value)
@@ -32,7 +32,7 @@ class _Named(enum.IntEnum):
 
 
 class TaskState(_Named):
-    """Where a task stands (proto/tq/v1/task.proto)."""
+    """The state of a task (proto/tq/v1/task.proto)."""
 
     BLOCKED = task_pb2.TASK_STATE_BLOCKED
     SCHEDULED = task_pb2.TASK_STATE_SCHEDULED
@@ -79,4 +79,4 @@ class ReadLevel(_Named):
     LINEARIZABLE = task_service_pb2.READ_LEVEL_LINEARIZABLE
     """It sees every write that was acknowledged before it began."""
     LOCAL = task_service_pb2.READ_LEVEL_LOCAL
-    """What the broker that was asked has on its disk, also without a leader."""
+    """It returns what the called broker has on its disk, even without a leader."""

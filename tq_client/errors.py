@@ -1,8 +1,8 @@
-"""What a call can fail with: one class for each thing a caller can do about it.
+"""The errors of calls: one class for each way in which a caller can react.
 
-`RequestError` and its kinds: the call is at fault, repeating it unchanged cannot succeed.
-`UnavailableError` and `BusyError`: nothing was applied, a later call may succeed.
-`OutcomeUnknownError`: it may have been applied, or not. `InternalError`: a bug in tq.
+`RequestError` and its subclasses: the call is at fault; repeating it unchanged cannot succeed.
+`UnavailableError` and `BusyError`: nothing was applied; a later call may succeed.
+`OutcomeUnknownError`: the call may have been applied, or not. `InternalError`: a bug in tq.
 `ForkedError`: no client can work in this process.
 """
 
@@ -26,7 +26,7 @@ _DETAILS_KEY = "grpc-status-details-bin"
 
 
 class Reason(enum.StrEnum):
-    """Why a call or an item failed, as proto/tq/v1/errors.proto has it."""
+    """Why a call or an item failed; proto/tq/v1/errors.proto documents each reason."""
 
     UNSPECIFIED = "UNSPECIFIED"
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
@@ -55,11 +55,11 @@ class Reason(enum.StrEnum):
 
 
 class TqError(Exception):
-    """The root of what this package raises on purpose.
+    """The base class of this package's errors.
 
-    ``field`` is the request's field at fault, where one is; ``metadata`` gives the facts that the
-    reason's documentation names (limit, actual); ``retry_after_s`` is the broker's advice, where
-    it gave any.
+    ``field`` is the request's field at fault, if there is one. ``metadata`` holds the facts that
+    the reason's documentation names (limit, actual). ``retry_after_s`` is the broker's advice, in
+    seconds, if it gave any.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class NotFoundError(RequestError):
 
 
 class ConflictError(RequestError):
-    """Another was faster, or something else is in the way; the reason says what.
+    """The call conflicts with the present state; ``reason`` says how.
 
-    A task of this id exists, the request id was used, a queue's settings are others by now, or it
-    still holds tasks.
+    A task with this id exists, the request id was used for another request, a node cannot be
+    replaced, or a queue still holds tasks or has changed its settings.
     """
 
 
@@ -104,7 +104,7 @@ class LeaseLostError(RequestError):
 
 
 class AccessDeniedError(RequestError):
-    """The caller is unknown, or may not do this."""
+    """The caller is not authenticated, or not allowed to do this."""
 
 
 class UnavailableError(TqError):
@@ -112,13 +112,13 @@ class UnavailableError(TqError):
 
 
 class BusyError(TqError):
-    """Overload, quota, a full disk, a paused queue: not now. Nothing was applied."""
+    """The brokers refuse for now: overload, quota, full disk, paused queue. Nothing was applied."""
 
 
 class OutcomeUnknownError(TqError):
     """The call was sent and may have been applied, or not: no answer came in time.
 
-    ``metadata["request_id"]`` names the request, where it had an id.
+    ``metadata["request_id"]`` names the request, if it had an id.
     """
 
 
@@ -180,7 +180,7 @@ def of_reason(
     metadata: Mapping[str, str] | None = None,
     retry_after_s: float | None = None,
 ) -> TqError:
-    """Make the error of the family that ``reason`` belongs to."""
+    """Make an error of the class that ``reason`` belongs to."""
     family = _FAMILIES.get(reason, InternalError)
     return family(
         message, reason=reason, field=field, metadata=metadata, retry_after_s=retry_after_s
@@ -188,7 +188,7 @@ def of_reason(
 
 
 def of_item(error: errors_pb2.ItemError) -> TqError:
-    """Translate what a batch call says of one refused item."""
+    """Translate the error of one refused item of a batch call."""
     name = errors_pb2.ErrorReason.Name(error.reason)
     retry_after_s = error.retry_after.ToTimedelta().total_seconds()
     return of_reason(

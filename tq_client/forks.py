@@ -1,11 +1,11 @@
-"""What becomes of clients when their process forks.
+"""Keeps clients usable when their process forks.
 
 A child of a process that has a channel of gRPC's asyncio API open, used or not, cannot use gRPC:
 its calls hang for ever, or it dies by SIGABRT (seen with grpcio 1.85, with fork support and
-without). Where all such channels are closed as the process forks, the child can. So a `Client`,
-whose event loop is its own, closes its channels before a fork and opens them again after it, in the
-parent and in the child. An `AsyncClient` is on its program's event loop, which stands still
-meanwhile: in a child of a process that has one open, every client says so at once.
+without). If all such channels are closed at the fork, the child can. So a `Client`, which has its
+own event loop, closes its channels before a fork and opens them again after it, in the parent and
+in the child. An `AsyncClient` cannot: its program's event loop stands still during the fork. In a
+child of a process that has one open, every client raises ForkedError at once.
 """
 
 from __future__ import annotations
@@ -24,44 +24,44 @@ class Forkable(Protocol):
     """Something that closes its channels before a fork."""
 
     def before_fork(self) -> bool:
-        """Close them; whether all are closed. Called in the thread that forks."""
+        """Close them; True if all are closed. Called in the thread that forks."""
 
     def after_fork_in_parent(self) -> None:
         """Open them again when they are needed."""
 
     def after_fork_in_child(self) -> None:
-        """Start over: the threads of the parent are not here."""
+        """Start over, without the threads of the parent."""
 
 
 _forkable: Final[WeakSet[Forkable]] = WeakSet()
 _open: Final[WeakSet[Caller]] = WeakSet()
 _resting: list[Forkable] = []
-"""While the process forks."""
+"""What rests while the process forks."""
 _still_open = False
-"""As it forked, not every channel could be closed."""
+"""Whether a channel could not be closed before the fork."""
 _inherited: Final[list[object]] = []
-"""What the parent had open. To free it here would wait for threads that are only there."""
+"""What the parent had open. Freeing it here would wait for threads that only the parent has."""
 _unusable = ""
-"""Why no client can be used in this process."""
+"""Why no client can work in this process; empty if they can."""
 
 
 def closes_before(forkable: Forkable) -> None:
-    """Have it close its channels before each fork from now on."""
+    """Have ``forkable`` close its channels before each fork from now on."""
     _forkable.add(forkable)
 
 
 def opened(caller: Caller) -> None:
-    """Note that of a client on its program's event loop."""
+    """Note the open caller of a client on its program's event loop."""
     _open.add(caller)
 
 
 def closed(caller: Caller) -> None:
-    """Note that its channels are closed, or that somebody closes them before a fork."""
+    """Note that a caller's channels are closed, or that an engine closes them before each fork."""
     _open.discard(caller)
 
 
 def keep(inherited: object) -> None:
-    """Never free this here: it is the parent's."""
+    """Keep an object of the parent, so that it is never freed in this process."""
     _inherited.append(inherited)
 
 

@@ -1,4 +1,4 @@
-"""The methods of the API, each with how it may be repeated, as the options in the protos say."""
+"""The methods of the API, and how each may be repeated, as the options in the protos say."""
 
 from __future__ import annotations
 

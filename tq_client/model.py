@@ -1,7 +1,7 @@
 """What brokers answer about tasks and queues, in Python's types.
 
-Instants are aware datetimes in UTC, lengths of time are timedeltas; what is not there is None. The
-``message`` of each is what came over the wire, for whoever needs all of it.
+Instants are aware datetimes in UTC, lengths of time are timedeltas; absent values are None. The
+``message`` of each is the protobuf message from the broker, with every field.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Attempt:
     """One run of a task by one worker."""
 
     number: int
-    """From 1; that of a released attempt is used again."""
+    """From 1; the number of a released attempt is used again."""
     token: int
-    """The fencing token that it ran under."""
+    """The fencing token of its lease."""
     worker_id: str
     started_at: datetime
     ended_at: datetime | None
@@ -52,7 +52,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A task as a broker tells it; a listing leaves out payload, result and attempts."""
+    """A task as a broker describes it; a listing leaves out payload, result and attempts."""
 
     task_id: str
     queue: str
@@ -64,30 +64,30 @@ class Task:
     labels: Mapping[str, str]
     submitted_at: datetime
     run_at: datetime | None
-    """The instant it was submitted for; `due_at` says when it is due now."""
+    """The earliest start that the submitter asked for; `due_at` says when it is due now."""
     expire_at: datetime | None
     timeout: timedelta | None
     retries: int | None
-    """How often it is tried again after its first attempt; None is the brokers' default, 4."""
+    """How many attempts may follow the first; None is the brokers' default, 4."""
     backoff: Backoff | None
     retention: timedelta | None
     """None is the brokers' default."""
     due_at: datetime | None
-    """When it may next be claimed, if it waits."""
+    """When a waiting task may next be claimed."""
     finished_at: datetime | None
     attempts_made: int
-    """Started and not released."""
+    """How many attempts were started and not released."""
     attempts: tuple[Attempt, ...]
-    """The newest 50, the oldest of them first."""
+    """The last 50 attempts, the oldest first."""
     failure_reason: FailureReason | None
-    """Why it is FAILED."""
+    """Why the task is FAILED; None in any other state."""
     last_error: str
-    """Of the last attempt that failed; empty if none did."""
+    """The error of the last failed attempt; empty if none failed."""
     result: bytes
     result_content_type: str
     cancel_requested: bool
     redrives: int
-    """How often it was a dead letter that was made pending again."""
+    """How often the task was redriven from the dead letters."""
     traceparent: str
     message: task_pb2.Task = field(repr=False, compare=False)
 
@@ -130,10 +130,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancellation:
-    """What became of a task that was to be cancelled."""
+    """The outcome of cancelling a task."""
 
     state: TaskState
-    """CANCELLED; RUNNING, if its worker is told and may still finish; or the end it had already."""
+    """CANCELLED; RUNNING if its worker is asked to stop, and may still finish; else its end."""
     cancelled_at: datetime | None
     message: task_service_pb2.CancelTaskResponse = field(repr=False, compare=False)
 
@@ -151,11 +151,11 @@ class QueueSettings:
     ordering: Ordering | None = None
     """None is the brokers' default, STRICT."""
     aging: timedelta | None = None
-    """With AGING: waiting so long is worth one step of priority. None is the brokers' default."""
+    """With AGING: the wait that counts as one step of priority. None is the brokers' default."""
     paused: bool = False
-    """Hands out nothing; submits and running tasks go on."""
+    """A paused queue hands out no tasks; submits and running tasks go on."""
     etag: str = ""
-    """Of settings that were read: given to `configure_queue`, it refuses if they have changed."""
+    """The version of settings that were read, for the ``etag`` of `configure_queue`."""
 
     @classmethod
     def of(cls, message: queue_service_pb2.QueueSettings) -> QueueSettings:
@@ -169,7 +169,7 @@ class QueueSettings:
 
     @property
     def message(self) -> queue_service_pb2.QueueSettings:
-        """As brokers take them."""
+        """The settings as a request holds them."""
         message = queue_service_pb2.QueueSettings(paused=self.paused, etag=self.etag)
         if self.ordering is not None:
             message.ordering = cast("_Ordering", self.ordering)
@@ -180,7 +180,7 @@ class QueueSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueTotals:
-    """What a queue has seen since it was created."""
+    """The counts of a queue since it was created."""
 
     submitted: int
     claimed: int

@@ -1,4 +1,4 @@
-"""One client for a whole program: made when first needed, used from threads and event loops."""
+"""One client for a whole program: made on first use, shared by threads and event loops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 
 
 class SharedClient(Client):
-    """A `Client` that event loops may use, too, without blocking them."""
+    """A `Client` that other event loops can use, too, without being blocked."""
 
     async def awaited(self, call: Callable[[AsyncClient], Coroutine[Any, Any, _T]]) -> _T:
         """Make a call on the client's own loop and await it on the caller's."""
@@ -26,7 +26,7 @@ _shared: SharedClient | None = None
 
 
 def shared() -> SharedClient:
-    """Return the program's client of the brokers at TQ_ADDRESS; closed when the program ends."""
+    """Return the program's client for the brokers at TQ_ADDRESS; closed when the program ends."""
     global _shared  # noqa: PLW0603 - one for the program is what it is for
     with _lock:
         if _shared is None:
@@ -35,7 +35,7 @@ def shared() -> SharedClient:
 
 
 def _unlock() -> None:
-    """Whoever held the lock as the process forked is not in the child."""
+    """Make a new lock in a child: the thread that held the old one may not exist there."""
     global _lock  # noqa: PLW0603  # as above
     _lock = threading.Lock()
 

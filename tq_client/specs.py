@@ -1,4 +1,4 @@
-"""What a caller says of a task: one vocabulary for `submit`, `@task` and `.options`."""
+"""The options of a task: the same for `submit`, `@task` and `.options`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Span: TypeAlias = "timedelta | float"
 PRIORITY_MAX: Final = 255
 RETRIES_MAX: Final = 999
 SPAN_MAX: Final = timedelta(days=366)
-"""The longest of the spans that the brokers take; of most they take less, and say so."""
+"""The longest span of any option; for most options the brokers' limit is lower."""
 
 _OTHERS_WORDS: Final[Mapping[str, str]] = {
     "at": "run_at",
@@ -45,65 +45,66 @@ _OTHERS_WORDS: Final[Mapping[str, str]] = {
     "time_limit": "timeout",
     "ttl": "expire_at",
 }
-"""What Celery, RQ, Dramatiq and others call it."""
+"""The names of options in Celery, RQ, Dramatiq and others, with ours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How long a failed attempt waits for the next one.
+    """How long a task waits between a failed attempt and the next.
 
-    ``first``, then ``factor`` times as long after each, up to ``most``: a random part of that, so
-    that tasks which failed together do not come back together. What is not given is the default.
+    The wait is ``first``, then ``factor`` times as long after each attempt, up to ``most``. With
+    ``jitter`` it is a random part of that, so that tasks that failed together are not retried
+    together.
     """
 
     first: Span | None = None
-    """By default 5 s, at most 24 h."""
+    """The wait after the first attempt; by default 5 s, at most 24 h."""
     factor: float | None = None
-    """By default 2; 1 to 100."""
+    """1 to 100; by default 2."""
     most: Span | None = None
-    """By default 1 h, at most 7 d."""
+    """The longest wait; by default 1 h, at most 7 d."""
     jitter: bool = True
-    """False waits the whole span."""
+    """False: wait the whole span."""
 
 
 class SpecFields(TypedDict, total=False):
-    """The options of a task. None is as if it were not given."""
+    """The options of a task; None means the default."""
 
     task_id: str | None
-    """1 to 200 characters of A-Z a-z 0-9 . _ : -; one that exists is not created again."""
+    """1 to 200 characters of A-Z a-z 0-9 . _ : -; a task whose id exists is not created again."""
     if_exists: Literal["refuse", "keep"] | None
-    """If there is a task of this ``task_id``: refuse, the default, or keep that one as if it were
-    this."""
+    """If a task with this ``task_id`` exists: "refuse" (the default) raises ConflictError; "keep"
+    succeeds and keeps the existing task."""
     content_type: str | None
     priority: int | None
     """0, the least urgent and the default, to 255."""
     run_at: datetime | None
-    """Not before this instant."""
+    """The task does not start before this instant; excludes ``delay``."""
     delay: Span | None
-    """Not before so long from now."""
+    """The task does not start before this span has passed; excludes ``run_at``."""
     expire_at: datetime | None
-    """Not worth starting any more from this instant on."""
+    """A task that still waits at this instant becomes FAILED; a running one may finish."""
     timeout: Span | None
-    """Of one attempt. By default as long as it likes."""
+    """How long one attempt may take; by default unlimited."""
     retries: int | None
-    """How often it is tried again after its first attempt, by default 4; 0 to 999."""
+    """How many attempts may follow the first, 0 to 999; by default 4."""
     backoff: Backoff | None
-    """How long each of those waits."""
+    """How long the task waits before each retry."""
     labels: Mapping[str, str] | None
-    """At most 32."""
+    """For people and filters; at most 32."""
     retention: Span | None
-    """How long it is kept once it has ended. By default 24 h, or 14 d for a dead letter."""
+    """How long the task is kept once it has ended; by default 24 h, or 14 d for a dead letter."""
     traceparent: str | None
-    """The submitter's trace (W3C)."""
+    """The submitter's trace context (W3C "traceparent")."""
 
 
 def task_spec(
     queue: str, task_type: str, payload: bytes = b"", **fields: Unpack[SpecFields]
 ) -> TaskSpec:
-    """Make a spec, for `submit_many` and for what a completion submits.
+    """Make a task for `submit_many`, or for a handler to submit with its completion.
 
-    TypeError for an option that there is not, or of a type that it cannot have; ValueError for one
-    out of its range.
+    Raises TypeError for an unknown option or a value of the wrong type, and ValueError for a value
+    out of range.
     """
     return make_spec("task_spec", queue, task_type, payload, fields)
 
@@ -116,7 +117,7 @@ def make_spec(
     fields: SpecFields,
     others: Collection[str] = (),
 ) -> TaskSpec:
-    """Do the same for ``where``, which has the options ``others``, too."""
+    """Do the same for the function ``where``, which also has the options ``others``."""
     check(where, fields, others)
     spec = TaskSpec(
         queue=_text("queue", queue),
@@ -130,11 +131,11 @@ def make_spec(
 
 
 def check(where: str, fields: Mapping[str, Any], others: Collection[str] = ()) -> None:
-    """Refuse options that ``where`` does not have; ``others`` are those it has besides ours.
+    """Refuse options that ``where`` does not have; ``others`` are its options besides ours.
 
     Raises:
-        TypeError: it names the option, and what may have been meant.
-        ValueError: two that exclude each other.
+        TypeError: an unknown option; the message suggests the one that may be meant.
+        ValueError: two options that exclude each other.
     """
     ours = [*others, *_SETTERS]
     for name in fields:
@@ -150,7 +151,7 @@ def check(where: str, fields: Mapping[str, Any], others: Collection[str] = ()) -
 
 
 def check_values(where: str, fields: Mapping[str, Any]) -> None:
-    """Refuse what an option cannot be, before anything is submitted with it."""
+    """Raise TypeError or ValueError for an invalid value, before anything is submitted."""
     spec = TaskSpec()
     for name, value in fields.items():
         if value is not None:
@@ -161,7 +162,7 @@ def check_values(where: str, fields: Mapping[str, Any]) -> None:
 
 
 def merged(before: SpecFields, after: SpecFields) -> SpecFields:
-    """Put ``after`` over ``before``."""
+    """Merge options: those of ``after`` override those of ``before``."""
     given = {name: value for name, value in after.items() if value is not None}
     kept = dict(before)
     for name, other in (("run_at", "delay"), ("delay", "run_at")):
@@ -173,7 +174,7 @@ def merged(before: SpecFields, after: SpecFields) -> SpecFields:
 
 
 def span(name: str, value: object) -> timedelta:
-    """Read a length of time; TypeError or ValueError names the option."""
+    """Read a length of time; raises TypeError or ValueError, which name the option."""
     if isinstance(value, timedelta):
         length = value
     elif isinstance(value, bool) or not isinstance(value, int | float):
@@ -235,7 +236,7 @@ def _set_text(spec: TaskSpec, name: str, value: object) -> None:
 
 
 def _set_priority(spec: TaskSpec, name: str, value: object) -> None:
-    # Of what is a little beyond the range the broker says so, as of everything else's.
+    # The broker refuses what is only a little out of range, as with every other field.
     spec.priority = _whole(name, value, PRIORITY_MAX, carried_max=_UINT32_MAX)
 
 

@@ -1,7 +1,7 @@
-"""Traces: what is submitted where a caller's OpenTelemetry span is active belongs to its trace.
+"""Traces: a task that is submitted inside an active OpenTelemetry span joins the span's trace.
 
-OpenTelemetry is used where the caller's program has imported it, and not otherwise: without it no
-span can be active.
+OpenTelemetry is used only if the caller's program has imported it: otherwise no span can be
+active.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def traceparent_of(context: SpanContext) -> str:
-    """Write a span's context as the W3C has it; empty for one that belongs to no trace."""
+    """Write a span's context as a W3C "traceparent"; empty if it belongs to no trace."""
     if not context.is_valid:
         return ""
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
 def current_traceparent() -> str:
-    """The context of the span that is active here, or nothing."""
+    """The "traceparent" of the active span; empty if there is none."""
     if _API not in sys.modules:
         return ""
     from opentelemetry import trace  # noqa: PLC0415 - imported already, by the caller's program
@@ -42,12 +42,12 @@ def current_traceparent() -> str:
 
 
 def traceparent_in(spec: TaskSpec) -> str:
-    """The context that a spec carries; empty where it is none that a header could carry."""
+    """The "traceparent" that a spec carries; empty if it is not a valid one."""
     return spec.traceparent if _TRACEPARENT.fullmatch(spec.traceparent) else ""
 
 
 def submission() -> Submission:
-    """Begin what a caller's one submit is in its trace."""
+    """Begin the span of one submit, if the program uses OpenTelemetry."""
     return TracedSubmission() if _API in sys.modules else _UNTRACED
 
 
@@ -66,19 +66,19 @@ class Submission:
         pass
 
     def stamp(self, spec: TaskSpec) -> TaskSpec:
-        """Return a spec to submit in the place of this one, which stays as it is."""
+        """Return the spec to submit instead of this one, which is not changed."""
         return spec
 
     def stamp_all(self, specs: Iterable[TaskSpec]) -> Iterable[TaskSpec]:
-        """Do the same for each as it is asked for."""
+        """Do the same for each spec, lazily."""
         return specs
 
     def answered(self, outcomes: Sequence[str | TqError]) -> None:
-        """Note the ids of the tasks, and what was refused."""
+        """Note the tasks' ids and errors."""
 
 
 class TracedSubmission(Submission):
-    """A submit as a span, whose context the tasks carry that have none of their own."""
+    """A submit with a span, whose context is given to tasks that have none of their own."""
 
     def __init__(self) -> None:
         from opentelemetry import trace  # noqa: PLC0415 - as above

@@ -20,7 +20,7 @@ from tq_process import addresses, signals
 from tq_process.streams import open_standard_streams
 from tq_process.visible import visible
 
-# gRPC's C core writes its own lines to standard error; what matters of them arrives as errors.
+# gRPC's C core logs to standard error; what matters of its lines is also raised as errors.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 EXIT_NOT_SERVING = 1
@@ -45,8 +45,8 @@ Function = TypeVar("Function", bound=Callable[..., None])
 def _command(name: str, *, reads_again: bool = False) -> Callable[[Function], Function]:
     """Register a function of a node's configuration, with a flag for every setting of it.
 
-    ``reads_again``: the function takes, after it, what reads the configuration once more. What else
-    the function takes are options of its own.
+    ``reads_again``: the function's second parameter reads the configuration once more. Its other
+    parameters are options of its own.
     """
 
     def register(function: Function) -> Function:
@@ -83,7 +83,7 @@ def _command(name: str, *, reads_again: bool = False) -> Callable[[Function], Fu
 
 
 def _say(text: str) -> None:
-    """Print what came out of files that others may have made."""
+    """Print text from files that others may have made."""
     typer.echo(visible(text, lines=True))
 
 
@@ -253,7 +253,7 @@ def version() -> None:
 
 
 def main() -> None:
-    """Run the command; what the user can put right is said without a traceback."""
+    """Run the command; errors that the user can correct are printed without a traceback."""
     open_standard_streams()
     try:
         app()

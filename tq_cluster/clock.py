@@ -1,4 +1,4 @@
-"""The clocks a node reads, handed in so that tests and simulations bring their own."""
+"""The clocks a node reads, passed in so that tests and simulations can replace them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class Clock(Protocol):
     """Where time comes from."""
 
     def monotonic_s(self) -> float:
-        """Seconds on a clock that never steps; the event loop's own."""
+        """Return seconds on a clock that never steps; the event loop's own."""
 
     def wall_ms(self) -> int:
-        """Milliseconds since the Unix epoch, as this machine believes."""
+        """Return milliseconds since the Unix epoch, as this machine believes."""
 
 
 @dataclass(frozen=True, slots=True)

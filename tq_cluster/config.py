@@ -1,7 +1,7 @@
-"""A node's file: who it is, where it listens, what it may use.
+"""A node's file: its identity, its addresses, its limits.
 
-How queues behave is replicated state and not written here. The file is overridden by the
-environment, the environment by flags, and every mistake is reported at once.
+The behaviour of queues is replicated state and not configured here. The environment overrides the
+file, flags override the environment, and all mistakes are reported at once.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from tq_process import addresses
 
 MEMBERS_MAX = 7
 _TRUE = frozenset({"true", "yes", "on", "1", "y", "t"})
-"""What stands for true in the environment and on the command line."""
+"""The texts for true in the environment and on the command line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One field of a node's file, and what overrides it."""
+    """One field of a node's file, and its overrides."""
 
     field: tuple[str, ...]
     """Its path in the file."""
@@ -41,7 +41,7 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        """The option of `serve` that overrides the environment."""
+        """The option of `serve`, which overrides the environment."""
         return f"--{self.parameter.replace('_', '-')}"
 
     @property
@@ -91,7 +91,7 @@ SETTINGS: Sequence[Setting] = (
     Setting(("tracing", "otlp_endpoint"), "TQ_OTLP_ENDPOINT", "Who is sent traces, HOST:PORT."),
     Setting(("tracing", "ratio"), "TQ_TRACING_RATIO", "Of traces begun here, 0 to 1 of them."),
 )
-"""Everything that a node can be told."""
+"""All settings of a node."""
 
 
 def _address(value: str) -> str:
@@ -117,68 +117,71 @@ class _Section(BaseModel):
 
 
 class Member(_Section):
-    """Where one member is reached: its raft port by the nodes, its API by clients and nodes."""
+    """One member's addresses: its raft port for nodes, its API for clients and nodes."""
 
     raft: Address
     api: Address
 
 
 class Listen(_Section):
-    """Where this node binds, where that is not its own addresses in ``members``."""
+    """Where this node binds, if not at its own addresses in ``members``."""
 
     raft: Address | None = None
     api: Address | None = None
     forward: Address | None = None
-    """Where calls that other nodes send on are taken. Absent: beside the raft port, at any port."""
+    """Where calls forwarded by other nodes are taken. Absent: beside the raft port, at any port."""
 
 
 class Limits(_Section):
-    """What this process may use."""
+    """Limits of this process."""
 
     calls_max: int = Field(default=20_000, ge=1, le=1_000_000)
     """Calls held at once, long polls included; one more is answered OVERLOADED."""
     connections_max: int = Field(default=4_096, ge=16, le=65_536)
-    """Connections of callers at once, as far as there are descriptors; about 36 KiB of memory each
-    that carries a call. One more is closed at once."""
+    """Callers' connections at once, as far as there are descriptors; about 36 KiB of memory for
+    each that carries a call. One more is closed at once.
+    """
     disk_reserve_mb: int = Field(default=256, ge=1, le=1_048_576)
-    """With less free on its disk (in MiB), the node counts as having no room for new tasks."""
+    """With less space free on its disk (in MiB), the node counts as full for new tasks."""
     disk_ballast_mb: int = Field(default=64, ge=0, le=1_048_576)
-    """Held in a file that is given up when the disk is all but full (in MiB); 0: none."""
+    """The size (in MiB) of a file that is given up when the disk is nearly full; 0: none."""
 
 
 class Log(_Section):
-    """What is written to standard error, and how."""
+    """Which log lines are written to standard error, and their format."""
 
     format: Literal["text", "json"] = "text"
     level: Literal["debug", "info", "warning", "error"] = "info"
     tasks: bool = False
-    """Whether the leader writes a line for whatever becomes of a task, several for each."""
+    """Whether the leader logs the events of tasks, several lines for each task."""
 
 
 class Tracing(_Section):
-    """Which traces are recorded, and who is sent them (docs/monitoring.md)."""
+    """Which traces are recorded, and where they are sent (docs/monitoring.md)."""
 
     otlp_endpoint: Endpoint | None = None
     """A collector's OTLP port for gRPC: host:port, or https://host:port for TLS. Absent: none."""
     ratio: float | None = Field(default=None, ge=0, le=1)
-    """How many of the traces that begin here; others go by their own sampled flag. Absent: what
-    OTEL_TRACES_SAMPLER says, by default all."""
+    """The share of the traces that begin here to record; others follow their own sampled flag.
+    Absent: OTEL_TRACES_SAMPLER, by default all.
+    """
 
 
 class NodeConfig(_Section):
-    """All that one node is told."""
+    """The configuration of one node."""
 
     node_id: NodeId
     data_dir: Path
     members: dict[NodeId, Member] = Field(min_length=1, max_length=MEMBERS_MAX)
     single: bool = False
-    """A cluster of one is meant. Without it a file that names one member forms none."""
+    """A cluster of one node is intended. Without it a file with one member forms none."""
     listen: Listen = Listen()
     cluster_secret_file: Path | None = None
-    """What brokers prove to each other that they hold. Absent: whoever reaches the raft port and
-    knows what only members know is taken for one."""
+    """The secret that brokers prove to each other. Absent: anyone who reaches the raft port and
+    knows what only members know is taken for a member.
+    """
     cluster_secret_optional: bool = False
-    """Whether brokers that prove nothing are taken, too: while not all have the secret yet."""
+    """Whether brokers without a proof are accepted, too: while not all have the secret yet."""
     limits: Limits = Limits()
     log: Log = Log()
     tracing: Tracing = Tracing()
@@ -192,11 +195,11 @@ class NodeConfig(_Section):
 
     @property
     def listen_forward(self) -> str:
-        """Where calls that other nodes send on are taken; port 0: any that is free."""
+        """Where forwarded calls are taken; port 0: any free port."""
         return self.listen.forward or f"{self.listen_raft.rpartition(':')[0]}:0"
 
     def forward_address(self, node_id: str, port: int) -> str:
-        """Where a node takes them, as the others reach it."""
+        """The address for forwarded calls, as the other nodes reach it."""
         return f"{self.members[node_id].raft.rpartition(':')[0]}:{port}"
 
     @property
@@ -207,7 +210,7 @@ class NodeConfig(_Section):
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One thing that is wrong: the field, where its value came from, and what would be right."""
+    """One mistake: the field, where its value came from, and what would be right."""
 
     field: str
     source: str
@@ -218,7 +221,7 @@ class Mistake:
 
 
 class ConfigError(StartError):
-    """Every mistake of a configuration together."""
+    """All mistakes of a configuration."""
 
     def __init__(self, mistakes: list[Mistake]) -> None:
         lines = "\n".join(f"  {mistake}" for mistake in mistakes)
@@ -230,10 +233,10 @@ class ConfigError(StartError):
 def load(
     path: Path | None, environment: Mapping[str, str], flags: Mapping[tuple[str, ...], str]
 ) -> NodeConfig:
-    """Read a node's file under its overrides; ConfigError lists every mistake.
+    """Read a node's file with its overrides; ConfigError lists every mistake.
 
-    ``flags`` maps a field's path to what the command line gave for it, such as
-    ``("listen", "api"): "0.0.0.0:7001"``.
+    ``flags`` maps a field's path to its value on the command line, such as ``("listen", "api"):
+    "0.0.0.0:7001"``.
     """
     mistakes: list[Mistake] = []
     values = _read_file(path, mistakes) if path is not None else {}
@@ -254,7 +257,7 @@ def load(
     except ValidationError as error:
         for detail in error.errors():
             if unread and detail["type"] == "missing":
-                continue  # it may stand in the file
+                continue  # it may be in the file
             field_name = ".".join(str(part) for part in detail["loc"] if part != "[key]")
             mistakes.append(
                 Mistake(
@@ -271,7 +274,7 @@ def load(
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a mapping that names a key twice; stock YAML quietly keeps the last."""
+    """Refuses a mapping that names a key twice; the stock YAML loader silently keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[object] = set()
@@ -300,7 +303,7 @@ def _read_file(path: Path, mistakes: list[Mistake]) -> dict[str, Any]:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         mistakes.append(Mistake("", "", f"{path}{where}: not YAML: {error.problem}"))
         return {}
-    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
+    except (yaml.YAMLError, ValueError) as error:  # an invalid date is a ValueError
         mistakes.append(Mistake("", "", f"{path}: not YAML: {error}"))
         return {}
     except RecursionError:
@@ -327,7 +330,7 @@ def _override(
     target = values
     for part in field[:-1]:
         section = target.get(part)
-        # A section that is no mapping is reported by the model; the override starts a fresh one.
+        # The model reports a section that is not a mapping; the override starts a new one.
         target[part] = target = dict(section) if isinstance(section, dict) else {}
     value: Any = text
     if field == ("members",):
@@ -362,7 +365,7 @@ def _source(sources: Mapping[str, str], field: str, file_name: str) -> str:
 
 
 def _say(kind: str, message: str, context: Mapping[str, Any], value: object) -> str:
-    """What is wrong and what would be right, for people."""
+    """Describe what is wrong and what would be right."""
     match kind:
         case "missing":
             return "is missing; it is required"
@@ -389,7 +392,7 @@ def _say(kind: str, message: str, context: Mapping[str, Any], value: object) -> 
 
 
 def _contradictions(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Fields that are each well formed and cannot all be true; shapes are the model's business."""
+    """Find fields that are each well formed and contradict each other; the model checks forms."""
     node_id, members = values.get("node_id"), values.get("members")
     optional = str(values.get("cluster_secret_optional", "")).lower() in _TRUE
     if optional and not values.get("cluster_secret_file"):

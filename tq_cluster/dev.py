@@ -1,7 +1,7 @@
-"""Brokers on loopback in one command: for trying things out, not for keeping data safe.
+"""Runs brokers on loopback in one command: for trials, not for keeping data safe.
 
-Each broker is a process of its own (one killed is killed as in earnest), started by exec and never
-by fork, with its file, data directory and lines of output named after it.
+Each broker is a separate process, so killing one is a real crash. It is started by exec and never
+by fork, with its file, data directory and output lines named after it.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class Broker:
 
     @property
     def command(self) -> list[str]:
-        """What starts it."""
+        """The command that starts it."""
         return [sys.executable, "-m", "tq_cluster", "serve", "--config", str(self.config)]
 
 
 def prepare(data_dir: Path, nodes: int, base_port: int) -> list[Broker]:
-    """Write a file for each broker; a directory of other nodes, or one in use, is left alone."""
+    """Write a file for each broker; a directory of other nodes, or one in use, is not changed."""
     members = {
         f"n{number}": {
             "raft": f"{HOST}:{base_port + RAFT_PORT_OFFSET + number - 1}",
@@ -74,7 +74,7 @@ def prepare(data_dir: Path, nodes: int, base_port: int) -> list[Broker]:
 
 
 class Supervisor:
-    """Runs the brokers until it is told to stop."""
+    """Runs the brokers until it is stopped."""
 
     def __init__(self, brokers: list[Broker], *, restart: bool, out: TextIO) -> None:
         self._brokers = brokers
@@ -84,7 +84,7 @@ class Supervisor:
         self._width = max(len(broker.node_id) for broker in brokers)
 
     async def run(self) -> int:
-        """Start all, stop all; the result is the process's exit code."""
+        """Start all, stop all; return the process's exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
             loop.add_signal_handler(number, self._stopping.set)
@@ -106,7 +106,7 @@ class Supervisor:
         return 1 if any(codes) else 0
 
     async def _keep(self, broker: Broker) -> int:
-        """Run one broker, again and again if so asked; return its last exit code."""
+        """Run one broker, again and again if so configured; return its last exit code."""
         while True:
             code = await self._run_once(broker)
             if self._stopping.is_set():
@@ -131,9 +131,9 @@ class Supervisor:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=LINE_BYTES_MAX,
-            # A variable meant for one node must not reach into all of them.
+            # A variable meant for one node must not affect all of them.
             env={key: value for key, value in os.environ.items() if not key.startswith("TQ_")},
-            # Ctrl-C is for this process, which passes it on.
+            # Ctrl-C goes only to this process, which passes it on.
             start_new_session=True,
         )
         self._say(broker.node_id, f"started: pid {process.pid}, API at {broker.api}")
@@ -183,7 +183,7 @@ def _check_same_members(data_dir: Path, nodes: int) -> None:
 
 
 def _check_nobody_runs(data_dir: Path, node_ids: Iterable[str]) -> None:
-    """Refuse before a file is touched: a broker that runs would be restarted from it."""
+    """Refuse before a file is changed: a running broker would be restarted from it."""
     for node_id in node_ids:
         lock = data_dir / node_id / "node.lock"
         if lock.exists():
@@ -197,7 +197,7 @@ def _obituary(code: int) -> str:
 
 
 def run(data_dir: Path, nodes: int, base_port: int, *, restart: bool) -> int:
-    """Run the brokers until Ctrl-C; the result is the exit code."""
+    """Run the brokers until Ctrl-C; return the exit code."""
     try:
         brokers = prepare(data_dir, nodes, base_port)
     except OSError as error:

@@ -1,14 +1,14 @@
-"""What can go wrong between a call and its answer, by what happened to the caller's request."""
+"""The errors between a call and its answer, by what happened to the caller's request."""
 
 from __future__ import annotations
 
 
 class TqError(Exception):
-    """The root of what this package raises on purpose."""
+    """The root of all errors that this package raises on purpose."""
 
 
 class NotLeaderError(TqError):
-    """This node does not lead; nothing was proposed. ``leader_id`` is who does, where known."""
+    """This node does not lead; nothing was proposed. ``leader_id`` is the leader, if known."""
 
     def __init__(self, leader_id: str | None = None) -> None:
         super().__init__(f"not the leader (leader: {leader_id or 'unknown'})")
@@ -16,11 +16,11 @@ class NotLeaderError(TqError):
 
 
 class NotAppliedError(TqError):
-    """The entry was committed where it was not decided for: it changed nothing and never will."""
+    """The entry was committed on another state than it was decided for: it never has any effect."""
 
 
 class OutcomeUnknownError(TqError):
-    """Leadership ended before the entry was known to be committed: it may yet be, or never."""
+    """Leadership ended before the entry was known to be committed: it may still be, or never."""
 
 
 class OverloadedError(TqError):
@@ -36,7 +36,7 @@ class DiskError(FatalError):
 
 
 class StateDiffersError(FatalError):
-    """This node's state is not what a majority's is, although the log says that it should be."""
+    """This node's state differs from a majority's, although the log says it should not."""
 
 
 class StartError(TqError):

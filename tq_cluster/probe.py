@@ -1,4 +1,4 @@
-"""Asks a broker's health service, as a container's health check does."""
+"""Queries a broker's health service, as a container's health check does."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, cast
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-# gRPC's C core writes its own lines to standard error; what matters of them is in the answer.
+# gRPC's C core logs to standard error; what matters of its lines is in the answer.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
-# How gRPC begins what it says of a connection that it could not make; the cause follows.
+# The beginning of gRPC's message about a connection that it could not make; the cause follows.
 CONNECTING = re.compile(
     r"^failed to connect to all addresses; last error: \w+: \S+: "
     r"(Failed to connect to remote host: )?"
@@ -21,10 +21,10 @@ CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0))
 
 
 def ask(address: str, service: str, timeout_s: float) -> tuple[bool, str]:
-    """Whether ``service`` is served at ``address``, and the answer in words.
+    """Return whether ``service`` is served at ``address``, and the answer in words.
 
-    The empty name stands for everything that needs a leader. A broker that stopped, is stopping,
-    or sees no leader does not serve.
+    The empty name stands for everything that needs a leader. A broker that stopped, is stopping, or
+    sees no leader does not serve.
     """
     request = health_pb2.HealthCheckRequest(service=service)
     with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:

@@ -1,10 +1,10 @@
-"""Reads take turns on the event loop, however many of them there are and however much each reads.
+"""Reads take turns on the event loop, however many there are and however much each reads.
 
-What a turn of the loop gives to all of them together is bounded. One that comes while there is room
-is begun at once; the others go on one step each, in the order in which they came.
+The work of all reads together in one turn of the loop is bounded. A read that comes while there is
+room begins at once; the others continue with one step each, in order of arrival.
 
-Between its steps a read holds what it has read. So only a few go on; one more that its first step
-does not answer waits until one of the others has ended.
+Between its steps a read holds what it has read. So only a few continue; if all places are taken, a
+read that its first step does not answer waits until another has ended.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from tq_cluster.core.reads.steps import STEP_COST, Reader, Steps
 from tq_cluster.core.rows.view import View
 
 TURN_COST: Final = STEP_COST
-"""What all reads together may read in one turn of the loop; the last step may go beyond it."""
+"""The cost of all reads together in one turn of the loop; the last step may exceed it."""
 ANSWER_COST: Final = 20
-"""What it takes to send the smallest answer: as long as to read so many rows."""
+"""The cost of sending the smallest answer, in rows read."""
 
 UNDER_WAY_MAX: Final = 4
-"""How many reads go on: of the largest tasks they hold 20 MiB each."""
+"""How many reads continue at once: with the largest tasks they hold 20 MiB each."""
 BEGUN_MAX: Final = 128
-"""How many wait with what their first step has read, 400 KiB each; one more begins again."""
+"""How many reads wait with what their first step has read, 400 KiB each; one more starts over."""
 
 Answer = TypeVar("Answer")
 OpenView = Callable[[], AbstractContextManager[View]]
@@ -63,7 +63,7 @@ class _Read:
         self.open_view = open_view
         self.answered = answered
         self.under_way = False
-        """It may hold a part of its answer."""
+        """Whether the read may hold a part of its answer."""
         self.begin()
 
     def begin(self) -> None:
@@ -79,13 +79,13 @@ class Reading:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Read] = deque()
         self._large: deque[_Read] = deque()
-        """Those whose first step did not answer them."""
+        """Reads whose first step did not answer them."""
         self._under_way = 0
         self._left = TURN_COST
         self._turn_is_due = False
 
     async def answer(self, query: Callable[[Reader], Steps[Answer]], open_view: OpenView) -> Answer:
-        """Answer a read, each of its steps from the state that ``open_view`` shows by then."""
+        """Answer a read; each step reads the state that ``open_view`` returns at that time."""
         answered: asyncio.Future[Answer] = self._loop.create_future()
         read = _Read(query, open_view, answered)
         if self._waiting or self._left <= 0:
@@ -96,7 +96,7 @@ class Reading:
         return await answered
 
     async def room(self, cost: int) -> None:
-        """Return in a turn of the loop that has room for work that costs as much as such a read."""
+        """Return in a turn of the loop that has room for a read of this cost."""
 
         def nothing(view: Reader) -> Steps[None]:
             view.spend(cost)
@@ -121,7 +121,7 @@ class Reading:
             self._await_turn()
 
     def _go_on(self, read: _Read) -> None:
-        """Let a read make more steps, in its turn, or wait for another's end."""
+        """Queue a read for more steps, or until a place is free."""
         if not read.under_way and self._under_way == UNDER_WAY_MAX:
             if len(self._large) >= BEGUN_MAX:
                 read.begin()
@@ -140,14 +140,14 @@ class Reading:
                 return
 
     def _ended(self, read: _Read) -> bool:
-        """Have a read make a step; whether it was the last."""
+        """Run one step of a read; return whether it was the last."""
         try:
             with read.open_view() as view:
                 read.reader.renew(view)
                 next(read.steps)
         except StopIteration as end:
             read.answered.set_result(end.value)
-            # What was read is now put into bytes and sent: one large answer a turn, a few small.
+            # The result is encoded and sent next: one large answer a turn, or a few small ones.
             self._spend(read.reader.cost + ANSWER_COST)
         except Exception as error:  # noqa: BLE001  # it is the caller's, who waits for it
             read.answered.set_exception(error)

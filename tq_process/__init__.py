@@ -1,1 +1,1 @@
-"""What every process of tq needs of its operating system: streams, descriptors, ports, signals."""
+"""Operating-system support for every process of tq: streams, descriptors, ports, signals."""

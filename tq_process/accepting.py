@@ -1,7 +1,7 @@
 """A listening port that accepts no more than it can keep.
 
-asyncio's own server accepts whatever comes. With no descriptor left it writes a traceback for every
-connection that waits, a hundred at a time, and nothing is left for the files of the process.
+asyncio's own server accepts every connection. Once no descriptor is left, it writes a traceback for
+every waiting connection, a hundred at a time, and the process can open no files.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from typing import Final, Literal
 _logger = logging.getLogger(__name__)
 
 Reason = Literal["total", "address", "descriptors"]
-"""Why a connection was not accepted: as many as there may be in all, or from its address, stand
-already; or the process has no descriptor for it."""
+"""Why a connection was not accepted: the limit in total or per address is reached, or the process
+has no descriptor for it."""
 
 BACKLOG: Final = 256
 BATCH: Final = 16
-"""So many are accepted before the loop does something else."""
+"""How many connections are accepted in one turn of the loop, at most."""
 PER_WINDOW: Final = 200
 WINDOW_S: Final = 0.1
-"""No more than ``PER_WINDOW`` are accepted within this; the others wait in the backlog."""
+"""At most ``PER_WINDOW`` connections are accepted in this time; others wait in the backlog."""
 WITHOUT_DESCRIPTORS_S: Final = 1.0
-"""How long nothing is accepted once no descriptor was left."""
+"""How long nothing is accepted after the process ran out of descriptors."""
 REMIND_S: Final = 60.0
-"""What goes on is logged again after so long."""
+"""How often continuing refusals are logged again."""
 
 _NO_SUCH_ADDRESS = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
-"""A name may stand for an IPv6 address on a machine that has none."""
+"""A name may resolve to an IPv6 address on a machine without IPv6."""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -44,7 +44,7 @@ def _ignore(_reason: Reason) -> None:
 class Acceptor:
     """Accepts on listening sockets until it is closed, a few connections in each turn of the loop.
 
-    With no descriptor left it rests: what was accepted goes on.
+    Without a free descriptor it rests; accepted connections go on.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class Acceptor:
         """Begin at once.
 
         Args:
-            sockets: where; they are closed with it.
+            sockets: the listening sockets, which are closed with it.
             factory: makes the protocol of each connection.
-            admits: whether one from this host stays; it is closed otherwise.
-            exhausted: is told that no descriptor was left, once for each rest.
+            admits: whether a connection from this host is kept; otherwise it is closed.
+            exhausted: called when no descriptor is left, once for each rest.
         """
         self._sockets = list(sockets)
         self._factory = factory
@@ -73,7 +73,7 @@ class Acceptor:
         self._go_on()
 
     def close(self) -> None:
-        """Accept no more; connections that stand go on."""
+        """Accept no more; open connections go on."""
         if self._resting is not None:
             self._resting.cancel()
         for sock in self._sockets:
@@ -82,7 +82,7 @@ class Acceptor:
         self._sockets.clear()
 
     def rest(self, seconds: float) -> None:
-        """Leave what comes in the backlog for so long."""
+        """Accept nothing for this time; new connections wait in the backlog."""
         for sock in self._sockets:
             self._loop.remove_reader(sock)
         if self._resting is None:
@@ -105,7 +105,7 @@ class Acceptor:
                 if error.errno in _EXHAUSTED:
                     self._exhausted()
                     self.rest(WITHOUT_DESCRIPTORS_S)
-                # Others are about the one connection (accept(2)): it is gone, the next may be well.
+                # Other errors concern only this connection (accept(2)); the next may succeed.
                 continue
             if not self._admits(accepted, str(address[0])):
                 accepted.close()
@@ -123,7 +123,7 @@ class Acceptor:
 
 
 class Listener:
-    """Accepts connections on the event loop, up to a number in all and from one address."""
+    """Accepts connections on the event loop, up to a limit in total and per address."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class Listener:
         per_address_max: int,
         refused: Callable[[Reason], None] = _ignore,
     ) -> None:
-        """``name`` is the port's in log lines; ``refused`` is told of every refusal."""
+        """``name`` names the port in log lines; ``refused`` is called for every refusal."""
         self._name = name
         self._total_max = total_max
         self._per_address_max = per_address_max
@@ -141,25 +141,25 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._acceptor: Acceptor | None = None
         self._open: list[tuple[socket.socket, str]] = []
-        """What was accepted, with its address; a transport that closes closes its socket."""
+        """Accepted sockets, with their addresses; a closing transport closes its socket."""
         self._by_address: Counter[str] = Counter()
         self._window_ends_s = 0.0
         self._in_window = 0
         self._logged: dict[Reason, float] = {}
         self._unlogged: Counter[Reason] = Counter()
         self.port = 0
-        """Where it listens."""
+        """The port that it listens on; 0 before `listen`."""
 
     @property
     def connections(self) -> int:
-        """How many stand now."""
+        """How many connections are open now."""
         self._prune()
         return len(self._open)
 
     async def listen(
         self, host: str, port: int, factory: Callable[[], asyncio.BaseProtocol]
     ) -> None:
-        """Listen at every address that ``host`` stands for. OSError if one cannot be had.
+        """Listen at every address that ``host`` resolves to; raises OSError if that fails.
 
         ``factory`` makes the protocol of each connection.
         """
@@ -173,7 +173,7 @@ class Listener:
         )
 
     def close(self) -> None:
-        """Listen no more; connections that stand go on."""
+        """Stop listening; open connections go on."""
         if self._acceptor is not None:
             self._acceptor.close()
 
@@ -237,9 +237,10 @@ class Listener:
 
 
 async def listening_sockets(host: str, port: int) -> list[socket.socket]:
-    """Return sockets that listen at every address that ``host`` stands for; OSError else.
+    """Return sockets that listen at every address of ``host``; raises OSError if one fails.
 
-    An empty ``host`` stands for all of the machine's.
+    An empty ``host`` means all addresses of the machine. Addresses that the machine does not have
+    are skipped, unless it has none.
     """
     found = await asyncio.get_running_loop().getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -269,7 +270,7 @@ def _bound(family: int, kind: int, protocol: int, address: tuple[object, ...]) -
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # A name that stands for both kinds of address gets a socket for each.
+            # A name with addresses of both kinds gets a socket for each.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
         sock.listen(BACKLOG)

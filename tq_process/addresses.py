@@ -1,4 +1,4 @@
-"""Addresses as people write them: ``host:port``, read in one way everywhere."""
+"""Addresses as people write them, ``host:port``, parsed in the same way everywhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LIKE = "must be host:port, such as 127.0.0.1:7001"
 
 
 def split(address: str) -> tuple[str, int]:
-    """Split ``host:port`` or ``[ipv6]:port``; ValueError says what would be right."""
+    """Split ``host:port`` or ``[ipv6]:port``; raises ValueError, which says what is right."""
     if "://" in address or "/" in address:
         raise ValueError(f"{_LIKE}, with nothing before it or after it")
     if re.search(r"\s", address):
@@ -44,7 +44,7 @@ def split(address: str) -> tuple[str, int]:
 
 
 def canonical(address: str) -> str:
-    """Write an address that ``split`` takes as every spelling of it is written here."""
+    """Return the one canonical spelling of an address that ``split`` takes."""
     host, port = split(address)
     if ":" in host:
         return f"[{IPv6Address(host)}]:{port}"
@@ -52,9 +52,9 @@ def canonical(address: str) -> str:
 
 
 def listed(text: str | Iterable[str]) -> list[str]:
-    """Read addresses separated by commas, or given one by one; ValueError names each fault.
+    """Read addresses, separated by commas or as an iterable; ValueError names every fault.
 
-    The same one twice counts once.
+    Duplicates are dropped.
     """
     parts = text.split(",") if isinstance(text, str) else list(text)
     found: dict[str, str] = {}

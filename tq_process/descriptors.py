@@ -1,4 +1,4 @@
-"""How many descriptors this process may have open, and how many of them are for callers."""
+"""How many descriptors this process may have open, and how many of them callers may use."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Final
 _logger = logging.getLogger(__name__)
 
 LIMIT_MAX: Final = 65_536
-"""What the soft limit is raised to at most: a connection costs memory, too."""
+"""The soft limit is raised to this at most: a connection costs memory, too."""
 KEPT: Final = 512
-"""What callers cannot have: journal, state, snapshots, child processes, peers, metrics. A broker
-that is not asked anything has about 30 open."""
+"""The descriptors that callers cannot use: for journal, state, snapshots, child processes, peers
+and metrics. An idle broker has about 30 open."""
 KEPT_SHARE: Final = 0.75
-"""Of a limit that is lower still."""
+"""The share of the limit that callers cannot use, if that is less than `KEPT`."""
 CALLERS_MIN: Final = 16
 
 
@@ -27,13 +27,13 @@ REMIND_S: Final = 60.0
 
 
 class CallersWatch:
-    """Says once a minute that callers have all the connections that they may have.
+    """Logs, once a minute at most, that callers have all the connections that they may have.
 
-    gRPC closes one more without a word to anybody.
+    gRPC closes further connections without a log line.
     """
 
     def __init__(self, most: int, open_now: Callable[[], int] | None = None) -> None:
-        """``most``: how many they may have. To be made before they come."""
+        """``most``: how many connections callers may have. Make it before the first one."""
         self._most = most
         self._loop = asyncio.get_running_loop()
         self._open_now = open_now or count_open
@@ -42,17 +42,17 @@ class CallersWatch:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin to look."""
+        """Begin to count."""
         self._timer = self._loop.call_later(LOOK_S, self._look)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop counting."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _look(self) -> None:
-        # In a thread: thousands take a while to count.
+        # In a thread: counting thousands takes a while.
         counting = self._loop.run_in_executor(None, self._open_now)
         counting.add_done_callback(self._counted)
 
@@ -79,7 +79,7 @@ def raise_limit() -> int:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError):  # a sandbox forbids it: what there is has to do
+        except (OSError, ValueError):  # a sandbox forbids it: keep the present limit
             wanted = soft
     limit = limit_now()
     if limit < 2 * KEPT:
@@ -91,18 +91,18 @@ def raise_limit() -> int:
 
 
 def limit_now() -> int:
-    """The soft limit, as far as it counts here."""
+    """The soft limit; `LIMIT_MAX` if it is higher."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return LIMIT_MAX if soft == resource.RLIM_INFINITY else min(soft, LIMIT_MAX)
 
 
 def count_open() -> int:
-    """How many are open. Takes long if they are many."""
+    """Count the open descriptors; slow if there are many."""
     return len(os.listdir(Path("/proc/self/fd")))  # noqa: PTH208  # names alone
 
 
 def for_callers() -> int:
-    """How many connections callers may have, so that everything else has descriptors enough."""
+    """How many connections callers may have, so that enough descriptors remain for the rest."""
     limit = limit_now()
     kept = min(KEPT, int(limit * KEPT_SHARE))
     return max(limit - kept - count_open(), CALLERS_MIN)

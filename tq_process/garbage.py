@@ -1,9 +1,9 @@
-"""The garbage collector, in a process whose event loop nothing may hold for long.
+"""The garbage collector, in a process whose event loop must not be blocked for long.
 
-CPython looks at its oldest objects all at once, and whenever they have become a quarter more: each
-call that waits is sixty of them, and ten thousand of them hold the loop for 1.5 to 3 ms. What a
-broker does leaves nothing to be found there (its calls, batches and leases are free of circles),
-so that look is taken seldom, and the more seldom the longer it took.
+CPython examines its oldest objects all at once, whenever their number has grown by a quarter. Each
+waiting call is sixty objects, and ten thousand objects block the loop for 1.5 to 3 ms. A broker
+leaves no garbage there (its calls, batches and leases contain no reference cycles), so that
+collection is made rarely, and the more rarely the longer it took.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Final
 
 EVERY_S: Final = 60.0
 SHARE: Final = 1e-4
-"""Of all time, at most, for looks at the oldest objects."""
+"""The share of time for full collections, at most."""
 _NEVER: Final = 1 << 30
 
 
 class OldGarbage:
-    """Looks at the oldest objects from time to time, from now on."""
+    """Runs full collections on a timer instead of CPython's own rule."""
 
     def __init__(
         self,
@@ -35,16 +35,16 @@ class OldGarbage:
         self._next: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """Look once, never again at what is there by now, and at the rest now and then."""
+        """Collect once, freeze the present objects, and collect the others from time to time."""
         youngest, young, _ = gc.get_threshold()
         gc.set_threshold(youngest, young, _NEVER)
-        # What the imports left alone would take 75 ms each time.
+        # The objects of the imports alone would take 75 ms each time.
         self._collect()
         gc.freeze()
         self._wait(0.0)
 
     def end(self) -> None:
-        """Leave it to CPython again."""
+        """Stop, and leave full collections to CPython again."""
         if self._next is not None:
             self._next.cancel()
         youngest, young, _ = gc.get_threshold()

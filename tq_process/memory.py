@@ -1,4 +1,4 @@
-"""Memory that large requests and replies took goes back to the system once they are over."""
+"""Returns the memory of large requests and replies to the system once they are over."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
 MMAP_BYTES: Final = 512 << 10
-"""From this size on a piece of memory is the system's again as soon as it is free. By itself glibc
-raises that to 32 MiB as it meets such pieces; then one byte that lives behind keeps them all."""
+"""A block of at least this size goes back to the system as soon as it is freed. By default glibc
+raises this limit to 32 MiB as it meets such blocks; then one live byte behind them keeps them."""
 TRIM_BYTES: Final = 4 << 20
-"""So much free memory at the end of the heap is kept."""
+"""How much free memory is kept at the end of the heap."""
 ARENAS_MAX: Final = 2
-"""Heaps: each keeps what is free in it to itself, and threads would have eight a core."""
+"""The most heaps: each keeps its own free memory, and by default threads have eight per core."""
 EVERY_S: Final = 20.0
 SLACK_BYTES: Final = 8 << 20
-"""So much more than after the last time is not worth a look at the whole heap."""
+"""Growth up to this since the last trim is not worth trimming the whole heap."""
 
 
 def return_memory() -> None:
-    """Have the C library give freed memory back; said in the log where it cannot be asked to."""
+    """Make the C library return freed memory; logs it if the library has no mallopt."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
@@ -48,7 +48,7 @@ def _trim() -> None:
 
 
 def held_bytes(process: int | str = "self") -> int:
-    """The anonymous memory of a process; OSError or LookupError if the system says nothing."""
+    """The anonymous memory of a process, in bytes; OSError or LookupError if it is unknown."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) << 10
@@ -56,10 +56,10 @@ def held_bytes(process: int | str = "self") -> int:
 
 
 class FreedMemory:
-    """Gives back what is free amid the heap, whenever a burst is over.
+    """Returns free memory in the middle of the heap to the system after each burst.
 
-    Pieces below `MMAP_BYTES` leave holes of many pages between what lives on. Looking for them
-    takes glibc about 10 ms for 100 MiB, in a thread, in which the others cannot allocate.
+    Blocks below `MMAP_BYTES` leave holes of many pages between live ones. To find them takes glibc
+    about 10 ms for 100 MiB; it runs in a thread, but other threads cannot allocate meanwhile.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class FreedMemory:
         self._before = 0
 
     def begin(self) -> None:
-        """Look every `EVERY_S` from now on, where the C library can give back and Linux says."""
+        """Check every `EVERY_S`, if the C library can trim and the system tells the memory held."""
         try:
             self._trim()
             self._least = self._before = self._held()

@@ -1,7 +1,7 @@
 """Prometheus metrics over HTTP, served on the event loop.
 
-A connection has one request answered and is closed. However many come, and however slowly they
-read, they cost a bounded number of descriptors and buffers, and no thread each.
+Each connection gets one answer and is closed. Many or slow clients cost a bounded number of
+descriptors and buffers, and no thread each.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from tq_process.accepting import Listener, Reason
 CONNECTIONS_MAX: Final = 64
 PER_ADDRESS_MAX: Final = 16
 HEAD_BYTES_MAX: Final = 8_192
-"""Of a request line and its headers."""
+"""The size limit of a request line and its headers."""
 READ_S: Final = 5.0
 """How long a request may take to arrive."""
 ANSWER_S: Final = 30.0
-"""How long its answer may take to be made and read."""
+"""How long making and sending its answer may take."""
 PATH: Final = "/metrics"
 APART_S: Final = 0.2
-"""How much time lies between the beginnings of two writings of one form, at least: what is asked
-more often waits for the next."""
+"""The least time between the starts of two encodings of one form: more frequent requests wait for
+the next."""
 
 _PIECE_BYTES: Final = 65_536
 _METHODS: Final = ("GET", "HEAD")
@@ -43,7 +43,7 @@ Encode = Callable[[CollectorRegistry], bytes]
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How a caller would have the metrics written. There are a few forms, whatever is asked for."""
+    """The format in which a client wants the metrics; there are only a few."""
 
     content_type: str
     compressed: bool
@@ -70,8 +70,8 @@ class MetricsPort:
         read_s: float = READ_S,
         answer_s: float = ANSWER_S,
     ) -> None:
-        """``refused`` is told of every connection that was not accepted."""
-        # A series beside each counter, which nobody asks for.
+        """``refused`` is called for every connection that is not accepted."""
+        # They would add a series to each counter.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's own omission
         self._registry = registry
         self._loop = asyncio.get_running_loop()
@@ -85,23 +85,23 @@ class MetricsPort:
         )
         self._thread = ThreadPoolExecutor(1, "metrics")
         self._next: dict[_Form, asyncio.Task[_Answer]] = {}
-        """The writings that have not begun: whoever asks meanwhile gets the same."""
+        """The encodings that have not begun: all requests until then share them."""
         self._not_before_s: dict[_Form, float] = {}
         self._turn = asyncio.Lock()
         self._serving: set[asyncio.Task[None]] = set()
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port that it listens on."""
         return self._listener.port
 
     @property
     def connections(self) -> int:
-        """How many stand now."""
+        """How many connections are open now."""
         return self._listener.connections
 
     async def start(self, host: str, port: int) -> None:
-        """Serve; OSError if the port cannot be had."""
+        """Serve; raises OSError if it cannot listen at the port."""
         await self._listener.listen(host, port, self._protocol)
 
     def stop(self) -> None:
@@ -129,12 +129,12 @@ class MetricsPort:
                     answer = await self._written(answer)
                 await _send(writer, answer, with_body=method != "HEAD")
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            pass  # it went, or it is too slow
+            pass  # the client has gone, or is too slow
         finally:
             writer.transport.abort()
 
     async def _read(self, reader: asyncio.StreamReader) -> tuple[str, _Form | _Answer]:
-        """The method, and how the metrics are to be written or what is wrong with the request."""
+        """Read a request; returns its method, and the form to encode or an error to answer."""
         try:
             async with asyncio.timeout(self._read_s):
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -171,7 +171,7 @@ class MetricsPort:
     async def _write_in_turn(self, form: _Form) -> _Answer:
         await asyncio.sleep(self._not_before_s.get(form, 0.0) - self._loop.time())
         async with self._turn:
-            # Who comes from now on may not be given what was measured before.
+            # Later requests must not get values measured before them.
             del self._next[form]
             self._not_before_s[form] = self._loop.time() + APART_S
             return await self._loop.run_in_executor(self._thread, self._write, form)
@@ -201,7 +201,7 @@ async def _send(writer: asyncio.StreamWriter, answer: _Answer, *, with_body: boo
         *(f"{name}: {value}" for name, value in answer.headers),
     ]
     writer.write(("\r\n".join(head) + "\r\n\r\n").encode("latin-1"))
-    # In pieces: what waits for a slow reader is the one body, and no copy of it.
+    # In pieces, so that no copy of the whole body waits for a slow reader.
     for start in range(0, len(answer.body) if with_body else 0, _PIECE_BYTES):
         await writer.drain()
         writer.write(answer.body[start : start + _PIECE_BYTES])

@@ -1,4 +1,4 @@
-"""Names that others choose, so many of them: each has its place until it is not met for long."""
+"""A limited set of names that others choose: each keeps its place while it is met."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Callable, Hashable
 from typing import Final, Generic, TypeVar
 
 IDLE_S: Final = 24 * 3600.0
-"""A name that is not met for so long loses its place."""
+"""A name that is not met for this long loses its place."""
 IDLE_WHEN_FULL_S: Final = 600.0
-"""The same while another name would have it."""
+"""The same if another name needs the place."""
 
 Name = TypeVar("Name", bound=Hashable)
 
 
 class Recent(Generic[Name]):
-    """At most so many names, the one that was not met for longest first."""
+    """At most ``most`` names, the least recently met first."""
 
     def __init__(
         self, most: int, now_s: Callable[[], float], forgotten: Callable[[Name], None]
     ) -> None:
-        """``forgotten`` is told of each name that has lost its place."""
+        """``forgotten`` is called with each name that loses its place."""
         self._most = most
         self._now_s = now_s
         self._forgotten = forgotten
@@ -30,7 +30,7 @@ class Recent(Generic[Name]):
         return len(self._met_s)
 
     def admits(self, name: Name) -> bool:
-        """Note that ``name`` is met; whether it has a place."""
+        """Note that ``name`` is met; True if it has a place."""
         now_s = self._now_s()
         if name not in self._met_s and len(self._met_s) >= self._most:
             self._forget(now_s - IDLE_WHEN_FULL_S, most=1)
@@ -41,17 +41,17 @@ class Recent(Generic[Name]):
         return True
 
     def drop(self, name: Name) -> None:
-        """Take its place from a name, if it has one."""
+        """Remove a name, if it has a place."""
         if self._met_s.pop(name, None) is not None:
             self._forgotten(name)
 
     def drop_where(self, holds: Callable[[Name], bool]) -> None:
-        """Take their places from all names of which that holds."""
+        """Remove all names for which ``holds`` is true."""
         for name in [each for each in self._met_s if holds(each)]:
             self.drop(name)
 
     def tidy(self) -> None:
-        """Take their places from names that were not met for long."""
+        """Remove the names that were not met for `IDLE_S`."""
         self._forget(self._now_s() - IDLE_S, most=self._most)
 
     def _forget(self, since_s: float, *, most: int) -> None:

@@ -1,4 +1,4 @@
-"""Signals that must not end a process, and one that has it say where it is."""
+"""Signals that must not end a process, and one that logs the process's stacks."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from typing import Any, Final
 _logger = logging.getLogger(__name__)
 
 TASKS_MAX: Final = 1_000
-"""So many tasks are looked at, and no more: it is done on the event loop."""
+"""How many tasks are examined, at most: it holds up the event loop."""
 SHOWN_MAX: Final = 200
-"""Of tasks that stand at different places."""
+"""How many different stacks of tasks are logged, at most."""
 DEPTH_MAX: Final = 16
 
 _LOGGED: Final = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
-"""Few: each that comes while another is being handled takes kilobytes of a small stack."""
+"""Only a few: each signal during the handling of another takes kilobytes of a small stack."""
 
 
 def harmless() -> Iterator[int]:
-    """Signals that end a process unless it says otherwise, and say nothing of a fault of it.
+    """The signals that end a process by default, but do not mean a fault in it.
 
-    A script meant for another program sends them, a timer, or whoever mistook a process id.
+    They come from a timer, from a script for another program, or through a wrong process id.
     """
     yield from _LOGGED
     for name in ("SIGVTALRM", "SIGPROF", "SIGIO", "SIGPWR", "SIGSTKFLT"):
@@ -43,14 +43,14 @@ def harmless() -> Iterator[int]:
 
 
 def pass_over_all() -> None:
-    """Have SIGHUP and harmless signals end nothing, from the start of a process on."""
+    """Ignore SIGHUP and harmless signals; called at the start of a process."""
     for number in harmless():
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, lambda _number, _frame: None)
 
 
 def log_passed_over(loop: asyncio.AbstractEventLoop) -> None:
-    """Have the usual ones among the harmless signals end nothing, and each be logged."""
+    """Log the usual ones among the harmless signals, instead of ending the process."""
     for number in _LOGGED:
         loop.add_signal_handler(number, _passed_over, number)
 
@@ -62,16 +62,16 @@ def on_hangup(loop: asyncio.AbstractEventLoop, act: Callable[[], object]) -> Non
 
 
 def tell_stacks_on_quit(loop: asyncio.AbstractEventLoop) -> None:
-    """At SIGQUIT, write to the log where every task and every thread is, and go on.
+    """At SIGQUIT, log the stacks of tasks and threads, and go on.
 
-    Not through the loop: what holds it is what one would like to see.
+    The handler does not run through the loop, so that it shows what blocks the loop.
     """
 
     def tell(_number: int, frame: FrameType | None) -> None:
         try:
             for event, keys in _stacks(loop, frame):
                 _logger.warning(event, extra=keys)
-        except Exception:  # it would be raised in whatever the signal interrupted
+        except Exception:  # it would be raised in the interrupted code
             _logger.exception("stacks not told")
 
     signal.signal(signal.SIGQUIT, tell)
@@ -86,7 +86,7 @@ def _stacks(
 ) -> Iterator[tuple[str, dict[str, object]]]:
     names = {each.ident: each.name for each in threading.enumerate()}
     for ident, frame in sys._current_frames().items():  # noqa: SLF001  # made for this very purpose
-        # The one that handles the signal is shown where it was interrupted.
+        # Show the thread that handles the signal where it was interrupted.
         own = ident == threading.get_ident()
         place = interrupted if own and interrupted is not None else frame
         name = names.get(ident, ident)
@@ -117,7 +117,7 @@ def _of_frame(frame: FrameType) -> str:
 
 
 def _of_coroutine(awaited: Any) -> str:  # noqa: ANN401  # coroutine, generator, future or other
-    """Where it waits, the innermost first: a task's own stack has its outermost coroutine alone."""
+    """The stack of a coroutine, innermost first: a task's own has only its outermost coroutine."""
     frames: list[str] = []
     while awaited is not None and len(frames) < DEPTH_MAX:
         for prefix, next_one in (("cr", "await"), ("gi", "yieldfrom"), ("ag", "await")):

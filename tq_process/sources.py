@@ -1,8 +1,8 @@
-"""Who may connect to a listening port: decided by the kernel, before there is a connection.
+"""Restricts the addresses that may connect to a listening port; the kernel enforces it.
 
-For a port that somebody else's library listens at, which accepts whoever comes. The filter is a
-program of the classic BPF, which any process may attach to its own sockets (socket(7),
-SO_ATTACH_FILTER); packets that it does not let through are as if they had been lost.
+It is for the port of a library that accepts every connection. The filter is a program of the
+classic BPF, which any process may attach to its own sockets (socket(7), SO_ATTACH_FILTER); the
+kernel drops the packets that it rejects.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Final
 
 ADDRESSES_MAX: Final = 32
-"""As many as a jump in a filter can pass over."""
+"""The most addresses that a jump in the filter can skip."""
 
 _SO_ATTACH_FILTER: Final = 26
 _NETWORK_HEADER: Final = 0xFFF00000
-"""SKF_NET_OFF: what follows counts from the IP header."""
+"""SKF_NET_OFF: offsets from here count from the IP header."""
 _LOAD_BYTE, _LOAD_WORD, _SHIFT_RIGHT = 0x30, 0x20, 0x74
 _JUMP_IF_EQUAL, _RETURN = 0x15, 0x06
 _V4, _V6 = 4, 6
@@ -34,18 +34,18 @@ _Instruction = tuple[int, int, int, int]
 
 
 def listening_at(port: int) -> list[socket.socket]:
-    """Return this process's sockets that listen at a TCP port, each to be closed.
+    """Return copies of this process's sockets that listen at a TCP port; close each of them.
 
-    They are copies: what is set on one holds for whoever has the other, and the port listens until
-    both are closed. To be called while no other thread opens files.
+    A copy shares its options with the original, and the port listens until both are closed. Call
+    it while no other thread opens files.
     """
     found: list[socket.socket] = []
     seen: set[int] = set()
     for name in os.listdir(Path("/proc/self/fd")):  # noqa: PTH208  # names alone
         with suppress(OSError):
             what = os.fstat(int(name))
-            # Sockets alone are copied: to close a copy of a file gives up the locks on it. A copy
-            # may have a number that the list had for something else.
+            # Copy only sockets: closing a copy of a file releases its locks. A copy may have a
+            # number that the list had for something else.
             if not stat.S_ISSOCK(what.st_mode) or what.st_ino in seen:
                 continue
             seen.add(what.st_ino)
@@ -66,9 +66,9 @@ def _listens(sock: socket.socket, port: int) -> bool:
 
 
 def let_in_only(listening: socket.socket, addresses: Collection[str]) -> bool:
-    """Let packets from these addresses reach a listening socket; whether that could be had.
+    """Let only these addresses reach a listening socket; False if that is not possible.
 
-    Connections that stand keep what held when they were made.
+    Open connections keep the filter that they were made with.
     """
     if sys.platform != "linux" or len(addresses) > ADDRESSES_MAX:
         return False
@@ -90,7 +90,7 @@ def _program(
     for each in addresses:
         if isinstance(each, ipaddress.IPv4Address):
             v4.add(int(each))
-        elif each.ipv4_mapped is not None:  # as a socket for both kinds says it
+        elif each.ipv4_mapped is not None:  # as a socket for both kinds shows it
             v4.add(int(each.ipv4_mapped))
         else:
             v6.append(each.packed)
@@ -123,7 +123,7 @@ def _from_v6(sources: Collection[bytes]) -> list[_Instruction]:
         words = struct.unpack("!4I", source)
         for at, word in enumerate(words):
             program.append((_LOAD_WORD, 0, 0, _NETWORK_HEADER + _V6_SOURCE + 4 * at))
-            # What is left of this address: two for each further word, and the return.
+            # Skip the rest of this address: two for each further word, and the return.
             program.append((_JUMP_IF_EQUAL, 0, 2 * (len(words) - 1 - at) + 1, word))
         program.append((_RETURN, 0, 0, _ALL))
     return [*program, (_RETURN, 0, 0, _NONE)]

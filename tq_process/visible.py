@@ -1,4 +1,4 @@
-"""Text that users chose, made safe to show: nothing in it moves the cursor or breaks a line."""
+"""Makes users' text safe to show: it cannot move the cursor or break a line."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def visible(text: str, *, lines: bool = False) -> str:
-    """Write what cannot be seen as Python would in a string; ``lines`` keeps line ends and tabs.
+    """Escape invisible characters as Python does; ``lines`` keeps line ends and tabs.
 
-    Whatever an id, a type or an error holds, a terminal is told nothing by it, and one row of a
-    table stays one row.
+    So an id, a type or an error cannot control the terminal, and a row of a table stays one row.
     """
     return rewritten(text, _as_python, kept="\n\t" if lines else "")
 
 
 def rewritten(text: str, write: Callable[[str], str], *, kept: str = "") -> str:
-    """Have ``write`` say every character that cannot be seen, but for those in ``kept``."""
+    """Replace each invisible character, except those in ``kept``, by what ``write`` returns."""
     if text.isprintable():
         return text
     return "".join(

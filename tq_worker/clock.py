@@ -1,4 +1,4 @@
-"""The clock that leases are kept by."""
+"""The clock for leases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _get_s = time.clock_gettime
 def boottime_s() -> float:
     """Return seconds on CLOCK_BOOTTIME.
 
-    It runs on while the machine sleeps, as the brokers' patience does.
+    It runs on while the machine sleeps, as the leases at the brokers do.
     """
     return _get_s(_CLOCK)
 

@@ -1,4 +1,4 @@
-"""The worker: claims, runs, renews, reports, and leaves in order."""
+"""The worker: claims tasks, runs and reports them, renews leases, and ends in order."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ _logger = logging.getLogger(__name__)
 
 CHECK_MAX_S = 0.25
 CHECKS_PER_LEASE = 120
-"""Leases are looked at so often in their length, twice between the moments to stop and to kill a
-handler at least.
+"""How often leases are checked in their length: at least twice between the moments to stop and to
+kill a handler.
 """
 HURRY_GRACE_S = 0.5
-"""How long handlers may take to stop when the worker is to leave at once."""
+"""How long handlers may take to stop when the worker must leave at once."""
 RELIEVE_S = 1.0
-"""How often the memory of handler processes is looked at."""
+"""How often the memory of handler processes is checked."""
 LAST_REPORTS_S = 10.0
-"""How long a worker that leaves tries to deliver its last reports."""
+"""How long a leaving worker tries to deliver its last reports."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """What one worker is to do."""
+    """The options of one worker."""
 
     worker_id: str
     modules: Sequence[str]
@@ -58,7 +58,7 @@ class WorkerOptions:
     processes: int = 1
     process_slots: int = 1
     limits: Mapping[str, int] = field(default_factory=dict)
-    """By type, how many run at a time; they go before what handlers say."""
+    """By type, how many tasks run at a time; they override the handlers' own limits."""
     tasks_max: int | None = None
     memory_bytes_max: int | None = None
     lease_s: float = 30.0
@@ -68,11 +68,11 @@ class WorkerOptions:
     reload: bool = False
     metrics_listen: tuple[str, int] | None = None
     log_format: str = "text"
-    """Of the lines that handlers log."""
+    """The format of log lines, "text" or "json"."""
     telling: tracing.Telling = field(default_factory=tracing.Telling)
 
     def plan(self) -> Plan:
-        """Return what the pool is told."""
+        """Return the pool's part of the options."""
         return Plan(
             modules=self.modules,
             concurrency=self.concurrency,
@@ -88,13 +88,13 @@ class Leaving(enum.Enum):
     """How a worker ends."""
 
     DRAIN = enum.auto()
-    """Finish what runs, up to the drain timeout."""
+    """Let running handlers finish, up to the drain timeout."""
     AT_ONCE = enum.auto()
-    """Stop what runs and give it back."""
+    """Stop running handlers and give their tasks back."""
 
 
 class Worker:
-    """Made and run on one event loop; `leave` may be called from its signal handlers."""
+    """A worker on one event loop; the loop's signal handlers may call `leave`."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Worker:
         broker: Broker,
         reconnect: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """``reconnect`` has ``broker`` use new connections; None: it cannot."""
+        """``reconnect`` makes ``broker`` use new connections; without it there is no watchdog."""
         self.made_ns = time.time_ns()
         self._options = options
         self._stats = Stats()
@@ -117,7 +117,7 @@ class Worker:
             reports=self._reporter,
             stats=self._stats,
             tracing=self._tracing,
-            # Who changes handlers wants to see each end.
+            # A developer who changes handlers wants to see how each attempt ends.
             log_ends=options.telling.log_tasks or options.reload,
             unfit_for_s=options.unfit_for_s,
         )
@@ -134,7 +134,7 @@ class Worker:
             worker_id=options.worker_id,
             queues=options.queues,
             lease_s=options.lease_s,
-            # Well below the patience with brokers that do not answer.
+            # Well below the time after which silent brokers are given up.
             wait_s=min(WAIT_S, options.deaf_after_s / 3),
             broker=broker,
             held_tasks=self._held_tasks,
@@ -158,15 +158,15 @@ class Worker:
         """Why the worker gave up on its brokers; empty if it did not."""
 
     def leave(self, how: Leaving = Leaving.DRAIN) -> None:
-        """End: in order, or, when asked a second time, at once."""
+        """End the worker: in order, or at once if called a second time."""
         if how is Leaving.AT_ONCE or self._leave.is_set():
             self._hurry.set()
         self._leave.set()
 
     async def run(self) -> int:
-        """Work until told to leave; returns how many reports could not be delivered.
+        """Work until `leave` is called; returns how many reports could not be delivered.
 
-        Raises UsageError if the handlers cannot be loaded, or the metrics not be served.
+        Raises UsageError if the handlers cannot be loaded or the metrics cannot be served.
         """
         guard = LoopGuard(self._options.deaf_after_s)
         guard.start()
@@ -191,14 +191,14 @@ class Worker:
         return undelivered
 
     def sources(self) -> Sequence[str]:
-        """Return the files that the handlers were made from, as far as they could be."""
+        """Return the handlers' source files, including those that failed to load."""
         return self._pool.sources
 
     async def _serve_metrics(self) -> Callable[[], None]:
         listen = self._options.metrics_listen
         if listen is None:
             return lambda: None
-        # Only where it is wanted: what it imports is some MB.
+        # Only if it is wanted: it imports some MB.
         from tq_worker.status import metrics  # noqa: PLC0415
 
         host, port = listen
@@ -209,7 +209,7 @@ class Worker:
             raise UsageError([f"--metrics-listen: {problem}"]) from None
 
     async def _start(self) -> bool:
-        """Load the handlers; False if told to leave meanwhile."""
+        """Load the handlers; False if `leave` is called meanwhile."""
         loading = asyncio.ensure_future(self._pool.start())
         leaving = asyncio.ensure_future(self._leave.wait())
         try:
@@ -226,7 +226,7 @@ class Worker:
         return True
 
     async def _say_ready(self) -> None:
-        """Say so once a broker has answered: until then nothing can be had from this worker."""
+        """Log that the worker is ready, once a broker has answered: until then it is not."""
         await self._liveness.first.wait()
         options = self._options
         _logger.info(
@@ -314,7 +314,7 @@ class Worker:
             await self._held_tasks.change()
 
     async def _claim(self) -> None:
-        """Claim whatever there are handlers for, until cancelled."""
+        """Claim tasks of the types that have handlers, until cancelled."""
         while True:
             self._reloaded.clear()
             wanted = claim_groups(self._pool.handlers, self._options.limits)
@@ -357,7 +357,7 @@ class Worker:
         await self._reconnect()
 
     def _give_up(self, why: str) -> None:
-        """Leave; what could not be said to the brokers by then is left unsaid."""
+        """Leave at once; reports that cannot be delivered by then are dropped."""
         _logger.critical("worker gives up", extra={"why": why})
         self.deaf = why
         die_soon(LEAVE_S)

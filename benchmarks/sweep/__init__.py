@@ -1,1 +1,1 @@
-"""Every RPC at its limits and beyond them: what it costs whoever else has a call there."""
+"""Every RPC at its limits and beyond them, and what that costs other callers."""

@@ -2,9 +2,9 @@
 
 `python -m benchmarks.sweep` starts three brokers on loopback, fills them with a million tasks, and
 sends every RPC of every service requests of many shapes: alone and several at once, through the
-leader and through a follower, beside a lone caller that submits a task every 50 ms. It prints what
-was answered and how long the loops were held, and ends with 1 if a bound is broken: a change of
-leader, a broker that ended, or a hold of more than 20 ms and 5 ms for each MiB beyond the first.
+leader and through a follower, beside a lone caller that submits a task every 50 ms. It prints the
+answers and how long the loops were held, and exits with 1 if a bound is broken: a change of leader,
+a broker that ended, or a hold of more than 20 ms and 5 ms for each MiB beyond the first.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TASKS = 1_000_000
 TOGETHER = 8
 QUIET_S = 5.0
 REFERENCE_MS = 0.4
-"""What the piece of work takes on an idle core of an ordinary server: bounds are for such a one."""
+"""The time of the piece of work on an idle core of an ordinary server, for which the bounds are."""
 RUNS = 50
 
 
@@ -51,11 +51,11 @@ class Case:
     shape: shapes.Shape | None = None
     make: wire.Make | None = None
     size: int | None = None
-    """Of what ``make`` makes. None: what the wire takes."""
+    """The size of the request that ``make`` makes. None: the limit of the wire."""
 
 
 def cases() -> Iterator[Case]:
-    """Yield every case there is: the legal ones first."""
+    """Yield every case, the legal ones first."""
     for method in services.methods():
         path = services.path_of(method)
         for shape in shapes.SHAPES:
@@ -116,7 +116,7 @@ async def run(arguments: argparse.Namespace, console: Console) -> list[Measured]
 
 
 async def _quiet(sweeper: Sweeper, ground: Ground, prober: Prober) -> Measured:
-    """What the brokers do by themselves, and the machine beside them."""
+    """Measure the brokers and the machine without requests."""
     await prober.after(time.monotonic(), 60)
     begun_s = time.monotonic()
     await asyncio.sleep(QUIET_S)
@@ -140,7 +140,7 @@ async def _sweep(sweeper: Sweeper, ground: Ground, case: Case, via: str, togethe
         via=via,
         together=together,
         sent_bytes=max(map(len, bodies)),
-        # A transfer of which nothing is known but that it is one is a transfer to any follower.
+        # A transfer with only unknown fields is a transfer to any follower.
         moves_leader=case.shape.moves_leader
         if case.shape is not None
         else case.path == shapes.CLUSTER + "TransferLeadership",
@@ -151,8 +151,8 @@ async def _sweep(sweeper: Sweeper, ground: Ground, case: Case, via: str, togethe
 def calibrate() -> float:
     """Return how much slower this machine is now than the one that the bounds are for.
 
-    By the processor time of a fixed piece of work: a neighbour counts by what it does to the
-    caches, not by the time it takes.
+    It measures the processor time of a fixed piece of work: other programs count by their effect on
+    the caches, not by their own time.
     """
     spec = task_pb2.TaskSpec(queue="q", type="t", payload=bytes(200), labels={"a": "b"})
     raw = task_service_pb2.SubmitRequest(tasks=[spec] * 1_000).SerializeToString()

@@ -1,4 +1,4 @@
-"""What the cluster holds while it is swept: tasks in every state, leases, dead letters, workers."""
+"""The content of the swept cluster: tasks in every state, leases, dead letters, workers."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def wide_spec(queue: str, task_id: str = "", payload: bytes = b"") -> task_pb2.T
 
 
 class Ground:
-    """Fills a cluster, and finds what a request needs to be as hard as it may be."""
+    """Fills a cluster, and provides what a request needs to be as expensive as possible."""
 
     def __init__(self, cluster: Cluster, say: Callable[[str], None]) -> None:
         self._cluster = cluster
@@ -93,7 +93,7 @@ class Ground:
         self.leader_id = ""
         self.limits = cluster_service_pb2.ClusterLimits()
         self.held: list[worker_service_pb2.HeldLease] = []
-        """Leases that stand while everything is swept."""
+        """Leases that stay live during the whole sweep."""
         self.worker_id = "holder"
 
     @property
@@ -165,7 +165,7 @@ class Ground:
         return held
 
     async def leased(self, count: int) -> list[worker_service_pb2.HeldLease]:
-        """Lease ``count`` tasks that were made for it."""
+        """Submit ``count`` tasks and lease them."""
         queue = self.fresh("leased")
         await self._part("", count, self._plain(queue))
         return await self.lease(queue, count)
@@ -262,7 +262,7 @@ class Ground:
             await self._report(held, worker_service_pb2.TaskReport(fail=failure), batch=100)
 
     async def _lease_due(self, queue: str, count: int) -> list[worker_service_pb2.HeldLease]:
-        """Lease tasks that were due a moment ago, and are ready any time now."""
+        """Lease tasks that became due a moment ago and will soon be ready."""
         held: list[worker_service_pb2.HeldLease] = []
         while len(held) < count:
             request = worker_service_pb2.ClaimRequest(
@@ -292,7 +292,7 @@ class Ground:
             await self._call(self.leader.workers.Report, request)
 
     async def _giants(self) -> None:
-        """One task with the largest payload, one with the largest result, too."""
+        """Make a task with the largest payload and one that also has the largest result."""
         payload = bytes(self.limits.payload_bytes_max)
         for task_id in ("giant-pending", "giant-done"):
             spec = task_pb2.TaskSpec(queue=task_id, type="t", task_id=task_id, payload=payload)
@@ -303,7 +303,7 @@ class Ground:
         await self._report(held, worker_service_pb2.TaskReport(complete=completion))
 
     async def _greet(self) -> None:
-        """Have as many workers be known, each with the longest names of the most queues."""
+        """Make WORKERS workers known, each with the longest names of the most queues."""
         names = [f"{n:02}".ljust(128, "q") for n in range(64)]
         for begin in range(0, WORKERS, 50):
             await asyncio.gather(
@@ -319,7 +319,7 @@ class Ground:
             )
 
     async def _call(self, method: Callable[..., Awaitable[Reply]], request: object) -> Reply:
-        """Make one call, again for a while if the cluster is busy: it can be repeated."""
+        """Make one call, and repeat it for a while if the cluster is busy."""
         give_up_s = time.monotonic() + CALL_S
         while True:
             try:

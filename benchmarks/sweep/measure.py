@@ -1,4 +1,4 @@
-"""What one shape does to the brokers and to whoever else calls them."""
+"""The effect of one shape on the brokers and on other callers."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tq.v1 import cluster_service_pb2
 ROOT = Path(__file__).resolve().parents[2]
 CALL_S = 30.0
 ENDLESS_S = 2.0
-"""Of a stream that ends with its caller only."""
+"""The deadline of a stream that ends only with its caller."""
 STATUS_S = 60.0
 HOLD_BASE_S, HOLD_PER_MIB_S = 0.020, 0.005
 LARGE = 64 * MIB
-"""What the sweep's own connections take: more than any broker does."""
+"""The message limit of the sweep's own connections: above that of any broker."""
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", LARGE),
@@ -64,12 +64,12 @@ class Measured:
     probe_s: float = 0.0
     probes_failed: int = 0
     terms: int = 0
-    """By how much the term rose."""
+    """The number of terms by which the term rose."""
     ended: list[str] = field(default_factory=list)
     """Brokers that ended."""
     anonymous_before: int = 0
     anonymous_after: int = 0
-    """Of the broker that had most."""
+    """The memory of the broker with the most."""
     moves_leader: bool = False
 
     @property
@@ -78,7 +78,7 @@ class Measured:
         return bound_s(max(self.sent_bytes, self.answered_bytes))
 
     def faults(self, slack: float, *, wall: bool) -> list[str]:
-        """What was promised and did not hold."""
+        """The bounds that were broken."""
         found = [f"{name} ended" for name in self.ended]
         if self.terms and not self.moves_leader:
             found.append(f"{self.terms} terms")
@@ -95,7 +95,7 @@ class Measured:
 
 
 class Prober:
-    """Reads what the lone caller says."""
+    """Reads the lines of the lone caller."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self._addresses = addresses
@@ -128,7 +128,7 @@ class Prober:
             await asyncio.sleep(0.01)
 
     def since(self, begun_s: float) -> tuple[float, int]:
-        """The longest submit that was under way since then, and how many failed; forgets them."""
+        """The longest submit under way since then and the number that failed; then drops both."""
         seen = [line for line in self._lines if line[0] + line[1] >= begun_s]
         self._lines = self._lines[-1:]
         failed = sum(bool(why) for _, _, why in seen)
@@ -143,7 +143,7 @@ class Prober:
 
 
 class Sweeper:
-    """Sends requests as bytes and looks at what becomes of the brokers."""
+    """Sends requests as bytes and measures the effect on the brokers."""
 
     def __init__(self, cluster: ProcessCluster, ground: Ground, prober: Prober) -> None:
         self._cluster = cluster
@@ -210,7 +210,7 @@ class Sweeper:
         return "OK"
 
     async def look(self, row: Measured, leader_id: str, span_s: float) -> None:
-        """Ask every node how long its loop was held meanwhile."""
+        """Ask every node how long its loop was held during the calls."""
         request = cluster_service_pb2.GetNodeStatusRequest()
         request.loop_hold_span.FromMilliseconds(min(60_000, max(1, int(span_s * 1e3))))
         for node_id, node in self._cluster.nodes.items():
@@ -231,7 +231,7 @@ class Sweeper:
                 row.follower_cpu_s = max(row.follower_cpu_s, cpu_s)
 
     async def watch(self) -> None:
-        """Have every node look at its loop closely from now on."""
+        """Make every node measure its loop closely from now on."""
         await self.look(
             Measured(rpc="", shape="", legal=True, via="", together=0, sent_bytes=0), "", 0.001
         )
@@ -256,7 +256,7 @@ class Sweeper:
 
 
 def _reason(error: grpc.aio.AioRpcError) -> str:
-    """Return a failure's status, and the reason that is part of the contract."""
+    """Return a failure's status and its reason, which is part of the contract."""
     name = error.code().name
     details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
     assert isinstance(details, bytes)

@@ -1,7 +1,7 @@
 """A lone caller beside the sweep, in a process of its own: a line for each of its submits.
 
-`python -m benchmarks.sweep.prober ADDRESS...`; a line is when the submit began on the machine's
-monotonic clock, how long it took, and why it failed, if it did.
+`python -m benchmarks.sweep.prober ADDRESS...`; a line holds when the submit began on the machine's
+monotonic clock, how long it took, and, if it failed, why.
 """
 
 from __future__ import annotations

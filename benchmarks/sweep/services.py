@@ -17,7 +17,7 @@ SERVICE_SUFFIX = "_service_pb2"
 
 
 def methods() -> Iterator[MethodDescriptor]:
-    """Yield every method of every service, the ones that are not our own included."""
+    """Yield every method of every service, including the services that are not our own."""
     modules = [
         importlib.import_module(f"{tq.v1.__name__}.{found.name}")
         for found in pkgutil.iter_modules(tq.v1.__path__)
@@ -29,7 +29,7 @@ def methods() -> Iterator[MethodDescriptor]:
 
 
 def request_bytes_max(method: MethodDescriptor) -> int | None:
-    """Return how large a request a method takes, as its options say; None: as the wire does."""
+    """Return the largest request of a method by its options; None: the limit of the wire."""
     policy = method.GetOptions().Extensions[options_pb2.policy]
     return policy.request_bytes_max or None
 

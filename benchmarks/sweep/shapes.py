@@ -40,16 +40,16 @@ Made = Awaitable[Message]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """One way in which an RPC is asked for as much as it takes."""
+    """One way to send the largest legal request of an RPC."""
 
     path: str
     name: str
     make: Callable[[Ground], Made]
-    """Called once for each call: what a call uses up is made for it."""
+    """Called once for each call, to make what the call uses up."""
     together: int = TOGETHER
     """How many are sent at once, after one alone."""
     moves_leader: bool = False
-    """A change of leader is what the caller asked for."""
+    """Whether the request asks for a change of leader."""
 
 
 SHAPES: list[Shape] = []

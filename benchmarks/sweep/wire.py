@@ -1,6 +1,6 @@
-"""Requests that no caller means: as large as the wire takes, in every way that a type allows.
+"""Requests that no honest caller sends: as large as the wire takes, in every form of a type.
 
-They are made of the request's descriptor, so that a field which is added is swept, too.
+They are made from the request's descriptor, so that a new field is swept, too.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from collections.abc import Callable, Iterator
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 UNKNOWN = 1_000
-"""The number of a field that no message has."""
+"""A field number that no message has."""
 NESTED_MAX = 3
-"""How deep in a request its repeated fields are looked for."""
+"""The depth to which repeated fields of a request are searched."""
 _BYTES, _GROUP = 2, 3
 _LENGTH_MAX = 5
-"""The bytes that a length takes at most."""
+"""The maximum number of bytes of a length."""
 
 Make = Callable[[int], bytes]
 """A request of about so many bytes."""
 
 
 def shapes(request: Descriptor) -> Iterator[tuple[str, Make]]:
-    """Yield names of illegal requests of this type, and what makes them."""
+    """Yield the name of each illegal request of this type, and the function that makes it."""
     yield "one unknown field", lambda size: _sized(UNKNOWN, b"x", size)
     yield "unknown fields", lambda size: _times(_tag(UNKNOWN, 0) + b"\x01", size)
     yield "groups in groups", lambda size: _times(_tag(UNKNOWN, _GROUP), size)

@@ -1,7 +1,7 @@
 """``python -m chaos.abuse KIND --seed N --api A,B,C --raft A,B,C``: abuse until it is ended.
 
-A process of its own, so that the load beside it keeps its pace, and so that it can be ended at any
-instant, connections and all. It prints ``under way`` once the abuse has begun.
+It is a separate process, so that the load keeps its pace, and so that it can be ended at any time
+with all its connections. It prints ``under way`` once the abuse has begun.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ UNDER_WAY = "under way"
 LONGEST_S = 300.0
 """An abuser whose parent is gone ends by itself."""
 NICE = 10
-"""The brokers share this machine with those who abuse them: elsewhere they would not."""
+"""The brokers share this machine with the abusers, which they would not do in production."""
 
 KINDS: Mapping[str, Callable[[Target], Awaitable[None]]] = {
     "idle": connections.idle,

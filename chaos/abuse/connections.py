@@ -8,19 +8,19 @@ from contextlib import suppress
 from chaos.abuse.target import Target, together
 
 EACH = 1_200
-"""How many a port gets: more than the usual soft limit of descriptors."""
+"""Connections to each port: more than the usual soft limit of descriptors."""
 AT_ONCE = 50
 CONNECT_S = 2.0
 DRIP_S = 1.0
 
 
 async def idle(target: Target) -> None:
-    """Open very many connections to every port, send nothing, and open them again once closed."""
+    """Open very many connections to every port, send nothing, and reopen those that are closed."""
     await _hold(target, drip=b"")
 
 
 async def drip(target: Target) -> None:
-    """The same, with a byte a second on each: half of a greeting that never ends."""
+    """As ``idle``, but send one byte a second on each connection: a greeting that never ends."""
     await _hold(target, drip=b"\x00")
 
 
@@ -47,7 +47,7 @@ async def _hold(target: Target, drip: bytes) -> None:
                     finally:
                         writer.transport.abort()
                         await gate.acquire()
-            # Refused or closed: again, but not in a loop that takes the machine itself down.
+            # Refused or closed: connect again, but not in a loop that overloads the machine.
             await asyncio.sleep(target.draw.uniform(0.5, 1.5))
 
     await together(

@@ -1,4 +1,4 @@
-"""Calls beyond every limit: what it costs to refuse them must not grow with what is in them."""
+"""Calls beyond every limit: the cost of a refusal must not grow with the content of the call."""
 
 from __future__ import annotations
 

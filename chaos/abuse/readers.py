@@ -1,4 +1,4 @@
-"""Readers that stop reading: the broker has to keep, or to drop, what it cannot deliver."""
+"""Readers that stop reading: the broker must keep or drop what it cannot deliver."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ PAYLOAD_BYTES = 9_900_000
 STREAMS = 60
 CALL_S = 20.0
 READ_BYTES = 256 << 10
-"""How much of the answers a slow reader takes before it takes no more."""
+"""How many bytes of the answers a slow reader reads before it stops."""
 WAIT_PATH = "/tq.v1.TaskService/WaitTask"
 GET_PATH = "/tq.v1.TaskService/GetTask"
 
 
 class Clogged:
-    """A way to a broker that passes on all that is sent, and only the first part of the answers."""
+    """A relay to a broker that passes on all requests, but only the first part of the answers."""
 
     def __init__(self, upstream: str) -> None:
         host, _, port = upstream.rpartition(":")
         self._upstream = (host, int(port))
 
     async def start(self) -> str:
-        """Listen; the address to connect to."""
+        """Listen, and return the address to connect to."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         return f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
 

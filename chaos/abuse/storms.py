@@ -42,7 +42,7 @@ CALL_S = 30.0
 BETWEEN_S = 0.3
 RETENTION = Duration(seconds=1)
 KEPT_TASKS_MAX = 60_000
-"""Beyond it no more are submitted: the abuse is of calls, not of the disk."""
+"""Above this no more tasks are submitted: the abuse is of calls, not of the disk."""
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ Kind = Callable[[_Broker], Awaitable[None]]
 
 
 async def submits(broker: _Broker) -> None:
-    """As many tasks in one call as there may be."""
+    """Submit as many tasks as one call may hold."""
     stats = await broker.queues.ListQueues(queue_service_pb2.ListQueuesRequest(), timeout=CALL_S)
     if sum(each.pending for each in stats.queues) > KEPT_TASKS_MAX:
         return
@@ -76,7 +76,7 @@ async def submits(broker: _Broker) -> None:
 
 
 async def typed_claims(broker: _Broker) -> None:
-    """Claims of many types, most of which no task has, over many queues."""
+    """Claim many types, most of which no task has, over many queues."""
     claimed = await broker.workers.Claim(
         worker_service_pb2.ClaimRequest(
             worker_id="typed",
@@ -92,7 +92,7 @@ async def typed_claims(broker: _Broker) -> None:
 
 
 async def reports(broker: _Broker) -> None:
-    """A report of many completions, each of which submits as many tasks as it may."""
+    """Report many completions, each of which submits as many tasks as it may."""
     claimed = await broker.workers.Claim(
         worker_service_pb2.ClaimRequest(
             worker_id="reports",
@@ -123,7 +123,7 @@ async def reports(broker: _Broker) -> None:
 
 
 async def heartbeats(broker: _Broker) -> None:
-    """As many leases as one heartbeat may name, none of which is held."""
+    """Send a heartbeat with as many leases as it may name, none of them held."""
     leases = [
         worker_service_pb2.HeldLease(task_id=f"{QUEUE}-{number}", token=number + 1)
         for number in range(LEASES_A_HEARTBEAT)
@@ -133,7 +133,7 @@ async def heartbeats(broker: _Broker) -> None:
 
 
 async def purges(broker: _Broker) -> None:
-    """Purges, redrives and deletions of as many tasks as one call may name."""
+    """Purge, redrive and delete as many tasks as one call may name."""
     queue = broker.draw.choice([f"{QUEUE}-children", f"{QUEUE}-{broker.draw.randrange(QUEUES)}"])
     await broker.queues.PurgeQueue(
         queue_service_pb2.PurgeQueueRequest(queue=queue, max_tasks=TASKS_A_CALL), timeout=CALL_S
@@ -152,7 +152,7 @@ async def purges(broker: _Broker) -> None:
 
 
 async def lists(broker: _Broker) -> None:
-    """The longest pages, with filters that nothing passes."""
+    """List the longest pages, with filters that no task passes."""
     states = [state for state in task_pb2.TaskState.values() if state]
     for request in (
         task_service_pb2.ListTasksRequest(type="none", page_size=1_000),
@@ -170,14 +170,14 @@ async def lists(broker: _Broker) -> None:
 
 
 async def backups(broker: _Broker) -> None:
-    """Backups of what does not exist yet."""
+    """Ask for backups of entries that do not exist yet."""
     request = cluster_service_pb2.BackupRequest(min_applied_index=2**63)
     async for _ in broker.cluster.Backup(request, timeout=2.0):
         pass
 
 
 async def waits(broker: _Broker) -> None:
-    """Long polls of the most types, for a task that never comes."""
+    """Send long polls of the most types, for a task that never arrives."""
     request = worker_service_pb2.ClaimRequest(
         worker_id=f"waits-{broker.draw.randrange(1_000)}",
         queues=[f"{QUEUE}-{number}" for number in range(QUEUES_A_CLAIM)],
@@ -199,11 +199,11 @@ KINDS: Mapping[str, tuple[Kind, int]] = {
     "backups": (backups, 100),
     "waits": (waits, 200),
 }
-"""Each kind with how many of it are sent at once."""
+"""Each kind, with how many calls are sent at once."""
 
 
 async def storms(target: Target) -> None:
-    """A storm of each kind, all of them beside each other, at one broker after the other."""
+    """Run the storms of every kind together, at one broker after the other."""
     async with _connected(target) as brokers:
         for _ in range(QUEUES):
             await submits(brokers[0])
@@ -239,7 +239,7 @@ async def _connected(target: Target) -> AsyncIterator[Sequence[_Broker]]:
 
 
 async def _refused(kind: Kind, broker: _Broker) -> None:
-    """Send it; whether it is answered or refused is the broker's choice."""
+    """Send one call of a kind; the broker may answer or refuse it."""
     with suppress(aio.AioRpcError):
         await kind(broker)
 
@@ -247,7 +247,7 @@ async def _refused(kind: Kind, broker: _Broker) -> None:
 async def _give_up(
     broker: _Broker, worker_id: str, claimed: Sequence[worker_service_pb2.ClaimedTask]
 ) -> None:
-    """Complete what was claimed: tasks that pile up would be another abuse."""
+    """Complete the claimed tasks: tasks that pile up would be another abuse."""
     request = worker_service_pb2.ReportRequest(
         worker_id=worker_id,
         reports=[

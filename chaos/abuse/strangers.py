@@ -30,7 +30,7 @@ def frame(message: peer_pb2.PeerMessage) -> bytes:
 
 
 async def strangers(target: Target) -> None:
-    """Say to every broker whatever a peer could say, and what none could."""
+    """Send every broker messages that a peer could send, and messages that no peer could."""
 
     async def talk(address: str) -> None:
         host, _, port = address.rpartition(":")
@@ -54,7 +54,7 @@ async def strangers(target: Target) -> None:
 
 
 async def _listen(reader: asyncio.StreamReader, heard: list[peer_pb2.Hello]) -> None:
-    """Learn from what a broker says: a greeting can be forged all the better after another."""
+    """Collect a broker's greetings: they help to forge better ones."""
     while True:
         head = await reader.readexactly(HEADER.size)
         _, length, _ = HEADER.unpack(head)
@@ -82,7 +82,7 @@ def _greeting(draw: random.Random, heard: list[peer_pb2.Hello]) -> peer_pb2.Hell
     hello = peer_pb2.Hello(format=1, cluster_version=draw.choice((1, 2, 3, 2**32 - 1)))
     if heard:
         hello.CopyFrom(draw.choice(heard))
-        # The most that can be forged: one member speaks to another with all that is known.
+        # The best forgery: one member speaks to another with everything that is known.
         hello.node_id = draw.choice(["n1", "n2", "n3"])
         hello.incarnation = hello.incarnations.get(hello.node_id, hello.incarnation)
     if draw.random() < 0.5:  # noqa: PLR2004  # every other one is spoilt somewhere

@@ -13,7 +13,7 @@ from grpc import aio
 OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),
-    # Else all channels of a process to one address share one connection.
+    # Without this, all channels of a process to one address share one connection.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_reconnect_backoff_ms", 500),
 )
@@ -35,13 +35,13 @@ class Target:
 
 @contextlib.asynccontextmanager
 async def connection(address: str) -> AsyncIterator[aio.Channel]:
-    """A gRPC connection that is nobody else's."""
+    """A gRPC connection that is not shared."""
     async with aio.insecure_channel(address, options=OPTIONS) as channel:
         yield channel
 
 
 async def call(channel: aio.Channel, path: str, raw: bytes, timeout_s: float) -> bytes | None:
-    """Send bytes as they are to a unary method; None: it failed, as abuse mostly does."""
+    """Send raw bytes to a unary method; None if the call failed, as most abuse does."""
     try:
         return await raw_call(channel, path, raw, timeout_s)
     except aio.AioRpcError:
@@ -49,13 +49,13 @@ async def call(channel: aio.Channel, path: str, raw: bytes, timeout_s: float) ->
 
 
 def raw_call(channel: aio.Channel, path: str, raw: bytes, timeout_s: float) -> Awaitable[bytes]:
-    """Begin a unary call with bytes as they are."""
+    """Begin a unary call with raw bytes."""
     method: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
     return method(raw, timeout=timeout_s)
 
 
 async def together(works: Sequence[Awaitable[None]]) -> None:
-    """Do all of it at the same time; the first fault of the abuser itself ends it."""
+    """Run all of them at the same time; the first error of the abuser itself ends them."""
     async with asyncio.TaskGroup() as group:
         for work in works:
             group.create_task(_whole(work))

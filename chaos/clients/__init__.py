@@ -1,1 +1,1 @@
-"""Who uses the cluster meanwhile: client, worker, operator, each from generated stubs alone."""
+"""The users of the cluster: client, worker, operator, each made from generated stubs alone."""

@@ -61,7 +61,7 @@ class StubClient(StubCaller):
         )
 
     async def read_through(self, broker: Broker, call: ReadCall) -> task_pb2.Task | None:
-        """Send one read to this very broker."""
+        """Send one read to this broker."""
         request = task_service_pb2.GetTaskRequest(task_id=call.task_id)
         try:
             reply = await broker.tasks.GetTask(request, timeout=self._send_s)
@@ -74,7 +74,7 @@ class StubClient(StubCaller):
         return reply.task
 
     async def list_queues(self) -> list[queue_service_pb2.QueueStats]:
-        """What the cluster counts, by queue; the asked broker must be up or come up."""
+        """What the cluster counts, by queue; the first broker must be up or come up."""
         request = queue_service_pb2.ListQueuesRequest(page_size=1_000)
         reply = await self.brokers[0].queues.ListQueues(request, timeout=10, wait_for_ready=True)
         return list(reply.queues)

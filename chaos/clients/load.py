@@ -1,4 +1,4 @@
-"""A steady load on a cluster, every call of it in a ledger, and the end at which all is judged."""
+"""A steady load on a cluster: a ledger holds every call, and the end checks the history."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ WORKERS = ("w1", "w2", "w3")
 SUBMIT_EVERY_S = 0.02
 READ_EVERY_S = 0.05
 PATIENCE_S = 60.0
-"""Longer than any fault and what it leaves behind."""
+"""Longer than any fault and its aftermath."""
+FINISH_S = 180.0
+"""How long every task may take to end once the faults are over, on a busy machine, too."""
 UNANSWERED_MAX = 200
-"""Submits that may wait for an answer: a machine that is too slow for the load would otherwise be
-given more of it by every retry, and never recover."""
+"""The limit of unanswered submits: without it, each retry would add to the load of a machine that
+is too slow, and it would never recover."""
 NEWEST = 20
 UNDER_WAY = 100
 BACKOFF_S, BACKOFF_MAX_S = 0.05, 0.5
@@ -43,8 +45,8 @@ BACKOFF_S, BACKOFF_MAX_S = 0.05, 0.5
 class Load:
     """Submits at a steady pace, works the tasks off with three workers, reads some of them.
 
-    The pace does not wait for answers, so that the ledger also tells how long writes were out; but
-    nothing new is begun while very many of them are missing.
+    The pace does not wait for answers, so that the ledger also shows how long writes were out; but
+    no new submit begins while very many answers are missing.
     """
 
     cluster: Cluster
@@ -52,13 +54,13 @@ class Load:
     seed: int = 1
     queue: str = QUEUE
     shared: bool = False
-    """Whether the cluster holds tasks of others: then only this queue's are looked at."""
+    """Whether the cluster holds other tasks: then only this queue's tasks are checked."""
     ledger: Ledger = field(default_factory=lambda: Ledger(time.monotonic))
     addresses: Sequence[str] = ()
-    """Where the brokers are called, where that is not at the nodes themselves."""
+    """The addresses of the brokers, if calls do not go to the nodes themselves."""
     held_back: bool = field(init=False, default=False)
-    """Whether nothing new is submitted. In an outage so long that all who would wait are a stampede
-    in the end, which is a fault of its own."""
+    """Whether no new submits are sent: after a very long outage the waiting ones would be a
+    stampede, which is a fault of its own."""
     client: StubClient = field(init=False)
     workers: list[StubWorker] = field(init=False)
     _draw: random.Random = field(init=False)
@@ -101,7 +103,7 @@ class Load:
         await self._await("a new write to be acknowledged", acknowledged, within_s)
 
     async def await_under_way(self, within_s: float = 30) -> None:
-        """Wait until the load is more than a beginning: tasks are waiting, held and finished."""
+        """Wait until the load is well under way: tasks are waiting, held and finished."""
 
         async def under_way() -> bool | None:
             done = sum(worker.done for worker in self.workers)
@@ -124,15 +126,15 @@ class Load:
 
         await self._await("a write that finds no leader", silent, within_s)
 
-    async def finish(self, within_s: float = 60) -> list[Violation]:
-        """Submit no more, let every task finish, read all of them and judge the whole history."""
+    async def finish(self, within_s: float = FINISH_S) -> list[Violation]:
+        """Stop submitting, let every task finish, read all of them and check the whole history."""
         await _cancel([self._submitting])
 
         async def finished() -> bool | None:
             try:
                 tasks = await self._list()
             except aio.AioRpcError:
-                return None  # asked again; a broker that ended is told by its own log
+                return None  # asked again; the log of a broker that ended says so
             return all(task.state in TERMINAL for task in tasks) or None
 
         await self._await("every task to finish", finished, within_s)
@@ -186,7 +188,7 @@ class Load:
         async def watched() -> bool | None:
             for task in self._running:
                 if task.done():
-                    await task  # a worker that fell over says why
+                    await task  # raises what ended a worker
             return await probe()
 
         await self.cluster.await_fact(what, watched, within_s)
@@ -258,13 +260,13 @@ class Load:
         while True:
             await asyncio.sleep(READ_EVERY_S)
             if self._ids:
-                # Half of the reads go where things change: to the newest tasks.
+                # Half of the reads go to the newest tasks, which change.
                 choices = self._draw.choice((self._ids, self._ids[-NEWEST:]))
                 await self.client.read(self._draw.choice(choices), within_s=PATIENCE_S)
 
 
 def wrong_results(ledger: Ledger) -> set[str]:
-    """Return the completed tasks whose result, as it was read, is not what their payload gives."""
+    """Return the completed tasks whose result, as read, does not match their payload."""
     return {
         call.task_id
         for call in ledger.calls
@@ -276,7 +278,7 @@ def wrong_results(ledger: Ledger) -> set[str]:
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[None] | None]) -> None:
-    """Cancel, and let anything but the cancellation surface."""
+    """Cancel the tasks; raise what they raised, except the cancellation."""
     running = [task for task in tasks if task is not None]
     for task in running:
         task.cancel()

@@ -22,7 +22,7 @@ SLICE = 100
 
 
 class StubOperator(StubCaller):
-    """Writes all that it does into the ledger; a call is repeated until it is answered."""
+    """Records all its calls in the ledger; a call is repeated until it is answered."""
 
     async def cancel(self, task_id: str) -> None:
         """Cancel one task."""
@@ -86,7 +86,7 @@ class StubOperator(StubCaller):
         )
 
     async def purge(self, queue: str) -> None:
-        """Cancel a slice of what waits in a queue."""
+        """Cancel a slice of a queue's waiting tasks."""
         request_id = str(uuid.uuid4())
 
         async def send(broker: Broker, age: Duration) -> int:
@@ -98,7 +98,7 @@ class StubOperator(StubCaller):
         await self._change(lambda: self.ledger.purge(self.actor, request_id, queue), send)
 
     async def pause(self, queue: str, *, paused: bool) -> None:
-        """Pause a queue, or take it up again."""
+        """Pause or resume a queue."""
 
         async def send(broker: Broker, _: Duration, call: PauseCall) -> None:
             request = queue_service_pb2.ConfigureQueueRequest(

@@ -1,7 +1,7 @@
 """Many impatient clients, each with its own connection: ``python -m chaos.clients.stampede``.
 
-Each asks after a task once a second, and at once again where that fails. A process of its own, so
-that the load beside it keeps its pace. It prints ``connected`` once every client has been answered.
+Each reads a task once a second, and retries at once if that fails. It is a separate process, so
+that the load keeps its pace. It prints ``connected`` once every client has been answered.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tq.v1 import task_service_pb2, task_service_pb2_grpc
 
 OPTIONS = (
     *CHANNEL_OPTIONS,
-    # Else all channels of a process to one address share one connection.
+    # Without this, all channels of a process to one address share one connection.
     ("grpc.use_local_subchannel_pool", 1),
 )
 CALL_S = 2.0
@@ -36,7 +36,7 @@ class Stampede:
         self._connected: set[int] = set()
 
     async def run(self) -> None:
-        """Ask until the process is ended."""
+        """Send reads until the process is ended."""
         async with asyncio.TaskGroup() as group:
             for number in range(self._clients):
                 group.create_task(self._ask(number))

@@ -33,7 +33,7 @@ PAUSE_S = 0.3
 
 
 def work_result(spec: task_pb2.TaskSpec) -> bytes:
-    """What a task's handler returns here: anyone can tell whether a result is right."""
+    """The result of a task's handler: it follows from the task, so that it can be checked."""
     if spec.type == ECHO:
         return spec.payload
     return hashlib.sha256(spec.payload).digest()
@@ -41,7 +41,7 @@ def work_result(spec: task_pb2.TaskSpec) -> bytes:
 
 @dataclass(slots=True)
 class Held:
-    """A lease in this worker's hands."""
+    """A lease that this worker holds."""
 
     task: worker_service_pb2.ClaimedTask
     deadline_s: float
@@ -50,27 +50,27 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a task asks of the worker, written in its payload by whoever submits it."""
+    """What a task asks of the worker; the submitter writes it in the payload."""
 
     work_s: float = 0.0
     first_attempt_ends: Ending = Ending.COMPLETE
     permanent: bool = False
-    """For a failure: that no retry helps."""
+    """For a failure: no retry helps."""
 
     def payload(self, salt: str) -> bytes:
-        """Encode, with something that makes it one of a kind."""
+        """Encode the plan, with a salt that makes the payload unique."""
         ending = self.first_attempt_ends.value
         return f"{self.work_s} {ending} {self.permanent:d} {salt}".encode()
 
     @classmethod
     def of(cls, payload: bytes) -> Plan:
-        """Decode."""
+        """Decode the plan of a payload."""
         work_s, ending, permanent, _ = payload.decode().split(" ", 3)
         return cls(float(work_s), Ending(ending), permanent == "1")
 
 
 class StubWorker(StubCaller):
-    """Runs until cancelled; ``done`` counts the completions that were acknowledged to it."""
+    """Runs until cancelled; ``done`` counts its acknowledged completions."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class StubWorker(StubCaller):
         )
 
     async def claim_one(self, within_s: float) -> worker_service_pb2.ClaimedTask:
-        """Claim again and again until there is a task; short waits, as a broker may be silent."""
+        """Claim until there is a task; the waits are short, as a broker may be silent."""
         async with asyncio.timeout(within_s):
             while True:
                 for task, _ in await self.claim():
@@ -243,8 +243,8 @@ class StubWorker(StubCaller):
                 return
             ending = self._ending(task, plan)
         finally:
-            # Another may have taken its place: a cluster that came apart hands a token out twice,
-            # and it is the history's to accuse it.
+            # Another lease may have taken its place: a split cluster may grant a token twice, and
+            # the checker of the history must find that.
             if self._held.get(task.token) is held:
                 del self._held[task.token]
             self._room.set()
@@ -258,7 +258,7 @@ class StubWorker(StubCaller):
             self.done += 1
 
     def _ending(self, task: worker_service_pb2.ClaimedTask, plan: Plan) -> Ending:
-        """End as planned, but once: a released attempt's number is used again."""
+        """End as planned, but only once: a released attempt's number is used again."""
         if task.attempt > 1 or task.spec.task_id in self._ended_as_planned:
             return Ending.COMPLETE
         self._ended_as_planned.add(task.spec.task_id)

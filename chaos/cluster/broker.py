@@ -22,12 +22,12 @@ TQ_CLUSTER = ("-m", "tq_cluster")
 
 
 class SetupConflictError(ValueError):
-    """Two faults want one node started in ways that do not go together."""
+    """Two faults need a node to be started in incompatible ways."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSetup:
-    """How a node's process is started, where that is not the plain way."""
+    """How a node's process is started, if not in the default way."""
 
     wrapper: tuple[str, ...] = ()
     """Put before the command: ``("unshare", "-T", "--monotonic", "5")`` for example. It may stay as
@@ -105,9 +105,9 @@ class BrokerProcess:
         addresses: Mapping[str, Mapping[str, str]] | None = None,
         single: bool = False,
     ) -> None:
-        """Write its file, as it has to be or naming other members, strangers at unused ports.
+        """Write its file; it may name other members, and strangers at unused ports.
 
-        ``addresses`` has some of the members elsewhere.
+        ``addresses`` replaces the addresses of some members.
         """
         known = {**self._members, **(addresses or {})}
         members = {}
@@ -124,7 +124,7 @@ class BrokerProcess:
         self._config_path.write_text(yaml.safe_dump(config))
 
     def start(self) -> None:
-        """Start the process; it is up once its status can be asked."""
+        """Start the process; it is up once it answers a status call."""
         assert self._process is None, f"{self.node_id} runs already"
         launcher = self.setup.launcher or TQ_CLUSTER
         serve = (sys.executable, *launcher, "serve", "--config", str(self._config_path))
@@ -141,20 +141,20 @@ class BrokerProcess:
         self.paused = False
 
     async def command(self, name: str, *options: str) -> str:
-        """Run another command of its tq-cluster to its end, and return what that said."""
+        """Run another command of its tq-cluster to its end, and return the output."""
         launcher = self.setup.launcher or TQ_CLUSTER
         return await commands.run([*launcher, name, *options], self.setup.environment)
 
     async def restore(self, backup: Path) -> None:
-        """Make its data directory of a backup."""
+        """Restore its data directory from a backup."""
         await self.command("restore", "--backup", str(backup), "--config", str(self._config_path))
 
     def exited(self) -> int | None:
-        """The exit code when the process ended by itself; None while it runs or after ``kill``."""
+        """The exit code if the process ended by itself; None while it runs or after ``kill``."""
         return self._process.poll() if self._process is not None else None
 
     def kill(self) -> None:
-        """SIGKILL: nothing is flushed, nobody is told."""
+        """SIGKILL: nothing is flushed."""
         if self._process is not None:
             self._signal(signal.SIGKILL)
             self._process.wait()
@@ -172,7 +172,7 @@ class BrokerProcess:
         self.paused = False
 
     async def stop(self, within_s: float = 15) -> int | None:
-        """SIGTERM, then wait for the end; SIGKILL when it does not come. Returns the exit code."""
+        """SIGTERM, wait, and SIGKILL if it does not end; return the exit code."""
         if self._process is None:
             return None
         if self.paused:
@@ -194,14 +194,14 @@ class BrokerProcess:
         return "\n".join([f"--- {self.node_id}: last lines of {self.log_path}", *text])
 
     def complaints(self) -> list[str]:
-        """What it logged that no fault from outside explains: errors of its own, tracebacks."""
+        """Log lines that no injected fault explains: errors of its own, tracebacks."""
         if not self.log_path.exists():
             return []
         lines = self.log_path.read_text(errors="replace").splitlines()
         return [line for line in lines if COMPLAINT.search(line)]
 
     def _signal(self, number: signal.Signals) -> None:
-        """Signal the process and whatever it started; one that has ended is past signals."""
+        """Signal the process and its children; one that has ended cannot be signalled."""
         assert self._process is not None, f"{self.node_id} does not run"
         if self._process.poll() is None:
             os.killpg(self._process.pid, number)

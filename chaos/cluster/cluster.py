@@ -1,7 +1,7 @@
-"""A cluster as a nemesis sees it: nodes to be broken, and facts to be waited for.
+"""A cluster as a nemesis sees it: nodes to break, and facts to wait for.
 
-Whoever waits here waits for a fact. When it does not come, the error tells each node's role, term
-and indexes, and the last lines of every log.
+Every wait is for a fact. On a timeout, the error has each node's role, term and indexes, and the
+last lines of every log.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ ASK_S = 1.0
 
 
 class FactMissingError(AssertionError):
-    """What was waited for did not come; says what was seen instead."""
+    """A fact did not become true in time; the message says what was seen instead."""
 
 
 class Node(Protocol):
-    """One broker, whatever it runs in."""
+    """One broker: a process, a container or a remote node."""
 
     @property
     def node_id(self) -> str: ...
@@ -47,17 +47,17 @@ class Node(Protocol):
     def paused(self) -> bool: ...
 
     def exited(self) -> int | None:
-        """The exit code when it ended by itself."""
+        """The exit code if it ended by itself."""
 
     def log_tail(self) -> str:
         """The last lines that it logged."""
 
     def complaints(self) -> list[str]:
-        """What it logged that no fault from outside explains."""
+        """Log lines that no injected fault explains."""
 
 
 class Cluster(ABC):
-    """Nodes by name, and what can be done to any kind of them."""
+    """Nodes by name, and the operations that work on any kind of node."""
 
     _channels: dict[str, aio.Channel]
 
@@ -75,26 +75,26 @@ class Cluster(ABC):
 
     @abstractmethod
     async def crash(self, *node_ids: str) -> None:
-        """SIGKILL these nodes, at once: nothing is flushed, nobody is told."""
+        """SIGKILL these nodes at once: nothing is flushed."""
 
     @abstractmethod
     async def freeze(self, *node_ids: str) -> None:
-        """Stop these nodes in their tracks, those that run; every connection stays open."""
+        """Pause those of these nodes that run; every connection stays open."""
 
     @abstractmethod
     async def thaw(self, *node_ids: str) -> None:
-        """Let these go on, those that are frozen."""
+        """Resume those of these nodes that are frozen."""
 
     @abstractmethod
     async def revive(self, *node_ids: str) -> None:
-        """Start those of them that are down, on the data they left; they may not answer yet."""
+        """Start those of these nodes that are down, on their old data; they may not answer yet."""
 
     @abstractmethod
     async def shut_down(self, node_id: str) -> int | None:
-        """Ask a node to end and wait for it; its exit code, None when it had to be killed."""
+        """Ask a node to end and wait; return its exit code, None if it had to be killed."""
 
     async def close(self) -> None:
-        """Take everything down; nothing of this cluster is needed any more."""
+        """Take the whole cluster down for good."""
         for channel in self._channels.values():
             await channel.close()
         self._channels.clear()
@@ -124,16 +124,16 @@ class Cluster(ABC):
 
     @property
     def majority(self) -> int:
-        """How many nodes decide."""
+        """The number of nodes that are a majority."""
         return len(self.nodes) // 2 + 1
 
     @property
     def standing(self) -> list[str]:
-        """The nodes that run and are not paused, as far as those who break them know."""
+        """The nodes that run and are not paused, as far as the suite knows."""
         return [name for name, node in self.nodes.items() if node.running and not node.paused]
 
     def channel(self, node_id: str) -> aio.Channel:
-        """An open channel to a node's API, shared by everyone who asks."""
+        """An open channel to a node's API, shared by all callers."""
         if node_id not in self._channels:
             self._channels[node_id] = aio.insecure_channel(
                 self.nodes[node_id].address, options=CHANNEL_OPTIONS
@@ -141,7 +141,7 @@ class Cluster(ABC):
         return self._channels[node_id]
 
     async def node_status(self, node_id: str) -> NodeStatus | str:
-        """A node's own word on itself, or why there is none."""
+        """A node's own status, or the reason why there is none."""
         node = self.nodes[node_id]
         if not node.running:
             return "down"
@@ -157,12 +157,12 @@ class Cluster(ABC):
         return reply.node
 
     async def statuses(self, node_ids: Iterable[str] | None = None) -> dict[str, NodeStatus | str]:
-        """Every node's own word, asked at the same time."""
+        """The status of every node, requested at the same time."""
         asked = list(self.nodes if node_ids is None else node_ids)
         return dict(zip(asked, await asyncio.gather(*map(self.node_status, asked)), strict=True))
 
     async def leader_now(self) -> str | None:
-        """Who of those that answer leads the highest term; None: nobody says so."""
+        """The answering node that leads the highest term; None if none says that it leads."""
         leaders = [
             (status.term, status.node_id)
             for status in (await self.statuses(self.standing)).values()
@@ -171,7 +171,7 @@ class Cluster(ABC):
         return max(leaders)[1] if leaders else None
 
     async def await_leader(self, within_s: float, *, other_than: str | None = None) -> NodeStatus:
-        """Wait until a majority, and the node itself, say who leads in the highest term."""
+        """Wait until a majority, and the leader itself, agree who leads in the highest term."""
 
         async def leader() -> NodeStatus | None:
             known = [s for s in (await self.statuses()).values() if isinstance(s, NodeStatus)]
@@ -210,7 +210,7 @@ class Cluster(ABC):
     async def await_fact(
         self, what: str, probe: Callable[[], Awaitable[FactT | None]], within_s: float
     ) -> FactT:
-        """Ask ``probe`` until it has an answer; FactMissingError tells what was seen instead."""
+        """Call ``probe`` until it has an answer; FactMissingError says what was seen instead."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + within_s
         while True:

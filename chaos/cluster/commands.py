@@ -16,7 +16,7 @@ class CommandFailedError(AssertionError):
 
 
 def clean_environment() -> dict[str, str]:
-    """Our own environment without the product's variables: they are not to reach into a run."""
+    """Our own environment without the product's variables, which must not affect a run."""
     return {key: value for key, value in os.environ.items() if not key.startswith("TQ_")}
 
 

@@ -1,4 +1,4 @@
-"""The brokers of docker-compose.cluster.yml, broken by way of the Docker engine."""
+"""The brokers of docker-compose.cluster.yml; faults go through the Docker engine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMPLAINT = re.compile(r'^Traceback|"level": ?"(error|critical)"')
 
 
 class DockerError(RuntimeError):
-    """Docker said no."""
+    """A Docker command failed."""
 
 
 def missing() -> str | None:
@@ -44,7 +44,7 @@ def missing() -> str | None:
 
 
 def run(*command: str) -> str:
-    """Run a command of Docker to its end; what it printed."""
+    """Run a Docker command to its end, and return its output."""
     done = subprocess.run(  # noqa: S603  # our own command
         command,
         cwd=ROOT,
@@ -76,7 +76,7 @@ class ContainerNode:
         self.paused = False
 
     def exited(self) -> int | None:
-        """The exit code when it ended by itself; a restart by the engine counts as an end, too."""
+        """The exit code if it ended by itself; a restart by the engine counts as an end, too."""
         if not self.running:
             return None
         [inspected] = json.loads(run("docker", "inspect", self.container_id))
@@ -104,7 +104,7 @@ class ContainerNode:
         return f"--- {self.node_id}: last lines of its log\n{self.log('--tail', TAIL)}"
 
     def complaints(self) -> list[str]:
-        """Errors of its own."""
+        """Log lines that are errors of its own."""
         return [line for line in self.log().splitlines() if COMPLAINT.search(line)]
 
 
@@ -143,7 +143,7 @@ class ContainerCluster(Cluster):
             self._nodes[node_id].running = self._nodes[node_id].paused = False
 
     async def freeze(self, *node_ids: str) -> None:
-        """By the freezer cgroup."""
+        """Pause the containers with the freezer cgroup."""
         running = [name for name in node_ids if self._nodes[name].running]
         await self._docker("pause", nodes=running)
         for node_id in running:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 IMAGE_MB = 256
 UNDERLAY_MB = 300
-"""Room for all of the image, so that writes to it do not fail unless they are to."""
+"""Room for the whole image, so that writes to it fail only on purpose."""
 _SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN
 _NO_LOG_FLUSH = 2
 _FREEZE, _THAW = 0xC0045877, 0xC0045878  # FIFREEZE, FITHAW
@@ -25,7 +25,7 @@ COMMAND_S = 60.0
 
 
 def missing() -> str | None:
-    """Say why no such disk can be made here; None when one can."""
+    """Say why no such disk can be made here; None if one can."""
     if os.geteuid() != 0:
         return "mounting a disk needs root"
     if not Path("/dev/loop-control").exists():
@@ -57,22 +57,22 @@ class LoopDisk:
         self._mount()
 
     def free_mb(self) -> int:
-        """What may still be written to it."""
+        """The free space in MB."""
         room = os.statvfs(self.path)
         return room.f_bavail * room.f_frsize >> 20
 
     def fill(self, left_mb: int) -> None:
-        """Leave only so much room on it."""
+        """Fill the disk except for ``left_mb``."""
         self.unfill()
         with self._filler.open("wb") as filler:
             os.posix_fallocate(filler.fileno(), 0, max(1, self.free_mb() - left_mb) << 20)
 
     def unfill(self) -> None:
-        """Give the room back."""
+        """Free the space again."""
         self._filler.unlink(missing_ok=True)
 
     def starve(self) -> None:
-        """Let what is written to it fail at fsync: its image finds no room where it lies."""
+        """Make fsync fail: the tmpfs below the image has no room left."""
         with self._hoard.open("wb", buffering=0) as hoard:
             piece = bytes(1 << 20)
             try:
@@ -83,7 +83,7 @@ class LoopDisk:
                     raise
 
     def freeze(self) -> None:
-        """Let every write and fsync wait."""
+        """Make every write and fsync wait."""
         self._control(_FREEZE)
         self._frozen = True
 
@@ -94,12 +94,12 @@ class LoopDisk:
             self._control(_THAW)
 
     def fail_to_read_only(self) -> None:
-        """Let the kernel find an error in it: it is read-only from now on."""
+        """Make the kernel find an error on it: it becomes read-only."""
         device = self._device()
         Path(f"/sys/fs/ext4/{device}/trigger_fs_error").write_text("broken by the chaos suite\n")
 
     def cut_power(self) -> None:
-        """Lose everything that was not fsynced. Kill whoever writes to it before."""
+        """Lose everything that was not fsynced. Kill the processes that write to it first."""
         folder = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.ioctl(folder, _SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
@@ -107,7 +107,7 @@ class LoopDisk:
             os.close(folder)
 
     def repair(self) -> None:
-        """Mount it anew, as after a power cut or an error, with room again. Nobody may use it."""
+        """Remount it, as after a power cut or an error, with room again. No process may use it."""
         self._unmount()
         self._hoard.unlink(missing_ok=True)
         # 1: errors were found and corrected, such as the one that `fail_to_read_only` noted.
@@ -115,7 +115,7 @@ class LoopDisk:
         self._mount()
 
     def close(self) -> None:
-        """Unmount and forget it, whatever state it is in."""
+        """Unmount and remove it, in any state."""
         if self._underlay.is_dir():
             self.thaw()
             if os.path.ismount(self.path):
@@ -124,7 +124,7 @@ class LoopDisk:
                 _run("umount", str(self._underlay))
 
     def _mount(self) -> None:
-        # The loop device goes with the mount.
+        # The unmount also removes the loop device.
         _run("mount", "-o", "loop,errors=remount-ro", str(self._image), str(self.path))
 
     def _unmount(self) -> None:

@@ -1,7 +1,7 @@
 """Nodes in network namespaces, and the faults of their network.
 
-The tool that makes the namespaces is ``netlab``, named by ``TQ_NETLAB``. A run goes on inside the
-lab's hub, so that its clients reach the nodes, and nothing else does.
+The tool that makes the namespaces is ``netlab``, named by ``TQ_NETLAB``. A run takes place inside
+the lab's hub, so that its clients reach the nodes, and nothing else does.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ ROOT = Path(__file__).resolve().parents[2]
 NETLAB_VARIABLE = "TQ_NETLAB"
 NETLAB_DEFAULT = ROOT.parent / "shared" / "tools" / "netlab"
 LAB_VARIABLE = "NETLAB"
-"""By which the tool tells labs apart."""
+"""The environment variable by which the tool distinguishes labs."""
 INSIDE_VARIABLE = "CHAOS_INSIDE_LAB"
 RAFT_PORT, API_PORT = 7101, 7001
 COMMAND_S = 60.0
 
 
 class NetlabError(RuntimeError):
-    """The tool said no."""
+    """The tool failed."""
 
 
 def tool() -> Path:
@@ -54,7 +54,7 @@ def inside() -> bool:
 
 
 def run(*arguments: str) -> str:
-    """Run the tool to its end; what it printed."""
+    """Run the tool to its end, and return its output."""
     command = [sys.executable, str(tool()), *arguments]
     done = subprocess.run(  # noqa: S603  # our own command
         command, capture_output=True, text=True, timeout=COMMAND_S, check=False
@@ -66,7 +66,7 @@ def run(*arguments: str) -> str:
 
 @contextmanager
 def lab(nodes: int) -> Iterator[list[str]]:
-    """Make a lab of its own and take it down; the command prefix that runs something in its hub."""
+    """Make a lab and take it down; yields the command prefix that runs a command in its hub."""
     name = f"chaos{os.getpid() % 100_000}"
     os.environ[LAB_VARIABLE] = name
     try:
@@ -79,12 +79,12 @@ def lab(nodes: int) -> Iterator[list[str]]:
 
 
 class Network:
-    """What lies between the nodes n1, n2, ... and how to break it. Faults add up until ``heal``."""
+    """The network between the nodes n1, n2, ... and its faults, which add up until ``heal``."""
 
     async def partition(
         self, some: Sequence[str], others: Sequence[str], *, one_way: bool = False
     ) -> None:
-        """Drop what travels between the two sides; one way: from the first to the second alone."""
+        """Drop packets between the two sides; one way: only from the first to the second."""
         flag = ("--oneway",) if one_way else ()
         await self._run("partition", _hosts(some), _hosts(others), *flag)
 
@@ -99,16 +99,16 @@ class Network:
     async def delay(
         self, nodes: Sequence[str], ms: float, jitter_ms: float = 0, *, to: Sequence[str] = ()
     ) -> None:
-        """Hold back what these send; with a jitter it arrives out of order."""
+        """Delay what these nodes send; with a jitter packets arrive out of order."""
         only = ("--to", _hosts(to)) if to else ()
         await self._run("delay", _hosts(nodes), f"{ms:g}", f"{jitter_ms:g}", *only)
 
     async def narrow(self, nodes: Sequence[str], kbit: int) -> None:
-        """Limit what these send to so much a second."""
+        """Limit what these nodes send to ``kbit`` a second."""
         await self._run("rate", _hosts(nodes), str(kbit))
 
     async def heal(self) -> None:
-        """Take every fault away."""
+        """Remove every fault."""
         await self._run("heal")
 
     async def _run(self, *arguments: str) -> None:
@@ -141,7 +141,7 @@ class NetlabCluster(ProcessCluster):
 
 
 def _host(node_id: str) -> str:
-    """The tool's name of a node: n1 lives on node1."""
+    """The tool's name of a node: node1 for n1."""
     return node_id.removeprefix("n")
 
 

@@ -1,4 +1,4 @@
-"""Somebody else's cluster: the suite uses and judges it, and leaves its faults to its owner."""
+"""An existing cluster: the suite sends load and checks it, but injects no faults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tq.v1 import cluster_service_pb2, cluster_service_pb2_grpc
 
 
 class OutsideNode:
-    """A node that is known by its address alone."""
+    """A node of which only the address is known."""
 
     running = True
     paused = False
@@ -21,24 +21,24 @@ class OutsideNode:
         self.address = address
 
     def exited(self) -> int | None:
-        """Nobody here would know."""
+        """Always None: the exit code is not known here."""
         return None
 
     def log_tail(self) -> str:
-        """Its log is its owner's."""
+        """No lines: the suite cannot read the log."""
         return f"--- {self.node_id}: see its own log"
 
     def complaints(self) -> list[str]:
-        """As for the log."""
+        """None: the suite cannot read the log."""
         return []
 
 
 class NotOursError(RuntimeError):
-    """A fault was to be injected into a cluster that is not the suite's."""
+    """The cluster is not the suite's, so no fault may be injected."""
 
 
 class OutsideCluster(Cluster):
-    """Reached at the addresses given, by whatever names its nodes have."""
+    """An existing cluster, reached at the given addresses; its nodes may have any names."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class OutsideCluster(Cluster):
 
     @property
     def nodes(self) -> Mapping[str, OutsideNode]:
-        """By address."""
+        """The nodes by address."""
         return self._nodes
 
     async def start(self, within_s: float = 30) -> None:
@@ -54,7 +54,7 @@ class OutsideCluster(Cluster):
         await self.await_leader(within_s)
 
     async def await_leader(self, within_s: float, *, other_than: str | None = None) -> NodeStatus:
-        """Wait until any address knows who leads: the leader's own may not be among them."""
+        """Wait until any address names the leader, whose own may not be among them."""
 
         async def leader() -> NodeStatus | None:
             for address in self._nodes:
@@ -64,7 +64,7 @@ class OutsideCluster(Cluster):
                         cluster_service_pb2.GetClusterStatusRequest(), timeout=ASK_S
                     )
                 except aio.AioRpcError:
-                    continue  # another one may answer; all of them are told when none does
+                    continue  # another one may answer; if none does the error lists all of them
                 for node in status.nodes:
                     if node.node_id == status.leader_id not in {"", other_than}:
                         return node

@@ -11,8 +11,9 @@ LOOPBACK = "127.0.0.1"
 # can grab the port of a broker that was killed and is about to come back.
 LOWEST, HIGHEST = 20_000, 32_000
 VARIABLE = "TQ_CHAOS_PORTS"
-"""Environment variable: the ports to choose from, such as `20000-25999`. For several who choose on
-one machine at a time: what one has chosen and not yet bound, another could choose, too."""
+"""Environment variable: the ports to choose from, such as `20000-25999`. It is for several
+processes that choose on one machine at a time: another process could choose a port that is chosen
+but not yet bound."""
 
 
 def choice() -> range:
@@ -22,17 +23,17 @@ def choice() -> range:
 
 
 def share(number: int, of: int) -> str:
-    """What VARIABLE is for one of several who choose: `number` counts from 0."""
+    """The value of VARIABLE for one of several processes that choose: `number` counts from 0."""
     each = (HIGHEST - LOWEST) // of
     first = LOWEST + number * each
     return f"{first}-{first + each - 1}"
 
 
 class HeldPorts:
-    """Addresses that nobody else's `free_addresses` picks until they are given back.
+    """Addresses that no other process's `free_addresses` picks until they are given back.
 
-    Else a cluster that starts while a broker of ours is down may get its port, and our clients talk
-    to that cluster: it takes their tasks, and they are gone with it.
+    Without this, a cluster that starts while a broker of ours is down may get its port. Our clients
+    then talk to that cluster: it takes their tasks, and they are lost with it.
     """
 
     def __init__(self, count: int) -> None:
@@ -43,18 +44,18 @@ class HeldPorts:
                 break
             holder = socket.socket()
             try:
-                # Not to be shared: this fails where anybody is bound, listening or not.
+                # Not shared yet: this fails if any socket is bound there, listening or not.
                 holder.bind((LOOPBACK, port))
             except OSError:
                 holder.close()
                 continue
-            # From here on a broker, which shares, can bind and listen beside it.
+            # From here on a broker, which shares the port, can bind and listen beside it.
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._sockets.append(holder)
             self.addresses.append(f"{LOOPBACK}:{port}")
 
     def give_back(self) -> None:
-        """Hold them no longer."""
+        """Release the addresses."""
         for holder in self._sockets:
             holder.close()
         self._sockets.clear()

@@ -1,4 +1,4 @@
-"""Libraries that are put under a node's process: they change what the system calls do."""
+"""Libraries that a node's process preloads: they change what system calls do."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ COMPILE_S = 60.0
 
 
 def missing() -> str | None:
-    """Say why none can be built here; None when one can."""
+    """Say why no library can be built here; None if it can."""
     return None if shutil.which("cc") else "there is no C compiler (cc)"
 
 
 async def build(name: str, folder: Path) -> Path:
-    """Compile ``chaos/native/<name>.c`` into ``folder``, once; the library to preload."""
+    """Compile ``chaos/native/<name>.c`` into ``folder`` once; return the library to preload."""
     library = folder / f"{name}.so"
     if not library.exists():
         await asyncio.to_thread(_compile, SOURCES / f"{name}.c", library)

@@ -31,7 +31,7 @@ class ProcessCluster(Cluster):
         members: Mapping[str, Mapping[str, str]] | None = None,
         setup: Callable[[str], NodeSetup] | None = None,
     ) -> None:
-        """``members`` names other addresses than free ones on loopback (and then says who exists).
+        """``members`` gives the nodes and their addresses, instead of free ones on loopback.
 
         ``setup`` says how each node is started, beyond what all of them share.
         """
@@ -80,12 +80,12 @@ class ProcessCluster(Cluster):
         self.brokers[node_id].resume()
 
     def restart(self, *node_ids: str) -> None:
-        """Start these nodes again where they were killed."""
+        """Start these nodes again at the same addresses."""
         for node_id in node_ids:
             self.brokers[node_id].start()
 
     async def crash(self, *node_ids: str) -> None:
-        """As ``kill``, for whoever does not know which kind of cluster it breaks."""
+        """As ``kill``, for callers that do not know the kind of cluster."""
         self.kill(*node_ids)
 
     async def freeze(self, *node_ids: str) -> None:

@@ -11,7 +11,7 @@ CHUNK = 64 << 10
 
 
 class Proxy:
-    """Passes bytes on to ``upstream``; while muted, nothing of what comes back."""
+    """Passes bytes on to ``upstream``; while muted, drops the replies."""
 
     def __init__(self, upstream: str) -> None:
         host, _, port = upstream.rpartition(":")
@@ -21,10 +21,10 @@ class Proxy:
         self._passing: set[asyncio.Task[None]] = set()
         self.muted = False
         self.lost = asyncio.Event()
-        """Set once anything that came back was dropped."""
+        """Set once a part of a reply was dropped."""
 
     async def start(self) -> str:
-        """Listen; the address to connect to."""
+        """Listen, and return the address to connect to."""
         self._server = await asyncio.start_server(self._accept, LOOPBACK, 0)
         port = self._server.sockets[0].getsockname()[1]
         return f"{LOOPBACK}:{port}"
@@ -35,11 +35,11 @@ class Proxy:
             writer.transport.abort()
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Stop listening and end every connection."""
         if self._server is not None:
             self._server.close()
         while self._passing:
-            # One that is still on its way to its broker has nothing to cut yet.
+            # A connection that has not reached its broker yet has nothing to cut.
             self.cut()
             await asyncio.wait(self._passing, timeout=0.05)
 
@@ -51,7 +51,7 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         try:
-            # A broker that is down, or a client that went away, is what proxies see all day.
+            # A broker that is down, or a client that went away, is normal for a proxy.
             with suppress(OSError):
                 there, back = await asyncio.open_connection(*self._upstream)
                 self._writers.add(back)
@@ -71,7 +71,7 @@ class Proxy:
         from_broker: asyncio.StreamReader,
         to_client: asyncio.StreamWriter,
     ) -> None:
-        """Until either side ends."""
+        """Copy bytes until either side ends."""
         ways = {
             asyncio.create_task(self._pass(from_client, to_broker, replies=False)),
             asyncio.create_task(self._pass(from_broker, to_client, replies=True)),

@@ -1,4 +1,4 @@
-"""Calls through generated stubs alone: what any language has, and the few lines a retry takes.
+"""Calls through generated stubs alone, as any language has them, with a few lines for retries.
 
 A call is repeated until it is answered: same ``request_id``, growing ``retry_age``, next broker.
 """
@@ -37,7 +37,7 @@ ReplyT = TypeVar("ReplyT")
 RETRY_S = 0.03
 RETRY_MAX_S = 0.3
 CHANNEL_OPTIONS = (
-    # A restarted broker is to be found again at once, not after a back-off of seconds.
+    # A restarted broker must be found at once, not after a back-off of seconds.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 200),
@@ -55,7 +55,7 @@ _NOT_APPLIED = frozenset(
         "INTERNAL",
     }
 )
-"""Reasons that say: not applied, try again."""
+"""Reasons that mean: not applied, try again."""
 _MAYBE = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -64,7 +64,7 @@ _MAYBE = frozenset(
         grpc.StatusCode.CANCELLED,
     }
 )
-"""Failures of the connection: nobody knows what became of the call."""
+"""Failures of the connection: the outcome of the call is unknown."""
 
 
 class UnansweredError(AssertionError):
@@ -72,7 +72,7 @@ class UnansweredError(AssertionError):
 
 
 class StubRefusedError(AssertionError):
-    """A broker said no in a way that no retry helps."""
+    """A broker refused a call, and no retry helps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def connect(address: str) -> Broker:
 
 
 def reason_of(error: aio.AioRpcError) -> str:
-    """Read ErrorInfo.reason of a failed call; empty when the failure is the connection's."""
+    """Read ErrorInfo.reason of a failed call; empty if the connection failed."""
     for key, value in error.trailing_metadata() or ():
         if key == _STATUS_KEY:
             for detail in status_pb2.Status.FromString(value).details:
@@ -110,14 +110,14 @@ def reason_of(error: aio.AioRpcError) -> str:
 
 
 def seconds(value: float) -> Duration:
-    """Put a length of time into a message."""
+    """Convert seconds to a Duration message."""
     duration = Duration()
     duration.FromNanoseconds(int(value * 1e9))
     return duration
 
 
 class StubCaller:
-    """Sends calls to whichever broker answers, and writes each sending into the ledger."""
+    """Sends calls to a broker that answers, and records each sending in the ledger."""
 
     def __init__(self, addresses: Sequence[str], ledger: Ledger, actor: str) -> None:
         self.ledger = ledger
@@ -137,7 +137,7 @@ class StubCaller:
         *,
         within_s: float,
     ) -> ReplyT:
-        """Send again and again until there is an answer; each sending is a call of its own."""
+        """Send until there is an answer; each sending is a call of its own."""
         first_s = time.monotonic()
         turn = next(self._turns)
         sending = 0
@@ -156,7 +156,7 @@ class StubCaller:
             await asyncio.sleep(min(RETRY_S * sending, RETRY_MAX_S))
 
     def _note(self, call: Call, error: aio.AioRpcError) -> StubRefusedError | None:
-        """Write down what a failed call tells; return the error when no retry helps."""
+        """Record what a failed call shows; return the error if no retry helps."""
         reason = reason_of(error)
         detail = f"{error.code().name} {reason}".strip()
         if reason in _NOT_APPLIED:

@@ -1,4 +1,4 @@
-"""I7: equal states at equal entries of the log, as the brokers' own comparison finds them."""
+"""I7: equal states at equal log entries, checked by the brokers' own comparison."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Seen = cluster_service_pb2.VerifyStateResponse
 
 
 async def differences(cluster: Cluster, within_s: float) -> list[str]:
-    """Have every node hash its whole state and compare; what differs, in words.
+    """Have every node hash its whole state and compare; return descriptions of the differences.
 
-    A pass ends with the leadership of the leader that began it, and is begun again then.
+    A pass ends if its leader loses the leadership; a new pass then begins.
     """
     stub = cluster_service_pb2_grpc.ClusterServiceStub(cluster.channel(next(iter(cluster.nodes))))
 
@@ -26,7 +26,7 @@ async def differences(cluster: Cluster, within_s: float) -> list[str]:
         try:
             return await stub.VerifyState(request, timeout=ASK_S)
         except aio.AioRpcError:
-            return None  # asked again; why it never answered is told when the time is up
+            return None  # asked again; on a timeout the error says why there was no answer
 
     began_at = 0
 
@@ -41,7 +41,7 @@ async def differences(cluster: Cluster, within_s: float) -> list[str]:
         under_way = seen.HasField("began_at")
         ended = seen.last_began_at.ToNanoseconds() > began_at
         if not under_way and not ended:
-            began_at = 0  # another leader, who knows of no pass
+            began_at = 0  # another leader, which has no pass
         await asyncio.sleep(LOOK_S)
         answered = not any(node.unanswered_index for node in seen.nodes)
         return seen if ended and answered else None

@@ -1,4 +1,4 @@
-"""Processes of ``tq-worker run``, to be killed like everything else."""
+"""Processes of ``tq-worker run``, which faults may kill."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class WorkerProcesses:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
-        """Start those that do not run; they claim as soon as they find a leader."""
+        """Start the workers that do not run; they claim as soon as they find a leader."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for name in self._names:
             if name in self._processes:
@@ -65,7 +65,7 @@ class WorkerProcesses:
         process.wait()
 
     def check_alive(self) -> None:
-        """Raise when a worker ended by itself."""
+        """Raise if a worker ended by itself."""
         for name, process in self._processes.items():
             if process.poll() is not None:
                 code = process.returncode
@@ -79,7 +79,7 @@ class WorkerProcesses:
         return "\n".join([f"--- {name}: last lines of {self.log_path(name)}", *text])
 
     async def stop(self, within_s: float = 20) -> None:
-        """SIGTERM all of them and wait; SIGKILL what does not end."""
+        """SIGTERM all workers and wait; SIGKILL those that do not end."""
         for process in self._processes.values():
             process.terminate()
         for name, process in list(self._processes.items()):

@@ -1,4 +1,4 @@
 """Histories: recording what clients and workers saw, and judging it.
 
-No clock and no event loop: whoever records hands in the time, so that a simulation can use it too.
+It has no clock and no event loop: the caller passes the time, so that a simulation can use it too.
 """

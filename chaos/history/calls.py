@@ -1,4 +1,4 @@
-"""The calls that clients and workers make, as a history remembers them."""
+"""The calls that clients and workers make, as a history records them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tq.v1 import task_pb2, worker_service_pb2
 
 
 class Answer(enum.Enum):
-    """What became of a call, as its caller knows it."""
+    """The outcome of a call, as its caller knows it."""
 
     UNKNOWN = "unknown"
     APPLIED = "applied"
@@ -30,7 +30,7 @@ class Call:
 
     @property
     def known_by_s(self) -> float:
-        """When its effect was there at the latest."""
+        """The latest time at which it took effect."""
         return float("inf") if self.ended_s is None else self.ended_s
 
 
@@ -106,7 +106,7 @@ ReportStatus = worker_service_pb2.ReportResult.Status
 
 @dataclass(slots=True, kw_only=True)
 class ReportCall(Call):
-    """One attempt's end, reported alone. ``status`` and ``state`` count once it is answered."""
+    """A report of one attempt's end. ``status`` and ``state`` are valid once it is answered."""
 
     task_id: str
     token: int
@@ -117,7 +117,7 @@ class ReportCall(Call):
 
     @property
     def accepted(self) -> bool:
-        """Whether the worker was told that its report is the recorded one."""
+        """Whether the answer said that this report is the recorded one."""
         return self.status in {
             ReportStatus.STATUS_RECORDED,
             ReportStatus.STATUS_ALREADY_RECORDED,
@@ -134,7 +134,7 @@ class ReadCall(Call):
 
 @dataclass(slots=True, kw_only=True)
 class CancelCall(Call):
-    """``state`` counts once it is APPLIED: what the caller was told; None: no such task."""
+    """``state`` is valid once it is APPLIED: the state in the answer; None: no such task."""
 
     task_id: str
     request_id: str
@@ -172,7 +172,7 @@ class PurgeCall(Call):
 
 @dataclass(slots=True, kw_only=True)
 class PauseCall(Call):
-    """A queue is paused, or taken up again."""
+    """A call that pauses or resumes a queue."""
 
     queue: str
     paused: bool

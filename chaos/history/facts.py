@@ -1,4 +1,4 @@
-"""A ledger sorted by what the checks ask about: requests, tasks, leases."""
+"""A ledger sorted for the checks: by request, task and lease."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LeaseFacts:
     reports: list[ReportCall] = field(default_factory=list)
 
     def accepted(self) -> list[ReportCall]:
-        """The reports whose sender was told that they are recorded."""
+        """The reports that were answered as recorded."""
         return [report for report in self.reports if report.accepted]
 
 
@@ -50,14 +50,14 @@ class TaskFacts:
     reads: list[ReadCall] = field(default_factory=list)
     cancels: list[CancelCall] = field(default_factory=list)
     dead_letter_calls: list[RedriveCall | DeleteCall] = field(default_factory=list)
-    """Those that name this task."""
+    """The calls that name this task."""
 
     def lease(self, token: int) -> LeaseFacts:
-        """Return the lease, known from now on."""
+        """Return the lease; add it if it is not known yet."""
         return self.leases.setdefault(token, LeaseFacts(token))
 
     def in_token_order(self) -> list[LeaseFacts]:
-        """The leases that anybody heard of, by token."""
+        """The leases that any answer named, by token."""
         return [self.leases[token] for token in sorted(self.leases)]
 
     def last_read(self) -> ReadCall | None:
@@ -66,18 +66,18 @@ class TaskFacts:
 
 
 class Facts:
-    """The whole ledger, sorted; where a cluster was lost, by what still counts."""
+    """The whole ledger, sorted; if a cluster was lost, only what still counts."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.submits: dict[str, list[SubmitCall]] = defaultdict(list)
         self.tasks: dict[str, TaskFacts] = {}
         self.claim_began_s: dict[str, float] = {}
-        """By request id: when it was first sent."""
+        """By request id: when the claim was first sent."""
         self.unanswered_claims: dict[str, list[float]] = defaultdict(list)
-        """By worker: when claims were sent that may have been granted what nobody was told."""
+        """By worker: when claims were sent that may have been granted tasks without an answer."""
         self.sweeps: list[PurgeCall | RedriveCall | DeleteCall] = []
-        """What was done to whole queues."""
+        """The calls on whole queues."""
         self.pauses: list[PauseCall] = []
         for call in counted(ledger.calls, ledger.losses):
             match call:
@@ -85,8 +85,8 @@ class Facts:
                     self._submit(call)
                 case ClaimCall():
                     self.claim_began_s.setdefault(call.request_id, call.began_s)
-                    # A broker that passes a claim on repeats it where need be, and then tells only
-                    # that the first grant is lost again.
+                    # A broker that forwards a claim may repeat it; the answer then says only that
+                    # the first grant was lost again.
                     if call.answer is Answer.UNKNOWN or call.lost_task_ids:
                         self.unanswered_claims[call.actor].append(call.began_s)
                     for grant in call.grants:
@@ -111,7 +111,7 @@ class Facts:
             self.task(task_id)
 
     def task(self, task_id: str) -> TaskFacts:
-        """Return the task, known from now on."""
+        """Return the task; add it if it is not known yet."""
         return self.tasks.setdefault(task_id, TaskFacts(task_id))
 
     def acknowledged(self) -> Iterable[TaskFacts]:
@@ -119,13 +119,13 @@ class Facts:
         return (task for task in self.tasks.values() if task.request_ids)
 
     def requests_of(self, task: TaskFacts) -> set[str]:
-        """The requests that created it, or may have: by their answers, or by its label."""
+        """The requests that created the task, or may have: by their answers, or by its label."""
         label = (self.ledger.listing or {}).get(task.task_id, "")
         named = label.rpartition("/")[0]
         return task.request_ids | ({named} if named in self.submits else set())
 
     def queues_of(self, task: TaskFacts) -> set[str]:
-        """Its queue, by whatever told; empty where nothing did."""
+        """Its queue, from any answer that names it; empty if none does."""
         listed = self.ledger.placed.get(task.task_id)
         if listed is not None:
             return {listed}
@@ -138,11 +138,11 @@ class Facts:
         return self.queues_of(task) == {queue}
 
     def may_be_in(self, task: TaskFacts, queue: str) -> bool:
-        """Whether a task may be in a queue, for all that is known."""
+        """Whether the ledger allows that a task is in a queue."""
         return self.queues_of(task) <= {queue}
 
     def may_be_deleted(self, task: TaskFacts) -> bool:
-        """Whether anybody asked for a deletion that may have met it."""
+        """Whether a deletion that may have included the task was sent."""
         named = any(isinstance(call, DeleteCall) for call in task.dead_letter_calls)
         return named or any(
             isinstance(call, DeleteCall) and self.may_be_in(task, call.queue)

@@ -1,4 +1,4 @@
-"""From when until when a worker that honours its deadlines took itself for a task's holder."""
+"""The times between which a worker that honours its deadlines acted as a task's holder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LeaseSpan:
 
 
 def belief(lease: LeaseFacts) -> LeaseSpan | None:
-    """Follow one lease as its holder did; None when no claim's answer ever named it.
+    """Follow one lease as its holder did; None if no claim's answer named it.
 
     A renewal that arrives after the deadline comes too late: the worker has stopped by then.
     """

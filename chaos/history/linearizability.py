@@ -15,36 +15,36 @@ from chaos.history.model import TaskState, with_unseen
 from chaos.history.operations import Operation
 
 CONFIGURATIONS_MAX = 200_000
-"""A search that needs more is given up, and says so: it would have to be told apart from both."""
+"""A search that needs more is given up and reported as ``exhausted``."""
 
 States = frozenset[TaskState]
 
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """No order explains the answers; how far the best try came."""
+    """No order explains the answers; this is how far the best try came."""
 
     placed: int
     possible: States
-    """What the task may have been by then."""
+    """The states that the task may have been in by then."""
     refused: tuple[Operation, ...]
-    """What had to come next, and cannot."""
+    """The operations that had to come next, and cannot."""
     exhausted: bool = False
     """The search was given up: nothing is proven."""
 
 
 @dataclass(slots=True)
 class _Frame:
-    """A configuration, and what is left to try from it."""
+    """A configuration, and the choices still to try from it."""
 
     placed: int
-    """A bit an operation."""
+    """One bit for each operation."""
     states: States
     choices: list[tuple[int, States]]
 
 
 def explain(operations: Sequence[Operation], start: TaskState | None = None) -> Stuck | None:
-    """Find an order; None when there is one."""
+    """Search for an order; None if there is one."""
     ordered = sorted(operations, key=lambda operation: operation.began_s)
     certain = sum(1 << index for index, one in enumerate(ordered) if one.certain)
     first = with_unseen(frozenset({start or TaskState()}))
@@ -73,7 +73,7 @@ def explain(operations: Sequence[Operation], start: TaskState | None = None) -> 
 
 
 def _next(ordered: Sequence[Operation], placed: int) -> list[int]:
-    """Which may come next: those that began before any other that is left was answered."""
+    """The operations that may come next: each began before any other remaining one was answered."""
     left = [index for index in range(len(ordered)) if not placed >> index & 1]
     horizon_s = min(ordered[index].known_by_s for index in left if ordered[index].certain)
     return [index for index in left if ordered[index].began_s <= horizon_s]
@@ -91,10 +91,10 @@ def _choices(ordered: Sequence[Operation], placed: int, states: States) -> list[
             continue
         closed = with_unseen(after)
         if closed == states and operation.only_looks:
-            # It agrees with all that may be, and nothing depends on it: here it is in nobody's way.
+            # It agrees with every possible state and nothing depends on it: it can be placed here.
             return [(index, closed)]
         found.append((index, closed))
-    # What was answered first is tried first, and what may never have happened last.
+    # Try first what was answered first, and last what may never have happened.
     found.sort(key=lambda choice: (ordered[choice[0]].certain, -ordered[choice[0]].known_by_s))
     return found
 

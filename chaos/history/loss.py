@@ -1,8 +1,8 @@
-"""A cluster that was lost for good, and the new one that was made of what was left of it.
+"""A cluster that was lost for good, and the new one that was made from its remaining files.
 
-What the old one acknowledged towards its end is gone then, or is not, and nobody can tell by the
-answer. So the answer no longer counts: the call is a "maybe", like one that was never answered.
-Everything else stands, and so does what every cluster owed its callers while it lived.
+What the old cluster acknowledged towards its end may be gone, and the answer does not show whether
+it is. So the answer no longer counts: the call is a "maybe", like one without an answer. All other
+answers count, and each cluster still owes its callers everything while it runs.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ CallT = TypeVar("CallT", bound=Call)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """When it happened, on the ledger's clock, and what was done about it."""
+    """When the loss happened, on the ledger's clock, and how it was recovered."""
 
     certain_s: float
-    """What was acknowledged until then is not lost."""
+    """Nothing that was acknowledged until then is lost."""
     gone_s: float
-    """From then on no node of the old cluster did anything,"""
+    """From then on no node of the old cluster ran."""
     back_s: float
-    """and until then none of the new one."""
+    """Until then no node of the new cluster ran."""
     quarantined: bool
-    """Whether the tasks that ran are dead letters now; otherwise they wait again."""
+    """Whether the tasks that were running became dead letters; otherwise they wait again."""
 
     def may_have_taken(self, call: Call) -> bool:
-        """Whether the call was answered, and the answer may hold no longer."""
+        """Whether the call was answered, but its effect may be lost."""
         return call.ended_s is not None and self.certain_s < call.ended_s <= self.back_s
 
 
 def counted(calls: Iterable[Call], losses: Sequence[Loss]) -> Iterator[Call]:
-    """The calls as they count once this was lost.
+    """The calls as they count after these losses.
 
-    A look at what may be lost says nothing any more, and neither does a report's refusal for what
-    was seen there.
+    A read of what may be lost proves nothing any more, and neither does a report's refusal that is
+    based on it.
     """
     for call in calls:
         if not any(loss.may_have_taken(call) for loss in losses):

@@ -1,8 +1,8 @@
-"""What one task is, as its callers may rely on it: a small state machine to hold histories against.
+"""A small state machine of one task, as its callers may rely on it, to check histories against.
 
 It is written from the protos and the guarantees alone, and shares no code with the brokers. Where
 callers cannot know what happens (a lease expires, a timer fires), the model allows it at any time:
-whether it was too early is not a matter of order, and judged elsewhere.
+other checks judge whether that was too early.
 """
 
 from __future__ import annotations
@@ -44,11 +44,12 @@ class TaskState:
 
     state: State = ABSENT
     deleted: bool = False
-    """Whether it was there once: what is deleted is not created again by a repeated submit."""
+    """Whether the task was deleted: a repeated submit does not create it again."""
     token: int = 0
-    """Of the newest lease."""
+    """The token of the newest lease."""
     stranded: bool = False
-    """Whether nobody saw the answer that granted it: then the leader may take it back by itself."""
+    """Whether the answer that granted the lease was never seen: the leader may then take it
+    back."""
     ended: tuple[Ended, ...] = ()
     cancel_requested: bool = False
     result: bytes = b""
@@ -61,7 +62,7 @@ class TaskState:
         return self.state != ABSENT
 
     def held_by(self, token: int) -> bool:
-        """Whether the lease of this token lives."""
+        """Whether the lease of this token is live."""
         return self.state == RUNNING and self.token == token
 
     def ending_of(self, token: int) -> Ended | None:
@@ -69,7 +70,7 @@ class TaskState:
         return next((one for one in self.ended if one.token == token), None)
 
     def attempts(self) -> list[tuple[int, End]]:
-        """What a read shows of its attempts: token and end, the live one included."""
+        """The attempts that a read shows: token and end, the live one included."""
         over = [(one.token, one.end) for one in self.ended]
         if self.state == RUNNING:
             over.append((self.token, task_pb2.Attempt.END_RUNNING))
@@ -81,7 +82,7 @@ class TaskState:
         return replace(self, state=state, ended=(*self.ended, ended), cancel_requested=False)
 
     def unseen(self) -> Iterator[TaskState]:
-        """What it may become without anybody's call."""
+        """The states that the task may reach without a call."""
         if self.state == RUNNING and self.cancel_requested:
             yield self.over(task_pb2.Attempt.END_CANCELLED, CANCELLED, reported=False)
         elif self.state == RUNNING:
@@ -95,7 +96,7 @@ class TaskState:
 
 
 def with_unseen(states: frozenset[TaskState]) -> frozenset[TaskState]:
-    """Add all that these may have become by themselves."""
+    """Add the states that the task may have reached without a call."""
     found = set(states)
     open_ = list(states)
     while open_:

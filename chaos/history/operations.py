@@ -1,7 +1,7 @@
-"""What calls do to one task, and what their answers say of it.
+"""The effects of calls on one task, and what their answers say of the task.
 
-``apply`` gives the states that a call can lead to from a state: none when its answer contradicts
-that state, the very same one for a look that agrees with it.
+``apply`` gives the states that a call can lead to from a state: none if its answer contradicts that
+state, the same state for a read that agrees with it.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from chaos.history.model import (
 from tq.v1 import task_pb2
 
 ATTEMPTS_KEPT = 50
-"""A read shows no more than the newest so many."""
+"""A read shows at most this many of the newest attempts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """Took effect at one instant between ``began_s`` and ``known_by_s``, or never.
+    """Takes effect at one instant between ``began_s`` and ``known_by_s``, or never.
 
-    Never is possible where it is not ``certain``: its answer was not seen.
+    Never is possible only if it is not ``certain``: its answer was not seen.
     """
 
     only_looks: ClassVar[bool] = False
-    """Whether it changes nothing, whatever it meets."""
+    """Whether it changes nothing in any state."""
 
     began_s: float
     known_by_s: float
@@ -51,7 +51,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create(Operation):
-    """A submit. Repeated, it changes nothing."""
+    """A submit; repeating it changes nothing."""
 
     def apply(self, task: TaskState) -> Iterator[TaskState]:
         if task.exists or task.deleted:
@@ -63,11 +63,11 @@ class Create(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant(Operation):
-    """A lease that begins."""
+    """The start of a lease."""
 
     token: int
     stranded: bool = False
-    """Whether nobody was ever told of it."""
+    """Whether the answer with this lease was never seen."""
 
     def apply(self, task: TaskState) -> Iterator[TaskState]:
         if task.state == PENDING and self.token > task.token:
@@ -76,7 +76,7 @@ class Grant(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holds(Operation):
-    """An answer that says: this lease lives. ``cancel_requested`` None: it says nothing of that."""
+    """An answer that says the lease is live. ``cancel_requested`` None: it says nothing of that."""
 
     only_looks = True
 
@@ -91,7 +91,7 @@ class Holds(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldsNot(Operation):
-    """An answer that says: this lease does not live. ``unreported``: and no report ended it."""
+    """An answer that says the lease is not live. ``unreported``: and no report ended it."""
 
     only_looks = True
 
@@ -107,9 +107,9 @@ class HoldsNot(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded(Operation):
-    """A report that was taken, or, where not ``certain``, may have been.
+    """A report that was recorded, or, if not ``certain``, may have been.
 
-    ``state`` is what its sender was told it led to; None: nothing was told.
+    ``state`` is the state that the answer named; None: there was no answer.
     """
 
     token: int
@@ -142,9 +142,9 @@ class Recorded(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WasRecorded(Recorded):
-    """An answer that says: this report was taken before, and led to ``state``.
+    """An answer that says this report was recorded before, and led to ``state``.
 
-    Before may be within this very call: a broker that passes it on repeats it where need be.
+    "Before" may be within this call: a broker that forwards the call may repeat it.
     """
 
     def apply(self, task: TaskState) -> Iterator[TaskState]:
@@ -156,7 +156,7 @@ class WasRecorded(Recorded):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing(Operation):
-    """An answer that says: there is no such task."""
+    """An answer that says there is no such task."""
 
     only_looks = True
 
@@ -167,7 +167,7 @@ class Missing(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel(Operation):
-    """``state`` is what its caller was told; None: nothing was told."""
+    """A cancel. ``state`` is what the answer said; None: there was no answer."""
 
     request_id: str
     state: State | None
@@ -188,7 +188,7 @@ class Cancel(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redrive(Operation):
-    """Of this one task. ``done``: whether its caller was told that it was; None: nothing was."""
+    """A redrive of this task. ``done``: what the answer said; None: there was no answer."""
 
     request_id: str
     done: bool | None
@@ -206,7 +206,7 @@ class Redrive(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delete(Operation):
-    """Of this one dead letter. ``done`` as for ``Redrive``."""
+    """A deletion of this dead letter. ``done`` as for ``Redrive``."""
 
     request_id: str
     done: bool | None
@@ -224,7 +224,7 @@ class Delete(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep(Operation):
-    """A purge, a redrive or a deletion of a whole queue: it may have met this task, or not."""
+    """A purge, redrive or deletion of a whole queue, which may have included this task."""
 
     request_id: str
     kind: str
@@ -243,7 +243,7 @@ class Sweep(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewCluster(Operation):
-    """A new cluster goes on in the place of one that was lost, and with none of its leases."""
+    """A new cluster takes the place of one that was lost, without any of its leases."""
 
     quarantined: bool
 

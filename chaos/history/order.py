@@ -1,4 +1,4 @@
-"""A task's calls in the order that its tokens give them, held against real time.
+"""A task's calls in the order of its tokens, compared with real time.
 
 A task's history is a chain: created, then for each lease in token order granted, held, ended. Every
 call belongs to one phase of that chain and took effect at some instant between its start and its
@@ -29,7 +29,7 @@ class Step(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Effect:
-    """What took effect between ``began_s`` and ``known_by_s``, at ``phase`` of the chain."""
+    """An effect between ``began_s`` and ``known_by_s``, at ``phase`` of the chain."""
 
     phase: tuple[int, int]
     began_s: float
@@ -38,7 +38,7 @@ class _Effect:
 
 
 def contradictions(facts: Facts, task: TaskFacts) -> Iterator[str]:
-    """Say where the order of the chain and real time disagree."""
+    """Yield each place where the order of the chain and real time disagree."""
     effects = sorted(_effects(facts, task), key=lambda effect: effect.phase)
     latest: _Effect | None = None
     for _, group in groupby(effects, key=lambda effect: effect.phase):
@@ -93,7 +93,7 @@ def _lease_effects(facts: Facts, lease: LeaseFacts) -> Iterator[_Effect]:
 
 
 def _gone(token: int, known_by_s: float) -> _Effect:
-    """A "lease lost" can be said at any time after the lease ended: only how early counts."""
+    """A "lease lost" may be answered at any time after the lease ended: only too early is wrong."""
     what = f'the "lease lost" for token {token}'
     return _Effect((token, Step.AFTER), float("-inf"), known_by_s, what)
 

@@ -1,4 +1,4 @@
-"""I6: the operations on one task, from all calls, and whether any order explains them."""
+"""I6: the operations on one task, from all calls, and a check that an order explains them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SWEEPS: dict[type, str] = {PurgeCall: "purge", RedriveCall: "redrive", DeleteCa
 
 
 def contradiction(facts: Facts, task: TaskFacts) -> Violation | None:
-    """Return the violation where no order of the task's operations explains every answer."""
+    """Return the violation if no order of the task's operations explains every answer."""
     stuck = explain(operations_of(facts, task))
     if stuck is None:
         return None
@@ -43,7 +43,7 @@ def contradiction(facts: Facts, task: TaskFacts) -> Violation | None:
 
 
 def operations_of(facts: Facts, task: TaskFacts) -> list[ops.Operation]:
-    """Everything that is known to have been done to a task, or may have been."""
+    """Every operation that was done to a task, or may have been."""
     return [
         *_creations(facts, task),
         *_leases(facts, task),
@@ -82,7 +82,7 @@ def _leases(facts: Facts, task: TaskFacts) -> Iterator[ops.Operation]:
 
 
 def _grant(facts: Facts, lease: LeaseFacts, worker_id: str) -> ops.Operation:
-    """The claim that was answered with it, or any that never was: somebody holds it."""
+    """The claim that was answered with the lease, or any unanswered one: some worker holds it."""
     what = f"the grant of token {lease.token}"
     if not lease.granted:
         unanswered = facts.unanswered_claims.get(worker_id, ())
@@ -239,7 +239,7 @@ def _cancels(task: TaskFacts) -> Iterator[ops.Operation]:
 
 
 def _by_id(task: TaskFacts) -> Iterator[ops.Operation]:
-    """Redrives and deletions of this very task."""
+    """Redrives and deletions that name this task."""
     maybe: dict[tuple[str, str], float] = {}
     for call in task.dead_letter_calls:
         kind = _SWEEPS[type(call)]
@@ -268,7 +268,7 @@ def _by_id(task: TaskFacts) -> Iterator[ops.Operation]:
 
 
 def _sweeps(facts: Facts, task: TaskFacts) -> Iterator[ops.Operation]:
-    """What was done to whole queues, this task's among them."""
+    """Calls on whole queues that may have included this task."""
     sent: dict[str, list[PurgeCall | RedriveCall | DeleteCall]] = defaultdict(list)
     for call in facts.sweeps:
         if call.answer is not Answer.REFUSED and facts.may_be_in(task, call.queue):

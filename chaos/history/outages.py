@@ -1,4 +1,4 @@
-"""How long writes were out, from a ledger."""
+"""The lengths of write outages, computed from a ledger."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from chaos.history.record import Ledger
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """From a fault to the first acknowledgement of a write that was sent after it."""
+    """The time from a fault to the first acknowledgement of a write that was sent after it."""
 
     fault_s: float
     over_s: float
 
     @property
     def length_s(self) -> float:
-        """Its length; no shorter than the pace at which writes are sent allows to see."""
+        """Its length; the pace of the writes limits how short a length can be seen."""
         return self.over_s - self.fault_s
 
 

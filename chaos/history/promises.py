@@ -1,4 +1,4 @@
-"""I1 to I5 and I8, each looked for in what is known of requests, tasks and leases."""
+"""I1 to I5 and I8, each checked against what is known of requests, tasks and leases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _violation(invariant: str, task: TaskFacts, message: str) -> Violation:
 
 
 def not_lost(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
-    """I1, for whatever looked after the acknowledgement."""
+    """I1: every call that looks after the acknowledgement finds the task."""
     if not task.request_ids or facts.may_be_deleted(task):
         return
     for read in task.reads:
@@ -31,7 +31,7 @@ def not_lost(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
     if facts.ledger.listing is not None and task.task_id not in facts.ledger.listing:
         yield _violation("I1", task, "was acknowledged and is not listed")
     for lease in task.leases.values():
-        # Where the grant is lost the task may be too, until its submit is repeated.
+        # If the grant is lost the task may be too, until its submit is repeated.
         granted = any(call.answer is Answer.APPLIED for call, _ in lease.granted)
         if any(
             call.status == ReportStatus.STATUS_NOT_FOUND
@@ -110,7 +110,7 @@ def leases(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
 
 
 def expired_early(facts: Facts, task: TaskFacts) -> Iterator[Violation]:
-    """I3: no lease is called expired before its holder's time was up, whatever the clocks say."""
+    """I3: no lease is called expired before its holder's time is up, even if clocks are wrong."""
     for read in task.reads:
         for attempt in read.task.attempts if read.task is not None else ():
             lease = task.leases.get(attempt.token)
@@ -147,7 +147,7 @@ def tokens_name_one_lease(facts: Facts) -> Iterator[Violation]:
 
 
 def one_outcome(task: TaskFacts) -> Iterator[Violation]:
-    """I4: one accepted completion a task, one RECORDED a token."""
+    """I4: at most one accepted completion for each task, one RECORDED for each token."""
     completed = []
     for lease in task.in_token_order():
         accepted = lease.accepted()
@@ -178,7 +178,7 @@ _END_OF = {
 
 
 def recorded_as_told(task: TaskFacts) -> Iterator[Violation]:
-    """I5: what workers were told is on record."""
+    """I5: what the answers to workers said is on record."""
     read = task.last_read()
     if read is None or read.task is None:
         return
@@ -204,7 +204,7 @@ def recorded_as_told(task: TaskFacts) -> Iterator[Violation]:
 
 
 def _end_told(call: ReportCall) -> task_pb2.Attempt.End.ValueType:
-    """How the attempt ended, as its worker was told: a repeated report may have met a cancel."""
+    """How the attempt ended, by the worker's answer: a repeated report may have met a cancel."""
     if call.state == task_pb2.TASK_STATE_CANCELLED:
         return task_pb2.Attempt.END_CANCELLED
     return _END_OF[call.ending]
@@ -233,7 +233,7 @@ def _as_told(
 
 
 def out_of_nowhere(task: TaskFacts) -> Iterator[Violation]:
-    """I5: the record holds nothing that nobody reported."""
+    """I5: the record holds nothing that was not reported."""
     read = task.last_read()
     if read is None or read.task is None:
         return

@@ -1,7 +1,8 @@
-"""What every client and worker saw, written down as it happened.
+"""The ledger: what every client and worker saw, recorded as it happened.
 
-A call is written down when it starts, and again when its answer is there. A call without an answer
-stays *unknown*: it may have been applied, may yet be, or never. The checker takes it as "maybe".
+A call is recorded when it starts, and again when its answer arrives. A call without an answer stays
+*unknown*: it may have been applied, may be applied later, or never. The checker treats it as a
+"maybe".
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from chaos.history.loss import Loss
 from tq.v1 import queue_service_pb2, task_pb2, worker_service_pb2
 
 LEDGER_LABEL = "ledger"
-"""The label by which the tasks of a submit are found again: ``request_id/item``."""
+"""The label that identifies the tasks of a submit: ``request_id/item``."""
 
 
 def ledger_label(request_id: str, item: int) -> str:
@@ -50,18 +51,18 @@ class Ledger:
     """The history of one run, in the order in which calls began."""
 
     now_s: Callable[[], float]
-    """One clock for all of the run; never the wall's, which may be set."""
+    """One clock for the whole run; never the wall clock, which faults may set."""
     calls: list[Call] = field(default_factory=list)
     listing: dict[str, str] | None = None
-    """The ledger label of every task that the cluster lists at the end; None: it was not asked."""
+    """The ledger label of every task that the cluster lists at the end; None: never listed."""
     states: dict[str, task_pb2.TaskState.ValueType] = field(default_factory=dict)
-    """By task id, from the same listing."""
+    """The state of each task by id, from the same listing."""
     placed: dict[str, str] = field(default_factory=dict)
-    """The queue of each, likewise."""
+    """The queue of each task by id, from the same listing."""
     queues: dict[str, queue_service_pb2.QueueStats] = field(default_factory=dict)
-    """What the cluster counts, by queue, at the same time; empty: it was not asked."""
+    """What the cluster counts, by queue, at the same time; empty: never asked."""
     losses: list[Loss] = field(default_factory=list)
-    """Each in which the cluster was lost for good and another took its place."""
+    """Every loss of the cluster for good, after which another took its place."""
     started_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -151,7 +152,7 @@ class Ledger:
         return self._begin(ReadCall(actor=actor, began_s=self.now_s(), task_id=task_id))
 
     def found(self, call: ReadCall, task: task_pb2.Task | None) -> None:
-        """Write down what was read; None when there is no such task."""
+        """Write down what was read; None if there is no such task."""
         call.task = task
         self._end(call, Answer.APPLIED)
 
@@ -162,7 +163,7 @@ class Ledger:
         )
 
     def cancelled(self, call: CancelCall, state: task_pb2.TaskState.ValueType | None) -> None:
-        """Write down the state that was told; None when there is no such task."""
+        """Write down the state that was answered; None if there is no such task."""
         call.state = state
         self._end(call, Answer.APPLIED)
 
@@ -201,16 +202,16 @@ class Ledger:
         )
 
     def changed(self, call: RedriveCall | DeleteCall | PurgeCall, count: int) -> None:
-        """Write down how many tasks a call was told to have changed."""
+        """Write down how many tasks a call changed, by its answer."""
         call.count = count
         self._end(call, Answer.APPLIED)
 
     def pause(self, actor: str, queue: str, *, paused: bool) -> PauseCall:
-        """Write down that a queue is about to be paused, or taken up again."""
+        """Write down that a queue is about to be paused or resumed."""
         return self._begin(PauseCall(actor=actor, began_s=self.now_s(), queue=queue, paused=paused))
 
     def configured(self, call: PauseCall) -> None:
-        """Write down that it is."""
+        """Write down that the queue is now paused or resumed."""
         self._end(call, Answer.APPLIED)
 
     def refused(self, call: Call, detail: str) -> None:
@@ -223,7 +224,7 @@ class Ledger:
         call.detail = detail
 
     def listed(self, tasks: Iterable[task_pb2.Task]) -> None:
-        """Write down which tasks the cluster lists, once nothing is submitted any more."""
+        """Write down which tasks the cluster lists after the last submit."""
         listed = list(tasks)
         self.listing = {
             task.spec.task_id: task.spec.labels.get(LEDGER_LABEL, "") for task in listed
@@ -232,11 +233,11 @@ class Ledger:
         self.placed = {task.spec.task_id: task.spec.queue for task in listed}
 
     def counted(self, queues: Iterable[queue_service_pb2.QueueStats]) -> None:
-        """Write down what the cluster counts, beside ``listed`` and with nothing in between."""
+        """Write down what the cluster counts, with no call between this and ``listed``."""
         self.queues = {stats.queue: stats for stats in queues}
 
     def lost(self, loss: Loss) -> None:
-        """Write down that the cluster was lost, and what is certain all the same."""
+        """Write down that the cluster was lost, and what is certain despite that."""
         self.losses.append(loss)
 
     def until_lost(self) -> Ledger:
@@ -260,7 +261,7 @@ class Ledger:
         return sum(call.answer is Answer.UNKNOWN for call in self.calls)
 
     def history(self, task_id: str) -> Iterator[str]:
-        """Tell what the ledger knows of one task, a line a call."""
+        """Yield what the ledger knows of one task, one line for each call."""
         told = [
             (call.began_s, call.ended_s, f"{call.actor}: {said}")
             for call in self.calls
@@ -289,7 +290,7 @@ class Ledger:
 
 
 def _describe(call: Call, task_id: str) -> str:
-    """Say what ``call`` has to do with the task; empty when nothing."""
+    """Describe what ``call`` has to do with the task; empty if nothing."""
     ended = call.answer.value if not call.detail else f"{call.answer.value} ({call.detail})"
     if isinstance(call, SubmitCall) and task_id in call.task_ids:
         return f"submit {call.request_id}: {ended}"

@@ -1,4 +1,4 @@
-"""What the cluster that takes the place of a lost one owes to whoever knew that one."""
+"""Checks of what a cluster that replaces a lost one must keep for the callers of the old one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TAKEN_NOW = frozenset({ReportStatus.STATUS_RECORDED, ReportStatus.STATUS_CANCELL
 
 
 def kept_from_the_start(facts: Facts) -> Iterator[Violation]:
-    """I1: a log loses its end and no more, so whatever came before something kept is kept."""
+    """I1: a log loses only its end, so everything before an entry that is kept is kept."""
     ledger = facts.ledger
     if ledger.listing is None:
         return
@@ -52,7 +52,7 @@ def _sent_s(facts: Facts, call: SubmitCall) -> float:
 
 
 def tokens_go_on(ledger: Ledger) -> Iterator[Violation]:
-    """I3: new tokens are above all that were handed out, lost or not, and no old one lives on."""
+    """I3: new tokens are above all earlier ones, lost or not, and no old lease is live."""
     for loss in ledger.losses:
         answered = [call for call in ledger.calls if call.ended_s is not None]
         old = [call for call in answered if call.known_by_s <= loss.back_s]
@@ -69,13 +69,13 @@ def tokens_go_on(ledger: Ledger) -> Iterator[Violation]:
 
 
 def _granted(call: Call) -> Iterator[tuple[str, int]]:
-    """Which tasks a call was granted, and with which tokens."""
+    """The tasks that a call was granted, with their tokens."""
     if isinstance(call, ClaimCall):
         yield from ((grant.task_id, grant.token) for grant in call.grants)
 
 
 def _alive(call: Call) -> Iterator[tuple[str, int]]:
-    """The leases that an answer takes to be live."""
+    """The leases that an answer says are live."""
     if isinstance(call, HeartbeatCall):
         yield from ((one.task_id, one.token) for one in call.renewals if one.renewed)
     elif isinstance(call, ReportCall) and call.status in TAKEN_NOW:

@@ -22,7 +22,7 @@ COUNTED = {
 
 
 def totals(facts: Facts) -> Iterator[Violation]:
-    """I6, for whole queues; nothing where the cluster was not asked."""
+    """Check I6 for whole queues; nothing if the cluster was not asked."""
     yield from _handed_out_while_paused(facts)
     if facts.ledger.listing is None or not facts.ledger.queues:
         return
@@ -69,7 +69,7 @@ def _differences(
 def _changed(
     facts: Facts, queue: str, kind: type[PurgeCall | RedriveCall | DeleteCall]
 ) -> tuple[int, float]:
-    """How many tasks calls of a kind changed in a queue: at least, and at most."""
+    """How many tasks the calls of one kind changed in a queue: at least, and at most."""
     calls: list[PurgeCall | RedriveCall | DeleteCall] = [
         call for call in facts.sweeps if call.queue == queue
     ]
@@ -90,7 +90,7 @@ def _changed(
 
 
 def _handed_out_while_paused(facts: Facts) -> Iterator[Violation]:
-    """A lease that was granted between the answer to a pause and the end of it."""
+    """Find leases that were granted between the answer to a pause and its end."""
     for queue, since_s, until_s in _pauses(facts):
         for task in facts.tasks.values():
             if not facts.is_in(task, queue):
@@ -108,7 +108,7 @@ def _handed_out_while_paused(facts: Facts) -> Iterator[Violation]:
 
 
 def _pauses(facts: Facts) -> Iterator[tuple[str, float, float]]:
-    """Queue, and from when until when it was certainly paused."""
+    """Each queue, with the times between which it was certainly paused."""
     calls: dict[str, list[PauseCall]] = defaultdict(list)
     for call in facts.pauses:
         if call.answer is not Answer.REFUSED:
@@ -116,7 +116,7 @@ def _pauses(facts: Facts) -> Iterator[tuple[str, float, float]]:
     for queue, changes in calls.items():
         changes.sort(key=lambda call: call.began_s)
         for index, call in enumerate(changes):
-            # Only one that ends the pause matters: another pause that is late harms nothing.
+            # Only a call that ends the pause matters: another, late pause changes nothing.
             earlier = [
                 one for one in changes[:index] if not one.paused and one.known_by_s > call.began_s
             ]

@@ -1,18 +1,18 @@
-"""Judge a history: does what clients and workers saw keep the contract?
+"""Check whether a history of what clients and workers saw keeps the contract.
 
 The invariants, by their numbers:
 
 I1  no acknowledged submit is lost
 I2  one request id, one creation
 I3  a task's leases never overlap, in log order or in their holders' belief; their tokens rise
-I4  at most one accepted terminal outcome a task
+I4  at most one accepted terminal outcome for each task
 I5  the outcome acknowledged to a worker is the recorded one
 I6  each task's history is linearizable, and the whole adds up
 I8  once faults stop, every task finishes
 
-A call without an answer is a "maybe": it may explain what is seen, and it never accuses. Where a
-cluster was lost for good, two histories are judged: the one until then as it was, and the whole, in
-which all that may be lost is a maybe.
+A call without an answer is a "maybe": it may explain what is seen, and is never a violation. If a
+cluster was lost for good, two histories are checked: the one until then as it was, and the whole
+one, in which everything that may be lost is a maybe.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def check(
             for message in contradictions(facts, task)
         ]
         found += simple
-        # What real time alone refutes is told in its words; the search finds the rest.
+        # Violations of real time alone have messages of their own; the search finds the rest.
         if all_workers and not simple:
             refuted = contradiction(facts, task)
             found += [refuted] if refuted else []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One broken promise, and the task at which it shows; None when it is about more than one."""
+    """One broken promise, and the task that shows it; None if it is about more than one."""
 
     invariant: str
     message: str

@@ -1,4 +1,4 @@
-"""F26, F27, F28: callers and strangers do all that a port lets them do."""
+"""F26, F27, F28: callers and strangers do everything that a port allows."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ UNDER_WAY_WITHIN_S = 60.0
 SILENCE_MAX_S = 1.0
 """How long writes may be out under abuse."""
 MEMORY_BYTES_MAX = 512 << 20
-"""What a broker's anonymous memory stays below, whatever it is sent."""
+"""The limit of a broker's anonymous memory under any abuse."""
 LOOK_S = 0.2
 SOFT_DESCRIPTORS = 1_024
-"""What service managers and container engines give a process unless they are told otherwise."""
+"""The default of service managers and container engines for a process."""
 
 
 class Abuse(Nemesis):
@@ -110,7 +110,7 @@ class Abuse(Nemesis):
                 context.accuse("bounded", f"{self.name}: {name} took {most >> 20} MB of memory")
 
     async def _watch(self, context: RunContext) -> None:
-        """Note the most memory that each broker had."""
+        """Record the peak memory of each broker."""
         while True:
             for node_id in context.cluster.standing:
                 with suppress(psutil.Error, AssertionError):
@@ -136,7 +136,7 @@ class Abuse(Nemesis):
 
 
 def anonymous_bytes(pid: int) -> int:
-    """A process's own memory: without the files that it has mapped."""
+    """A process's own memory, without mapped files."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -155,7 +155,7 @@ class IdleConnections(Abuse):
 
 
 class DrippingConnections(Abuse):
-    """The same, and a byte a second on each."""
+    """As ``IdleConnections``, with one byte a second on each."""
 
     name = "dripping-connections"
     faults = ("F27",)

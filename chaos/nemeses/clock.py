@@ -44,7 +44,7 @@ class ClockSkew(Nemesis):
         )
 
     def move(self, node_id: str, seconds: float) -> None:
-        """Set a node's clock this far off."""
+        """Set the offset of a node's clock."""
         partial = self._files[node_id].with_suffix(".partial")
         partial.write_text(f"{seconds:.6f}")
         partial.replace(self._files[node_id])
@@ -59,7 +59,7 @@ class ClockSkew(Nemesis):
             self.move(node_id, 0.0)
 
     async def strobe(self, node_id: str, seconds: float) -> None:
-        """Let it jump to and fro until ``heal``."""
+        """Let a node's clock jump to and fro until ``heal``."""
 
         async def jump() -> None:
             while True:
@@ -72,7 +72,7 @@ class ClockSkew(Nemesis):
 
 
 class LeaderClockSteps(ClockSkew):
-    """The clock of the one that keeps the log's time."""
+    """The leader's clock, which keeps log time, steps."""
 
     name = "leader-clock-steps"
     summary = "the leader's wall clock steps by an hour"
@@ -85,7 +85,7 @@ class LeaderClockSteps(ClockSkew):
 
 
 class ClocksApart(ClockSkew):
-    """No two nodes agree."""
+    """No two nodes' clocks agree."""
 
     name = "clocks-apart"
     summary = "every node's wall clock is off by another 0.2 to 60 s"
@@ -101,7 +101,7 @@ class ClocksApart(ClockSkew):
 
 
 class ClockStrobes(ClockSkew):
-    """A clock that cannot make up its mind."""
+    """A node's clock jumps to and fro."""
 
     name = "clock-strobes"
     summary = "the leader's wall clock jumps to and fro by minutes, ten times a second"

@@ -1,8 +1,8 @@
-"""F10, F11 and F12: what a disk gives back is not what was written to it.
+"""F10, F11 and F12: a disk returns other data than was written to it.
 
-The node whose disk it is must notice: it fills its state again from its own log and its peers, or
-it stays away and says so. Whatever it does, nobody is ever served from the damage. One that stays
-away gets its own disk back as it was before, as if a good copy of that moment had been found.
+The node must notice: it refills its state from its own log and its peers, or it takes no part and
+says so. In no case may it serve a caller from damaged data. A node that takes no part gets its own
+disk back as it was before, as if a good copy of that moment had been found.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PAGE_BYTES, HEAD_BYTES, FLAGS_AT, LOWER_AT, LEAF = 4_096, 16, 10, 12, 2
 """Of LMDB's pages: what kind each is, and where the two bytes for each of its rows end."""
 ROUNDS_MAX = 3
 REFUSED = 2
-"""The exit code of a broker that will not start on what it finds."""
+"""The exit code of a broker that refuses to start on its disk."""
 
 
 class Damage(Nemesis):
@@ -38,25 +38,26 @@ class Damage(Nemesis):
     transports = frozenset({Transport.PROCESSES, Transport.NETLAB})
     excuses = ("the node stops", "peer lost entries that it had acknowledged")
     restarts_max: ClassVar[int] = 3
-    """How often a broker is started that ended over the damage: as whatever supervises it would."""
+    """How often a broker that ended because of the damage is restarted, as a supervisor would
+    do."""
     mended: ClassVar[bool] = False
-    """Whether that has to be enough, unless it refuses to start and says why."""
+    """Whether these restarts must suffice, unless the broker refuses to start and says why."""
 
     def __init__(self) -> None:
         self._folder = Path()
         self._hurt: str | None = None
         self._stayed_away = ""
         self._had_index = 0
-        """The last entry of its log when it was copied, at least."""
+        """A lower bound of the last log entry when its disk was copied."""
         self._took_part = False
-        """Whether it has taken more entries since: then the copy is an old image."""
+        """Whether the node has taken more entries since: then the copy is an old image."""
 
     async def prepare(self, folder: Path, node_ids: Sequence[str]) -> None:
         del node_ids
         self._folder = folder / f"{self.name}-copy"
 
     async def harm(self, data_dir: Path, draw: random.Random) -> str:
-        """Damage what is in the directory; in words."""
+        """Damage the files in the directory; return a description."""
         raise NotImplementedError
 
     async def inject(self, context: RunContext, draw: random.Random) -> Injected:
@@ -72,7 +73,7 @@ class Damage(Nemesis):
         what = await self.harm(data_dir, draw)
         await context.cluster.revive(self._hurt)
         became = await self._await_fate(context, self._hurt)
-        # It may have gone too soon to be asked: the leader knows what it acknowledged.
+        # The node may have died before it could be asked: the leader knows what it acknowledged.
         leader = await context.cluster.await_leader(self.within_s)
         self._took_part = self._took_part or any(
             peer.node_id == self._hurt and peer.match_index > self._had_index
@@ -81,7 +82,7 @@ class Damage(Nemesis):
         return Injected(f"{what}; it {became}", (self._hurt,))
 
     async def _await_fate(self, context: RunContext, node_id: str) -> str:
-        """See whether it comes back level, ends, or stays a stranger."""
+        """Wait to see whether the node catches up, ends, or stays a stranger."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + SETTLE_S
         seen = ""
@@ -120,7 +121,8 @@ class Damage(Nemesis):
             return
         if self._stayed_away:
             await context.cluster.crash(hurt)
-            # One that took part has acknowledged more since: it has to help itself when it starts.
+            # A node that took part has acknowledged more since: it must repair itself when it
+            # starts.
             if not self._took_part:
                 await self._copy(self._folder, broker(context, hurt).data_dir)
             await context.cluster.revive(hurt)
@@ -128,9 +130,9 @@ class Damage(Nemesis):
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def _find_the_rest(self, context: RunContext) -> None:
-        """Have every row read, so that damage which nobody has met yet is met, and mended, now.
+        """Read every row, so that damage that was not found yet is found and mended now.
 
-        A node that finds some ends; started again it sets its state aside and fills a new one.
+        A node that finds damage ends; after a restart it sets its state aside and fills a new one.
         """
         cluster = context.cluster
         for _ in range(ROUNDS_MAX):
@@ -154,7 +156,7 @@ class Damage(Nemesis):
 
 
 def largest(data_dir: Path, pattern: str) -> Path:
-    """The file with most in it."""
+    """The largest file."""
     return max(data_dir.glob(pattern), key=lambda path: path.stat().st_size)
 
 
@@ -186,7 +188,7 @@ class TearJournal(Damage):
     name = "tear-journal"
     faults = ("F10",)
     summary = "the end of a follower's journal is torn off in the middle of a record"
-    restarts_max = 0  # what it had acknowledged is gone: its peers end it, every time
+    restarts_max = 0  # what the node had acknowledged is lost: its peers end it every time
 
     async def harm(self, data_dir: Path, draw: random.Random) -> str:
         journal = newest(data_dir, JOURNAL)
@@ -198,7 +200,7 @@ class TearJournal(Damage):
 
 
 class FlipBits(Damage):
-    """Bits turn over in the journal or in the state."""
+    """Bits flip in the journal or in the state."""
 
     name = "flip-bits"
     faults = ("F11",)
@@ -219,7 +221,7 @@ class FlipBits(Damage):
 
 
 class SpoilHeads(Damage):
-    """Pages of the state say that their rows are where nothing is; LMDB takes their word for it."""
+    """Pages of the state say that their rows are where there are none; LMDB does not check that."""
 
     name = "spoil-heads"
     faults = ("F11",)
@@ -275,7 +277,7 @@ class OldImage(Damage):
         await self._copy(data_dir, older)
         await context.cluster.revive(hurt)
         await context.cluster.await_caught_up([hurt], self.within_s)
-        # What it acknowledges from here on is not in the older image.
+        # The older image lacks what the node acknowledges from here on.
         await context.load.await_acknowledgement(self.within_s)
         await context.cluster.await_caught_up([hurt], self.within_s)
         await context.cluster.crash(hurt)

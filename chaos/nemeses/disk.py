@@ -81,7 +81,7 @@ class DiskStuck(OnDisks):
 
 
 class Fatal(OnDisks):
-    """A disk error after which nothing may be acknowledged: the node has to end by itself."""
+    """A disk error after which nothing may be acknowledged: the node must end by itself."""
 
     faults = ("F13",)
     excuses = ("the node stops", "cannot be")
@@ -92,7 +92,7 @@ class Fatal(OnDisks):
         self._down: list[str] = []
 
     async def break_disk(self, node_id: str) -> None:
-        """Make writes to it fail."""
+        """Make writes to the node's disk fail."""
         raise NotImplementedError
 
     async def inject(self, context: RunContext, draw: random.Random) -> Injected:
@@ -115,7 +115,7 @@ class Fatal(OnDisks):
 
 
 class DiskReadOnly(Fatal):
-    """What ext4 does at an error of its own."""
+    """The disk becomes read-only, as ext4 does after an error of its own."""
 
     name = "disk-read-only"
     summary = "the leader's file system turns read-only"

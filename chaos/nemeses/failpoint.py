@@ -13,7 +13,7 @@ from chaos.context import Injected, RunContext
 from chaos.nemeses.nemesis import Nemesis, Transport
 
 LAUNCHER = ("-m", "tests.chaos.failpoint_broker")
-"""tq-cluster with the places marked at which it can be told to die; nothing that ships has them."""
+"""tq-cluster with marked places at which it can be made to die; the product does not have them."""
 FILE_VARIABLE = "FAILPOINT_FILE"
 SMALL_JOURNAL_VARIABLE = "SMALL_JOURNAL"
 POINTS = (
@@ -25,14 +25,14 @@ POINTS = (
     "state sync",
     "compaction",
 )
-"""Each with a side: before it has happened, or after."""
+"""Each place, with a side: before it has happened, or after."""
 SNAPSHOT_POINTS = ("snapshot copied", "snapshot installed", "pointer switched")
 HIT_S = 6.0
 POLL_S = 0.02
 
 
 class Failpoint(Nemesis):
-    """Tells a node to die the next time it comes to a place, and waits until it did."""
+    """Makes a node die the next time it reaches a place, and waits until it has died."""
 
     name = "failpoint"
     faults: ClassVar[tuple[str, ...]] = ("F9",)
@@ -69,7 +69,7 @@ class Failpoint(Nemesis):
         """Arm the place and wait until the node has died there."""
         self._files[node_id].write_text(place)
         if place.endswith("vote"):
-            # Nobody votes unless somebody stands.
+            # There is a vote only if a node stands for election.
             other = await context.cluster.await_leader(within_s=self.within_s)
             if other.node_id != node_id:
                 await context.cluster.crash(other.node_id)
@@ -93,7 +93,7 @@ class Failpoint(Nemesis):
 
 
 class SnapshotFailpoint(Failpoint):
-    """A follower has fallen behind what the journals keep, and dies while it gets a snapshot."""
+    """A follower that is behind the compacted journals dies while it gets a snapshot."""
 
     name = "snapshot-failpoint"
     faults = ("F9", "F18")
@@ -119,7 +119,7 @@ class SnapshotFailpoint(Failpoint):
         return Injected(f"{'died' if hit else 'never came to be'} {side}: {point}", (victim,))
 
     async def _leave_behind(self, context: RunContext, index: int) -> None:
-        """Wait until the journals have let go of what the one that is down needs next."""
+        """Wait until the journals no longer hold the entry that the dead node needs next."""
 
         async def far() -> bool | None:
             leader = await context.cluster.await_leader(within_s=self.within_s)
@@ -131,4 +131,4 @@ class SnapshotFailpoint(Failpoint):
 
 LEFT_BEHIND = 400
 COMPACTED_S = 2.5
-"""By when a journal has been compacted that could be."""
+"""The time within which a journal that can be compacted is compacted."""

@@ -1,4 +1,4 @@
-"""F29: somebody edits a node's file, and starts the node with it."""
+"""F29: an operator edits a node's file, and starts the node with it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from chaos.nemeses.on_disks import await_end
 from chaos.nemeses.starve import broker
 
 REFUSED = 2
-"""What a broker exits with whose file contradicts its disk."""
+"""The exit code of a broker whose file contradicts its disk."""
 
 
 class EditedFiles(Nemesis):
     """A follower's file names other members than its disk: it must refuse to start.
 
-    Whatever its file says, two nodes that acknowledge apart from each other would show in the
-    history: the load calls all of them.
+    Two nodes that acknowledge apart from each other would show in the history, because the load
+    calls all nodes.
     """
 
     name = "edited-files"

@@ -1,4 +1,4 @@
-"""F1: nodes die without a word."""
+"""F1: nodes are killed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Kill(Nemesis):
         self._stagger_s = 0.0
 
     async def choose(self, context: RunContext, draw: random.Random) -> list[str]:
-        """Which nodes."""
+        """The nodes to kill."""
         raise NotImplementedError
 
     async def inject(self, context: RunContext, draw: random.Random) -> Injected:
@@ -41,7 +41,7 @@ class Kill(Nemesis):
 
 
 class KillLeader(Kill):
-    """The node that everybody talks to."""
+    """The leader."""
 
     name = "kill-leader"
     summary = "SIGKILL the leader"
@@ -52,7 +52,7 @@ class KillLeader(Kill):
 
 
 class KillFollower(Kill):
-    """A node that the majority can do without."""
+    """A follower: the others are still a majority."""
 
     name = "kill-follower"
     summary = "SIGKILL a follower"
@@ -63,7 +63,7 @@ class KillFollower(Kill):
 
 
 class KillTwo(Kill):
-    """The leader and one more: of three, nothing can be decided any longer."""
+    """The leader and one more: one of three nodes can decide nothing."""
 
     name = "kill-two"
     summary = "SIGKILL the leader and a follower"
@@ -75,7 +75,7 @@ class KillTwo(Kill):
 
 
 class KillAll(Kill):
-    """Everything at once: only what is on disk is left."""
+    """All nodes at once: only what is on disk remains."""
 
     name = "kill-all"
     summary = "SIGKILL every node"

@@ -19,7 +19,7 @@ FLAPS = 8
 FLAP_S = (0.05, 0.5)
 _FINE = frozenset(
     {
-        # No leader just now, or the target lags: said at once, and nothing has changed.
+        # There is no leader now, or the target lags: refused at once, and nothing has changed.
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.ABORTED,
@@ -28,7 +28,7 @@ _FINE = frozenset(
 
 
 async def hand_over(context: RunContext, target: str) -> bool:
-    """Ask for a transfer of leadership; whether it was carried out. One that hangs is accused."""
+    """Ask for a transfer of leadership; whether it succeeded. A hang is reported as a violation."""
     asked = await context.cluster.leader_now() or target
     stub = cluster_service_pb2_grpc.ClusterServiceStub(context.cluster.channel(asked))
     request = cluster_service_pb2.TransferLeadershipRequest(target_node_id=target)
@@ -42,7 +42,7 @@ async def hand_over(context: RunContext, target: str) -> bool:
 
 
 class HandOvers(Nemesis):
-    """One transfer after the other, to whichever node, while calls go on."""
+    """One transfer after the other, to any node, while calls go on."""
 
     name = "hand-overs"
     faults = ("F17",)
@@ -64,7 +64,7 @@ class HandOvers(Nemesis):
 
 
 class Flapping(Nemesis):
-    """A node that is there, and not there, and there: terms must not storm."""
+    """A node that freezes and thaws many times: terms must not rise with each change."""
 
     name = "flapping"
     faults = ("F17",)
@@ -109,7 +109,8 @@ class RollingRestart(Nemesis):
         followers = draw.sample(sorted(set(cluster.nodes) - {leader}), len(cluster.nodes) - 1)
         for node in (*followers, leader):
             with context.stage(self.name, "stopped and started", node):
-                # Half of the time the leader is told to hand over first; else SIGTERM has to.
+                # In half of the cases the leader hands over by command first; otherwise SIGTERM
+                # must do it.
                 if node == leader and draw.choice((True, False)):
                     await hand_over(context, followers[0])
                 self._stopped = [node]

@@ -1,4 +1,4 @@
-"""F24 beside F15: a majority of the disks is gone, and clocks are behind when it is recovered."""
+"""F24 with F15: a majority of the disks is lost, and clocks are behind during the recovery."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from chaos.nemeses.clock import ClockSkew
 from chaos.nemeses.lost_majority import LostMajority
 
 BEHIND_S = 45.0
-"""Less than the minute at which a restore refuses, more than a recovery and what is lost take."""
+"""Less than the minute above which a restore refuses, more than a recovery and the loss take."""
 
 
 class LostMajorityClocksBehind(LostMajority):
-    """As tokens go by the clocks, they have to go on above the lost ones all the same."""
+    """Tokens follow the clocks, but must still continue above the lost ones."""
 
     name = "lost-majority-clocks-behind"
     faults = ("F15", "F24")

@@ -1,4 +1,4 @@
-"""F24: a majority of the disks is gone, and `tq-cluster recover` makes the best of the last."""
+"""F24: a majority of the disks is lost, and `tq-cluster recover` recovers from a remaining one."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ LETTERS_MAX = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Left:
-    """The nodes whose disks are left, and what is known of the last one without any report."""
+    """The nodes whose disks remain, and what is known of the last one without a report."""
 
     node_ids: tuple[str, ...]
     """In the order in which they went down."""
     held_s: float
-    """All that was acknowledged until then is on it."""
+    """The last disk holds everything that was acknowledged until then."""
     applied_index: int
     gone_s: float
 
 
 class LostMajority(NewCluster):
-    """A minority goes down, each node further than the one before; then their disks are all."""
+    """A minority goes down, each node after further entries; then only their disks remain."""
 
     name = "lost-majority"
     summary = "a minority is down, the others go on and are lost with their disks"
@@ -60,7 +60,7 @@ class LostMajority(NewCluster):
             if not isinstance(status, NodeStatus):
                 raise FactMissingError(f"{node} was level, and does not say how far it is")
             applied_index = status.applied_index
-            # One that is stopped leaves nothing in its journal that its state has not.
+            # A node that is stopped leaves nothing in its journal that its state lacks.
             killed = draw.choice((True, True, False))
             if killed:
                 await cluster.crash(node)
@@ -110,7 +110,7 @@ class LostMajority(NewCluster):
             await self._look_at(context, set(report["uncertain_task_ids"]))
 
     async def _look_at(self, context: RunContext, told: set[str]) -> None:
-        """Hold the dead letters against the report, and redrive those that did not finish."""
+        """Compare the dead letters with the report, and redrive those that did not finish."""
         listed = await _admin(context, "dead-letters", "list", "--limit", str(LETTERS_MAX))
         uncertain = {
             letter["spec"]["task_id"]
@@ -142,12 +142,12 @@ class LostMajority(NewCluster):
 
 
 async def _admin(context: RunContext, *arguments: str) -> Any:  # noqa: ANN401  # as JSON has it
-    """Run tq-admin and read what it says."""
+    """Run tq-admin and parse its output."""
     here = ("--address", ",".join(context.cluster.addresses), "--output", "json")
     return json.loads(await commands.run(["-m", "tq_admin", *arguments, *here]))
 
 
 def _on_the_ledger(context: RunContext, told: str) -> float:
-    """When an instant was, of the wall clock that all nodes here have, on the ledger's clock."""
+    """Convert an instant of the wall clock that all nodes share to the ledger's clock."""
     instant = datetime.strptime(told, "%Y-%m-%d %H:%M:%S.%f UTC").replace(tzinfo=UTC)
     return context.ledger.now_s() - (time.time() - instant.timestamp())

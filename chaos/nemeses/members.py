@@ -1,4 +1,4 @@
-"""F16: a member loses its disk and is replaced, and its old disk turns up again."""
+"""F16: a member loses its disk and is replaced, and its old disk comes back."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class ReplaceMember(Nemesis):
                 f"{node} to be replaced", lambda: self._replaced(context, node), self.within_s
             )
             await cluster.await_caught_up(cluster.nodes, self.within_s)
-        # What the new disk acknowledges from here on, the old one has never heard of.
+        # The old disk does not hold what the new disk acknowledges from here on.
         await context.load.await_acknowledgement(self.within_s)
         with context.stage(self.name, "the old disk is back", node):
             await cluster.crash(node)
@@ -84,7 +84,7 @@ class ReplaceMember(Nemesis):
         await context.cluster.revive(*down)
 
     async def _await_stranger(self, context: RunContext, node: str) -> None:
-        """Wait until it says that it takes no part, or has ended for that reason."""
+        """Wait until the node says that it takes no part, or has ended for that reason."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self.within_s
         while loop.time() < until_s:
@@ -109,7 +109,7 @@ class ReplaceMember(Nemesis):
         try:
             await stub.ReplaceNode(request, timeout=ASK_S)
         except aio.AioRpcError:
-            return None  # not yet; what it waits for is told when it never comes
+            return None  # not yet; on a timeout the error says what was expected
         return True
 
 

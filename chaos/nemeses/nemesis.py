@@ -1,6 +1,6 @@
-"""What a fault has to bring to be injected by the suite: see ``Nemesis``.
+"""The interface of the faults that the suite injects: see ``Nemesis``.
 
-A nemesis is a module in ``chaos/nemeses``; a scenario that uses it stands in ``chaos/scenarios``.
+A nemesis is a module in ``chaos/nemeses``; the scenarios that use it are in ``chaos/scenarios``.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class Transport(enum.StrEnum):
     CONTAINERS = "containers"
     """From docker-compose.cluster.yml."""
     OUTSIDE = "outside"
-    """Somebody else's: it can be used and judged, not broken."""
+    """An existing cluster: the suite can send load and check it, but not inject faults."""
 
 
 class Nemesis:
-    """One way to break a cluster, and to mend it again.
+    """One way to break a cluster and to heal it.
 
     In a run, in this order: ``needs``; ``prepare`` and ``setup`` before any node starts; ``front``
     before any client connects; then ``inject`` and ``heal`` in turn, as often as the scenario has
-    time for; ``cleanup`` once the nodes are gone, whatever happened before.
+    time for; ``cleanup`` once the nodes are gone, in any case.
 
     Choices are drawn from ``draw`` alone, so that a seed repeats them.
     """
@@ -49,21 +49,21 @@ class Nemesis:
         {Transport.PROCESSES, Transport.NETLAB, Transport.CONTAINERS}
     )
     hold_s: ClassVar[tuple[float, float]] = (0.5, 2.0)
-    """Between which lengths the time from ``inject`` to ``heal`` is drawn."""
+    """The bounds between which the time from ``inject`` to ``heal`` is drawn."""
     alone: ClassVar[bool] = False
-    """Whether its ``inject`` needs a cluster that nothing else breaks meanwhile."""
+    """Whether its ``inject`` needs a cluster that no other nemesis breaks meanwhile."""
     within_s: ClassVar[float] = 30.0
-    """How soon after ``heal`` a new write has to be acknowledged and all nodes be level."""
+    """How soon after ``heal`` a new write must be acknowledged and all nodes be level."""
 
     excuses: ClassVar[tuple[str, ...]] = ()
-    """What a node may log of it as an error of its own: any line that holds one of these."""
+    """Errors that a node may log because of it: any line that contains one of these."""
 
     def needs(self) -> str | None:
         """Say what this machine lacks for it: no root, no tool...; None when it can run."""
         return None
 
     async def prepare(self, folder: Path, node_ids: Sequence[str]) -> None:
-        """Make what the nodes are to run on, below ``folder``: mounts, devices, libraries."""
+        """Create what the nodes run on, below ``folder``: mounts, devices, libraries."""
 
     def setup(self, node_id: str) -> NodeSetup:
         """How a node has to be started for it: a wrapper, an environment, a data directory."""
@@ -71,15 +71,15 @@ class Nemesis:
         return NodeSetup()
 
     async def front(self, addresses: Sequence[str]) -> Sequence[str]:
-        """Put something between clients and nodes; the addresses that clients are to use."""
+        """Put something between clients and nodes; return the addresses for the clients."""
         return addresses
 
     async def inject(self, context: RunContext, draw: random.Random) -> Injected:
-        """Break something; what was broken, in words."""
+        """Inject the fault; return a description of it."""
         raise NotImplementedError
 
     async def heal(self, context: RunContext) -> None:
-        """Mend it. Called once more at the end, and where ``inject`` got stuck: harmless then."""
+        """End the fault. Called again at the end and if ``inject`` gets stuck: must be harmless."""
 
     async def cleanup(self) -> None:
         """Remove what ``prepare`` and ``front`` made."""

@@ -1,7 +1,7 @@
-"""F24: a cluster is lost for good, and a new one is made of a file, as docs/recovery.md has it.
+"""F24: a cluster is lost for good, and a new one is made from a file, as in docs/recovery.md.
 
-What is lost then is lost by decision. How much that can be is written down as a ``Loss``, and the
-history is judged by it.
+The operator accepts what is lost then. A ``Loss`` in the ledger records how much that can be, and
+the checker uses it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from chaos.nemeses.nemesis import Nemesis, Transport
 from chaos.nemeses.starve import broker
 
 GO_ON_S = (0.3, 0.9)
-"""For how long the old cluster goes on with what will be lost."""
+"""For how long the old cluster still acknowledges calls that will be lost."""
 
 
 class NewCluster(Nemesis):
-    """A cluster is lost, and every node begins anew with the same file."""
+    """A cluster is lost, and every node restarts from the same file."""
 
     faults: ClassVar[tuple[str, ...]] = ("F24",)
     transports = frozenset({Transport.PROCESSES})
@@ -40,7 +40,7 @@ class NewCluster(Nemesis):
         self._folder.mkdir(parents=True)
 
     def new_file(self) -> Path:
-        """Where the next backup goes."""
+        """The path of the next backup."""
         self._files += 1
         return self._folder / f"backup-{self._files}"
 
@@ -50,7 +50,7 @@ class NewCluster(Nemesis):
         await asyncio.sleep(draw.uniform(*GO_ON_S))
 
     async def destroy(self, context: RunContext, node_ids: Sequence[str]) -> Injected:
-        """Kill these nodes at once; their disks are gone, too."""
+        """Kill these nodes at once and lose their disks."""
         broke_s = context.ledger.now_s()
         context.load.held_back = True
         await context.cluster.crash(*node_ids)
@@ -61,7 +61,7 @@ class NewCluster(Nemesis):
     async def new_cluster(
         self, context: RunContext, file: Path, *, certain_s: float, gone_s: float, quarantined: bool
     ) -> None:
-        """Make every node of the file, write down what that means for the history, start them."""
+        """Restore every node from the file, record the loss in the ledger, and start the nodes."""
         nodes = [broker(context, name) for name in context.cluster.nodes]
         await asyncio.gather(*(node.restore(file) for node in nodes))
         loss = Loss(
@@ -78,6 +78,6 @@ class NewCluster(Nemesis):
         context.load.held_back = False
 
     async def let_live(self, context: RunContext) -> None:
-        """Nothing is lost, or nothing can be made of it: whoever can go on, does."""
+        """Start the nodes as they are: nothing is lost, or no new cluster can be made."""
         await context.cluster.revive(*context.cluster.nodes)
         context.load.held_back = False

@@ -1,4 +1,4 @@
-"""What every nemesis shares that gives each node a disk of its own."""
+"""The base of the nemeses that give each node a disk of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ END_S = 20.0
 
 
 class OnDisks(Nemesis):
-    """Every node's data lies on a disk that can be broken."""
+    """Puts every node's data on a disk that can be broken."""
 
     transports = frozenset({Transport.PROCESSES, Transport.NETLAB})
 
@@ -49,7 +49,7 @@ class OnDisks(Nemesis):
         self.disks = {}
 
     async def repair(self, node_ids: Iterable[str]) -> None:
-        """Mount the disks of nodes that are down anew."""
+        """Remount the disks of nodes that are down."""
         await asyncio.gather(*(asyncio.to_thread(self.disks[name].repair) for name in node_ids))
 
 
@@ -57,7 +57,7 @@ _DISKS: dict[Path, LoopDisk] = {}
 
 
 async def await_end(context: RunContext, node_id: str, within_s: float = END_S) -> int | None:
-    """Wait until a node has ended by itself, and count it as down; its code, None if it did not."""
+    """Wait until a node has ended by itself, and mark it as down; None if it did not end."""
     loop = asyncio.get_running_loop()
     until_s = loop.time() + within_s
     node = context.cluster.nodes[node_id]

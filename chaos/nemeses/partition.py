@@ -1,4 +1,4 @@
-"""F4: the network between the nodes comes apart; clients still reach every node."""
+"""F4: the network between the nodes is partitioned; clients still reach every node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def network_of(context: RunContext) -> Network:
 
 
 class NetworkNemesis(Nemesis):
-    """Breaks what lies between the nodes, and mends all of it."""
+    """Breaks the network between the nodes, and heals it."""
 
     transports = frozenset({Transport.NETLAB})
     hold_s = (2.0, 3.5)
@@ -62,7 +62,7 @@ class OneOut(NetworkNemesis):
 
 
 class LeaderCutFromFollowers(NetworkNemesis):
-    """The leader's clients reach it, and it reaches nobody: the classic of stale reads."""
+    """Clients reach the leader, and it reaches no node: the classic case of stale reads."""
 
     name = "leader-cut-from-followers"
     faults = ("F4",)
@@ -90,7 +90,7 @@ class Halves(NetworkNemesis):
 
 
 class OneWay(NetworkNemesis):
-    """What the leader sends is lost, what it is sent arrives; or the other way round."""
+    """What the leader sends is lost and what others send to it arrives, or the other way round."""
 
     name = "one-way"
     faults = ("F4",)
@@ -106,7 +106,7 @@ class OneWay(NetworkNemesis):
 
 
 class Ring(NetworkNemesis):
-    """Each node reaches its two neighbours alone: each of five sees a majority, another one."""
+    """Each node reaches only its two neighbours: each of five sees a different majority."""
 
     name = "ring"
     faults = ("F4",)

@@ -1,4 +1,4 @@
-"""F2: the leader falls silent, its connections open, and wakes up believing what it believed."""
+"""F2: the leader is paused with open connections, and resumes with its old state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""F7 and F8: the power goes, and with it everything that was not fsynced."""
+"""F7 and F8: the power fails, and everything that was not fsynced is lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chaos.nemeses.on_disks import OnDisks
 
 
 class PowerLoss(OnDisks):
-    """Some nodes lose their power at once: the processes die, then their disks forget."""
+    """Some nodes lose power at once: the processes die, then their disks lose unsynced writes."""
 
     faults = ("F7",)
 
@@ -19,7 +19,7 @@ class PowerLoss(OnDisks):
         self._down: list[str] = []
 
     async def choose(self, context: RunContext, draw: random.Random) -> list[str]:
-        """Which nodes."""
+        """The nodes that lose power."""
         raise NotImplementedError
 
     async def inject(self, context: RunContext, draw: random.Random) -> Injected:
@@ -47,7 +47,7 @@ class PowerLossOne(PowerLoss):
 
 
 class PowerLossMajority(PowerLoss):
-    """The leader's rack."""
+    """A majority of the hosts, the leader's among them."""
 
     name = "power-loss-majority"
     summary = "the leader and a follower lose power and everything they had not fsynced"
@@ -59,7 +59,7 @@ class PowerLossMajority(PowerLoss):
 
 
 class PowerLossAll(PowerLoss):
-    """The whole building."""
+    """All hosts."""
 
     name = "power-loss-all"
     summary = "every node loses power and everything it had not fsynced"
@@ -69,7 +69,7 @@ class PowerLossAll(PowerLoss):
 
 
 class PowerLossBesidePause(PowerLoss):
-    """One node forgets while another knows nothing new: the third decides what was acknowledged."""
+    """One node loses unsynced writes while another is paused: the third decides."""
 
     name = "power-loss-beside-pause"
     faults = ("F8",)
@@ -84,7 +84,7 @@ class PowerLossBesidePause(PowerLoss):
         others = [name for name in context.cluster.nodes if name != leader.node_id]
         self._paused = [draw.choice(others)]
         await context.cluster.freeze(*self._paused)
-        # The two that are left acknowledge without it.
+        # The two other nodes acknowledge without it.
         await context.load.await_acknowledgement(self.within_s)
         return [leader.node_id]
 

@@ -1,4 +1,4 @@
-"""F24: every disk is gone, and there is a backup that was made while the cluster was at work."""
+"""F24: every disk is lost, and there is a backup that was made under load."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from chaos.nemeses.new_cluster import NewCluster
 class _Backup:
     file: Path
     asked_s: float
-    """All that was acknowledged until then is in it."""
+    """The backup holds everything that was acknowledged until then."""
     gone_s: float
 
 
 class Restored(NewCluster):
-    """A backup is made under load; later the building burns down."""
+    """A backup is made under load; later all disks are lost."""
 
     name = "restored"
     summary = "a backup is made under load, later every disk is lost; restored from the backup"

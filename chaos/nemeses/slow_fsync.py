@@ -1,4 +1,4 @@
-"""F13: some fsyncs take long, which is no reason to unseat anybody."""
+"""F13: some fsyncs take long, which must not cause an election."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SlowFsyncs(Nemesis):
         )
 
     def slow_down(self, delay_ms: int, one_in: int) -> None:
-        """Let one in so many fsyncs take so long on every node; 0: none."""
+        """Delay one in ``one_in`` fsyncs on every node by ``delay_ms``; 0: none."""
         for file in self._files.values():
             partial = file.with_suffix(".partial")
             partial.write_text(f"{delay_ms} {one_in}")

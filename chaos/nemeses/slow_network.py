@@ -1,4 +1,4 @@
-"""F6: the network is there, and bad."""
+"""F6: the network works, but badly."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Loss(NetworkNemesis):
 
 
 class LowBandwidth(NetworkNemesis):
-    """The leader's line is thin."""
+    """The leader's bandwidth is low."""
 
     name = "low-bandwidth"
     faults = ("F6",)

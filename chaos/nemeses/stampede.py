@@ -16,7 +16,7 @@ CONNECTED_WITHIN_S = 60.0
 
 
 class Stampede(Nemesis):
-    """The leader dies under many connections; every client asks again without any patience."""
+    """The leader dies with many connections; every client retries at once."""
 
     name = "stampede"
     faults = ("F23",)
@@ -51,7 +51,7 @@ class Stampede(Nemesis):
         return Injected(f"killed under {CLIENTS} connections", (leader,))
 
     async def heal(self, context: RunContext) -> None:
-        """The crowd stays until a write was acknowledged again: it has to get better by itself."""
+        """Keep the clients until a write is acknowledged: the cluster must recover under them."""
         down, self._down = self._down, []
         if down:
             healed_s = context.ledger.now_s()

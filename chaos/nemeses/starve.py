@@ -30,14 +30,14 @@ _PROCESSES = frozenset({Transport.PROCESSES, Transport.NETLAB})
 
 
 def broker(context: RunContext, node_id: str) -> BrokerProcess:
-    """A node as the process that it is."""
+    """The process of a node."""
     node = context.cluster.nodes[node_id]
     assert isinstance(node, BrokerProcess)
     return node
 
 
 def processes(context: RunContext, node_id: str) -> list[psutil.Process]:
-    """The node's process, after those that wrap it."""
+    """The node's processes: its wrappers first, then the broker."""
     pid = broker(context, node_id).pid
     assert pid is not None, f"{node_id} does not run"
     root = psutil.Process(pid)
@@ -91,7 +91,7 @@ class ExhaustDescriptors(Nemesis):
     summary = "the leader has no file descriptor left"
     transports = _PROCESSES
     hold_s = (2.0, 3.0)
-    # What it could not open meanwhile may end it: it is started again like after any end.
+    # A file that it could not open may end the node: it is then started again.
     excuses = ("Too many open files", "the node stops")
 
     def __init__(self) -> None:
@@ -184,7 +184,7 @@ class MemoryLimit(Nemesis):
 
 
 def _squeeze(group: Path) -> None:
-    """Lower the limit as far as the kernel finds pages to take back."""
+    """Lower the limit for as long as the kernel can reclaim pages."""
     limit = int((group / "memory.usage_in_bytes").read_text())
     while limit > SQUEEZE_BYTES:
         limit -= SQUEEZE_BYTES
@@ -195,7 +195,7 @@ def _squeeze(group: Path) -> None:
 
 
 async def revive_ended(context: RunContext, node_ids: Sequence[str]) -> None:
-    """Start those again that have ended by themselves."""
+    """Restart the nodes that have ended by themselves."""
     for node_id in node_ids:
         if context.cluster.nodes[node_id].exited() is not None:
             await context.cluster.crash(node_id)

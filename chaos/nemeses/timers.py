@@ -1,4 +1,4 @@
-"""F22: the leader dies at the very moment at which something comes due."""
+"""F22: the leader dies at the moment at which tasks become due."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WITHIN_S = 30.0
 
 
 class DueAsLeaderDies(Nemesis):
-    """Retries and run_at of many tasks fall into the instant of the leader's death."""
+    """The retries and run_at times of many tasks fall on the instant of the leader's death."""
 
     name = "due-as-leader-dies"
     faults = ("F22",)
@@ -68,7 +68,7 @@ class DueAsLeaderDies(Nemesis):
         return Injected("killed as timers came due", (leader,))
 
     async def _work_off(self, context: RunContext, worker: StubWorker, ids: set[str]) -> None:
-        """Claim each once and complete it; the same task twice would be the fault looked for."""
+        """Claim each task once and complete it; the same task twice would be a broken promise."""
         left = set(ids)
         while left:
             task = await worker.claim_one(WITHIN_S)
@@ -84,7 +84,7 @@ class DueAsLeaderDies(Nemesis):
         for task_id in ids:
             task = await client.read(task_id or "")
             made = len(task.attempts) if task else 0
-            # A claim whose answer was lost is an attempt that was given back, and counts nothing.
+            # A claim whose answer was lost is an attempt that was given back, and does not count.
             given_back = (
                 sum(one.end == task_pb2.Attempt.END_RELEASED for one in task.attempts)
                 if task

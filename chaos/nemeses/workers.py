@@ -19,7 +19,7 @@ WITHIN_S = 30.0
 
 
 class WorkerSleeps(Nemesis):
-    """It claims, sleeps until others hold its tasks, wakes, and reports them all as done."""
+    """A worker claims, sleeps until others hold its tasks, wakes, and reports all as done."""
 
     name = "worker-sleeps"
     faults = ("F3",)

@@ -20,7 +20,7 @@ from chaos.history.outages import outage
 from chaos.history.record import Ledger
 
 AROUND_S = 2.0
-"""How long before and after a fault is compared with it."""
+"""The length of the spans before and after a fault that are compared with it."""
 KINDS: dict[type[Call], str] = {
     SubmitCall: "submit",
     ClaimCall: "claim",
@@ -32,12 +32,12 @@ OTHER = "operator"
 
 
 def kind_of(call: Call) -> str:
-    """What a call is called in the report."""
+    """The name of a call's kind in the report."""
     return KINDS.get(type(call), OTHER)
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
-    """By the nearest rank; None of nothing."""
+    """The percentile by nearest rank; None if there are no values."""
     if not values:
         return None
     return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
@@ -71,7 +71,7 @@ class Around:
 
 
 def around(ledger: Ledger, happening: Happening) -> Around:
-    """Compare."""
+    """Compare the writes before, during and after a fault."""
     ended_s = happening.began_s if happening.ended_s is None else happening.ended_s
     measured = outage(ledger, happening.began_s)
     return Around(
@@ -96,7 +96,7 @@ def span(ledger: Ledger, from_s: float, until_s: float) -> Span:
 
 
 def rates(calls: Sequence[Call], start_s: float, end_s: float, bin_s: float) -> list[float]:
-    """Answered calls a second, a figure for each stretch of ``bin_s``."""
+    """Answered calls a second, one figure for each ``bin_s`` seconds."""
     counts = [0] * max(1, math.ceil((end_s - start_s) / bin_s))
     for call in calls:
         if call.ended_s is not None and start_s <= call.ended_s < end_s:

@@ -54,7 +54,7 @@ def write(path: Path, played: Played, result: Result) -> None:
 
 
 def page(played: Played, result: Result) -> str:
-    """Put it together."""
+    """Build the page."""
     scenario = played.plan.scenario
     title = f"{scenario.name}, seed {result.seed}: {result.verdict}"
     sections = [
@@ -144,7 +144,7 @@ def _verdict(result: Result) -> str:
 
 
 def _by_history(violations: Sequence[str]) -> list[str]:
-    """Tell a history once, below all that is wrong with it."""
+    """Print each history once, below all its violations."""
     told: dict[str | int, list[str]] = {}
     for number, text in enumerate(violations):
         head, _, history = text.partition("\n")

@@ -1,4 +1,4 @@
-"""The timeline of a run, drawn: faults, nodes, every call, what got through."""
+"""The timeline of a run as a picture: faults, nodes, every call, and throughput."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ LETTER = 5.9
 
 
 class Scale:
-    """From seconds of the run to places in the picture."""
+    """Maps seconds of the run to positions in the picture."""
 
     def __init__(self, start_s: float, end_s: float) -> None:
         self.start_s = start_s
         self.end_s = max(end_s, start_s + 1)
 
     def x(self, at_s: float) -> float:
-        """Where an instant is."""
+        """The position of an instant."""
         share = (at_s - self.start_s) / (self.end_s - self.start_s)
         return LEFT + min(1.0, max(0.0, share)) * (WIDTH - LEFT - RIGHT)
 
@@ -49,7 +49,7 @@ class Scale:
 
 
 def timeline(played: Played) -> str:
-    """Draw it all into one SVG."""
+    """Draw the timeline as one SVG."""
     ledger = played.ledger
     ends = [call.ended_s or call.began_s for call in ledger.calls]
     scale = Scale(ledger.started_s, max(ends, default=ledger.started_s))
@@ -114,7 +114,7 @@ def _label(happening: Happening) -> str:
 
 
 def _stacked(happenings: Iterable[Happening], scale: Scale) -> list[tuple[Happening, int]]:
-    """A row for each, so that neither bars nor their texts meet."""
+    """Give each happening a row, so that neither bars nor texts overlap."""
     taken: list[float] = []
     placed = []
     for happening in sorted(happenings, key=lambda one: one.began_s):
@@ -142,7 +142,7 @@ def _happening(happening: Happening, scale: Scale, y: float) -> str:
 
 
 def _node(sights: Sequence[Sight], scale: Scale, y: float) -> list[str]:
-    """A bar for each stretch in which a node's role, term and reach stayed the same."""
+    """Draw a bar for each span in which a node's role, term and reach stayed the same."""
     drawn = []
     for sight, following in zip(sights, [*sights[1:], None], strict=True):
         x = scale.x(sight.at_s)
@@ -169,7 +169,7 @@ def _node(sights: Sequence[Sight], scale: Scale, y: float) -> list[str]:
 def _scatter(
     calls: Sequence[Call], kind: str, scale: Scale, top: float, total: int
 ) -> Iterator[str]:
-    """Each call a dot: when it began, how long it took, what it was answered."""
+    """Draw each call as a dot: when it began, how long it took, and its answer."""
     bottom = top + SCATTER_HEIGHT
     yield from _title(top + 14, kind)
     for seconds, text in ((0.001, "1 ms"), (0.1, "100 ms")):
@@ -190,7 +190,7 @@ def _scatter(
 
 
 def _height(seconds: float, top: float, bottom: float) -> float:
-    """On a scale of powers of ten, the slow ones high."""
+    """The height on a logarithmic scale, slow calls at the top."""
     share = math.log(max(seconds, FAST_S) / FAST_S) / math.log(SLOW_S / FAST_S)
     return bottom - 4 - min(1.0, share) * (bottom - top - 12)
 

@@ -1,1 +1,1 @@
-"""One run of a scenario, many of them, and what came of them."""
+"""One run of a scenario, many runs, and their results."""

@@ -1,4 +1,4 @@
-"""How long writes are out when a leader dies or falls silent, over many leaders."""
+"""The distribution of write outages when leaders die or fall silent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUEUE = "outages"
 
 
 class Silence(enum.StrEnum):
-    """What happens to the leader."""
+    """How the leader falls silent."""
 
     SIGKILL = "sigkill"
     SIGSTOP = "sigstop"
@@ -36,11 +36,11 @@ class Silence(enum.StrEnum):
 async def measure(
     fault: Silence, times: int, folder: Path, tell: Callable[[Outage], None]
 ) -> list[Outage]:
-    """Break the leader so many times, the cluster whole in between; ``tell`` hears each outage.
+    """Break the leader so many times, with a healthy cluster in between; ``tell`` gets each outage.
 
-    Each of three writers sends a write every 20 ms, whatever became of those before. An outage is
-    from the fault to the first acknowledgement of a write that was sent after it. A partition is
-    made by a tool that takes a moment: there the time counts from when it is complete.
+    Each of three writers sends a write every 20 ms, without waiting for earlier ones. An outage
+    lasts from the fault to the first acknowledgement of a write that was sent after it. The tool
+    that makes a partition takes a moment: the outage then starts when the partition is complete.
     """
     cluster: ProcessCluster
     if fault is Silence.PARTITION:
@@ -71,13 +71,13 @@ async def measure(
             tell(measured)
             await mend
             await cluster.await_caught_up(cluster.nodes, WITHIN_S)
-            # What was measured is not needed any more, and a hundred outages are many calls.
+            # Measured calls are no longer needed, and a hundred outages are many calls.
             ledger.calls.clear()
     return found
 
 
 async def _break(cluster: ProcessCluster, fault: Silence, leader: str) -> Awaitable[None]:
-    """Break the leader; what mends it again."""
+    """Break the leader; return what heals it."""
     match fault:
         case Silence.SIGKILL:
             await cluster.crash(leader)
@@ -99,7 +99,7 @@ async def _acknowledged(cluster: ProcessCluster, ledger: Ledger, since_s: float)
 
 
 async def _write(writer: StubClient) -> None:
-    """Send a write every so often, each on its own."""
+    """Send writes at a steady pace, each in a task of its own."""
     loop = asyncio.get_running_loop()
     started_s = loop.time()
     sent = 0

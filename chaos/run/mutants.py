@@ -1,7 +1,7 @@
-"""The suite judged: known bugs, planted in the brokers, and where each of them is caught.
+"""A test of the suite: known bugs, planted in the brokers, and where each of them is caught.
 
-The bugs are in ``tests/kill/mutant_broker.py``, an entry point of the tests' own: no node that
-ships can be told to have them.
+The bugs are in ``tests/kill/mutant_broker.py``, an entry point of the tests: the product cannot be
+configured to have them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from chaos.cluster.broker import NodeSetup
 BUG_VARIABLE = "PLANTED_BUG"
 LAUNCHER = ("-m", "tests.kill.mutant_broker")
 SIMULATION = ("-m", "tests.simulation", "mutants", "--json")
-"""Plants the bug that is named next, and prints which of the first seeds caught it."""
+"""The command that plants the bug named after it and prints which of the first seeds caught it."""
 TRIES = 3
 """How many seeds of a scenario a bug may take to be caught."""
 
@@ -24,17 +24,17 @@ class Mutant:
     """One planted bug."""
 
     bug: str
-    """As the mutant broker calls it."""
+    """Its name in the mutant broker."""
     fault: str
-    """What a node with it does."""
+    """What a node with the bug does."""
     scenario: str = ""
-    """Where it is caught. None: in the simulation, by one of its first seeds; it shows by such
-    chance that a scenario would take days."""
+    """The scenario that catches it. Empty: one of the first seeds of the simulation does; the bug
+    shows so rarely that a scenario would take days."""
     environment: tuple[tuple[str, str], ...] = ()
 
     @property
     def setup(self) -> NodeSetup:
-        """How its nodes are started."""
+        """How nodes with the bug are started."""
         return NodeSetup(
             launcher=LAUNCHER,
             environment={BUG_VARIABLE: self.bug, **dict(self.environment)},
@@ -126,7 +126,7 @@ MUTANTS = (
 
 
 def by_name(bug: str) -> Mutant:
-    """Find one; KeyError tells which there are."""
+    """Find a bug by name; the KeyError lists the known names."""
     for mutant in MUTANTS:
         if mutant.bug == bug:
             return mutant
@@ -134,5 +134,5 @@ def by_name(bug: str) -> Mutant:
 
 
 def names() -> Iterator[str]:
-    """What they are called."""
+    """The names of the bugs."""
     return (mutant.bug for mutant in MUTANTS)

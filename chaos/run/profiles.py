@@ -1,6 +1,6 @@
-"""Sets of scenarios: ``ci`` has every fault once, ``nightly`` goes on for as long as asked.
+"""Sets of scenarios: ``ci`` has every fault once, ``nightly`` runs for as long as asked.
 
-``abuse`` goes on as ``nightly`` does, with the scenarios of that family alone.
+``abuse`` runs as ``nightly`` does, with the scenarios of that family alone.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from chaos.scenarios import all_scenarios
 
 NIGHTLY_S = 3_600.0
 NIGHTLY_STRETCH = 3.0
-"""How much longer than in ``ci`` each scenario lasts there."""
+"""How much longer each scenario lasts than in ``ci``."""
 
 
 class Profile(enum.StrEnum):
-    """What ``--profile`` takes."""
+    """The values of ``--profile``."""
 
     CI = "ci"
     NIGHTLY = "nightly"
@@ -40,7 +40,7 @@ class Profile(enum.StrEnum):
 
 
 def plans(profile: Profile, seed: int, scenarios: Sequence[Scenario]) -> Iterator[Plan]:
-    """What to run, in order; all but ``ci`` never end, and give each turn another seed."""
+    """The plans to run, in order; all but ``ci`` never end, and give each turn another seed."""
     draw = random.Random(seed)
     for turn in itertools.count():
         for scenario in scenarios:
@@ -63,7 +63,7 @@ def plans(profile: Profile, seed: int, scenarios: Sequence[Scenario]) -> Iterato
 def run(
     profile: Profile, seed: int, duration_s: float | None, out: Path, console: Console
 ) -> list[Result]:
-    """Run each plan in a process of its own; what became of each."""
+    """Run each plan in a process of its own; return the result of each."""
     until_s = time.monotonic() + (duration_s or NIGHTLY_S)
     first = len(read_results(out))
     for plan in plans(profile, seed, list(all_scenarios().values())):
@@ -75,9 +75,9 @@ def run(
 
 
 def run_apart(plan: Plan, out: Path, enter: Sequence[str] = ()) -> int:
-    """Run a plan in a process of its own, in a lab's hub for example; its exit code.
+    """Run a plan in a process of its own, in a lab's hub for example; return its exit code.
 
-    Nothing of one run is left in the next, and a run that dies takes no other with it.
+    One run leaves nothing behind for the next, and a run that dies ends no other run.
     """
     if plan.transport is Transport.NETLAB and not enter and netlab.missing() is None:
         with netlab.lab(plan.scenario.nodes) as hub:
@@ -86,7 +86,7 @@ def run_apart(plan: Plan, out: Path, enter: Sequence[str] = ()) -> int:
 
 
 def apart(arguments: Sequence[str], enter: Sequence[str] = ()) -> int:
-    """Run the suite's own command line in another process; its exit code."""
+    """Run the suite's own command line in another process; return its exit code."""
     command = [*enter, sys.executable, "-m", "chaos", *arguments]
     return subprocess.run(command, cwd=netlab.ROOT, check=False).returncode  # noqa: S603  # our own
 
@@ -101,7 +101,7 @@ class Hunt:
     seeds: int
     took_s: float
     promises: tuple[str, ...] = ()
-    """Those that were found broken."""
+    """The promises that were found broken."""
 
 
 def hunt(mutant: Mutant, seed: int, out: Path, console: Console) -> Hunt:
@@ -152,6 +152,6 @@ def _simulated(mutant: Mutant, console: Console) -> Hunt:
 
 
 def exit_code(results: Sequence[Result], *, strict: bool) -> int:
-    """0 when every promise was kept; what could not run counts as a failure where ``strict``."""
+    """0 if every promise was kept; if ``strict``, a run that could not start is a failure."""
     fine = {Verdict.KEPT} if strict else {Verdict.KEPT, Verdict.NOT_RUN}
     return 0 if results and all(result.verdict in fine for result in results) else 1

@@ -1,4 +1,4 @@
-"""What became of a run, in a form that a file can hold."""
+"""The result of a run, in a form that a file can hold."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Result:
     seed: int
     faults: list[str]
     mutant: str = ""
-    """The bug that was planted; then BROKEN is what is hoped for."""
+    """The bug that was planted; the expected verdict is then BROKEN."""
     verdict: Verdict
     reason: str = ""
     """Why it was not run, or what failed."""
@@ -51,16 +51,16 @@ class Result:
     outage_median_s: float | None = None
     outage_max_s: float | None = None
     needless_elections: int = 0
-    """How often the leader changed while nothing was broken, nor had been just before."""
+    """How often the leader changed without a fault during or just before the change."""
     report: str = ""
 
     @property
     def well(self) -> bool:
-        """Whether it was run and all promises were kept."""
+        """Whether the run took place and kept every promise."""
         return self.verdict is Verdict.KEPT
 
     def append_to(self, out: Path) -> None:
-        """Add the line."""
+        """Append the line to the file."""
         with (out / LINES).open("a") as lines:
             lines.write(json.dumps(asdict(self)) + "\n")
 

@@ -34,30 +34,31 @@ from chaos.run.watch import Sight, Watch
 from chaos.scenario import Order, Scenario
 
 QUIET_S = (0.3, 1.0)
-"""How long a cluster is left alone between two faults."""
+"""How long a cluster runs without a fault between two faults."""
 FINISH_S = 90.0
 FINDINGS = (FactMissingError, UnansweredError, StubRefusedError, CommandFailedError)
-"""What was promised to come did not, or what was allowed was refused: told with what was seen."""
+"""A promised result did not arrive, or an allowed call was refused; the errors say what was
+seen."""
 AT_ONCE_MAX = 2
 """How many faults ``Order.AT_RANDOM`` lays on top of each other."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Plan:
-    """What is to be run."""
+    """The plan of a run."""
 
     scenario: Scenario
     seed: int
     duration_s: float
     transport: Transport
     against: Sequence[str] = ()
-    """Addresses of a cluster that is not ours, for ``Transport.OUTSIDE``."""
+    """Addresses of an existing cluster, for ``Transport.OUTSIDE``."""
     mutant: Mutant | None = None
     """A bug to plant in every node."""
 
     @property
     def arguments(self) -> list[str]:
-        """What repeats this run, after ``python -m chaos``."""
+        """The arguments that repeat this run, after ``python -m chaos``."""
         where = ["--transport", self.transport.value]
         if self.transport is Transport.OUTSIDE:
             where = ["--against", ",".join(self.against)]
@@ -70,19 +71,19 @@ class Plan:
 
     @property
     def command(self) -> str:
-        """The same for a shell."""
+        """The shell command that repeats this run."""
         return shlex.join(["python", "-m", "chaos", *self.arguments])
 
     @property
     def run_name(self) -> str:
-        """What its files are called by."""
+        """The name of the run's files."""
         bug = f"-{self.mutant.bug.replace(' ', '-')}" if self.mutant else ""
         return f"{self.scenario.name}-{self.transport}-{self.seed}{bug}"
 
 
 @dataclass(slots=True, kw_only=True)
 class Played:
-    """All that a run leaves behind."""
+    """Everything that a run leaves behind."""
 
     plan: Plan
     ledger: Ledger
@@ -94,7 +95,7 @@ class Played:
     outages: list[Outage]
     took_s: float
     error: str = ""
-    """The traceback of what ended the suite itself."""
+    """The traceback of an error of the suite itself."""
 
 
 def obstacle(plan: Plan, nemesis: Nemesis) -> str | None:
@@ -115,14 +116,14 @@ def no_cluster(plan: Plan) -> str | None:
 
 
 async def play(plan: Plan, folder: Path, tell: Callable[[str], None] | None = None) -> Played:
-    """Run it. What the nodes write goes below ``folder``."""
+    """Play the plan. The nodes write their files below ``folder``."""
     run = _Run(plan, folder, tell)
     started_s = time.monotonic()
     error = ""
     try:
         async with AsyncExitStack() as stack:
             await run.whole(stack)
-    except Exception as caught:  # noqa: BLE001  # told, beside all that is known
+    except Exception as caught:  # noqa: BLE001  # reported, with everything that is known
         leaves = list(_leaves(caught))
         if all(isinstance(one, FINDINGS) for one in leaves):
             run.violations += [Violation("available", str(one)) for one in leaves]
@@ -143,7 +144,7 @@ async def play(plan: Plan, folder: Path, tell: Callable[[str], None] | None = No
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """What went wrong, where tasks of a group may each have their own."""
+    """The single errors, as each task of a group may have raised its own."""
     if isinstance(error, BaseExceptionGroup):
         for one in error.exceptions:
             yield from _leaves(one)
@@ -170,7 +171,7 @@ class _Run:
         self.watch: Watch | None = None
 
     async def whole(self, stack: AsyncExitStack) -> None:
-        """Set up, break, mend, finish, judge; ``stack`` takes everything down again."""
+        """Set up, inject and heal faults, finish and check; ``stack`` takes all of it down."""
         node_ids = [f"n{number + 1}" for number in range(self.plan.scenario.nodes)]
         for nemesis in self._nemeses:
             stack.push_async_callback(nemesis.cleanup)
@@ -226,7 +227,7 @@ class _Run:
                 return OutsideCluster(self.plan.against)
 
     async def _rage(self, context: RunContext) -> None:
-        """Break and mend until the time is up, and everything has been broken once."""
+        """Inject and heal until the time is up and every nemesis has struck once."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self.plan.duration_s
         if not self._nemeses:
@@ -242,7 +243,7 @@ class _Run:
                 return
 
     def _drawn(self) -> list[Nemesis]:
-        """One nemesis, or several that get along."""
+        """Draw one nemesis, or several that can be combined."""
         first = self._draw.choice(self._nemeses)
         others = [one for one in self._nemeses if one is not first and not one.alone]
         if first.alone or not others:
@@ -251,10 +252,11 @@ class _Run:
         return [first, *self._draw.sample(others, count)]
 
     async def _strike(self, context: RunContext, nemeses: Sequence[Nemesis]) -> None:
-        """Inject, hold, heal, and wait until the cluster is well again."""
+        """Inject, hold, heal, and wait until the cluster is healthy again."""
         happenings: list[Happening] = []
         for nemesis in nemeses:
-            # On top of another only while somebody leads: a nemesis may have to find the leader.
+            # Inject on top of another fault only while there is a leader: a nemesis may need to
+            # find it.
             if happenings and not await self._led(context):
                 break
             began_s = context.ledger.now_s()

@@ -1,4 +1,4 @@
-"""Who led and who answered, over the whole of a run."""
+"""Which nodes led and which answered, over the whole run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EVERY_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """A node from ``at_s`` on, until its next sight."""
+    """The state of a node from ``at_s`` until its next sight."""
 
     at_s: float
     state: str
@@ -32,7 +32,7 @@ def elections(sights: Mapping[str, Sequence[Sight]]) -> list[float]:
 
 
 class Watch:
-    """Asks every node for its status, each for itself: a silent one holds up nobody else."""
+    """Asks every node for its status separately: a silent node does not delay the others."""
 
     def __init__(self, cluster: Cluster, now_s: Callable[[], float]) -> None:
         self._cluster = cluster
@@ -41,11 +41,11 @@ class Watch:
         self.sights: dict[str, list[Sight]] = {name: [] for name in cluster.nodes}
 
     def start(self) -> None:
-        """Watch from now on."""
+        """Start watching."""
         self._tasks = [asyncio.create_task(self._look(name)) for name in self.sights]
 
     async def stop(self) -> None:
-        """Watch no longer; raises what ended a watch early."""
+        """Stop watching; raise what ended a watch early."""
         for task in self._tasks:
             task.cancel()
         for result in await asyncio.gather(*self._tasks, return_exceptions=True):

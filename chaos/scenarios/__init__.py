@@ -1,4 +1,4 @@
-"""Every scenario there is: each module here has some in ``SCENARIOS``."""
+"""All scenarios: each module here lists some in ``SCENARIOS``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from chaos.scenario import Scenario
 
 
 def all_scenarios() -> dict[str, Scenario]:
-    """Find them; by name."""
+    """Find all scenarios, by name."""
     found: dict[str, Scenario] = {}
     for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
         for scenario in importlib.import_module(f"{__name__}.{module.name}").SCENARIOS:

@@ -1,4 +1,4 @@
-"""Clusters that are lost for good, and what is made of what is left."""
+"""Clusters that are lost for good, and what is recovered of them."""
 
 from __future__ import annotations
 

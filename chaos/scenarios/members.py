@@ -1,4 +1,4 @@
-"""Who belongs to the cluster changes."""
+"""Scenarios in which the cluster's members change."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ CallerT = TypeVar("CallerT", bound=StubCaller)
 
 
 class Background(Workload):
-    """Runs what it is given until it is closed, and lets nothing that fails there go unseen."""
+    """Runs the given work until it is closed, and raises everything that failed."""
 
     def __init__(self) -> None:
         self._running: list[asyncio.Task[None]] = []
@@ -27,22 +27,22 @@ class Background(Workload):
         self.client = self.take(StubClient(addresses, context.ledger, f"{self.name}-client"))
 
     def take(self, caller: CallerT) -> CallerT:
-        """Close this caller at the end."""
+        """Take over this caller, and close it at the end."""
         self._callers.append(caller)
         return caller
 
     def go_on(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run this until the end, or until it ends by itself."""
+        """Run this work until the workload closes, or until the work ends."""
         self._running.append(asyncio.create_task(work))
 
     def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """As ``go_on``, for what is stopped earlier or waited for."""
+        """As ``go_on``, for work that is stopped earlier or waited for."""
         task = asyncio.create_task(work)
         self._running.append(task)
         return task
 
     async def stop(self, task: asyncio.Task[None]) -> None:
-        """End one of them; raise what it raised."""
+        """End one task of work; raise what it raised."""
         self._running.remove(task)
         task.cancel()
         for result in await asyncio.gather(task, return_exceptions=True):

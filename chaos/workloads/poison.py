@@ -1,4 +1,4 @@
-"""F20: tasks that take their worker with them."""
+"""F20: tasks that crash their worker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CrashError(Exception):
 
 
 class MortalWorker(StubWorker):
-    """Dies of poison, with all that it holds and without a word."""
+    """Dies of a poison task, without a report of any task that it holds."""
 
     async def _work(self, held: Held) -> None:
         if held.task.spec.type == POISON:
@@ -33,7 +33,7 @@ class MortalWorker(StubWorker):
 
 
 class Poison(Background):
-    """A few of them among harmless ones, which have to get through all the same."""
+    """A few poison tasks among harmless ones, which must complete nevertheless."""
 
     name = "poison"
 
@@ -78,7 +78,7 @@ class Poison(Background):
         return [task_id for task_id in await self.client.submit([spec]) if task_id]
 
     async def _lives(self, addresses: Sequence[str], ledger: Ledger) -> None:
-        """One worker after the other; each dies of the poison it meets."""
+        """Run one worker after the other; each dies at its first poison task."""
         for life in range(1, 1_000):
             worker = MortalWorker(
                 addresses, ledger, f"mortal-{life}", QUEUE, lease_s=LEASE_S, tasks_max=2

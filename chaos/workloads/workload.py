@@ -1,4 +1,4 @@
-"""Work that goes on beside the steady load: what it has to bring."""
+"""The interface of a workload: work that runs beside the steady load."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 class Workload:
     """Calls of its own, into the same ledger, on queues of its own.
 
-    In this order: ``start``; ``settle`` once no fault is injected any more; ``judge`` once every
-    task of the cluster is terminal; ``close``, whatever happened before.
+    The calls come in this order: ``start``; ``settle`` after the last fault; ``judge`` once every
+    task of the cluster is terminal; ``close`` in any case.
     """
 
     name: ClassVar[str]
@@ -23,10 +23,10 @@ class Workload:
         raise NotImplementedError
 
     async def settle(self) -> None:
-        """Begin nothing new, and see to it that every task can become terminal."""
+        """Begin nothing new, and make sure that every task can become terminal."""
 
     async def judge(self, context: RunContext) -> None:
-        """Look at the end: ``context.accuse`` what is wrong."""
+        """Check the end state: report what is wrong with ``context.accuse``."""
 
     async def close(self) -> None:
         """End all tasks, close all connections; raise what any of them raised."""

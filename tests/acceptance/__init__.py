@@ -1,1 +1,1 @@
-"""What a user is promised, tried on real brokers."""
+"""The promises to users, tested on real brokers."""

@@ -28,11 +28,11 @@ class Ran:
     stderr: str
 
     @property
-    def json(self) -> Any:  # noqa: ANN401 - whatever it printed
+    def json(self) -> Any:  # noqa: ANN401 - any printed value
         return json.loads(self.stdout)
 
     @property
-    def yaml(self) -> Any:  # noqa: ANN401 - whatever it printed
+    def yaml(self) -> Any:  # noqa: ANN401 - any printed value
         return yaml.safe_load(self.stdout)
 
 
@@ -60,14 +60,14 @@ def nowhere() -> Iterator[str]:
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """An address that accepts and never says a word, as a broker's that is stopped."""
+    """An address that accepts connections and never answers, like a stopped broker."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
 @pytest.fixture
 def admin(address: str) -> Admin:
-    """Run tq-admin against the fake broker; no traceback ever leaves it."""
+    """Run tq-admin against the fake broker, and check that it prints no traceback."""
 
     def run(*arguments: str, stdin: str | bytes = "", to: str = address) -> Ran:
         result = CliRunner().invoke(app, list(arguments), input=stdin, env={"TQ_ADDRESS": to})

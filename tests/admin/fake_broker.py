@@ -1,4 +1,4 @@
-"""A broker that answers as it is told to: the public API over a dictionary, in this process."""
+"""A fake broker in this process: the public API over a dictionary."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class FakeBroker(
     cluster_grpc.ClusterServiceServicer,
     worker_grpc.WorkerServiceServicer,
 ):
-    """One node; `before` may refuse any call before it is looked at."""
+    """One node; `before` may refuse any call before it is handled."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, task_pb2.Task] = {}
@@ -51,7 +51,7 @@ class FakeBroker(
         self.submits: list[task_service_pb.SubmitRequest] = []
         self.purges = 0
         self.masks: list[list[str]] = []
-        """Of each ConfigureQueue, which fields."""
+        """The field mask of each ConfigureQueue."""
         self.submitted_a_reading = 0
         self.readings = 0
         self.read_level = ReadLevel.READ_LEVEL_UNSPECIFIED
@@ -197,7 +197,7 @@ class FakeBroker(
     def DeleteDeadLetters(
         self, request: queue_pb.DeleteDeadLettersRequest, context: grpc.ServicerContext
     ) -> queue_pb.DeleteDeadLettersResponse:
-        """Delete two a call, as if they were large."""
+        """Delete two at a time, as if they were large."""
         self.before(context)
         dead = [task.spec.task_id for task in self._dead(request.queue)]
         chosen = list(request.task_ids)[:2] or dead[: min(2, request.max_tasks)]
@@ -213,7 +213,7 @@ class FakeBroker(
     def PurgeQueue(
         self, request: queue_pb.PurgeQueueRequest, context: grpc.ServicerContext
     ) -> queue_pb.PurgeQueueResponse:
-        """Cancel two a call."""
+        """Cancel two tasks at a time."""
         self.purges += 1
         self.before(context)
         waiting = [

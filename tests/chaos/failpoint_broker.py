@@ -1,7 +1,7 @@
-"""tq-cluster with places marked at which it can be told to die, for tests alone.
+"""tq-cluster with marked places at which it can be made to die, for tests alone.
 
 A file that the environment names holds one place, such as ``before journal fsync``. The process
-that comes to it removes the file and kills itself, as a machine would: nothing is flushed.
+that reaches the place removes the file and kills itself, as a power cut would: nothing is flushed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SMALL_JOURNAL = JournalLimits(segment_bytes=64 << 10, retain_bytes=64 << 10, ret
 
 
 def die_at(place: str) -> None:
-    """Die here, if this is the place."""
+    """Kill this process if the file names this place."""
     file = Path(os.environ[FILE_VARIABLE])
     try:
         told = file.read_text()
@@ -53,10 +53,10 @@ def die_at(place: str) -> None:
 
 
 def marked(function: Callable[..., Any], place: str) -> Callable[..., Any]:
-    """The same function, with a place to die on either side."""
+    """Wrap a function with a place to die before and after it."""
 
     @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # whatever it takes and gives
+    def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # any signature
         die_at(f"before {place}")
         result = function(*args, **kwargs)
         die_at(f"after {place}")

@@ -1,4 +1,4 @@
-"""A broker in this process that does as it is told: answers, refuses, loses replies, hangs."""
+"""A fake broker in this process that a test controls: answers, refuses, loses replies, hangs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 
 @dataclass(frozen=True)
 class Call:
-    """A call as it arrived."""
+    """A call that arrived."""
 
     method: str
     request: Any
@@ -42,7 +42,7 @@ Step = Callable[["FakeBroker", Call, Context], Awaitable[Message]]
 
 @dataclass
 class FakeBroker:
-    """Handles each call by the next of ``steps``, or, where none is left, by answering it."""
+    """Handles each call with the next of ``steps``; answers it if there are no more."""
 
     steps: list[Step] = field(default_factory=list)
     leader: str = ""
@@ -50,7 +50,7 @@ class FakeBroker:
     calls: list[Call] = field(default_factory=list)
     answers: dict[str, Callable[[Any], Message]] = field(default_factory=dict)
     submits: dict[str, task_service_pb2.SubmitResponse] = field(default_factory=dict)
-    """What each request_id was answered."""
+    """The answer to each request_id."""
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by every call that arrives."""
     address: str = ""
@@ -129,12 +129,12 @@ def refuse(
 
 
 def redirect(leader: str) -> Step:
-    """Refuse as a follower that was asked not to forward."""
+    """Refuse as a follower if the call asks it not to forward."""
     return refuse(Reason.NOT_LEADER, grpc.StatusCode.FAILED_PRECONDITION, leader=leader)
 
 
 async def lose_reply(broker: FakeBroker, call: Call, context: Context) -> Message:
-    """Do what was asked, then break the call off without a word of ours."""
+    """Apply the call, then break it off without a status of the service."""
     await broker.answer(call, context)
     await context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset")
     raise AssertionError("abort raises")
@@ -148,7 +148,7 @@ async def break_off(broker: FakeBroker, call: Call, context: Context) -> Message
 
 
 async def answer(broker: FakeBroker, call: Call, context: Context) -> Message:
-    """Answer as if nothing were the matter."""
+    """Answer normally."""
     return await broker.answer(call, context)
 
 

@@ -1,4 +1,4 @@
-"""Programs of their own that use the client, to see how they fork and how they end."""
+"""Separate programs that use the client, to test how they fork and how they end."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Ended:
 
     code: int
     said: str
-    """On standard error."""
+    """The output on standard error."""
 
 
 async def run(program: str, broker: FakeBroker, *options: str, preamble: str = "") -> Ended:
-    """Run a program whose TQ_ADDRESS is ``broker``'s; TimeoutError where it hangs."""
+    """Run a program whose TQ_ADDRESS is ``broker``'s; TimeoutError if it hangs."""
     async with serving(broker) as address:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, *options, "-c", preamble + textwrap.dedent(program)),

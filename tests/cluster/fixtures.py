@@ -15,12 +15,12 @@ from tests.patience import PATIENCE_S
 async def cluster(tmp_path: Path) -> AsyncIterator[ProcessCluster]:
     """Three brokers that all answer, with a leader; what they logged is printed on failure.
 
-    A test whose brokers logged an error of their own has failed, whatever its callers saw.
+    A test fails if its brokers logged an error of their own, even if its callers saw none.
     """
     brokers = ProcessCluster(tmp_path / "cluster")
     try:
         await brokers.start()
-        # Two make a leader: the third may still be on its way to its port.
+        # Two nodes can elect a leader: the third may not listen yet.
         await brokers.await_caught_up(brokers.brokers, within_s=PATIENCE_S)
         yield brokers
     finally:

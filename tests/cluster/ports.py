@@ -1,4 +1,4 @@
-"""Ports for `tq-cluster dev`, which counts on from the first."""
+"""Ports for `tq-cluster dev`, which counts up from the first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OFFSETS = (0, 1, 2, 100, 101, 102)
 
 
 def free_base_port() -> int:
-    """A port from which on dev finds all that it needs free."""
+    """A base port from which all ports that dev needs are free."""
     while True:
         base_port = int(free_addresses(1)[0].split(":")[1])
         needed = [base_port + offset for offset in OFFSETS]

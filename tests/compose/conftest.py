@@ -1,4 +1,4 @@
-"""These tests run only where they are asked for by their marker: they need a Docker engine."""
+"""These tests run only if their marker is selected: they need a Docker engine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.compose.stack import Stack
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect, and say so, unless the mark expression names them."""
+    """Deselect the tests, and report that, unless the mark expression names them."""
     if "compose" in config.option.markexpr:
         return
     unasked = [item for item in items if item.get_closest_marker("compose")]
@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the containers and the ends of their logs where a test failed."""
+    """Show the containers and the ends of their logs if a test failed."""
     report = yield
     containers = getattr(item, "funcargs", {}).get("stack")
     if report.when == "call" and report.failed and isinstance(containers, Stack):
@@ -32,7 +32,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture
 def stack() -> Iterator[Stack]:
-    """The cluster's containers, none running yet; afterwards nothing is left of them."""
+    """The cluster's containers, none running yet; they are all removed afterwards."""
     containers = Stack()
     containers.down()
     try:

@@ -1,4 +1,4 @@
-"""docker-compose.cluster.yml, driven by the compose command that is installed."""
+"""docker-compose.cluster.yml, run by the installed compose command."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ FactT = TypeVar("FactT")
 
 
 def compose_commands() -> list[list[str]]:
-    """Every compose there is: the plugin, and docker-compose 1.29 where somebody still has it."""
+    """The installed compose commands: the plugin, and docker-compose 1.29 if it is present."""
     old = [["docker-compose"]] if shutil.which("docker-compose") else []
     return [["docker", "compose"], *old]
 
 
 def run(command: Sequence[str]) -> str:
-    """Run a command to its end and return what it printed; AssertionError where it failed."""
+    """Run a command to its end and return its output; AssertionError if it failed."""
     finished = subprocess.run(
         command,
         cwd=ROOT,
@@ -71,27 +71,27 @@ class Stack:
         return container_id
 
     def kill(self, service: str) -> None:
-        """SIGKILL: nothing is flushed, nobody is told."""
+        """SIGKILL: nothing is flushed."""
         run(["docker", "kill", "--signal", "KILL", self.container(service)])
 
     def start(self, service: str) -> None:
         run(["docker", "start", self.container(service)])
 
     def pause(self, service: str) -> None:
-        """Freeze its processes: silent, but every connection stays open."""
+        """Freeze its processes: it is silent, but every connection stays open."""
         run(["docker", "pause", self.container(service)])
 
     def unpause(self, service: str) -> None:
         run(["docker", "unpause", self.container(service)])
 
     def state(self, service: str) -> dict[str, Any]:
-        """What Docker says of a container: Status, ExitCode, Health and more."""
+        """Docker's state of a container: Status, ExitCode, Health and more."""
         [inspected] = json.loads(run(["docker", "inspect", self.container(service)]))
         state: dict[str, Any] = inspected["State"]
         return state
 
     def metrics(self, target: str) -> str:
-        """What Prometheus gets at ``target``, asked from inside the containers' network."""
+        """The metrics at ``target`` as Prometheus reads them, inside the containers' network."""
         program = f"import urllib.request as r; print(r.urlopen('http://{target}/metrics').read())"
         return self.compose("exec", "-T", WORKERS[0], "python", "-c", program)
 
@@ -119,7 +119,7 @@ async def await_fact(
     within_s: float,
     seen: Callable[[], str],
 ) -> FactT:
-    """Ask ``probe`` until it has an answer; the error tells what was seen instead."""
+    """Call ``probe`` until it has an answer; the error says what was seen instead."""
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + within_s
     while True:
@@ -131,7 +131,7 @@ async def await_fact(
 
 
 class Watch:
-    """What the nodes say of the cluster, each asked at its published port."""
+    """The nodes' own status of the cluster, read at their published ports."""
 
     def __init__(self) -> None:
         self._last: dict[str, GetClusterStatusResponse | str] = {}
@@ -168,7 +168,7 @@ class Watch:
         return await await_fact("a whole cluster", whole, within_s, self.describe)
 
     def describe(self) -> str:
-        """Each node's last word."""
+        """Each node's last status."""
         return "\n".join(f"--- {node_id}: {answer}" for node_id, answer in self._last.items())
 
     def _statuses(self) -> list[GetClusterStatusResponse]:

@@ -1,1 +1,1 @@
-"""Tests of what a task queue is."""
+"""Tests of the task queue's core."""

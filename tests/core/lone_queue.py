@@ -59,7 +59,7 @@ ReportResult = worker_service_pb2.ReportResult
 
 
 def spec(**fields: object) -> task_pb2.TaskSpec:
-    """A task to submit: of type "work" in queue "default" unless told otherwise."""
+    """A task to submit: by default of type "work" in queue "default"."""
     chosen: dict[str, object] = {"queue": "default", "type": "work"} | fields
     return task_pb2.TaskSpec(**chosen)  # type: ignore[arg-type]  # a protobuf message checks them itself
 
@@ -94,16 +94,16 @@ class LoneQueue:
         self.now_ms = START_MS
         self.stepped_ms = 0
         self.leases: dict[FencingToken, Lease] = {}
-        """The live ones, as a leader would know them."""
+        """The live leases, as a leader would know them."""
         self.entries: list[bytes] = []
         self.events: list[TaskEvent] = []
-        """What became of tasks, where that was asked for."""
+        """The events of tasks, if they were requested."""
         self._tell_events = tell_events
         self._limits = limits
         self._draw = draw or random.Random(0)
         self._audited = audited
         if self.store.applied == EMPTY and by_type:
-            # As it would be had the first claim of certain types come before all tasks.
+            # As after a first claim of certain types before all tasks.
             kept = [tables.READY_BY_TYPE]
             counters = state_pb2.CountersRow(kept_tables=kept, filled_tables=kept)
             self.overwrite(tables.META, tables.COUNTERS_KEY, counters.SerializeToString())
@@ -155,7 +155,7 @@ class LoneQueue:
         return len(self.entries) > before
 
     def overwrite(self, table: int, key: bytes, value: bytes) -> None:
-        """Have a row as another version might have left it."""
+        """Overwrite a row, as another version might have left it."""
         workspace = self.store.workspace()
         workspace.put(table, key, value)
         changes = workspace.tables()
@@ -307,7 +307,7 @@ class LoneQueue:
     # ---------------------------------------------------------------- time
 
     def wait(self, ms: int) -> None:
-        """Let time pass, and let happen what is due by then."""
+        """Let time pass, and apply what is due by then."""
         self.now_ms += ms
         self.make_due()
 

@@ -1,4 +1,4 @@
-"""A task queue so plain that it can be checked by eye: a list of tasks, gone through every time."""
+"""A task queue simple enough to check by eye: every operation scans a list of tasks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 BACKOFF_MS = 100
 GIVE_UP_AFTER_MS = 1_000
-"""What the model's tasks wait after their first attempt; twice that after each further one."""
+"""The back-off after a task's first attempt; it doubles after each further one."""
 
 TERMINAL = ("COMPLETED", "FAILED", "CANCELLED")
 WAITING = ("SCHEDULED", "PENDING", "RETRYING")
@@ -40,14 +40,14 @@ class NaiveTask:
 
 
 class NaiveQueue:
-    """One queue; `now_ms` is set by whoever plays with it."""
+    """One queue; the test sets `now_ms`."""
 
     def __init__(self, now_ms: int) -> None:
         self.now_ms = now_ms
         self.tasks: list[NaiveTask] = []
         self.submitted = 0
         self.entries: Counter[str] = Counter()
-        """How often a task came into each state."""
+        """How often a task entered each state."""
         self.paused = False
         self.aging_ms: int | None = None
 
@@ -70,7 +70,7 @@ class NaiveQueue:
     def next_up(
         self, most: int, types: Sequence[str] = (), except_types: Sequence[str] = ()
     ) -> list[NaiveTask]:
-        """What a claim of so many tasks, of these types alone or of none of those, has to get."""
+        """The tasks that a claim must get, limited to some types or to all but some."""
         if self.paused:
             return []
         ready = [
@@ -88,7 +88,7 @@ class NaiveQueue:
         return ready[:most]
 
     def rank(self, task: NaiveTask) -> tuple[int, int]:
-        """How it compares to the tasks of other queues."""
+        """The order of a task among those of other queues."""
         step_ms = self.aging_ms or 1 << 48
         return task.due_ms - task.priority * step_ms, task.place
 
@@ -128,7 +128,7 @@ class NaiveQueue:
         return status, task.state
 
     def release_unfit(self, task: NaiveTask, pause_ms: int) -> None:
-        """A worker that cannot run it gives it back for a while, or, after all too long, up."""
+        """Release a task that its worker cannot run for a while, or, after too long, fail it."""
         if task.unfit_since_ms is None:
             task.unfit_since_ms = self.now_ms
         if self.now_ms - task.unfit_since_ms >= GIVE_UP_AFTER_MS:
@@ -169,14 +169,14 @@ class NaiveQueue:
         return task.state
 
     def purge(self, most: int, last: int) -> int:
-        """Cancel tasks that wait, of the first ``last`` that were ever submitted."""
+        """Cancel waiting tasks among the first ``last`` that were ever submitted."""
         purged = self.waiting(last)[:most]
         for task in purged:
             self.finish(task, "CANCELLED")
         return len(purged)
 
     def waiting(self, last: int) -> list[NaiveTask]:
-        """Those of them that wait, in the order in which they are purged."""
+        """The waiting tasks among the first ``last``, in the order in which they are purged."""
         return [
             task
             for state in WAITING
@@ -202,7 +202,7 @@ class NaiveQueue:
         task.finished_ms = self.now_ms
 
     def settle(self) -> None:
-        """Let happen what time alone brings about."""
+        """Apply the changes that are due by time alone."""
         for task in self.tasks:
             if task.state in WAITING:
                 if task.expire_ms is not None and task.expire_ms <= self.now_ms:

@@ -13,7 +13,7 @@ from tq_cluster.storage.drafts import Draft
 
 @dataclass
 class Reads:
-    """What was read so far: rows, and searches that found none."""
+    """The reads so far: rows, and searches that found none."""
 
     count: int = 0
 

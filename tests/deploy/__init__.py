@@ -1,1 +1,1 @@
-"""What deploy/ has for operators, checked against the product."""
+"""Tests that compare the files of deploy/ with the product."""

@@ -1,4 +1,4 @@
-"""Stands in for `systemctl restart`: asks the test at PORT to restart NODE, and waits until it has.
+"""A stand-in for `systemctl restart`: asks the test at PORT to restart NODE, and waits for it.
 
 python ask_for_restart.py PORT NODE
 """

@@ -1,4 +1,4 @@
-"""What a PromQL expression asks for: metrics, and the labels it selects and groups by."""
+"""The metrics of a PromQL expression, and the labels it selects and groups by."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ SUFFIXES = {
 
 @dataclass
 class Asked:
-    """What one expression asks for."""
+    """The metrics and labels of one expression."""
 
     metrics: dict[str, set[str]] = field(default_factory=dict)
-    """Labels selected by, by metric."""
+    """The labels of each metric that the expression selects by."""
     grouped_by: set[str] = field(default_factory=set)
     values: dict[str, set[str]] = field(default_factory=dict)
     """Values that a label must equal."""
 
 
 def asked(expression: str) -> Asked:
-    """Parse an expression, a dashboard's variables filled in; ValueError where it is none."""
+    """Parse an expression, with a dashboard's variables filled in; ValueError if it is invalid."""
     for name, value in VARIABLES.items():
         expression = expression.replace(name, value)
     expression = re.sub(r"\$\w+", ".*", expression)

@@ -1,4 +1,4 @@
-"""A tq-admin whose cluster is a JSON file, and a host that restarts what is in it.
+"""A fake tq-admin whose cluster is a JSON file, and a fake host that restarts its nodes.
 
 python fake_admin.py STATE [--output json] cluster-status | transfer-leadership NODE | restart NODE
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def main(path: Path, command: list[str]) -> None:
-    """Do what tq-admin or systemctl would, and note it."""
+    """Do what tq-admin or systemctl would do, and record it."""
     state = json.loads(path.read_text())
     match command:
         case ["cluster-status"]:

@@ -1,4 +1,4 @@
-"""What the documents tell a reader to type."""
+"""The commands that the documents tell a reader to type."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LANGUAGES = {"sh", "text", "python", "yaml", "dockerfile"}
-"""Of fenced blocks; `sh` is what is typed."""
+"""The languages of fenced blocks; `sh` is for commands."""
 PROGRAMS = {
     *("tq-admin", "tq-cluster", "tq-worker"),
     *("make", "python", "python3", "pip", "lint-imports"),
@@ -19,14 +19,14 @@ PROGRAMS = {
 }
 PATHS = re.compile(r"\.? ?(?:\.venv|\.ci|deploy|scripts|/opt/tq/bin)/\S+")
 ALONE = {"make", "lint-imports"}
-"""Programs that a name alone runs; of the others it is only spoken."""
+"""Programs that count as commands without arguments; other bare names are only mentions."""
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"\s{2,}#.*$")
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One thing to type, and the document that says so."""
+    """One command, and the document that has it."""
 
     text: str
     document: str
@@ -38,7 +38,7 @@ def blocks(path: Path) -> list[tuple[str, str]]:
 
 
 def commands() -> Iterator[Command]:
-    """Every command in every document, those inside a sentence, too."""
+    """Every command in every document, including those inside a sentence."""
     for path in DOCUMENTS:
         for language, text in blocks(path):
             for line in text.splitlines() if language == "sh" else ():

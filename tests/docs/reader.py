@@ -1,4 +1,4 @@
-"""A reader of the documents: a folder of his own, a shell, and programs left to run."""
+"""A reader of the documents: a folder, a shell, and background programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Background:
-    """A command that runs until it is told to stop; what it says is gathered."""
+    """A command that runs until it is stopped; its output is collected."""
 
     def __init__(self, command: str, folder: Path, environment: Mapping[str, str]) -> None:
         self.command = command
@@ -36,17 +36,17 @@ class Background:
         self._reader.start()
 
     def await_line(self, part: str) -> None:
-        """Wait until it has said this."""
+        """Wait until the output has a line with ``part``."""
         with self._news:
             self._news.wait_for(lambda: self._ended or self._has_said(part), PATIENCE_S)
             assert self._has_said(part), f"{self.command} did not say {part!r}: {self.said()}"
 
     def said(self) -> str:
-        """All that it has said so far."""
+        """The output so far."""
         return "".join(self._said)
 
     def stop(self) -> int:
-        """Ctrl-C; returns the exit code."""
+        """Send Ctrl-C; return the exit code."""
         self._process.send_signal(signal.SIGINT)
         try:
             return self._process.wait(PATIENCE_S)
@@ -82,7 +82,7 @@ class Reader:
         }
 
     def type(self, command: str, *, inside: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, in the folder or, where the document means it, elsewhere."""
+        """Run a command to its end, in the folder or in ``inside``."""
         return subprocess.run(
             ["/bin/bash", "-c", command],
             cwd=inside or self.folder,
@@ -95,7 +95,7 @@ class Reader:
         )
 
     def leave_running(self, command: str, *, until: str) -> Background:
-        """Start a command that does not end, and wait until it has said ``until``."""
+        """Start a command that does not end, and wait until its output has ``until``."""
         started = Background(command, self.folder, self.environment)
         try:
             started.await_line(until)

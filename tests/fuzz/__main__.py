@@ -2,8 +2,8 @@
 
 Needs atheris (``pip install atheris``), which is in no lock file: it has no build for every Python
 that this project takes. Without it ``--blind`` runs the mutator that the tests use. It begins with
-the inputs of corpus.txt, and writes those that go new ways to the folder. A crash ends it, and its
-input is left behind.
+the inputs of corpus.txt, and writes inputs that take new paths to the folder. A crash ends it, and
+leaves its input behind.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _EDGES = (0, 1, 2**31, TERM_STEP_MAX, INDEX_MAX - 1, TERM_MAX, 2**63 - 1, 2**64 
 
 
 def lie(draw: random.Random, status: LogStatus) -> dict[str, Any]:
-    """Make up a message to a node that stands so."""
+    """Make up a message to a node with this status."""
     kind = draw.choice(KINDS)
     message = peer_pb2.PeerMessage()
     body = getattr(message, kind)

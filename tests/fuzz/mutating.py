@@ -1,4 +1,4 @@
-"""Inputs made of inputs: the same ones for the same seed."""
+"""Inputs mutated from other inputs: the same for the same seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _INTERESTING = (0, 1, 0x0A, 0x10, 0x12, 0x13, 0x7F, 0x80, 0xFF)
 
 
 def corpus() -> list[bytes]:
-    """The inputs that are kept, each for a way through the code that no other goes."""
+    """The kept inputs; each takes a path through the code that no other takes."""
     return [bytes.fromhex(line) for line in CORPUS.read_text().split()]
 
 

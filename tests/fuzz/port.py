@@ -1,9 +1,9 @@
 """The raft port of one node without a socket or a loop, fed with bytes that a fuzzer makes up.
 
-An input is a scene and a script. The scene says who dialled, whether the cluster has a secret, and
-whether this node belongs to a cluster yet. Each step of the script is bytes as they are, or a frame
-around them with the right checksum, or the Hello of a true peer with some of its bytes changed. So
-a fuzzer need not guess checksums and random ids to get to what lies behind them.
+An input is a scene and a script. The scene says which peer dialled, whether the cluster has a
+secret, and whether this node belongs to a cluster yet. Each step of the script is raw bytes, or a
+frame around them with the right checksum, or the Hello of a true peer with some of its bytes
+changed. So a fuzzer need not guess checksums and random ids to reach the code behind them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DIALLED, _SECRET, _OPTIONAL, _EMPTY = 1, 2, 4, 8
 
 
 class FuzzError(AssertionError):
-    """The port did what it must never do."""
+    """The port did something that it must never do."""
 
 
 class _Transport(asyncio.Transport):
@@ -61,7 +61,7 @@ class _Transport(asyncio.Transport):
         return 0
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """There is no buffer."""
+        """Do nothing: there is no buffer."""
 
     def get_extra_info(self, name: str, default: object = None) -> object:
         return (self._address, 7101) if name == "peername" else default
@@ -69,11 +69,11 @@ class _Transport(asyncio.Transport):
 
 class _Timer:
     def cancel(self) -> None:
-        """It was never going to ring."""
+        """Do nothing: the timer never fires."""
 
 
 class _Loop:
-    """Stands still."""
+    """A loop whose time stands still."""
 
     def time(self) -> float:
         return 1000.0
@@ -87,7 +87,7 @@ class _Network:
         return _Timer().cancel
 
     def trust(self, host: str) -> None:
-        """Nothing is limited here."""
+        """Do nothing: nothing is limited here."""
 
 
 class _Clock:
@@ -115,7 +115,7 @@ class Port:
         self.formed = not scene & _EMPTY
         self.proves = bool(scene & _SECRET) and not scene & _OPTIONAL
         self.proved = False
-        """The dialler may have proved what it must: the script held the secret for a step."""
+        """Whether the dialler may have proved the secret: the script held it for a step."""
         self.messages: list[peer_pb2.PeerMessage] = []
         self.hellos: list[peer_pb2.Hello] = []
         draw = random.Random(scene)
@@ -154,7 +154,7 @@ class Port:
         self.connection.connection_made(self.transport)
 
     def take(self, data: bytes) -> None:
-        """Let bytes arrive, and look at what that did."""
+        """Let bytes arrive, and check their effect."""
         if self.transport.ended:
             return
         self.connection.data_received(data)
@@ -199,7 +199,7 @@ class Port:
         self.formation.note_unproved(peer_id, reason)
 
     def on_peer_up(self, peer_id: str) -> None:
-        """A member's connection is there."""
+        """A member has connected."""
 
     def on_peer_down(self, peer_id: str) -> None:
         self.formation.on_peer_down(peer_id)
@@ -213,17 +213,17 @@ class Port:
         self.messages.append(message)
 
     def on_peer_part(self, peer_id: str) -> None:
-        """A part of a large message."""
+        """A part of a large message has arrived."""
 
     def on_peer_room(self, peer_id: str) -> None:
-        """There always is."""
+        """Do nothing: there is always room."""
 
 
 KNOWN: Final = (CLUSTER_ID, "")
 
 
 def sent(transport: _Transport) -> list[peer_pb2.PeerMessage | None]:
-    """What was sent; None for a step of the proof."""
+    """The messages that were sent; None for a step of the proof."""
     found: list[peer_pb2.PeerMessage | None] = []
     for kind, payload in frames.Decoder().greet(bytes(transport.sent)):
         whole = kind == frames.MESSAGE
@@ -232,7 +232,7 @@ def sent(transport: _Transport) -> list[peer_pb2.PeerMessage | None]:
 
 
 def true_hello(port: Port) -> bytes:
-    """The payload with which the peer would be welcome."""
+    """The payload of a Hello that the port accepts from the peer."""
     hello = peer_pb2.Hello(
         format=frames.FORMAT,
         cluster_version=2,
@@ -255,7 +255,7 @@ def _changed(payload: bytes, changes: bytes) -> bytes:
 
 
 def _true_step(port: Port, key: bytes, changes: bytes) -> bytes:
-    """What a dialler that holds ``key`` would say next, with some bytes changed."""
+    """The next message of a dialler that holds ``key``, with some bytes changed."""
     dialler = Dialling(own_id="n1", peer_id="n2", keys=[key], nonce=bytes(32))
     heard = list(frames.Decoder().greet(bytes(port.transport.sent)))
     if not heard:
@@ -266,7 +266,7 @@ def _true_step(port: Port, key: bytes, changes: bytes) -> bytes:
 
 
 def play(data: bytes) -> Port:
-    """Play an input to its end; FuzzError, or whatever the port raised, if it is at fault."""
+    """Play an input to its end; raise FuzzError, or the port's error, if the port is at fault."""
     port = Port(data[0] & 15 if data else 0)
     at = 1
     for _ in range(STEPS_MAX):
@@ -285,7 +285,7 @@ def play(data: bytes) -> Port:
             case 3 | 4:
                 arriving = frames._frame(frames.MESSAGE, _changed(true_hello(port), payload))
             case 5:
-                # With another secret than this node's: the form is right, and proves nothing.
+                # With another secret than this node's: the form is right, but it proves nothing.
                 arriving = frames._frame(frames.PROOF, _true_step(port, b"another secret", payload))
             case 6:
                 piece = 1 if step & 128 else 2

@@ -1,7 +1,7 @@
-"""tq-cluster with a bug planted, for tests alone: nothing that ships can be told to do this.
+"""tq-cluster with a planted bug, for tests alone: the product cannot be configured to have it.
 
-The environment names the bug. Where it names a folder for accounts, the journal's disk keeps
-account there of what it really made durable, so that a test can cut the power: see `powercut.py`.
+The environment names the bug. If it names a folder for accounts, the journal's disk records there
+what is really durable, so that a test can cut the power: see `powercut.py`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SNAPSHOT_GAP = 5
 
 
 def take_any_token() -> None:
-    """Record a report whatever its token, as long as the task is running."""
+    """Record a report with any token while the task is running."""
     recognise = reports._recognise
 
     def record(
@@ -113,12 +113,12 @@ def expire_by_the_wall_clock() -> None:
 
 
 def forget_request_ids() -> None:
-    """Remember no request: a repeated call is a new one."""
+    """Forget every request id: a repeated call is a new one."""
     mock.patch.object(request_ids, "remember", return_value=None).start()
 
 
 def claim_on_followers() -> None:
-    """Let a follower hand out what its own disk lists as pending, as if it led."""
+    """Let a follower hand out the tasks that its own disk lists as pending, as if it led."""
     resolve, make = Router._resolve, TaskServicer.__init__
     listing: list[TaskServicer] = []
 
@@ -157,7 +157,7 @@ def claim_on_followers() -> None:
 
 
 def misnumber_snapshots() -> None:
-    """Say of each snapshot that it holds a few entries more than it does."""
+    """Label each snapshot with a few entries more than it holds."""
     check = vars(snapshot)["check_state"]
 
     def further(path: Path, *, rows: bool) -> AppliedAt:
@@ -168,7 +168,7 @@ def misnumber_snapshots() -> None:
 
 
 def begin_tokens_by_the_clock() -> None:
-    """Leave no room above what a restored state knows of: tokens go by log time, as ever."""
+    """Leave no gap above the tokens of a restored state: tokens follow log time, as usual."""
 
     def begin(space: Space, operation: FormCluster) -> None:
         del operation
@@ -178,24 +178,24 @@ def begin_tokens_by_the_clock() -> None:
 
 
 def count_tokens() -> None:
-    """Let tokens follow the last one that the state knows of, whatever the clocks say."""
+    """Let tokens follow the last one in the state, independent of the clocks."""
     begin_tokens_by_the_clock()
     mock.patch.object(batch, "tokens_by", return_value=0).start()
 
 
 def quarantine_nothing() -> None:
-    """Recover tasks that ran as if they had not."""
+    """Recover running tasks as if they had not run."""
     mock.patch.object(recovering, "_quarantine", return_value=[]).start()
 
 
 def recover_the_state_alone() -> None:
-    """Leave away what the journal holds beyond the state: a second's work, here."""
+    """Drop what the journal holds beyond the state: a second's work, here."""
     mock.patch.object(store, "COMMIT_SECONDS", 1.0).start()
     mock.patch.object(recovering, "_replay", return_value=None).start()
 
 
 def promise_too_much() -> None:
-    """Report that all is certain up to the present."""
+    """Report that everything is certain up to the present."""
     tell = recover._report
 
     def told(*parts: Any) -> dict[str, object]:  # noqa: ANN401  # as the report's
@@ -205,12 +205,12 @@ def promise_too_much() -> None:
 
 
 def choose_the_first_disk() -> None:
-    """Recover from whichever disk is named first."""
+    """Recover from the disk that is named first."""
     mock.patch.object(recover, "choose", lambda survivors: survivors[0]).start()
 
 
 def weigh_no_children() -> None:
-    """Decide what completions submit in one go, in one entry, and as if it were nothing."""
+    """Decide all tasks that completions submit in one entry and at once, with no weight."""
 
     def weigh(operation: Operation) -> tuple[int, int]:
         if isinstance(operation, Report):
@@ -224,7 +224,7 @@ def weigh_no_children() -> None:
 
 
 def count_by_the_file() -> None:
-    """Count a majority of those whom the node's file names, whatever is on its disk."""
+    """Count a majority of the members in the node's file, and ignore its disk."""
 
     def as_in_the_file(recorded: object, configured: Collection[str]) -> tuple[str, ...]:
         del recorded
@@ -235,7 +235,7 @@ def count_by_the_file() -> None:
 
 
 def look_at_limits_late() -> None:
-    """Take every item of a request into the hand before it is asked how many there may be."""
+    """Decode every item of a request before checking the limit of items."""
     check = wire.check
 
     async def late(raw: bytes, rules: wire.MessageRules) -> list[int]:
@@ -247,7 +247,7 @@ def look_at_limits_late() -> None:
 
 
 def without(rule: str) -> Callable[[], None]:
-    """Switch one of the rules around PySyncObj off."""
+    """Switch off one of the rules around PySyncObj."""
 
     def plant() -> None:
         rules = dataclasses.replace(Rules(), **{rule: False})
@@ -279,7 +279,7 @@ BUGS: Mapping[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    """Run tq-cluster with what the environment asks for."""
+    """Run tq-cluster with the bug that the environment names."""
     bug = os.environ.get(BUG_VARIABLE, "")
     if ACCOUNTS_VARIABLE in os.environ:
         if bug == NO_TOKEN_CHECK:

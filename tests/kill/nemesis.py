@@ -1,4 +1,4 @@
-"""Faults drawn at random: kills, pauses and power cuts of any nodes, at any moment."""
+"""Random faults: kills, pauses and power cuts of any nodes, at any moment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WAITS_S = (0.0, 0.01, 0.05, 0.1, 0.3, 0.5, 1.0, 2.0)
 
 
 class Nemesis:
-    """Breaks a cluster and mends it, one fault at a time; ``deeds`` is what it did."""
+    """Breaks a cluster and mends it, one fault at a time; ``deeds`` lists what it did."""
 
     def __init__(self, cluster: ProcessCluster, accounts: Path, seed: int) -> None:
         """``accounts`` is where the brokers' disks keep account of what is durable."""
@@ -26,7 +26,7 @@ class Nemesis:
         self.deeds: list[str] = []
 
     async def rage(self, for_s: float) -> None:
-        """Do one thing after another for so long; as often mend as break."""
+        """Inject and mend faults for ``for_s``, each as often as the other."""
         deeds: list[tuple[Callable[[str | None, list[str]], Sequence[str]], int]] = [
             (self._kill_leader, 2),
             (self._kill_any, 1),
@@ -49,7 +49,7 @@ class Nemesis:
                 self.deeds.append(f"{deed.__name__.strip('_')} {' '.join(nodes)}")
 
     def relent(self) -> None:
-        """Mend everything."""
+        """End every fault."""
         for name in self._paused:
             self._cluster.resume(name)
         self._cluster.restart(*self._down)
@@ -87,7 +87,7 @@ class Nemesis:
         return self._pause(self._draw.choice(up)) if up else ()
 
     def _cut_power(self, _leader: str | None, _up: list[str]) -> Sequence[str]:
-        """Cut the power of any nodes, most often of all: also of those that are down or paused."""
+        """Cut the power of any nodes, most often of all, even if they are down or paused."""
         everyone = sorted(self._cluster.brokers)
         names = self._draw.sample(everyone, self._draw.choice((1, 2, 3, 3)))
         self._kill(*names)

@@ -14,7 +14,7 @@ from pathlib import Path
 ACCOUNTS_VARIABLE = "POWERCUT_ACCOUNTS"
 """The folder in which the brokers' disks keep account of what is durable."""
 LIE_VARIABLE = "POWERCUT_LIE"
-"""A file; a lying disk syncs nothing any more once it exists."""
+"""The file after whose creation a lying disk syncs nothing."""
 SEGMENTS = "[0-9]" * 20 + ".log"
 
 
@@ -27,7 +27,7 @@ def write_account(path: Path, durable_bytes: int) -> None:
 
 
 def lose_unsynced(accounts: Path, data_dirs: Iterable[Path]) -> int:
-    """Cut every journal file below ``data_dirs`` to what is durable of it; how many bytes went."""
+    """Cut every journal file below ``data_dirs`` to its durable part; return the bytes lost."""
     durable = {
         entry["path"]: entry["durable_bytes"]
         for entry in (json.loads(path.read_text()) for path in accounts.glob("*.json"))

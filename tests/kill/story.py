@@ -1,4 +1,4 @@
-"""Histories written by hand, to test the checker that judges the real ones."""
+"""Histories written by hand, to test the checker of the real ones."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ LEFT_OFF = task_pb2.Attempt.END_FAILED
 RELEASED = task_pb2.Attempt.END_RELEASED
 STOPPED = task_pb2.Attempt.END_CANCELLED
 HELD = task_pb2.Attempt.END_RUNNING
-"""How an attempt ended; ``HELD``: it has not."""
+"""How an attempt ended; ``HELD``: it has not ended."""
 
 Span = tuple[float, float | None]
 """When a call began and was answered, in seconds; None: never answered."""
 
 
 class Story:
-    """A ledger filled call by call, at instants of the writer's choice."""
+    """A ledger that a test fills call by call, at instants of its choice."""
 
     def __init__(self) -> None:
         self._now_s = 0.0
@@ -70,7 +70,7 @@ class Story:
             self.ledger.claimed(call, worker_service_pb2.ClaimResponse(tasks=[granted]))
 
     def claim_of_what_is_lost(self, at: Span, worker: str, *, task: str = "t") -> None:
-        """Be told that this claim was granted the task, and that the lease is over already."""
+        """Claim; the answer says that the task was granted, and that the lease is over already."""
         self._now_s = at[0]
         call = self.ledger.claim(worker, f"lost-{worker}")
         if self._answered(at):
@@ -141,7 +141,7 @@ class Story:
             self.ledger.found(call, task)
 
     def refuse_read(self, at: Span) -> None:
-        """Read task t where no broker can say anything of it."""
+        """Read task t; every broker refuses."""
         self._now_s = at[0]
         call = self.ledger.read("reader", "t")
         if self._answered(at):
@@ -184,7 +184,7 @@ class Story:
             self.ledger.configured(call)
 
     def lose(self, certain_s: float, at: tuple[float, float], *, quarantined: bool = True) -> None:
-        """Lose the cluster, with what it acknowledged after ``certain_s``; another is there."""
+        """Lose the cluster and what it acknowledged after ``certain_s``; a new one replaces it."""
         gone_s, back_s = at
         self.ledger.lost(
             Loss(certain_s=certain_s, gone_s=gone_s, back_s=back_s, quarantined=quarantined)
@@ -223,14 +223,14 @@ class Story:
 
 
 def one_task_submitted() -> Story:
-    """Tell of one task ``t``, submitted within the first second."""
+    """A history of one task ``t``, submitted within the first second."""
     story = Story()
     story.submit((0, 1), "t")
     return story
 
 
 def one_dead_letter() -> Story:
-    """Tell of one task whose only attempt, of token 7, failed for good within four seconds."""
+    """A history of one task whose only attempt, token 7, failed for good within four seconds."""
     story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.report((3, 4), "w1", 7, ending=Ending.FAIL, state=FAILED)
@@ -238,7 +238,7 @@ def one_dead_letter() -> Story:
 
 
 def one_task_done() -> Story:
-    """Tell of one task that is submitted, claimed, completed and read, all as it should be."""
+    """A history of one task that is submitted, claimed, completed and read without any fault."""
     story = one_task_submitted()
     story.claim((1, 2), "w1", 7)
     story.heartbeat((3, 4), "w1", 7)

@@ -1,1 +1,1 @@
-"""tq from other languages: what proto/ alone gives a client."""
+"""tq from other languages: clients that use proto/ alone."""

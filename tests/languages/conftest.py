@@ -1,4 +1,4 @@
-"""The Node.js tests need node and npm; where these are missing that is said, and nothing passes."""
+"""The Node.js tests need node and npm; without them the run reports that, and no test passes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest_asyncio.fixture
 async def node_modules() -> Path:
-    """Where the Node.js client's locked packages are installed; installs them where need be."""
+    """The folder of the Node.js client's locked packages; installs them if necessary."""
     lock = NODE_FOLDER / "package-lock.json"
     modules = NODE_FOLDER / "node_modules"
     stamp = modules / ".tq-installed-lock.json"

@@ -1,4 +1,4 @@
-"""A gRPC plugin of protoc that writes down, for each file, the package it was told to use."""
+"""A stand-in for a gRPC plugin of protoc: writes down the ``go_package`` of each file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGenera
 
 
 def main() -> None:
-    """Answer protoc as any plugin does."""
+    """Answer protoc as a plugin does."""
     request = CodeGeneratorRequest.FromString(sys.stdin.buffer.read())
     response = CodeGeneratorResponse()
     packages = {file.name: file.options.go_package for file in request.proto_file}

@@ -1,4 +1,4 @@
-"""A leader over a log whose commits the test lets through, and the calls it is given."""
+"""A leader over a log whose commits the test releases, and the calls to it."""
 
 from __future__ import annotations
 
@@ -91,14 +91,14 @@ def workers(outcome: Outcome) -> list[worker_service_pb2.WorkerInfo]:
 
 
 async def until(fact: Callable[[], bool], turn_s: float = 0) -> None:
-    """Let the loop turn until ``fact`` holds."""
+    """Run the loop until ``fact`` holds."""
     async with asyncio.timeout(PATIENCE_S):
         while not fact():  # noqa: ASYNC110 - the facts are plain state, nothing signals them
             await asyncio.sleep(turn_s)
 
 
 async def start(waiting: Coroutine[Any, Any, Outcome]) -> asyncio.Task[Outcome]:
-    """Begin a call and let it come as far as it can."""
+    """Begin a call and let it run as far as it can."""
     task = asyncio.create_task(waiting)
     for _ in range(20):
         await asyncio.sleep(0)

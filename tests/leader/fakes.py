@@ -1,4 +1,4 @@
-"""A log of one node whose commits a test lets through, or not."""
+"""A log of one node whose commits a test releases or holds back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tq_cluster.storage.memory import MemoryStore
 
 @dataclass
 class FakeLog:
-    """Commits what is proposed as soon as the test lets it: at once, unless ``held``."""
+    """Commits proposals as soon as the test allows it: at once, unless ``held``."""
 
     store: MemoryStore
     role: Role = Role.LEADER
@@ -85,7 +85,7 @@ class FakeLog:
         return self.version
 
     def share_hash(self, index: int, digest: bytes) -> None:
-        """Nobody listens."""
+        """Do nothing: there is no other node."""
 
     def on_hash(self, listener: Callable[[str, int, bytes], None]) -> None:
         self.hash_listener = listener
@@ -106,13 +106,13 @@ class FakeLog:
         raise TimeoutError
 
     async def start(self) -> None:
-        """Lead from the start."""
+        """Become the leader at once."""
         self.store.apply(self.store.applied.index + 1, self.term, b"")
         for listener in self._decidable_listeners:
             listener()
 
     def elect(self) -> None:
-        """This node leads again, in the next term."""
+        """Make this node the leader again, in the next term."""
         self.role = Role.LEADER
         self.term += 1
         self.store.apply(self.store.applied.index + 1, self.term, b"")
@@ -122,10 +122,10 @@ class FakeLog:
             listener()
 
     async def stop(self) -> None:
-        """Nothing runs."""
+        """Do nothing: no task runs."""
 
     def let_through(self) -> None:
-        """Commit and apply what is in flight."""
+        """Commit and apply the proposals in flight."""
         assert self._flight is not None
         entry, flight = self._flight
         self._flight = None
@@ -135,18 +135,18 @@ class FakeLog:
         self.tell_decidable()
 
     def tell_decidable(self) -> None:
-        """Something may be decided again."""
+        """Signal that operations may be decided again."""
         for listener in self._decidable_listeners:
             listener()
 
     def let_rounds_through(self) -> None:
-        """Confirm what waits for it."""
+        """Confirm the waiting rounds."""
         rounds, self._rounds = self._rounds, []
         for each in rounds:
             each.set_result(self.store.applied)
 
     def depose(self) -> None:
-        """Another node leads from now on; what was in flight may or may not survive."""
+        """Make another node the leader; proposals in flight may or may not survive."""
         self.role = Role.FOLLOWER
         flight, self._flight = self._flight, None
         if flight is not None:

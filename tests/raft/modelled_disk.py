@@ -1,4 +1,4 @@
-"""A disk in memory that forgets what was not synced, and a syncer that runs when told."""
+"""A disk in memory that loses unsynced writes, and a syncer that the test drives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SECTOR_BYTES = 512
 
 
 class PowerCutError(Exception):
-    """The machine went down in the middle of it."""
+    """The power failed during an operation."""
 
 
 @dataclass
@@ -68,7 +68,7 @@ class ModelledDisk:
                 raise PowerCutError
 
     def power_cut(self, draw: random.Random) -> ModelledDisk:
-        """Return what is there when the power is back."""
+        """Return the disk as it is when the power is back."""
         kept = dict(self.durable_files)
         for name, file in self.files.items():
             if name not in kept and draw.random() < 0.5:
@@ -97,7 +97,7 @@ def _after_power_cut(file: _File, draw: random.Random) -> _File:
 
 
 class HeldSyncer:
-    """Keeps the job until it is told to complete it."""
+    """Keeps the job until the test completes it."""
 
     def __init__(self) -> None:
         self._held: tuple[Callable[[], None], Callable[[BaseException | None], None]] | None = None

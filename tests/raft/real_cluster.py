@@ -64,7 +64,7 @@ class RealNode:
         self.up = True
 
     def kill(self) -> None:
-        """As near to SIGKILL as a process can do to a part of itself: no goodbye, sockets reset."""
+        """Like SIGKILL, as far as a process can do that to a part of itself: sockets are reset."""
         self.replica._engine._running = False
         for timer in (self.replica._engine._timer, self.replica._engine.peers._sweeper):
             if timer is not None:
@@ -95,7 +95,7 @@ class RealCluster:
     async def until(
         self, what: str, fact: Callable[[], bool], *, within_s: float = PATIENCE_S
     ) -> None:
-        """Wait for a fact; say what was seen instead when it does not come."""
+        """Wait for a fact; on a timeout, say what was seen instead."""
         try:
             async with asyncio.timeout(within_s):
                 while not fact():  # noqa: ASYNC110 - a fact of several nodes has no event
@@ -110,7 +110,7 @@ class RealCluster:
         )
 
     def leader(self) -> RealNode | None:
-        """Who can take a proposal now."""
+        """The node that can take a proposal now."""
         for node in self.nodes.values():
             if node.up and node.replica.decidable() is not None:
                 return node
@@ -123,7 +123,7 @@ class RealCluster:
         return leader
 
     async def put(self, entry: bytes, *, within_s: float = PATIENCE_S) -> int:
-        """Have an entry acknowledged by whoever leads; its index."""
+        """Get an entry acknowledged by the leader; return its index."""
         async with asyncio.timeout(within_s):
             while True:
                 leader = await self.await_leader()
@@ -136,7 +136,7 @@ class RealCluster:
                 return base.index + 1
 
     async def settle(self) -> list[list[Applied]]:
-        """Wait until all nodes have applied the same; what each has."""
+        """Wait until all nodes have applied the same; return the entries of each."""
         await self.put(b"the last one")
         await self.until(
             "all have applied the same",
@@ -147,7 +147,7 @@ class RealCluster:
 
 @contextlib.asynccontextmanager
 async def real_cluster(folder: Path, secret: Secret | None = None) -> AsyncIterator[RealCluster]:
-    """Three nodes that have started; at the end they are stopped, and none has died."""
+    """Start three nodes; at the end stop them and check that none has died."""
     cluster = RealCluster(folder, secret)
     for node in cluster.nodes.values():
         await node.start()
@@ -161,7 +161,7 @@ async def real_cluster(folder: Path, secret: Secret | None = None) -> AsyncItera
 
 
 def free_addresses(count: int) -> list[str]:
-    """Ports that nobody listens at."""
+    """Addresses on which no socket listens."""
     with contextlib.ExitStack() as open_sockets:
         sockets = [open_sockets.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -170,4 +170,4 @@ def free_addresses(count: int) -> list[str]:
 
 
 def _ignore(_applied: Applied) -> None:
-    """The tests look at the entries when they want to."""
+    """Do nothing: the tests read the entries later."""

@@ -1,4 +1,4 @@
-"""The rules around PySyncObj, each with the scenario that shows what it is for."""
+"""The rules around PySyncObj, each with the scenario that shows its purpose."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Scenario(Protocol):
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule, its test in test_rules.py, and what both play."""
+    """A rule, its test in test_rules.py, and the scenario that both play."""
 
     name: str
     test: str

@@ -1,8 +1,8 @@
 """What goes wrong without each rule, as short scenarios.
 
-Each returns what a user would call broken, or "" when the promise held. ``with_rule`` says whether
-the rule is in force. The scenarios of the rules that no switch can turn off (R7, R9, R10, R12) are
-in stock_scenarios.py: they show PySyncObj as it is sold.
+Each returns what is broken for a user, or "" if the promise held. ``with_rule`` says whether the
+rule is on. The scenarios of the rules that no switch can turn off (R7, R9, R10, R12) are in
+stock_scenarios.py: they show unmodified PySyncObj.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _settings(rule: str, *, with_rule: bool, append_bytes: int = 256 * 1024) -> 
 
 
 def an_ack_of_an_earlier_reign(*, with_rule: bool) -> str:
-    """R1: a follower's ack from an earlier term, long on its way, arrives in this one."""
+    """R1: a delayed ack of a follower from an earlier term arrives in this one."""
 
     async def scenario(stage: Stage) -> str:
         term = await stage.elect("n3")
@@ -73,7 +73,7 @@ def one_voter_votes_twice(*, with_rule: bool) -> str:
 
 
 def an_append_is_resent(*, with_rule: bool) -> str:
-    """R2: the leader sends again what the follower already holds, and less than all of it."""
+    """R2: the leader resends a part of what the follower already holds."""
 
     async def scenario(stage: Stage) -> str:
         leader = stage.puppets["n1"]
@@ -96,7 +96,7 @@ def an_append_is_resent(*, with_rule: bool) -> str:
 
 
 def acks_while_more_is_on_its_way(*, with_rule: bool) -> str:
-    """R3: a follower catches up, and its first ack arrives while the rest is already sent."""
+    """R3: a follower catches up, and its first ack arrives after the rest was sent."""
 
     async def scenario(stage: Stage) -> str:
         near, far = stage.puppets["n1"], stage.puppets["n3"]
@@ -107,7 +107,7 @@ def acks_while_more_is_on_its_way(*, with_rule: bool) -> str:
             index = await stage.propose(b"entry %d" % number)
             near.say(append_reply=_ack(term, index + 1))
         await stage.until("all is committed", lambda: replica.decidable() is not None)
-        # The far one has had nothing so far.
+        # The far follower has received nothing so far.
         far.heard.clear()
         far.say(
             append_reply=peer_pb2.AppendReply(term=term, accepted=False, next_index=2, last_index=1)
@@ -138,12 +138,12 @@ def _ack(term: int, next_index: int) -> peer_pb2.AppendReply:
 
 
 def a_power_cut_after_an_acknowledgement(*, with_rule: bool) -> str:
-    """R4: the power fails everywhere right after a caller was told that its entry is safe."""
+    """R4: the power fails everywhere right after an entry was acknowledged to its caller."""
 
     async def scenario(cluster: Cluster) -> str:
         cluster.load.on = False
         for host in cluster.hosts.values():
-            # It would stop the run at once; here the loss itself is to be seen.
+            # The checker would stop the run at once; this scenario shows the loss itself.
             host.checker = None
         await cluster.start()
         await cluster.await_leader()
@@ -169,7 +169,7 @@ def a_power_cut_after_an_acknowledgement(*, with_rule: bool) -> str:
 
 
 def a_snapshot_begins_to_arrive(*, with_rule: bool) -> str:
-    """R5: a node with a tail that was never committed is sent a snapshot."""
+    """R5: a node with an uncommitted tail receives a snapshot."""
 
     async def scenario(stage: Stage) -> str:
         stage.puppets["n1"].say(append=append(1, (1, 0), [(1, b"never committed")] * 3))
@@ -223,7 +223,7 @@ def _chunk(
 
 
 def a_node_was_cut_off_for_a_while(*, with_rule: bool) -> str:
-    """R8: a follower without contact comes back to a cluster whose leader is well."""
+    """R8: an isolated follower comes back to a cluster with a healthy leader."""
 
     async def scenario(cluster: Cluster) -> str:
         await cluster.start()
@@ -247,7 +247,7 @@ def a_node_was_cut_off_for_a_while(*, with_rule: bool) -> str:
 
 
 def a_long_divergent_tail(*, with_rule: bool) -> str:
-    """R11: a deposed leader comes back with thirty entries that nobody else has."""
+    """R11: a deposed leader comes back with thirty entries that no other node has."""
 
     async def scenario(stage: Stage) -> str:
         stage.puppets["n1"].say(append=append(1, (1, 0), [(1, b"lost")] * 30))
@@ -271,7 +271,7 @@ def a_long_divergent_tail(*, with_rule: bool) -> str:
 
 
 def a_leader_wakes_up(*, with_rule: bool) -> str:
-    """R13: a leader was paused, another leads and has acknowledged a write; the first is asked."""
+    """R13: a paused leader is read after another leader has acknowledged a write."""
 
     async def scenario(cluster: Cluster) -> str:
         cluster.load.on = False

@@ -1,4 +1,4 @@
-"""PySyncObj as it is sold, with messages handed over by the test."""
+"""Unmodified PySyncObj, with messages delivered by the test."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Post(Transport):  # type: ignore[misc]  # pysyncobj publishes no types
         return True
 
     def destroy(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to release."""
 
 
 class StockNode(SyncObj):  # type: ignore[misc]  # pysyncobj publishes no types
@@ -52,7 +52,7 @@ class StockNode(SyncObj):  # type: ignore[misc]  # pysyncobj publishes no types
         self._post._onMessageReceived(self._peer, message)
 
     def take(self, kind: str) -> list[dict[str, Any]]:
-        """What was sent of that kind since the last call."""
+        """Return the messages of that kind that were sent since the last call."""
         found = [message for message in self._post.sent if message["type"] == kind]
         self._post.sent.clear()
         return found

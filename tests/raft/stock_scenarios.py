@@ -1,6 +1,6 @@
 """What goes wrong without the rules that no switch turns off: R7, R9, R10, R12.
 
-With the rule the real replica plays; without it PySyncObj as it is sold.
+With the rule the scenario uses the real replica; without it, unmodified PySyncObj.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tq_cluster.raft.syncer import InlineSyncer
 
 
 def a_follower_is_asked(*, with_rule: bool) -> str:
-    """R7: a caller turns to a follower, which restarts; another caller turns to it then."""
+    """R7: a caller calls a follower, which restarts; then another caller calls it."""
     return on_stage(_asks_our_follower) if with_rule else _asks_stock_follower()
 
 
@@ -42,7 +42,7 @@ def _asks_stock_follower() -> str:
     follower.put(b"first", callback=lambda *_: None)
     follower.doTick(0)
     command = follower.take("apply_command")[0]["command"]
-    # It restarts; the leader's answer to the first caller comes late.
+    # The follower restarts; the leader's answer to the first caller arrives late.
     follower = StockNode("follower", "leader")
     follower.follow([])
     answers: list[tuple[object, int]] = []
@@ -101,7 +101,7 @@ def _poisons_stock() -> str:
 
 
 def a_crash_between_state_and_journal(*, with_rule: bool) -> str:
-    """R10: the state is newer than the journal's beginning, as a crash may leave it."""
+    """R10: the state is newer than the start of the journal, as a crash may leave it."""
     last = _starts_ours() if with_rule else _starts_stock()
     return "" if last == 20 else f"entries up to 20 were acknowledged; the log now ends at {last}"
 
@@ -170,6 +170,6 @@ def _sends_stock_large() -> str:
     for message in leader.take("append_entries"):
         try:
             follower.receive(message)
-        except Exception:  # noqa: BLE001 - whatever a cut pickle raises
+        except Exception:  # noqa: BLE001 - any error of a cut pickle
             failed += 1
     return f"the follower raised {failed} times on the pieces of one entry" if failed else ""

@@ -1,4 +1,4 @@
-"""A log and a leader that do what a test says, and nodes that listen on a free port."""
+"""A fake log and a fake leader that a test controls, and nodes that listen on a free port."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def until(fact: Callable[[], bool], what: str, within_s: float = PATIENCE_
 
 
 class FakeLog:
-    """Says what the test says of who leads."""
+    """A log whose leader the test sets."""
 
     def __init__(self, node_id: str, members: list[str]) -> None:
         self.node_id = node_id
@@ -100,7 +100,7 @@ class FakeLog:
         return []
 
     def hear_of(self, leader_id: str | None, term: int) -> None:
-        """The node learns who leads."""
+        """Set the leader that the node knows."""
         self.leader_id, self.term = leader_id, term
         self.role = Role.LEADER if leader_id == self.node_id else Role.FOLLOWER
         for listener in self._listeners:
@@ -137,7 +137,7 @@ class FakeLog:
         self._applied_listeners.append(listener)
 
     def apply(self, index: int) -> None:
-        """The node's state comes to hold entries up to this one."""
+        """Set the last entry that the node's state holds."""
         self.applied_index = index
         for listener in self._applied_listeners:
             listener(index)
@@ -156,16 +156,16 @@ class FakeLog:
 
 
 class FakeLeader:
-    """Answers what the test says, remembers what it was asked."""
+    """Gives the test's answers, and records the requests."""
 
     def __init__(self, log: FakeLog, store: MemoryStore) -> None:
         self._log = log
         self._store = store
         self.asked: list[Any] = []
         self.arrived = asyncio.Event()
-        """Set when something is asked."""
+        """Set when a request arrives."""
         self.answer: Callable[[], Awaitable[Outcome]] | None = None
-        """Answers instead of the defaults."""
+        """Replaces the default answers."""
         self.cancelled = 0
         self.given_back: list[tuple[Claim, Outcome]] = []
         self.waits_s: list[float] = []
@@ -243,12 +243,12 @@ class FakeLeader:
 
 
 def no_copy() -> Copy:
-    """No test asked for a backup."""
+    """Fail: no test asks for a backup."""
     raise NotImplementedError
 
 
 async def committed_already() -> None:
-    """Nothing was applied that the state's last commit lacks."""
+    """Return at once: the state's last commit holds everything that was applied."""
 
 
 class Node:
@@ -263,7 +263,7 @@ class Node:
         connections_max: int = 100,
         forwards: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """``forwards``: what nodes have said of their listeners for other nodes' calls."""
+        """``forwards``: the announced listeners of nodes for other nodes' calls."""
         self.node_id = node_id
         self.log = FakeLog(node_id, members)
         self.store = MemoryStore()
@@ -323,7 +323,7 @@ class Cluster:
         return self.nodes[node_id]
 
     def elect(self, leader_id: str | None, term: int) -> None:
-        """Everybody learns who leads."""
+        """Set the leader that every node knows."""
         for node in self.nodes.values():
             node.log.hear_of(leader_id, term)
 
@@ -338,7 +338,7 @@ async def cluster_of(
 ) -> AsyncIterator[Cluster]:
     """Nodes that listen; ``absent`` ones are members at whose address nothing listens.
 
-    ``announced``: they have told one another of their listeners for other nodes' calls.
+    ``announced``: they have announced to each other their listeners for other nodes' calls.
     """
     forwards: dict[str, str] = {}
     apis: dict[str, str] = {}

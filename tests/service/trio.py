@@ -40,7 +40,7 @@ class Trio:
         await self.nodes.pop(node_id).stop()
 
     def leader_id(self) -> str | None:
-        """Who serves, if anybody does."""
+        """The node that serves, if one does."""
         serving = [node_id for node_id, node in self.nodes.items() if node.leader.serving()]
         return serving[0] if len(serving) == 1 else None
 
@@ -56,13 +56,13 @@ class Trio:
         return leader_id
 
     async def caught_up(self, node_id: str) -> None:
-        """Wait until the node has applied what the leader has by now."""
+        """Wait until the node has applied everything that the leader has applied by now."""
         applied = self.nodes[await self.await_leader()].replica.status().applied_index
         replica = self.nodes[node_id].replica
         await until(lambda: replica.status().applied_index >= applied, f"{node_id} at {applied}")
 
     async def await_messages(self, text: str) -> dict[str, str]:
-        """Wait until a node says ``text`` to an operator; what each says then."""
+        """Wait until a node's message has ``text``; return the message of each node."""
 
         def messages() -> dict[str, str]:
             return {name: node.replica.status().message for name, node in self.nodes.items()}

@@ -90,7 +90,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _logs(first: int, seeds: int, against: Path | None) -> int:
-    """One line a seed; against an earlier print: those that differ from it."""
+    """Print one line for each seed, or only those that differ from an earlier output."""
     before = dict(line.split() for line in against.read_text().splitlines()) if against else {}
     equal = differ = 0
     for seed, digest in log_digests(first, seeds):
@@ -107,7 +107,7 @@ def _logs(first: int, seeds: int, against: Path | None) -> int:
 
 
 def _mutants(names: Sequence[str], *, as_json: bool) -> int:
-    """Each bug, where it was caught, and after how many seeds."""
+    """Print each bug, the seed that caught it, and the number of seeds."""
     chosen = [mutants.named(name) for name in names] or [*mutants.PLANTED, *mutants.RULES_OFF]
     if not as_json:
         _say("| planted bug | caught by | after | what it showed |\n| --- | --- | --- | --- |")

@@ -1,4 +1,4 @@
-"""Seeds that nobody has run before, printed so that anybody can run them again.
+"""New seeds, which are printed so that they can be run again.
 
 ``TQ_SEEDS`` says how many protocol seeds (and a sixth as many of the whole stack), and
 ``TQ_FIRST_SEED`` where to begin; without it tests/conftest.py draws one for all that run.
@@ -16,18 +16,18 @@ WHOLE_STACK_SEEDS = -(-SEEDS // 6)
 FIRST_SEED = int(os.environ["TQ_TESTS_DRAWN_SEED"])
 SEEDS_A_TEST = 100
 WHOLE_STACK_SEEDS_A_TEST = 20
-"""So that a test takes under a minute on two free cores, and not too long on busy ones."""
+"""Chosen so that a test takes under a minute on two free cores, and not too long on busy ones."""
 
 
 def parts(seeds: int, at_a_time: int) -> list[range]:
-    """What each of several tests runs, counted from the first seed."""
+    """The seeds that each of several tests runs, counted from the first seed."""
     return [range(start, min(start + at_a_time, seeds)) for start in range(0, seeds, at_a_time)]
 
 
 def no_promise_is_broken(
     part: range, record_property: RecordProperty, *, whole_stack: bool
 ) -> campaign.Campaign:
-    """Run these; where one fails, say which, and tell it in short."""
+    """Run these seeds; if one fails, name it and describe a short version of it."""
     first, seeds = FIRST_SEED + part.start, len(part)
     option = " --whole-stack" if whole_stack else ""
     done = campaign.run(first, seeds, whole_stack=whole_stack)

@@ -1,4 +1,4 @@
-"""A fake broker, real workers with real handler processes, and facts that handlers leave behind."""
+"""A fake broker, real workers with real handler processes, and facts that handlers record."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Facts:
 
     @property
     def payload(self) -> bytes:
-        """What the sample handlers take: where to write."""
+        """The payload of the sample handlers: the path of the facts file."""
         return str(self.path).encode()
 
     async def until(self, line: str, count: int = 1, within_s: float = PATIENCE_S) -> None:
@@ -69,9 +69,9 @@ def facts(tmp_path: Path) -> Facts:
 
 
 async def a_slow_task_in_a_backlog_of_fast_ones(broker: FakeBroker, facts: Facts) -> list[str]:
-    """Have a worker with one slot hold tasks ahead behind a slow one.
+    """Let a worker with one slot hold tasks ahead behind a slow one.
 
-    Returns the slow one, which runs, and those that wait behind it.
+    Returns the slow task, which runs, and the tasks that wait behind it.
     """
     await broker.submit("echo", count=3000)
     [slow] = await broker.submit("until-file", facts.payload)
@@ -82,19 +82,19 @@ async def a_slow_task_in_a_backlog_of_fast_ones(broker: FakeBroker, facts: Facts
 
 
 class WorkerRun:
-    """A worker at work in this process."""
+    """A worker that runs in this process."""
 
     def __init__(self, worker: Worker, task: asyncio.Task[int]) -> None:
         self.worker = worker
         self.task = task
 
     async def leave(self, how: Leaving = Leaving.DRAIN) -> int:
-        """Have it leave; returns how many reports it could not deliver."""
+        """Make the worker leave; return how many reports it could not deliver."""
         self.worker.leave(how)
         return await self.task
 
     def pids(self) -> list[int]:
-        """Its handler processes."""
+        """The ids of its handler processes."""
         return [process.pid for process in self.worker._pool.processes()]
 
 

@@ -44,12 +44,12 @@ _Told = ReportResult.Status
 
 @dataclass
 class FakeTask:
-    """What the queue knows of a task."""
+    """The queue's record of a task."""
 
     spec: TaskSpec
     state: str = "PENDING"
     token: int = 0
-    """Of its live lease; 0 without one."""
+    """The token of its live lease; 0 without one."""
     worker_id: str = ""
     attempts: int = 0
     cancel_requested: bool = False
@@ -58,10 +58,10 @@ class FakeTask:
     ends: list[str] = field(default_factory=list)
     """How each attempt ended: completed, failed, permanent, released, unfit, expired, cancelled.
 
-    An unfit one is released for a while: here for as long as nobody says `offer`.
+    An unfit task is released for a while: here until a test calls `offer`.
     """
     errors: list[str] = field(default_factory=list)
-    """What was said of each attempt that was reported."""
+    """The error of each reported attempt."""
     outcomes: dict[int, str] = field(default_factory=dict)
     """Recorded ends by token."""
 
@@ -75,22 +75,22 @@ class FakeBroker(WorkerServiceServicer):
         self.heartbeats: list[list[int]] = []
         """The tokens that each answered heartbeat listed."""
         self.usage: dict[str, WorkerUsage] = {}
-        """What each worker last said of itself."""
+        """The last usage that each worker reported."""
         self.reports: list[TaskReport] = []
         """Everything that was reported, refused or not."""
         self.claimants = 0
-        """Claims that wait."""
+        """The number of waiting claims."""
         self.deaf = False
-        """Heartbeats fail."""
+        """Whether heartbeats fail."""
         self.mute = False
-        """Claims are taken and never answered."""
+        """Whether claims are taken and never answered."""
         self.refused_result: bytes | None = None
         """A result that is refused, as one too large would be."""
         self.lose_next_claim = False
-        """The next claim that grants something is granted, and its answer lost."""
+        """Whether the next claim that grants a task loses its answer."""
         self.message_bytes_max = 32 * 1024 * 1024
         self.hold_next_grant = False
-        """The next claim that is granted something gets no answer; repeated, it does."""
+        """Whether the next claim that grants a task gets no answer until it is repeated."""
         self.port = 0
         self._token = 1000
         self._claims: dict[str, list[tuple[str, int]]] = {}
@@ -170,7 +170,7 @@ class FakeBroker(WorkerServiceServicer):
     async def until(
         self, fact: Callable[[], bool], what: str, within_s: float = PATIENCE_S
     ) -> None:
-        """Wait until ``fact`` holds; says what was there instead when it does not come."""
+        """Wait until ``fact`` holds; the error says what was there instead."""
         try:
             async with asyncio.timeout(within_s):
                 while not fact():  # noqa: ASYNC110 - facts of other processes, too
@@ -181,7 +181,7 @@ class FakeBroker(WorkerServiceServicer):
             ) from None
 
     async def until_ended(self, ids: Sequence[str], within_s: float = PATIENCE_S) -> list[FakeTask]:
-        """Wait until these tasks are terminal; returns them."""
+        """Wait until these tasks are terminal; return them."""
         tasks = [self.tasks[task_id] for task_id in ids]
         await self.until(
             lambda: all(task.state in TERMINAL for task in tasks),
@@ -191,7 +191,7 @@ class FakeBroker(WorkerServiceServicer):
         return tasks
 
     async def until_running(self, ids: Sequence[str]) -> list[FakeTask]:
-        """Wait until these tasks are leased; returns them."""
+        """Wait until these tasks are leased; return them."""
         tasks = [self.tasks[task_id] for task_id in ids]
         await self.until(lambda: all(task.token for task in tasks), f"{len(ids)} running tasks")
         return tasks
@@ -204,7 +204,7 @@ class FakeBroker(WorkerServiceServicer):
         )
 
     async def notify(self) -> None:
-        """Wake whoever waits for a fact, or for a task."""
+        """Wake the callers that wait for a fact or for a task."""
         async with self._changed:
             self._changed.notify_all()
 
@@ -284,7 +284,7 @@ class FakeBroker(WorkerServiceServicer):
         return ListWorkersResponse()
 
     lease_ms = 30_000
-    """What heartbeats restore; claims set it."""
+    """The lease length: claims set it, heartbeats renew it."""
 
     async def _grant(self, request: ClaimRequest) -> list[tuple[str, int]]:
         self.lease_ms = request.lease.ToMilliseconds()

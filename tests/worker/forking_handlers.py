@@ -14,7 +14,7 @@ from tq_worker import TaskContext, task
 
 
 def start(payload: bytes) -> None:
-    """Leave a process running, and one below a shell that is gone."""
+    """Leave a process running, and another below a shell that has ended."""
     sleeping = subprocess.Popen(["/bin/sleep", "1000"])
     orphan = subprocess.run(
         ["/bin/sh", "-c", "sleep 1000 >/dev/null 2>&1 & echo $!"],
@@ -70,7 +70,7 @@ def leaves_orphans(_payload: bytes, _context: TaskContext) -> bytes:
 
 @task("exit-code")
 def exit_code(_payload: bytes, _context: TaskContext) -> bytes:
-    """How a process of the handler's own ended, as its parent sees it."""
+    """Return how a child process of the handler ended, as its parent sees it."""
     killed = subprocess.run(["/bin/sh", "-c", "kill -9 $$"], check=False)
     return str(killed.returncode).encode()
 

@@ -1,4 +1,4 @@
-"""Handlers with hooks that write down what they are told, and one hook that is broken.
+"""Handlers with hooks that record their calls, and one hook that is broken.
 
 The label "facts" of a task names the file.
 """

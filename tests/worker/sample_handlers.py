@@ -1,6 +1,6 @@
 """Handlers that misbehave on purpose.
 
-The payload names a file into which each writes what it lived to see.
+The payload names a file into which each handler writes its progress.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def until_cancelled_sync(payload: bytes, context: TaskContext) -> None:
 
 @task("until-file")
 async def until_file(payload: bytes, _context: TaskContext) -> bytes:
-    """Finish once a file beside the facts exists."""
+    """Finish once a file beside the facts file exists."""
     note(payload, "started")
     path = Path(payload.decode() + ".go")
     while not path.exists():  # noqa: ASYNC110, ASYNC240 - the test is another process
@@ -56,7 +56,7 @@ async def until_file(payload: bytes, _context: TaskContext) -> bytes:
 
 @task("stubborn")
 def stubborn(payload: bytes, _context: TaskContext) -> None:
-    """A sync handler that never looks whether it is cancelled."""
+    """A sync handler that never checks whether it is cancelled."""
     note(payload, "started")
     while True:
         time.sleep(1)
@@ -85,7 +85,7 @@ async def hog(payload: bytes, _context: TaskContext) -> bytes:
 
 @task("hog-forever")
 def hog_forever(payload: bytes, _context: TaskContext) -> None:
-    """Hold the interpreter in one C call that takes longer than anybody waits."""
+    """Hold the interpreter in one C call that takes longer than any test waits."""
     note(payload, "started")
     re.match(r"(a+)+$", "a" * 100 + "b")
 
@@ -187,7 +187,7 @@ async def result(_payload: bytes, _context: TaskContext) -> Result:
 
 @task("describe")
 def describe(payload: bytes, context: TaskContext) -> bytes:
-    """Return all that the context says."""
+    """Return every field of the context."""
     facts = {
         "payload": payload.decode(),
         "task_id": context.task_id,
@@ -241,14 +241,14 @@ async def tally(payload: bytes, context: TaskContext) -> None:
 
 
 class ThrottledError(RetryableError):
-    """Has none of what its base class makes."""
+    """Lacks the attributes that its base class sets."""
 
     def __init__(self, seconds: int) -> None:
         self.seconds = seconds
 
 
 class LaterError(RetryableError):
-    """Says when in words."""
+    """Has a ``retry_after_s`` that is a string."""
 
     def __init__(self) -> None:
         super().__init__("later")
@@ -256,7 +256,7 @@ class LaterError(RetryableError):
 
 
 class LeavingError(Exception):
-    """Ends the program where it is printed."""
+    """Ends the program when it is printed."""
 
     def __str__(self) -> str:
         raise SystemExit(7)

@@ -54,7 +54,7 @@ def solo_until_cancelled(payload: bytes, context: TaskContext) -> None:
 
 @task("two-at-a-time", concurrency=2)
 async def two_at_a_time(payload: bytes, _context: TaskContext) -> None:
-    """Say how it comes and goes; stay while a file beside the facts does not exist."""
+    """Record start and end; wait until a file beside the facts file exists."""
     note(payload, "in")
     path = Path(payload.decode() + ".go")
     while not path.exists():  # noqa: ASYNC110, ASYNC240 - the test is another process
@@ -67,6 +67,6 @@ _KEPT: list[bytes] = []
 
 @task("leak")
 async def leak(payload: bytes, _context: TaskContext) -> bytes:
-    """Keep so many MB for ever; returns who did."""
+    """Keep so many MB for ever; return the process that keeps them."""
     _KEPT.append(b"x" * (int(payload) * 1_000_000))
     return str(os.getpid()).encode()

@@ -1,4 +1,4 @@
-"""Typed handlers that do not always do as they say."""
+"""Typed handlers, some of which do not keep to their types."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def wrong() -> int:
 
 @task("measure", queue="q", retries=0)
 def measure(context: TaskContext, word: str) -> Result[int]:
-    """Submit two more, if and only if it completes."""
+    """Submit two more tasks, if and only if this one completes."""
     context.submit_on_success(add.spec(len(word)))
     if word == "fail":
         raise OSError("after all")

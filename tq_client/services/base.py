@@ -1,4 +1,4 @@
-"""What the calls of every service share."""
+"""The common part of all services' calls."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Service:
 
 
 def level(read_level: ReadLevel) -> Level:
-    """As requests hold it."""
+    """Convert a read level for a request."""
     return cast("Level", read_level)
 
 
 def copy(message: AnyMessage) -> AnyMessage:
-    """Copy a request that outlives its call: a call writes request_id and retry_age into it."""
+    """Copy a request that is used again: a call writes request_id and retry_age into it."""
     made = type(message)()
     made.CopyFrom(message)
     return made

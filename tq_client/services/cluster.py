@@ -1,4 +1,4 @@
-"""Brokers, as operators look after them."""
+"""Calls for operators: brokers and workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tq_client.services.base import Service, copy
 
 
 class ClusterCalls(Service):
-    """Calls of ClusterService, and who works."""
+    """Calls of ClusterService, and the list of workers."""
 
     async def list_workers(self) -> ListWorkersResponse:
         """List all workers that the leader has heard from in the last 5 minutes, by id."""
@@ -36,7 +36,7 @@ class ClusterCalls(Service):
                 return found
 
     async def cluster_status(self, *, timeout_s: float | None = None) -> GetClusterStatusResponse:
-        """Ask a broker how every broker is; needs no leader."""
+        """Ask one broker for the status of every broker; needs no leader."""
         answer = await self._caller.call(
             methods.GET_CLUSTER_STATUS,
             GetClusterStatusRequest(),
@@ -47,7 +47,7 @@ class ClusterCalls(Service):
     async def transfer_leadership(
         self, target_node_id: str = "", *, timeout_s: float | None = None
     ) -> str:
-        """Have the leader hand over, and return the new leader's node id."""
+        """Have the leader hand over to another node; returns the new leader's node id."""
         answer = await self._caller.call(
             methods.TRANSFER_LEADERSHIP,
             TransferLeadershipRequest(target_node_id=target_node_id),
@@ -58,7 +58,7 @@ class ClusterCalls(Service):
     async def verify_state(
         self, *, start: bool = False, timeout_s: float | None = None
     ) -> VerifyStateResponse:
-        """Ask what comparing the brokers' states has found; ``start`` begins a pass over all."""
+        """Get the findings of comparing the brokers' states; ``start`` begins a full pass."""
         answer = await self._caller.call(
             methods.VERIFY_STATE,
             VerifyStateRequest(start=start),
@@ -69,7 +69,7 @@ class ClusterCalls(Service):
     async def replace_node(
         self, node_id: str, *, force: bool = False, timeout_s: float | None = None
     ) -> ReplaceNodeResponse:
-        """Have the empty node of that name take the member's place; see docs/membership.md."""
+        """Put the empty node of this id in the place of the member; see docs/membership.md."""
         answer = await self._caller.call(
             methods.REPLACE_NODE,
             ReplaceNodeRequest(node_id=node_id, force=force),

@@ -32,7 +32,7 @@ class QueueCalls(Service):
         read_level: ReadLevel = ReadLevel.LINEARIZABLE,
         timeout_s: float | None = None,
     ) -> QueueStats:
-        """Count a queue's tasks by state; NotFoundError where no task ever named it."""
+        """Count a queue's tasks by state; raises NotFoundError if the queue does not exist."""
         request = GetQueueStatsRequest(queue=queue, read_level=level(read_level))
         answer = await self._caller.call(
             methods.GET_QUEUE_STATS, request, timeout_s=self._within(timeout_s)
@@ -42,7 +42,7 @@ class QueueCalls(Service):
     async def list_queues(
         self, *, read_level: ReadLevel = ReadLevel.LINEARIZABLE
     ) -> AsyncIterator[QueueStats]:
-        """Go through all queues by name, a page a call."""
+        """Iterate over all queues by name; each call fetches a page."""
         request = ListQueuesRequest(read_level=level(read_level))
         while True:
             answer = await self._caller.call(
@@ -64,11 +64,11 @@ class QueueCalls(Service):
         etag: str = "",
         timeout_s: float | None = None,
     ) -> QueueSettings:
-        """Set a queue's settings; OutcomeUnknownError where the first answer was lost.
+        """Set a queue's settings; raises OutcomeUnknownError if the answer to the call is lost.
 
-        ``fields`` are those to set ("ordering", "aging", "paused"), the others stay; none: all.
-        ``must_exist``: NotFoundError instead of a new queue. ``etag`` is that of settings which
-        were read before: ConflictError if they are others by now.
+        ``fields`` names the settings to change ("ordering", "aging", "paused"); if empty, all are
+        set. A queue that does not exist is created, but with ``must_exist`` raises NotFoundError.
+        With the ``etag`` of settings that were read, raises ConflictError if they have changed.
         """
         request = ConfigureQueueRequest(
             queue=queue, settings=settings.message, must_exist=must_exist, etag=etag
@@ -81,7 +81,7 @@ class QueueCalls(Service):
         return QueueSettings.of(answer.reply.settings)
 
     async def delete_queue(self, queue: str, *, timeout_s: float | None = None) -> None:
-        """Remove a queue that holds no task in any state; ConflictError if it does."""
+        """Remove an empty queue; raises ConflictError if it holds a task in any state."""
         await self._caller.call(
             methods.DELETE_QUEUE, DeleteQueueRequest(queue=queue), timeout_s=self._within(timeout_s)
         )
@@ -93,7 +93,7 @@ class QueueCalls(Service):
         page_size: int = 0,
         read_level: ReadLevel = ReadLevel.LINEARIZABLE,
     ) -> AsyncIterator[Task]:
-        """Go through the FAILED tasks, newest first, with the history of their attempts."""
+        """Iterate over the FAILED tasks, newest first, with the history of their attempts."""
         request = ListDeadLettersRequest(
             queue=queue, page_size=page_size, read_level=level(read_level)
         )
@@ -116,9 +116,10 @@ class QueueCalls(Service):
         page_token: str = "",
         timeout_s: float | None = None,
     ) -> RedriveResponse:
-        """Make dead letters pending again: those named, or the oldest of ``queue``.
+        """Make dead letters pending again: those of ``task_ids``, or the oldest of ``queue``.
 
-        ``page_token`` is the next_page_token of the call before; `redrive_queue` makes all calls.
+        ``page_token`` is the next_page_token of the previous reply. `redrive_queue` makes all
+        calls.
         """
         request = RedriveRequest(
             task_ids=task_ids, queue=queue, max_tasks=max_tasks, page_token=page_token
@@ -137,9 +138,9 @@ class QueueCalls(Service):
         page_token: str = "",
         timeout_s: float | None = None,
     ) -> DeleteDeadLettersResponse:
-        """Remove dead letters for good: those named, or the oldest of ``queue``.
+        """Delete dead letters for good: those of ``task_ids``, or the oldest of ``queue``.
 
-        ``page_token`` is the next_page_token of the call before; `clear_dead_letters` makes all
+        ``page_token`` is the next_page_token of the previous reply. `clear_dead_letters` makes all
         calls.
         """
         request = DeleteDeadLettersRequest(
@@ -151,9 +152,9 @@ class QueueCalls(Service):
         return answer.reply
 
     async def redrive_queue(self, queue: str, *, max_tasks: int = 0) -> AsyncIterator[int]:
-        """Make all of a queue's dead letters pending again; yields how many after each slice.
+        """Make all of a queue's dead letters pending again; yields the number in each slice.
 
-        Those that die, or die again, after it began are left alone.
+        Tasks that become dead letters after it began, even again, are left alone.
         """
         page_token = ""
         while True:
@@ -164,9 +165,9 @@ class QueueCalls(Service):
                 return
 
     async def clear_dead_letters(self, queue: str, *, max_tasks: int = 0) -> AsyncIterator[int]:
-        """Remove all of a queue's dead letters for good; yields how many after each slice.
+        """Delete all of a queue's dead letters for good; yields the number in each slice.
 
-        Those that die after it began stay.
+        Tasks that become dead letters after it began stay.
         """
         page_token = ""
         while True:
@@ -179,9 +180,9 @@ class QueueCalls(Service):
                 return
 
     async def purge_queue(self, queue: str, *, max_tasks: int = 0) -> AsyncIterator[int]:
-        """Cancel all of a queue's tasks that wait; yields how many after each slice.
+        """Cancel all of a queue's waiting tasks; yields the number in each slice.
 
-        Those submitted after the purge began stay, running ones are left to finish.
+        Tasks submitted after the purge began stay, and running tasks are left to finish.
         """
         request = PurgeQueueRequest(queue=queue, max_tasks=max_tasks)
         while True:

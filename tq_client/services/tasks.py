@@ -1,4 +1,4 @@
-"""Submitting tasks, and what becomes of them."""
+"""Submitting tasks, waiting for them, reading and cancelling them."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
 
 WAIT_SLICE_S = 30.0
-"""How long one WaitTask call is held: a longer wait is made of several."""
+"""How long one WaitTask call is held; a longer wait takes several calls."""
 
 _CLAIMABLE = frozenset({TaskState.PENDING, TaskState.RETRYING})
 EXPLAINED_S = 1.0
-"""Waits that are over sooner are not explained: who waits so looks again and again."""
+"""Shorter waits get no explanation: their callers poll."""
 LOOK_S = 2.0
-"""How long a wait that is over may take to see why."""
+"""How long finding the explanation of a timeout may take."""
 LOOK_AGAIN_S = 5.0
 HEARD_OF_ALL = timedelta(seconds=30)
-"""A leader has heard of every live worker by then: within a long poll."""
+"""By then a leader has heard from every live worker: longer than a long poll."""
 
 
 class TaskCalls(Service):
@@ -51,7 +51,7 @@ class TaskCalls(Service):
 
     _coalescer: Coalescer
     _look: asyncio.Task[ListWorkersResponse] | None = None
-    """Who works, as it was last asked, at `_looked_at_s` by the loop's clock."""
+    """The last request for the workers, made at `_looked_at_s` by the loop's clock."""
     _looked_at_s = 0.0
 
     async def submit(
@@ -63,10 +63,10 @@ class TaskCalls(Service):
         timeout_s: float | None = None,
         **fields: Unpack[SpecFields],
     ) -> str:
-        """Submit one task and return its id, once it is on the disks of a majority.
+        """Submit one task; returns its id once a majority of the brokers has it on disk.
 
-        Concurrent calls share one RPC. To submit the same task once across restarts of your
-        program, name it: ``task_id=...`` fails with ConflictError the second time.
+        Concurrent calls share one RPC. To submit a task only once across restarts of your program,
+        give it a ``task_id``: a second submit raises ConflictError, unless if_exists="keep".
         """
         spec = make_spec("submit", queue, task_type, payload, fields, ("timeout_s",))
         with tracing.submission() as submission:
@@ -78,10 +78,10 @@ class TaskCalls(Service):
     async def submit_many(
         self, specs: Iterable[TaskSpec], *, timeout_s: float | None = None
     ) -> list[str | errors.TqError]:
-        """Submit many tasks; return, in their order, the id of each or why it was not created.
+        """Submit many tasks; returns, in their order, the id of each, or its error.
 
-        They go in calls of up to 1,000 tasks, one after the other; one task's refusal does not
-        touch the rest.
+        They are sent in calls of up to 1,000 tasks, one after the other. The refusal of one task
+        does not affect the others.
         """
         deadline_s = asyncio.get_running_loop().time() + self._within(timeout_s)
         outcomes: list[str | errors.TqError] = []
@@ -110,7 +110,7 @@ class TaskCalls(Service):
         read_level: ReadLevel = ReadLevel.LINEARIZABLE,
         timeout_s: float | None = None,
     ) -> Task:
-        """Look one task up; NotFoundError where there is none."""
+        """Get one task; raises NotFoundError if there is none with this id."""
         request = GetTaskRequest(
             task_id=task_id, omit_payload=omit_payload, read_level=level(read_level)
         )
@@ -122,9 +122,9 @@ class TaskCalls(Service):
     async def wait(
         self, task_id: str, *, omit_payload: bool = False, timeout_s: float | None = None
     ) -> Task:
-        """Wait until a task is COMPLETED, FAILED or CANCELLED and return it.
+        """Wait until a task is COMPLETED, FAILED or CANCELLED, and return it.
 
-        TimeoutError where it is not within ``timeout_s``; the task goes on.
+        Raises TimeoutError after ``timeout_s``; the task goes on.
         """
         loop = asyncio.get_running_loop()
         within_s = self._within(timeout_s)
@@ -134,8 +134,7 @@ class TaskCalls(Service):
             hold_s = max(0.0, min(WAIT_SLICE_S, left_s))
             request = WaitTaskRequest(task_id=task_id, omit_payload=omit_payload)
             request.wait.FromMicroseconds(int(hold_s * 1e6))
-            # A little longer than the broker holds it: its answer at the end of the wait is the
-            # one to report.
+            # A little longer than the broker holds the call, so that its last answer arrives.
             answer = await self._caller.call(
                 methods.WAIT_TASK, request, timeout_s=max(left_s, hold_s) + 1.0, hold_s=hold_s
             )
@@ -147,7 +146,7 @@ class TaskCalls(Service):
                 raise TimeoutError(f"task {task_id} is {task.state} after {within_s:g} s{why}")
 
     async def _why_it_waits(self, task: Task) -> str:
-        """Say that no live worker claims such a task, if that is sure; empty else."""
+        """Say that no live worker claims such a task; empty unless that is certain."""
         if task.state not in _CLAIMABLE:
             return ""
         try:
@@ -155,21 +154,21 @@ class TaskCalls(Service):
         except errors.TqError:
             return ""
         if found.next_page_token or found.observed.ToTimedelta() < HEARD_OF_ALL:
-            return ""  # there are others than these, or there may be
+            return ""  # there are other workers than these, or there may be
         live = [each for each in found.workers if not each.lost]
         if not all(each.queues for each in live):
-            return ""  # one that is busy has not claimed since this leader leads
+            return ""  # a busy worker may not have claimed since this leader was elected
         serving = [each for each in live if task.queue in each.queues]
         if not serving:
             return f": no live worker claims from queue {task.queue!r}"
-        # One that is busy may claim others later; brokers of before say nothing of types.
+        # A busy worker may claim other types later; older brokers do not report types.
         known = all(each.types and not each.any_type and not each.leases for each in serving)
         if known and not any(task.type in each.types for each in serving):
             return f": no live worker of queue {task.queue!r} claims type {task.type!r}"
         return ""
 
     async def _live_workers(self) -> ListWorkersResponse:
-        """Who works, of a moment ago: one look is for all whose waits are over."""
+        """List the workers, at most `LOOK_AGAIN_S` old: timeouts at about one time share a call."""
         loop = asyncio.get_running_loop()
         if self._look is None or loop.time() - self._looked_at_s > LOOK_AGAIN_S:
             self._looked_at_s = loop.time()
@@ -183,7 +182,7 @@ class TaskCalls(Service):
         return answer.reply
 
     async def cancel(self, task_id: str, *, timeout_s: float | None = None) -> Cancellation:
-        """Cancel a task. A running one is marked: its worker is told and may still finish it."""
+        """Cancel a task; if it runs, its worker is asked to stop and may still finish it."""
         answer = await self._caller.call(
             methods.CANCEL_TASK,
             CancelTaskRequest(task_id=task_id),
@@ -201,7 +200,7 @@ class TaskCalls(Service):
         page_size: int = 0,
         read_level: ReadLevel = ReadLevel.LINEARIZABLE,
     ) -> AsyncIterator[Task]:
-        """Go through the tasks that match, newest first; each without payload and result."""
+        """Iterate over the matching tasks, newest first; each without payload and result."""
         request = ListTasksRequest(
             queue=queue,
             states=cast("_States", states),
@@ -221,8 +220,8 @@ class TaskCalls(Service):
                 return
 
     async def _submit(self, request: SubmitRequest, timeout_s: float) -> SubmitResponse:
-        # Not that of whoever is active here: submits of several callers share the call. Brokers
-        # tell the others' traces by their tasks.
+        # Not the active span: submits of several callers share the call. Brokers take the traces of
+        # the other tasks from the tasks.
         traceparent = tracing.traceparent_in(request.tasks[0])
         answer = await self._caller.call(
             methods.SUBMIT, request, timeout_s=timeout_s, traceparent=traceparent
@@ -231,7 +230,7 @@ class TaskCalls(Service):
 
 
 def _batches(specs: Iterable[TaskSpec]) -> Iterable[list[TaskSpec]]:
-    """Cut into what one call may carry: at least one task, however large."""
+    """Split specs into batches for one call each: at least one task, however large."""
     batch: list[TaskSpec] = []
     batch_bytes = 0
     for spec in specs:

@@ -1,4 +1,4 @@
-"""What workers ask: the messages themselves (proto/tq/v1/worker_service.proto)."""
+"""The calls of workers, with the protos' own messages (proto/tq/v1/worker_service.proto)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class WorkerCalls(Service):
     async def claim(
         self, request: ClaimRequest, *, timeout_s: float | None = None
     ) -> Answer[ClaimResponse]:
-        """Claim tasks. A lease's deadline counts from the answer's ``sent_at_s``.
+        """Claim tasks; the lease of each runs from the answer's ``sent_at_s``.
 
-        Repeated under one request_id, so that tasks granted in an answer that was lost are
-        granted again. ``timeout_s`` is on top of ``request.wait``.
+        The call is repeated with the same request_id: if an answer is lost, its tasks are granted
+        again. The call may take ``request.wait`` and then ``timeout_s``.
         """
         hold_s = request.wait.ToTimedelta() / timedelta(seconds=1)
         return await self._caller.call(

@@ -1,1 +1,1 @@
-"""What a task queue is, as pure decisions over a view of the state."""
+"""The rules of the task queue, as pure decisions over a view of the state."""

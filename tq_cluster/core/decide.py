@@ -1,4 +1,4 @@
-"""The one door to decisions: a batch of operations in, changes and outcomes out."""
+"""The entry point for decisions: a batch of operations in, changes and outcomes out."""
 
 from __future__ import annotations
 
@@ -70,16 +70,15 @@ def decide(
     stepped_ms: int = 0,
     tell_events: bool = False,
 ) -> Decision:
-    """Decide a batch on the leader: what changes, and what each caller is told.
+    """Decide a batch on the leader: its changes, and the outcome for each caller.
 
-    Total: an operation that cannot be honoured gets a `Refused`, never an exception, and leaves no
-    change behind. ``now_ms`` is log time, never below the last decided one; ``stepped_ms`` is how
-    much of it was stepped, in all, rather than passed. ``workspace`` must
-    already hold every entry of the leader's log; it takes the changes, none of them if all that was
-    asked for leaves everything as it is. ``draw`` is where jitter comes from. ``tell_events`` asks
-    for what became of tasks, which costs a row read for each.
+    An operation that cannot be carried out gets a `Refused`, never an exception, and changes
+    nothing. ``now_ms`` is log time, never below the last decided one; ``stepped_ms`` is the total
+    by which log time was stepped. ``workspace`` must already hold every entry of the leader's log;
+    it receives the changes, and none at all if the operations change nothing. ``draw`` is the
+    source of jitter. ``tell_events`` asks for task events, which cost a row read each.
 
-    Kinds are decided in the order of ``Operation.order``, within a kind as given.
+    Operations are decided in the order of ``Operation.order``, those of one kind as given.
     """
     steps = deciding(
         operations,
@@ -110,12 +109,11 @@ def deciding(
     budget: Budget = NO_BUDGET,
     first: int = 0,
 ) -> Generator[None, None, Decision]:
-    """Do the same in steps of a few rows, between which others may read, but nothing may change.
+    """Decide as `decide` does, in steps of a few rows; in between, others may read but not write.
 
-    Once ``budget`` is spent the operations that were not reached are put off; one is always
-    reached, and never left half decided. The ``first`` operations were put off before and come
-    in their order, those that wait longest in front: none is put off for ever. Kinds take turns
-    among the others.
+    Once ``budget`` is spent, the remaining operations are put off; at least one is decided, and
+    none is left half decided. The first ``first`` operations were put off before and keep their
+    order, the longest waiting in front: none is put off for ever. The others are sorted by kind.
     """
     batch = Batch(workspace, now_ms, draw, limits, stepped_ms, tell_events=tell_events)
     outcomes: dict[int, Outcome] = {}

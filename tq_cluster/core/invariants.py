@@ -1,7 +1,6 @@
-"""What holds of every state: checked whole, by tests and simulations.
+"""Invariants of the whole state, for tests and simulations.
 
-A state is told apart from a healthy one by rebuilding every index and count from the tasks' own
-rows, and comparing.
+The audit rebuilds every index and count from the tasks' own rows, and compares.
 """
 
 from __future__ import annotations
@@ -28,19 +27,19 @@ Rows = dict[bytes, bytes]
 
 
 def violations(scope: Scope[View]) -> list[str]:
-    """Return what is wrong with one namespace of a state, in words; empty for a healthy one."""
+    """Return the faults of one namespace of a state, in words; empty if it is healthy."""
     return list(_Audit(scope).run())
 
 
 class _Counted:
-    """What a queue's row should count."""
+    """The counts that a queue's row should have."""
 
     def __init__(self) -> None:
         self.by_state = [0] * len(states.ALL)
         self.upper_bands = {state: [0] * UPPER_BANDS for state in states.ALL}
 
     def add(self, row: state_pb2.TaskRow) -> None:
-        """Count one of its tasks."""
+        """Count a task of the queue."""
         self.by_state[row.state] += 1
         if band := row.priority >> BAND_SHIFT:
             self.upper_bands[row.state][band - 1] += 1
@@ -105,7 +104,7 @@ class _Audit:
         return dict(self._view.scan(table, self._prefix, stop, limit=_EVERYTHING))
 
     def _task(self, number: int, row: state_pb2.TaskRow) -> Iterator[str]:
-        """Check a task's own rows, and note which others have to be there."""
+        """Check a task's own rows, and note the rows that other tables must have."""
         key = tables.number_key(self._prefix, number)
         spec_row = self._view.get(tables.SPECS, key)
         if spec_row is None:
@@ -228,7 +227,7 @@ class _Audit:
             yield f"names of queues are {self._rows(tables.QUEUE_IDS)}, should be {named}"
 
     def _expect_half_filled(self) -> None:
-        """Of READY_BY_TYPE: a task from before it has a row once the filling has passed it."""
+        """Do not expect rows of READY_BY_TYPE that the backfill has yet to write."""
         expected = self._expected[tables.READY_BY_TYPE]
         if tables.READY_BY_TYPE not in self._counters.kept_tables:
             expected.clear()

@@ -1,1 +1,1 @@
-"""What only a leader does: group commit, due times, leases, long polls."""
+"""The work of a leader: group commit, due times, leases, long polls."""

@@ -1,10 +1,10 @@
-"""Who waits for tasks to claim, and which of them a new task wakes.
+"""The claims that wait for tasks, and which of them a new task wakes.
 
-A claim waits in a line with those that take the same types, their *appetite*, of the same queues:
-the second to come changes nothing but the line, however many queues and types it names. A task
-wakes the first of all the lines that take its type, in the order in which their claims came, and
-one claim for as many tasks as it asks for: no more are woken than there are tasks, and those who
-wait for other types cost nothing.
+Claims with the same queues and types (their *appetite*) wait in one line. A second claim in a line
+changes only that line, however many queues and types it names. A task wakes the first claim of all
+lines that take its type, in the order in which the claims came. One claim is woken for as many
+tasks as it asks for, so no more claims are woken than there are tasks, and claims for other types
+cost nothing.
 """
 
 from __future__ import annotations
@@ -24,29 +24,30 @@ from tq_cluster.core.model.operations import ANY_TYPE, Ready
 from tq_cluster.leader.turns import TURN, in_turns
 
 LOOKS_MAX: Final = 2
-"""Who is woken and finds nothing wakes the next: the task may be of another type with the same
-digest. So many look in vain at most, since mostly somebody else was faster.
+"""How many claims in a row may be woken for a task in vain. A claim that is woken and finds nothing
+wakes the next, because the task may be of another type with the same digest; mostly another claim
+was faster.
 """
 
 
 PLACES: Final = 4_096
-"""What may be looked at or changed in one turn of the loop: queues and types of those who are
-woken, and lines that they are the first of. It is a millisecond's work.
+"""How many places may be looked at or changed in one turn of the loop: queues and types of the
+woken claims, and lines in which they are first. About 1 ms of work.
 """
 _LOOKING: Final = 1 << 60
-"""Added to the place of one that looks: it probably finds what it wants, and is woken only for what
-nobody takes who waits.
+"""Added to the place of a claim that is looking. It probably finds what it wants, so it is woken
+only for tasks that no waiting claim takes.
 """
 
 
 class Wake(NamedTuple):
-    """What somebody was woken for."""
+    """What a claim was woken for."""
 
     queue: str
     digest: int
     tasks: int
     looks: int
-    """How many may look in vain."""
+    """How many more claims may look in vain."""
 
 
 class Claimant:
@@ -57,7 +58,7 @@ class Claimant:
     def __init__(self, request: worker_service_pb2.ClaimRequest, came: int) -> None:
         self._came = came
         self.place = came + _LOOKING
-        """In its line; it changes while it is not in there."""
+        """Its place in its line; it changes only while the claim is not in the line."""
         self.queues = tuple(dict.fromkeys(request.queues))
         self.most: int = request.max_tasks
         self.appetite = EVERY_TYPE
@@ -65,9 +66,9 @@ class Claimant:
             self.appetite = Appetite(request.types, request.except_types)
         self._woken = asyncio.Event()
         self._woken_for: list[Wake] = []
-        """Since it looked last."""
+        """What the claim was woken for since its last look."""
         self._for: list[Wake] = []
-        """What it looks for now."""
+        """What the current look is for."""
 
     def looks(self, *, now: bool) -> None:
         """Look from now on, or wait at its place."""
@@ -75,7 +76,7 @@ class Claimant:
 
     @property
     def places(self) -> int:
-        """How many queues and types it may have to be taken out of."""
+        """How many queues and types the claim may have to be removed from."""
         return len(self.queues) + len(self.appetite.only or ())
 
     @property
@@ -89,7 +90,7 @@ class Claimant:
         self._woken.set()
 
     async def wait(self, within_s: float) -> bool:
-        """Wait to be woken; False when ``within_s`` passed first, at once where it has passed."""
+        """Wait to be woken; False if ``within_s`` passed first, at once if it is not above 0."""
         if within_s <= 0:
             return False
         try:
@@ -102,19 +103,19 @@ class Claimant:
         return True
 
     def take_wakes(self) -> list[Wake]:
-        """What it was woken for and has not looked for to the end."""
+        """Take what the claim was woken for and has not finished looking for."""
         wakes = self._for + self._woken_for
         self._for, self._woken_for = [], []
         return wakes
 
     def looked_for(self) -> list[Wake]:
-        """What the look that has ended was for."""
+        """Take what the look that has ended was for."""
         wakes, self._for = self._for, []
         return wakes
 
 
 class _Line:
-    """Those who wait for the same types of the same queues, in the order in which they came."""
+    """The claims that wait for the same types of the same queues, in order of arrival."""
 
     __slots__ = ("appetite", "claimants", "queues", "stands_at")
 
@@ -122,13 +123,13 @@ class _Line:
         self.queues = queues
         self.appetite = appetite
         self.claimants: list[tuple[int, Claimant]] = []
-        """In the order of their places."""
+        """Sorted by place."""
         self.stands_at: int | None = None
-        """The first place, as the halls have it; None while they do not have this line."""
+        """The first place as the halls know it; None while they do not hold this line."""
 
     @property
     def first_place(self) -> int | None:
-        """None while nobody waits."""
+        """The place of the first claim; None if no claim waits."""
         return self.claimants[0][0] if self.claimants else None
 
     def add(self, claimant: Claimant) -> None:
@@ -143,9 +144,9 @@ class _Hall:
     """The lines before one queue."""
 
     named: dict[_Line, None] = field(default_factory=dict)
-    """Whose appetites are for certain types."""
+    """Lines whose appetites name certain types."""
     rest: list[tuple[int, _Line]] = field(default_factory=list)
-    """Whose appetites are for all types, or all but some; by the places of their first."""
+    """Lines for all types, or all but some; sorted by the place of the first claim."""
 
     @property
     def lines(self) -> list[_Line]:
@@ -153,29 +154,29 @@ class _Hall:
 
 
 class Claimants:
-    """Those who wait for tasks, first come, first woken."""
+    """The claims that wait for tasks: first come, first woken."""
 
     def __init__(self) -> None:
         self._places = count()
         self._lines: dict[tuple[Sequence[str], Appetite], _Line] = {}
         self._halls: dict[str, _Hall] = {}
         self._naming: dict[int, dict[_Line, None]] = {}
-        """The lines whose appetites are for certain types, by each of them."""
+        """The lines whose appetites name certain types, by type."""
         self._waiting: dict[Claimant, _Line] = {}
         self._wakes: deque[tuple[Wake, Claimant | None]] = deque()
-        """Those that are to be passed on in the next turn of the loop."""
+        """Wakes to pass on in the next turn of the loop."""
         self._room = PLACES
-        """What may be looked at until the loop turns; given back only once it is used up."""
+        """How many more places this turn may look at; restored in a new turn once used up."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     @contextmanager
     def join(self, request: worker_service_pb2.ClaimRequest) -> Iterator[Claimant]:
-        """Wait for what a claim takes until the context ends.
+        """Wait for tasks that a claim takes until the context ends.
 
-        Join before looking, then look and say what came of it, then wait: what happens between the
-        look and the wait wakes, too. What a claim was woken for and leaves is passed on.
+        Join first, then look and call ``looked``, then wait: an event between the look and the wait
+        wakes the claim, too. What a claim was woken for and does not take is passed on.
         """
         claimant = Claimant(request, next(self._places))
         self._park(claimant)
@@ -187,16 +188,16 @@ class Claimants:
                 self._wake(wake)
 
     async def wait(self, claimant: Claimant, within_s: float) -> bool:
-        """Wait for something to happen; False when ``within_s`` passed first."""
+        """Wait for an event; return False if ``within_s`` passed first."""
         self._move(claimant, looks=False)
         woken = await claimant.wait(within_s)
         self._move(claimant, looks=True)
         return woken
 
     def looked(self, claimant: Claimant, specs: Sequence[task_pb2.TaskSpec]) -> None:
-        """Pass on what it was woken for and did not take; ``specs`` are what it took.
+        """Pass on what the claim was woken for and did not take; ``specs`` are what it took.
 
-        What it took may be others, more urgent ones: those it was woken for are still there.
+        It may have taken other, more urgent tasks: then those it was woken for are still there.
         """
         wakes = claimant.looked_for()
         if not wakes:
@@ -211,7 +212,7 @@ class Claimants:
                 self._wake(wake._replace(tasks=left, looks=looks), but=claimant)
 
     def wake(self, ready: Ready) -> None:
-        """Wake the first of those who take what became ready."""
+        """Wake the first claims that take what became ready."""
         hall = self._halls.get(ready.queue)
         if hall is None:
             return
@@ -222,7 +223,7 @@ class Claimants:
                 self._wake(Wake(ready.queue, digest, tasks, LOOKS_MAX))
 
     def wake_all(self) -> None:
-        """Wake everybody."""
+        """Wake all claims."""
         self._rouse_all(list(self._waiting))
 
     def _rouse_all(self, claimants: list[Claimant]) -> None:
@@ -247,9 +248,9 @@ class Claimants:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _wake_first(self, wake: Wake, but: Claimant | None) -> int:
-        """Wake the first for as many tasks as they ask for; return how many tasks were not seen to.
+        """Wake the first claims for as many tasks as they ask for; return how many tasks are left.
 
-        Those are for the next turn of the loop.
+        The rest is handled in the next turn of the loop.
         """
         passed_by = but if but in self._waiting else None
         if passed_by is not None:
@@ -273,7 +274,7 @@ class Claimants:
         claimant.wake(*wakes)
 
     def _first(self, queue: str, digest: int) -> Claimant | None:
-        """The first to have come of those who take a type of a queue."""
+        """Return the claim that came first of those that take a type of a queue."""
         hall = self._halls.get(queue)
         if hall is None:
             return None
@@ -281,7 +282,7 @@ class Claimants:
         self._room -= len(few)
         best = min((line.claimants[0] for line in few if line in many), key=_place_of, default=None)
         for place, line in hall.rest:
-            # Few are passed: an appetite leaves out 64 types at most.
+            # Few are skipped: an appetite leaves out 64 types at most.
             if best is not None and best[0] < place:
                 break
             self._room -= 1
@@ -290,7 +291,7 @@ class Claimants:
         return None if best is None else best[1]
 
     def _park(self, claimant: Claimant) -> None:
-        """Put it where its place is, unless it was woken again meanwhile."""
+        """Put the claim at its place in its line, unless it was woken again meanwhile."""
         if claimant.woken or claimant in self._waiting:
             return
         key = claimant.queues, claimant.appetite
@@ -308,7 +309,7 @@ class Claimants:
             self._settle(line)
 
     def _move(self, claimant: Claimant, *, looks: bool) -> None:
-        """Let it look, or wait, from now on; at its place unless it was woken meanwhile."""
+        """Mark the claim as looking or waiting; move it to its place unless it was woken."""
         line = self._waiting.get(claimant)
         if line is not None:
             line.remove(claimant)
@@ -320,7 +321,7 @@ class Claimants:
             self._settle(line)
 
     def _settle(self, line: _Line) -> None:
-        """Let the halls have the line as it is."""
+        """Update the halls with the line's current state."""
         first, before = line.first_place, line.stands_at
         line.stands_at = first
         if line.appetite.only is None:
@@ -362,7 +363,7 @@ def _place_of(first: tuple[int, Claimant]) -> int:
 
 
 def _bounded(ready: Ready) -> Iterator[tuple[int, int]]:
-    """What became ready by type, as far as it is there: some may be another's already."""
+    """Yield what became ready by type, no more than is pending: some may be taken already."""
     by_type: Mapping[int, int] = ready.by_type
     for digest, tasks in by_type.items():
         yield digest, min(tasks, ready.pending)

@@ -1,4 +1,4 @@
-"""Says if log time and the members' clocks are apart: due times come early or late by as much."""
+"""Warns if log time and the members' clocks differ: due times then come early or late."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from tq_cluster.leader.log_time import SLEW_BACK_MAX, SLEW_MAX, LogTime
 _logger = logging.getLogger(__name__)
 
 TOLD_MS: Final = 1_000
-"""From so much on it is said."""
+"""The difference from which a warning is logged."""
 RIGHT_MS: Final = 250
-"""Once it is less again, that is said, too."""
+"""The difference below which the end of the warning is logged."""
 
 
 class ClockWatch:
-    """One leader's; looked at from time to time while it leads."""
+    """Checks the clocks from time to time while this node leads."""
 
     def __init__(self, log_time: LogTime) -> None:
         self._log_time = log_time
         self._told = False
         self.message = ""
-        """For people; empty while all is well."""
+        """Text for operators; empty while there is no warning."""
 
     def look(self) -> float:
         """Return by how many seconds log time is ahead of the median of the members' clocks."""
@@ -38,7 +38,7 @@ class ClockWatch:
         return ahead_ms / 1000
 
     def end(self) -> None:
-        """Look no more: this node leads no more."""
+        """Reset the warning, since this node no longer leads."""
         self._told = False
         self.message = ""
 

@@ -1,4 +1,4 @@
-"""What a leader does for the cluster itself: its version, filling tables, comparing the states."""
+"""What a leader does for the cluster itself: raise its version, fill tables, compare states."""
 
 from __future__ import annotations
 
@@ -36,41 +36,41 @@ from tq_cluster.storage.hashing import HashedRange
 _logger = logging.getLogger(__name__)
 
 SCRUB_VERSION: Final = 2
-"""Below it an older node would take an entry that hashes for one that does nothing."""
+"""Below this version an older node would treat a hashing entry as one that does nothing."""
 LOOK_S: Final = 5.0
-"""How often it is looked whether the version can be raised, and who has not answered."""
+"""How often the leader checks for a version to raise and for members that have not answered."""
 FIRST_S: Final = 30.0
-"""How long after the beginning of its leadership a leader leaves the states uncompared."""
+"""How long a new leader waits before it compares states."""
 EVERY_MS: Final = 4 * 3_600_000
-"""A pass begins so long after the last one has ended."""
+"""How long after the end of a pass the next one begins."""
 PASS_S: Final = 4 * 3_600
-"""A pass takes no longer, unless the state is so large that its ranges follow each other."""
+"""The longest pass, unless the state is so large that ranges follow without a pause."""
 RANGE_S: Final = 1.0
 URGENT_S: Final = 0.02
-"""Between two ranges of a pass that somebody waits for: a tenth of a processor, or less."""
+"""Between two ranges of a pass that an operator waits for: at most a tenth of a processor."""
 FILL_ROWS: Final = 500
-"""What one entry fills: some milliseconds of work."""
+"""How many rows one entry fills: some milliseconds of work."""
 FILL_S: Final = 0.02
 FILL_SHARE: Final = 0.25
-"""The next one waits so long at least, and so long that filling has the log for this part of the
-time at most: a call that comes meanwhile waits for no entry but its own, mostly.
+"""The pause before the next slice is at least FILL_S, and long enough that filling takes at most
+this share of the log's time: a call that comes meanwhile mostly waits only for its own entry.
 """
 RANGE_ROWS: Final = 250
-"""What a range holds, for the sake of the pace: rows are seldom so large that it holds less."""
+"""Estimated rows of a range, for the pace: rows are seldom so large that it holds fewer."""
 
 
 class ScrubbedState(Protocol):
     """The applied state."""
 
     def view(self) -> View:
-        """Everything applied so far."""
+        """Return everything applied so far."""
 
     def row_count(self) -> int:
-        """How many rows there are."""
+        """Return the number of rows."""
 
 
 class ClusterTasks:
-    """Finds its own operations, like what time brings; hears what they came to."""
+    """Provides the leader's operations for the cluster, and handles their results."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class ClusterTasks:
         differed: Callable[[], None] = lambda: None,
         disk_pressure: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``differed`` hears of every difference that is found; ``fatal`` ends the process.
+        """``differed`` is called for every difference found; ``fatal`` ends the process.
 
         While ``disk_pressure`` holds, no table is filled.
         """
@@ -98,20 +98,20 @@ class ClusterTasks:
         self._scrub = Scrub(node_id=node_id, members=self._members, differs=self._tell_difference)
         self._leaderships = False
         self._fills = False
-        """There is something left to fill, as far as it was seen."""
+        """Whether something was left to fill at the last check."""
         self._look_at_s = self._next_range_s = self._fill_at_s = self._fill_asked_s = 0.0
         self._hashed_at_s = -URGENT_S
         self._begin_after_ms: int | None = None
-        """A pass was asked for, and has not begun while the row names none later than this."""
+        """A pass was requested; it has begun once the row names a later beginning than this."""
         self._pass_ms = 0
-        """When the pass began that the comparing is about."""
+        """When the pass that is being compared began."""
         self._range_pause_s = RANGE_S
         self._hashed: HashedRange | None = None
-        """What this pass's last range came to here."""
+        """This node's hash of the last range of this pass."""
         log.on_hash(self._scrub.answer)
 
     def begin(self) -> None:
-        """This node leads."""
+        """Start: this node leads."""
         self._leaderships = True
         self._hashed = None
         self._begin_after_ms = None
@@ -120,11 +120,11 @@ class ClusterTasks:
         self._next_range_s = self._loop.time() + FIRST_S
 
     def end(self) -> None:
-        """It does no longer."""
+        """Stop: this node no longer leads."""
         self._leaderships = False
 
     def sources(self) -> Sequence[Source]:
-        """What it has decided: newer rules, the filling of tables, and the comparing."""
+        """Return the sources: raising the version, filling tables, comparing states."""
         return (
             Chore("version", self._raising),
             Chore("backfill", self._filling, self._begin_slice),
@@ -169,11 +169,11 @@ class ClusterTasks:
         return self._next_range(row)
 
     def to_fill(self) -> None:
-        """There is a table to be filled."""
+        """Note that there is a table to fill."""
         self._fills = True
 
     def filled(self, found: Filled) -> None:
-        """A slice of the filling is applied."""
+        """Handle a slice of the filling that is applied."""
         now_s = self._loop.time()
         pause_s = (now_s - self._fill_asked_s) * (1 / FILL_SHARE - 1)
         self._fill_at_s = now_s + max(FILL_S, pause_s)
@@ -182,8 +182,8 @@ class ClusterTasks:
             _logger.info("tables are filled", extra={"rows": found.rows})
 
     def hashed(self, found: HashedRange) -> None:
-        """This node has hashed a range that an entry named."""
-        # All members are told, so that one which differs can see for itself that it does.
+        """Handle a range that this node has hashed because an entry named it."""
+        # Sent to all members, so that a member that differs can detect that itself.
         self._log.share_hash(found.index, found.digest)
         if not self._leaderships:
             return
@@ -195,14 +195,14 @@ class ClusterTasks:
         if row.began_at_ms != self._pass_ms:
             self._pass_ms = row.began_at_ms
             self._scrub.begin_pass()
-            # Once a pass: to count the rows costs as much as to hash a range.
+            # Once a pass: counting the rows costs as much as hashing a range.
             self._range_pause_s = self._pause_s()
         self._next_range_s = self._hashed_at_s + self._range_pause_s
         where = f"table {row.table} from key {row.from_key.hex() or 'its first'}"
         self._scrub.ask(found.index, where, found.digest)
 
     def verify(self, request: pb.VerifyStateRequest) -> Replied | Refused:
-        """How far the comparing has come; begins a pass where that is asked for."""
+        """Report the progress of the comparison; begin a pass if the request asks for one."""
         view = self._state.view()
         row = scrub_row(view)
         if request.start:
@@ -251,7 +251,7 @@ class ClusterTasks:
             due_ms = row.last_finished_at_ms + EVERY_MS
             return HashState(begins=True) if self._now_ms() >= due_ms else None
         found = self._hashed
-        if found is None:  # this leader goes on with another's pass, at the range it was in
+        if found is None:  # this leader continues another's pass, at its last range
             return HashState(table=row.table, from_key=row.from_key, rows=row.rows)
         rows = row.rows + found.rows
         if found.next is None:

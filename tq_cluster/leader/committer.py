@@ -2,12 +2,12 @@
 
 One entry is in flight at a time, because a decision is sound only over a state that holds every
 entry of the leader's own log (docs/architecture.md, "one in flight"). Batches grow by themselves:
-what costs a round trip is shared by everybody who waited for it.
+all callers that waited for a round trip share its cost.
 
-A batch may be decided over several turns of the event loop, so that nothing else waits for it for
-long. Meanwhile nothing is decided besides, nothing is proposed, and so nothing is applied: the
-state that it is decided over stays what it is. Should the log move all the same, as it does under
-another leader, what was decided so far is thrown away.
+A batch may be decided over several turns of the event loop, so that other work does not wait long.
+Meanwhile nothing else is decided or proposed, so nothing is applied, and the state below the
+decision does not change. If the log moves nevertheless, as it does under another leader, the
+partial decision is discarded.
 """
 
 from __future__ import annotations
@@ -48,38 +48,38 @@ _logger = logging.getLogger(__name__)
 
 ENTRY_FORMAT = 1
 SLICE_S = 0.005
-"""For how long a batch is decided before the event loop turns."""
+"""How long a batch is decided before the event loop turns."""
 GATHER_S = 0.005
 HASH_ROWS_MAX = 500
 HASH_BYTES_MAX = 256 << 10
-"""How much of the state one entry has every node hash: 2 ms of work, or less."""
+"""How much of the state one entry makes every node hash: 2 ms of work, or less."""
 OWN_ITEMS_MIN = 200
-"""How much of our own work a batch holds beside as much again as its callers bring."""
+"""How many items of the leader's own work a batch holds beyond as many as its callers bring."""
 ANSWERS = 64
-"""How many callers hear in one turn of the loop: making their replies takes a few milliseconds."""
+"""How many callers are answered in one turn of the loop: their replies take a few milliseconds."""
 WAITING_MAX = 20_000
 
 
 class OwnWork(Protocol):
-    """The operations of the leader's own."""
+    """The leader's own operations."""
 
     def operations(
         self, items_max: int, waiting: Collection[type[Operation]]
     ) -> Iterable[Operation]:
-        """What is due now, up to about so many tasks; ``waiting`` were asked for before."""
+        """Yield what is due, up to about ``items_max`` tasks; ``waiting`` types are queued."""
 
     def alone(self, operation: Operation) -> bool:
         """Whether an operation must not share a batch."""
 
     def decided(self, operation: Operation, outcome: Outcome) -> bool:
-        """Hear that one was decided and is applied; whether there is more to do at once."""
+        """Handle an operation that is decided and applied; return whether more is due at once."""
 
     def failed(self, operation: Operation, error: Exception, *, alone: bool) -> None:
-        """Hear that a batch with one of them cannot be decided; ``alone``: with nothing else."""
+        """Handle a batch that cannot be decided; ``alone``: it held only this operation."""
 
 
 class DraftWorkspace(Workspace, Protocol):
-    """A workspace that can say what was written to it."""
+    """A workspace that can list its changes."""
 
     def filling(self, entry: log_pb2.Entry) -> Generator[None]:
         """Add the changes to an entry, in columns by table, a few rows at a time."""
@@ -89,16 +89,16 @@ class Decisions(Protocol):
     """Where decisions are made: the applied state, with room for drafts."""
 
     def workspace(self) -> DraftWorkspace:
-        """A draft over the applied state, void once another entry is applied."""
+        """Return a draft over the applied state, void once another entry is applied."""
 
 
 @dataclass(slots=True)
 class _Drafted:
-    """What deciding a batch led to."""
+    """The result of deciding a batch."""
 
     decision: Decision
     entry: bytes
-    """Empty: nothing changes."""
+    """Empty if nothing changes."""
 
 
 @dataclass(slots=True)
@@ -109,10 +109,10 @@ class _Drafting:
     base: AppliedAt
     steps: Generator[None, None, _Drafted]
     done: asyncio.Future[None]
-    """Resolved when it is decided, or given up."""
+    """Resolved when the batch is decided, or given up."""
     spent_s: float = 0.0
     ending: frozenset[FencingToken] = frozenset()
-    """The leases that it may end. Gathered as the event loop turns for the first time."""
+    """The leases that the batch may end. Collected when the event loop turns for the first time."""
     resumed: asyncio.Handle | None = None
 
 
@@ -134,10 +134,10 @@ class Committer:
     ) -> None:
         """Wire the parts together.
 
-        ``housekeeping`` is asked for the leader's own operations as each batch is put together,
-        one after the other while there is room. ``applied`` is told what every applied decision
-        woke, before its callers are answered. ``fatal`` ends the process: it is told where the
-        state itself turns out to be damaged.
+        While a batch is put together, ``housekeeping`` provides the leader's own operations, one
+        after the other while there is room. ``applied`` receives what every applied decision wakes,
+        before its callers are answered. ``fatal`` ends the process; it is called if the state
+        itself is damaged.
         """
         self._log = log
         self._state = state
@@ -153,24 +153,25 @@ class Committer:
         self._drafting: _Drafting | None = None
         self._in_flight: asyncio.Future[None] | None = None
         self._renewing = False
-        """Claims that were replayed wait to be told; nothing may end their leases meanwhile."""
+        """Replayed claims wait to be answered; nothing may end their leases meanwhile."""
         self._ending: frozenset[FencingToken] = frozenset()
         self._scheduled: asyncio.Handle | None = None
         self._last_batch = 1
         self._singly = 0
         self._own_more = False
-        """Our own work has more to do at once."""
+        """The leader's own work has more to do at once."""
         self._expiries_put_off = False
-        """Expiries were put off: the next ones go before everything."""
+        """Expiries were put off: the next ones are decided before everything else."""
         self._lone_before = False
-        """The last batch was one of our own operations, alone: it is the callers' turn."""
+        """The last batch was one own operation, alone: now it is the callers' turn."""
 
     def submit(self, operation: Operation) -> asyncio.Future[Outcome]:
-        """Have ``operation`` decided; the future is answered once the outcome may be told.
+        """Have ``operation`` decided; the future resolves once the outcome may be returned.
 
-        Fails with NotLeaderError or NotAppliedError (changed nothing), OutcomeUnknownError (may
-        have), or whatever deciding it raised. Cancelled before it is decided, it is dropped;
-        cancelled after, the tasks that a claim was granted are given back.
+        It fails with NotLeaderError or NotAppliedError (nothing changed), OutcomeUnknownError
+        (something may have changed), or the error that deciding raised. An operation that is
+        cancelled before it is decided is dropped; if it is cancelled after, the tasks granted to a
+        claim are released.
         """
         if not self._log.leads():
             raise NotLeaderError(self._log.status().leader_id)
@@ -182,22 +183,22 @@ class Committer:
         return waiting.outcome
 
     def give_back(self, claim: Claim, outcome: Outcome) -> None:
-        """Release what a claim was granted whose caller had gone before it could be told."""
+        """Release the tasks granted to a claim whose caller had gone before the answer."""
         release = release_of(claim, outcome)
         if release is None or not self._log.leads():
             return
         waiting = self._wait_for(release)
         waiting.outcome.add_done_callback(_noted)
-        # Before a repetition of the claim that may wait already: decided earlier, that would be
-        # told that it holds what is then taken from it.
+        # Before a repetition of the claim that may wait already: decided first, the repetition
+        # would be granted the tasks that are then released.
         waiting.first = waiting.gives_back = True
         self._waiting.put_back([waiting])
         self._arrange()
 
     def ending(self, tokens: Iterable[FencingToken]) -> asyncio.Future[None] | None:
-        """What ends one of these leases, in flight or being decided: a heartbeat has to wait.
+        """Return the end of a batch that may end one of these leases: a heartbeat waits for it.
 
-        What it leads to may be waited for in turn: ask again.
+        The batch may be decided by then and in flight: ask again.
         """
         if self._in_flight is not None and not self._ending.isdisjoint(tokens):
             return self._in_flight
@@ -207,12 +208,12 @@ class Committer:
         return None
 
     def wake(self) -> None:
-        """Look again: the log came free, or housekeeping is due."""
+        """Schedule a decision: the log came free, or housekeeping is due."""
         if self._scheduled is None and not self._busy:
             self._scheduled = self._loop.call_soon(self._decide)
 
     def abandon(self, error: Exception) -> None:
-        """Answer everything that was not yet proposed with ``error``: this leadership is over."""
+        """Fail everything that was not yet proposed with ``error``: this leadership is over."""
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None
@@ -226,7 +227,7 @@ class Committer:
 
     @property
     def _busy(self) -> bool:
-        """Whether nothing can be decided until what was decided last has been answered."""
+        """Whether the last decision is still unanswered, so that nothing can be decided."""
         return self._drafting is not None or self._in_flight is not None or self._renewing
 
     def _wait_for(self, operation: Operation, *, own: bool = False) -> Waiting:
@@ -261,13 +262,13 @@ class Committer:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Decide for a while; then go on in another turn of the loop, or put it in the log."""
+        """Decide for a while; then continue in another turn of the loop, or propose the entry."""
         drafting = self._drafting
         assert drafting is not None
         drafting.resumed = None
         if self._log.decidable() != drafting.base:
-            # Nothing of it may be used: the log has moved, or is about to. None of it was proposed,
-            # so all of it may be decided again; if another node leads now, we are told presently.
+            # The draft is void: the log has moved, or is about to. None of the batch was proposed,
+            # so all of it may be decided again; if another node leads now, the log reports it soon.
             self._wait_again(each for each in self._give_up_draft() if not each.own)
             return
         started_s = self._loop.time()
@@ -279,8 +280,8 @@ class Committer:
         except StopIteration as end:
             drafted: _Drafted = end.value
         except FatalError as error:
-            # No operation's fault: as long as this node leads, nothing can be had from what is
-            # damaged here and whole on the others.
+            # No operation's fault: while this node leads, nothing can be decided over a state that
+            # is damaged here and intact on the others.
             for each in self._give_up_draft():
                 _fail(each.outcome, error)
             self._fatal(error)
@@ -299,7 +300,7 @@ class Committer:
         decision = drafted.decision
         if decision.put_off:
             batch = self._put_off(batch, decision.put_off)
-        # Our own wait for as many callers as took part last time, or for none.
+        # The leader's own operations do not count as callers to wait for.
         self._last_batch = sum(not each.own for each in batch)
         if drafted.entry:
             self._propose(batch, drafted, drafting.base)
@@ -343,7 +344,7 @@ class Committer:
         return _Drafted(decision, encoded)
 
     def _give_up_draft(self) -> list[Waiting]:
-        """Decide no more of the batch; return it."""
+        """Stop deciding the batch; return its operations."""
         drafting, self._drafting = self._drafting, None
         if drafting is None:
             return []
@@ -354,7 +355,7 @@ class Committer:
         return drafting.batch
 
     def _put_off(self, batch: list[Waiting], places: Sequence[int]) -> list[Waiting]:
-        """Have what was not reached decided first next time; return the others."""
+        """Queue what was not reached for the next batch, first; return the others."""
         put_off = [batch[place] for place in places]
         for each in put_off:
             each.first = True
@@ -364,13 +365,13 @@ class Committer:
         return [batch[place] for place in sorted(reached)]
 
     def _wait_again(self, batch: Iterable[Waiting]) -> None:
-        # Not the expiries: a lease may be renewed before their turn comes, and the ticker finds
-        # those that were not.
+        # Not the expiries: a lease may be renewed before their turn comes, and the ticker finds the
+        # others again.
         again = [each for each in batch if not isinstance(each.operation, ExpireLeases)]
         self._waiting.put_back(again)
 
     def _take_batch(self) -> list[Waiting]:
-        """Take what one entry may hold: what was put off, what is our own, then what waits."""
+        """Take what one entry may hold: put-off operations, the leader's own, then waiting ones."""
         if self._singly:
             self._singly -= 1
             return self._waiting.take_next()
@@ -384,7 +385,7 @@ class Committer:
         return batch
 
     def _take_own(self, batch: list[Waiting]) -> Waiting | None:
-        """Add the leader's own operations that are due; return one that has to go alone instead."""
+        """Add the leader's own due operations; return instead one that must be alone."""
         lone_before, self._lone_before = self._lone_before, False
         if lone_before and self._waiting:
             return None
@@ -410,7 +411,10 @@ class Committer:
         return None
 
     def _own_items_max(self) -> int:
-        """As much as callers bring and a little more, up to half of what a batch holds."""
+        """Return how many items of own work a batch takes: OWN_ITEMS_MIN more than callers bring.
+
+        At most half of a batch.
+        """
         items = OWN_ITEMS_MIN
         for each in self._waiting:
             items += each.items
@@ -419,7 +423,7 @@ class Committer:
         return items
 
     def _isolate(self, batch: list[Waiting], error: Exception) -> None:
-        """Find the operation that cannot be decided, so that it fails alone.
+        """Decide the operations of a failed batch one by one, so that the faulty one fails alone.
 
         Otherwise its client's retries would fail leader after leader.
         """
@@ -470,14 +474,14 @@ class Committer:
     def _count(self, decision: Decision) -> None:
         try:
             self._hooks.counted(decision.wakeups.tallies)
-        except FatalError as error:  # it looks names up in the state, and may find damage
+        except FatalError as error:  # it looks up names in the state, and may find damage
             self._fatal(error)
 
     def _answer_after_confirm(self, batch: list[Waiting], decision: Decision) -> None:
-        """Tell what no entry carries only once this node is known to have led when it was found.
+        """Answer results without an entry, once this node is confirmed to have led when it decided.
 
-        A replayed claim renews its leases: no entry that ends one may come between, or its caller
-        would believe in a lease that another already holds.
+        A replayed claim renews its leases. No entry that ends one may come between, or its caller
+        would count on a lease that another worker already holds.
         """
         renews = bool(decision.wakeups.granted)
         asked = self._loop.time()
@@ -506,7 +510,7 @@ class Committer:
             self._renewing = renews
 
     def _answer(self, batch: list[Waiting], decision: Decision) -> None:
-        """Tell what was decided: those who hold leases by it at once, the others in turns."""
+        """Answer the callers: those that are granted leases at once, the others in turns."""
         later: list[tuple[asyncio.Future[Outcome], Outcome]] = []
         for each, outcome in zip(batch, decision.outcomes, strict=True):
             if each.own:
@@ -521,12 +525,12 @@ class Committer:
 
 
 def _next_turn(loop: asyncio.AbstractEventLoop, go_on: Callable[[], None]) -> asyncio.Handle:
-    """Go on once the loop has seen to everything else. Simulations let time pass here."""
+    """Call ``go_on`` after everything else that is ready. Simulations let time pass here."""
     return loop.call_soon(go_on)
 
 
 def _may_end(batch: list[Waiting]) -> frozenset[FencingToken]:
-    """The leases that a batch may end, whatever is decided of it."""
+    """Return the leases that a batch may end, independent of its decision."""
     tokens: set[FencingToken] = set()
     for each in batch:
         match each.operation:
@@ -544,7 +548,7 @@ def _log_undecidable(operation: Operation, error: Exception) -> None:
 
 
 def _grants(outcome: Outcome) -> bool:
-    """Whether it tells of leases, which are given back if their holder has gone by now."""
+    """Whether the outcome grants leases, which are released if their holder has gone."""
     if not isinstance(outcome, Replied):
         return False
     reply = outcome.reply
@@ -558,11 +562,11 @@ def _tell(told: tuple[asyncio.Future[Outcome], Outcome]) -> None:
 
 
 def _noted(outcome: asyncio.Future[Outcome]) -> None:
-    # Nobody waits for it: where it fails, the lease runs out instead.
+    # No caller waits for the release: if it fails, the lease runs out instead.
     outcome.exception()
 
 
 def _fail(outcome: asyncio.Future[Outcome], error: BaseException) -> None:
     if not outcome.done():
         outcome.set_exception(error)
-        outcome.exception()  # housekeeping has nobody who would look at it
+        outcome.exception()  # housekeeping never reads its futures; mark the error as seen

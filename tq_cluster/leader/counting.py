@@ -1,4 +1,4 @@
-"""From what the core tallied to what is measured: names for states, reasons and types."""
+"""Translates what the core tallied into metrics: names for states, reasons and types."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _REASONS: Final = {
 }
 TYPES_REMEMBERED: Final = 1_000
 LOOKUPS_MAX: Final = 50
-"""So many names of types are looked up for one entry; types beyond that are counted together."""
+"""How many type names are looked up for one entry; further types are counted together."""
 _Key = TypeVar("_Key")
 
 
@@ -48,13 +48,13 @@ class Counting:
         self._tasks = tasks
         self._queues = queues
         self._types: dict[int, str] = {}
-        """Their names by their digests. Two of one digest count as the first: one in 2^32."""
+        """Type names by digest. Two types with one digest (1 in 2^32) count as the first."""
         self._lookups = 0
         self._found = Found()
-        """Of the sample under way, by label: however many queues there are, it stays small."""
+        """The sample under way, by label: it stays small, however many queues there are."""
 
     def add(self, tallies: Sequence[Tally]) -> None:
-        """Count what an entry did that is applied."""
+        """Count the effects of an applied entry."""
         self._lookups = 0
         tasks = self._tasks
         for tally in tallies:
@@ -75,14 +75,14 @@ class Counting:
                 tasks.leases_expired(queue, tally.leases_expired)
 
     def show(self, sample: Sample | None) -> None:
-        """Show a sample once its last slice is there; None: this node leads no more."""
+        """Show a sample once its last slice is there; None: this node no longer leads."""
         if sample is None:
             self._found = Found()
             self._queues.found(None)
             return
         found = self._found
         for depth in sample.depths:
-            # Of queues that exist only: workers name in a claim whatever they like.
+            # Only of queues that exist: workers can name any queue in a claim.
             workers = sample.queue_workers.get(depth.queue, 0)
             unfinished = {key: count for key, count in depth.unfinished.items() if count}
             finished = {state: count for state, count in depth.finished.items() if count}
@@ -108,7 +108,7 @@ class Counting:
             self._queues.found(found)
 
     def _type(self, digest: int, tally: Tally) -> str:
-        """The name of a type: looked up once, since only its digest goes with every move."""
+        """Return the name of a type; looked up once, because a move carries only its digest."""
         name = self._types.get(digest)
         if name is None:
             if self._lookups >= LOOKUPS_MAX:
@@ -130,7 +130,7 @@ def _add(counts: dict[_Key, int], key: _Key, count: int) -> None:
 
 
 def _event(before: states.State, after: states.State) -> Event | None:
-    """What a move is counted as; None for becoming due, which nobody did."""
+    """Return the event that a move counts as; None for a task that only became due."""
     if before == states.NONE:
         return "submitted"
     if after == states.PENDING:

@@ -1,12 +1,12 @@
 """Renewing the leases that a heartbeat lists.
 
-Ten thousand of them are a legal call, and half a second of work in one go. They are looked through
-in slices, one slice of all heartbeats in each turn of the loop, and other calls go on in between.
-That is as good as a heartbeat for each slice: its leases are looked at and renewed in one go, and
-none that was renewed expires before the time that its worker counts on.
+A call may list ten thousand leases, which is half a second of work in one go. They are processed in
+slices, one slice of all heartbeats in each turn of the loop, and other calls run in between. That
+is equivalent to one heartbeat for each slice: the leases of a slice are checked and renewed in one
+step, and no renewed lease expires before the time that its worker counts on.
 
-They share turns with one another and not with reads: however many lists are asked for, no lease
-runs out because its heartbeat waited behind them.
+Heartbeats share turns with one another and not with reads: no lease runs out because its heartbeat
+waited behind lists, however many are requested.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tq_cluster.leader.workers import WorkerRegistry
 from tq_cluster.reading import Reading
 
 SLICE: Final = 200
-"""How many leases are looked up in one go: 1.2 ms of work, and what reads may take of a turn."""
+"""How many leases are looked up in one go: 1.2 ms of work, as much as reads may take of a turn."""
 
 
 @dataclass(slots=True)
@@ -40,10 +40,10 @@ class _Renewal:
     request: pb.HeartbeatRequest
     received_s: float
     lasts: Callable[[], None]
-    """Raises NotLeaderError once the leadership is over in which it came."""
+    """Raises NotLeaderError once the leadership in which the heartbeat came is over."""
     reply: pb.HeartbeatResponse = field(default_factory=pb.HeartbeatResponse)
     renewed: list[int] = field(default_factory=list)
-    """The places of what was renewed."""
+    """The positions in the request of the renewed leases."""
 
     def token(self, place: int) -> FencingToken:
         return FencingToken(self.request.leases[place].token)
@@ -51,7 +51,7 @@ class _Renewal:
     def listed(self, place: int) -> tuple[pb.HeldLease, pb.HeartbeatResult]:
         """Return one lease, and its part of the answer."""
         held = self.request.leases[place]
-        if place == len(self.reply.results):  # the first time: places come in their order
+        if place == len(self.reply.results):  # the first time: positions come in order
             return held, self.reply.results.add(task_id=held.task_id)
         return held, self.reply.results[place]
 
@@ -72,7 +72,7 @@ class Heartbeats:
         """``ending`` finds the entry in flight if it ends one of these leases.
 
         ``confirm`` returns once this node is known to have led when it was called. ``leadership``
-        returns a check of whether the leadership that is now still lasts: it raises NotLeaderError.
+        returns a check that raises NotLeaderError once the current leadership is over.
         """
         self._view = view
         self._leases = leases
@@ -83,10 +83,10 @@ class Heartbeats:
         self._turns = Reading()
 
     async def answer(self, request: pb.HeartbeatRequest) -> Replied | Refused:
-        """Renew what is live of the leases listed, from the moment of this call."""
+        """Renew the listed leases that are live, from the moment of this call."""
         fault = queries.heartbeat_fault(request)
         if fault is not None:
-            return fault  # whoever leads would say the same
+            return fault  # every leader would answer the same
         renewal = _Renewal(request, self._leases.now_s(), self._leadership())
         await self._confirm()
         renewal.lasts()
@@ -100,12 +100,12 @@ class Heartbeats:
             )
             if not left:
                 break
-            # An entry on its way ends these leases: told "renewed", their worker would go on beside
-            # the next. A lease ends once, so this does, too.
+            # An entry on its way ends these leases: after a "renewed" their worker would run beside
+            # the next one. A lease ends once, so this loop ends.
             flight = self._ending(renewal.token(place) for place in left)
             if flight is not None:
                 await asyncio.wait([flight])
-            # Leadership may have ended with the entry under way: whoever leads next knows.
+            # Leadership may have ended with the entry under way: then the next leader answers.
             await self._confirm()
         for place in renewal.renewed:
             if renewal.token(place) not in self._leases:  # ended while the others were looked at
@@ -115,7 +115,7 @@ class Heartbeats:
     def _look_through(
         self, view: Reader, renewal: _Renewal, places: Sequence[int]
     ) -> Steps[list[int]]:
-        """Renew a slice in each step; return what an entry in flight ends."""
+        """Renew a slice in each step; return the positions that an entry in flight ends."""
         later: list[int] = []
         for start in range(0, len(places), SLICE):
             if start:
@@ -125,7 +125,7 @@ class Heartbeats:
         return later
 
     def _renew(self, view: View, renewal: _Renewal, places: Sequence[int]) -> list[int]:
-        """Renew what is live; return what an entry in flight ends."""
+        """Renew live leases; return the positions of those that an entry in flight ends."""
         ending: list[int] = []
         if self._ending(renewal.token(place) for place in places) is not None:
             ending = [place for place in places if self._ending([renewal.token(place)]) is not None]
@@ -138,7 +138,7 @@ class Heartbeats:
                 continue
             token = FencingToken(held.token)
             live.append(token)
-            if token in self._leases:  # else this leader, which is new, has yet to come across it
+            if token in self._leases:  # else this leader is new and has not loaded it yet
                 renewal.renewed.append(place)
         self._leases.renew(live, renewal.received_s)
         self._workers.renewed(renewal.request.worker_id, live)

@@ -1,4 +1,4 @@
-"""What a leader tells whoever measures it."""
+"""What a leader reports to metrics and logs."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ class LeaderHooks:
     """Called on the event loop: each must be brief, and must not raise."""
 
     decide: Callable[[float], None] = lambda _seconds: None
-    """How long deciding one batch took."""
+    """Seconds that deciding one batch took."""
     commit: Callable[[float], None] = lambda _seconds: None
-    """How long one entry took from being proposed to being applied."""
+    """Seconds from proposing one entry to applying it."""
     confirm: Callable[[float], None] = lambda _seconds: None
-    """How long confirming leadership took."""
+    """Seconds that confirming leadership took."""
     begun: Callable[[], None] = lambda: None
     """This node begins to serve as the leader."""
     counted: Callable[[Sequence[Tally]], None] = lambda _tallies: None
-    """What an entry did to tasks, once it is applied here."""
+    """The effects of an entry on tasks, once it is applied here."""
     event: Callable[[TaskEvent], None] | None = None
-    """What became of one task, once it is applied here; None: nobody asks, and none is told."""
+    """What became of one task, once it is applied here. None: events are not recorded."""
     housekept: Callable[[str, int], None] = lambda _kind, _items: None
-    """The leader's own work of a kind was done, and how much of it."""
+    """Kind and amount of the leader's own work that was done."""
     undecidable: Callable[[str], None] = lambda _kind: None
     """An operation of the leader's own, of this kind, cannot be decided."""
     differed: Callable[[], None] = lambda: None
     """Members were found to hold different states."""
     sampled: Callable[[Sample | None], None] = lambda _take_samples: None
-    """What queues hold and who works on them, a slice at a time; None: this node leads no more."""
+    """Queue contents and workers, a slice at a time; None: this node no longer leads."""

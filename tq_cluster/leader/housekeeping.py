@@ -1,12 +1,12 @@
-"""The leader's own work, beside its callers': what time brings, what the cluster does for itself.
+"""The leader's own work, beside its callers': what has become due, and the cluster's tasks.
 
-Each kind of it is a source. The committer asks for their operations as it puts a batch together:
-every source that has something to do shares evenly in what the batch has left for them, so none
-waits for another, and goes on without a pause while there is more.
+Each kind of work is a source. The committer asks the sources for operations as it puts a batch
+together. Every source that has work gets an even share of the room that the batch has left, so none
+waits for another, and it continues without a pause while there is more.
 
-An operation that cannot be decided is a fault of ours, or of a row. It must not take the callers
-along, nor the rest of its kind: the slice is narrowed down to the one thing that it fails at, which
-is passed over for a while, longer each time.
+An operation that cannot be decided is a fault of the program or of a row. It must not fail the
+callers' operations, nor the rest of its kind: the slice is narrowed down to the one faulty item,
+which is passed over for a while, longer each time.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from tq_cluster.core.model.operations import Done, Operation, Outcome
 _logger = logging.getLogger(__name__)
 
 ITEMS_MIN: Final = 50
-"""What a source's operation holds until it turns out that there is more: a leased, due or retired
-task each.
+"""How many items a source's operation holds until there proves to be more: one item is a leased,
+due or retired task.
 """
 IDLE_S: Final = 0.02
-"""A source that had nothing to do is not asked again before that for a batch that is made anyway:
-a lone caller's batch would wait for all of them. Whether it has become due, ``due`` asks.
+"""How long a source that had nothing to do is not asked again for a batch that is made anyway: a
+lone caller's batch would wait for all sources. ``due`` still asks whether a source has become due.
 """
 PASSED_OVER_S: Final = 60.0
 PASSED_OVER_MAX_S: Final = 3_600.0
-"""For how long something is passed over that could not be decided: twice as long each time."""
+"""How long a faulty item is passed over: twice as long each time, up to the maximum."""
 PASSED_OVER_MAX: Final = 100
-"""If so much of a kind cannot be decided, all of the kind waits."""
+"""If so many items of a kind cannot be decided, the whole kind waits."""
 
 
 class Source(Protocol):
@@ -40,55 +40,55 @@ class Source(Protocol):
 
     @property
     def kind(self) -> str:
-        """What it is called in metrics and in the log."""
+        """Its name in metrics and in the log."""
 
     @property
     def pause_s(self) -> float:
-        """How long it may wait for a batch that is made anyway, rather than be a reason for one."""
+        """How many seconds it may wait for a batch made anyway, before it causes one itself."""
 
     def first(self, passed_over: Collection[int]) -> int | None:
-        """Return what has to be done first now, by a number of its own; None: nothing has.
+        """Return the number of the item to do first; None if there is none.
 
-        Cheap: it is asked for every batch while it has something to do, and some fifty times a
+        Cheap: it is called for every batch while the source has work, and some fifty times a
         second.
         """
 
     def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
-        """Return an operation that does up to so much of it, once ``first`` has found something."""
+        """Return an operation on up to ``items_max`` items, once ``first`` has found something."""
 
 
 @dataclass(slots=True)
 class _Failure:
-    """Something that could not be decided."""
+    """An item that could not be decided."""
 
     until_s: float
-    """Until then it is passed over."""
+    """Until then the item is passed over."""
     pause_s: float
     tried_again: bool = False
 
 
 @dataclass(slots=True)
 class _Turn:
-    """A source, and how it has been going."""
+    """A source and its recent results."""
 
     source: Source
     items_max: int = ITEMS_MIN
     asked: int = 0
-    """How much the last operation could hold."""
+    """How many items the last operation could hold."""
     first: int = 0
-    """What it began with."""
+    """The number of the first item of the last operation."""
     suspect: bool = False
-    """A batch with an operation of its could not be decided: its next ones go alone."""
+    """A batch with one of its operations could not be decided: its next ones go alone."""
     look_at_s: float = 0.0
-    """Until then it is no reason for a batch."""
+    """Until then the source causes no batch."""
     idle_until_s: float = 0.0
-    """Until then it probably has nothing to do."""
+    """Until then the source probably has nothing to do."""
     waits_until_s: float = 0.0
-    """Until then it does nothing at all."""
+    """Until then the source does nothing at all."""
     failures: dict[int, _Failure] = field(default_factory=dict)
 
     def passed_over(self, now_s: float) -> frozenset[int]:
-        """What is left out for now. What has been for long enough is tried again, alone."""
+        """Return the items to pass over. An item whose pause is over is tried again, alone."""
         if not self.failures:
             return _NOTHING
         for failure in self.failures.values():
@@ -105,7 +105,7 @@ _NOTHING: Final[frozenset[int]] = frozenset()
 
 
 class Housekeeping:
-    """Finds the leader's own operations, and hears what became of them."""
+    """Provides the leader's own operations, and handles their results."""
 
     def __init__(
         self,
@@ -115,27 +115,27 @@ class Housekeeping:
         done: Callable[[str, int], None] = lambda _kind, _items: None,
         failed: Callable[[str], None] = lambda _kind: None,
     ) -> None:
-        """``done`` hears how much of a kind was done, ``failed`` of what cannot be decided."""
+        """``done`` receives how much of a kind was done, ``failed`` a kind that has a fault."""
         self._sources = sources
         self._now_s = now_s
         self._done = done
         self._failed = failed
         self._turns: list[_Turn] = []
-        """Whose turn it is first."""
+        """In the order in which they are asked."""
         self._by_type: dict[type[Operation], _Turn] = {}
-        """Who asked for operations of a type last."""
+        """The source that last provided operations of a type."""
 
     def begin(self) -> None:
-        """This node leads."""
+        """Start: this node leads."""
         self._turns = [_Turn(source) for source in self._sources]
         self._by_type.clear()
 
     def end(self) -> None:
-        """It does no longer."""
+        """Stop: this node no longer leads."""
         self._turns = []
 
     def due(self) -> bool:
-        """Whether something has to be done that is a reason for a batch."""
+        """Whether some work is due that justifies a batch."""
         now_s = self._now_s()
         for turn in self._turns:
             if now_s < turn.look_at_s:
@@ -148,10 +148,10 @@ class Housekeeping:
     def operations(
         self, items_max: int, waiting: Collection[type[Operation]] = ()
     ) -> Iterator[Operation]:
-        """What is due now, of each kind a slice, together up to about ``items_max`` tasks.
+        """Yield what is due now: a slice of each kind, together up to about ``items_max`` tasks.
 
         If ``alone`` holds after the first, the batch must hold nothing else. ``waiting`` are types
-        that were asked for before, and are still to be decided.
+        of operations that were provided before and are still to be decided.
         """
         now_s = self._now_s()
         busy = [self._by_type.get(each) for each in waiting]
@@ -167,7 +167,7 @@ class Housekeeping:
             turn.asked = max(1, min(turn.items_max, items_max // len(found)))
             operation = turn.source.operation(turn.asked, turn.passed_over(now_s))
             self._by_type[type(operation)] = turn
-            # Who was asked is asked last next time: what finds no room now comes first then.
+            # A source that was asked goes to the end: what finds no room now comes first next time.
             self._turns.remove(turn)
             self._turns.append(turn)
             yield operation
@@ -178,7 +178,7 @@ class Housekeeping:
         return turn is not None and turn.suspect
 
     def decided(self, operation: Operation, outcome: Outcome) -> bool:
-        """Hear that an operation was decided and is applied; whether there is more to do now."""
+        """Handle an operation that is decided and applied; return whether more is due now."""
         turn = self._by_type.get(type(operation))
         if turn is None:
             return False
@@ -193,7 +193,7 @@ class Housekeeping:
         return more
 
     def failed(self, operation: Operation, error: Exception, *, alone: bool) -> None:
-        """Hear that a batch with this operation cannot be decided; ``alone``: it is at fault."""
+        """Handle a batch with this operation that cannot be decided; ``alone``: it is at fault."""
         turn = self._by_type.get(type(operation))
         if turn is None:
             return
@@ -230,7 +230,7 @@ class Housekeeping:
             return None
         first = turn.source.first(turn.passed_over(now_s))
         if first is None:
-            # Whatever it failed at is gone, or passed over.
+            # The faulty item is gone, or passed over.
             turn.suspect = False
             turn.items_max = ITEMS_MIN
             turn.idle_until_s = now_s + IDLE_S
@@ -241,4 +241,4 @@ class Housekeeping:
 
 
 _ITEMS_MAX: Final = 1 << 16
-"""Beyond any batch: what one may hold is up to the committer."""
+"""Beyond any batch: the committer bounds what a batch holds."""

@@ -1,4 +1,4 @@
-"""What only a leader does, behind one set of coroutines: the service asks here and nowhere else."""
+"""What only a leader does, behind one set of coroutines; the service calls nothing else here."""
 
 from __future__ import annotations
 
@@ -63,38 +63,38 @@ _logger = logging.getLogger(__name__)
 
 LEASES_SLICE = 500
 LOOKS_MIN = 64
-"""How often a claim that may not wait is decided again at most, since it could not look everywhere
-at once: each time at least one more queue is behind it.
+"""How many times at most a claim that may not wait is decided again because it could not look
+everywhere at once: each time it finishes at least one more queue.
 """
 EVENTS = 100
 """How many tasks' events are written in one turn of the loop: a few milliseconds."""
 DIGEST_BYTES_MAX = 1 << 20
 """A request larger than this is hashed in another thread: 10 MiB take 12 ms or more.
 
-Not smaller ones: to hand them over and back takes longer than to hash them.
+Smaller ones are not: handing them over and back takes longer than hashing them.
 """
 FORMATION_S = 0.2
-"""How often a new cluster's leader asks who the members are, until it can be written down."""
+"""How often the leader of a new cluster asks for the members, until it can record them."""
 
 Answer = TypeVar("Answer")
 
 
 class State(Protocol):
-    """The applied state: to be read, and to be drafted over."""
+    """The applied state, for reads and drafts."""
 
     def view(self) -> View:
-        """Everything applied so far."""
+        """Return everything applied so far."""
 
     def row_count(self) -> int:
-        """How many rows there are; cheap."""
+        """Return the number of rows; cheap."""
 
     def workspace(self) -> DraftWorkspace:
-        """A draft over it, void once another entry is applied."""
+        """Return a draft over it, void once another entry is applied."""
 
 
 @dataclass(frozen=True, slots=True)
 class Formation:
-    """Who forms a new cluster: the first leader writes it down."""
+    """The members of a new cluster: its first leader records them."""
 
     cluster_id: str
     members: Mapping[str, str]
@@ -121,7 +121,7 @@ class Leader:
     ) -> None:
         """Wire the parts together.
 
-        ``members`` is how many nodes the cluster has; ``formation`` is asked where the state
+        ``members`` is the number of nodes in the cluster; ``formation`` is called if the state
         names none. ``fatal`` ends the process. While ``disk_pressure`` holds, no task is created.
         """
         self._log = log
@@ -141,7 +141,7 @@ class Leader:
         self._claimants = Claimants()
         self._watchers: Waiters[TaskId] = Waiters()
         self._tellings: dict[tuple[str, bool], asyncio.Task[Replied | Refused]] = {}
-        """Answers to WaitTask that were asked for in this turn of the loop."""
+        """Answers to WaitTask that were requested in this turn of the loop."""
         self._cluster_tasks = ClusterTasks(
             node_id=node_id,
             log=log,
@@ -152,7 +152,7 @@ class Leader:
             disk_pressure=disk_pressure,
         )
         self.hashed = self._cluster_tasks.hashed
-        """To be told of every range of the state that an entry had this node hash."""
+        """To be called with every range of the state that this node hashed because of an entry."""
         self._housekeeping = Housekeeping(
             [
                 ExpiredLeases(self._leases),
@@ -207,12 +207,12 @@ class Leader:
         return self._leadership is not None
 
     def look_at_clocks(self) -> float:
-        """By how many seconds log time is ahead of the members' clocks; 0 if another leads."""
+        """Return how many seconds log time is ahead of the clocks; 0 if another node leads."""
         return self._clock_watch.look() if self.serving() else 0.0
 
     @property
     def clock_message(self) -> str:
-        """What people should know of that; empty while all is well."""
+        """A warning about the clocks for operators; empty while there is none."""
         return self._clock_watch.message
 
     async def submit(self, operation: Operation) -> Outcome:
@@ -239,21 +239,21 @@ class Leader:
     async def read(self, query: Callable[[Reader], Steps[Answer]]) -> Answer:
         """Answer ``query`` from a state that holds every write acknowledged before this call.
 
-        What was confirmed once stays true: every later step of it sees the same state or a newer.
+        The confirmation stays valid: every later step sees the same state or a newer one.
         """
         await self._confirm()
         return await self._reading.answer(query, lambda: nullcontext(self._state.view()))
 
     async def heartbeat(self, request: worker_service_pb2.HeartbeatRequest) -> Replied | Refused:
-        """Renew the leases listed, as far as they are live, from the moment of this call."""
+        """Renew the listed leases that are live, from the moment of this call."""
         return await self._heartbeats.answer(request)
 
     async def claim(self, operation: Claim, wait_s: float, received_s: float) -> Outcome:
         """Lease ready tasks, waiting up to ``wait_s`` for some.
 
-        ``received_s`` is when the call came, by the event loop's clock.
+        ``received_s`` is when the call arrived, by the event loop's clock.
         """
-        # Before anything is remembered of it or waits for it: every leader would say the same.
+        # Before the call is recorded or waits: every leader would answer the same.
         fault = check_claim(operation.request, DEFAULT_LIMITS)
         if fault is not None:
             return fault
@@ -271,7 +271,7 @@ class Leader:
                 self._check_leadership()
 
     def give_back(self, operation: Claim, outcome: Outcome) -> None:
-        """Release what a claim granted to a caller who cannot be told."""
+        """Release tasks that a claim granted to a caller which could not receive the answer."""
         if self.serving():
             self._committer.give_back(operation, outcome)
 
@@ -283,7 +283,7 @@ class Leader:
     ) -> Replied | Refused:
         """Answer with the task once it is terminal, or as it is after ``wait_s``.
 
-        ``holds`` is told of the answer's size as ``Reader.holds`` is.
+        ``holds`` is called with the answer's size, as ``Reader.holds`` is.
         """
         give_up_s = self._loop.time() + wait_s
         task_id = TaskId(request.task_id)
@@ -292,7 +292,7 @@ class Leader:
             yield from ()
             return queries.look_ahead(Scope.of(view, DEFAULT_NAMESPACE), task_id)
 
-        # A call that waits holds nothing of the task.
+        # A waiting call holds no part of the task.
         with self._watchers.join(task_id) as waiter:
             while True:
                 finished, size = await self.read(ahead)
@@ -322,19 +322,19 @@ class Leader:
             return self._workers.listing(view, request, after, most)
 
         reply = await self.read(listing)
-        self._check_leadership()  # another's workers are forgotten, and are not these
+        self._check_leadership()  # another leader has other workers
         reply.leader_id = self._log.status().leader_id or ""
         return Replied(reply=reply)
 
     def sample(self) -> None:
-        """Look through a few more queues or workers, while leading; hooks hear what was found."""
+        """Survey a few more queues or workers while this node leads; hooks receive the result."""
         if self.serving():
             self._sampler.step()
 
     async def verify_state(
         self, request: cluster_service_pb2.VerifyStateRequest
     ) -> Replied | Refused:
-        """How far the comparing of the members' states has come; begins a pass if asked to."""
+        """Report the progress of the state comparison; begin a pass if the request asks for one."""
         await self._log.confirm()
         self._check_leadership()
         return self._cluster_tasks.verify(request)
@@ -368,7 +368,7 @@ class Leader:
 
     def _begin_leadership(self, term: int) -> None:
         self._leadership = term
-        self._leases.clear()  # of what an entry granted that was answered after the last leadership
+        self._leases.clear()  # leases of an entry that was answered after the last leadership
         self._workers.clear()
         view = self._state.view()
         self._log_time.begin(queries.log_time(view), queries.stepped_ms(view))
@@ -400,7 +400,7 @@ class Leader:
         self._watchers.wake_all()
 
     async def _take_over(self) -> None:
-        """Start every running lease afresh, and write the membership down if nobody has."""
+        """Restart every running lease, and record the membership if the state holds none."""
         after: bytes | None = b""
         while after is not None:
             scope = Scope.of(self._state.view(), DEFAULT_NAMESPACE)
@@ -410,7 +410,7 @@ class Leader:
             await asyncio.sleep(0)
         while queries.membership(self._state.view()) is None:
             formed = self._formation()
-            if formed is None:  # a member has not said yet who it is
+            if formed is None:  # a member has not introduced itself yet
                 await asyncio.sleep(FORMATION_S)
                 continue
             operation = FormCluster(
@@ -422,18 +422,18 @@ class Leader:
             try:
                 await self._committer.submit(operation)
             except (NotLeaderError, OutcomeUnknownError):
-                return  # the next leader sees whether it is written
+                return  # the next leader sees whether it is recorded
             except (NotAppliedError, OverloadedError) as error:
                 _logger.warning("membership is not written yet", extra={"reason": str(error)})
                 await asyncio.sleep(FORMATION_S)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Without what looks after leases and due times the queue would stand still unnoticed."""
+        """End the process on an error: without the task, the queue would stop unnoticed."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fatal(error)
 
     async def _confirm(self) -> None:
-        """Return once it is known that this node still led when it was asked."""
+        """Return once this node is known to have still led when this was called."""
         started_s = self._loop.time()
         await self._log.confirm()
         self._hooks.confirm(self._loop.time() - started_s)
@@ -478,9 +478,10 @@ class Leader:
                 self._tell_events()
 
     def _tell_events(self) -> None:
-        """Tell what became of tasks, in order: of some now, of the others in later turns."""
+        """Report the events of tasks in order: some now, the others in later turns."""
         assert self._hooks.event is not None
-        # A part of what waits, lest it grows where more comes than is told.
+        # A share of the queue, so that it does not grow if events come faster than they are
+        # written.
         for _ in range(min(len(self._events), max(EVENTS, len(self._events) // 10))):
             self._hooks.event(self._events.popleft())
         if self._events:
@@ -489,9 +490,9 @@ class Leader:
     async def _claim_once(
         self, operation: Claim, received_s: float, give_up_s: float, claimant: Claimant
     ) -> Outcome | None:
-        """One look for ready tasks; None when there are none."""
-        # The grant comes later than this, so the worker believes in a deadline that is never after
-        # ours.
+        """Look for ready tasks once; return None if there are none."""
+        # The grant comes after this, so the deadline that the worker computes is never later than
+        # this leader's.
         waited_ms = int((self._loop.time() - received_s) * 1000)
         outcome = await self._look(operation)
         looks = 1
@@ -509,7 +510,7 @@ class Leader:
             return outcome if reply.lost_task_ids else None
         for task in reply.tasks:
             task.waited.FromMilliseconds(waited_ms)
-        # A lease that has ended by now, as in a call that came twice, has no holder any more.
+        # A lease that has ended by now, as after a repeated call, has no holder any more.
         tokens = [
             token for task in reply.tasks if (token := FencingToken(task.token)) in self._leases
         ]
@@ -517,27 +518,27 @@ class Leader:
         return outcome
 
     async def _look(self, operation: Claim) -> Outcome:
-        """Have a claim decided once, and what it is granted given back if its caller is gone."""
+        """Have a claim decided once; release what it is granted if its caller is gone."""
         asked: asyncio.Future[Outcome] | None = None
         outcome: Outcome | None = None
         try:
             asked = self._committer.submit(operation)
             outcome = await asked
         finally:
-            # Cancelled or failed: what woke this caller is the next one's, who is woken as it goes.
+            # Cancelled or failed: the next claim is woken for these tasks when this claim leaves.
             if outcome is None and asked is not None and asked.done() and not asked.cancelled():
                 self._give_back_unheard(operation, asked)
         return outcome
 
     def _give_back_unheard(self, operation: Claim, asked: asyncio.Future[Outcome]) -> None:
-        """Give back what was granted in the very turn of the loop in which the call was cut off."""
+        """Release tasks that were granted in the turn of the loop in which the call was cut off."""
         if asked.exception() is None:
             self._committer.give_back(operation, asked.result())
 
     async def _told(self, request: task_service_pb2.WaitTaskRequest) -> Replied | Refused:
-        """The answer to a WaitTask: one for all that are to be answered in this turn of the loop.
+        """Return the answer to a WaitTask, shared by all equal ones of this turn of the loop.
 
-        It is read after the turn, so it is as new as each of them was promised.
+        It is read after the turn, so it is as new as each caller was promised.
         """
         asked = request.task_id, request.omit_payload
         telling = self._tellings.get(asked)

@@ -1,16 +1,17 @@
 """The deadlines of live leases, in the leader's memory.
 
 Renewals stay out of the log, as etcd's do: a heartbeat moves a deadline here, and only an expiry
-becomes an entry. The table ends with the leadership; a new leader starts every running lease
-again, so a failover expires none.
+becomes an entry. The table ends with the leadership; a new leader restarts every running lease, so
+a failover expires none.
 
-Deadlines stand in a wheel of short slots of time. A lease is in one place at a time and leaves it
-when it ends, so the table is never larger than what lives; a heap would keep an ended lease until
-its deadline. A renewal changes the deadline alone: once its slot has passed, the lease moves on.
+Deadlines are kept in a wheel of short slots of time. A lease is in one slot at a time and leaves it
+when it ends, so the table is never larger than the number of live leases; a heap would keep an
+ended lease until its deadline. A renewal changes only the deadline: once its slot has passed, the
+lease moves to a later one.
 
-What is known of a lease stands in one dictionary each, of numbers and strings alone: the garbage
-collector does not look into such. An object a lease, of a hundred thousand, would hold the event
-loop for 100 ms at each of its full collections.
+Each field of a lease has a dictionary of its own that holds only numbers and strings, which the
+garbage collector does not traverse. With one object for each of a hundred thousand leases, every
+full collection would hold the event loop for 100 ms.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from tq_cluster.core.model.operations import Lease
 from tq_cluster.core.model.types import DurationMs, FencingToken, TaskId, TaskNumber
 
 STALL_S = 0.05
-"""A pass that comes later than expected by more than this was held up, and heartbeats with it."""
+"""If a pass is late by more than this, the loop was held up, and heartbeats with it."""
 SLOT_S: Final = 0.02
 LOOKED_AT_MAX: Final = 2_000
-"""How many leases one look goes through at most, to find those past their deadlines."""
+"""How many leases one look checks at most to find those past their deadlines."""
 _OVERDUE: Final = -1
 """The place of a lease that is past its deadline."""
 
 
 class LeaseTable:
-    """Deadlines by fencing token, on a clock that stands still while this process does."""
+    """Deadlines by fencing token, on a clock that stops while this process is stalled."""
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class LeaseTable:
         self._stalled_s = 0.0
         self._passed_at_s: float | None = None
         self._late_from_s = math.inf
-        """From when on the next pass is late."""
+        """The time from which the next pass is late."""
         self._begin()
 
     def _begin(self) -> None:
@@ -54,13 +55,13 @@ class LeaseTable:
         self._task_ids: dict[FencingToken, TaskId] = {}
         self._lengths_ms: dict[FencingToken, DurationMs] = {}
         self._deadlines_s: dict[FencingToken, float] = {}
-        """When each ends unless it is renewed."""
+        """When each lease ends unless it is renewed."""
         self._places: dict[FencingToken, int] = {}
-        """The slot that each stands in."""
+        """The slot of each lease."""
         self._slots: dict[int, dict[FencingToken, None]] = {}
-        """Those that hold leases."""
+        """Only slots that hold leases."""
         self._slot = 0
-        """No earlier slot holds any."""
+        """No earlier slot holds any leases."""
         self._overdue: dict[FencingToken, None] = {}
 
     def __len__(self) -> int:
@@ -70,7 +71,7 @@ class LeaseTable:
         return token in self._places
 
     def entries(self) -> int:
-        """How many places the table takes up."""
+        """Return how many entries the table holds."""
         return len(self._overdue) + sum(map(len, self._slots.values()))
 
     def clear(self) -> None:
@@ -90,14 +91,14 @@ class LeaseTable:
         self._late_from_s = math.inf
 
     def now_s(self) -> float:
-        """The clock that deadlines are on: the loop's, less the time it was held up."""
+        """Return the time that deadlines use: the loop's, less the time it was held up."""
         return self._now_s() - self._stalled_s
 
     def note_pass(self, interval_s: float) -> None:
-        """Tell that the loop came by, as it should every ``interval_s``.
+        """Note a pass of the loop, which is expected every ``interval_s``.
 
-        After a stall every deadline moves by its length: the heartbeats that came meanwhile still
-        wait in the sockets, and their senders were not silent.
+        After a stall every deadline moves by the length of the stall: heartbeats that arrived
+        meanwhile still wait in the sockets, so their senders were not silent.
         """
         at_s = self._now_s()
         if self._passed_at_s is not None:
@@ -108,7 +109,7 @@ class LeaseTable:
         self._late_from_s = at_s + interval_s + STALL_S
 
     def grant(self, lease: Lease) -> None:
-        """Start a lease, or start it afresh, from now."""
+        """Start a lease, or restart it, from now."""
         token, number, task_id, length_ms = lease
         if token in self._places:
             self._renew(token, self.now_s())
@@ -133,10 +134,11 @@ class LeaseTable:
             del self._deadlines_s[token], self._places[token]
 
     def expired(self, most: int) -> list[Lease]:
-        """The leases past their deadlines, at most ``most``; they stay until an entry ends them.
+        """Return up to ``most`` leases past their deadlines; they stay until an entry ends them.
 
-        None while a pass is overdue: it will find that the loop was held up, and what comes before
-        it in the same turn must not take the time for the workers' silence.
+        Returns none while a pass is overdue. That pass will find that the loop was held up, and
+        code that runs before it in the same turn must not mistake the stall for silence of the
+        workers.
         """
         if self._now_s() > self._late_from_s:
             return []
@@ -157,7 +159,7 @@ class LeaseTable:
             self._place(token)
 
     def _place(self, token: FencingToken) -> None:
-        # Not into a slot that is passed already: nobody would look there again.
+        # Not into a slot that has passed already: it is not looked at again.
         slot = self._places[token] = max(self._slot, int(self._deadlines_s[token] / SLOT_S))
         self._slots.setdefault(slot, {})[token] = None
 
@@ -172,9 +174,10 @@ class LeaseTable:
             del self._slots[slot]
 
     def _turn_to(self, now_s: float) -> None:
-        """Look through the slots up to this instant's, or as many of their leases as are allowed.
+        """Check the slots up to this instant's, at most ``LOOKED_AT_MAX`` leases.
 
-        What is past its deadline becomes overdue; what was renewed meanwhile moves on.
+        A lease past its deadline becomes overdue; one that was renewed meanwhile moves to a later
+        slot.
         """
         current = int(now_s / SLOT_S)
         left = LOOKED_AT_MAX
@@ -186,7 +189,7 @@ class LeaseTable:
                 far = current - self._slot > len(self._slots)
                 self._slot = min(current, *self._slots) if far else self._slot + 1
                 continue
-            # The last first: to take the first of a long dictionary again and again is slow.
+            # From the end: taking the first item of a long dictionary again and again is slow.
             for token in list(islice(reversed(tokens), left)):
                 left -= 1
                 deadline_s = self._deadlines_s[token]
@@ -198,4 +201,4 @@ class LeaseTable:
                     self._displace(token)
                     self._place(token)
             if self._slot in self._slots:
-                return  # what is left there ends within this slot, or was too much for one look
+                return  # the rest ends within this slot, or exceeds one look

@@ -1,8 +1,8 @@
 """The operations that wait for an entry: large and small ones by turns.
 
-A hundred purges are a hundred entries, or five seconds. Whoever waits behind them in one line waits
-as long. So an operation that is a good part of an entry by itself has a line of its own: each batch
-takes at least one of those, and as many small ones as it would without.
+A hundred purges are a hundred entries, or five seconds, and in a single line every later operation
+would wait as long. So an operation that is a good part of an entry by itself waits in a separate
+line: each batch takes at least one of those, and as many small ones as it would without.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ BATCH_BYTES_MAX = 1 << 20
 """How many items and how much payload one batch gathers; a single larger operation goes alone."""
 LARGE_ITEMS = 250
 LARGE_BYTES = 256 << 10
-"""An operation of more than this is a large one."""
+"""An operation above one of these limits is large."""
 
 
 @dataclass(slots=True)
 class Waiting:
-    """An operation, and whoever is to hear what it led to."""
+    """An operation and the future of its outcome."""
 
     operation: Operation
     outcome: asyncio.Future[Outcome]
     items: int
     payload_bytes: int
     own: bool = False
-    """The leader's own: nobody calls for it, and it is found again if it is dropped."""
+    """The leader's own: it has no caller, and it is found again if it is dropped."""
     first: bool = False
     """An entry was full before its turn came: it is decided before any that was not put off."""
     gives_back: bool = False
-    """It gives back what a claim was granted: it is decided before a repetition of the claim."""
+    """It releases what a claim was granted: it is decided before a repetition of the claim."""
 
     @property
     def large(self) -> bool:
@@ -59,11 +59,11 @@ class Waiting:
 
 
 class Line:
-    """What waits, in the order in which it is taken."""
+    """The waiting operations, in the order in which they are taken."""
 
     def __init__(self) -> None:
         self._small: deque[Waiting] = deque()
-        """Those that go first stand before the others, large ones too."""
+        """Operations that go first stand before the others, large ones too."""
         self._large: deque[Waiting] = deque()
 
     def __len__(self) -> int:
@@ -73,28 +73,28 @@ class Line:
         return chain(self._small, self._large)
 
     def add(self, each: Waiting) -> None:
-        """Let it wait behind the others."""
+        """Add an operation behind the others."""
         (self._large if each.large else self._small).append(each)
 
     def put_back(self, those: Iterable[Waiting]) -> None:
-        """Let those wait before all others, in their order; not before what is given back."""
+        """Put operations before all others, in their order, but after releases of granted tasks."""
         given_back: list[Waiting] = []
         while self._small and self._small[0].gives_back:
             given_back.append(self._small.popleft())
         self._small.extendleft(reversed([*given_back, *those]))
 
     def own(self) -> Iterator[Waiting]:
-        """What is the leader's own: it stands among those that go first."""
+        """Yield the leader's own operations, which stand among those that go first."""
         firsts = takewhile(lambda each: each.first, self._small)
         return (each for each in firsts if each.own)
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Drop everything."""
         self._small.clear()
         self._large.clear()
 
     def take_next(self) -> list[Waiting]:
-        """Take one; none if nothing waits."""
+        """Take one operation; return none if nothing waits."""
         for lane in (self._small, self._large):
             while lane:
                 each = lane.popleft()
@@ -103,7 +103,7 @@ class Line:
         return []
 
     def take_first(self, batch: list[Waiting]) -> None:
-        """Add those that go before all others."""
+        """Add the operations that go before all others."""
         self._take(self._small, batch, set(), only_first=True)
 
     def take(self, batch: list[Waiting]) -> None:
@@ -120,8 +120,8 @@ class Line:
         *,
         only_first: bool = False,
     ) -> None:
-        # By whether they are large: those that were put off stand in one lane, and a large one must
-        # not wait until no small one was.
+        # Large and small ones are counted apart: put-off operations share one lane, and a large one
+        # must not wait until no small one was put off.
         items, payload_bytes = [0, 0], [0, 0]
         for each in batch:
             items[each.large] += each.items
@@ -136,8 +136,9 @@ class Line:
                 break
             if isinstance(each.operation, Claim) and (name := each.operation.request.request_id):
                 if name in named:
-                    # A claim and its repetition: what the first is granted may have to be given
-                    # back before the second is told that it holds it. Others do not wait for that.
+                    # A claim and its repetition: the tasks granted to the first may have to be
+                    # released before the second is answered with them. Other operations do not wait
+                    # for that.
                     repetitions.append(lane.popleft())
                     continue
                 named.add(name)
@@ -153,7 +154,7 @@ class Line:
 
 
 def _named(batch: Iterable[Waiting]) -> set[str]:
-    """The request ids of the claims in a batch."""
+    """Return the request ids of the claims in a batch."""
     return {
         each.operation.request.request_id
         for each in batch
@@ -162,7 +163,7 @@ def _named(batch: Iterable[Waiting]) -> set[str]:
 
 
 def weigh(operation: Operation) -> tuple[int, int]:
-    """How many items an operation may come to at most, and how many bytes of payload it brings.
+    """Return the most items an operation may have, and its payload in bytes.
 
     An item is about ten rows read or written, such as a task submitted.
     """
@@ -174,7 +175,7 @@ def weigh(operation: Operation) -> tuple[int, int]:
         case Report():
             reports = operation.request.reports
             if len(reports) > DEFAULT_LIMITS.reports_max:
-                return 1, 0  # it will be refused, and is not walked through before
+                return 1, 0  # it will be refused, so its reports are not walked
             children = sum(len(each.complete.submit) for each in reports)
             children = min(children, DEFAULT_LIMITS.report_submit_tasks_max)
             return 1 + len(reports) + children, operation.request.ByteSize()

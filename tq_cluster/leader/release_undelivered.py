@@ -1,4 +1,4 @@
-"""What was granted to a caller who could not be told is given back."""
+"""Releases tasks that were granted to a caller which could not receive the answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tq_cluster.core.model.operations import Claim, Outcome, Replied, Report
 
 
 def release_of(claim: Claim, outcome: Outcome) -> Report | None:
-    """Return the report that releases whatever ``outcome`` granted to ``claim``, if anything."""
+    """Return the report that releases what ``outcome`` granted to ``claim``; None if nothing."""
     if not isinstance(outcome, Replied):
         return None
     reply = outcome.reply

@@ -1,6 +1,6 @@
-"""What the queues hold and who works on them, looked through a little at a time.
+"""Surveys queue contents and workers, a little at a time.
 
-Nobody who asks waits for it, and it holds the loop for a moment at a time only, however many queues
+No caller waits for a survey, and each step holds the loop only for a moment, however many queues
 and workers there are.
 """
 
@@ -20,16 +20,16 @@ from tq_cluster.core.rows.view import View
 from tq_cluster.leader.workers import WorkerRegistry
 
 EVERY_S: Final = 2.0
-"""How much time lies between the beginnings of two surveys, at least."""
+"""The least time between the beginnings of two surveys."""
 QUEUES_SLICE: Final = 50
 WORKERS_SLICE: Final = 100
 QUEUES_NAMED_MAX: Final = 10_000
-"""Of so many queues that workers name, which are not all there, it is counted by how many."""
+"""How many queue names of workers are counted, which may include queues that do not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workforce:
-    """Who works, altogether."""
+    """Totals over all workers."""
 
     leases: int
     workers: int
@@ -39,7 +39,7 @@ class Workforce:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A slice of what is found: of any number of queues nobody holds all at once."""
+    """A slice of a survey, so that the whole is never held at once."""
 
     now_ms: TimestampMs
     """Log time."""
@@ -47,7 +47,7 @@ class Sample:
     queue_workers: Mapping[str, int]
     """How many workers claim from each queue, of this slice and others."""
     workforce: Workforce | None
-    """In the last slice."""
+    """Set only in the last slice."""
 
 
 class Sampler:
@@ -63,7 +63,7 @@ class Sampler:
         now_s: Callable[[], float],
         found: Callable[[Sample | None], None],
     ) -> None:
-        """``found`` hears of each slice, and None when there will be no more for now."""
+        """``found`` receives each slice, and None when no more follow for now."""
         self._view = view
         self._workers = workers
         self._leases = leases
@@ -74,7 +74,7 @@ class Sampler:
         self._begin_at_s = 0.0
 
     def step(self) -> None:
-        """Look through one more slice, or begin anew if that is due."""
+        """Survey one more slice, or begin a new survey if that is due."""
         if self._steps is None:
             if self._now_s() < self._begin_at_s:
                 return
@@ -84,7 +84,7 @@ class Sampler:
             self._steps = None
 
     def stop(self) -> None:
-        """Forget what was found: this node leads no more."""
+        """Discard the survey: this node no longer leads."""
         self._steps = None
         self._begin_at_s = 0.0
         self._found(None)

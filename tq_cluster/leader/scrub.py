@@ -1,7 +1,7 @@
-"""Comparing what the members' states came to at an entry: who differs, as soon as that is certain.
+"""Compares the members' hashes of the state at an entry: reports who differs once it is certain.
 
-One who differs from a majority is wrong. Where no majority agrees nobody can be told to be wrong;
-then it is said, and the next answer may settle it.
+A member that differs from a majority is wrong. If no majority agrees, it is undecided who is wrong;
+the difference is reported, and the next answer may settle it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 PENDING_MAX: Final = 1_000
-"""Ranges that wait for an answer; the oldest are given up."""
+"""Ranges that wait for an answer; beyond that the oldest are dropped."""
 DIFFERENCES_KEPT: Final = 20
 
 
@@ -21,11 +21,11 @@ class Difference:
     """A range in which members differ."""
 
     node_id: str
-    """Who is wrong. Empty: no majority agrees, so that nobody can tell."""
+    """The member that is wrong. Empty: no majority agrees, so it is undecided."""
     index: int
     where: str
     earlier: bool = False
-    """Found in a pass before this one."""
+    """Found in an earlier pass."""
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Scrub:
         members: Callable[[], set[str]],
         differs: Callable[[Difference], None],
     ) -> None:
-        """``members`` names all members, this node among them; ``differs`` is told once of each."""
+        """``members`` returns all members, self included; ``differs`` gets each difference once."""
         self._node_id = node_id
         self._members = members
         self._differs = differs
@@ -63,20 +63,20 @@ class Scrub:
         self.differences: list[Difference] = []
 
     def clear(self) -> None:
-        """Another leadership: what was asked for in the last one is not answered any more."""
+        """Start a new leadership: requests of the last one are not answered any more."""
         self._ranges.clear()
         self._early.clear()
         self._agreed.clear()
         self.differences.clear()
 
     def begin_pass(self) -> None:
-        """All of the state is compared anew: what was owed or open for part of it is settled so."""
+        """Start a new pass, which settles what the last one left unanswered or undecided."""
         self._ranges.clear()
         self._agreed.clear()
         self.differences = [replace(each, earlier=True) for each in self.differences]
 
     def ask(self, index: int, where: str, digest: bytes) -> None:
-        """This node's own hash of a range; the others' come with time."""
+        """Record this node's own hash of a range; the others' follow."""
         self._ranges[index] = _Range(where)
         while len(self._ranges) > PENDING_MAX:
             del self._ranges[min(self._ranges)]
@@ -86,7 +86,7 @@ class Scrub:
             self.answer(node_id, at, other)
 
     def answer(self, node_id: str, index: int, digest: bytes) -> None:
-        """A member's hash of the range that the entry at ``index`` names."""
+        """Record a member's hash of the range that the entry at ``index`` names."""
         asked = self._ranges.get(index)
         members = self._members()
         if node_id not in members:
@@ -101,7 +101,7 @@ class Scrub:
             del self._ranges[index]
 
     def review(self) -> None:
-        """Say where members differ and nobody else has answered since the review before this."""
+        """Report undecided differences that were already undecided at the previous review."""
         for index, asked in self._ranges.items():
             if not asked.differs_undecided(len(self._members())):
                 continue
@@ -110,11 +110,11 @@ class Scrub:
             asked.reviewed = True
 
     def agreed(self, node_id: str) -> int:
-        """How many ranges of a member were found to be a majority's."""
+        """Return how many ranges of a member agreed with a majority."""
         return self._agreed[node_id]
 
     def unanswered(self, node_id: str) -> int:
-        """The newest entry whose hash a member owes; 0 for none."""
+        """Return the newest entry whose hash a member has not sent; 0 for none."""
         owed = [index for index, asked in self._ranges.items() if node_id not in asked.digests]
         return max(owed, default=0)
 

@@ -1,4 +1,4 @@
-"""What time brings: leases that run out, tasks that become due, what was kept for long enough."""
+"""Work that time brings: expired leases, due tasks, and tasks and request ids past retention."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tq_cluster.core.rows.view import View
 from tq_cluster.leader.leases import LeaseTable
 
 TASK_ROWS: Final = 6
-"""What a task that is removed comes to."""
+"""How many rows the removal of one task counts as."""
 REQUESTS_A_TASK: Final = 4
-"""A request id is a row, a task several."""
+"""A request id is one row, a task several."""
 _ALL: Final = 0
-"""Stands for all of a kind whose things have no numbers."""
+"""The number that stands for all items of a kind without numbers."""
 RETIRE_S: Final = 1.0
 
 
@@ -105,7 +105,7 @@ class PastRequests:
 
 
 class Chore:
-    """What is not many things of a kind: one operation at a time."""
+    """Work that is one operation at a time, not many items of a kind."""
 
     pause_s = 0.0
 
@@ -115,7 +115,7 @@ class Chore:
         ask: Callable[[], Operation | None],
         begun: Callable[[], None] = lambda: None,
     ) -> None:
-        """``ask`` is for something to do, however often; ``begun`` hears that it is to be done."""
+        """``ask`` returns the operation to do, if any, however often; ``begun`` notes its start."""
         self.kind = kind
         self._ask = ask
         self._begun = begun

@@ -1,4 +1,4 @@
-"""A log line for whatever becomes of a task: for looking closely, as it costs several for each."""
+"""Log lines for the events of tasks, several for each task: for close inspection."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _logger = logging.getLogger(__name__)
 
 
 def writer(*, wanted: bool) -> Callable[[TaskEvent], None] | None:
-    """Return what writes the lines, or None where nobody wants them."""
+    """Return the function that writes the lines; None if they are not wanted."""
     if not wanted:
         return None
-    # Whatever the level of all other lines.
+    # Independent of the level of all other lines.
     _logger.setLevel(logging.INFO)
     return write
 
 
 def write(event: TaskEvent) -> None:
-    """Write one, without the keys that would say nothing."""
+    """Write one line, without empty keys."""
     keys: dict[str, object] = {
         "task_id": event.task_id,
         "queue": event.queue,

@@ -1,7 +1,7 @@
-"""The beat by which a leader looks whether something has become due by itself.
+"""The ticker: makes a leader check for work that has become due.
 
-Time passes for the queue only through entries, so the leader looks, a few times a second, and has
-what is due decided like any other operation.
+Time passes for the queue only through entries, so the leader checks some fifty times a second, and
+has what is due decided like any other operation.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class Ticker:
         self._task: asyncio.Task[None] | None = None
 
     def start(self, wake: Callable[[], None], ended: Callable[[asyncio.Task[None]], None]) -> None:
-        """Begin to look, and call ``wake`` whenever something is due, until stopped.
+        """Start checking, and call ``wake`` whenever something is due, until stopped.
 
-        ``ended`` is told when looking has ended, for whatever reason.
+        ``ended`` is called when checking has ended, for any reason.
         """
         self._task = asyncio.get_running_loop().create_task(self._run(wake), name="ticker")
         self._task.add_done_callback(ended)
 
     def stop(self) -> None:
-        """Stop looking."""
+        """Stop checking."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -40,8 +40,8 @@ class Ticker:
         while True:
             await asyncio.sleep(TICK_S)
             self._leases.note_pass(TICK_S)
-            # One more turn of the loop: what waits in the sockets (a heartbeat, perhaps) goes
-            # first.
+            # One more turn of the loop, so that what waits in the sockets (a heartbeat, perhaps)
+            # goes first.
             await asyncio.sleep(0)
             if self._due():
                 wake()

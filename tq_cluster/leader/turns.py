@@ -1,6 +1,6 @@
-"""Doing something to each of many things without holding the event loop.
+"""Process many items without holding the event loop.
 
-When a leadership ends thousands wait, and each that is woken runs in the next turn of the loop.
+When a leadership ends thousands of calls wait, and each one that is woken runs in the next turn.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 Thing = TypeVar("Thing")
 
 TURN: Final = 200
-"""How many are seen to in one turn."""
+"""How many items are processed in one turn."""
 
 
 def in_turns(
@@ -21,15 +21,15 @@ def in_turns(
     most: int = TURN,
     weigh: Callable[[Thing], int] = lambda _: 1,
 ) -> None:
-    """See to the first of ``things`` now, and to the others ``most`` a turn of the loop.
+    """Process the first of ``things`` now, and the others in later turns, ``most`` in each.
 
-    One that ``weigh`` finds heavier counts for more.
+    An item counts as ``weigh`` says, and at least as one.
     """
     _see_to(iter(things), see_to, most, weigh)
 
 
 def let_go(things: dict[Any, Any], most: int = 10 * TURN) -> None:
-    """Drop what ``things`` holds, which nobody needs any more: to free a million takes a while."""
+    """Empty ``things``, a part in each turn: to free a million entries takes a while."""
     for _ in range(min(most, len(things))):
         things.popitem()
     if things:

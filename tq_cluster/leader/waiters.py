@@ -1,4 +1,4 @@
-"""Long polls: who waits for a task to finish. Those who wait to claim are in claimants.py."""
+"""Long polls that wait for a task to finish; claims that wait for tasks are in claimants.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Topic = TypeVar("Topic", bound=str)
 
 
 class Waiter:
-    """One caller who waits."""
+    """One waiting call."""
 
     __slots__ = ("_woken",)
 
@@ -30,7 +30,7 @@ class Waiter:
         self._woken.set()
 
     async def wait(self, within_s: float) -> bool:
-        """Wait to be woken; False when ``within_s`` passed first, at once where it has passed."""
+        """Wait to be woken; False if ``within_s`` passed first, at once if it is not above 0."""
         if within_s <= 0:
             return False
         try:
@@ -43,7 +43,7 @@ class Waiter:
 
 
 class Waiters(Generic[Topic]):
-    """Who waits for what."""
+    """The waiting calls by topic."""
 
     def __init__(self) -> None:
         self._by_topic: dict[Topic, dict[Waiter, None]] = {}
@@ -55,8 +55,8 @@ class Waiters(Generic[Topic]):
     def join(self, topic: Topic) -> Iterator[Waiter]:
         """Wait for ``topic`` until the context ends.
 
-        Join before looking, then look, then wait: what happens between the look and the wait
-        wakes, too.
+        Join first, then look, then wait: an event between the look and the wait wakes the call,
+        too.
         """
         waiter = Waiter()
         self._by_topic.setdefault(topic, {})[waiter] = None
@@ -69,7 +69,7 @@ class Waiters(Generic[Topic]):
                 del self._by_topic[topic]
 
     def wake_all(self, topic: Topic | None = None) -> None:
-        """Wake everybody, or everybody who waits for ``topic``."""
+        """Wake all calls, or all that wait for ``topic``."""
         if topic is None:
             waiting = [waiter for waiters in self._by_topic.values() for waiter in waiters]
         elif topic in self._by_topic:

@@ -1,7 +1,7 @@
-"""Who works: the workers that a leader has heard from.
+"""The workers that a leader has heard from.
 
-It is what their own calls say, kept in memory until the leadership ends; nothing is decided by
-it. A new leader has heard from every worker that is alive within one long poll.
+The registry holds what workers say in their calls, in memory until the leadership ends; no decision
+depends on it. A new leader has heard from every live worker within one long poll.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ ACTIVE_S: Final = 60.0
 WORKERS_MAX: Final = 10_000
 WORKER_ID_CHARS_MAX: Final = 200
 IDS_A_COST: Final = 20
-"""So many are put in order in the time that one row takes to be read."""
+"""How many ids are sorted in the time that reading one row takes."""
 QUEUES_MAX: Final = 64
 QUEUES_NAMED_MAX: Final = 100_000
-"""Of all workers together: their names are remembered."""
+"""Total over all workers: their queue names are kept in memory."""
 TYPES_NAMED_MAX: Final = 100_000
-"""The same of types. A worker for whose no room is left counts as one that claims any."""
+"""Total over all workers. A worker whose types find no room counts as one that claims any."""
 TYPES_MAX: Final = 64
 TYPES_A_WORKER_MAX: Final = 2 * TYPES_MAX
 TYPE_CHARS_MAX: Final = 128
@@ -38,9 +38,9 @@ LOST_S: Final = 30.0
 LEASE_S_MAX: Final = 3600.0
 LEASE_S_DEFAULT: Final = 30.0
 PAGE_BYTES_MAX: Final = 4 << 20
-"""A page ends once it has so much."""
+"""A page ends once it is larger than this."""
 QUEUE_CHARS_MAX: Final = 128
-"""A longer name is no queue's: its claim is about to be refused."""
+"""A longer name cannot be a queue's: its claim will be refused."""
 
 
 @dataclass(slots=True)
@@ -51,19 +51,19 @@ class Worker:
     seen_s: float
     queues: tuple[str, ...] = ()
     types: dict[str, None] = field(default_factory=dict)
-    """Those that it has named."""
+    """The types that its claims named."""
     any_type: bool = False
-    """It has asked for others, too."""
+    """It has also claimed any type, or types beyond what is kept."""
     lease_s: float = LEASE_S_MAX
-    """The longest while no claim has said it: such a worker is not taken for lost."""
+    """The longest lease until its first claim: such a worker is not taken for lost."""
     waiting: int = 0
-    """Claims of its that are being answered or wait for a task."""
+    """Its claims that are being answered or wait for a task."""
     claimed: int = 0
     completed: int = 0
     failed: int = 0
     released: int = 0
     usage: pb.WorkerUsage | None = None
-    """As it last said."""
+    """As last reported."""
 
 
 class WorkerRegistry:
@@ -83,13 +83,13 @@ class WorkerRegistry:
         self._queues_named = 0
         self._types_named = 0
         self._held: dict[str, int] = {}
-        """How many leases each holder has: to list workers does not take a walk over all leases."""
+        """How many leases each holder has: listing workers needs no walk over all leases."""
 
     def __len__(self) -> int:
         return len(self._workers)
 
     def clear(self) -> None:
-        """Forget everybody: another leadership begins."""
+        """Forget all workers: another leadership begins."""
         self._since_s = self._now_s()
         for each in self._workers, self._holders, self._held:
             self._empty(each)
@@ -98,7 +98,7 @@ class WorkerRegistry:
 
     @contextmanager
     def claiming(self, request: pb.ClaimRequest) -> Iterator[None]:
-        """Note who claims, and that it waits until the context ends."""
+        """Note the claiming worker, and that it waits until the context ends."""
         worker = self._seen(request.worker_id)
         if worker is None or not _may_be_queues(request.queues):
             yield
@@ -116,31 +116,31 @@ class WorkerRegistry:
             self._seen(request.worker_id)
 
     def granted(self, worker_id: str, tokens: Iterable[FencingToken]) -> None:
-        """Note what a claim was answered with."""
+        """Note the leases granted to a claim."""
         worker = self._seen(worker_id)
         if worker is None:
             return
         for token in tokens:
-            # A repeated claim is granted the same again.
+            # A repeated claim is granted the same leases again.
             worker.claimed += self._hold(token, worker_id)
 
     def renewed(
         self, worker_id: str, live: Iterable[FencingToken], usage: pb.WorkerUsage | None = None
     ) -> None:
-        """Note a heartbeat: which leases it keeps, and what it says of its worker."""
+        """Note a heartbeat: the live leases and the usage that its worker reports."""
         worker = self._seen(worker_id)
         if worker is None:
             return
         for token in live:
             self._hold(token, worker_id)
         if usage is not None:
-            # A copy of what is known of it: a part of a message keeps all of the message.
+            # A copy of the known fields: a part of a message keeps the whole message alive.
             worker.usage = pb.WorkerUsage(
                 **{field.name: value for field, value in usage.ListFields()}
             )
 
     def reported(self, request: pb.ReportRequest, response: pb.ReportResponse) -> None:
-        """Note what became of attempts."""
+        """Note the reported outcomes of attempts."""
         worker = self._seen(request.worker_id)
         if worker is None:
             return
@@ -166,7 +166,7 @@ class WorkerRegistry:
     ) -> Steps[pb.ListWorkersResponse]:
         """Return up to ``size`` workers with ids above ``after``, in order, in steps.
 
-        ``view`` counts what is looked at; the state has nothing of workers.
+        ``view`` only counts the cost; the state holds no workers.
         """
         self._forget()
         ids = sorted(worker_id for worker_id in self._workers if worker_id > after)
@@ -193,22 +193,22 @@ class WorkerRegistry:
         return reply
 
     def leases_noted(self) -> int:
-        """Of how many leases it is known who holds them."""
+        """Return how many leases have a known holder."""
         return sum(self._held.values())
 
     def active(self) -> Iterator[Worker]:
-        """Yield those that claim now or did a moment ago; others may come and go meanwhile."""
+        """Yield workers that claim now or called a moment ago; others may come and go meanwhile."""
         silent_since_s = self._now_s() - ACTIVE_S
         for worker in list(self._workers.values()):
             if worker.waiting or worker.seen_s >= silent_since_s:
                 yield worker
 
     def observed_s(self) -> float:
-        """For how long workers have been noted."""
+        """Return for how many seconds workers have been noted."""
         return self._now_s() - self._since_s
 
     def _hold(self, token: FencingToken, worker_id: str) -> bool:
-        """Note who holds a live lease; whether another did, or none that is known."""
+        """Note the holder of a live lease; return whether that is a change."""
         before = self._holders.get(token)
         if before == worker_id:
             return False
@@ -236,7 +236,7 @@ class WorkerRegistry:
             worker.any_type = True
             return
         if len(types) > TYPES_MAX:
-            return  # its claim is about to be refused
+            return  # its claim will be refused
         for name in types:
             if name in worker.types or len(name) > TYPE_CHARS_MAX:
                 continue
@@ -253,7 +253,7 @@ class WorkerRegistry:
         self._types_named -= len(worker.types)
 
     def _seen(self, worker_id: str) -> Worker | None:
-        """The worker that has just made a call; None for an id that cannot be one's."""
+        """Return the worker that has just made a call; None for an id that is not valid."""
         if not 1 <= len(worker_id) <= WORKER_ID_CHARS_MAX:
             return None
         worker = self._workers.get(worker_id)
@@ -267,7 +267,7 @@ class WorkerRegistry:
         return worker
 
     def _forget(self) -> None:
-        """Drop those who were silent for too long."""
+        """Drop workers that were silent for too long."""
         too_long_ago_s = self._now_s() - FORGOTTEN_S
         while self._workers:
             first = next(iter(self._workers.values()))
@@ -277,7 +277,7 @@ class WorkerRegistry:
 
 
 def _may_be_queues(names: Sequence[str]) -> bool:
-    """Whether a claim names what there may be; what it is refused for is not remembered."""
+    """Whether a claim's queue names may be valid; those of refused claims are not kept."""
     return len(names) <= QUEUES_MAX and all(len(name) <= QUEUE_CHARS_MAX for name in names)
 
 

@@ -1,1 +1,1 @@
-"""A node, put together: the only place that picks the real clock, ports, disk and randomness."""
+"""A node's parts, put together: only here the real clock, ports, disk and randomness are chosen."""

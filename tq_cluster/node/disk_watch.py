@@ -1,4 +1,4 @@
-"""What a node does about its disk: it refuses new tasks in time, and lets a better disk lead."""
+"""Watches a node's disk: refuses new tasks in time, and hands leadership to a better disk."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tq_cluster.storage.headroom import Headroom
 _logger = logging.getLogger(__name__)
 
 SLOW_S: Final = 0.5
-"""A write that takes so long is told of, and counts against a leader whose followers are faster."""
+"""A write this slow is logged; such an fsync counts against a leader with faster followers."""
 SLOW_FSYNCS: Final = 3
 SLOW_WITHIN_S: Final = 10.0
-"""A leader with so many slow fsyncs within that time hands over."""
+"""A leader with so many slow fsyncs within ``SLOW_WITHIN_S`` hands over."""
 STUCK_S: Final = 1.0
-"""A leader hands over when one fsync takes so long, without waiting for its end."""
+"""A leader hands over once one fsync takes so long, without waiting for its end."""
 HAND_OVER_S: Final = 1.0
 AGAIN_S: Final = 10.0
-"""Where every disk is slow, leadership goes round no faster than this."""
+"""If every disk is slow, leadership moves no more often than this."""
 
 HandOver = Callable[[str | None, float], Awaitable[str]]
 
 
 class DiskWatch:
-    """Told of every tick and of every fsync, on the loop."""
+    """Receives every tick and every fsync, on the loop."""
 
     def __init__(
         self,
@@ -51,20 +51,20 @@ class DiskWatch:
         self._laying: asyncio.Future[None] | None = None
         self._slow_at_s: list[float] = []
         self._counted = False
-        """Whether the fsync under way is among them."""
+        """Whether the fsync under way is counted already."""
         self.pressure = False
-        """Fewer members than a majority have room: nothing new is to be created."""
+        """Fewer members than a majority have room: no new tasks are to be created."""
 
     @property
     def message(self) -> str:
-        """What an operator should know of the disk."""
+        """A warning about the disk for operators; empty while there is none."""
         if not self.headroom.low:
             return ""
         given_up = "" if self.headroom.has_ballast else ", its ballast is given up"
         return f"the disk is nearly full: {self.headroom.free_bytes >> 20} MiB free{given_up}"
 
     def tick(self, fsync_running_s: float) -> None:
-        """Look at the disk; ``fsync_running_s`` is for how long the fsync under way has run."""
+        """Check the disk; ``fsync_running_s`` is how long the fsync under way has run."""
         low = self.headroom.look()
         if self.headroom.wants_ballast and self._laying is None:
             self._laying = self._loop.run_in_executor(None, self.headroom.lay_ballast)
@@ -85,27 +85,27 @@ class DiskWatch:
             )
 
     def took(self, what: str, seconds: float) -> None:
-        """A write of ``what`` has ended after so long."""
+        """Log a write of ``what`` if it took too long."""
         if seconds >= SLOW_S:
             _logger.warning("slow disk", extra={"what": what, "seconds": round(seconds, 3)})
 
     def stop(self) -> None:
-        """Begin nothing more."""
+        """Begin no more work."""
         if self._handing_over is not None:
             self._handing_over.cancel()
 
     async def stopped(self) -> None:
-        """Return once nothing of it is at work in the data directory: after ``stop``.
+        """Return once no work is left in the data directory: after ``stop``.
 
-        What fails until then is still told to ``fatal``.
+        Errors until then are still passed to ``fatal``.
         """
         if self._laying is not None:
             await asyncio.wait([self._laying])
 
     def _is_slower(self, status: LogStatus, fsync_running_s: float) -> bool:
-        """Whether another disk would do better: it holds what the fsync under way is about.
+        """Whether a follower's disk is faster: it holds what the fsync under way is writing.
 
-        Where it does not, they share the disk or its trouble, and nothing is gained by a change.
+        If no follower holds it, the disks are equally slow, and a change of leader gains nothing.
         """
         if fsync_running_s < SLOW_S:
             self._counted = False
@@ -135,7 +135,7 @@ class DiskWatch:
         self._handing_over = self._loop.create_task(self.hand_over(why, target_id))
 
     async def hand_over(self, why: str, target_id: str | None = None) -> None:
-        """Have another lead, the one that has most unless ``target_id`` says which."""
+        """Hand leadership to ``target_id``; if None, to the follower that has most."""
         try:
             leader_id = await self._hand_over(target_id, HAND_OVER_S)
         except (NotLeaderError, TimeoutError) as error:

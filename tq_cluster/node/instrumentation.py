@@ -1,4 +1,4 @@
-"""What a node puts between its layers: timers around disk and state, and the port to bind."""
+"""Wrappers between a node's layers: timers around disk and state, and the port to bind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tq_cluster.storage.store import Store
 
 
 class TimedSyncer:
-    """Tells how long each write and fsync of the journal took."""
+    """Reports how long each write and fsync of the journal took."""
 
     def __init__(self, inner: Syncer, observe: Callable[[float], None]) -> None:
         self._inner = inner
@@ -24,7 +24,7 @@ class TimedSyncer:
 
     @property
     def running_s(self) -> float:
-        """For how long what runs now has been running; 0 when nothing does."""
+        """Return how long the current operation has been running; 0 if there is none."""
         return 0.0 if self._since_s is None else self._loop.time() - self._since_s
 
     def run(self, job: Job, done: Done) -> None:
@@ -50,7 +50,7 @@ class TimedSyncer:
 
 
 class TimedState:
-    """The state as the log sees it, telling how long each entry took to apply."""
+    """The state as the log uses it; reports how long each entry took to apply."""
 
     def __init__(self, store: Store, observe: Callable[[float], None]) -> None:
         self._store = store
@@ -77,10 +77,10 @@ class TimedState:
 
 
 class ListenElsewhere(TcpNetwork):
-    """Binds where the configuration says, whatever address the peers dial."""
+    """Binds where the configuration says, whichever address the peers dial."""
 
     def __init__(self, address: str, trusted: Callable[[str], None], refused: Refused) -> None:
-        """``trusted`` hears from which hosts peers were admitted."""
+        """``trusted`` receives the hosts from which peers were admitted."""
         super().__init__(refused=refused)
         self._address = address
         self._trusted = trusted

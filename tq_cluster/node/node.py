@@ -1,4 +1,4 @@
-"""A node, put together: the only place that picks the real clock, ports, disk and randomness."""
+"""A node's parts, put together: only here the real clock, ports, disk and randomness are chosen."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ _logger = logging.getLogger(__name__)
 EXIT_FATAL = 70
 TICK_S = 0.05
 PEER_HOSTS_MAX = 16
-"""Members have one each, and another once they came back elsewhere."""
+"""Members have one each, and another once they came back at another address."""
 DISK_S = 5.0
-"""How often the gauges are told what is on the disk."""
+"""How often the gauges of the disk are updated."""
 
 Fatal = Callable[[BaseException], None]
 
 
 def end_process(error: BaseException) -> NoReturn:
-    """Say why, and end at once: going on, even to clean up, could risk the log."""
-    # What the node has words for needs no traceback, unless something else led to it.
+    """Log the reason and end at once: going on, even to clean up, could risk the log."""
+    # An error that the node explains needs no traceback, unless another error led to it.
     worded = isinstance(error, FatalError) and (
         isinstance(error, (DiskError, CorruptRowError)) or error.__cause__ is None
     )
@@ -79,14 +79,14 @@ def end_process(error: BaseException) -> NoReturn:
 
 
 class Node:
-    """One broker. Everything it does happens on the event loop it was started in."""
+    """One broker. It runs entirely on the event loop it was started in."""
 
     def __init__(
         self, config: NodeConfig, *, fatal: Fatal = end_process, record_crashes: bool = False
     ) -> None:
-        """Open the data directory; StartError where it cannot be served.
+        """Open the data directory; StartError if it cannot be served.
 
-        ``record_crashes``: the process serves this node and nothing else (see ``open_data``).
+        ``record_crashes``: the process serves only this node (see ``open_data``).
         """
         self._config = config
         self._fatal = fatal
@@ -104,22 +104,22 @@ class Node:
         self._version = metadata.version("tq")  # read from a file: once
         self.metrics = Metrics(self._version)
         self._hold = LoopHold(self.metrics.loop_held)
-        # Before anything is opened: on a full disk that takes what the ballast gives up.
+        # Before anything is opened: on a full disk that takes the room that the ballast gives up.
         headroom = Headroom(
             config.data_dir,
             reserve_bytes=config.limits.disk_reserve_mb << 20,
             ballast_bytes=config.limits.disk_ballast_mb << 20,
         )
-        with suppress(OSError):  # `open_data` says what is wrong with the directory
+        with suppress(OSError):  # `open_data` reports what is wrong with the directory
             headroom.look()
         self._syncer = ThreadSyncer(self._loop)
         self._journal_syncer = TimedSyncer(self._syncer, self._fsynced)
         self._state_syncer = ThreadSyncer(self._loop)
         self._committing = False
         self._peer_hosts: dict[str, None] = {}
-        """From where peers were admitted, the latest last."""
+        """Hosts from which peers were admitted, the latest last."""
         self._commit_waiters: list[asyncio.Future[None]] = []
-        """Who waits for a commit that begins from now on."""
+        """Callers that wait for a commit which begins from now on."""
         state_written_ms = _last_written_ms(config.data_dir, self._started_at_ms)
         try:
             self._data: NodeData = open_data(
@@ -221,7 +221,7 @@ class Node:
                 state_committed=self._committed,
                 copy_state=self._copy_state,
                 membership=lambda: queries.membership(self._store.view()),
-                # Nobody knows how old one is that begins anew.
+                # The age of a state that begins again is not known.
                 state_written_ms=0 if self._data.set_aside else state_written_ms,
                 calls_max=config.limits.calls_max,
                 connections_max=connections_max,
@@ -249,17 +249,17 @@ class Node:
             _logger.warning("the cluster's secret not reloaded", extra={"reason": str(error)})
 
     def _end(self, error: BaseException) -> None:
-        """End the process. A state in which damage was found is not opened again."""
+        """End the process. A state that was found damaged is not opened again."""
         with suppress(OSError):
             if isinstance(error, (CorruptRowError, StateDiffersError)):
                 self._store.quarantine(str(error))
             elif isinstance(error, DiskError):
-                # LMDB has many words for damage, and a disk that failed may have done some.
+                # LMDB reports damage by many errors, and a disk that failed may have caused some.
                 note_failure(self._config.data_dir, error)
         self._fatal(error)
 
     async def start(self) -> None:
-        """Listen, take part, answer calls; StartError where a port cannot be had."""
+        """Bind the ports, join the cluster, answer calls; StartError if a port is not available."""
         try:
             self.service.bind(self._config.listen_api)
             port = self.service.bind_for_nodes(self._config.listen_forward)
@@ -299,7 +299,7 @@ class Node:
         self._store.commit()
         self._store.close()
         self._data.journal.close()
-        # Whoever has the lock next may count on it that no thread of this node works there.
+        # The next holder of the lock may rely on it that no thread of this node works there.
         await self._state_files.stopped()
         await self.disk.stopped()
         self._data.directory.release()
@@ -308,7 +308,7 @@ class Node:
             await self._tracing.close()
 
     def _tick(self) -> None:
-        """Commit the state when that is due, and tell the gauges."""
+        """Commit the state when that is due, and update the gauges."""
         self._timer = self._loop.call_later(TICK_S, self._tick)
         try:
             self.disk.tick(self._journal_syncer.running_s)
@@ -376,7 +376,7 @@ class Node:
         await committed
 
     def _look_round(self) -> None:
-        """Tell the gauges that cost something, which nobody sees unless metrics are served."""
+        """Update costly gauges, which are visible only if metrics are served."""
         self.leader.sample()
         if self._loop.time() >= self._disk_at_s:
             self._disk_at_s = self._loop.time() + DISK_S
@@ -401,7 +401,7 @@ class Node:
             ) from error
 
     def _admitted_from(self, host: str) -> None:
-        """A peer was admitted from there: its calls may come from there, and from nowhere else."""
+        """Note the host of an admitted peer: forwarded calls may come only from such hosts."""
         known = host in self._peer_hosts
         self._peer_hosts.pop(host, None)
         self._peer_hosts[host] = None
@@ -468,7 +468,7 @@ def _secret_of(config: NodeConfig) -> ClusterSecret | None:
 
 
 def _warn_of_openness(secret: ClusterSecret | None) -> None:
-    """Say once at start what stands open."""
+    """Warn once at start about ports that are open to anyone."""
     if secret is not None and secret.readable_by_others:
         extra = {"path": str(secret.path)}
         _logger.warning("the cluster's secret can be read by any user", extra=extra)
@@ -477,7 +477,7 @@ def _warn_of_openness(secret: ClusterSecret | None) -> None:
 
 
 def _openness(secret: ClusterSecret | None) -> str:
-    """Say what stands open; empty: nothing."""
+    """Describe what is open to anyone; empty if nothing is."""
     if secret is None:
         return "no cluster_secret_file: brokers do not prove to each other who they are"
     if not secret.required:
@@ -486,7 +486,7 @@ def _openness(secret: ClusterSecret | None) -> str:
 
 
 def serve(config: NodeConfig, read_again: ReadAgain) -> None:
-    """Run one node until SIGTERM or Ctrl-C; StartError where it cannot start.
+    """Run one node until SIGTERM or Ctrl-C; StartError if it cannot start.
 
     ``read_again`` reads the configuration once more, at SIGHUP.
     """
@@ -495,7 +495,7 @@ def serve(config: NodeConfig, read_again: ReadAgain) -> None:
     memory.return_memory()
     try:
         asyncio.run(_serve(config, read_again))
-    except FatalError as error:  # as it started or stopped; between them it ended the process
+    except FatalError as error:  # at start or stop; while running it ended the process
         end_process(error)
 
 
@@ -527,9 +527,9 @@ async def _serve(config: NodeConfig, read_again: ReadAgain) -> None:
 
 
 def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A callback of ours that raised leaves the node in a state nobody thought of: end it.
+    """End the process: a callback of ours that raised leaves the node in an unexpected state.
 
-    What gRPC's own callbacks raise is logged like anything else.
+    Errors of gRPC's own callbacks are only logged.
     """
     error = context.get("exception")
     if isinstance(error, Exception) and "handle" in context:
@@ -543,13 +543,13 @@ def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
 
 
 def _last_written_ms(data_dir: Path, now_ms: int) -> int:
-    """When a state below ``data_dir`` was last written; now where there is none yet."""
+    """Return when a state below ``data_dir`` was last written; now if there is none yet."""
     written = [path.stat().st_mtime_ns // 1_000_000 for path in data_dir.glob("state-*/data.mdb")]
     return max(written, default=now_ms)
 
 
 def _allocated_bytes(folder: Path) -> int:
-    """What the files in ``folder`` take on the disk; LMDB's file has holes."""
+    """Return the disk space of the files in ``folder``; LMDB's file has holes."""
     allocated = 0
     for path in folder.iterdir():
         with suppress(FileNotFoundError):

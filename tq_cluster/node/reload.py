@@ -1,4 +1,4 @@
-"""Reading the configuration again while the broker runs (SIGHUP)."""
+"""Reloads the configuration while the broker runs (SIGHUP)."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from tq_cluster.telemetry import logs
 _logger = logging.getLogger(__name__)
 
 RELOADED: Final = ("log.format", "log.level")
-"""What takes effect without a restart."""
+"""The settings that take effect without a restart."""
 
 ReadAgain = Callable[[], NodeConfig]
-"""Reads the file again, under the same environment and flags; StartError if it has mistakes."""
+"""Reads the file again, with the same environment and flags; StartError if it has mistakes."""
 
 
 class Reloading:
-    """Takes from the file what can change while the broker runs, and says what cannot."""
+    """Applies settings that can change while the broker runs, and reports those that cannot."""
 
     def __init__(self, config: NodeConfig, read_again: ReadAgain) -> None:
         self._started_with = _flat(config.model_dump(mode="json"))
         self._in_effect = self._started_with
         self._read_again = read_again
         self.also: list[Callable[[], object]] = []
-        """What else is read again."""
+        """Further steps of a reload."""
 
     def reload(self) -> None:
-        """Read again. A file with mistakes changes nothing."""
+        """Reload the file. A file with mistakes changes nothing."""
         try:
             config = self._read_again()
         except StartError as error:

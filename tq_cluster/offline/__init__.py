@@ -1,1 +1,1 @@
-"""What is done to disks while no broker runs: restore from a backup, recover what is left."""
+"""Work on disks while no broker runs: restore from a backup, recover what survives."""

@@ -1,4 +1,4 @@
-"""tq-cluster recover: what the disks that are left hold, and a backup of the one that has most."""
+"""tq-cluster recover: shows what the surviving disks hold, and backs up the most complete one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(
     say: Say,
     ask: Ask,
 ) -> None:
-    """Show what the disks hold and, where ``target`` is given and somebody agrees, recover.
+    """Show what the disks hold; if ``target`` is given and the operator agrees, recover.
 
     ``agreed`` is the cluster's id, given beforehand; otherwise ``ask`` has it typed.
     """
@@ -97,7 +97,7 @@ def _shown(survivor: Survivor) -> str:
 
 
 def _require_need(survivors: Sequence[Survivor], chosen: Survivor) -> None:
-    """Refuse where a majority is left: starting it loses nothing, and this might."""
+    """Refuse if a majority is left: starting it loses nothing, and a recovery might."""
     sound = {each.node_id for each in survivors if each.starts}
     if len(sound) > len(chosen.members) // 2:
         raise StartError(
@@ -107,7 +107,7 @@ def _require_need(survivors: Sequence[Survivor], chosen: Survivor) -> None:
 
 
 def _to_try_first(survivors: Sequence[Survivor], chosen: Survivor) -> str:
-    """What may lose nothing where the state of a disk is damaged, but not its journal."""
+    """Describe what to try first if a disk's state is damaged but its journal may not be."""
     sound = {each.node_id for each in survivors if not each.fault}
     rebuilt = {
         each.node_id

@@ -1,8 +1,8 @@
-"""A backup made of a disk that outlived its cluster: the beginning of a new one.
+"""Makes a backup of a disk that outlived its cluster: the beginning of a new cluster.
 
-What its journal holds beyond its state is applied, committed or not: an entry that a majority
-acknowledged can be on this disk alone. Which tasks ran is read off the result; whether they ended
-is not known, so none of them runs again by itself.
+Entries in its journal beyond its state are applied, committed or not: an entry that a majority
+acknowledged may exist on this disk alone. The result shows which tasks ran; whether they ended is
+not known, so none of them runs again by itself.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SLICE_ENTRIES: Final = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """What was made of a disk."""
+    """The result of recovering a disk."""
 
     applied: AppliedAt
     uncertain: Sequence[str]
@@ -47,9 +47,9 @@ class Recovered:
 
 
 def judged(survivors: Sequence[Survivor]) -> list[Survivor]:
-    """Tell which of the disks do not belong to their cluster, by the one that knows it best.
+    """Mark the disks that do not belong to their cluster, by the membership of the newest disk.
 
-    A disk that was replaced while it was away takes itself for a member's to this day.
+    A disk that was replaced while it was away still takes itself for a member's.
     """
     own = [_disowned(each, each.members) for each in survivors]
     best: dict[str, Survivor] = {}
@@ -95,9 +95,9 @@ def _freshness(survivor: Survivor) -> tuple[int, int]:
 
 
 def recover(survivor: Survivor, target: Path, maker: Maker, *, pause_queues: bool) -> Recovered:
-    """Write a backup of what ``survivor`` holds to ``target``; its disk is left as it is.
+    """Write a backup of what ``survivor`` holds to ``target``; its disk is not changed.
 
-    StartError says what is damaged, or lacks room; nothing is left behind then.
+    StartError says what is damaged, or that room is lacking; nothing is left behind then.
     """
     work = target.with_name(f"{target.name}.recovering")
     try:
@@ -151,7 +151,7 @@ def _copied(survivor: Survivor, work: Path) -> Path:
     source = current_state(survivor.path).path
     shutil.copyfile(source / DATA_FILE, state / DATA_FILE)
     undo_unsettled(source, state / DATA_FILE)
-    # It gives a file that was cut short its length again: what is missing then reads as damage.
+    # It restores the length of a file that was cut short: the missing part then reads as damage.
     open_environment(state).close()
     if damage := find_damage(state / DATA_FILE):
         raise CorruptRowError(damage)
@@ -183,7 +183,7 @@ def _quarantine(store: Store, now_ms: int) -> list[str]:
 
 
 def _now_ms(store: Store, wall_ms: int) -> int:
-    """The present, so that dead letters are kept from now on; log time never goes back."""
+    """Return the present, so that dead letters are kept from now on; log time never goes back."""
     return max(wall_ms, queries.log_time(store.view()))
 
 

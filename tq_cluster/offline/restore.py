@@ -1,4 +1,4 @@
-"""tq-cluster check-backup and restore: what a backup holds, and a new cluster made of it."""
+"""tq-cluster check-backup and restore: show what a backup holds, and make a new cluster of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check(path: Path, scratch_dir: Path | None) -> str:
     try:
         header = read_header(path)
         _require_scratch(folder, header.state_bytes)
-        # A name of its own: another check of the same file may be under way.
+        # A unique name: another check of the same file may be under way.
         with TemporaryDirectory(prefix=f"{path.name}.checking-", dir=folder) as scratch:
             check_backup(path, Path(scratch) / "state")
     except BackupError as error:
@@ -39,9 +39,9 @@ def check(path: Path, scratch_dir: Path | None) -> str:
 
 
 def restore(path: Path, config: NodeConfig, clock: Clock) -> str:
-    """Make one member's data directory of a backup and say what is to be done next."""
+    """Make one member's data directory of a backup and print the next steps."""
     try:
-        # Before the work: its broker would refuse to start.
+        # Checked before the work: its broker would refuse to start.
         require_may_form(None, config.members, single=config.single)
         header = read_header(path)
         _check_clock(header, clock)
@@ -64,7 +64,7 @@ def restore(path: Path, config: NodeConfig, clock: Clock) -> str:
 
 
 def described(header: backup_pb2.BackupHeader) -> str:
-    """What a backup says of itself, for people."""
+    """Describe a backup by its header, for operators."""
     lines = {
         "backup": header.backup_id,
         "cluster": header.cluster_id,
@@ -89,7 +89,7 @@ def _require_scratch(folder: Path, state_bytes: int) -> None:
 
 
 def _check_clock(header: backup_pb2.BackupHeader, clock: Clock) -> None:
-    """Tokens go on above all that were handed out, by the clock: it must not be in the past."""
+    """Refuse a clock in the past: new tokens follow it and must be above all earlier ones."""
     now_ms = clock.wall_ms()
     if now_ms + CLOCK_SLACK_MS < header.made_at_ms:
         raise StartError(

@@ -1,7 +1,7 @@
-"""A data directory made of a backup: one member of a cluster that is yet to be formed.
+"""Makes a data directory of a backup: one member of a cluster that is yet to be formed.
 
-Every member is made of the same file, each on its own: what is changed on the way depends on the
-file alone. They form a cluster like empty nodes do, once all have answered and have the same origin
+Every member is made of the same file, each separately: changes on the way depend only on the file.
+The members form a cluster like empty nodes do, once all have answered and have the same origin
 (formation.py); its id, its incarnations and its first token are drawn then.
 """
 
@@ -20,7 +20,7 @@ from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import FatalError, StartError
 from tq_cluster.raft import bounds
 from tq_cluster.raft.disk import FileDisk
-from tq_cluster.raft.identity import Identity, Origin, data_in, new_cluster, write_identity
+from tq_cluster.raft.identity import Identity, Origin, data_in, new_incarnation, write_identity
 from tq_cluster.raft.journal import Journal
 from tq_cluster.raft.records import Vote
 from tq_cluster.raft.syncer import InlineSyncer
@@ -38,11 +38,11 @@ SLICE_TASKS: Final = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """What was made of a backup."""
+    """The result of restoring a backup."""
 
     header: backup_pb2.BackupHeader
     applied: AppliedAt
-    """Where the new log begins."""
+    """The first position of the new log."""
     incarnation: str
 
 
@@ -51,9 +51,9 @@ def restore_data(
 ) -> Restored:
     """Make the data directory of ``node_id`` of a backup.
 
-    Raises BackupError for a file that is damaged, and StartError where ``path`` holds anything or
-    lacks room; nothing is left behind then. The identity is written last: a directory on which this
-    was cut short has none, and no node starts on it.
+    Raises BackupError for a damaged file, and StartError if ``path`` is not empty or lacks room;
+    nothing is left behind then. The identity is written last: a directory that was cut short has
+    none, and no node starts on it.
     """
     header = read_header(backup)
     if not header.cluster_id:
@@ -65,7 +65,7 @@ def restore_data(
         _require_room(path, header.state_bytes)
         try:
             applied = _make(backup, path)
-            incarnation = new_cluster(draw)
+            incarnation = new_incarnation(draw)
             origin = Origin(backup_id=header.backup_id, index=applied.index, term=applied.term)
             identity = Identity(
                 node_id=node_id, group_id=group_id, incarnation=incarnation, origin=origin
@@ -93,7 +93,7 @@ def _make(backup: Path, path: Path) -> AppliedAt:
     try:
         journal = Journal(disk, InlineSyncer(), on_fatal=_raise)
         journal.reset(applied.index, applied.term)
-        # The new cluster's terms go on above those of the log that it inherits.
+        # The new cluster's terms continue above those of the log that it inherits.
         journal.set_vote(Vote(applied.term, None))
         journal.close()
     finally:
@@ -104,7 +104,7 @@ def _make(backup: Path, path: Path) -> AppliedAt:
 def _begin_anew(store: Store, header: backup_pb2.BackupHeader) -> None:
     """End every lease of the cluster that was backed up, and leave that cluster."""
     if bounds.flaw_in_term(store.applied.term, None) is not None:
-        # No node starts in such a term. Nothing of the old log is taken in: any term will do.
+        # No node starts in such a term. No entry of the old log is read, so any term will do.
         store.restart_terms(1)
     now_ms = header.log_time_ms
     while decide_offline(store, EndLeases(quarantine=False, tasks_max=SLICE_TASKS), now_ms).more:

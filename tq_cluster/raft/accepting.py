@@ -1,7 +1,7 @@
-"""Accepting connections on a port that strangers reach: so many a second from each address.
+"""Accepts connections on a port that unadmitted nodes can reach, at a limited rate per address.
 
-One that comes too fast is closed before anything is made of it. Where no descriptor is left,
-accepting pauses: what was accepted goes on, and the log says so once a minute.
+A connection above the rate is closed before it gets a protocol. If no descriptor is left, accepting
+pauses: accepted connections go on, and the log says so once a minute.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Refused = Callable[[Literal["rate", "descriptors"]], None]
 
 
 def ignored(_reason: object) -> None:
-    """Nobody counts them."""
+    """Do not count refused connections."""
 
 
 @dataclass(slots=True)
@@ -44,14 +44,14 @@ class _Bucket:
 
 
 class AcceptRates:
-    """How fast connections may come: from an address, from one where a peer is, from all."""
+    """Limits how fast connections may come: from one address, from a peer's, from all others."""
 
     A_SECOND: Final = 20.0
     FROM_PEERS_A_SECOND: Final = 200.0
-    """Brokers that share a machine with whoever floods them must still find each other."""
+    """Brokers on the same machine as a client that floods them must still find each other."""
     ALTOGETHER_A_SECOND: Final = 400.0
     BURST_S: Final = 2.0
-    """A burst is what so many seconds bring."""
+    """A burst has as many connections as so many seconds allow."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
@@ -60,7 +60,7 @@ class AcceptRates:
         self._trusted: OrderedDict[str, None] = OrderedDict()
 
     def trust(self, host: str) -> None:
-        """A peer has proved itself from there."""
+        """A peer was admitted from that address."""
         self._trusted[host] = None
         self._trusted.move_to_end(host)
         while len(self._trusted) > ADDRESSES_MAX:
@@ -94,7 +94,7 @@ def rated(
 ) -> Acceptor:
     """Accept on listening sockets, as fast as ``rates`` allow, until it is closed.
 
-    ``refused`` is told of every connection that is not accepted.
+    ``refused`` is called for every connection above the rate, and once for each pause.
     """
     said = Sparing(_logger, asyncio.get_running_loop().time)
 

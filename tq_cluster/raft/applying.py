@@ -1,4 +1,4 @@
-"""Applying committed entries: once, in order, a bounded number at a time, once on this disk."""
+"""Applies committed entries that are on this disk: each once, in order, in bounded slices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Applier:
         held: Callable[[], bool],
         applied: Callable[[int, int, bool], None],
     ) -> None:
-        """``held``: whether the state waits for a snapshot. ``applied`` hears of every entry."""
+        """``held``: whether the state waits for a snapshot. ``applied`` is called per entry."""
         self._core = core
         self._journal = journal
         self._machine = machine
@@ -64,6 +64,6 @@ class Applier:
             raise FatalError(
                 f"the state is at {self._machine.applied} after entry {index} of term {term}"
             )
-        # Before anyone hears of it: whatever they do, this entry is never applied again.
+        # Before the callback: even if that raises, this entry is never applied again.
         self._core.applied_index = index
         self._applied(index, term, took_effect)

@@ -1,7 +1,7 @@
-"""What a peer may say: every number and every text that comes from one has a bound.
+"""Bounds for every number and every text that a peer sends.
 
-A term, an entry or a clock that no broker can have reached is a mistake or a lie. Taken at its word
-it would be written down, and stay. It is refused before anything is done with it.
+A term, an index or a clock that no broker can have reached is a mistake or a lie. If it were
+accepted, it would be written to disk, and stay. It is refused before it is used.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ TERM_STEP_MAX: Final = 1 << 20
 """How far above this node's own a peer's term may be: a million elections that it missed."""
 INDEX_MAX: Final = 1 << 62
 FILE_BYTES_MAX: Final = 1 << 40
-"""What a state's file can have: the map of the store is no larger."""
+"""The largest size of a state's file: the map of the store is no larger."""
 WALL_MS_MAX: Final = 253_402_300_799_999
-"""The last millisecond of the year 9999, with which a protobuf Timestamp ends."""
+"""The last millisecond of the year 9999, the end of a protobuf Timestamp's range."""
 MEMBERS_MAX: Final = 7
 WORD_CHARS_MAX: Final = 64
 TEXT_CHARS_MAX: Final = 500
@@ -33,7 +33,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where this node stands, to measure by."""
+    """This node's term, log and round, by which a peer's message is checked."""
 
     term: int | None
     """None: it has neither voted nor received an entry, and has no term of its own yet."""
@@ -59,10 +59,10 @@ def _is_word(text: str) -> bool:
 
 
 def flaw_in_term(term: int, own: int | None) -> str | None:
-    """Say what is wrong with a term that a peer or a caller names; None: it can be."""
+    """Say what is wrong with a term that a peer or a caller names; None: it is possible."""
     if term >= TERM_MAX:
         return f"term {term} is over what any broker reaches, {TERM_MAX - 1}"
-    # Without a term of its own it has nothing to measure by. It must be able to stand above it.
+    # A node without a term cannot compare. It must be able to stand in a term above the peer's.
     highest = TERM_MAX // 2 if own is None else own + TERM_STEP_MAX
     if term > highest:
         return f"term {term} is more than {TERM_STEP_MAX} above its own, {own or 0}"
@@ -72,21 +72,21 @@ def flaw_in_term(term: int, own: int | None) -> str | None:
 def flaw_in_log(term: int, last_term: int) -> str | None:
     """Say what is wrong with the term of a journal whose last entry is of ``last_term``.
 
-    A node stands alone for an election only when a majority would vote: no term is ever far above
-    that of the last entry.
+    A node stands for election only if a majority would vote for it: no term is ever far above that
+    of the last entry.
     """
     return flaw_in_term(max(term, last_term), last_term)
 
 
 def flaw_in_wall(wall_ms: int) -> str | None:
-    """Say what is wrong with what a peer's wall clock says; None: it can be."""
+    """Say what is wrong with a peer's wall clock; None: it is in bounds."""
     if 0 <= wall_ms <= WALL_MS_MAX:
         return None
     return f"a wall clock at {wall_ms} ms is outside of the years 1970 to 9999"
 
 
 def flaw_in_hello(hello: peer_pb2.Hello) -> str | None:
-    """Say what in a Hello cannot be; None: it can be judged."""
+    """Say what in a Hello is out of bounds; None: it can be judged."""
     if not is_name(hello.node_id):
         return "a node id is 1 to 64 of A-Z a-z 0-9 . _ - and starts with a letter or digit"
     if len(hello.member_ids) > MEMBERS_MAX or not all(map(is_name, hello.member_ids)):
@@ -113,7 +113,7 @@ def flaw_in_hello(hello: peer_pb2.Hello) -> str | None:
 
 
 def flaw_in(message: peer_pb2.PeerMessage, here: Standing) -> str | None:
-    """Say what in an admitted peer's message cannot be; None: it can be acted upon."""
+    """Say what in an admitted peer's message is out of bounds; None: it can be acted upon."""
     kind = message.WhichOneof("body")
     match kind:
         case "append":

@@ -1,4 +1,4 @@
-"""One connection to one peer: frames in, frames out, and what waits to go out."""
+"""One connection to one peer: frames in, frames out, and the queue of frames to send."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _WRITE_BUFFER_BYTES = 2 * frames.PIECE_BYTES
 
 
 class ConnectionOwner(Protocol):
-    """Who looks after connections. Its methods do not raise."""
+    """The owner of connections. Its methods do not raise."""
 
     def on_made(self, connection: Connection) -> None: ...
 
     def on_greeting(self, connection: Connection, kind: int, payload: bytes) -> None:
-        """A frame came before its sender was admitted; nobody has parsed it."""
+        """A frame came before its sender was admitted; it is not parsed yet."""
 
     def on_message(self, connection: Connection, message: peer_pb2.PeerMessage) -> None: ...
 
@@ -38,30 +38,30 @@ class ConnectionOwner(Protocol):
         """What waited in order has gone out."""
 
     def on_damaged(self, connection: Connection, damage: str) -> None:
-        """What came is not what a peer sends: the connection has been closed."""
+        """The received bytes are not what a peer sends: the connection has been closed."""
 
     def on_lost(self, connection: Connection) -> None:
         """The connection is gone. Not called for one that was closed from here."""
 
 
 class Connection(asyncio.Protocol):
-    """Speaks frames. Once closed from here it is never read again, whatever still arrives."""
+    """Sends and receives frames. After ``close`` or ``abandon`` it reads nothing more."""
 
     def __init__(self, owner: ConnectionOwner, expected_peer_id: str | None) -> None:
         self.expected_peer_id = expected_peer_id
-        """Whom this node dialled; None when the other side did."""
+        """The peer that this node dialled; None if the other side dialled."""
         self.peer_id: str | None = None
-        """Who it turned out to be; None until the handshake is done."""
+        """The admitted peer; None until the handshake is done."""
         self.closed = False
         self.proof: Dialling | Accepting | None = None
-        """How far the two sides have proved who they are; None where no secret is asked for."""
+        """The state of the proofs that both hold the secret; None while no proof has begun."""
         self.address = ""
         """The host at the other end; empty until the connection is made."""
         self.silent_sweeps = 0
         self.unknown_sweeps = 0
-        """How long it has been here without saying who it is, whatever arrives."""
+        """Sweeps so far while no peer is admitted; arriving bytes do not reset the count."""
         self.arrivals = 0
-        """How often the network brought something."""
+        """How often the network brought bytes."""
         self.quiet = True
         """Nothing was sent since the last sweep."""
         self._owner = owner
@@ -80,7 +80,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def backlog_bytes(self) -> int:
-        """What was sent here and has not reached the operating system."""
+        """The bytes that were sent here and have not reached the operating system."""
         buffered = 0 if self._transport is None else self._transport.get_write_buffer_size()
         return self._waiting_bytes + buffered
 
@@ -141,8 +141,8 @@ class Connection(asyncio.Protocol):
         except OSError:
             peer = None
         if not peer:
-            # Reset before it was looked at: what came before that is not read, as nobody knows from
-            # where. `connection_lost` follows.
+            # The connection was reset already. Its address is unknown, so nothing is read from it.
+            # `connection_lost` follows.
             transport.abort()
             return
         self.address = str(peer[0])
@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
         if self._decoder.inside_large_message:
             self._owner.on_part(self)
 
-    # Methods, as a type checker takes an attribute for what it last was.
+    # Methods, because a type checker assumes that an attribute keeps its last value.
 
     def _readable(self) -> bool:
         return not self.closed

@@ -1,11 +1,11 @@
-"""Two processes on copies of one disk: whichever of them comes back after the other is refused.
+"""Two processes on copies of one disk: the one that comes back after the other is refused.
 
 A copied data directory has its original's name, incarnation and votes. If both ran, one could vote
 for one leader and the other for another in the same term. So each process draws a run as it starts,
-and introduces itself by it. Who is started again never says its old run again: a run that comes
-after a later one of the same disk is that of a process which lives beside the other. Which of the
-two is the copy, nobody can tell. The run is barred from then on, by this node and by all whom it
-tells; a process that is started again has another.
+and sends it in its Hello. A restarted process never sends its old run again: if a run comes back
+after a later one of the same disk, two processes run side by side. Which of the two is the copy
+cannot be told. The run is barred from then on, by this node and by its peers, which learn of it
+from this node's Hello; a restarted process has a new run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tq.internal.v1 import peer_pb2
 from tq_cluster.raft.bounds import RUNS_MAX, WORD_CHARS_MAX
 
 EARLIER_MAX: Final = 16
-"""Of one disk. One that is forgotten counts as new, and makes the present one an earlier one."""
+"""Runs kept per disk. A forgotten one counts as new, and makes the present one an earlier one."""
 DISKS_MAX: Final = 32
 
 
@@ -46,7 +46,7 @@ class Copies:
     def welcomed(self, hello: peer_pb2.Hello) -> None:
         """The run is the present one of its disk."""
         if not hello.run:
-            return  # a broker of an earlier version says none
+            return  # a broker of an earlier version sends none
         runs = self._runs.setdefault(hello.incarnation, [])
         if not runs or runs[-1] != hello.run:
             runs.append(hello.run)
@@ -56,7 +56,7 @@ class Copies:
             self._runs.popitem(last=False)
 
     def bar(self, runs: Iterable[str]) -> bool:
-        """Talk to these no more; return whether that is news."""
+        """Refuse these runs from now on; return whether any of them is new."""
         news = [
             run for run in runs if run and len(run) <= WORD_CHARS_MAX and run not in self._barred
         ]

@@ -1,6 +1,6 @@
-"""What the journal asks of a disk, and the real one.
+"""The disk that the journal needs, and the real one.
 
-Simulations bring one that forgets unsynced bytes.
+Simulations use one that loses unsynced bytes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Disk(Protocol):
     def size(self, name: str) -> int: ...
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """Return up to ``size`` bytes; fewer where the file ends."""
+        """Return up to ``size`` bytes; fewer if the file ends before."""
 
     def append(self, name: str, data: bytes) -> None:
-        """Write ``data`` at the end of the file, which begins to exist."""
+        """Write ``data`` at the end of the file, which is created if it does not exist."""
 
     def truncate(self, name: str, size: int) -> None: ...
 
@@ -38,7 +38,7 @@ class Disk(Protocol):
         """Return once the file's bytes survive a power cut."""
 
     def sync_names(self) -> None:
-        """Return once files created and deleted so far are so after a power cut, too."""
+        """Return once the creations and deletions of files so far survive a power cut."""
 
     def delete(self, name: str) -> None: ...
 
@@ -47,7 +47,7 @@ class FileDisk:
     """A directory of a real file system. Keeps its files open."""
 
     def __init__(self, path: Path, relief: Callable[[], bool] = lambda: False) -> None:
-        """``relief`` is called when there is no room to write, and says whether it made some."""
+        """``relief`` is called if there is no room to write, and returns whether it made some."""
         make_folder(path)
         self._relief = relief
         self.path = path

@@ -36,19 +36,19 @@ class PeerLine(Protocol):
     def send(self, peer_id: str, message: peer_pb2.PeerMessage) -> None: ...
 
     def part_with(self, peer_id: str) -> None:
-        """End the connection; whoever dials makes another at once."""
+        """End the connection; the dialling side makes another at once."""
 
 
 @dataclass(slots=True)
 class _Attempt:
     number: int
     term: int
-    """The sender's term when it asked: an answer counts only while it is still in it."""
+    """This node's term when it asked: an answer counts only while that is its term."""
     begun_s: float
     granted: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
     heard: dict[str, int] = field(default_factory=dict)
-    """Per peer that was asked, what had arrived from it by then."""
+    """Per peer that was asked, the number of arrivals on its connection by then."""
 
 
 class Elections:
@@ -69,7 +69,7 @@ class Elections:
         may_stand: Callable[[], bool],
         overslept: Callable[[], bool],
     ) -> None:
-        """``may_vote``: whether its vote counts; ``may_stand``: whether it could lead as well.
+        """``may_vote``: whether this node's vote counts; ``may_stand``: whether it could lead, too.
 
         ``overslept``: whether it did not run for a while and has not read all its sockets since.
         """
@@ -101,7 +101,7 @@ class Elections:
 
     @property
     def leader_id(self) -> str | None:
-        """Who leads this node's term, as far as it knows and can reach."""
+        """The leader of this node's term; None if it is unknown or not connected."""
         if self._core.leads:
             return self._node_id
         if self._leader_term == self._core.term and self._reachable(self._leader_id):
@@ -135,28 +135,28 @@ class Elections:
             )
 
     def peer_up(self) -> None:
-        """One more to ask."""
+        """One more peer to ask: if no leader is alive, attempt an election soon."""
         if self._rules.pre_vote and not self._core.leads and not self._leader_alive():
             self._refusals_in_a_row = 0
             self._hurry(*self._settings.retry_delay_s)
 
     def peer_down(self, peer_id: str) -> None:
-        """A lost connection to the leader says more than its silence."""
+        """If the connection to the leader is lost, attempt an election before the timeout."""
         if self._rules.pre_vote and peer_id == self._leader_id and not self._core.leads:
             self._hurry(*self._settings.lost_leader_delay_s)
 
     def stalled(self) -> None:
-        """This node did not run for a while: what the leader sent lies unread in the sockets."""
+        """This node did not run for a while: the leader's messages lie unread in the sockets."""
         core = self._core
         if not self._rules.pre_vote or core.leads:
             return
-        # Who told it to stand has long gone on leading, or another leads.
+        # The leader that handed over has long gone on leading, or another node leads.
         self._forget_hand_over()
         if self._won_in_term is None:
             self._delay(*self._settings.granted_delay_s)
 
     def slept(self, stall_s: float) -> None:
-        """All sockets have been read since: those seconds were not the leader's silence."""
+        """All sockets were read since the stall: its seconds were not the leader's silence."""
         self.stalled()
         self._heard_s = min(self._heard_s + stall_s, self._now_s())
 
@@ -224,12 +224,12 @@ class Elections:
                 self._line.send(peer_id, peer_pb2.PeerMessage(pre_vote_request=request))
 
     def replace_mute_connections(self) -> None:
-        """Part with peers of which nothing came since they were asked for a pre-vote.
+        """End connections that brought nothing since their peers were asked for a pre-vote.
 
-        After a partition TCP sends again what was lost only when its next retransmission is due,
-        and doubles that time at every failure (RFC 6298): two nodes that could elect a leader would
-        wait for as long as they were apart. A new connection knows nothing of it. A peer that did
-        not answer because it does not run loses nothing.
+        After a partition TCP resends lost data only when its next retransmission is due, and
+        doubles that time at every failure (RFC 6298): two nodes that could elect a leader would
+        wait for as long as they were apart. A new connection starts without that delay. A peer that
+        did not answer because it does not run loses nothing.
         """
         attempt = self._attempt
         if attempt is None or attempt.term != self._core.term or self._core.leads:

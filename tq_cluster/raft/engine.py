@@ -1,8 +1,8 @@
 """One node's Raft at work: the parts wired together, and driven by the event loop.
 
-Messages are delivered as they arrive; a tick follows behind them. After either, ``_settle`` sees to
-what follows from it. Whatever nobody foresaw, wherever it is raised, ends the process: going on
-with a log in an unknown state is the one thing worse than stopping.
+Messages are delivered as they arrive; a tick follows behind them. After either, ``settle`` handles
+the consequences. An unexpected exception ends the process, wherever it is raised: to go on with a
+log in an unknown state is worse than to stop.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ PORT_MAX = 65_535
 STOP_NAMES_ENTRIES_VERSION = 3
 """From this cluster version on a leader's Stop names the entry that is missing."""
 _JUST_AFTER_S = 0.0005
-"""PySyncObj acts when an instant has passed, not when it has come."""
+"""PySyncObj acts after a deadline has passed, not at the deadline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a node's Raft is given. ``members``: ids and raft addresses, as a file has them."""
+    """What a node's Raft needs. ``members``: ids and raft addresses, by the configuration file."""
 
     identity: NodeIdentity
     members: Mapping[str, str]
@@ -62,19 +62,19 @@ class Surroundings:
     fatal: Callable[[BaseException], None]
     """Ends the process."""
     membership: Callable[[], Membership | None]
-    """The members, as the state has them."""
+    """The cluster's id and members, by the state."""
     cluster_version: Callable[[], int]
-    """The rules that leaders decide by, as the state has them."""
+    """The version of the leaders' rules, by the state."""
     settings: RaftSettings
     loop: asyncio.AbstractEventLoop
     disk_low: Callable[[], bool]
-    """Whether this node's disk is nearly full; its leader is told."""
+    """Whether this node's disk is nearly full; the node reports it to its leader."""
     secret: Secret | None
-    """What peers must prove that they hold, too."""
+    """The secret that peers must prove that they hold."""
 
 
 class Engine:
-    """Drives the core. ``applied`` hears of every entry applied, ``settled`` of every change."""
+    """Drives the core. Calls ``applied`` for every applied entry, ``settled`` after any change."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Engine:
             monotonic_s=loop.time,
             draw=around.draw,
         )
-        # PySyncObj begins at entry 1 whatever the state holds. What was applied was committed.
+        # PySyncObj begins at entry 1, regardless of the state. Applied entries were committed.
         core.applied_index = core.commit_index = machine.applied.index
         self.peers = Peers(
             node_id=node_id,
@@ -123,9 +123,9 @@ class Engine:
             lambda: around.identity.members,
         )
         self.forward_port = 0
-        """Where this node takes calls that other nodes send on; it says so to its peers."""
+        """The port for calls that other nodes forward; the Hello to members names it."""
         self.forward_ports: dict[str, int] = {}
-        """The same of the peers that are connected. 0: one of before takes them at its API."""
+        """The same of connected peers. 0: a peer of an earlier version takes them at its API."""
         self.formation = Formation(
             identity=around.identity,
             member_ids=member_ids,
@@ -206,7 +206,7 @@ class Engine:
         self.hash_listeners: list[Callable[[str, int, bytes], None]] = []
         self._running = False
         self._failed = False
-        """Something went wrong that nobody foresaw: nothing leaves this node any more."""
+        """An unexpected error was raised: no callback runs any more."""
         self._tick_scheduled = False
         self._round_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -237,7 +237,7 @@ class Engine:
         self.guarded(self.settle)
 
     def stop(self) -> None:
-        """Take no further part; the journal stays open."""
+        """Stop timers and connections; the journal stays open."""
         self._running = False
         for timer in (self._timer, self._pulse_timer):
             if timer is not None:
@@ -255,7 +255,7 @@ class Engine:
         self.leading.broadcast(heartbeat=False)
 
     def _note_members(self, entries: Sequence[LoggedEntry]) -> None:
-        """Entries came into the log: what one says of the members binds this node from here on."""
+        """Entries were added to the log: a change of members among them binds this node now."""
         replaced = self.member_disks.note(entries)
         if not replaced:
             return
@@ -272,14 +272,14 @@ class Engine:
             self.peers.part_with(peer_id)
 
     def request_round(self) -> None:
-        """Begin a round at the end of this pass over the loop: it serves all who ask in it."""
+        """Begin one round at the end of this pass over the loop, for all who ask in it."""
         if not self._round_scheduled:
             self._round_scheduled = True
             self._loop.call_soon(self.guarded, self._send_round)
 
     def _send_round(self) -> None:
         self._round_scheduled = False
-        # One under way is waited for: its end begins the next.
+        # If a round is under way, its end begins the next.
         if self.core.leads and self.rounds.wanted and not self.rounds.under_way:
             self.leading.probe_all()
             self.settle()
@@ -433,7 +433,7 @@ class Engine:
                 _logger.warning("unknown message", extra={"peer": peer_id, "kind": other})
 
     def _on_stop(self, peer_id: str, stop: peer_pb2.Stop) -> None:
-        """A peer says that this node must not go on. It does if what it sees itself agrees."""
+        """A peer demands that this node stop. The node stops only if its own evidence agrees."""
         said = f"told to stop by {peer_id}: {bounds.shown(stop.message)}"
         if stop.state_differs:
             self.witness.accused = said
@@ -451,12 +451,12 @@ class Engine:
             raise FatalError(said)
 
     def hashed(self, index: int, digest: bytes) -> None:
-        """This node's own hash of the range that an entry names; all peers are told."""
+        """Send all peers this node's own hash of the range that an entry names."""
         self.witness.own(index, digest)
         shared = peer_pb2.PeerMessage(range_hash=peer_pb2.RangeHash(index=index, digest=digest))
         for peer_id in self.core.peer_ids:
             self.peers.send(peer_id, shared)
-        # This is called as an entry is applied: the state is left alone until that is done.
+        # This is called while an entry is applied: do not stop before that is done.
         self._loop.call_soon(self.guarded, self._stop_if_outvoted)
 
     def _stop_if_outvoted(self) -> None:
@@ -488,13 +488,13 @@ class Engine:
         self.settle()
 
     def _on_installed(self) -> None:
-        # It may name other disks than the state before.
+        # The new state may name other disks than the old one.
         self._settle_members()
         self._part_with_replaced()
         self.settle()
 
     def _commit_soon(self) -> None:
-        """An ack or an fsync of our own counts: PySyncObj looks at each tick what is committed."""
+        """Tick after an ack or an fsync: PySyncObj advances the commit index in its tick."""
         if self.core.commit_index < self._journal.last_index:
             self._request_tick()
 
@@ -532,7 +532,7 @@ class Engine:
         self._journal.compact(upto)
 
     def _pulse(self) -> None:
-        """Come by often: who comes late did not run, and what it missed waits in its sockets."""
+        """Detect stalls: after a late pulse, messages wait unread in this node's sockets."""
         if self._overslept():
             self.elections.slept(self._loop.time() - self._pulse_due_s)
         else:
@@ -545,7 +545,7 @@ class Engine:
         return late_s > self._settings.election_timeout_min_s / 2
 
     def settle(self) -> None:
-        """After every change: end a lost leadership, wake who waits, see to disk and timers."""
+        """After every change: end a lost leadership, wake waiters, request an fsync, set timers."""
         if not self._running:
             return
         core = self.core
@@ -573,12 +573,12 @@ class Engine:
         self._leadership_ended()
 
     def _arm_timer(self) -> None:
-        """Wake for the next heartbeat or the next attempt, whichever is this node's."""
+        """Set the timer for a leader's next heartbeat, or for this node's next election attempt."""
         if not self.formation.formed:
             return
         now_s = self._loop.time()
         due_s = self.core.heartbeat_due_s if self.core.leads else self.core.election_due_s
-        # One that has passed may stay so, where nobody is connected to be asked.
+        # A deadline may stay in the past while no peer is connected.
         due_s = max(due_s, now_s) + _JUST_AFTER_S
         if self._timer is not None:
             if now_s < self._timer.when() <= due_s and not self._timer.cancelled():

@@ -34,7 +34,7 @@ class Following:
     ) -> None:
         """``rebuilding``: whether the state ends before the journal begins.
 
-        ``taken`` hears of entries that have come into the log.
+        ``taken`` is called with entries that were added to the log.
         """
         self._core = core
         self._journal = journal
@@ -52,7 +52,7 @@ class Following:
     # ------------------------------------------------------------------ heartbeats
 
     def on_probe(self, peer_id: str, probe: peer_pb2.Probe) -> None:
-        """A heartbeat that overtook a large entry."""
+        """A heartbeat outside the order of appends."""
         if not self.from_leader(peer_id, probe.term):
             return
         self._elections.hold_off()
@@ -80,7 +80,7 @@ class Following:
         return True
 
     def on_chunk(self, peer_id: str, chunk: peer_pb2.SnapshotChunk) -> bool:
-        """A piece of a snapshot is a heartbeat, too; whether it is from this term's leader."""
+        """Take a snapshot's piece as a heartbeat; return whether this term's leader sent it."""
         if not self.from_leader(peer_id, chunk.term):
             return False
         self._elections.hold_off()
@@ -114,8 +114,8 @@ class Following:
             self._take(peer_id, message)
         else:
             self._core.deliver(peer_id, message)
-        # The answer may wait for the disk. A heartbeat, or someone who waits for the round, does
-        # not.
+        # The answer may wait for the disk. The answer to a heartbeat, or to a round that a caller
+        # waits for, does not.
         if self._output.holding and (append.echo_now or not entries):
             self.echo(peer_id, append.round)
 
@@ -125,7 +125,7 @@ class Following:
         log = self._journal
         first, last, committed = log.first_index, log.last_index, self._committed()
         if prev_index < first:
-            # Before what is held: committed, hence the same here and there.
+            # Entries before the first one held are committed, hence the same here and there.
             end = prev_index + len(entries)
             if end <= first:
                 self._verified(peer_id, message, end)
@@ -161,7 +161,7 @@ class Following:
         return max(self._core.commit_index, self._core.applied_index)
 
     def _conflict(self, peer_id: str, message: dict[str, Any]) -> None:
-        """The entry before differs: ask for what comes before the whole differing term."""
+        """The previous entry differs: ask for all entries from the first of its term on."""
         log, committed, index = self._journal, self._committed(), message["prevLogIdx"]
         if index <= committed:
             raise FatalError(
@@ -175,7 +175,7 @@ class Following:
         self._deliver_vouching(peer_id, message, max(index, committed + 1))
 
     def _verified(self, peer_id: str, message: dict[str, Any], up_to: int) -> None:
-        """All of it is here. What follows in this log stays, but nothing is said about it."""
+        """The log holds the whole append. Entries after it stay, but are not acknowledged."""
         log = self._journal
         commit_index = min(message["commit_index"], max(up_to, self._core.commit_index))
         heartbeat = _core_append(message["term"], commit_index, log.last_index, last_term(log), [])

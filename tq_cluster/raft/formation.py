@@ -1,13 +1,13 @@
-"""How a cluster comes to be, and who belongs to it.
+"""How a cluster forms, and which nodes belong to it.
 
 Empty nodes form a cluster only when every configured member says that it is empty: a node that lost
 its disk can never start a second cluster beside the one that knows it. The member with the lowest
-id draws the cluster's id and lists the members' disks, each writes both down before it says so, and
-elections begin where a node sees that all have. From then on the list that was written down says
-who is counted (see ``members``), whatever a file names.
+id draws the cluster's id and lists the members' disks. Each member writes both to disk before it
+says so, and begins elections when it sees that all have. From then on majorities are counted from
+the recorded list (see ``members``), not from the configuration file.
 
-To an existing cluster an empty node is a stranger, with whom nobody talks, until an entry names its
-disk as the member's of that name (see ``roster``). It then joins as a newcomer: it takes entries
+In an existing cluster an empty node is unadmitted: members refuse it until an entry names its disk
+as the member's of that name (see ``membership``). It then joins as a newcomer: it takes entries
 and acknowledges them, and votes once its own state names it.
 """
 
@@ -34,16 +34,16 @@ Membership = tuple[str, Mapping[str, str]]
 """A cluster's id, and each member's incarnation."""
 
 STRANGER_S = 5.0
-"""How long a stranger counts as being there after it last introduced itself. It does so about every
-second."""
+"""How long an unadmitted node counts as present after it last introduced itself. It does so about
+every second."""
 NOTE_S = 10.0
-"""How often a new reason not to talk to a peer is logged: an impostor has as many as it likes."""
+"""How often at most a new reason to refuse a peer is logged: an impostor can cause any number."""
 STRANGERS_KEPT = 2
-"""Of one name: more than one are one too many, and nothing more need be known of them."""
+"""How many disks are kept for one name: with two, the choice is ambiguous already."""
 
 
 class NodeIdentity(Protocol):
-    """Who this node's data directory is."""
+    """Whose data this node's directory holds."""
 
     @property
     def node_id(self) -> str: ...
@@ -68,7 +68,7 @@ class NodeIdentity(Protocol):
 
     @property
     def newcomer(self) -> bool:
-        """It came to a cluster that existed: it votes once its state names it."""
+        """It joined an existing cluster: it votes once its state names it."""
 
     def join(self, cluster_id: str, members: MemberList, *, newcomer: bool = False) -> None:
         """Belong to that cluster, of those members, from now on. Durable on return."""
@@ -78,7 +78,7 @@ class NodeIdentity(Protocol):
 
 
 class Formation:
-    """One node's part in forming its cluster, and its judgement of who else takes part."""
+    """One node's part in forming its cluster, and its judgement of which nodes belong to it."""
 
     def __init__(
         self,
@@ -94,8 +94,8 @@ class Formation:
     ) -> None:
         """``pristine``: whether the journal holds nothing yet.
 
-        ``cluster_version``: what the state says. ``news`` is called when what this node says of
-        itself has changed.
+        ``cluster_version``: the version in the state. ``news`` is called when this node's Hello has
+        changed.
         """
         self._identity = identity
         self._member_ids = member_ids
@@ -108,7 +108,7 @@ class Formation:
         self._news = news
         self._hellos: dict[str, peer_pb2.Hello] = {}
         self._versions: dict[str, int] = {}
-        """The newest cluster version that each peer said it can take part in."""
+        """Per peer the newest cluster version that it supports, by its Hello."""
         self._copies = Copies(f"{draw.getrandbits(64):016x}")
         self._refusals: dict[str, str] = {}
         self._logged: dict[str, str] = {}
@@ -122,7 +122,7 @@ class Formation:
         """The cluster exists and this node does not belong to it."""
 
     def begin(self) -> None:
-        """A cluster of one has nobody to wait for."""
+        """Form a cluster of one at once: it waits for no peer."""
         if not self._peer_ids and not self.formed and self._pristine():
             self._join(self._identity.cluster_id or self._drawn_id(), self._seen())
             self._form()
@@ -132,8 +132,8 @@ class Formation:
     def own_hello(self, *, to_member: bool = True) -> peer_pb2.Hello:
         """How this node introduces itself.
 
-        Whoever listens at a member's address is not told the other members' disks: who knows them
-        could pass for one.
+        A node that merely listens at a member's address must not learn the other members' disks: it
+        could pass for a member with them.
         """
         identity = self._identity
         hello = peer_pb2.Hello(
@@ -143,7 +143,7 @@ class Formation:
             group_id=identity.group_id,
             node_id=identity.node_id,
             incarnation=identity.incarnation,
-            # Who may already stand for election counts as one that has voted.
+            # A node that may already stand for election counts as one that has voted.
             pristine=self._pristine() and not self.formed,
             member_ids=self._member_ids,
             wall_ms=self._clock.wall_ms(),
@@ -162,7 +162,7 @@ class Formation:
         return hello
 
     def membership(self) -> Membership | None:
-        """Who forms the cluster; None while that is not recorded."""
+        """The cluster's id and members; None while they are not recorded."""
         identity = self._identity
         if identity.cluster_id is None or identity.members is None:
             return None
@@ -175,13 +175,13 @@ class Formation:
         return None if len(known) < len(said) else min([CLUSTER_VERSION, *known])
 
     def version_of(self, name: str) -> int | None:
-        """The newest cluster version that a peer said it can take part in."""
+        """The newest cluster version that a peer supports, by its Hello; None: it sent none."""
         return self._versions.get(name)
 
     def strangers(self) -> dict[str, str]:
-        """Empty disks that would take a member's place: the member's name, the incarnation.
+        """Empty disks that could replace a member's: member's name to incarnation.
 
-        None where several claim one name: which of them is meant, nobody could tell.
+        A name that several disks claim is left out: which of them is meant cannot be told.
         """
         since_s = self._clock.monotonic_s() - STRANGER_S
         found = {
@@ -198,9 +198,9 @@ class Formation:
             del seen[min(seen, key=lambda disk: seen[disk])]
 
     def may_vote(self) -> bool:
-        """Whether this node may help to elect: a newcomer may once its own state names it.
+        """Whether this node may vote: a newcomer may once its own state names it.
 
-        Before that it would vote as one who has forgotten what it acknowledged.
+        Before that it would vote like a node that has forgotten what it acknowledged.
         """
         identity = self._identity
         if not identity.newcomer:
@@ -209,7 +209,7 @@ class Formation:
         return members.get(identity.node_id) == identity.incarnation
 
     def no_longer_welcome(self) -> list[str]:
-        """Peers whose disks were replaced, or turned out to run twice, since they came."""
+        """Peers whose disk was replaced, or whose run was barred, since they were admitted."""
         return [
             name
             for name, hello in self._hellos.items()
@@ -246,7 +246,7 @@ class Formation:
     # ------------------------------------------------------------------ judging
 
     def judge(self, hello: peer_pb2.Hello) -> peer_pb2.Refusal | None:
-        """Why not to talk to the sender; None: it is welcome. What it says does not count yet."""
+        """The reason to refuse the sender; None: it is welcome. Its Hello does not count yet."""
         refused = self._judge(hello)
         if refused is None:
             return None
@@ -256,11 +256,11 @@ class Formation:
         return peer_pb2.Refusal(message=refused.message, stranger=refused.stranger)
 
     def note_unproved(self, name: str, reason: str) -> None:
-        """At a peer's address somebody did not get as far as a Hello."""
+        """The node at a peer's address failed before its Hello."""
         self._note(name, reason)
 
     def _note(self, name: str, reason: str) -> None:
-        """Remember for the operator; log it once, though it is tried again every second."""
+        """Keep the reason for the operator; log it once, although attempts repeat every second."""
         reason = bounds.shown(reason)
         if name not in self._peer_ids:
             self._strangers_said.warning("no connection to peer", {"peer": name, "reason": reason})
@@ -287,7 +287,7 @@ class Formation:
         if hello.group_id != identity.group_id:
             return _refusal(f"{name} belongs to group {hello.group_id}, not {identity.group_id}")
         if self.formed and hello.restored_from and not hello.cluster_id:
-            # Not even in a lost member's place: its log may be another's, under the same numbers.
+            # Not even in a lost member's place: its log may hold other entries at the same indexes.
             return _refusal(
                 f"{name} begins with {hello.restored_from}, but its members' cluster exists: only "
                 "an empty disk can be taken in",
@@ -326,7 +326,7 @@ class Formation:
         if hello.cluster_id and self._knows_this_disk(hello):
             claimed = hello.applied_index, dict(hello.incarnations)
         belongs = self._member_disks.belongs(name, hello.incarnation, claimed)
-        # By the record alone it had written the cluster's id down before anybody voted.
+        # If only the record names its disk, it wrote the cluster's id down before the first vote.
         if not hello.cluster_id and not (belongs and self._member_disks.said):
             return _refusal(
                 f"{name} is empty, but its members' cluster exists: it stays a stranger",
@@ -344,7 +344,7 @@ class Formation:
         return None
 
     def _unlike(self, hello: peer_pb2.Hello) -> str:
-        """Say how the list that the sender recorded contradicts this node's; empty: it does not."""
+        """Say how the sender's recorded list contradicts this node's; empty: it does not."""
         recorded, theirs = self._identity.members, _recorded_in(hello)
         if recorded is None or theirs is None or not self._same_cluster(hello):
             return ""
@@ -353,8 +353,8 @@ class Formation:
                 f"{hello.node_id} has recorded the members {theirs}, {self._identity.node_id}"
                 f" {recorded}, and both the cluster {self._identity.cluster_id}"
             )
-        # Of two that hold as of different entries the later one names a disk that was put in
-        # another's place. While a cluster forms, the lists may still differ.
+        # Lists as of different entries may differ: the later one names a replacement disk. While a
+        # cluster forms, lists may still differ, too.
         if not self.formed or recorded.index != theirs.index:
             return ""
         if recorded.incarnations == theirs.incarnations:
@@ -365,7 +365,7 @@ class Formation:
         )
 
     def _knows_this_disk(self, hello: peer_pb2.Hello) -> bool:
-        """Whether the sender names this node's own disk, which only members are told."""
+        """Whether the sender's Hello names this node's own disk as a member's."""
         identity = self._identity
         return hello.incarnations.get(identity.node_id) == identity.incarnation
 
@@ -387,20 +387,20 @@ class Formation:
             self._member_disks.told(hello.applied_index, hello.incarnations)
 
     def on_refused(self, name: str | None, refusal: peer_pb2.Refusal) -> None:
-        """A peer will not talk to this node. Peers see to it that it is one, or where one lives."""
+        """A peer, or the node at a peer's address, refused this node; ``Peers`` checks that."""
         self._note(name or "unknown", refusal.message)
         if name is not None:
             self._hellos.pop(name, None)
-        # A member whose disk was replaced is left alone by all.
+        # If a member's disk was replaced, all peers refuse the old disk.
         if refusal.stranger and (not self.formed or not self._hellos):
             self.stranger = True
 
     def on_peer_down(self, name: str) -> None:
-        """What it said holds only while it is there."""
+        """Forget the peer's Hello: it holds only while the peer is connected."""
         self._hellos.pop(name, None)
 
     def on_raft_message(self, name: str) -> None:
-        """A peer of this node's own cluster takes part in elections: all have the list on disk."""
+        """A peer of this node's own cluster sent a Raft message: all have the list on disk."""
         hello = self._hellos.get(name)
         if hello is not None and self._agrees(hello):
             self._form()
@@ -414,7 +414,7 @@ class Formation:
         if not all(self._hellos[peer].pristine for peer in self._peer_ids):
             return
         if not self._pristine():
-            return  # it lacks its record: only a peer that has one can help
+            return  # this node lacks its record: only a peer that has one can help
         self.stranger = False
         self._take_list()
         if all(self._agrees(self._hellos[peer]) for peer in self._peer_ids):
@@ -428,7 +428,7 @@ class Formation:
         elif self._same_cluster(hello):
             recorded, theirs = identity.members, _recorded_in(hello) or _by_state(hello)
             names_this = theirs.incarnations.get(identity.node_id) == identity.incarnation
-            # An empty disk has voted by no list, and takes that of those who may have.
+            # An empty disk has voted by no list, and takes the list of a peer that may have voted.
             open_to_it = recorded is None or (self._pristine() and theirs.index >= recorded.index)
             if names_this and open_to_it:
                 self._take(hello.cluster_id, theirs)
@@ -438,7 +438,7 @@ class Formation:
             self.stranger = True
 
     def _take_list(self) -> None:
-        """All are empty: write down the list that the lowest member makes of them."""
+        """All are empty: record the list that the member with the lowest id makes."""
         identity, lowest = self._identity, self._member_ids[0]
         if identity.node_id == lowest:
             self._take(identity.cluster_id or self._drawn_id(), self._seen())
@@ -454,7 +454,7 @@ class Formation:
     def _take(self, cluster_id: str, members: MemberList) -> None:
         identity = self._identity
         if members.incarnations.keys() != set(self._member_ids):
-            return  # this node counts by the ids that it was started with
+            return  # this node counts majorities by the ids that it was started with
         if (identity.cluster_id, identity.members) != (cluster_id, members):
             self._join(cluster_id, members, newcomer=identity.newcomer)
 
@@ -481,7 +481,7 @@ class Formation:
         )
 
     def _drawn_id(self) -> str:
-        """A new cluster's id, unless an earlier attempt at forming got as far as drawing one."""
+        """The id that an earlier attempt to form the cluster drew, or else a new one."""
         earlier = [self._hellos[peer].cluster_id for peer in self._peer_ids]
         return next((drawn for drawn in earlier if drawn), f"{self._draw.getrandbits(64):016x}")
 
@@ -491,7 +491,7 @@ class Formation:
         )
 
     def _is_named_by(self, hello: peer_pb2.Hello) -> bool:
-        """Whether the sender's state has this very disk as a member's, and it is an empty one."""
+        """Whether the sender's state names this disk as a member's, and the disk is empty."""
         identity = self._identity
         return (
             identity.cluster_id is None
@@ -533,7 +533,7 @@ def _recorded_in(hello: peer_pb2.Hello) -> MemberList | None:
 
 
 def _by_state(hello: peer_pb2.Hello) -> MemberList:
-    """Who the members are by the sender's state."""
+    """The members by the sender's state."""
     return MemberList(incarnations=dict(hello.incarnations), index=hello.applied_index)
 
 
@@ -543,7 +543,7 @@ class _Refused:
     """For the operators of both nodes."""
     stranger: bool
     known: str
-    """What only this node's operator is told: it could help an impostor."""
+    """Shown to this node's operator alone: it could help an impostor."""
 
 
 def _refusal(message: str, *, stranger: bool = False, known: str = "") -> _Refused:

@@ -19,7 +19,7 @@ from tq.internal.v1 import peer_pb2
 FORMAT = 1
 PIECE_BYTES = 128 * 1024
 MESSAGE_BYTES_MAX = 256 * 1024 * 1024
-"""No sane peer sends more."""
+"""No correct peer sends more."""
 
 GREETING_BYTES_MAX = 8 * 1024
 """A Hello of seven members has less than 4 KiB."""
@@ -27,7 +27,7 @@ GREETING_BYTES_MAX = 8 * 1024
 _HEADER = struct.Struct(">BII")
 _LENGTH_DELIMITED = 2
 _MORE = 0x80
-"""In protobuf's numbers: seven bits a byte, and this one if there is another."""
+"""In a protobuf varint: seven bits a byte, and this one if another byte follows."""
 _WHOLE = FORMAT << 4
 _PIECE = _WHOLE | 1
 _LAST_PIECE = _WHOLE | 2
@@ -38,7 +38,7 @@ PROOF = _WHOLE | 3
 
 
 class DamagedFrameError(Exception):
-    """What arrived is not what a peer sends: the connection is of no further use."""
+    """The received bytes are not what a peer sends: the connection is of no further use."""
 
 
 def encode(message: peer_pb2.PeerMessage) -> list[bytes]:
@@ -52,7 +52,7 @@ def encode(message: peer_pb2.PeerMessage) -> list[bytes]:
 def encode_append(append: peer_pb2.Append, entries: Sequence[tuple[bytes, int]]) -> list[bytes]:
     """Return the frames of an append to which entries, (command, term), are added.
 
-    Written by hand where it is large: an entry may be 10 MiB, and protobuf would copy it twice
+    A large append is encoded by hand: an entry may be 10 MiB, and protobuf would copy it twice
     before it is cut into pieces.
     """
     if sum(len(command) for command, _ in entries) <= PIECE_BYTES:
@@ -71,7 +71,7 @@ def encode_append(append: peer_pb2.Append, entries: Sequence[tuple[bytes, int]])
 
 
 def _tagged(field: int, length: int) -> bytes:
-    """Return what stands in protobuf's wire format before so many bytes of a field."""
+    """Return protobuf's tag and length for a field of so many bytes."""
     written = bytearray([field << 3 | _LENGTH_DELIMITED])
     while length >= _MORE:
         written.append(length % _MORE | _MORE)
@@ -127,7 +127,7 @@ class Decoder:
         self._pieces: list[bytes] = []
         self._pieces_bytes = 0
         self.takes_pieces = False
-        """Large messages are taken only from whom this node knows."""
+        """Whether large messages are taken: only from admitted peers."""
 
     @property
     def inside_large_message(self) -> bool:

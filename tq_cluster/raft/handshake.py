@@ -1,15 +1,15 @@
-"""How two nodes prove to each other that they hold the cluster's secret, before either says more.
+"""The handshake before the first Hello: two nodes prove that they hold the cluster's secret.
 
     dialler    challenge: a nonce, who it is, whom it dialled
     acceptor   answer: a nonce, and nothing else
     dialler    proof: a MAC under each of its secrets
     acceptor   welcome: a MAC under the secret that the proof was made with
 
-A MAC covers this protocol's name, who speaks, both ids and both nonces. So a proof is of no use on
-another connection, to another node, or sent back to whoever made it. It proves who opened the
+A MAC covers this protocol's name, the sender's role, both ids and both nonces. So a proof is of no
+use on another connection, to another node, or sent back to its maker. It proves who opened the
 connection, not who sends each byte on it: the stream is neither encrypted nor signed.
 
-No socket is known here: what arrives goes in, what is to be sent comes out.
+This module uses no socket: it takes received messages and returns the messages to send.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STEP_BYTES_MAX: Final = 1 + NONCE_BYTES + 2 * (1 + bounds.WORD_CHARS_MAX)
 
 
 class HandshakeError(Exception):
-    """The other side did not prove that it may speak; why, for this node's operator alone."""
+    """The other side did not prove that it may speak; the reason is for this node's operator."""
 
 
 class Dialling:
@@ -80,9 +80,9 @@ class Accepting:
         self._nonce = nonce
         self._transcript = b""
         self.peer_id: str | None = None
-        """Who the dialler is: what it claims, and once ``done`` what it proved."""
+        """The dialler's id: claimed at first, proved once ``done``."""
         self.dialled_id: str | None = None
-        """Whom it wanted to reach."""
+        """The node that the dialler wanted to reach."""
         self.done = False
 
     def take(self, message: bytes) -> bytes:
@@ -107,7 +107,7 @@ class Accepting:
         ids = _parted(message[head:])
         if message[:1] != _CHALLENGE or ids is None:
             raise HandshakeError("did not begin with a challenge")
-        # Judged only once it has proved itself: an answer that hangs on it would tell who is who.
+        # The ids are judged only after the proof: an answer that depends on them would leak them.
         self.peer_id, self.dialled_id = ids
         self._transcript = _transcript(*ids, message[1:head], self._nonce)
         return _ANSWER + self._nonce
@@ -126,7 +126,7 @@ def _mac(key: bytes, speaker: bytes, transcript: bytes) -> bytes:
 
 
 def _joined(*fields: bytes) -> bytes:
-    """Unambiguous: each field after its length. None is longer than 255 bytes."""
+    """Join fields unambiguously, each after its length. None is longer than 255 bytes."""
     return b"".join(bytes([len(field)]) + field for field in fields)
 
 

@@ -40,7 +40,7 @@ class Origin:
     term: int = EMPTY.term
 
     def __str__(self) -> str:
-        """How nodes compare it. Empty: nothing."""
+        """Return the form in which nodes compare it. Empty: nothing."""
         return f"backup {self.backup_id} at entry {self.index}" if self.backup_id else ""
 
     def is_all_of(self, journal: LogJournal) -> bool:
@@ -53,7 +53,7 @@ EMPTY_ORIGIN: Final = Origin()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberList:
-    """Who the members of a cluster are: what its majorities are counted from."""
+    """The members of a cluster, from which its majorities are counted."""
 
     incarnations: Mapping[str, str]
     """Node id to incarnation."""
@@ -65,7 +65,7 @@ class MemberList:
 
 
 def shown(node_ids: Iterable[str]) -> str:
-    """Write members' ids for people, in order. A stranger's list may be long."""
+    """Write members' ids for people, in order. An unadmitted node's list may be long."""
     names = [name[:_ID_SHOWN_MAX] for name in sorted(node_ids)]
     more = len(names) - _IDS_SHOWN_MAX
     return ", ".join(names[:_IDS_SHOWN_MAX]) + (f" and {more} more" if more > 0 else "")
@@ -73,7 +73,7 @@ def shown(node_ids: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who a data directory says it is."""
+    """Whose data a directory holds, by its identity file."""
 
     node_id: str
     group_id: int
@@ -85,16 +85,16 @@ class Identity:
     """Written with the cluster's id. None beside an id: an earlier version wrote none."""
     origin: Origin = EMPTY_ORIGIN
     newcomer: bool = False
-    """It came to a cluster that existed: it votes once its state names it."""
+    """It joined an existing cluster: it votes once its state names it."""
 
 
 def data_in(path: Path) -> list[str]:
-    """Name what a directory holds that may be a node's data, some of it."""
+    """Return the names in a directory that may be a node's data, or part of it."""
     return sorted({entry.name for entry in path.iterdir()} - _NOT_DATA)
 
 
 def read_identity(path: Path) -> Identity | None:
-    """Return whose data the directory at ``path`` holds; None where nobody claimed it."""
+    """Return whose data the directory at ``path`` holds; None if no node has claimed it."""
     fields = read_record(path / FILE, format_known=FORMAT)
     if fields is None:
         return None
@@ -111,7 +111,7 @@ def read_identity(path: Path) -> Identity | None:
 
 
 def write_identity(path: Path, identity: Identity) -> None:
-    """Say whose data the directory at ``path`` holds. Durable on return."""
+    """Record whose data the directory at ``path`` holds. Durable on return."""
     write_record(path / FILE, {"format": FORMAT, **asdict(identity)})
 
 
@@ -126,13 +126,13 @@ def require_owner(path: Path, identity: Identity, node_id: str, group_id: int = 
         raise StartError(f"{path} belongs to group {identity.group_id}, not to {group_id}")
 
 
-def new_cluster(draw: random.Random) -> str:
+def new_incarnation(draw: random.Random) -> str:
     """Draw the incarnation of a new directory."""
     return f"{draw.getrandbits(64):016x}"
 
 
 class DataDirectory:
-    """One node's data directory, locked against everybody else."""
+    """One node's data directory, locked against other processes."""
 
     def __init__(self, path: Path, *, node_id: str, draw: random.Random, group_id: int = 0) -> None:
         """Open the directory, or claim an empty one for a new incarnation of the node.
@@ -183,7 +183,7 @@ class DataDirectory:
 
     @property
     def newcomer(self) -> bool:
-        """It came to a cluster that existed: it votes once its state names it."""
+        """It joined an existing cluster: it votes once its state names it."""
         return self.identity.newcomer
 
     def join(self, cluster_id: str, members: MemberList, *, newcomer: bool = False) -> None:
@@ -216,5 +216,5 @@ class DataDirectory:
                 f" leaves it that was cut short: empty it and restore again, or give {node_id} the"
                 " data directory that it had"
             )
-        self._write(Identity(node_id=node_id, group_id=group_id, incarnation=new_cluster(draw)))
+        self._write(Identity(node_id=node_id, group_id=group_id, incarnation=new_incarnation(draw)))
         return self.identity

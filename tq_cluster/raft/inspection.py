@@ -1,4 +1,4 @@
-"""What a data directory holds, seen from outside, with no node on it. Nothing in it is changed."""
+"""Inspects a data directory that no node runs on, without changing anything in it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Survivor:
     last: AppliedAt | None = None
     """The last entry of its journal, and that entry's term."""
     term: int = 0
-    """The highest term that it heard of."""
+    """The current term in its journal: the highest that it knows of."""
     certain_ms: int = 0
     """Log time of the last decision in its state: what a state holds, a majority had."""
     decided_ms: int = 0
@@ -57,13 +57,13 @@ class Survivor:
     members: Mapping[str, str] = field(default_factory=dict)
     """Node id to incarnation, by the last change that its state or its journal holds."""
     fault: str = ""
-    """Why nothing can be made of it. Empty: it is sound as far as was looked."""
+    """Why it cannot be used. Empty: no fault was found."""
     rebuilds: bool = False
-    """What is at fault is its state alone: a node on it takes the others' and keeps its journal."""
+    """Its state alone is damaged: a node on it takes the others' state and keeps its journal."""
 
     @property
     def starts(self) -> bool:
-        """Whether a node would start on it: it is sound, and its term is one that can be."""
+        """Whether a node would start on it: it has no fault, and its term is possible."""
         if self.fault or self.last is None:
             return False
         return bounds.flaw_in_log(self.term, self.last.term) is None
@@ -74,7 +74,7 @@ class Survivor:
 
 
 def inspect(path: Path) -> Survivor:
-    """Look at a data directory; what is wrong with it stands in the result."""
+    """Inspect a data directory; the result says what is wrong with it."""
     try:
         if not path.is_dir():
             return Survivor(path=path, fault="is no directory")
@@ -86,7 +86,7 @@ def inspect(path: Path) -> Survivor:
         try:
             return _inspected(path, identity)
         except (DamagedStateError, CorruptRowError) as error:
-            # Also to be told: what a node on it would do, started beside enough of the others.
+            # Report, too, whether a node on it, beside enough others, would rebuild its state.
             journal = Journal(OverlayDisk(path / "journal"), InlineSyncer(), on_fatal=_raise)
             return Survivor(
                 path=path, identity=identity, fault=str(error), rebuilds=bool(len(journal))
@@ -98,7 +98,7 @@ def inspect(path: Path) -> Survivor:
 
 
 def current_state(path: Path) -> Current:
-    """Find the state of a data directory; DamagedStateError where damage was found in it."""
+    """Find the state of a data directory; DamagedStateError if damage was found in it before."""
     current = peek(path)
     if (current.path / QUARANTINED).exists():
         raise DamagedStateError(f"the state in {current.path} was found to be damaged")
@@ -106,7 +106,7 @@ def current_state(path: Path) -> Current:
 
 
 def aligned_journal(path: Path, applied: AppliedAt) -> tuple[Journal, Alignment]:
-    """Open the journal of a data directory, to be read alone, in line with its state."""
+    """Open the journal of a data directory for reading only, in line with its state."""
     journal = Journal(OverlayDisk(path / "journal"), InlineSyncer(), on_fatal=_raise)
     return journal, align(journal, applied, current_state(path).installed)
 
@@ -151,7 +151,7 @@ _Head = tuple[AppliedAt, str, Mapping[str, str], int]
 
 
 def _head_of(folder: Path) -> _Head:
-    """Read the state in its directory; as it was before its newest commit, where that is torn."""
+    """Read the state in its directory; if its newest commit is torn, the state before that one."""
     try:
         return _head(folder / DATA_FILE)
     except (DamagedStateError, CorruptRowError) as damage:
@@ -172,7 +172,7 @@ def _head(state: Path) -> _Head:
 
 
 def _require_readable(state: Path) -> None:
-    """Have another process look at a state first: damage, or a missing end, can end its reader."""
+    """Have another process read a state first: a damaged or truncated one can end its reader."""
     if head_is_deadly(state):
         what = "was cut short" if is_short(state) else "is damaged"
         raise DamagedStateError(f"the state in {state.parent} {what}: reading it ends the process")

@@ -67,7 +67,7 @@ class Journal:
     ) -> None:
         """Read what the disk holds; StartError when it is damaged.
 
-        ``on_fatal`` is told when a write or an fsync failed: the process must end.
+        ``on_fatal`` is called if a write or an fsync fails: the process must end.
         """
         self._disk = disk
         self._syncer = syncer
@@ -259,7 +259,7 @@ class Journal:
         self._synced(None)
 
     def close(self) -> None:
-        """Make everything durable, unless the disk has failed. It is the caller's to close."""
+        """Make everything durable, unless the disk has failed. The caller closes the disk."""
         if not self._failed:
             self.sync_now()
 
@@ -277,8 +277,8 @@ class Journal:
         batch, self._in_flight = self._in_flight, None
         assert batch is not None
         if error is not None:
-            # What the kernel made of the dirty pages is unknown, and a second fsync would not tell:
-            # never count on anything written from here on.
+            # The state of the dirty pages is unknown, and a second fsync would not report it: never
+            # count on anything written from here on.
             self._failed = True
             self._on_fatal(DiskError(f"the journal cannot be written: {error}"))
             return
@@ -309,7 +309,7 @@ class Journal:
         return self._index.term(index)
 
     def entry(self, index: int) -> LoggedEntry:
-        """The entry at ``index``, read back from its file where it is no longer in memory."""
+        """The entry at ``index``, read back from its file if it is no longer in memory."""
         term = self._index.term(index)
         if term is None:
             raise IndexError(f"entry {index} is not held")
@@ -317,7 +317,7 @@ class Journal:
 
     def _command(self, index: int) -> bytes:
         command = self._commands.get(index)
-        # The oldest entry may be only a header's base, and nobody is ever sent it.
+        # The oldest entry may be only a header's base, and is never sent.
         if command is not None or index == self._index.first:
             return command or b""
         place = self._index.place(index)
@@ -332,7 +332,7 @@ class Journal:
         self._cached_bytes -= len(self._commands.pop(self._cached_from, b""))
         self._cached_from += 1
 
-    # --- as PySyncObj has it -----------------------------------------------------------------
+    # --- PySyncObj's interface ---------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self._index)
@@ -378,7 +378,7 @@ class Journal:
         return 1
 
     def onOneSecondTimer(self) -> None:  # noqa: N802 - PySyncObj's name
-        """Nothing is left for a timer."""
+        """Do nothing: the journal has no periodic work."""
 
     def _destroy(self) -> None:
         self.close()

@@ -43,6 +43,6 @@ class Batch:
             if write.creates:
                 disk.sync_names()
         for name in self.deletes:
-            # One by one and oldest first, so that what is left never has a gap.
+            # One by one and oldest first, so that the remaining segments never have a gap.
             disk.delete(name)
             disk.sync_names()

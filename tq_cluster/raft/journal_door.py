@@ -1,4 +1,4 @@
-"""What the raft folder needs of a journal, and reading one in batches."""
+"""The journal that the raft folder needs, and reading it in batches."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class LogJournal(Protocol):
         """Begin the log with that entry, as a snapshot left it. Durable on return."""
 
     def compact(self, upto: int) -> None:
-        """Drop what is below ``upto`` and not worth keeping for a follower that was away."""
+        """Drop entries below ``upto`` that are not worth keeping for a follower that was away."""
 
     def close(self) -> None:
         """Make everything durable."""

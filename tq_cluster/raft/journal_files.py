@@ -1,4 +1,4 @@
-"""Reading the journal at start: what is whole is the log, what is damaged is judged."""
+"""Reads the journal at start: whole records are the log; damage is a torn write or an error."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Segment:
     base: tuple[int, int] | None
     """Index and term of the last entry before it."""
     fresh: bool
-    """The log begins anew with it."""
+    """The log restarts with this segment."""
     size: int = 0
     can_be_first: bool = True
     """Whether what stands in this segment and those after it is a whole log."""
@@ -66,7 +66,7 @@ def segment_name(number: int) -> str:
 
 
 def open_files(disk: Disk) -> Opened:
-    """Replay all segments. What was replayed is then durable, and nothing else is left."""
+    """Replay all segments. On return the replayed records are durable, and no others remain."""
     try:
         opened = Opened()
         numbers = sorted(int(match[1]) for name in disk.names() if (match := _NAME.fullmatch(name)))
@@ -76,8 +76,8 @@ def open_files(disk: Disk) -> Opened:
             try:
                 _replay(opened, disk, number, last=number == numbers[-1])
             except _BeginsTooLateError as error:
-                # Compaction goes oldest first and was cut off before it came to where the log can
-                # begin: at a later segment. All before that is in a state that is on disk.
+                # Compaction deletes oldest first and was interrupted before it reached the segment
+                # where the log can begin. All entries before that are in a state on disk.
                 if number == numbers[-1]:
                     raise StartError(f"the journal contradicts itself: {error}; {_HINT}") from None
                 opened.segments.clear()
@@ -108,7 +108,7 @@ def _replay(opened: Opened, disk: Disk, number: int, *, last: bool) -> None:
             _take(opened, number, found)
             good_bytes = found.offset + found.size
     except DamagedError as error:
-        # A segment is the only one as of its creation, or as of a later moment when it was whole.
+        # A sole segment was whole once if it is not the first, or is larger than the first write.
         alone = not opened.segments and (number > 1 or len(data) > FIRST_WRITE_BYTES)
         if not last or (alone and not good_bytes) or not is_torn(number, data, good_bytes):
             raise StartError(
@@ -147,7 +147,7 @@ def _cut_tail(disk: Disk, name: str, good_bytes: int, size: int, error: DamagedE
 
 
 def _take(opened: Opened, number: int, found: Found) -> None:
-    """Do to the log what the record says."""
+    """Apply the record to the log."""
     record, index = found.record, opened.index
     if isinstance(record, Header) != (found.offset == len(PREAMBLE)):
         raise StartError(f"{segment_name(number)} has no header, or two; {_HINT}")

@@ -1,4 +1,4 @@
-"""A leader's side of replication (R1, R3, R4, R12): what to send, what an answer counts for."""
+"""A leader's side of replication (R1, R3, R4, R12): what to send, and how answers count."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _logger = logging.getLogger(__name__)
 
 
 class SnapshotSender(Protocol):
-    """Brings a peer a state when the journal no longer holds what it lacks."""
+    """Sends a peer a snapshot if the journal no longer holds the entries that it lacks."""
 
     def send_to(self, peer_id: str) -> None: ...
 
@@ -50,13 +50,13 @@ class Leading:
         self._floor: dict[str, int] = {}
         """Per peer the lowest next_index it asked for since its last success."""
         self._needs_state: set[str] = set()
-        """Peers that can apply nothing before they have had a snapshot."""
+        """Peers that can apply nothing before they have installed a snapshot."""
         self._encoded: tuple[tuple[int, ...], list[bytes]] = ((), [])
 
     # ------------------------------------------------------------------ sending
 
     def broadcast(self, *, heartbeat: bool) -> None:
-        """Begin a round: send every peer what it lacks, and a heartbeat where asked for."""
+        """Begin a round: send every peer the entries it lacks, and a heartbeat if asked for."""
         echo_now = self._rounds.wanted
         self._rounds.begin(self._now_s())
         for peer_id in self._core.peer_ids:
@@ -95,7 +95,7 @@ class Leading:
     def _append(self, next_index: int, *, echo_now: bool) -> tuple[list[bytes], int]:
         """The entries from ``next_index`` on as frames, and the index after them.
 
-        The last encoding is kept: followers that are equally far get the same bytes.
+        The last encoding is kept: followers with the same next index get the same bytes.
         """
         core = self._core
         key = (
@@ -128,7 +128,7 @@ class Leading:
         self._peers.send(peer_id, peer_pb2.PeerMessage(probe=probe))
 
     def probe_all(self) -> None:
-        """Begin a round with nothing but the question who leads."""
+        """Begin a round with probes alone: they carry no entries."""
         self._rounds.begin(self._now_s())
         for peer_id in self._core.peer_ids:
             self._probe(peer_id)
@@ -178,7 +178,7 @@ class Leading:
                 self._count(peer_id)
 
     def _count(self, peer_id: str) -> None:
-        """PySyncObj counts this node for all it holds: no peer may count further than our disk."""
+        """Count an ack up to our own durable entry: PySyncObj counts this node for all it holds."""
         next_index = self._acked[peer_id]
         if self._rules.answer_after_fsync:
             next_index = min(next_index, self._journal.durable_last_index() + 1)
@@ -190,7 +190,7 @@ class Leading:
     def _rejected(self, peer_id: str, next_index: int) -> None:
         if self._rules.monotonic_next_index:
             if next_index >= self._floor.get(peer_id, next_index + 1):
-                # The answer to a message sent before the peer's last wish was known.
+                # It answers a message that was sent before the peer's last rejection was known.
                 return
             self._floor[peer_id] = next_index
             next_index = min(next_index, self._journal.last_index + 1)
@@ -228,7 +228,7 @@ class Leading:
     # ------------------------------------------------------------------ changes
 
     def peer_down(self, peer_id: str) -> None:
-        """What was sent last may not have arrived: the next rejection is news again."""
+        """The last messages may not have arrived: the peer's next rejection counts again."""
         self._floor.pop(peer_id, None)
         self._needs_state.discard(peer_id)
 
@@ -237,13 +237,13 @@ class Leading:
         return peer_id in self._needs_state
 
     def start_over(self, peer_id: str) -> None:
-        """Another disk takes the peer's place: what the old one acknowledged is not on it."""
+        """The peer's disk was replaced: entries that the old one acknowledged are not on it."""
         self._acked.pop(peer_id, None)
         self.peer_down(peer_id)
         self._core.forget_match(peer_id)
 
     def end_leadership(self) -> None:
-        """Nothing said in this leadership counts in another."""
+        """Acknowledgements of this term do not count in a later one."""
         self._acked.clear()
         self._floor.clear()
         self._needs_state.clear()

@@ -1,8 +1,8 @@
-"""Connections whose other end has not said who it is: so many, and so many from one address.
+"""Connections that are not admitted yet: a limited number, and a limited number from one address.
 
-Whoever comes when there is no place takes the one that has waited longest of the address that has
-most: a peer says who it is within a round trip, a stranger that holds on to its place does not. So
-no number of strangers at other addresses keeps a peer out.
+If there is no place, a new connection replaces the one that has waited longest, of the address that
+has most. A peer says who it is within a round trip; an unadmitted node that holds on to its place
+does not. So no number of unadmitted nodes at other addresses keeps a peer out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ADDRESSES_KEPT: Final = 64
 
 
 class Lobby:
-    """Who waits to be admitted, in the order in which they came."""
+    """The connections that wait to be admitted, in the order in which they came."""
 
     def __init__(self) -> None:
         self._waiting: dict[Connection, None] = {}
@@ -29,7 +29,7 @@ class Lobby:
         return len(self._waiting)
 
     def enter(self, connection: Connection) -> Connection | None:
-        """Let one more wait; return whoever has to go for it."""
+        """Add a connection; return the one that must be closed for it, if any."""
         address = connection.address
         neighbours = [each for each in self._waiting if each.address == address]
         self._waiting[connection] = None
@@ -38,16 +38,16 @@ class Lobby:
         if len(self._waiting) <= WAITING_MAX:
             return None
         held = Counter(each.address for each in self._waiting)
-        # Of two that hold as many, the one where no peer is known gives way.
+        # If two addresses hold as many, the one without a known peer gives way.
         greediest = max(held, key=lambda each: (held[each], each not in self._peers))
         return next(each for each in self._waiting if each.address == greediest)
 
     def leave(self, connection: Connection) -> None:
-        """It is admitted, or gone."""
+        """The connection is admitted, or gone."""
         self._waiting.pop(connection, None)
 
     def trust(self, address: str) -> None:
-        """A peer was admitted from there."""
+        """A peer was admitted from that address."""
         self._peers.pop(address, None)
         self._peers[address] = None
         if len(self._peers) > ADDRESSES_KEPT:

@@ -1,6 +1,6 @@
-"""The narrow door to the log: all that the rest of the node knows of Raft.
+"""The narrow interface to the log: all that the rest of the node knows of Raft.
 
-What stands behind it could be replaced without touching another folder.
+The implementation could be replaced without a change in another folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Role(enum.Enum):
     FORMING = "forming"
     """Waits until every configured member has answered that it is empty, too."""
     STRANGER = "stranger"
-    """Empty in a cluster that exists, or not the disk that the cluster knows: no vote, no ack."""
+    """Unadmitted: empty in an existing cluster, or not the member's disk. No vote, no ack."""
     FOLLOWER = "follower"
     CANDIDATE = "candidate"
     LEADER = "leader"
@@ -34,7 +34,7 @@ class PeerProgress:
     match_index: int
     """Leader only, else 0: the last entry the peer is known to hold on its disk."""
     wall_offset_ms: int | None
-    """The peer's wall clock less ours, as of its last message; None when it has not said."""
+    """The peer's wall clock less ours, as of its last message; None if it has sent none."""
     disk_low: bool = False
     """Whether the peer said in its last answer that its disk is nearly full."""
 
@@ -56,8 +56,8 @@ class LogStatus:
     message: str = ""
     """What an operator should know. Empty: all is well."""
     strangers: Mapping[str, str] = field(default_factory=dict)
-    """Empty disks that introduce themselves under a member's name, which they do not belong to yet:
-    that name and their incarnation."""
+    """Unadmitted empty disks that introduce themselves under a member's name: that name to their
+    incarnation."""
 
 
 class StateMachine(Protocol):
@@ -73,7 +73,7 @@ class StateMachine(Protocol):
 
     @property
     def full(self) -> bool:
-        """Whether nothing should be applied until the disk has got further."""
+        """Whether nothing should be applied until the disk has caught up."""
 
     def apply(self, index: int, term: int, entry: bytes) -> bool:
         """Apply the entry at ``applied.index + 1``; False when its header forbids it.
@@ -90,10 +90,10 @@ class Log(Protocol):
         """Where the log stands now: some microseconds for each peer."""
 
     def leads(self) -> bool:
-        """Whether this node leads: what every call asks."""
+        """Whether this node leads. Every call asks this."""
 
     def wall_offsets_ms(self) -> list[int]:
-        """Of each peer that has said it, its wall clock less this node's."""
+        """Per peer that has sent its wall clock: that clock less this node's."""
 
     def decidable(self) -> AppliedAt | None:
         """The end of the log and the term to decide in, or None.
@@ -122,13 +122,16 @@ class Log(Protocol):
         """The newest cluster version of all members; None while one has not said its own."""
 
     def share_hash(self, index: int, digest: bytes) -> None:
-        """Tell the leader what this node's state came to at an entry; lost where none is known."""
+        """Send all connected peers this node's hash of the range that an entry names."""
 
     def on_hash(self, listener: Callable[[str, int, bytes], None]) -> None:
-        """Call ``listener`` with who shared a hash, of which entry, and what it came to."""
+        """Call ``listener`` with the peer that shared a hash, the entry's index, and the hash."""
 
     def stop_differing(self, peer_id: str, message: str) -> None:
-        """Tell a peer that its state is not the cluster's: it stops, and makes itself another."""
+        """Tell a peer that its state differs: it stops if its own evidence agrees.
+
+        Started again, it sets that state aside and rebuilds it.
+        """
 
     def on_role_change(self, listener: Callable[[LogStatus], None]) -> None:
         """Call ``listener`` on the loop after each change of role, term or leader."""
@@ -145,13 +148,13 @@ class Log(Protocol):
     async def transfer_leadership(self, target_id: str | None, within_s: float) -> str:
         """Hand over to ``target_id``, or to the peer that has most; return the new leader's id.
 
-        One that leads already, and has this confirmed, has nothing to take over: a call that is
-        repeated finds it so. Raises NotLeaderError here and now, TimeoutError when nobody took over
-        in time (this node then goes on as before).
+        If ``target_id`` is this node, its leadership is confirmed instead, so a repeated call
+        succeeds. Raises NotLeaderError at once if this node does not lead, TimeoutError if no peer
+        took over in time (this node then goes on as before).
         """
 
     async def start(self) -> None:
-        """Begin to listen, to connect and to take part."""
+        """Begin to listen, to connect, and to run Raft."""
 
     async def stop(self) -> None:
-        """Hand over if this node leads, take no further part, close the journal durably."""
+        """Hand over if this node leads, stop Raft, close the journal durably."""

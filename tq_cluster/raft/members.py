@@ -1,8 +1,8 @@
-"""Who is counted in a majority: those whom the identity record names, never those in a file.
+"""The members that a majority is counted from: those in the identity record, never in a file.
 
-The record is written together with the cluster's id, before the first vote. While there is none the
-file says with whom to form a cluster, and afterwards it gives addresses and nothing else. Record
-and state are held against each other whenever a state becomes readable: at start, as entries are
+The record is written together with the cluster's id, before the first vote. While there is no
+record, the configuration file names the members to form a cluster with; afterwards it only gives
+addresses. Record and state are compared whenever a state becomes readable: at start, as entries are
 applied, and in a snapshot before it takes the state's place.
 """
 
@@ -28,7 +28,7 @@ _REPLACE: Final = (
 
 
 def require_may_form(cluster_id: str | None, configured: Collection[str], *, single: bool) -> None:
-    """Refuse to form a cluster of one that may be a mistake in a file."""
+    """Refuse to form a cluster of one without ``single``: it may be a mistake in a file."""
     if cluster_id is None and len(configured) == 1 and not single:
         raise StartError(
             f"members names {shown(configured)} alone: a cluster of one loses everything with its"
@@ -40,8 +40,8 @@ def require_may_form(cluster_id: str | None, configured: Collection[str], *, sin
 def counted(recorded: MemberList | None, configured: Collection[str]) -> tuple[str, ...]:
     """Return the ids of which a majority is counted, in order.
 
-    StartError if the file names others than the record: its author believes in another cluster than
-    the one that is there.
+    StartError if the file names other members than the record: its author expects another cluster
+    than the existing one.
     """
     if recorded is None:
         return tuple(sorted(configured))
@@ -80,7 +80,7 @@ def check_file(path: Path, node_id: str, configured: Collection[str], *, single:
 
 
 def contradiction(identity: Recorded, membership: Membership | None) -> str:
-    """Say why a state cannot be this node's; empty: it can. None: the state does not say yet."""
+    """Say why a state cannot be this node's; empty: it can, or it names no members yet."""
     if membership is None:
         return ""
     cluster_id, members = membership
@@ -99,10 +99,10 @@ def contradiction(identity: Recorded, membership: Membership | None) -> str:
 
 
 def settle(identity: NodeIdentity, membership: Membership | None, applied_index: int) -> str:
-    """Bring the record up to a state that ends with that entry; say what contradicts it.
+    """Update the record to a state that ends with that entry; say what contradicts it.
 
-    Written where it has fallen behind, since a member's disk was replaced, and where there is none
-    yet, as in directories of the first version.
+    The record is written if it has fallen behind, because a member's disk was replaced, or if there
+    is none yet, as in directories of the first version.
     """
     why = contradiction(identity, membership)
     if why or membership is None:

@@ -1,14 +1,14 @@
 """Which disks belong to the cluster: by the state, and by entries that only the log holds so far.
 
 An entry that replaces a member binds a node from the moment the node holds it. From then on the
-node has no connection to the replaced disk, so nothing of that disk's counts for anything: neither
-for the entry itself nor for what comes after. The new disk is welcome only where the entry is
+node has no connection to the replaced disk, so no vote or acknowledgement of that disk counts:
+neither for the entry itself nor for later ones. A node admits the new disk only once the entry is
 applied. So a majority of the *other* members holds the entry before the new disk acknowledges or
 votes, and those never count the old one again: no two quorums can form around one name.
 
-A node that is behind hears of it from its peers as well: what any of them has applied is settled.
-Else it could not follow a new disk that leads, from which alone it can learn of the entry. Only
-those count that it knows by their disks: who is refused is not believed.
+A node that is behind also learns of the entry from its peers: an entry that any of them has applied
+is settled. Otherwise it could not follow a leader on the new disk, if it can learn of the entry
+from that leader alone. It believes only peers whose disks it knows, and none that it refuses.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _FIRST_BYTE: Final = (log_pb2.Entry.MEMBERS_FIELD_NUMBER << 3 | 2).to_bytes(1, "
 
 
 def marked(entry: bytes, members: Members) -> bytes:
-    """Make an entry one that changes the members, which can be told by its first byte."""
+    """Mark an entry as a change of the members, recognizable by its first byte."""
     change = log_pb2.MemberChange(incarnations=dict(sorted(members.items())))
     head = log_pb2.Entry(members=change).SerializeToString(deterministic=True)
     return head + entry
 
 
 def members_in(entry: bytes) -> Members | None:
-    """Who the members are from this entry on; None for all but a few entries."""
+    """The members from this entry on; None if it does not change them, as most do not."""
     if not entry.startswith(_FIRST_BYTE):
         return None
     return dict(log_pb2.Entry.FromString(entry).members.incarnations)
@@ -50,9 +50,9 @@ class MemberDisks:
         membership: Callable[[], tuple[str, Members] | None],
         recorded: Callable[[], MemberList | None] = lambda: None,
     ) -> None:
-        """``membership``: the cluster's id, and who the members are, by the state.
+        """``membership``: the cluster's id and its members, by the state.
 
-        ``recorded``: who they are by the identity, for as long as the state does not say it or is
+        ``recorded``: the members by the identity, used while the state does not name them or is
         behind.
         """
         self._journal = journal
@@ -61,14 +61,14 @@ class MemberDisks:
         self._recorded = recorded
         self._pending: list[tuple[int, int, Members]] = []
         self._to_announce: int | None = None
-        """The last change whose effect on the state the peers have not been told."""
+        """The last change whose effect on the state was not announced to the peers yet."""
         self._told: tuple[int, Members] = (0, {})
-        """Who the members are, by the state of the peer that had applied most, and how much."""
+        """The applied index and the members, by the state of the peer that had applied most."""
         first = max(applied_index() + 1, journal.first_index + 1)
         self.note(journal.entry(index) for index in range(first, journal.last_index + 1))
 
     def note(self, entries: Iterable[LoggedEntry]) -> list[str]:
-        """Entries have come into the log; return the members whose disks they replace."""
+        """Entries were added to the log; return the members whose disks they replace."""
         replaced: list[str] = []
         for entry, index, term in entries:
             members = members_in(entry)
@@ -80,24 +80,24 @@ class MemberDisks:
         return replaced
 
     def has_news(self) -> bool:
-        """Whether the state names other members than when this was last asked."""
+        """Whether the state names other members than at the last call."""
         if self._to_announce is None or self._applied_index() < self._to_announce:
             return False
         self._to_announce = None
         return True
 
     def told(self, index: int, members: Members) -> None:
-        """A peer of this cluster has applied the entry ``index``, and that is who they are."""
+        """A peer of this cluster has applied the entry ``index``; its state names ``members``."""
         if members and index > self._told[0]:
             self._told = (index, dict(members))
 
     def members(self) -> Members | None:
-        """Who the members are, by the last change that this node knows of."""
+        """The members by the last change that this node knows of."""
         pending = self._unsettled()
         return pending[-1] if pending else self._settled()[1]
 
     def applied(self) -> Members | None:
-        """Who the members are, by the state."""
+        """The members by the state."""
         return self._members()
 
     def _members(self) -> Members | None:
@@ -106,7 +106,7 @@ class MemberDisks:
 
     @property
     def said(self) -> bool:
-        """Whether a state says who they are: this node's, or one that it was told of."""
+        """Whether a state names the members: this node's, or a peer's."""
         return self._members() is not None or bool(self._told[1])
 
     def applied_index(self) -> int:
@@ -114,7 +114,7 @@ class MemberDisks:
         return self._applied_index()
 
     def _settled(self) -> tuple[int, Members | None]:
-        """Who the members are, by what is known to be committed, and from which entry on."""
+        """The members by what is known to be committed, and the entry as of which they hold."""
         applied_index, members = self._applied_index(), self._members()
         recorded = self._recorded()
         known = (applied_index, members)
@@ -125,10 +125,10 @@ class MemberDisks:
     def belongs(
         self, name: str, incarnation: str, claimed: tuple[int, Members] | None = None
     ) -> bool | None:
-        """Whether that disk is the member's by what is settled and by all that the log holds.
+        """Whether that disk is the member's, by the settled members and by all changes in the log.
 
-        None: the state does not say who the members are yet. ``claimed`` is what the peer says it
-        has applied: it counts for this answer alone.
+        None: no members are known yet. ``claimed`` is what the peer says it has applied: it counts
+        for this answer alone.
         """
         index, settled = self._settled()
         pending = self._unsettled()
@@ -140,7 +140,7 @@ class MemberDisks:
         return all(members.get(name) == incarnation for members in (settled, *pending))
 
     def _unsettled(self) -> list[Members]:
-        """The changes that the log holds, and nobody is known to have applied."""
+        """The changes in the log that no node is known to have applied."""
         settled_index = self._settled()[0]
         self._pending = [
             each

@@ -1,4 +1,4 @@
-"""How connections come about: over TCP in a node, over a modelled network in a simulation."""
+"""Makes connections: over TCP in a node, over a modelled network in a simulation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Network(Protocol):
         """Connect ``protocol`` or call ``failed``; the returned function silently gives up."""
 
     def trust(self, host: str) -> None:
-        """A peer has proved itself from there: accept faster from that address."""
+        """A peer was admitted from that address: accept connections from it at a higher rate."""
 
 
 class TcpNetwork:
@@ -41,8 +41,8 @@ class TcpNetwork:
     ) -> None:
         """Give a dial ``dial_timeout_s``: less than TCP's first wait for an answer, 1 s (RFC 6298).
 
-        So nodes that a partition kept apart find each other soon after it ends. ``refused`` is told
-        of every connection that is not accepted.
+        So nodes that a partition kept apart connect soon after it ends. ``refused`` is called for
+        connections that are not accepted (see ``rated``).
         """
         self._dial_timeout_s = dial_timeout_s
         self._resolver = resolver or Resolver()
@@ -87,7 +87,7 @@ class TcpNetwork:
 
 
 def set_no_delay(transport: asyncio.BaseTransport) -> None:
-    """Send small messages at once, where there is a socket to tell."""
+    """Send small messages at once, if the transport has a socket."""
     sock = transport.get_extra_info("socket")
     if sock is not None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

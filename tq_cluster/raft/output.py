@@ -1,4 +1,4 @@
-"""Output commit (rule R4): what vouches for the journal leaves only once that is on disk."""
+"""Output commit (rule R4): a message that vouches for the journal leaves only after its fsync."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class OutputCommit:
         self._journal.request_sync()
 
     def release(self) -> None:
-        """Send what need not wait any more."""
+        """Send the messages that need not wait any more."""
         synced_pos = self._journal.synced_pos
         while self._held and self._held[0][0] <= synced_pos:
             _, peer_id, message = self._held.popleft()
             self._send(peer_id, message)
 
     def forget(self, peer_id: str) -> None:
-        """The connection is gone: what was meant for it never leaves."""
+        """The connection is gone: drop the messages held for it."""
         self._held = deque(held for held in self._held if held[1] != peer_id)

@@ -1,4 +1,4 @@
-"""A folder that can be read and only seems to be written: for looking at a disk as it is."""
+"""A disk whose writes stay in memory: for inspecting a folder without changing it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class OverlayDisk:
-    """Implements ``disk.Disk`` over a real folder; what is changed is changed in memory alone."""
+    """Implements ``disk.Disk`` over a real folder; changes are made in memory alone."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -37,10 +37,10 @@ class OverlayDisk:
         del self._mine(name)[size:]
 
     def sync(self, name: str) -> None:
-        """Nothing is to survive."""
+        """Do nothing: no change is to survive."""
 
     def sync_names(self) -> None:
-        """As above."""
+        """Do nothing, as above."""
 
     def delete(self, name: str) -> None:
         self._changed[name] = None

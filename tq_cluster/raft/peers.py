@@ -1,9 +1,9 @@
-"""The connections to the other members: made, judged, kept alive, one to each.
+"""The connections to the other members, one to each: made, judged and kept alive.
 
 The member with the lower id dials, and speaks first. If the cluster has a secret both sides prove
-that they hold it; then each introduces itself with a Hello and judges the other's. What does not
-fit is refused with a message that both operators can read. Until then nothing is parsed but the
-Hello, nothing that was said counts, and whoever dialled is told nothing.
+that they hold it; then each introduces itself with a Hello and judges the other's. A Hello that
+does not fit is refused with a message that both operators can read. Until a node is admitted, only
+its Hello is parsed, nothing that it says counts, and the acceptor tells the dialler nothing.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ _logger = logging.getLogger(__name__)
 
 REDIAL_MIN_S = 0.020
 REDIAL_MAX_S = 0.100
-"""Short: while two nodes that could elect a leader have not found each other, nobody can write."""
+"""Short: until two nodes that could elect a leader are connected, the cluster takes no writes."""
 REFUSED_REDIAL_S = 1.0
 SWEEP_S = 0.5
 SILENT_SWEEPS_MAX = 6
-"""A connection that brought nothing for so many sweeps is dead: who has nothing to say pings."""
+"""A connection that brought nothing for so many sweeps is dead: an idle peer sends pings."""
 HANDSHAKE_SWEEPS_MAX = 10
-"""After so many, 5 s, whoever has not said who it is has to go, whatever it sends meanwhile."""
+"""After so many, 5 s, a connection that is not admitted is closed, even if bytes arrive on it."""
 
 _HELLO_FIRST = bytes([peer_pb2.PeerMessage.HELLO_FIELD_NUMBER << 3 | 2])
 _REFUSAL_FIRST = bytes([peer_pb2.PeerMessage.REFUSAL_FIELD_NUMBER << 3 | 2])
 
 
 class PeerListener(Protocol):
-    """Who speaks with the peers."""
+    """What ``Peers`` asks and reports to."""
 
     def own_hello(self, *, to_member: bool) -> peer_pb2.Hello:
         """How this node introduces itself; ``to_member``: to one that has been admitted."""
 
     def judge_hello(self, hello: peer_pb2.Hello) -> peer_pb2.Refusal | None:
-        """Why not to talk to the sender; None: welcome. Nothing that it said counts yet."""
+        """The reason to refuse the sender; None: it is welcome. Its Hello does not count yet."""
 
     def on_hello(self, peer_id: str, hello: peer_pb2.Hello) -> None:
         """A welcome peer introduced itself, or has news about itself."""
 
     def on_refused(self, peer_id: str | None, refusal: peer_pb2.Refusal) -> None:
-        """A peer will not talk to this node. ``peer_id``: who, where this node dialled it."""
+        """A peer refused this node. ``peer_id``: the peer that was admitted or dialled."""
 
     def on_unproved(self, peer_id: str, reason: str) -> None:
-        """A peer that this node dialled did not get as far as a Hello."""
+        """A peer that this node dialled failed before its Hello."""
 
     def on_peer_up(self, peer_id: str) -> None: ...
 
@@ -89,7 +89,7 @@ class Peers:
         guarded: Callable[[Callable[[], None]], None],
         secret: Secret | None = None,
     ) -> None:
-        """``secret``: what peers must prove that they hold, too."""
+        """``secret``: the secret that peers must prove that they hold."""
         self._node_id = node_id
         self._addresses = dict(members)
         self._network = network
@@ -104,19 +104,19 @@ class Peers:
         """The newcomers that this node did not dial itself."""
         self._secret = secret
         self._proves_nothing: set[str] = set()
-        """Peers that did not answer a challenge: the next dial does without, where that may be."""
+        """Peers that did not answer a challenge: the next dial sends none if that is allowed."""
         self._said = Sparing(_logger, loop.time)
         self._dialled: dict[str, Callable[[], None]] = {}
         self._redial_s: dict[str, float] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._walls_ms: dict[str, int] = {}
+        """Per peer its wall clock as of its last message, less our monotonic clock."""
         self._low_disks: set[str] = set()
-        """Per peer its wall clock as of its last word, less our monotonic clock."""
         self._stop_listening: Callable[[], None] | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Listen and dial. Raises OSError when the address cannot be had."""
+        """Listen and dial. Raises OSError if this node cannot listen at its address."""
         self._stop_listening = await self._network.listen(
             self._addresses[self._node_id], lambda: self._newcomer(None)
         )
@@ -153,13 +153,13 @@ class Peers:
         return 0 if link is None else link.arrivals
 
     def wall_offset_ms(self, peer_id: str) -> int | None:
-        """The peer's wall clock, as of its last word, less ours as it is now."""
+        """The peer's wall clock, extrapolated from its last message, less ours now."""
         wall_ms = self._walls_ms.get(peer_id)
         return None if wall_ms is None else wall_ms + self._running_ms() - self._clock.wall_ms()
 
     def note_wall_ms(self, peer_id: str, wall_ms: int) -> None:
-        # Not less our own wall clock: when that steps, the peers must be seen to disagree at once,
-        # and not only when each has spoken again.
+        # Relative to our monotonic clock, not our wall clock: when the wall clock steps, the peers'
+        # offsets must change at once, and not only with their next messages.
         self._walls_ms[peer_id] = wall_ms - self._running_ms()
 
     def disk_low(self, peer_id: str) -> bool:
@@ -185,31 +185,31 @@ class Peers:
         return link is not None and link.clear
 
     def send(self, peer_id: str, message: peer_pb2.PeerMessage) -> None:
-        """Send ahead of what waits; lost when there is no connection."""
+        """Send ahead of queued frames; the message is lost if there is no connection."""
         link = self._links.get(peer_id)
         if link is not None:
             link.send(frames.encode(message))
 
     def send_in_order(self, peer_id: str, encoded: Sequence[bytes]) -> None:
-        """Send frames after those sent in order before; lost when there is no connection."""
+        """Send frames after those sent in order before; they are lost if there is no connection."""
         link = self._links.get(peer_id)
         if link is not None:
             link.send_in_order(encoded)
 
     def refresh_hello(self) -> None:
-        """Tell every peer what this node now is."""
+        """Send every peer this node's Hello again."""
         for link in self._links.values():
             self._introduce(link, to_member=True)
 
     def part_with(self, peer_id: str) -> None:
-        """End the connection: whatever comes on it next must introduce itself again."""
+        """End the connection: the peer must introduce itself again on a new one."""
         link = self._links.get(peer_id)
         if link is not None:
             link.abandon()
             self._lost(link)
 
     def refuse(self, peer_id: str, reason: str) -> None:
-        """End the connection, and say why: the peer said what cannot be."""
+        """End the connection, and send the reason: the peer sent an impossible value."""
         link = self._links.get(peer_id)
         if link is not None:
             self._said.warning("a peer says what cannot be", {"peer": peer_id, "flaw": reason})
@@ -254,7 +254,7 @@ class Peers:
             self._newcomers.remove(connection)
 
     def _sweep(self) -> None:
-        """Ping where nothing was said, give up what says nothing."""
+        """Ping on connections where nothing was sent; close those that bring nothing."""
         self._sweeper = self._loop.call_later(SWEEP_S, self._guarded, self._sweep)
         ping = frames.encode(
             peer_pb2.PeerMessage(ping=peer_pb2.Ping(wall_ms=self._clock.wall_ms()))
@@ -383,7 +383,7 @@ class Peers:
         connection.send(frames.encode(peer_pb2.PeerMessage(hello=hello)))
 
     def _fail(self, connection: Connection, reason: str) -> None:
-        """Part with one that has not said who it is. It is told nothing."""
+        """Close a connection that is not admitted, and send no reason."""
         peer_id = connection.expected_peer_id
         if peer_id is None:
             extra = {"address": connection.address, "reason": reason}
@@ -441,9 +441,9 @@ class Peers:
             self._listener.on_hello(peer_id, hello)
 
     def _astray(self, hello: peer_pb2.Hello) -> peer_pb2.Refusal | None:
-        """Refuse one that wanted another member: welcome, it would end the connection that it has.
+        """Refuse a peer that dialled another member: if admitted, it would lose its connection.
 
-        A lower id is called by mistake alone; an earlier version does not say whom it wants.
+        An earlier version does not say whom it dialled: it meant this node if its id is lower.
         """
         wanted = hello.dialled or (self._node_id if hello.node_id < self._node_id else "another")
         if wanted == self._node_id:
@@ -486,7 +486,7 @@ class Peers:
         self._redial_s.pop(peer_id, None)
         self._lobby.trust(connection.address)
         self._network.trust(connection.address)
-        # The dialler has said all but who the members are, the acceptor nothing.
+        # So far the dialler's Hello may have lacked the members' disks; the acceptor sent none.
         self._introduce(connection, to_member=True)
         _logger.info("peer connected", extra={"peer": peer_id})
         self._listener.on_peer_up(peer_id)
@@ -508,7 +508,7 @@ class Peers:
         if dialled_id is None:
             return
         if peer_id is None and proof is not None and not proof.done:
-            # It may know of no proofs yet. If that fails, it is asked again.
+            # The peer may not know proofs yet. If a dial without one fails, the next sends one.
             self._proves_nothing.add(dialled_id)
             if self._secret is not None and not self._secret.required:
                 redial_s = None

@@ -1,5 +1,5 @@
 # ruff: noqa: SLF001 - this is the one place that knows PySyncObj's private names
-"""PySyncObj 0.3.17, as far as it is used, behind names of our own.
+"""The parts of PySyncObj 0.3.17 that are used, behind names of our own.
 
 The only module that imports pysyncobj and the only one that knows its private names. What is kept
 of it: elections, the vote check, the append check, the commit rule, the check for a majority,
@@ -43,13 +43,13 @@ class CoreState(enum.IntEnum):
 
 
 class CoreHooks(Protocol):
-    """What the core calls out for."""
+    """The core's callbacks."""
 
     def on_core_send(self, peer_id: str, message: dict[str, Any]) -> None:
-        """A message of its own: a vote request, a vote, an append's answer, a TimeoutNow."""
+        """Send the core's message: a vote request, a vote, an append's answer, a TimeoutNow."""
 
     def on_core_replicate(self) -> None:
-        """Send every peer what it lacks, and a heartbeat where it lacks nothing."""
+        """Send every peer the entries it lacks, or a heartbeat if it lacks none."""
 
     def on_core_apply(self) -> None:
         """Apply what is committed."""
@@ -94,7 +94,7 @@ class _Outlet(Transport):  # type: ignore[misc]  # pysyncobj publishes no types
         return True
 
     def destroy(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to release."""
 
 
 class _NoPoller:
@@ -152,7 +152,7 @@ class _CorrectedSyncObj(syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj pub
 class PySyncObjCore:
     """One node's Raft core.
 
-    Time is a matter of the process: ``monotonic_s`` of the core constructed last is everyone's.
+    The clock is global to the process: all cores use ``monotonic_s`` of the core constructed last.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class PySyncObjCore:
         self._members = {name: _Member(name, rank) for rank, name in enumerate(sorted(member_ids))}
         self._peer_ids = tuple(name for name in self._members if name != node_id)
         syncobj.monotonicTime = monotonic_s
-        # Else each core would open a pipe that nobody reads.
+        # Otherwise each core would open a pipe that is never read.
         syncobj.PIPE_NOTIFIER_ENABLED = False
         conf = SyncObjConf(
             autoTick=False,
@@ -264,11 +264,11 @@ class PySyncObjCore:
 
     @property
     def handed_over(self) -> bool:
-        """The leader has told this node to stand, and it has not stood yet."""
+        """The leader has asked this node to stand, and the node has not stood yet."""
         return bool(self._raft._SyncObj__transferInProgress)
 
     def forget_hand_over(self) -> None:
-        """Stand no more because an earlier leader said so."""
+        """Cancel an earlier leader's request to stand."""
         self._raft._SyncObj__transferInProgress = False
 
     def next_index(self, peer_id: str) -> int:
@@ -283,11 +283,11 @@ class PySyncObjCore:
         return int(self._raft._SyncObj__raftMatchIndex.get(self._members[peer_id], 0))
 
     def forget_match(self, peer_id: str) -> None:
-        """Know nothing any more of what the peer holds."""
+        """Reset the peer's match index to 0."""
         self._raft._SyncObj__raftMatchIndex[self._members[peer_id]] = 0
 
     def contact_s(self, peer_id: str) -> float:
-        """Leader only: what PySyncObj's check for a majority takes for the peer's last answer."""
+        """Leader only: the time of the peer's last answer, for PySyncObj's check for a majority."""
         return float(self._raft._SyncObj__lastResponseTime[self._members[peer_id]])
 
     def set_contact_s(self, peer_id: str, instant_s: float) -> None:
@@ -297,7 +297,7 @@ class PySyncObjCore:
         nodes = self._raft._SyncObj__connectedNodes
         (nodes.add if connected else nodes.discard)(self._members[peer_id])
 
-    # ------------------------------------------------------------------ what it is told
+    # ------------------------------------------------------------------ input
 
     def tick(self) -> None:
         """Stand if it is time, commit, step down without a majority, apply, send heartbeats."""
@@ -308,7 +308,7 @@ class PySyncObjCore:
         self._raft._SyncObj__onMessageReceived(self._members[peer_id], message)
 
     def adopt_term(self, term: int) -> None:
-        """Follow in a higher term: as on a request for votes that nobody would grant."""
+        """Follow in a higher term, as on a vote request whose log is too old to be granted."""
         request = {"type": "request_vote", "term": term, "last_log_term": -1, "last_log_index": -1}
         self.deliver(self._peer_ids[0], request)
 

@@ -3,7 +3,7 @@
 A segment is a file: eight bytes of name, a format byte, then records. The first record is the
 segment's header: the term and vote as of then and the log's last entry, so that the segments before
 it can be dropped. A record is ``magic, crc, length, kind, payload``; the CRC covers all of it and
-the place where it stands, so that a copy of a record inside somebody's payload is no record.
+the place where it stands, so that a copy of a record inside a payload is no record.
 
 Records written between two fsyncs are a batch, and the first of each is marked: it was written only
 after everything before it was on disk.
@@ -62,7 +62,7 @@ class Header:
 
     number: int
     fresh: bool
-    """The log begins anew here: what stands in earlier segments is void."""
+    """The log restarts here: the records in earlier segments are void."""
     base: tuple[int, int] | None
     """Index and term of the log's last entry; None when the log is empty."""
     vote: Vote
@@ -70,7 +70,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of the log. Its command is left where it is."""
+    """One entry of the log, without its command."""
 
     index: int
     term: int
@@ -156,9 +156,9 @@ def scan(segment: int, data: bytes) -> Iterator[Found]:
 def is_torn(segment: int, data: bytes, offset: int) -> bool:
     """Whether the damage at ``offset`` of the last segment can be an interrupted write.
 
-    It can when nothing that was fsynced stands after it. Records of the same, unfinished batch may
-    follow where the disk wrote later sectors first: then sectors that were never written, zeros,
-    lie between. All else is rot: what is damaged was on the disk once.
+    It can if no fsynced record follows. Records of the same, unfinished batch may follow if the
+    disk wrote later sectors first: then sectors that were never written, zeros, lie between. All
+    other damage is rot: the damaged bytes were on the disk once.
     """
     at = data.find(_MAGIC, offset + 1)
     while at >= 0:

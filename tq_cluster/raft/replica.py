@@ -1,4 +1,4 @@
-"""The replicated log of one node, behind the door that the rest of the node knows."""
+"""The replicated log of one node, behind the interface that the rest of the node knows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _InFlight:
 
 
 class Replica:
-    """Implements ``door.Log``."""
+    """Implements ``log_api.Log``."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Replica:
         disk_low: Callable[[], bool] = lambda: False,
         secret: Secret | None = None,
     ) -> None:
-        """Wire the parts; ``Surroundings`` says what they are. The loop is the running one."""
+        """Wire the parts, which ``Surroundings`` explains. ``loop``: by default the running one."""
         around = Surroundings(
             identity=identity,
             members=members,
@@ -135,11 +135,11 @@ class Replica:
         return [offset_ms for offset_ms in offsets_ms if offset_ms is not None]
 
     def announce_forward_port(self, port: int) -> None:
-        """Say to peers where this node takes the calls that they send on: before ``start``."""
+        """Set the port for calls that peers forward to this node. Call it before ``start``."""
         self._engine.forward_port = port
 
     def forward_port(self, peer_id: str) -> int:
-        """Where a peer takes calls that are sent on; 0 if that is its API, or it is away."""
+        """The port for calls forwarded to a peer; 0 if it takes them at its API, or is away."""
         return self._engine.forward_ports.get(peer_id, 0)
 
     def _view(self) -> tuple[Role, int, str | None]:
@@ -157,7 +157,7 @@ class Replica:
         return "; ".join(part for part in parts if part)
 
     def formation(self) -> Membership | None:
-        """Who forms the cluster, for its first entry; None while a member has not been seen."""
+        """The cluster's id and members, for its first entry; None while they are not recorded."""
         return self._engine.formation.membership()
 
     def common_version(self) -> int | None:

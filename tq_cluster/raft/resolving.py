@@ -1,7 +1,7 @@
-"""Names to addresses, beside the event loop and beside its other threads.
+"""Resolves names to addresses in threads of its own, apart from the event loop's.
 
-A resolver that hangs holds one thread for each name, and nothing else waits for it. Meanwhile, and
-when it fails, the last address that it gave is good.
+A resolver that hangs holds one thread for each name, and blocks nothing else. Meanwhile, and if it
+fails, the last addresses that it gave are used.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 ADDRESSES_MAX: Final = 4
-"""Of one name. More are not tried."""
+"""Addresses of one name that are tried."""
 HOLD_S: Final = 0.2
 """How long a dial waits for a new answer if there is an older one."""
 
 Resolve = Callable[[str], Sequence[str]]
-"""The addresses of a name. Raises OSError; takes as long as it likes."""
+"""The addresses of a name. Raises OSError; may block for any time."""
 
 
 def system_resolve(name: str) -> list[str]:
@@ -40,8 +40,8 @@ class Resolver:
     async def addresses(self, name: str) -> Sequence[str]:
         """Return the addresses of ``name``, new or the last good ones.
 
-        Raises OSError when there are none. Cancelled, it leaves the resolution running for the
-        next who asks.
+        Raises OSError if there are none. If cancelled, it leaves the resolution running for the
+        next caller.
         """
         if _is_address(name):
             return (name,)
@@ -79,7 +79,7 @@ class Resolver:
                 found = error
             except UnicodeError as error:
                 found = OSError(f"{name!r} is no name: {error}")
-            # Once the loop is closed, there is no one left who asked.
+            # If the loop is closed, no caller waits any more.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(ended, found)
 
@@ -97,6 +97,6 @@ def _is_address(name: str) -> bool:
 
 
 def _seen(running: asyncio.Future[Sequence[str]]) -> None:
-    """Whoever asked may have given up: its error is no news."""
+    """Retrieve the error, so that asyncio does not report it: the caller may have given up."""
     if not running.cancelled():
         running.exception()

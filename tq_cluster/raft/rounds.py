@@ -1,8 +1,8 @@
 """Rounds (rule R13): how a leader knows that it still led at an instant after a question was asked.
 
 Every message of a leader to its followers carries the number of its latest round. A follower echoes
-it with its own term. A majority that echoed a round in the leader's own term had not left that term
-after the round began, so nobody can have led a later one by then. No clock is involved.
+it with its own term. A majority that echoed a round in the leader's own term was still in that term
+after the round began, so no node can have led a later one by then. No clock is involved.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Rounds:
                 future.set_result(applied)
 
     def end_leadership(self, leader_id: str | None) -> None:
-        """Nobody hears of this leadership's rounds any more."""
+        """Forget this term's rounds; those who wait for one get NotLeaderError."""
         self._echoed.clear()
         self._begun_s.clear()
         self._order.clear()

@@ -1,4 +1,4 @@
-"""The secret that a cluster's brokers share: what they prove to each other before they speak.
+"""The secret that a cluster's brokers share, and prove to each other before the first Hello.
 
 A file with one line, or with two while a new secret takes the place of an old one: both count then.
 It is read at start and when the node is asked to read it again. It never appears in a log, an error
@@ -33,7 +33,7 @@ class Secret(Protocol):
 
     @property
     def required(self) -> bool:
-        """Whether peers that prove nothing are refused; not so while not all have the secret."""
+        """Whether peers without a proof are refused; False while some lack the secret."""
 
     def nonce(self) -> bytes:
         """Draw NONCE_BYTES that were never drawn before."""
@@ -96,9 +96,9 @@ def read(path: Path) -> tuple[bytes, ...]:
 
 
 def draw(path: Path) -> bool:
-    """Make the file with a new secret, readable by its owner alone; False: it is there already.
+    """Make the file with a new secret, readable by its owner alone; False: it exists already.
 
-    Several may try at once: all go on with the one that is there first. Raises OSError.
+    Several processes may try at once: all use the file that was made first. Raises OSError.
     """
     if path.exists():
         return False

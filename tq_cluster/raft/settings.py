@@ -16,7 +16,7 @@ class Rules:
     """
 
     terms_in_answers: bool = True
-    """R1: answers of another term, repeated votes and strangers count for nothing."""
+    """R1: answers of another term, repeated votes and unadmitted nodes do not count."""
     keep_what_matches: bool = True
     """R2: a follower never truncates what matches, and vouches only for what was compared."""
     monotonic_next_index: bool = True
@@ -28,7 +28,7 @@ class Rules:
     verified_snapshots: bool = True
     """R6: a snapshot is checked whole, and never replaces a log that holds it."""
     pre_vote: bool = True
-    """R8: a node asks before it stands, and a stale leader is told of the higher term."""
+    """R8: a node asks for pre-votes before it stands, and sends a stale leader the higher term."""
     skip_whole_terms: bool = True
     """R11: a conflict steps back over a whole term."""
     confirm_by_rounds: bool = True
@@ -49,18 +49,18 @@ class RaftSettings:
     retry_delay_s: tuple[float, float] = (0.040, 0.120)
     """How long after a refused attempt the next one begins."""
     mute_after_s: float = 0.2
-    """A connection that brings nothing for so long after a request for a pre-vote is made anew."""
+    """A connection that brings nothing for so long after a request for a pre-vote is replaced."""
     append_bytes: int = 256 * 1024
     """Entries are sent in appends of about this size; a larger entry goes alone."""
     backlog_bytes: int = MIB
-    """What may wait on a connection before no more entries are put on it."""
+    """If more than this waits on a connection, no more entries are put on it."""
     apply_slice_s: float = 0.010
     apply_slice_entries: int = 256
     compact_every_s: float = 1.0
-    """How often the journal is offered what the state has made durable; it keeps its own margin."""
+    """How often the journal is compacted up to the state's durable entry; it retains a margin."""
     kept_journal_bytes: int = 1024 * MIB
-    """How far the journal may grow for a follower that is being sent a snapshot. Beyond it the
-    journal is cut all the same, and the transfer begins again with a newer state."""
+    """How far the journal may grow for a follower that is being sent a snapshot. Above this size
+    the journal is cut anyway, and the transfer begins again with a newer state."""
     snapshot_chunk_bytes: int = 256 * 1024
     snapshot_retry_s: float = 1.0
     rules: Rules = field(default_factory=Rules)

@@ -1,8 +1,8 @@
-"""Giving disk space back after a burst: LMDB's file never gets smaller by itself.
+"""Gives disk space back after a burst: LMDB's file never gets smaller by itself.
 
-The state of the last commit is copied without its free pages, in a thread. The copy, opened beside
-the state, catches up by applying what the journal has since, in slices; level with it, it takes its
-place. The log notices nothing, and a crash at any point leaves one state or the other.
+The state of the last commit is copied without its free pages, in a thread. The copy is opened
+beside the state and catches up by applying later entries of the journal, in slices; once level, it
+replaces the state. The log is unaffected, and a crash at any point leaves one state or the other.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Shrinking:
         self._sweeping: asyncio.Future[None] | None = None
 
     def tick(self, *, may_begin: bool) -> None:
-        """Go on with a copy, or begin one that is worth it. OSError, StartError: as of a disk."""
+        """Continue a copy, or begin one that is worth it. Raises OSError or StartError."""
         if self._copy is not None:
             self._catch_up(self._copy)
         elif self._copying is not None:
@@ -72,7 +72,7 @@ class Shrinking:
                 self._copying = self._loop.run_in_executor(None, self._make_copy)
 
     def stop(self) -> None:
-        """Give up; the next start sweeps what is left away."""
+        """Give up; the next start removes the unfinished copy."""
         if self._copy is not None:
             self._copy.close()
             self._copy = None

@@ -1,8 +1,8 @@
 """Snapshots between nodes (R5, R6): for a follower that needs entries no longer in the journal.
 
-A transfer belongs to one connection and one term; each piece says which file it is of and where it
-goes. The receiver checks the whole file before it counts, and a log that holds the snapshot's last
-entry is never replaced.
+A transfer belongs to one connection and one term; each piece names its file and its offset. The
+receiver checks the whole file before it installs it, and never replaces a log that holds the
+snapshot's last entry.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Outgoing(Protocol):
     def read(self, offset: int, size: int) -> bytes: ...
 
     def discard(self) -> None:
-        """It is not needed any more."""
+        """Release the file: it is not needed any more."""
 
 
 class Incoming(Protocol):
@@ -62,13 +62,13 @@ class Incoming(Protocol):
 
 
 class States(Protocol):
-    """Makes files of the state, and the state of files; slow work away from the loop."""
+    """Makes files from the state, and the state from files; slow work runs off the loop."""
 
     def make(self, made: Callable[[Outgoing | Exception], None]) -> None:
-        """Copy the committed state; call ``made`` on the loop, with SnapshotError if not."""
+        """Copy the committed state; call ``made`` on the loop, with SnapshotError if it fails."""
 
     def receive(self, applied: AppliedAt, size_bytes: int, crc: int) -> Incoming:
-        """Begin a file. Raises SnapshotError, when there is no room for instance."""
+        """Begin a file. Raises SnapshotError if there is no room, for instance, or OSError."""
 
     def install(self, incoming: Incoming, installed: Callable[[Exception | None], None]) -> None:
         """Check the file and put it in the state's place; call ``installed`` on the loop.
@@ -116,13 +116,13 @@ class SnapshotSending:
         self._transfers: dict[str, _Transfer] = {}
         self._file: Outgoing | None = None
         self._making_from: int | None = None
-        """A copy is being made of a state that ends there or later."""
+        """The entry that the copy being made ends at, or after; None if none is being made."""
         self._catching_up: dict[str, int] = {}
-        """Peers that have installed a snapshot ending there, and lack what came after it."""
+        """Per peer that has installed a snapshot and lacks later entries: how far it has got."""
         self._not_before_s = float("-inf")
 
     def send_to(self, peer_id: str) -> None:
-        """Go on sending the peer a snapshot, or begin to."""
+        """Continue to send the peer a snapshot, or begin one."""
         transfer = self._transfers.get(peer_id)
         if transfer is not None and self._is_overtaken(transfer.file):
             _logger.warning("the journal was cut under a snapshot", extra={"peer": peer_id})
@@ -159,7 +159,7 @@ class SnapshotSending:
         self._peers.send_in_order(peer_id, encoded)
 
     def _usable_file(self) -> Outgoing | None:
-        """A snapshot after which the journal goes on; begins to make one when there is none."""
+        """A snapshot that the journal continues; if there is none, begin to make one."""
         file = self._file
         if self._now_s() < self._not_before_s:
             return None
@@ -191,7 +191,7 @@ class SnapshotSending:
         self._not_before_s = self._now_s() + self._settings.snapshot_retry_s
 
     def on_reply(self, peer_id: str, reply: peer_pb2.SnapshotReply) -> int | None:
-        """The peer says how far it is; what its state and log now reach, when it is done."""
+        """Take the peer's progress; return the entry that it reaches if it is done, else None."""
         transfer = self._transfers.get(peer_id)
         if not self._core.leads or reply.term != self._core.term or transfer is None:
             return None
@@ -214,10 +214,10 @@ class SnapshotSending:
         return None
 
     def kept_from(self) -> int | None:
-        """The entry from which on the journal is needed; None when nobody is being helped.
+        """The entry from which on followers need the journal; None if no follower needs it.
 
-        A follower that has a snapshot goes on from the journal: cut meanwhile, it would have the
-        whole transfer begin again.
+        A follower continues from the journal after its snapshot: if the journal were cut meanwhile,
+        the whole transfer would begin again.
         """
         durable_index = self._durable_index()
         for peer_id in list(self._catching_up):
@@ -230,7 +230,7 @@ class SnapshotSending:
         if self._making_from is not None:
             needed.append(self._making_from)
         elif self._file is not None and not self._transfers and self._is_overtaken(self._file):
-            # Nobody came back for it: its place on the disk is worth more.
+            # No peer uses it, and the journal no longer continues it: free its disk space.
             self._drop_file()
         return min(needed, default=None)
 

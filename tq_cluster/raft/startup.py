@@ -91,7 +91,7 @@ class NodeData:
     store: Store
     alignment: Alignment
     set_aside: bool
-    """The state was damaged and begins anew."""
+    """The state was damaged and was replaced with an empty one."""
 
 
 def open_data(
@@ -109,12 +109,12 @@ def open_data(
 ) -> NodeData:
     """Open a node's data directory, or make a new one; StartError when it cannot be served.
 
-    ``members`` are those in the node's file: none for one who goes by what is recorded. A cluster
-    of one is formed only if that is meant (``single``).
+    ``members`` are those in the configuration file; if empty, the recorded ones count. A cluster of
+    one is formed only if ``single`` is set.
 
     ``relief`` is asked to make room when the disk is full, from the thread that writes the journal.
     With ``record_crashes``, which is for a process that serves this node and nothing else, a signal
-    that ends it is told to the next.
+    that ends it is recorded for the next one.
     """
     with _usable(path), ExitStack() as undo:
         if members:
@@ -152,7 +152,7 @@ def open_data(
 
 
 def _settle_members(directory: DataDirectory, store: Store, journal: Journal) -> None:
-    """Hold identity and state against each other, and write down a list that is not recorded."""
+    """Compare identity and state, and record the member list if it is not recorded yet."""
     applied = store.applied
     if why := settle(directory, queries.membership(store.view()), applied.index):
         raise StartError(f"{directory.path} holds what does not belong together: {why}; {_ADVICE}")
@@ -161,7 +161,7 @@ def _settle_members(directory: DataDirectory, store: Store, journal: Journal) ->
 
 
 def _look_into_crash(path: Path, state: Path) -> None:
-    """Where a signal or a disk ended the last process here, see what that left of the state."""
+    """If a signal or a disk ended the last process here, check the state for damage."""
     told = crash.read_crash(path)
     if not told:
         return
@@ -174,10 +174,10 @@ def _look_into_crash(path: Path, state: Path) -> None:
 
 
 def _open_state(states: StateDirectory) -> tuple[Store, bool]:
-    """Open the state; one that is damaged gives way to an empty one, which the log fills again.
+    """Open the state; replace a damaged one with an empty one, which the log fills again.
 
-    What this node has acknowledged and whom it voted for stands in the journal. Only an installed
-    snapshot that the journal does not know yet vouches for itself, and cannot be done without.
+    The journal holds what this node has acknowledged and its vote. Only an installed snapshot that
+    the journal does not know yet vouches for itself: if it is damaged, raise DamagedStateError.
     """
     try:
         return Store(states.current.path), False
@@ -193,7 +193,7 @@ def _open_state(states: StateDirectory) -> tuple[Store, bool]:
 
 @contextmanager
 def _usable(path: Path) -> Iterator[None]:
-    """Say of a directory or file that cannot be used which one, and why."""
+    """Turn an OSError into a StartError that names the directory or file and the reason."""
     try:
         yield
     except OSError as error:
@@ -204,7 +204,7 @@ def _usable(path: Path) -> Iterator[None]:
 
 
 def _require_reachable_term(directory: DataDirectory, journal: Journal) -> None:
-    """Refuse a term that was written because a peer named it, and not because it was reached."""
+    """Refuse a term that no election can have reached: it was written because a peer sent it."""
     term, last_index = journal.getCurrentTerm(), journal.last_index
     last_term = journal.term_at(last_index) if len(journal) else 0
     flaw = bounds.flaw_in_log(term, last_term or 0)

@@ -38,7 +38,7 @@ class StateFiles:
     ) -> None:
         """``contradiction``: why a state of that cluster and those members cannot be this node's.
 
-        It is asked in a thread.
+        It is called in a thread.
         """
         self._store = store
         self._directory = directory
@@ -47,9 +47,9 @@ class StateFiles:
         self._jobs: set[asyncio.Future[Any]] = set()
 
     async def stopped(self) -> None:
-        """Return once no thread is at work in the directory: after the store was closed.
+        """Return once no thread works in the directory. Call it after the store was closed.
 
-        What was installed since then counts at the next start: its mark is on disk.
+        A snapshot that was installed since then counts at the next start: its mark is on disk.
         """
         if self._jobs:
             await asyncio.wait(self._jobs)
@@ -60,7 +60,7 @@ class StateFiles:
         def report(done: asyncio.Future[storage.SnapshotFile]) -> None:
             error = done.exception()
             if self._store.closing.is_set() and not isinstance(error, FatalError):
-                return  # the node stops: there is nobody to send it to
+                return  # the node stops: the snapshot has no receiver
             made(_OpenFile(done.result(), self._loop) if error is None else _translated(error))
 
         job.add_done_callback(report)
@@ -105,7 +105,7 @@ class StateFiles:
 
     def journal_agrees(self) -> None:
         self._directory.clear_mark()
-        # Freeing a large file takes a file system long: what fails, the next start sweeps away.
+        # Freeing a large file takes long. What cannot be removed here, the next start removes.
         self._removing = self._begin(_remove, self._directory.others())
 
     def _begin(
@@ -126,7 +126,7 @@ class _OpenFile:
         self.size_bytes = file.size_bytes
         self.crc = file.crc
         self._file: BinaryIO = file.path.open("rb")
-        # Nobody looks for it by name, and it is gone when it is closed or the process ends.
+        # The name is not needed, and without it the file ends with its last descriptor.
         file.path.unlink()
 
     def read(self, offset: int, size: int) -> bytes:
@@ -152,7 +152,7 @@ class _PartialFile:
         return self._target
 
     def discard(self) -> None:
-        # Unlinked while it is open: what takes long is closing it then.
+        # Unlinked while it is open, so the slow part is the close, which a thread does.
         self._target.path.unlink(missing_ok=True)
         self._closing = self._loop.run_in_executor(None, self._file.close)
 

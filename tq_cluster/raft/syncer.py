@@ -1,4 +1,4 @@
-"""Where the journal's slow half runs: in a thread, or wherever a simulation says."""
+"""Runs the journal's writes and fsyncs: in a thread, or as a simulation decides."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ThreadSyncer:
         self._loop.call_soon_threadsafe(self._report, future)
 
     def _report(self, future: Future[None]) -> None:
-        # `finish` may have reported before the loop came to it.
+        # `finish` may have reported before the loop ran this.
         if self._running is not None and self._running[0] is future:
             _, done = self._running
             self._running = None
@@ -70,4 +70,4 @@ class InlineSyncer:
             done(None)
 
     def finish(self) -> None:
-        """Nothing is ever running."""
+        """Do nothing: no job is ever running."""

@@ -1,8 +1,8 @@
 """Whether a majority's states differ from this node's own, as far as this node itself can see.
 
-The leader tells a node whose state differs to stop, and started again it sets that state aside. No
-leader is taken at its word for it: every node tells all others what the ranges came to that entries
-name, and stops only if more than half of all members agreed on something else.
+The leader demands that a node stop if its state differs; when it is started again, the node sets
+that state aside. A leader's word is not enough: every node sends all others its hashes of the
+ranges that entries name, and stops only if more than half of all members agree on another hash.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from collections import Counter
 from typing import Final
 
 RANGES_KEPT: Final = 256
-"""Of each node, the latest."""
+"""The number of latest ranges kept of each node."""
 
 
 class Witness:
-    """What each node's ranges came to."""
+    """Each node's hashes of the ranges."""
 
     def __init__(self, *, members: int) -> None:
         self._members = members
         self._own: dict[int, bytes] = {}
         self._heard: dict[str, dict[int, bytes]] = {}
         self.accused: str | None = None
-        """What the leader said when it told this node to stop."""
+        """The message of a peer that said that this node's state differs; None: no peer did."""
 
     def own(self, index: int, digest: bytes) -> None:
-        """Remember what the range that the entry names came to here."""
+        """Remember this node's hash of the range that the entry names."""
         _keep(self._own, index, digest)
 
     def heard(self, peer_id: str, index: int, digest: bytes) -> None:
-        """Remember what it came to on a peer, which has said so itself."""
+        """Remember a peer's hash of that range, which the peer itself sent."""
         _keep(self._heard.setdefault(peer_id, {}), index, digest)
 
     def outvoted(self) -> bool:
-        """Whether for any range a majority of all members agrees on what is not this node's."""
+        """Whether for any range a majority of all members has the same hash, unlike this node's."""
         for index, own in self._own.items():
             others = Counter(ranges[index] for ranges in self._heard.values() if index in ranges)
             if any(

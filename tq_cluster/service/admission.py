@@ -1,8 +1,9 @@
-"""What a node holds for its callers: calls, the bytes of requests and those of replies.
+"""What a node holds for its callers: calls, bytes of requests and bytes of replies.
 
-Each is bounded as a whole and shared between the callers' addresses, so that neither all of them
-together nor one alone takes the memory of the process. A call counts until its caller has read the
-answer, however slowly. What does not fit is refused with OVERLOADED, which names the limit.
+Each is bounded in total and shared between the callers' addresses, so that neither all callers
+together nor one alone can exhaust the memory of the process. A call counts until its caller has
+read the answer, however slowly. What does not fit is refused with OVERLOADED, which names the
+limit.
 """
 
 from __future__ import annotations
@@ -23,33 +24,34 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
 LONG_POLL_SHARE = 0.75
-"""Of the calls: the rest is kept for calls that are answered at once, reports among them."""
+"""Share of long polls in the calls: the rest is for calls answered at once, such as reports."""
 SPARE_SHARE = 1 / 8
-"""Beyond the calls that a node takes: for addresses that hold few, once others hold all of them."""
+"""Share beyond the limit on calls: for addresses that hold few, once others hold all of it."""
 FEW_SHARE = 1 / 16
 REQUEST_BYTES_MAX = 32 << 20
-"""Of requests that wait for their answers. Each byte of them costs about eight: as it came, parsed,
-decided, in the entry, in the journal's and both followers' buffers, and in the state."""
+"""Bytes of requests that wait for their answers. Each byte costs about eight: received, parsed,
+decided, in the entry, in the journal's and both followers' buffers, and in the state.
+"""
 REPLY_BYTES_MAX = 48 << 20
-"""Of replies that their callers have not read. Each byte costs about two: ours and gRPC's."""
+"""Bytes of replies that their callers have not read. Each byte costs about two: ours and gRPC's."""
 SMALL_BYTES = 4 << 10
-"""What is not counted: the count of the calls bounds it."""
+"""Smaller messages are not counted: the limit on calls bounds them."""
 
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """What is held for one call."""
+    """What a node holds for one call."""
 
     caller: str
     long_poll: bool
     request_bytes: int = 0
     reply_bytes: int = 0
     cuts: list[int] = field(default_factory=list)
-    """Where its request may be cut to be parsed."""
+    """The offsets at which the request may be cut to be parsed."""
 
 
 class Admission:
-    """Says which calls a node takes, and counts what it holds for them."""
+    """Decides which calls a node takes, and counts what it holds for them."""
 
     def __init__(self, calls_max: int) -> None:
         self._calls_max = calls_max
@@ -72,12 +74,12 @@ class Admission:
 
     @property
     def request_bytes(self) -> int:
-        """Of requests that wait for their answers."""
+        """Bytes of requests that wait for their answers."""
         return self._requests.held
 
     @property
     def reply_bytes(self) -> int:
-        """Of replies that their callers have not read."""
+        """Bytes of replies that their callers have not read."""
         return self._replies.held
 
     def refused(self) -> dict[str, int]:
@@ -89,7 +91,7 @@ class Admission:
         }
 
     def admit(self, caller: str, policy: Policy) -> Held:
-        """Take a call, or raise CallError; ``end`` lets go of it."""
+        """Take a call, or raise CallError; ``end`` releases it."""
         calls = self._calls
         crowded = calls.held >= self._calls_max
         if crowded and (calls.of(caller) >= self._calls_few or calls.held >= calls.limit):
@@ -108,7 +110,7 @@ class Admission:
         until_s: float,
         connection: str = "",
     ) -> bytes:
-        """Read a call's request, within its limits; CallError for one that is not."""
+        """Read a call's request; CallError if it exceeds its limits."""
         try:
             raw = await self._intake.read(held.caller, receive, until_s, connection)
             if not isinstance(raw, bytes):
@@ -128,13 +130,13 @@ class Admission:
         return raw
 
     def answered(self, held: Held) -> None:
-        """Let go of a call's request: its reply is made."""
+        """Release a call's request: its reply is made."""
         if held.request_bytes:
             self._requests.give_back(held.caller, held.request_bytes)
             held.request_bytes = 0
 
     def reserve(self, held: Held, size: int) -> None:
-        """Keep room for a reply of up to ``size`` bytes, before it is made; else CallError."""
+        """Reserve room for a reply of up to ``size`` bytes, before it is made; else CallError."""
         more = size - held.reply_bytes
         if size <= SMALL_BYTES or more <= 0:
             return
@@ -145,8 +147,8 @@ class Admission:
     def reply(self, held: Held, size: int, *, must: bool) -> None:
         """Hold a reply until the call's end; CallError if it does not fit and not ``must``.
 
-        Where room was kept for it, it counts as what it is by now. One that became larger
-        meanwhile, as a task that has got its result, has to fit like any other.
+        If room was reserved for the reply, its actual size replaces the reservation. A reply that
+        became larger meanwhile, as a task that has got its result, has to fit like any other.
         """
         kept = held.reply_bytes
         if kept:
@@ -161,13 +163,13 @@ class Admission:
         held.reply_bytes = size
 
     def check_reply(self, held: Held, size: int) -> None:
-        """Raise CallError where a reply of that size would not fit."""
+        """Raise CallError if a reply of that size would not fit."""
         if not self._replies.fits(held.caller, size):
             self._replies.refused += 1
             raise self._full(self._replies)
 
     def end(self, held: Held) -> None:
-        """Let go of a call: its caller has its answer, or is gone."""
+        """Release a call: its caller has its answer, or is gone."""
         self.answered(held)
         if held.reply_bytes:
             self._replies.give_back(held.caller, held.reply_bytes)
@@ -187,7 +189,7 @@ class Admission:
 
 
 def caller_of(peer: str) -> str:
-    """Whose share a call counts to: the address of ``peer`` as gRPC writes it, without the port."""
+    """Return the caller that a call counts for: the address in gRPC's ``peer`` without port."""
     address = peer.rpartition(":")[0] or peer
     return _network(address) if address.startswith("ipv6:") else address
 
@@ -196,7 +198,7 @@ def caller_of(peer: str) -> str:
 def _network(address: str) -> str:
     host = address.removeprefix("ipv6:").replace("%5B", "").replace("%5D", "").strip("[]")
     try:
-        # A host has as many addresses in its network as it likes (RFC 4291, section 2.5.1).
+        # A host may use any number of addresses in its network (RFC 4291, section 2.5.1).
         return str(IPv6Network((host.partition("%")[0], 64), strict=False))
     except ValueError:
         return address

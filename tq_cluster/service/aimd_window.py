@@ -1,15 +1,15 @@
-"""How many calls are on their way to the leader at once, and what becomes of the others.
+"""How many calls are under way to the leader at once; the others wait or are dropped.
 
-A leader that is short of CPU takes calls more slowly than they come. gRPC hands them over in the
-order in which they arrived, so that such a leader soon works on calls that nobody waits for any
-more and answers none in time, for as long as the callers repeat them. A node that forwards sees
-that first: its calls wait long before the leader begins on them. It then sends fewer at a time, has
-the others wait here, and drops those that could not be answered in time any more.
+A leader that is short of CPU takes calls more slowly than they come. gRPC delivers them in the
+order in which they arrived, so such a leader soon works on calls whose callers have given up and
+answers none in time, for as long as the callers repeat them. A node that forwards sees that first:
+its calls wait long before the leader begins on them. It then sends fewer at a time, lets the others
+wait here, and drops those that can no longer be answered in time.
 
-The size rises by a constant and is halved, as the window of TCP (Jacobson and Karels, "Congestion
-Avoidance and Control", 1988), with a call's wait before the leader began on it in the place of a
-lost packet: a slow disk of the leader is not a reason to send less, its writes are committed
-together.
+The size rises by a constant and is halved, like the window of TCP (Jacobson and Karels, "Congestion
+Avoidance and Control", 1988). The signal is a call's wait before the leader began on it, in place
+of a lost packet. A slow disk of the leader is no reason to send less, because its writes are
+committed together.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from dataclasses import dataclass, field
 from tq_cluster.errors import TqError
 
 SLOW_S = 0.2
-"""A call that waited longer before the leader began on it says that too many are on their way."""
+"""If a call waited longer than this before the leader began on it, too many are under way."""
 LEAST = 8
-"""As many are always let go: without any there would be no news of the leader."""
+"""The smallest size: without any calls under way there would be no news of the leader."""
 GAIN = 4.0
-"""How much the size rises while as many calls as it holds are answered without having waited."""
+"""How much the size grows while a full window of calls is answered without waiting."""
 SMOOTHING = 0.125
-"""The share of the latest call in the average of how long calls take (RFC 6298, alpha)."""
+"""The weight of the latest call in the average duration of calls (RFC 6298, alpha)."""
 
 
 class ShedError(TqError):
@@ -44,7 +44,7 @@ class _Waiting:
 
 
 class Window:
-    """Calls under way to one leader. Without a bound until one of them has waited long."""
+    """Calls under way to one leader. Unbounded until one of them has waited long."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -52,9 +52,9 @@ class Window:
         self._narrowed_s = -math.inf
         self._took_s = 0.0
         self.size = math.inf
-        """How many may be under way."""
+        """How many calls may be under way."""
         self.under_way = 0
-        """How many are."""
+        """How many calls are under way."""
 
     @property
     def waiting(self) -> int:
@@ -64,8 +64,8 @@ class Window:
     async def enter(self, answer_by_s: float) -> None:
         """Wait for a place, which ``leave`` gives back.
 
-        Raises ShedError once an answer by ``answer_by_s`` cannot be had any more, and what
-        ``reopen`` was given where that ended the waiting.
+        Raises ShedError once an answer by ``answer_by_s`` is no longer possible, and the error
+        given to ``reopen`` if that ended the waiting.
         """
         if self.under_way < self.size and not self._waiting:
             self.under_way += 1
@@ -78,7 +78,7 @@ class Window:
         except BaseException as error:
             turn = mine.turn
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                # Given at the very moment of the timeout or of the cancellation.
+                # Granted at the very moment of the timeout or of the cancellation.
                 self._give_back()
             if isinstance(error, TimeoutError):
                 raise _shed() from None
@@ -87,8 +87,8 @@ class Window:
     def leave(self, sent_s: float, waited_s: float | None) -> None:
         """Give a place back.
 
-        ``waited_s`` says how long it was before the leader began on the call, which was sent at
-        ``sent_s``; None where that is not known.
+        ``waited_s`` is the time until the leader began on the call, which was sent at ``sent_s``;
+        None if it is not known.
         """
         now_s = self._loop.time()
         if waited_s is not None:
@@ -101,7 +101,7 @@ class Window:
         self._give_back()
 
     def reopen(self, why: Exception) -> None:
-        """Forget what was learned, for another leader; calls that wait end with ``why``."""
+        """Reset the window for another leader; calls that wait end with ``why``."""
         self.size = math.inf
         self._took_s = 0.0
         self._narrowed_s = self._loop.time()

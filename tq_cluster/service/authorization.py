@@ -1,4 +1,4 @@
-"""The one place that says who calls and what they may do. Today: anybody, everything."""
+"""The one place that decides who calls and what they may do. Today: anybody, everything."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Verb(enum.Enum):
 
 
 Authenticate = Callable[[Mapping[str, str]], Principal]
-"""Takes a call's metadata, says whose it is; raises CallError for credentials that are wrong."""
+"""Takes a call's metadata and returns the caller's name; raises CallError for wrong credentials."""
 
 Authorize = Callable[[Principal, Verb, int, str], None]
 """Takes principal, verb, namespace and queue ("" for none or all); raises CallError to refuse."""
 
 
 def authenticate(_metadata: Mapping[str, str]) -> Principal:
-    """Take everybody for anonymous."""
+    """Treat every caller as anonymous."""
     return Principal("")
 
 
 def authorize(_principal: Principal, _verb: Verb, _namespace: int, _queue: str) -> None:
-    """Let everybody do everything."""
+    """Allow everything."""

@@ -1,4 +1,4 @@
-"""What the service needs of the rest of the node, as it sees it."""
+"""The interfaces of the rest of the node that the service uses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Leading(Protocol):
         """Whether this node leads and has begun to decide."""
 
     def stop(self) -> None:
-        """Serve no more; whoever waits hears NotLeaderError."""
+        """End the leadership; waiting callers get NotLeaderError."""
 
     async def submit(self, operation: Operation) -> Outcome:
         """Have ``operation`` decided, committed and applied."""
@@ -40,7 +40,7 @@ class Leading(Protocol):
         """
 
     def give_back(self, operation: Claim, outcome: Outcome) -> None:
-        """Release what a claim granted to a caller who cannot be told."""
+        """Release tasks that a claim granted to a caller which could not receive the answer."""
 
     async def wait_task(
         self,
@@ -50,26 +50,26 @@ class Leading(Protocol):
     ) -> Replied | Refused:
         """Answer with the task once it is terminal, or as it is after ``wait_s``.
 
-        ``holds`` is told of the answer's size as ``Reader.holds`` is.
+        ``holds`` is called with the answer's size, as ``Reader.holds`` is.
         """
 
     async def verify_state(
         self, request: cluster_service_pb2.VerifyStateRequest
     ) -> Replied | Refused:
-        """How far the comparing of the members' states has come; begins a pass if asked to."""
+        """Report the progress of the state comparison; begin a pass if the request asks for one."""
 
     async def list_workers(
         self, request: worker_service_pb2.ListWorkersRequest
     ) -> Replied | Refused:
-        """List the workers that were heard from."""
+        """List the workers that the leader has heard from."""
 
 
 class CommittedView(View, Protocol):
-    """What this node has on its disk."""
+    """The state on this node's disk."""
 
     @property
     def applied(self) -> AppliedAt:
-        """The last entry it holds."""
+        """Return the last entry that the state holds."""
 
 
 class Committed(Protocol):

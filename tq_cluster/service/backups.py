@@ -1,4 +1,4 @@
-"""ClusterService.Backup: a copy of this node's state, streamed while everything goes on."""
+"""ClusterService.Backup: a copy of this node's state, streamed while the node keeps serving."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tq_cluster.service.errors import no_leader, refusal
 
 CATCH_UP_S = 10.0
 WAITING_MAX = 8
-"""How many calls may wait for an entry at once; one copy is made at a time anyhow."""
+"""How many calls may wait for an entry at once; only one copy is made at a time."""
 AHEAD_MAX = 100_000
-"""A follower waits for entries so far beyond those it knows of: more never come in ten seconds."""
+"""How far beyond the known entries a follower waits: more never arrive in ten seconds."""
 MOVES_MAX = 5
-"""How often a copy is begun anew because another state took the copied one's place."""
+"""How often a copy is restarted because another state replaced the copied one."""
 
 
 class NoRoomError(Exception):
@@ -30,7 +30,7 @@ class NoRoomError(Exception):
 
 
 class MovedError(Exception):
-    """Another state has taken the place of the one that was being copied."""
+    """Another state has replaced the one that was being copied."""
 
 
 class Copy(Protocol):
@@ -38,21 +38,21 @@ class Copy(Protocol):
 
     @property
     def header(self) -> backup_pb2.BackupHeader:
-        """What it holds."""
+        """The header of the file: what it holds."""
 
     @property
     def file_bytes(self) -> int:
-        """How long the whole file is."""
+        """The length of the whole file."""
 
     def pieces(self) -> Iterator[bytes]:
-        """The file from its first byte to its last; slow."""
+        """Yield the file from its first byte to its last; slow."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Release the copy."""
 
 
 CopyState = Callable[[], Callable[[], Copy]]
-"""The result copies the last commit, slowly, in a thread."""
+"""The returned function copies the last commit, slowly, in a thread."""
 
 
 class Backups:
@@ -66,12 +66,12 @@ class Backups:
         self._copy_state = copy_state
         self._busy = False
         self._waiting: dict[asyncio.Future[None], int] = {}
-        """Who waits for which entry."""
+        """The entry that each call waits for."""
         self._closing: asyncio.Future[None] | None = None
         log.on_applied(self._applied)
 
     async def stream(self, request: pb.BackupRequest) -> AsyncGenerator[pb.BackupResponse, None]:
-        """The parts of the answer."""
+        """Yield the parts of the answer."""
         await self._catch_up(request.min_applied_index)
         if self._busy:
             raise OverloadedError("a backup of this node is being made already")
@@ -84,10 +84,10 @@ class Backups:
             self._busy = False
 
     async def _made(self) -> Copy:
-        """A copy, begun anew where the state has moved: the node made its file smaller, say."""
+        """Return a copy, restarted if the state moved, as when the node made its file smaller."""
         loop = asyncio.get_running_loop()
         for _ in range(MOVES_MAX):
-            # The disk is waited for beside the loop, as for every other commit.
+            # The wait for the disk does not hold the loop, as for every other commit.
             await self._committed()
             making = loop.run_in_executor(None, self._copy_state())
             try:
@@ -117,7 +117,7 @@ class Backups:
                     return
                 yield pb.BackupResponse(data=piece)
         finally:
-            # Its file has no name any more: closed, it is freed, which takes a file system long.
+            # The file has no name any more, so closing frees it, which takes a file system long.
             self._closing = loop.run_in_executor(None, copy.close)
 
     async def _catch_up(self, index: int) -> None:
@@ -126,7 +126,7 @@ class Backups:
         if status.applied_index >= index:
             return
         end = max(status.last_index, status.commit_index)
-        # Whoever leads has the whole log; others hear of its end a moment later.
+        # The leader has the whole log; followers learn of its end a moment later.
         if index > end + (0 if status.role is Role.LEADER else AHEAD_MAX):
             what = f"is {index}; the last entry that this node knows of is {end}"
             raise refusal(invalid("min_applied_index", f"{what}: it takes one that there is, or 0"))

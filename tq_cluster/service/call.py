@@ -1,4 +1,4 @@
-"""One call: who makes it, until when, and what its metadata asks for."""
+"""One call: its caller, its deadline, and what its metadata asks for."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from tq_cluster.service.wire import field_bytes, values
 MARGIN_SHARE = 0.1
 MARGIN_S = 0.2
 AGED_AFTER_S = 1.0
-"""A call sent on later than this after it arrived has its ``retry_age`` raised by the time it spent
-here. Below it the margin of the window (30 s) covers the difference."""
+"""A call that is sent on later than this after it arrived has the time it spent here added to its
+``retry_age``. Below it the margin of the window (30 s) covers the difference.
+"""
 
 
 class Header:
-    """Metadata keys. HOP, ELAPSED_MS and PRINCIPAL are believed with a proof alone."""
+    """Metadata keys. HOP, ELAPSED_MS and PRINCIPAL count only with a proof."""
 
     CLIENT = "tq-client"
     NO_FORWARD = "tq-no-forward"
@@ -33,11 +34,11 @@ class Header:
     REQUEST_ID = "x-request-id"
     TRACEPARENT = "traceparent"
     HOP = "tq-hop"
-    """The node that forwards: the next node does not forward again."""
+    """The node that forwards the call: the next node does not forward it again."""
     ELAPSED_MS = "tq-elapsed-ms"
     """How long the call has been inside the cluster."""
     SERVED_MS = "tq-served-ms"
-    """In the answer to a node: how long ago this one began on the call."""
+    """In the answer to a node: how long ago this node began on the call."""
     PRINCIPAL = "tq-principal"
     PEER_PROOF = "tq-peer-proof"
     LEADER = "tq-leader"
@@ -46,20 +47,20 @@ class Header:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """What is known of a call besides its request. Instants are on the event loop's clock."""
+    """What is known of a call besides its request. Times are on the event loop's clock."""
 
     path: str
     caller: Caller
     received_s: float
-    """When it arrived at the first node it came to."""
+    """When it arrived at the first node."""
     arrived_s: float
     """When it arrived at this node."""
     answer_by_s: float
     """Waiting ends here, so that an answer still reaches the caller before its deadline."""
     cut_s: float
-    """Work ends here, so that at least an error does."""
+    """Work ends here, so that at least an error reaches the caller before its deadline."""
     holds: Callable[[int], None]
-    """Reserves so many bytes for the reply before it is made; CallError where they do not fit."""
+    """Reserves so many bytes for the reply before it is made; CallError if they do not fit."""
     hop: str = ""
     no_forward: bool = False
     min_term: int = 0
@@ -67,19 +68,19 @@ class Call:
     client: str = ""
 
     def wait_s(self, wait: Duration | None, longest_s: float) -> float:
-        """How long from now a long poll may wait that asks for ``wait`` (None: all it may)."""
+        """Return how long from now a long poll may wait; ``wait`` None asks for the longest."""
         asked_s = longest_s if wait is None else min(wait.ToMilliseconds() / 1000, longest_s)
         now_s = asyncio.get_running_loop().time()
         return max(0.0, min(self.received_s + asked_s, self.answer_by_s) - now_s)
 
 
 def margin_s(remaining_s: float) -> float:
-    """How long before its deadline a call is answered."""
+    """Return how long before its deadline a call is answered."""
     return min(MARGIN_SHARE * remaining_s, MARGIN_S)
 
 
 def certain_s(remaining_s: float) -> float:
-    """What surely remains: gRPC sends a timeout rounded up, in steps that grow with its length."""
+    """Return the time that certainly remains: gRPC rounds a timeout up, in steps that grow."""
     step_s = 0.001
     while remaining_s > 1_000 * step_s:
         step_s *= 10
@@ -87,7 +88,7 @@ def certain_s(remaining_s: float) -> float:
 
 
 def number_in(metadata: Mapping[str, str], key: str) -> int:
-    """A count that a header carries; anything else counts as zero."""
+    """Return the count in a header; anything else counts as zero."""
     text = metadata.get(key, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else 0  # noqa: PLR2004  # below 2**63
 
@@ -98,7 +99,7 @@ class Place(enum.Enum):
     LEADER = "leader"
     ASKED = "asked"
     BY_READ_LEVEL = "by read level"
-    """The asked node where the request's read_level is LOCAL, else the leader."""
+    """The asked node if the request's read_level is LOCAL, else the leader."""
 
 
 Handler = Callable[[Any, Call], Awaitable[Message]]
@@ -107,12 +108,12 @@ StreamHandler = Callable[[Any, Call], AsyncGenerator[Message, None]]
 
 
 class Undo(NamedTuple):
-    """The call that takes back what another one's reply has granted."""
+    """The call that releases what another call's reply has granted."""
 
     method: Method
     path: str
     request: Callable[[bytes, bytes], bytes]
-    """Makes its request of the other call's request and reply."""
+    """Makes its request from the other call's request and reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,15 +124,16 @@ class Method:
     request: type[Message]
     handle: Handler
     unheard: Unheard | None = None
-    """Told of a reply that its caller is not sent, for what it granted to be given back."""
+    """Called with a reply that could not be sent to its caller, to release what it granted."""
     undo: Undo | None = None
-    """The same where another node has made the reply."""
+    """The same for a reply that another node has made."""
     place: Place = Place.LEADER
     default_deadline_s: float = 30.0
-    """For a caller that gives none."""
+    """For a caller that gives no deadline."""
     paced: bool = True
-    """Held back where the leader is behind. Not so a long poll, which keeps its place for long, and
-    not what workers say of their tasks, which makes room for others."""
+    """Held back if the leader is behind. Not so a long poll, which keeps its place for long, nor
+    workers' reports of their tasks, which make room for others.
+    """
     policy: Policy = field(init=False)
 
     def __post_init__(self) -> None:
@@ -139,39 +141,39 @@ class Method:
 
     @property
     def repeat(self) -> Repeat:
-        """When a call of it may be made again."""
+        """When a call of this method may be repeated."""
         return self.policy.repeat
 
     @property
     def replies_large(self) -> bool:
-        """Whether a reply may have megabytes: what tasks hold. Such a reply may be refused."""
+        """Whether a reply may have megabytes, since it holds tasks. Such a reply may be refused."""
         return self.repeat is Repeat.READ or self.unheard is not None
 
     def answered_here(self, raw: bytes) -> bool:
-        """Whether the asked node answers this very call, leader or not."""
+        """Whether the asked node answers this call itself, leader or not."""
         if self.place is Place.BY_READ_LEVEL:
             return self._level(raw) == task_service_pb2.READ_LEVEL_LOCAL
         return self.place is Place.ASKED
 
     def repeatable(self, raw: bytes) -> bool:
-        """Whether this very call may be sent again although it may have been applied."""
+        """Whether this call may be sent again although it may have been applied."""
         if self.repeat is Repeat.BY_REQUEST_ID:
             number = self.request.DESCRIPTOR.fields_by_name["request_id"].number
             return any(values(raw, number)[-1:])
         return self.repeat is not Repeat.NEVER
 
     def aged(self, raw: bytes, elapsed_s: float) -> bytes:
-        """The request with the time it spent here added to its ``retry_age``."""
+        """Return the request with the time it spent here added to its ``retry_age``."""
         described = self.request.DESCRIPTOR.fields_by_name.get("retry_age")
         if elapsed_s < AGED_AFTER_S or described is None:
             return raw
         age = Duration.FromString(b"".join(values(raw, described.number)))
         if not is_span(age):
-            return raw  # refused by whoever decides it
+            return raw  # refused by the node that decides it
         older = Duration()
         older.FromMicroseconds(age.ToMicroseconds() + int(elapsed_s * 1e6))
-        # What stands there again is merged into it, number by number; zero is not written by
-        # itself, and would not take the place of what was there.
+        # A repeated field message is merged into the first, number by number. A zero is not
+        # encoded, so it would not replace the earlier number.
         nanos = older.nanos or 1
         older.nanos = nanos
         return raw + field_bytes(described.number, older.SerializeToString())
@@ -189,7 +191,7 @@ class StreamMethod:
     request: type[Message]
     handle: StreamHandler
     default_deadline_s: float = 3600.0
-    """For a caller that gives none. Nothing is cut off at it."""
+    """For a caller that gives no deadline. Nothing is cut off at it."""
     policy: Policy = field(init=False)
 
     def __post_init__(self) -> None:

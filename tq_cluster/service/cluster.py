@@ -23,7 +23,7 @@ TRANSFER_S = 5.0
 
 
 class ClusterServicer:
-    """Who leads, how far each node is, what limits hold."""
+    """The leader, each node's progress, the limits."""
 
     name = "tq.v1.ClusterService"
 
@@ -48,7 +48,7 @@ class ClusterServicer:
         self._transferring = False
 
     def methods(self) -> Sequence[Method | StreamMethod]:
-        """What this service answers."""
+        """Return the methods of this service."""
         return (
             Method(
                 name="GetClusterStatus",

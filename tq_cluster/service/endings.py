@@ -1,4 +1,4 @@
-"""When a call is over, and what is left of it then: nothing."""
+"""The end of a call: nothing of it remains in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _nothing() -> None:
 
 
 def at_end(context: Context, act: Callable[[], None] = _nothing) -> None:
-    """Act once the caller has all of its answer, or is gone; let go of the call then."""
+    """Call ``act`` once the caller has the whole answer, or is gone; then free the call."""
 
     def ended(context: object) -> None:
         act()
@@ -27,11 +27,11 @@ def at_end(context: Context, act: Callable[[], None] = _nothing) -> None:
 def _break_circle(context: object) -> None:
     """Have a call freed at once, not by the garbage collector.
 
-    What gRPC 1.85 keeps of a call (`server.pyx.pxi`) holds the callbacks of its end and the error
-    that aborted it. Each callback holds the context, and so do the frames that the error came
-    through; the context holds what is kept of the call. A call that waited has outlived the
-    collector's young generations by then, and a look at the oldest one, with thousands of calls
-    that wait, holds the event loop for longer than anything may. gRPC has no other way to them.
+    gRPC 1.85 keeps a state for each call (`server.pyx.pxi`) that holds the callbacks of its end and
+    the error that aborted it. Each callback holds the context, and so do the frames that the error
+    came through; the context holds the state. A call that waited has outlived the collector's young
+    generations by then. Collecting the oldest one, with thousands of waiting calls, would hold the
+    event loop too long. gRPC offers no other access to these objects.
     """
     for state in gc.get_referents(context):
         if type(state).__name__ == "RPCState":

@@ -1,7 +1,7 @@
-"""The one table that says what a caller is told when a call fails.
+"""The one table of the errors that failed calls return.
 
-A failed call is a gRPC status with ``google.rpc.ErrorInfo`` (domain "tq") and, where a retry helps,
-``google.rpc.RetryInfo``. What each reason means to a caller stands in errors.proto.
+A failed call is a gRPC status with ``google.rpc.ErrorInfo`` (domain "tq") and, if a retry helps,
+``google.rpc.RetryInfo``. The meaning of each reason for a caller is documented in errors.proto.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ DETAILS_KEY = "grpc-status-details-bin"
 MESSAGE_BYTES_MAX = 1_000
 """A message stands twice in an answer's trailing metadata, of which gRPC takes 8 KiB."""
 FULL_RETRY_MS = DurationMs(500)
-"""When to come back to a node that is full: large requests and replies take their time."""
+"""Retry delay for a node that is full: large requests and replies take their time."""
 _PREFIX = "ERROR_REASON_"
 
 
 class Row(NamedTuple):
-    """How one reason leaves: its status, and when a retry makes sense unless the refusal says."""
+    """One reason's status, and the retry delay unless the refusal gives one."""
 
     code: grpc.StatusCode
     retry_after_ms: int | None = None
@@ -72,7 +72,7 @@ TABLE: Mapping[ErrorReason, Row] = {
 
 
 class CallError(TqError):
-    """A call's failure as it stands on the wire: made here, or passed on from the leader."""
+    """A call's failure as it is sent: made here, or passed on from the leader."""
 
     def __init__(self, code: grpc.StatusCode, message: str, details: bytes) -> None:
         super().__init__(message)
@@ -83,7 +83,7 @@ class CallError(TqError):
 
     @property
     def reason(self) -> ErrorReason:
-        """The reason in its ErrorInfo; UNSPECIFIED where there is none of ours."""
+        """The reason in its ErrorInfo; UNSPECIFIED if it has none of ours."""
         for detail in status_pb2.Status.FromString(self.details).details:
             info = error_details_pb2.ErrorInfo()
             if detail.Unpack(info) and info.domain == DOMAIN:
@@ -94,7 +94,7 @@ class CallError(TqError):
 
 
 def refusal(refused: Refused, row: Row | None = None) -> CallError:
-    """Put a refusal on the wire, by ``row`` where it is not that of the table."""
+    """Make the error of a refusal, by ``row`` if it is not that of the table."""
     row = row or TABLE[refused.reason]
     metadata = dict(refused.metadata)
     if refused.field:
@@ -112,7 +112,7 @@ def refusal(refused: Refused, row: Row | None = None) -> CallError:
 
 
 def failure(error: Exception) -> CallError | None:
-    """What the caller is told of ``error``; None for one that should not have happened."""
+    """Return the caller's error for ``error``; None for one that should not have happened."""
     if isinstance(error, CallError):
         return error
     refused = _refused(error)
@@ -120,7 +120,7 @@ def failure(error: Exception) -> CallError | None:
 
 
 def reason_name(error: BaseException) -> str:
-    """Name an error as its caller is told of it, or, where it is a fault of ours, by its type."""
+    """Name an error by its reason for the caller or, if it is an internal fault, by its type."""
     failed = failure(error) if isinstance(error, Exception) else None
     if failed is None:
         return type(error).__name__
@@ -144,14 +144,15 @@ def no_leader(message: str) -> CallError:
 
 
 NOT_TO_BE_REPEATED = Row(_C.UNKNOWN)
-"""For a call of unknown outcome that must not be made again as it is. This code says no more than
-that; retry policies repeat UNAVAILABLE, and some repeat ABORTED, which asks for it."""
+"""For a call of unknown outcome that must not be repeated as it is. The code says only that; retry
+policies repeat UNAVAILABLE, and some repeat ABORTED, which asks for it.
+"""
 
 
 def outcome_unknown(
     message: str, *, named: bool, metadata: Mapping[str, str] | None = None
 ) -> CallError:
-    """The call may have been applied. ``named``: made again it would be recognised, or harmless."""
+    """The call may have been applied. ``named``: a repetition would be recognised, or harmless."""
     return refusal(
         Refused(
             reason=errors_pb2.ERROR_REASON_OUTCOME_UNKNOWN,
@@ -163,7 +164,7 @@ def outcome_unknown(
 
 
 def overloaded(limit: int) -> CallError:
-    """This node holds as many calls as it takes."""
+    """This node is at its limit of concurrent calls."""
     return refusal(
         Refused(
             reason=errors_pb2.ERROR_REASON_OVERLOADED,
@@ -174,7 +175,7 @@ def overloaded(limit: int) -> CallError:
 
 
 def overloaded_by(limit_name: str, message: str, limit: int | None = None) -> CallError:
-    """This node holds as much of something as it takes; the caller may come back."""
+    """This node is at a limit; the caller may retry."""
     metadata = {"limit_name": limit_name}
     if limit is not None:
         metadata["limit"] = str(limit)
@@ -189,7 +190,7 @@ def overloaded_by(limit_name: str, message: str, limit: int | None = None) -> Ca
 
 
 def too_heavy(message: str, limit: Mapping[str, str]) -> CallError:
-    """Leaders broke while they had the call: nothing says that it would go better next time."""
+    """Leaders broke while they had the call: another attempt is not likely to go better."""
     return refusal(
         Refused(reason=errors_pb2.ERROR_REASON_OVERLOADED, message=message, metadata=limit),
         Row(_C.RESOURCE_EXHAUSTED),
@@ -208,7 +209,7 @@ def request_too_large(actual: int, limit: int) -> CallError:
 
 
 def no_request() -> CallError:
-    """The caller has sent nothing."""
+    """The caller has sent no request."""
     return refusal(
         Refused(
             reason=errors_pb2.ERROR_REASON_INVALID_ARGUMENT, message="the call carries no request"
@@ -222,7 +223,7 @@ def shed(message: str) -> CallError:
 
 
 def internal(request_id: str) -> CallError:
-    """A fault of ours; the log line of the same id says which."""
+    """An internal fault; the log line of the same id has the details."""
     return refusal(
         Refused(
             reason=errors_pb2.ERROR_REASON_INTERNAL,
@@ -233,7 +234,7 @@ def internal(request_id: str) -> CallError:
 
 
 def permission_denied(principal: str, verb: str, queue: str) -> CallError:
-    """The authorize hook said no."""
+    """The authorize hook refused the call."""
     return refusal(
         Refused(
             reason=errors_pb2.ERROR_REASON_PERMISSION_DENIED,
@@ -243,7 +244,7 @@ def permission_denied(principal: str, verb: str, queue: str) -> CallError:
 
 
 def unauthenticated(message: str) -> CallError:
-    """The caller claims to be somebody it cannot prove to be."""
+    """The caller cannot prove the identity that it claims."""
     return refusal(Refused(reason=errors_pb2.ERROR_REASON_UNAUTHENTICATED, message=message))
 
 
@@ -268,7 +269,7 @@ def _refused(error: Exception) -> Refused | None:
 
 
 def _cut(message: str) -> str:
-    """What of a message fits an answer; what a caller sent may stand in it."""
+    """Cut a message to the size that fits an answer; it may quote what a caller sent."""
     encoded = message.encode()
     if len(encoded) <= MESSAGE_BYTES_MAX:
         return message

@@ -21,12 +21,13 @@ from tq_cluster.service.roles import KnownLeader, Roles
 from tq_cluster.service.ways import Ways
 
 CONNECT_S = 0.1
-"""How long one attempt waits for a connection before it looks again who leads."""
+"""How long one attempt waits for a connection before it checks again who leads."""
 DEPOSED_GRACE_S = 0.2
-"""How long a call waits on for the answer of a node that another has succeeded as leader, where
-nothing else can tell what became of it."""
+"""How long a call waits for the answer of a deposed leader, if nothing else can tell whether the
+call was applied.
+"""
 REPEATED_AFTER_S = 0.02
-"""The same where the call can be repeated at the new leader."""
+"""The same if the call can be repeated at the new leader."""
 
 _NOT_TAKEN = (errors_pb2.ERROR_REASON_NOT_LEADER, errors_pb2.ERROR_REASON_NO_LEADER)
 
@@ -50,11 +51,11 @@ class _Flight:
 class _Times:
     sent_s: float = 0.0
     waited_s: float | None = None
-    """For how long the leader had not begun on the call; None while that is not known."""
+    """How long the call waited before the leader began on it; None while that is not known."""
 
 
 class Forwarder:
-    """Sends calls to the leader, and gives up on one that was deposed without a word."""
+    """Sends calls to the leader, and gives up on a leader that was deposed without an answer."""
 
     def __init__(
         self, *, node_id: str, links: Links, ways: Ways, roles: Roles, proof: PeerProof
@@ -68,7 +69,7 @@ class Forwarder:
         # In the order in which they were sent, which a set would not keep.
         self._flights: dict[_Flight, None] = {}
         self._windows: defaultdict[str, Window] = defaultdict(Window)
-        """Of each method: a call that takes long by itself keeps no other kind from being sent."""
+        """One for each method, so that slow calls of one kind do not hold back other kinds."""
         roles.on_leader(self._leader_changed)
 
     async def send(self, leader: KnownLeader, method: Method, raw: bytes, call: Call) -> bytes:
@@ -96,7 +97,7 @@ class Forwarder:
             raise NotTakenError(f"no connection to {leader.node_id} at {address}")
         current = self._roles.leader()
         if current is not None and current.node_id != leader.node_id:
-            # Since this call waited; the old one may be silent for good.
+            # Since this call waited; the old leader may be silent for good.
             raise NotTakenError(f"{current.node_id} leads now")
         times.sent_s = now_s = self._loop.time()
         link = self._links.large if method.replies_large else self._links.method
@@ -114,7 +115,7 @@ class Forwarder:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise  # its caller has gone
-            # Given up here, or its channel was closed: that node came back at another port.
+            # Given up here, or its channel was closed because that node came back at another port.
             raise BrokenError(f"{leader.node_id} did not answer in time") from None
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -132,14 +133,14 @@ class Forwarder:
             self._flights.pop(flight, None)
 
     def _waited_s(self, sent_s: float, trailing: object) -> float | None:
-        """How long before the leader began on a call; None where it does not say."""
+        """Return how long a call waited before the leader began on it; None if it does not say."""
         said = metadata_of(trailing)
         if Header.SERVED_MS not in said:
             return None
         return self._loop.time() - sent_s - number_in(said, Header.SERVED_MS) / 1000
 
     def abandon_all(self) -> None:
-        """Wait for no answer any more."""
+        """Stop waiting for all answers."""
         self._reopen(NotTakenError("this node is stopping"))
         self._abandon(list(self._flights))
 
@@ -153,8 +154,8 @@ class Forwarder:
             Header.CLIENT: call.client,
             Header.MIN_TERM: str(call.min_term) if call.min_term else "",
             Header.PRINCIPAL: principal,
-            # An anonymous caller's, too: nothing of it is believed without, and the listener for
-            # nodes takes nothing without.
+            # Also for an anonymous caller: without a proof none of its metadata counts, and the
+            # listener for nodes takes no call.
             Header.PEER_PROOF: self._proof.sign(
                 principal, call.path, call.request_id, self._node_id, elapsed_ms
             )
@@ -164,7 +165,7 @@ class Forwarder:
 
     def _leader_changed(self, leader: KnownLeader | None) -> None:
         if leader is None:
-            return  # the old one may yet answer
+            return  # the old leader may still answer
         self._reopen(NotTakenError(f"{leader.node_id} leads now"))
         deposed = [each for each in self._flights if each.leader.node_id != leader.node_id]
         repeatable = [flight for flight in deposed if flight.repeatable()]
@@ -187,7 +188,7 @@ def _is_unbelieved(failure: Exception) -> bool:
 
 
 def _read_failure(error: grpc.aio.AioRpcError, leader: KnownLeader) -> Exception:
-    """Tell what the leader said from what happened to the connection."""
+    """Separate an error that the leader answered from a failure of the connection."""
     trailing = error.trailing_metadata()
     details = dict(trailing or ()).get(DETAILS_KEY)
     if isinstance(details, bytes):

@@ -1,4 +1,4 @@
-"""grpc.health.v1: SERVING only where a call can be served now."""
+"""grpc.health.v1: SERVING only if a call can be served now."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Status: TypeAlias = Any  # an enum's number: the published types have no name f
 
 WATCHERS_MAX: Final = 1_000
 READ_S: Final = 10.0
-"""How long a watcher may take to read what has changed."""
+"""How long a watcher may take to read a change."""
 
 _Context = grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]
 
@@ -29,8 +29,8 @@ _Context = grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, health_pb2.He
 class HealthServicer(health_pb2_grpc.HealthServicer):
     """The protocol.
 
-    That of grpcio-health-checking writes to a watcher under the lock that ``set`` waits for: one
-    watcher that did not read would hold up every change, and the node's stop.
+    The servicer of grpcio-health-checking writes to a watcher under the lock that ``set`` waits
+    for: one watcher that does not read would hold up every change, and the node's stop.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         self._watchers = 0
 
     def set(self, service: str, status: _Status) -> None:
-        """Say it from now on."""
+        """Publish a status from now on."""
         self._statuses[service] = status
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
@@ -85,7 +85,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
 
 
 class Health:
-    """Keeps the health service's answers true."""
+    """Keeps the answers of the health service current."""
 
     def __init__(
         self, *, log: Log, roles: Roles, led: Sequence[str], always: Sequence[str]
@@ -100,7 +100,7 @@ class Health:
         self._stopping = False
 
     def refresh(self) -> None:
-        """Look whether a call could be served now; called at role changes and from time to time."""
+        """Check whether a call could be served; called at role changes and from time to time."""
         if self._stopping:
             return
         serving = self._can_serve()
@@ -113,7 +113,7 @@ class Health:
                 self.servicer.set(name, _SERVING if serving else _NOT_SERVING)
 
     def stop(self) -> None:
-        """Say NOT_SERVING from now on."""
+        """Publish NOT_SERVING from now on."""
         self._stopping = True
         for name in (*self._led, *self._always):
             self.servicer.set(name, _NOT_SERVING)

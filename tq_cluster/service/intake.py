@@ -1,8 +1,8 @@
-"""Which requests are read off the network, and when: each may turn out as large as one can be.
+"""Which requests are read off the network, and when: each may have the maximum size.
 
-How large a request is shows only once it is read, and gRPC then takes in all of it. So only a few
-are read at a time, and the others stay with their callers, but for the 64 KiB that a connection may
-send ahead. A small request is read in an instant. One that comes slowly makes way for others.
+The size of a request shows only once it is read, and gRPC then takes in all of it. So only a few
+are read at a time, and the others stay with their callers, except for the 64 KiB that a connection
+may send ahead. A small request is read in an instant. One that comes slowly makes way for others.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from tq_cluster.service.shares import Shared
 
 READS_MAX = 8
 """With 12 MiB each they are 96 MiB at most. An address alone has five of the places: as many large
-requests may come at the same instant, and gRPC copies all of them in one turn of the loop."""
+requests may come at the same instant, and gRPC copies all of them in one turn of the loop.
+"""
 READ_S = 30.0
-"""A request has to be there after this."""
+"""A request has to be complete after this time."""
 YIELDS_AFTER_S = 2.0
-"""A request that is not there after this makes way for others that wait."""
+"""A request that is not complete after this time makes way for others that wait."""
 YIELDS_EARLY_S = 0.25
-"""The same for a caller that reads more of them at a time than the one that waits would."""
+"""The same for a caller that reads more requests at a time than the waiting caller would."""
 LOOK_S = 0.05
 
 
@@ -52,8 +53,8 @@ class _Waiting:
 class Intake:
     """Reads requests, a few at a time, of each caller in turn, and of its connections in turn.
 
-    Many may call from one address: one of them that never sends what it announced keeps the others
-    up no longer than it would at another.
+    Many clients may call from one address: one that never sends what it announced delays the others
+    no longer than it would from another address.
     """
 
     def __init__(self, reads_max: int = READS_MAX) -> None:
@@ -62,9 +63,9 @@ class Intake:
         self._taken: dict[_Place, None] = {}
         """The oldest first."""
         self._waiting: OrderedDict[str, OrderedDict[str, deque[_Waiting]]] = OrderedDict()
-        """By caller and connection; the ones whose turn is next stand first."""
+        """By caller and connection; the next in turn stands first."""
         self._served: set[str] = set()
-        """Of those who waited, the callers that were given a place since the last look."""
+        """Waiting callers that were given a place since the last check."""
         self._look: asyncio.TimerHandle | None = None
         self.cut_off = 0
         """How many requests made way for others, or did not come in time."""
@@ -76,7 +77,7 @@ class Intake:
 
     @property
     def waiting(self) -> int:
-        """How many wait for that."""
+        """How many requests wait to be read."""
         return sum(map(self._waiting_of, self._waiting))
 
     def _waiting_of(self, caller: str) -> int:
@@ -89,9 +90,9 @@ class Intake:
         until_s: float,
         connection: str = "",
     ) -> bytes:
-        """Return what ``receive`` does, once it is this caller's turn.
+        """Return the result of ``receive``, once it is this caller's turn.
 
-        SlowRequestError if that takes too long, longer than up to ``until_s`` in any case.
+        SlowRequestError if that takes too long, at the latest at ``until_s``.
         """
         try:
             if caller not in self._waiting and self._places.fits(caller, 1):
@@ -142,7 +143,7 @@ class Intake:
             return await mine.place
         except BaseException:
             if mine.place.done() and not mine.place.cancelled():
-                # Given at the very moment of the timeout or of the cancellation.
+                # Granted at the very moment of the timeout or of the cancellation.
                 self._leave(mine.place.result())
             else:
                 self._forget(mine)
@@ -159,7 +160,7 @@ class Intake:
                 del self._waiting[waiting.caller]
 
     def _hand_out(self) -> None:
-        """Give free places to those who wait, a caller after the other."""
+        """Give free places to waiting callers in turn."""
         passed = 0
         while passed < len(self._waiting):
             caller, connections = next(iter(self._waiting.items()))
@@ -183,9 +184,9 @@ class Intake:
                 waiting.place.set_result(self._take(caller))
 
     def _make_way(self) -> None:
-        """Cut off what comes too slowly while others wait, and none of theirs is read."""
+        """Cut off requests that come too slowly while another caller waits unserved."""
         self._look = None
-        # On a busy node somebody waits always, each for an instant.
+        # On a busy node some caller always waits, each for an instant.
         stuck = [caller for caller in self._waiting if caller not in self._served]
         self._served.clear()
         if not self._waiting:

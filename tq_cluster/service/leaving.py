@@ -1,7 +1,7 @@
-"""Answers leave a few in each turn of the loop, however many are ready at once.
+"""Answers are sent a few in each turn of the loop, however many are ready at once.
 
-One entry may answer hundreds of callers, and so may one confirmation of leadership, or the moment
-at which those who came together stop waiting: to send all their answers in one go holds the loop.
+One entry may answer hundreds of callers, and so may one confirmation of leadership, or the common
+end of long polls that began together: sending all their answers in one go would hold the loop.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ANSWERS_A_TURN: Final = 40
 
 
 class Leaving:
-    """Lets answers go, in the order in which they were ready."""
+    """Releases answers, in the order in which they were ready."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""How large messages may be and how connections are kept, the same on both of their sides."""
+"""Message sizes and connection settings, the same for servers and channels."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ MESSAGE_BYTES_MAX = DEFAULT_LIMITS.message_bytes_max
 ANSWER_BYTES_MAX = DEFAULT_LIMITS.answer_bytes_max
 LOOKAHEAD_BYTES = 64 << 10
 CONNECTION_AGE_MS = 300_000
-"""After this a client's connection is closed gently, so that load moves after a failover."""
+"""After this a client's connection is closed gracefully, so that load moves after a failover."""
 CONNECTION_AGE_GRACE_MS = 6 * 3_600_000
-"""Above the longest long poll, and above the longest backup: new calls go elsewhere meanwhile."""
+"""Longer than the longest long poll and the longest backup: new calls use other connections."""
 KEEPALIVE_MS = 10_000
 KEEPALIVE_TIMEOUT_MS = 5_000
 PING_INTERVAL_MIN_MS = 5_000
-"""What a client may ping at most; oftener is answered with GOAWAY (too_many_pings)."""
+"""The shortest interval of a client's pings; more are answered with GOAWAY (too_many_pings)."""
 
 HANDSHAKE_MS = 5_000
 """How long a connection may take to speak HTTP/2."""
 NODES_IDLE_MS = 60_000
-"""How long a connection between nodes may carry no call: they see to it that it carries some.
+"""How long a connection between nodes may carry no call; nodes make calls to keep theirs.
 
-Callers' have none: gRPC in a caller's process would write a line to standard error each time one is
-closed for it. They end at their age, of which nobody hears.
+Callers' connections have no such limit: gRPC in a caller's process would write a line to standard
+error each time one is closed for it. They end at their age, without such a line.
 """
 
 _Options = list[tuple[str, Any]]
@@ -40,8 +40,8 @@ SERVER_OPTIONS: _Options = [
     *_COMMON,
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", ANSWER_BYTES_MAX),
-    # What a caller may send before its request is read, a connection as a whole and a call of it.
-    # gRPC would raise that by itself to megabytes a call, for a distant caller.
+    # What a caller may send before its request is read, per connection and per call. gRPC would
+    # raise that by itself to megabytes a call, for a distant caller.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
     # Two nodes on one port must be an error and not share it.
@@ -52,7 +52,7 @@ SERVER_OPTIONS: _Options = [
 ]
 
 SERVER_OPTIONS_FOR_NODES: _Options = [
-    # Nodes keep the connections that they have: at a port that is full they might get no other.
+    # Nodes keep their connections: at a port that is full they might get no other.
     option
     for option in SERVER_OPTIONS
     if not option[0].startswith("grpc.max_connection_age")
@@ -65,7 +65,7 @@ CHANNEL_OPTIONS: _Options = [
     # What another node may send before its reply is read.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
-    # A node that was restarted is found again at once.
+    # Reconnects at once to a node that was restarted.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 100),
@@ -78,10 +78,10 @@ CHANNEL_OPTIONS: _Options = [
 
 
 def limits_on_connections(most: int) -> _Options:
-    """What keeps a server's connections from taking the descriptors of everything else.
+    """Keep a server's connections from exhausting the process's file descriptors.
 
-    gRPC has no cap by address: one more than ``most`` is closed before its handshake, whoever it
-    is. So a place is not to be had for nothing, nor for ever: what says nothing loses it soon.
+    gRPC has no limit by address: a connection beyond ``most`` is closed before its handshake, for
+    every caller. So a connection that sends nothing is closed after ``HANDSHAKE_MS``.
     """
     return [
         ("grpc.max_allowed_incoming_connections", most),

@@ -19,20 +19,20 @@ class Sent(Protocol):
     """A call that was sent to another node."""
 
     def __await__(self) -> Generator[Any, None, bytes]:
-        """Wait for its reply."""
+        """Wait for the reply."""
 
     async def trailing_metadata(self) -> Any:  # noqa: ANN401  # as gRPC's call
-        """What came after it."""
+        """Return the metadata that followed the reply."""
 
     def cancel(self) -> bool:
-        """Wait no more."""
+        """Stop waiting."""
 
 
 class _Fetched:
     """A call whose reply stays with the other node until there is a place for it here.
 
-    Called as if replies were streams, which on the wire are the same: of those gRPC takes in no
-    more than 64 KiB before it is asked to.
+    The method is called as if replies were streams, which are the same on the wire: gRPC reads no
+    more than 64 KiB of a stream before it is asked to.
     """
 
     def __init__(
@@ -58,16 +58,16 @@ class _Fetched:
         return reply
 
     async def trailing_metadata(self) -> grpc.aio.Metadata:
-        """What came after the reply."""
+        """Return the metadata that followed the reply."""
         return await self._sent.trailing_metadata()
 
     def cancel(self) -> bool:
-        """Wait no more."""
+        """Stop waiting."""
         return self._sent.cancel()
 
 
 class Links:
-    """One channel an address, made when first needed and kept."""
+    """One channel for each address, made when first needed and kept."""
 
     def __init__(self) -> None:
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -97,15 +97,15 @@ class Links:
         return send
 
     def ready(self, address: str) -> bool:
-        """Whether a connection to ``address`` stands now; if none does, one is tried."""
+        """Whether a connection to ``address`` is established; if not, one is tried."""
         state = self._channel(address).get_state(try_to_connect=True)
         return state is grpc.ChannelConnectivity.READY
 
     async def connected(self, address: str, within_s: float) -> bool:
-        """Whether a connection to ``address`` stands, waiting up to ``within_s`` for one.
+        """Whether a connection to ``address`` is established, waiting up to ``within_s`` for one.
 
-        What is sent on a connection that stands may have arrived when it breaks; what was never
-        sent has not. That difference is why calls wait here and not inside gRPC.
+        A call sent on an established connection may have arrived when the connection breaks; a call
+        that was never sent has not. Because of that difference calls wait here and not inside gRPC.
         """
         channel = self._channel(address)
         state = channel.get_state(try_to_connect=True)
@@ -121,7 +121,7 @@ class Links:
         return True
 
     def forget(self, address: str) -> None:
-        """Close the connection to an address that is nobody's any more."""
+        """Close the connection to an address that is no longer in use."""
         channel = self._channels.pop(address, None)
         for key in [each for each in self._methods if each[0] == address]:
             del self._methods[key]
@@ -149,7 +149,7 @@ class Links:
 
 
 def metadata_of(pairs: object) -> Mapping[str, str]:
-    """Text metadata as a mapping; of a key that stands more than once the first counts."""
+    """Return text metadata as a mapping; of a repeated key the first value counts."""
     found: dict[str, str] = {}
     for key, value in pairs or ():  # type: ignore[attr-defined]
         if isinstance(value, str):

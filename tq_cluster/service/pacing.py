@@ -1,4 +1,4 @@
-"""Readers of streams are held to a pace: one that stops reading gives its place to another."""
+"""Readers of streams must keep a pace: one that stops reading loses its place to another."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import grpc.aio
 from tq_cluster.errors import OverloadedError
 
 STALLED_S: Final = 60.0
-"""A reader that takes nothing for so long is given up."""
+"""A reader that takes nothing for so long is cut off."""
 SLOW_AFTER_S: Final = 600.0
-"""How long a stream may wait for its reader in all, at whatever pace."""
+"""How long a stream may wait for its reader in total, at any pace."""
 BYTES_PER_S_MIN: Final = 256 * 1024
-"""The pace that is kept after that, over the whole of it."""
+"""The pace required after that, as an average over the whole stream."""
 
 
 class Pace:
@@ -27,7 +27,7 @@ class Pace:
         self._sent_bytes = 0
 
     async def write(self, part: bytes) -> None:
-        """Write it; OverloadedError if the reader is too slow."""
+        """Write one part; OverloadedError if the reader is too slow."""
         began_s = self._loop.time()
         try:
             async with asyncio.timeout(STALLED_S):

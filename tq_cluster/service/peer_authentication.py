@@ -1,11 +1,11 @@
-"""How a node that forwards a call proves what it says of it: whose it is, and since when.
+"""How a node that forwards a call proves whose call it is, and since when it is on its way.
 
 The key is derived from the cluster's secret and the replicated membership. Without a secret it is
-derived from the members' incarnations alone, which the raft port tells members only; a backup holds
-them, too, so that whoever may make one can pass for a node. A proof covers principal, method,
-request id, the node that forwards and how long the call has been on its way, so it cannot be turned
-into another caller's or another time's. It does not hide anything: whoever can read the traffic
-between nodes can repeat what was read, as the nodes' connections are not encrypted.
+derived from the members' incarnations alone, which the raft port tells only to members; a backup
+holds them, too, so anyone who may make one can pass for a node. A proof covers principal, method,
+request id, the node that forwards and how long the call has been on its way, so it cannot be used
+for another caller or another time. It hides nothing: the nodes' connections are not encrypted, so
+anyone who can read the traffic between nodes can repeat what was read.
 """
 
 from __future__ import annotations
@@ -20,35 +20,36 @@ Membership = tuple[str, Mapping[str, str]]
 
 _PURPOSE: Final = b"tq forwarded principal 1"
 _PROOF_CHARS_MAX: Final = 512
-"""More than three proofs have."""
+"""Longer than three proofs."""
 
 
 class Secret(Protocol):
-    """What the brokers share."""
+    """The secret that the brokers share."""
 
     @property
     def keys(self) -> Sequence[bytes]:
-        """One, or two that are both valid."""
+        """Return one key, or two that are both valid."""
 
     @property
     def required(self) -> bool:
-        """Whether every broker has it."""
+        """Return whether every broker must have it."""
 
 
 class PeerProof:
-    """Signs what this node asserts of its callers, and checks what other nodes assert."""
+    """Signs what this node asserts about its callers, and checks what other nodes assert."""
 
     def __init__(
         self, membership: Callable[[], Membership | None], secret: Secret | None = None
     ) -> None:
-        """``membership`` is asked each time: None while the cluster is not formed here."""
+        """``membership`` is called each time; None means the cluster is not formed here."""
         self._membership = membership
         self._secret = secret
 
     def sign(self, *said: str) -> str | None:
-        """The proof of what this node says of a call, or None while it cannot make one.
+        """Return the proof of what this node asserts of a call; None while it cannot make one.
 
-        It is one under each secret, joined by commas, as the other node may hold only one of them.
+        It holds one proof for each secret, joined by commas, as the other node may hold only one of
+        the secrets.
         """
         made = self._proofs(said)
         return ",".join(made) if made else None
@@ -62,10 +63,10 @@ class PeerProof:
         return any(hmac.compare_digest(mine.encode(), each) for mine in expected for each in given)
 
     def _keys(self) -> Sequence[bytes]:
-        """The secrets that count; an empty one for what the membership alone gives."""
+        """Return the secrets that count; an empty one stands for the membership alone."""
         if self._secret is None:
             return (b"",)
-        # A broker that has no secret yet can neither make nor check a proof that hangs on one.
+        # A broker that has no secret yet can neither make nor check a proof that depends on one.
         return self._secret.keys if self._secret.required else (*self._secret.keys, b"")
 
     def _proofs(self, said: Sequence[str]) -> list[str]:
@@ -90,6 +91,6 @@ def _derived(secret: bytes, purpose: bytes) -> bytes:
 
 
 def _join(fields: list[str]) -> bytes:
-    """Unambiguous: each field after its length."""
+    """Join fields unambiguously: each after its length."""
     parts = [field.encode() for field in fields]
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)

@@ -1,4 +1,4 @@
-"""What holds of each method, as the options of the public protos say (options.proto)."""
+"""The properties of each method, from the options of the public protos (options.proto)."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Policy:
     repeat: Repeat
     long_poll: bool
     rules: MessageRules
-    """The limits as the walk over a request's bytes wants them."""
+    """The limits in the form that the walk over a request's bytes needs."""
 
 
 def policy_of(request: type[Message], name: str) -> Policy:
-    """The policy of the method ``name`` that takes ``request``; StartError for one without."""
+    """Return the policy of method ``name``, which takes ``request``; StartError if it has none."""
     described: Any = request.DESCRIPTOR
     for service in described.file.services_by_name.values():
         method = service.methods_by_name.get(name)

@@ -30,7 +30,7 @@ class QueueServicer:
         self._authorize = authorize
 
     def methods(self) -> Sequence[Method]:
-        """What this service answers."""
+        """Return the methods of this service."""
         return (
             Method(
                 name="GetQueueStats",

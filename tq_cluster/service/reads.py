@@ -25,7 +25,7 @@ Query = Callable[[Scope[Reader], Any], Steps[Replied | Refused]]
 """One of the core's reads, for a request."""
 
 NOTHING_APPLIED = 1
-"""Where every log begins, before its first entry of any meaning."""
+"""The start of every log, before its first entry."""
 _STATELESS = Refused(
     reason=errors_pb2.ERROR_REASON_NO_STATE,
     message="this node has no state to read from: its cluster is not formed, or it waits for what"
@@ -34,7 +34,7 @@ _STATELESS = Refused(
 
 
 def reply_of(outcome: Outcome) -> Any:  # noqa: ANN401  # each method knows its own reply
-    """The reply that an operation led to; raises CallError for a refusal."""
+    """Return the reply of an operation; raises CallError for a refusal."""
     if isinstance(outcome, Replied):
         return outcome.reply
     assert isinstance(outcome, Refused), outcome
@@ -42,7 +42,7 @@ def reply_of(outcome: Outcome) -> Any:  # noqa: ANN401  # each method knows its 
 
 
 class Reads:
-    """Answers a read from the leader's state, or from this node's disk where LOCAL is asked for."""
+    """Answers a read from the leader's state, or from this node's disk if LOCAL is asked for."""
 
     def __init__(
         self, *, leading: Leading, committed: Committed, staleness: Staleness, reading: Reading
@@ -78,7 +78,7 @@ class Reads:
             with self._committed.committed_view() as view:
                 if view.applied.index <= NOTHING_APPLIED:
                     raise refusal(_STATELESS)
-                if stale_ms is None:  # of the first step: the others see what is newer
+                if stale_ms is None:  # of the first step: later steps see newer states
                     stale_ms = self._staleness.of(view.applied.index)
                 yield view
 

@@ -1,4 +1,4 @@
-"""Server reflection: few streams at a time, and none for longer than somebody asks."""
+"""Server reflection: few streams at a time, each only while its caller keeps asking."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IDLE_S: Final = 60.0
 
 
 class ReflectionServicer(reflection_pb2_grpc.ServerReflectionServicer):
-    """Answers what tools like grpcurl ask."""
+    """Answers tools like grpcurl."""
 
     def __init__(self, service_names: Sequence[str]) -> None:
         self._answers: Any = reflection.aio.ReflectionServicer(service_names)
@@ -27,7 +27,7 @@ class ReflectionServicer(reflection_pb2_grpc.ServerReflectionServicer):
         read: Callable[[float], Awaitable[Any]],
         context: Any,  # noqa: ANN401  # the published types know no asyncio context here
     ) -> None:
-        """Answer a stream, whose next question ``read`` waits for, for so many seconds."""
+        """Answer a stream; ``read`` waits for its next question, for so many seconds."""
         if self._streams >= STREAMS_MAX:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"{STREAMS_MAX} streams are open already"

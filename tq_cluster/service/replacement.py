@@ -1,4 +1,4 @@
-"""Putting an empty node in a member's place, and when that is refused."""
+"""Replacing a member with an empty node, and when that is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tq_cluster.service.errors import refusal
 
 
 class Replacement:
-    """The leader's look at who is there, before it has a replacement decided."""
+    """The leader's check of the nodes present, before it decides a replacement."""
 
     def __init__(self, *, node_id: str, log: Log, leading: Leading) -> None:
         self._node_id = node_id

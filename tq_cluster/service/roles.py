@@ -1,4 +1,4 @@
-"""Who leads, as this node knows it, and the moment that changes."""
+"""Who leads, as far as this node knows, and when that changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class KnownLeader:
     """host:port of its API."""
     term: int
     here: bool
-    """It is this node."""
+    """Whether it is this node."""
 
 
 class Roles:
@@ -42,7 +42,7 @@ class Roles:
         return self._term
 
     def leader(self, min_term: int = 0) -> KnownLeader | None:
-        """Who leads; None where nobody is known to, or only of a term below ``min_term``."""
+        """Return the leader; None if none is known, or only one of a term below ``min_term``."""
         known = self._known
         return known if known is not None and known.term >= min_term else None
 
@@ -56,7 +56,7 @@ class Roles:
             await asyncio.wait([self._next], timeout=within_s)
 
     def nudge(self) -> None:
-        """Have everybody who waits for a change look again."""
+        """Make all calls that wait for a change check again."""
         self.version += 1
         woken, self._next = self._next, asyncio.get_running_loop().create_future()
         woken.set_result(None)

@@ -1,7 +1,7 @@
-"""The way of every call: admitted, answered here or sent to the leader, again until its deadline.
+"""The path of every call: admitted, then answered here or sent to the leader until its deadline.
 
-Requests are bytes on this way: a node that only forwards a call does not parse it, and none is
-parsed before it is known to be within its limits.
+Requests stay bytes on this path: a node that only forwards a call does not parse it, and no request
+is parsed before it is known to be within its limits.
 """
 
 from __future__ import annotations
@@ -66,13 +66,14 @@ PAUSE_MAX_S = 0.2
 """Between attempts at the same leader, doubling, half of it random; a role change ends it."""
 
 HOP_S_MAX = 3600.0
-"""A call is not taken to have been in the cluster for longer, whatever a node says."""
+"""The longest time that a call counts as in the cluster, even if a node reports more."""
 BROKEN_MAX = 4
-"""How many leaders may break while they serve a call until it is not sent to the next one. Long
-polls are not counted: leaders break while those wait, and not over them."""
+"""How many leaders may break while they serve a call before it is no longer sent to the next one.
+Long polls are not counted: leaders break while those wait, and not because of them.
+"""
 HEAVY_BYTES = 16 << 10
 BROKEN_OVER_HEAVY_MAX = 1
-"""The same for a larger call, which may be what the leader broke over."""
+"""The same for a larger call, which may be the reason why the leader broke."""
 UNDO_S = 5.0
 ANSWER_KEPT_BYTES = 64 << 10
 LARGE_REPLIES_KEPT = 256
@@ -83,11 +84,11 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 
 @dataclass(slots=True)
 class _Attempts:
-    """How it went so far."""
+    """The attempts so far."""
 
     pause_s: float = PAUSE_FIRST_S
     maybe_applied: str = ""
-    """Why it is not known whether an attempt was applied; empty while all certainly were not."""
+    """Why an attempt may have been applied; empty while certainly none was."""
     last: str = "no leader is known"
     broken: int = 0
     """How many leaders broke while they had the call."""
@@ -123,7 +124,7 @@ class Router:
         self._proof = proof
         self._admission = admission
         self._large: OrderedDict[tuple[str, bytes], int] = OrderedDict()
-        """Sizes of replies to reads that did not fit, so that they need not be made to know it."""
+        """Sizes of replies to reads that did not fit, to refuse them without making them."""
         self._authenticate = authenticate
         self._jitter = jitter
         self._fatal = fatal
@@ -132,10 +133,10 @@ class Router:
         self._draining = False
         self._undoing: set[asyncio.Task[None]] = set()
         self.leaving = Leaving()
-        """Every answer's last step."""
+        """The last step of every answer."""
 
     def drain(self) -> None:
-        """Answer at once, with a failure, every call that waits for a leader or for its answer."""
+        """Fail at once every call that waits for a leader or for its answer."""
         self._draining = True
         self._forwarder.abandon_all()
         self._roles.nudge()
@@ -145,7 +146,7 @@ class Router:
     ) -> bytes:
         """Answer one call; its trailing metadata says who leads.
 
-        ``from_nodes``: it came where nodes alone may call.
+        ``from_nodes``: it came by the listener that only nodes may call.
         """
         call: Call | None = None
         held: Held | None = None
@@ -199,7 +200,7 @@ class Router:
         if call is None:
             at_end(context)
         if isinstance(error, FatalError):
-            # A damaged row, for one: the other nodes' are whole, and can answer.
+            # A damaged row, for example: the other nodes' rows are intact, so they can answer.
             self._fatal(error)
         if failed is None:
             request_id = request_id or uuid.uuid4().hex
@@ -245,7 +246,7 @@ class Router:
             cut_s=now_s + left_s - margin / 2,
             holds=partial(self._admission.reserve, held),
             hop=hop,
-            # Believed or not, what says that it was forwarded is not forwarded again.
+            # A call that claims to be forwarded is not forwarded again, with or without a proof.
             no_forward=Header.NO_FORWARD in metadata or Header.HOP in metadata,
             min_term=min_term,
             request_id=request_id,
@@ -253,7 +254,7 @@ class Router:
         ), held
 
     def _min_term(self, metadata: Mapping[str, str]) -> int:
-        """The term that the caller has heard of. One that no broker reached is not waited for."""
+        """Return the term that the caller has heard of; CallError if no broker reached it."""
         text = metadata.get(Header.MIN_TERM, "")
         min_term = number_in(metadata, Header.MIN_TERM)
         if not min_term and text.strip("0").isdecimal():
@@ -266,10 +267,11 @@ class Router:
     def _sender(
         self, path: str, request_id: str, metadata: Mapping[str, str]
     ) -> tuple[str, Principal, float]:
-        """Which node has sent a call on, whose it is, and how long it has been in the cluster.
+        """Return a call's forwarding node, its caller, and its seconds in the cluster.
 
-        A node is believed if it proves to be one. Without a proof a call is its sender's own, as
-        that of a node of an earlier version is, which proves nothing of an anonymous caller.
+        A node's assertions count if it proves to be one. Without a proof a call counts as its
+        sender's own; so does that of a node of an earlier version, which proves nothing for an
+        anonymous caller.
         """
         said = metadata.get(Header.PRINCIPAL, "")
         proof = metadata.get(Header.PEER_PROOF, "")
@@ -332,9 +334,9 @@ class Router:
             await self._pause(method, call, attempts, version, raw, known=leader is not None)
 
     def _undo(self, leader: KnownLeader, undo: Undo, raw: bytes, call: Call) -> None:
-        """Have the leader take back what it granted to a caller that is not sent the reply.
+        """Have the leader release what it granted to a caller that was not sent the reply.
 
-        If that fails, the leases end by themselves.
+        If that fails, the leases expire by themselves.
         """
         until_s = self._loop.time() + UNDO_S
         call = replace(call, path=undo.path, answer_by_s=until_s, cut_s=until_s)
@@ -350,7 +352,7 @@ class Router:
         undoing.add_done_callback(self._undoing.discard)
 
     def _check_broken(self, method: Method, attempts: _Attempts, raw: bytes) -> None:
-        """Raise where a call has seen so many leaders break that it may be the reason."""
+        """Raise if so many leaders broke during a call that it may be the reason."""
         most = BROKEN_OVER_HEAVY_MAX if len(raw) > HEAVY_BYTES else BROKEN_MAX
         if method.policy.long_poll or attempts.broken <= most:
             return
@@ -364,14 +366,14 @@ class Router:
         raise errors.too_heavy(why, limit)
 
     def _fits_as_before(self, method: Method, raw: bytes, call: Call, held: Held) -> None:
-        """Refuse a read whose reply did not fit before, and does not now, before making it."""
+        """Refuse a read, before it is made, if its reply did not fit before and does not now."""
         size = self._large.get((call.path, raw)) if self._large else None
         if size is not None and method.repeat is Repeat.READ:
             self._admission.check_reply(held, size)
 
     def _hold_reply(self, method: Method, request: Request, reply: bytes, call: Call) -> None:
         """Count a reply until its caller has read it; CallError for one that does not fit."""
-        # Of the others the call has done something: they are answered, with little.
+        # Calls of other methods have changed something: they are answered; the replies are small.
         key = call.path, request.raw
         try:
             self._admission.reply(request.held, len(reply), must=not method.replies_large)
@@ -403,7 +405,7 @@ class Router:
         return answer
 
     def _serialized(self, reply: Message) -> bytes:
-        """A reply's bytes, made once for all calls that it answers in this turn of the loop."""
+        """Return a reply's bytes, made once for all calls that share it in this turn."""
         if self._serialized_last is not None and self._serialized_last[0] is reply:
             return self._serialized_last[1]
         answer = reply.SerializeToString()
@@ -426,7 +428,7 @@ class Router:
         *,
         known: bool,
     ) -> None:
-        """Wait for another leader, or for a moment where one is known that did not answer."""
+        """Wait for another leader, or for a moment if one is known that did not answer."""
         if self._draining:
             raise self._given_up(method, attempts, "this node is stopping", raw)
         left_s = call.answer_by_s - self._loop.time()
@@ -460,10 +462,10 @@ class Router:
 
 
 def _let_go(error: BaseException) -> None:
-    """Free what the frames hold that ``error`` came through.
+    """Free the objects held by the frames that ``error`` came through.
 
-    A refused reply is among it, with megabytes, and gRPC's own exception refers to ``error`` in a
-    circle: all of it would be there until the garbage collector has looked at its oldest objects.
+    Among them is a refused reply of megabytes, and gRPC's own exception refers to ``error`` in a
+    cycle: all of it would stay until the garbage collector has collected its oldest generation.
     """
     met: BaseException | None = error
     while met is not None:

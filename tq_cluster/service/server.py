@@ -27,8 +27,9 @@ CALLS_END_S = 1.0
 REGISTERED = frozenset(
     {"Submit", "GetTask", "WaitTask", "CancelTask", "Claim", "Heartbeat", "Report"}
 )
-"""The methods of which each is handed over beside the others: those that clients and workers call
-all the time. Each costs every call a little."""
+"""The methods that are delivered apart from the others: those that clients and workers call all the
+time. Each of them costs every call a little.
+"""
 
 _Handlers: TypeAlias = "dict[str, grpc.RpcMethodHandler[bytes, bytes]]"
 
@@ -39,7 +40,7 @@ class Servicer(Protocol):
     name: str
 
     def methods(self) -> Sequence[Method | StreamMethod]:
-        """What it answers."""
+        """Return the methods of the service."""
 
 
 def build_server(
@@ -62,7 +63,7 @@ def build_server(
 def build_server_for_nodes(
     servicers: Sequence[Servicer], router: Router, *, connections_max: int
 ) -> grpc.aio.Server:
-    """Put together what takes the calls that other nodes send on, and nothing else."""
+    """Put together the server that only takes calls which other nodes forward."""
     options = [*SERVER_OPTIONS_FOR_NODES, *limits_on_connections(connections_max)]
     server = grpc.aio.server(options=options)
     for servicer in servicers:
@@ -80,9 +81,9 @@ def build_server_for_nodes(
 def _register(server: grpc.aio.Server, service: str, handlers: _Handlers) -> None:
     """Have a service's methods answered.
 
-    gRPC hands over one call at a time, some six turns of the event loop each: on a busy node, less
-    than a hundred a second. Calls of registered methods it hands over beside each other, one of
-    each method: so a storm of one kind of call holds up that kind alone.
+    gRPC delivers one call at a time, some six turns of the event loop each: on a busy node, less
+    than a hundred a second. Calls of registered methods are delivered in parallel, one of each
+    method: so a storm of one kind of call holds up only that kind.
     """
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     at_once = {name: handlers[name] for name in handlers if name in REGISTERED}
@@ -90,7 +91,7 @@ def _register(server: grpc.aio.Server, service: str, handlers: _Handlers) -> Non
 
 
 def bind(server: grpc.aio.Server, address: str, what: str = "the API") -> int:
-    """Listen at ``address``; return the port. StartError where that cannot be."""
+    """Listen at ``address``; return the port. StartError if that fails."""
     try:
         return server.add_insecure_port(address)
     except RuntimeError as error:
@@ -103,7 +104,7 @@ async def calls_ended() -> None:
     """Wait until gRPC is done with every call of this event loop, for ``CALLS_END_S`` at most.
 
     A server has stopped once its calls are over for their callers; a cancelled one may still be on
-    its way out of its handler. gRPC writes a traceback where the loop ends before that.
+    its way out of its handler. gRPC writes a traceback if the loop ends before that.
     """
     calls = {task for task in asyncio.all_tasks() if _is_call(task)}
     if calls:
@@ -111,15 +112,15 @@ async def calls_ended() -> None:
 
 
 def _is_call(task: asyncio.Task[object]) -> bool:
-    # Its name inside grpcio; where that changes, nothing is waited for.
+    # Its name inside grpcio; if that changes, this waits for nothing.
     return getattr(task.get_coro(), "__qualname__", "") == "_schedule_rpc_coro"
 
 
 def _raw_handler(
     router: Router, method: Method | StreamMethod, path: str, *, from_nodes: bool = False
 ) -> grpc.RpcMethodHandler[bytes, bytes]:
-    # No deserializers: bytes in, bytes out. Registered as if requests were streams, which on the
-    # wire are the same: of those gRPC reads nothing before it is asked to.
+    # No deserializers: bytes in, bytes out. Registered as if requests were streams, which are the
+    # same on the wire: gRPC reads nothing of a stream before it is asked to.
     if isinstance(method, StreamMethod):
         streamed = method
 

@@ -45,15 +45,15 @@ if TYPE_CHECKING:
 
 TICK_S = 0.2
 DRAIN_S = 1.0
-"""How long calls that need another node's answer may still take while this one stops."""
+"""How long calls that need another node's answer may still take while this node stops."""
 GRACE_S = 3.0
 NODES_CONNECTIONS_MAX = 64
-"""At the port for other nodes' calls: each has one there."""
+"""At the port for forwarded calls: each node has one there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What the service is put together from."""
+    """The parts of the service."""
 
     node_id: str
     apis: Mapping[str, str]
@@ -64,7 +64,7 @@ class Parts:
     reading: Reading
     clock: Clock
     vitals: Callable[[float | None], Vitals]
-    """Asked with how far back to look for holds of the loop; None: as far as usual."""
+    """Called with how many seconds to look back for holds of the loop; None: the usual span."""
     facts: Callable[[], ClusterFacts]
     state_committed: Callable[[], Awaitable[None]]
     """Returns once everything applied by now is in a commit of the state."""
@@ -75,16 +75,16 @@ class Parts:
     calls_max: int
     jitter: random.Random
     fatal: Callable[[BaseException], None]
-    """Told of what should never happen; ends the process."""
+    """Called with errors that should never happen; ends the process."""
     authenticate: Authenticate = authenticate
     authorize: Authorize = authorize
     tracing: Tracing | None = None
     connections_max: int = 10_000
-    """Of callers, at a time."""
+    """Callers' connections at a time."""
     forward_address: ForwardAddress = lambda _node_id: None
-    """Where a node takes calls that are sent on; None: at its API."""
+    """Where a node takes forwarded calls; None: at its API."""
     secret: Secret | None = None
-    """What the brokers share."""
+    """The secret that the brokers share."""
 
 
 class Service:
@@ -184,22 +184,22 @@ class Service:
         return self.admission.calls
 
     def bind(self, address: str) -> int:
-        """Take the port at ``address`` and return it; StartError where that cannot be."""
+        """Bind the port at ``address`` and return it; StartError if that fails."""
         return bind(self._server, address)
 
     def bind_for_nodes(self, address: str) -> int:
-        """Take the port for the calls that nodes send on, and return it; StartError as above."""
+        """Bind the port for forwarded calls, and return it; StartError as above."""
         port = bind(self._server_for_nodes, address, "the port for other brokers' calls")
         self._listening_for_nodes = sources.listening_at(port)
         return port
 
     def let_nodes_in(self, hosts: Collection[str]) -> None:
-        """Let connections to that port come from these hosts alone, if the system can do it."""
+        """Allow connections to that port from these hosts alone, if the system supports it."""
         for listening in self._listening_for_nodes:
             sources.let_in_only(listening, hosts)
 
     async def start(self) -> None:
-        """Answer calls."""
+        """Start answering calls."""
         self._health.refresh()
         await self._server_for_nodes.start()
         await self._server.start()
@@ -207,11 +207,11 @@ class Service:
         self._ticking.add_done_callback(self._ticking_ended)
 
     async def show_stopping(self) -> None:
-        """Say NOT_SERVING, so that balanced clients go elsewhere; calls are still answered."""
+        """Publish NOT_SERVING, so that balanced clients go elsewhere; calls are still answered."""
         self._health.stop()
 
     async def stop(self) -> None:
-        """Take no more calls, let those that are here end, and close."""
+        """Take no more calls, let running ones end, and close."""
         for listening in self._listening_for_nodes:
             listening.close()
         self._listening_for_nodes.clear()
@@ -238,7 +238,7 @@ class Service:
             self._fatal(error)
 
     def _keep_connections(self) -> None:
-        """To the nodes' listeners for nodes: one that stands is not to be had when it is needed."""
+        """Connect to the nodes' listeners ahead: a call uses one only if it is established."""
         now_s = asyncio.get_running_loop().time()
         asks = now_s >= self._ask_at_s
         if asks:

@@ -1,4 +1,4 @@
-"""How old what this node has on its disk may be."""
+"""How old this node's state on disk may be."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from tq_cluster.raft.log_api import Log, LogStatus, Role
 from tq_cluster.telemetry.pairs import Pairs
 
 HEARTBEAT_MS = 150
-"""A follower hears of the leader's commit index at most this much later."""
+"""A follower learns of the leader's commit index at most this much later."""
 SAMPLES_MAX = 3_000
 
 
 class Staleness:
-    """Remembers which entry was the newest committed one at which time.
+    """Records which entry was the newest committed one at which time.
 
     A state that holds entry i is at most as old as the newest sample whose commit index is not
     above i. No samples are taken while this node hears from no leader, so its answers grow older.
@@ -31,7 +31,7 @@ class Staleness:
         self._fresh_at_s = clock.monotonic_s() - max(0, clock.wall_ms() - written_ms) / 1000
 
     def sample(self) -> None:
-        """Note how far the cluster is, if this node hears of it; called every 200 ms."""
+        """Record the cluster's commit index, if this node hears of it; called every 200 ms."""
         status = self._log.status()
         if _hears(status):
             samples = self._samples

@@ -1,6 +1,6 @@
-"""gRPC's own services, health and reflection: read as ours are, a few requests at a time.
+"""gRPC's own services, health and reflection: their requests are read a few at a time, like ours.
 
-Their requests name a service. gRPC would take in 12 MiB for each all the same.
+Their requests name a service, but gRPC would take in 12 MiB for each.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class _Reads:
         return await _parsed(kind, raw, context)
 
     def more(self, context: _Context) -> Callable[[float], Awaitable[Any]]:
-        """What reads the next question of a stream, or finds its end; TimeoutError: none came."""
+        """Return the reader of a stream's next question, or of its end; TimeoutError: none came."""
 
         async def read(within_s: float) -> Any:  # noqa: ANN401  # a message, or gRPC's end of it
             try:

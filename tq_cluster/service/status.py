@@ -1,4 +1,4 @@
-"""How this node is doing, and how the others say they are."""
+"""The status of this node, and the status that the others report."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tq_cluster.service.ways import Ways
 
 PEER_DEADLINE_S = 0.5
 STATUS_COST = 40
-"""To put a cluster's status together takes as long as to read so many rows."""
+"""Putting a cluster's status together takes as long as reading so many rows."""
 PEER_SHARE = 0.7
-"""Of a caller's time, where that is short."""
+"""Share of a caller's remaining time, if that is short, for the members' answers."""
 NODE_STATUS_PATH = "/tq.v1.ClusterService/GetNodeStatus"
 
 ROLES: Mapping[Role, pb.NodeStatus.Role.ValueType] = {
@@ -46,7 +46,7 @@ class Vitals:
     loop_hold_cpu_max_s: float = 0.0
     message: str = ""
     warnings: Sequence[str] = ()
-    """What stays so until the configuration is another."""
+    """Warnings that hold until the configuration is changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class StatusBoard:
         self._questions: dict[str, _Questions] = {}
 
     def node(self, hold_span_s: float | None = None) -> pb.NodeStatus:
-        """This node's own part; the holds of the loop in the last ``hold_span_s``."""
+        """Return this node's own part; the holds of the loop in the last ``hold_span_s``."""
         status, vitals = self._log.status(), self._vitals(hold_span_s)
         node = pb.NodeStatus(
             node_id=self._node_id,
@@ -113,12 +113,12 @@ class StatusBoard:
     async def cluster(self, cut_s: float) -> pb.GetClusterStatusResponse:
         """Ask every other member; those that do not answer in time are shown as unreachable.
 
-        By ``cut_s``, on the loop's clock, the answer has to be there: a silent member must not
-        take the time that its caller has for all of them.
+        The answer has to be ready by ``cut_s``, on the loop's clock: a silent member must not use
+        up the caller's time for all of them.
         """
         others = sorted(set(self._apis) - {self._node_id})
         left_s = max(0.0, cut_s - asyncio.get_running_loop().time())
-        # One question may be under way before theirs.
+        # One question may be under way before these.
         within_s = min(2.5 * PEER_DEADLINE_S, PEER_SHARE * left_s)
         asked = await asyncio.gather(*(self._answer_of(node_id, within_s) for node_id in others))
         await self._reading.room(STATUS_COST)  # one answer may have come for many callers
@@ -146,7 +146,7 @@ class StatusBoard:
         )
 
     async def _answer_of(self, node_id: str, within_s: float) -> pb.NodeStatus:
-        """What a member says that is asked from now on, whoever else asks it."""
+        """Return a member's answer to a question sent from now on, shared by concurrent callers."""
         questions = self._questions.get(node_id)
         if questions is None:
             questions = _Questions(lambda: self.ask(node_id, PEER_DEADLINE_S))
@@ -158,7 +158,7 @@ class StatusBoard:
             return self._unreachable(node_id, f"no answer within {within_s:.2g} s")
 
     async def ask(self, node_id: str, within_s: float) -> pb.NodeStatus:
-        """Ask a member how it is."""
+        """Ask a member for its status."""
         api = self._apis[node_id]
         address = self._ways.to(node_id, api)
         reason = "no connection"
@@ -197,7 +197,7 @@ class StatusBoard:
 
 
 class _Questions:
-    """To one member, one after the other: whoever comes meanwhile shares the next."""
+    """Questions to one member, one after the other: callers that come meanwhile share the next."""
 
     def __init__(self, ask: Callable[[], Awaitable[pb.NodeStatus]]) -> None:
         self._ask = ask

@@ -24,7 +24,7 @@ WAIT_MAX_S = 60.0
 
 
 class TaskServicer:
-    """Submitting tasks and asking after them."""
+    """Submitting and querying tasks."""
 
     name = "tq.v1.TaskService"
 
@@ -42,7 +42,7 @@ class TaskServicer:
         self._authorize = authorize
 
     def methods(self) -> Sequence[Method]:
-        """What this service answers."""
+        """Return the methods of this service."""
         return (
             Method(
                 name="Submit",
@@ -79,7 +79,7 @@ class TaskServicer:
         caller = call.caller
         for queue in {task.queue for task in request.tasks}:
             self._authorize(caller.principal, Verb.SUBMIT, caller.namespace, queue)
-        # Without a request id nobody could name the seed again, so any will do.
+        # Without a request id no retry could use the same seed, so any seed will do.
         seed = request.request_id or uuid.uuid4().hex
         operation = Submit(request=request, id_seed=seed, caller=caller)
         reply: pb.SubmitResponse = reply_of(await self._leading.submit(operation))

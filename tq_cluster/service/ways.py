@@ -1,8 +1,9 @@
 """By which of its two ports a call is sent to another node.
 
 Callers may take all the connections that a node's API has, and gRPC cannot tell them from nodes
-before it has accepted them. So nodes send calls to one another by a listener that no caller is told
-of. It is taken if a connection to it stands; else the API is, as with nodes of earlier versions.
+before it has accepted them. So nodes send calls to one another by a separate listener, whose
+address callers do not learn. It is used if a connection to it is established; otherwise the API is
+used, as with nodes of earlier versions.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ from tq_cluster.service.links import Links
 from tq_cluster.service.peer_authentication import PeerProof
 
 SHUN_S: Final = 1.0
-"""For how long the API is taken once the other listener did not believe this node. The states of
-the two, from which the proofs are made, may differ while one is behind."""
+"""How long the API is used after the other listener rejected this node's proof. Proofs are made
+from the state, and the two nodes' states may differ while one is behind.
+"""
 
 KEEP_S: Final = 20.0
-"""How often a call is made on a connection that stands: less than what a listener waits for one."""
+"""How often a call is made on an established connection: a listener closes idle ones later."""
 
 ForwardAddress = Callable[[str], str | None]
 
 
 class Ways:
-    """Knows where to send what goes to another node."""
+    """Chooses the address for calls to another node."""
 
     def __init__(
         self,
@@ -36,7 +38,7 @@ class Ways:
         proof: PeerProof,
         now_s: Callable[[], float],
     ) -> None:
-        """``forward_address``: a node's listener for nodes; None if it has said of none."""
+        """``forward_address`` returns a node's listener for nodes; None if it announced none."""
         self._node_id = node_id
         self._forward_address = forward_address
         self._links = links
@@ -46,7 +48,7 @@ class Ways:
         self._known: dict[str, str] = {}
 
     def to(self, node_id: str, api: str) -> str:
-        """The address at which to call that node, whose API is at ``api``."""
+        """Return the address for calls to that node, whose API is at ``api``."""
         address = self._current(node_id)
         if address is None:
             return api
@@ -55,11 +57,11 @@ class Ways:
         return address if self._links.ready(address) else api
 
     def shun(self, node_id: str) -> None:
-        """That node's listener for nodes did not believe this one."""
+        """Note that a node's listener for nodes rejected this node's proof."""
         self._shunned_until_s[node_id] = self._now_s() + SHUN_S
 
     def keep(self, node_id: str) -> bool:
-        """Have a connection to that node's listener, or try to; whether one stands."""
+        """Try to connect to that node's listener; return whether a connection is established."""
         address = self._current(node_id)
         return address is not None and self._links.ready(address)
 
@@ -68,12 +70,12 @@ class Ways:
         before = self._known.get(node_id)
         if address is not None and address != before:
             self._known[node_id] = address
-            if before is not None:  # it was started again, and has another port
+            if before is not None:  # it was restarted, and has another port
                 self._links.forget(before)
         return address
 
     def own_metadata(self, path: str) -> list[tuple[str, str]]:
-        """What proves that a call which is nobody else's comes from a node."""
+        """Return the metadata that proves that a call of no caller comes from a node."""
         proof = self._proof.sign("", path, "", self._node_id, "0")
         metadata = [(Header.HOP, self._node_id), (Header.ELAPSED_MS, "0")]
         return [*metadata, (Header.PEER_PROOF, proof)] if proof else metadata

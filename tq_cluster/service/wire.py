@@ -1,9 +1,9 @@
-"""A look at a request's bytes before they are parsed: is everything in it within its limits?
+"""Checks a request's bytes against its limits before they are parsed.
 
-Parsing makes an object of each item, so a limit that is checked on the parsed request has been paid
-for already. Here each field costs a step, and the walk ends at the first that is one too many. A
-request of many bytes is walked, and then parsed, piece by piece, with the event loop's other work
-in between.
+Parsing makes an object of each item, so a limit that is checked on the parsed request comes too
+late to save that cost. Here each field costs a step, and the walk ends at the first field beyond
+its limit. A request of many bytes is walked, and then parsed, piece by piece, with the event loop's
+other work in between.
 
 Wire format: https://protobuf.dev/programming-guides/encoding/
 """
@@ -22,14 +22,15 @@ from tq.v1 import errors_pb2
 from tq_cluster.core.model.operations import Refused
 
 OTHERS_MAX = 1_000
-"""How often fields without a limit of their own, unknown ones too, may stand in a message."""
+"""How often fields without a limit of their own, also unknown ones, may occur in a message."""
 INSIDE_BYTES = 64 << 10
-"""An item is looked into from this size on. Of smaller ones there are no more than their limit, and
-what is in them is checked item by item once they are parsed."""
+"""An item of at least this size is walked. Smaller items are bounded by their number, and their
+content is checked item by item once they are parsed.
+"""
 STEP_FIELDS = 1_000
-"""How many fields are walked between two looks at the event loop's other work: about 1 ms."""
+"""How many fields are walked before the event loop gets a turn: about 1 ms."""
 PIECE_BYTES = 256 << 10
-"""What is parsed at a time: at most 4 ms, for the least favourable bytes."""
+"""How many bytes are parsed at a time: at most 4 ms, for the least favourable bytes."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _TAG_BYTES_MAX = 5
@@ -54,7 +55,7 @@ Walk = Generator[None, None, int]
 
 
 class RefusedRequestError(Exception):
-    """The request is not even parsed."""
+    """The request is refused before it is parsed."""
 
     def __init__(self, refused: Refused) -> None:
         super().__init__(refused.message)
@@ -63,18 +64,18 @@ class RefusedRequestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FieldRule:
-    """What is known of one field of a message."""
+    """The rule for one field of a message."""
 
     path: str
     items_max: int | None = None
     packed_bytes: int | None = None
-    """Of a repeated number: the bytes of each where it is packed, 0 for a varint; else None."""
+    """For a repeated number: the bytes of each in packed form, 0 for a varint; else None."""
     inside: MessageRules | None = None
     """For a field that holds messages."""
 
     @property
     def is_number(self) -> bool:
-        """Each item may also stand by itself, as a number."""
+        """Whether the field is a number, so that each item may also occur unpacked."""
         return self.packed_bytes is not None
 
 
@@ -87,9 +88,9 @@ class MessageRules:
 
 
 def rules_of(message: Descriptor, limits: Mapping[str, int], path: str = "") -> MessageRules:
-    """The rules of a request, whose limits stand under paths such as ``tasks.labels``.
+    """Return the rules of a request, whose limits have paths such as ``tasks.labels``.
 
-    ValueError for a limit on a field that is not there or is not repeated.
+    ValueError for a limit on a field that is missing or is not repeated.
     """
     fields: dict[int, FieldRule] = {}
     here = {name for name in limits if name.count(".") == path.count(".") + bool(path)}
@@ -108,16 +109,16 @@ def rules_of(message: Descriptor, limits: Mapping[str, int], path: str = "") -> 
 
 
 def walk(raw: bytes, rules: MessageRules, cuts: list[int]) -> Walk:
-    """Walk the fields of a request, and say in ``cuts`` where it may be cut to be parsed.
+    """Walk the fields of a request, and add to ``cuts`` the offsets at which it may be cut.
 
-    Raises RefusedRequestError for a field that holds more than its limit, and for bytes that are
-    no message.
+    Raises RefusedRequestError for a field that exceeds its limit, and for bytes that are not a
+    message.
     """
     return _walk(raw, 0, len(raw), rules, cuts)
 
 
 async def check(raw: bytes, rules: MessageRules) -> list[int]:
-    """Walk a request with the event loop's other work in between; where it may be cut."""
+    """Walk a request with the event loop's other work in between; return where it may be cut."""
     cuts: list[int] = []
     for _ in walk(raw, rules, cuts):
         await asyncio.sleep(0)
@@ -125,10 +126,10 @@ async def check(raw: bytes, rules: MessageRules) -> list[int]:
 
 
 async def parse(kind: type[Parsed], raw: bytes, cuts: list[int]) -> Parsed:
-    """Parse a request that was checked; DecodeError for one that is no message of its kind.
+    """Parse a request that was checked; DecodeError if it is not a message of its type.
 
     Pieces of a message that are parsed one after the other into the same message make the same
-    message as the whole, which is what "merge" means in protobuf.
+    message as the whole; protobuf calls this "merge".
     """
     message = kind()
     if not cuts:
@@ -143,7 +144,7 @@ async def parse(kind: type[Parsed], raw: bytes, cuts: list[int]) -> Parsed:
 
 
 def values(raw: bytes, number: int) -> list[bytes]:
-    """Everything that stands in a length-delimited field of a request that was checked."""
+    """Return all values of a length-delimited field of a request that was checked."""
     found: list[bytes] = []
     at, end = 0, len(raw)
     while at < end:
@@ -155,7 +156,7 @@ def values(raw: bytes, number: int) -> list[bytes]:
 
 
 def field_bytes(number: int, value: bytes) -> bytes:
-    """A length-delimited field as it stands in a message."""
+    """Encode a length-delimited field."""
     return b"".join((_encoded(number << 3 | _BYTES), _encoded(len(value)), value))
 
 
@@ -214,7 +215,7 @@ def _walk(raw: bytes, at: int, end: int, rules: MessageRules, cuts: list[int] | 
 
 
 def _run(raw: bytes, at: int, end: int, tag: int, most: int) -> tuple[int, int]:
-    """Walk over small fields of one tag, which nearly all of a large request are; how many."""
+    """Walk over small fields of one tag, most of a large request; return how many."""
     count = 0
     last = end - 2
     while count < most and at < last and raw[at] == tag:
@@ -232,7 +233,7 @@ def _run(raw: bytes, at: int, end: int, tag: int, most: int) -> tuple[int, int]:
 
 
 def _value(raw: bytes, at: int, end: int, kind: int) -> tuple[int, int]:
-    """Where a field's value begins and ends."""
+    """Return where a field's value begins and ends."""
     if kind == _BYTES:
         size, begin = _varint(raw, at, end, _TAG_BYTES_MAX)
         if begin + size > end:
@@ -242,7 +243,7 @@ def _value(raw: bytes, at: int, end: int, kind: int) -> tuple[int, int]:
         return at, _varint(raw, at, end, _VARINT_BYTES_MAX)[1]
     size = {_FIXED64: 8, _FIXED32: 4}.get(kind, 0)
     if not size:
-        # Groups are of before proto3: no request has one, and they nest without a length.
+        # Groups predate proto3: no request has one, and they nest without a length.
         raise _malformed(f"a field has the wire type {kind}")
     if at + size > end:
         raise _malformed(f"a field of {size} bytes has {end - at}")
@@ -250,7 +251,7 @@ def _value(raw: bytes, at: int, end: int, kind: int) -> tuple[int, int]:
 
 
 def _varint(raw: bytes, at: int, end: int, bytes_max: int) -> tuple[int, int]:
-    """A varint's value and where it ends."""
+    """Return a varint's value and where it ends."""
     value = 0
     for place in range(min(bytes_max, end - at)):
         byte = raw[at + place]
@@ -261,7 +262,7 @@ def _varint(raw: bytes, at: int, end: int, bytes_max: int) -> tuple[int, int]:
 
 
 def _packed(raw: bytes, begin: int, end: int, item_bytes: int, room: int) -> int:
-    """How many numbers are packed there; any more than ``room`` where they are more than that."""
+    """Return how many numbers are packed; if more than ``room``, some number above ``room``."""
     if item_bytes:
         return (end - begin) // item_bytes
     if end - begin > _VARINT_BYTES_MAX * room:

@@ -21,13 +21,13 @@ WAIT_MAX_S = 60.0
 
 
 def release_unheard(request: bytes, reply: bytes) -> bytes:
-    """Return the report that gives back what a claim was granted at another node."""
+    """Return the report that releases what a claim was granted at another node."""
     asked, granted = pb.ClaimRequest.FromString(request), pb.ClaimResponse.FromString(reply)
     return release_all(asked, granted).SerializeToString()
 
 
 class WorkerServicer:
-    """Claiming tasks, holding them, reporting what became of them."""
+    """Claiming tasks, renewing leases, reporting outcomes."""
 
     name = "tq.v1.WorkerService"
 
@@ -39,7 +39,7 @@ class WorkerServicer:
         self._authorize = authorize
 
     def methods(self) -> Sequence[Method]:
-        """What this service answers."""
+        """Return the methods of this service."""
         report = Method(
             name="Report",
             request=pb.ReportRequest,
@@ -84,7 +84,7 @@ class WorkerServicer:
         return reply
 
     def claim_unheard(self, request: pb.ClaimRequest, reply: pb.ClaimResponse, call: Call) -> None:
-        """Give back what was granted to a caller who cannot be sent it."""
+        """Release tasks that were granted to a caller which could not be sent the reply."""
         operation = Claim(request=request, caller=call.caller)
         self._leading.give_back(operation, Replied(reply=reply))
 

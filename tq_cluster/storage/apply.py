@@ -1,4 +1,4 @@
-"""What both stores share: which entries change the state."""
+"""The check of entries, shared by both stores."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _NO_CHANGES = log_pb2.Entry()
 
 
 def read_entry(entry: bytes, index: int, term: int, applied: AppliedAt) -> log_pb2.Entry | None:
-    """Return the entry at ``index``; None when its header forbids it here.
+    """Return the entry at ``index``; None if its header does not allow it here.
 
-    Raises FatalError for an entry that no correct node can have written, or not at this place.
+    Raises FatalError for an entry that no correct node can have written at this index.
     """
     if index != applied.index + 1 or term < applied.term:
         raise FatalError(f"entry {index} of term {term} cannot follow {applied}")

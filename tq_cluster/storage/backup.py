@@ -1,7 +1,7 @@
-"""Backups: the committed state as one file that says what it holds and proves that it is whole.
+"""Backups: the committed state as one file, with a header and a checksum.
 
-The file begins with its name, a format byte and a header, goes on with the state as LMDB's own
-file, and ends in the SHA-256 of everything before. All of this is slow and belongs in a thread.
+The file has a magic string, a format byte, a header, the state as LMDB's own file, and the SHA-256
+of all before it. All functions here are slow and belong in a thread.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _PREAMBLE_BYTES = len(MAGIC) + 1 + _LENGTH.size
 
 
 class BackupError(TqError):
-    """The file is no backup that can be used; the message says what is wrong with it."""
+    """The file is no usable backup; the message says what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maker:
-    """Who makes a backup, and when."""
+    """The node that makes a backup, and the time."""
 
     node_id: str
     version: str
@@ -54,7 +54,7 @@ class Maker:
 
 
 class OutgoingBackup:
-    """A backup on its way out: its state stands in a file that nobody can find by name."""
+    """A backup to be sent or written: its state is in an unlinked file."""
 
     def __init__(self, header: backup_pb2.BackupHeader, state: BinaryIO) -> None:
         self.header = header
@@ -64,11 +64,11 @@ class OutgoingBackup:
 
     @property
     def file_bytes(self) -> int:
-        """How long the whole file is."""
+        """The length of the whole file."""
         return len(self._preamble) + self.header.state_bytes + DIGEST_BYTES
 
     def pieces(self) -> Iterator[bytes]:
-        """The file from its first byte to its last."""
+        """Yield the whole file in pieces."""
         digest = hashlib.sha256(self._preamble)
         yield self._preamble
         self._state.seek(0)
@@ -78,14 +78,14 @@ class OutgoingBackup:
         yield digest.digest()
 
     def close(self) -> None:
-        """Let go of the copy."""
+        """Close the copy, which frees its space."""
         self._state.close()
 
 
 def make_backup(store: Store, folder: Path, maker: Maker) -> OutgoingBackup:
-    """Copy the state of the last commit, every row checked; ``folder`` has to have room for it.
+    """Copy the state of the last commit, with every row checked; ``folder`` needs room for it.
 
-    Raises what ``make_snapshot`` raises.
+    Raises the errors of ``make_snapshot``.
     """
     snapshot = make_snapshot(store, folder, name=f"backup-{maker.backup_id}")
     try:
@@ -119,9 +119,9 @@ def write_backup(backup: OutgoingBackup, path: Path) -> None:
 
 
 def read_header(path: Path) -> backup_pb2.BackupHeader:
-    """Return what a backup says that it holds; BackupError when it is none that can be used.
+    """Return a backup's header; BackupError if the file is no usable backup.
 
-    Only its head and its length are looked at: ``extract_state`` checks the rest.
+    It checks only the header and the length: ``extract_state`` checks the rest.
     """
     with _usable(path), path.open("rb") as file:
         header, begins = _read_head(path, file)
@@ -141,8 +141,8 @@ def read_header(path: Path) -> backup_pb2.BackupHeader:
 def check_backup(path: Path, scratch: Path) -> backup_pb2.BackupHeader:
     """Check all of a backup: its digest, and every row of its state.
 
-    BackupError says what is wrong. ``scratch`` names a file that is made meanwhile, with room for
-    the state; there must be nothing yet.
+    BackupError says what is wrong. ``scratch`` is the path of a temporary file for the state; it
+    must not exist yet, and its disk needs room for the state.
     """
     header = extract_state(path, scratch)
     try:
@@ -153,7 +153,7 @@ def check_backup(path: Path, scratch: Path) -> backup_pb2.BackupHeader:
 
 
 def extract_state(path: Path, target: Path) -> backup_pb2.BackupHeader:
-    """Write the state in a backup to ``target``; BackupError, and no file, where it is damaged."""
+    """Write the state in a backup to ``target``; BackupError, and no file, if it is damaged."""
     header = read_header(path)
     with _usable(target):
         state = target.open("xb")
@@ -169,7 +169,7 @@ def extract_state(path: Path, target: Path) -> backup_pb2.BackupHeader:
 
 
 def _state_pieces(path: Path, header: backup_pb2.BackupHeader) -> Iterator[bytes]:
-    """The state in a backup; BackupError after its last piece unless all of it was as written."""
+    """Yield the state in a backup; BackupError after its last piece if the file is damaged."""
     with _usable(path), path.open("rb") as file:
         _, begins = _read_head(path, file)
         file.seek(0)
@@ -186,7 +186,7 @@ def _state_pieces(path: Path, header: backup_pb2.BackupHeader) -> Iterator[bytes
 
 
 def check_extracted(path: Path, state: Path, header: backup_pb2.BackupHeader) -> None:
-    """Check every row of the state that came out of the backup at ``path``."""
+    """Check every row of the state extracted from the backup at ``path``."""
     try:
         applied = check_state(state, rows=True)
     except (CorruptRowError, StartError) as error:
@@ -199,7 +199,7 @@ def check_extracted(path: Path, state: Path, header: backup_pb2.BackupHeader) ->
 
 
 def _read_head(path: Path, file: BinaryIO) -> tuple[backup_pb2.BackupHeader, int]:
-    """Read the header, and where the state begins."""
+    """Return the header, and the offset at which the state begins."""
     preamble = file.read(_PREAMBLE_BYTES)
     if not preamble.startswith(MAGIC) or len(preamble) < _PREAMBLE_BYTES:
         raise BackupError(f"{path} is no backup of a tq cluster: it does not begin as one does")

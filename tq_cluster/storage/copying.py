@@ -1,9 +1,9 @@
-"""Copying a state that is in use, and reading the copy: by other processes.
+"""Copy a state that is in use, and read the copy, in other processes.
 
-To end a write transaction that did not commit, as every decision does, py-lmdb 3.0 waits until
-nothing else is being done with the environment; a copy in a thread would hold the event loop from
-its beginning to its end. LMDB's readers may be processes of their own. Reading every row
-in a thread would take the interpreter from the loop two thirds of the time.
+To abort a write transaction, py-lmdb 3.0 waits until no other operation uses the environment; a
+copy in a thread would block the event loop for its whole duration. LMDB allows readers in other
+processes. Reading every row in a thread would take the interpreter from the loop two thirds of the
+time.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ with read_state(pathlib.Path(sys.argv[1])) as view:
 
 
 def copy_committed(path: Path, file: int) -> None:
-    """Write what was last committed to the state in ``path``, without what is free in its file.
+    """Write the last commit of the state in ``path`` to ``file``, without free pages.
 
-    The process that does it leaves the cores to whoever wants them. Returns when all of it is
-    written; OSError when that fails, or nobody reads at the other end.
+    The copying process runs at low priority. Returns when all of it is written; OSError if that
+    fails, or if the other end is closed.
     """
     code, said = _run(_COPY, str(path), str(MAP_BYTES), str(LIB_VERSION), output=file)
     if code != 0:
@@ -83,8 +83,8 @@ def copy_committed(path: Path, file: int) -> None:
 def check_rows(file: Path, given_up: Callable[[], bool]) -> None:
     """Read every row of the state in a file of its own; CorruptRowError if one is damaged.
 
-    OSError where that could not be found out, soon after ``given_up`` holds at the latest: a node
-    that stops does not wait for all rows of a large state.
+    OSError if the check did not finish, at the latest soon after ``given_up`` holds: a node that
+    stops does not wait for all rows of a large state.
     """
     arguments = (str(file), str(_CORRUPT))
     code, said = _run(_CHECK, *arguments, output=subprocess.DEVNULL, given_up=given_up)
@@ -95,9 +95,9 @@ def check_rows(file: Path, given_up: Callable[[], bool]) -> None:
 
 
 def find_damage(file: Path) -> str:
-    """Read every row and every page of a state that nobody has open; say what is damaged, if any.
+    """Read every row and page of a closed state; return the damage in words, or "".
 
-    Damage that ends whoever reads it counts. OSError where the reading failed in another way.
+    Damage that crashes the reading process counts. OSError if the reading failed in another way.
     """
     code, said = _run(_READ_ALL, str(file), str(_CORRUPT), output=subprocess.DEVNULL)
     if code in _CRASHES:
@@ -110,7 +110,7 @@ def find_damage(file: Path) -> str:
 
 
 def head_is_deadly(file: Path) -> bool:
-    """Whether what a state says of itself ends the process that reads it."""
+    """Return whether reading a state's cluster and counters rows crashes the process."""
     code, _ = _run(_LOOK, str(file), output=subprocess.DEVNULL)
     return code in _CRASHES
 
@@ -118,7 +118,7 @@ def head_is_deadly(file: Path) -> bool:
 def _run(
     program: str, *arguments: str, output: int, given_up: Callable[[], bool] = lambda: False
 ) -> tuple[int, str]:
-    """Run it to its end; its exit code, and the last line of what it complained of."""
+    """Run a program to its end; return its exit code and the last line of its stderr."""
     with subprocess.Popen(  # noqa: S603 - the programs are the texts above, the paths our own
         [sys.executable, "-I", "-c", program, *arguments],
         stdin=subprocess.DEVNULL,

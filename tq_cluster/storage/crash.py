@@ -1,9 +1,9 @@
-"""What a process that a signal or its disk ended leaves to the next one.
+"""Crash records, so that the next process checks the state before it opens it.
 
-LMDB trusts what the heads of its pages say. Damage there can lead it anywhere in memory: the
-process ends by SIGBUS, SIGSEGV or SIGABRT without a word, and again at every start. So the
-interpreter writes where it stood to a file that is open from the start on. A process that finds
-something in it has the whole state read, by yet another process, before it opens it.
+LMDB trusts its page headers. Damage there can lead it anywhere in memory: the process ends by
+SIGBUS, SIGSEGV or SIGABRT without a message, and again at every start. So the interpreter writes
+its stack to a file that is open from the start on. If the next process finds a record there, it has
+another process read the whole state before it opens it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _TOLD_BYTES: Final = 8_192
 
 
 def record_crashes(folder: Path) -> None:
-    """Have a signal that ends this process told in the data directory ``folder``, from now on."""
+    """Record a fatal signal of this process in the data directory ``folder``, from now on."""
     faulthandler.enable((folder / CRASH_FILE).open("ab", buffering=0), all_threads=False)
 
 
 def note_failure(folder: Path, error: Exception) -> None:
-    """Have the next process that opens the data directory look its state through, too."""
+    """Record a failure, so that the next process checks the state in the data directory."""
     with (folder / CRASH_FILE).open("a", encoding="utf-8") as file:
         file.write(f"{error}\n")
 
 
 def read_crash(folder: Path) -> str:
-    """Return what the last process in the data directory wrote as it ended, or nothing."""
+    """Return the crash record of the last process in the data directory, or ""."""
     try:
         with (folder / CRASH_FILE).open("rb") as file:
             return file.read(_TOLD_BYTES).decode(errors="replace").strip()
@@ -43,14 +43,14 @@ def read_crash(folder: Path) -> str:
 
 
 def forget_crash(folder: Path) -> None:
-    """Note that the crash was dealt with."""
+    """Clear the crash record once the crash was dealt with."""
     os.truncate(folder / CRASH_FILE, 0)
 
 
 def quarantine_if_damaged(state: Path) -> str:
-    """Read all of a state over which a process ended; say what is damaged, or nothing.
+    """Read all of a state after a crash; return the damage in words, or "".
 
-    A damaged one is not opened again. OSError where that could not be found out.
+    A damaged state is quarantined. OSError if the reading failed in another way.
     """
     if not (state / DATA_FILE).exists():
         return ""

@@ -1,8 +1,8 @@
-"""Which of a node's state directories is the current one.
+"""A node's state directories, and the current one among them.
 
-A state is never written over by another: an installed snapshot becomes a directory of its own, and
-``CURRENT`` names the one that counts. It also carries the mark "installed at (index, term)" until
-the journal has been brought in line with it.
+No state overwrites another: an installed snapshot gets a directory of its own, and ``CURRENT``
+names the current one. It also carries the mark "installed at (index, term)" until the journal has
+been brought in line with it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _NAME = re.compile(r"state-(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """The state that counts."""
+    """The current state."""
 
     path: Path
     installed: AppliedAt | None
-    """It was installed from a snapshot and the journal may not know it yet."""
+    """The snapshot's last entry if it was installed and the journal may not know it yet."""
 
 
 def peek(root: Path) -> Current:
-    """Find the current state in a folder without changing anything; StartError without one."""
+    """Return the current state in a folder, without changes; StartError if there is none."""
     fields = read_record(root / POINTER, format_known=FORMAT)
     if fields is None:
         raise StartError(f"{root} holds no state: {POINTER} is missing")
@@ -51,7 +51,7 @@ class StateDirectory:
     """The folder that holds the states of one node."""
 
     def __init__(self, root: Path) -> None:
-        """Find the current state, or make room for one, and sweep away the rest."""
+        """Find the current state, or create a folder for one, and remove the rest."""
         self.root = root
         make_folder(root)
         fields = read_record(self._pointer, format_known=FORMAT)
@@ -74,11 +74,11 @@ class StateDirectory:
 
     @property
     def snapshots(self) -> Path:
-        """Where snapshots are made and received, on the same file system."""
+        """The folder in which snapshots are made and received, on the same file system."""
         return self.root / "snapshots"
 
     def next_path(self) -> Path:
-        """Where the next state is to be built; nothing is there."""
+        """Create an empty folder for the next state, and return it."""
         taken = [int(path.name.removeprefix("state-")) for path in self._states()]
         for number in itertools.count(max(taken, default=0) + 1):
             path = self.root / f"state-{number}"
@@ -95,10 +95,10 @@ class StateDirectory:
         self._point(path.name, installed)
 
     def set_aside(self) -> Path:
-        """Begin with an empty state, and return where the damaged one is kept to be looked at.
+        """Start with an empty state, and return where the damaged one is kept for inspection.
 
-        Only the last one is kept. An installed snapshot that the journal does not know may not go:
-        others count on what it holds.
+        Only the last one is kept. Not for an installed snapshot that the journal does not know:
+        other nodes rely on its content.
         """
         damaged = self._current.path
         fresh = self.next_path()
@@ -112,16 +112,16 @@ class StateDirectory:
         return kept
 
     def clear_mark(self) -> None:
-        """Note that the journal knows the current state."""
+        """Record that the journal knows the current state."""
         if self._current.installed is not None:
             self._point(self._current.path.name, None)
 
     def others(self) -> list[Path]:
-        """Name the states that do not count."""
+        """Return the paths of all states but the current one."""
         return [path for path in self._states() if path != self._current.path]
 
     def sweep(self) -> None:
-        """Remove every other state, and snapshots that nobody will finish."""
+        """Remove every other state, and all files in ``snapshots``."""
         for path in self.others():
             shutil.rmtree(path)
         make_folder(self.snapshots)

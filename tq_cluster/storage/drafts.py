@@ -1,7 +1,7 @@
-"""Deciding over the applied state: what is written stays in memory, in front of what is stored.
+"""Drafts: workspaces over the applied state, whose writes stay in memory.
 
-A draft holds nothing of the store open, so the event loop may turn while one is made: what is read
-and committed meanwhile does not meet it. Only an applied entry makes it void.
+A draft holds no transaction or cursor of the store open, so the event loop may run while one is
+made: reads and commits meanwhile do not affect it. Only an applied entry makes it void.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from tq_cluster.errors import FatalError
 from tq_cluster.storage.rows import KEY_BYTES_MAX, TABLE_COUNT, check_place, seal, unseal
 
 _DEAD_MAX: Final = 64
-"""Keys that were written and deleted again: beyond so many they are swept out of a table's list."""
+"""The most keys, written and deleted again, before they are removed from a table's list."""
 _STEP_ROWS: Final = 200
 _STEP_BYTES: Final = 1 << 20
-"""How much is sealed in one step: a millisecond or two."""
+"""The most bytes sealed in one step: a millisecond or two."""
 _SKIPPED_MIN: Final = 8
-"""A scan that passed so many stored rows which the draft has replaced notes where it came out."""
+"""A scan records where it got to once it has skipped this many stored rows that were replaced."""
 
 
 class StoredRows(Protocol):
-    """What lies below a draft: the applied state, as it is at each call."""
+    """The applied state under a draft, at the time of each call."""
 
     @property
     def applied(self) -> AppliedAt:
@@ -38,11 +38,11 @@ class StoredRows(Protocol):
     def sealed(
         self, table: int, start: bytes, stop: bytes, *, reverse: bool
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Yield sealed rows with ``start <= key < stop``, by key, or backwards."""
+        """Yield sealed rows with ``start <= key < stop``, in key order or reversed."""
 
 
 class _Written:
-    """What a draft has written to one table."""
+    """A draft's writes to one table."""
 
     __slots__ = ("_keys", "dead", "fresh", "reached", "rows")
 
@@ -50,17 +50,17 @@ class _Written:
         self.rows: dict[bytes, bytes | None] = {}
         """The last value of each key; None: deleted."""
         self.fresh: list[bytes] = []
-        """Keys that came to hold a value since ``keys`` was asked last."""
+        """Keys that got a value since the last call of ``keys``."""
         self.dead = 0
-        """How many lost theirs again."""
+        """The number of keys that lost their value again."""
         self.reached: dict[bytes, bytes] = {}
-        """From the start of a scan up to here, the draft has replaced every stored row. That stays
-        so: what is stored does not change, and nothing is taken back from a draft."""
+        """By start of a scan, the key up to which the draft has replaced every stored row. That
+        stays true: the stored rows do not change, and a draft takes no write back."""
         self._keys: list[bytes] = []
-        """In order; some of them more than once, or deleted since."""
+        """In order; some may be listed twice, or deleted since."""
 
     def keys(self) -> list[bytes]:
-        """Return the keys that hold a value in order, and possibly others: look before use."""
+        """Return the keys with a value, in order, and possibly others: check ``rows`` for each."""
         keys, fresh = self._keys, self.fresh
         if len(fresh) * 8 < len(keys):
             for key in fresh:
@@ -77,13 +77,13 @@ class _Written:
 
 
 class Draft:
-    """Implements ``Workspace`` over the applied state, of which it changes nothing."""
+    """Implements ``Workspace`` over the applied state, without changing it."""
 
     def __init__(self, stored: StoredRows) -> None:
         self._stored = stored
         self._written: dict[int, _Written] = {}
         self.applied = stored.applied
-        """What it was made over."""
+        """The last entry applied when it was made."""
         self.rows_read = 0
         self.rows_written = 0
         self.bytes_written = 0
@@ -201,17 +201,17 @@ class Draft:
                 return
 
     def tables(self) -> list[log_pb2.TableChanges]:
-        """Return all that was written, in columns by table, as an entry carries it."""
+        """Return all writes, in columns by table, in the form of an entry."""
         entry = log_pb2.Entry()
         for _ in self.filling(entry):
             pass
         return list(entry.tables)
 
     def filling(self, entry: log_pb2.Entry) -> Generator[None]:
-        """Add all that was written to an entry, in steps of a few rows.
+        """Add all writes to an entry, in steps of a few rows.
 
-        Sorted: every node then writes page by page. Sealed only now, however often a row was
-        written.
+        They are sorted, so that every node writes page by page, and sealed only now, so that each
+        row is sealed once.
         """
         self._require_current()
         for table, written in sorted(self._written.items()):
@@ -235,7 +235,7 @@ class Draft:
 
 
 def _pieces(rows: list[tuple[bytes, bytes | None]]) -> Iterator[list[tuple[bytes, bytes | None]]]:
-    """Cut rows into pieces of a step each."""
+    """Split rows into pieces of one step each."""
     start = size = 0
     for place, (_, value) in enumerate(rows):
         size += len(value or b"")

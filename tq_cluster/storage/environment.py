@@ -1,4 +1,4 @@
-"""The LMDB file of a state: its tables, its own record, and how far it goes."""
+"""The LMDB file of a state: its tables, its own record, and the last entry in it."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from tq_cluster.storage.views import LmdbView
 STATE_FORMAT: Final = 1
 
 EMPTY: Final = AppliedAt(1, 0)
-"""What an empty state has applied: PySyncObj's log starts with an entry at index 1 of term 0."""
+"""The last entry of an empty state: PySyncObj's log starts with an entry at index 1 of term 0."""
 
 DATA_FILE: Final = "data.mdb"
 """LMDB's name for its file."""
 
 MAP_BYTES: Final = 2**40
-"""Addresses, not bytes: reserved once, so that it need not grow while readers are about."""
+"""Address space, not memory: reserved once, so that it need not grow while readers are open."""
 
 _NOT_DAMAGE: Final = (lmdb.DiskError, lmdb.LockError, lmdb.MemoryError, lmdb.ReadonlyError)
 _NO_ROOM: Final = (os.strerror(errno.EDQUOT), os.strerror(errno.EFBIG))
-"""A quota or a limit on files, which lmdb has no class for."""
+"""A quota or a file size limit, for which lmdb has no class."""
 
 LIB_VERSION: Final = 0
-"""LMDB 0.9, whose format every version of this software reads. Said wherever a state is opened:
-else a variable in the environment (LMDB_DEFAULT_LIB_VERSION) would choose the format."""
+"""LMDB 0.9, whose format every version of this software reads. Passed wherever a state is opened:
+else an environment variable (LMDB_DEFAULT_LIB_VERSION) would choose the format."""
 
 _NEWER: Final = struct.Struct("=II")
 _NEWER_AT: Final = 24
 _NEWER_HEAD: Final = (0xBEEFC0DE, 3)
-"""What a file in LMDB 1.0's format has there: LMDB's magic number, and the format's."""
+"""The values there in a file of LMDB 1.0's format: LMDB's magic number, and the format's."""
 
 _META = TABLE_COUNT
 _APPLIED_KEY = b"applied"
@@ -51,12 +51,12 @@ _PAUSE_S = 0.001
 
 
 def is_damage(error: lmdb.Error) -> bool:
-    """Whether a state that cannot be opened is at fault, and not its disk or its machine."""
+    """Return whether an error means a damaged state, rather than a fault of disk or machine."""
     return not isinstance(error, _NOT_DAMAGE) and not str(error).endswith(_NO_ROOM)
 
 
 def open_environment(path: Path) -> lmdb.Environment:
-    """Open the state in a directory, or begin one there. Its commits wait for no disk."""
+    """Open the state in a directory, or create one there. Its commits do not wait for the disk."""
     _check_format(path / DATA_FILE)
     environment = lmdb.open(
         str(path),
@@ -87,11 +87,11 @@ def _check_format(file: Path) -> None:
 
 
 def _lengthen(environment: lmdb.Environment, file: Path) -> None:
-    """Give a file that was cut short its length again, so that what it lost reads as zeros.
+    """Restore the length of a truncated file, so that its lost pages read as zeros.
 
-    They are found to be damage where they are read. Reading past the end of a mapped file would be
-    a bus error: the process would end without a word. (A sound file may be short as well: LMDB
-    does not write pages that the transaction which took them gave back.)
+    Reads find such pages to be damage. Reading past the end of a mapped file would be a bus error:
+    the process would end without a message. (A sound file may be short as well: LMDB does not write
+    pages that a transaction took and gave back.)
     """
     length = _length(environment)
     if file.stat().st_size < length:
@@ -103,7 +103,7 @@ def _length(environment: lmdb.Environment) -> int:
 
 
 def is_short(file: Path) -> bool:
-    """Whether reading the state in a file of its own could lead past the end of the file."""
+    """Return whether reading the state in a file of its own could go past the end of the file."""
     with _readonly(file) as environment:
         return file.stat().st_size < _length(environment)
 
@@ -111,15 +111,15 @@ def is_short(file: Path) -> bool:
 def open_tables(
     environment: lmdb.Environment, txn: lmdb.Transaction[bytes]
 ) -> list[lmdb._Database]:
-    """Open all tables, and after them the state's own, making those that are missing.
+    """Open all tables, and after them the state's own; create those that are missing.
 
-    All at once: LMDB forgets a table that was first opened in a transaction that is then aborted.
+    All at once, because LMDB forgets a table that was first opened in an aborted transaction.
     """
     return [environment.open_db(b"%d" % number, txn=txn) for number in range(TABLE_COUNT + 1)]
 
 
 def read_applied(txn: lmdb.Transaction[bytes], tables: list[lmdb._Database]) -> AppliedAt | None:
-    """Return how far the state goes, None when it was never committed; StartError when unknown."""
+    """Return the state's last entry, None if it was never committed; StartError if unknown."""
     sealed = txn.get(_APPLIED_KEY, db=tables[_META])
     if sealed is None:
         return None
@@ -138,16 +138,16 @@ def read_applied(txn: lmdb.Transaction[bytes], tables: list[lmdb._Database]) -> 
 def write_applied(
     txn: lmdb.Transaction[bytes], tables: list[lmdb._Database], applied: AppliedAt
 ) -> None:
-    """Note how far the state goes, in the transaction that makes it so."""
+    """Store the state's last entry, in the transaction that applies it."""
     row = _APPLIED.pack(applied.index, applied.term, STATE_FORMAT)
     txn.put(_APPLIED_KEY, seal(_META, _APPLIED_KEY, row), db=tables[_META])
 
 
 def check_state(file: Path, *, rows: bool) -> AppliedAt:
-    """Return how far the state in a file of its own goes; StartError when it is no state.
+    """Return the last entry of the state in a file of its own; StartError if it is no state.
 
-    With ``rows``, read every one of them, at a pace that leaves room for others in the process, and
-    raise CorruptRowError for the first that is damaged.
+    With ``rows``, read every row, with pauses for other threads, and raise CorruptRowError for the
+    first damaged one.
     """
     with _opened(file) as (txn, tables):
         if rows:
@@ -156,19 +156,19 @@ def check_state(file: Path, *, rows: bool) -> AppliedAt:
 
 
 def check_pages(file: Path) -> None:
-    """Read the state in a file of its own whole: its rows, and the pages that lead to them.
+    """Read the whole state in a file of its own: its rows and all its pages.
 
-    CorruptRowError or DamagedStateError for the first damage; some ends the process instead.
+    CorruptRowError or DamagedStateError for the first damage; some damage crashes the process.
     """
     check_state(file, rows=True)
     with _readonly(file) as environment, Path(os.devnull).open("wb") as nowhere:
-        # Follows every page, those that list the free ones included.
+        # Follows every page, including those that list the free ones.
         environment.copyfd(nowhere.fileno(), compact=True)
 
 
 @contextmanager
 def read_state(file: Path) -> Iterator[LmdbView]:
-    """Show the state in a file of its own; StartError when it is no state."""
+    """Open a view of the state in a file of its own; StartError if it is no state."""
     with _opened(file) as (txn, tables):
         yield LmdbView(txn, tables, read_applied(txn, tables) or EMPTY)
 
@@ -209,7 +209,7 @@ def _read_all(txn: lmdb.Transaction[bytes], tables: list[lmdb._Database]) -> Non
         with txn.cursor(table) as cursor:
             for count, (key, sealed) in enumerate(cursor):
                 unseal(number, key, sealed)
-                # The event loop waits for the interpreter while a slice lasts.
+                # The event loop waits for the interpreter during a slice.
                 if count % _SLICE_ROWS == 0 and time.monotonic() - began_s > _SLICE_S:
                     time.sleep(_PAUSE_S)
                     began_s = time.monotonic()

@@ -20,12 +20,12 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Return once what was created, renamed and removed in it stays so after a power cut."""
+    """Return once all files created, renamed and removed in it stay so after a power cut."""
     _sync(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def make_folder(path: Path) -> None:
-    """Create the folder, and those above it, where they are missing. Durable on return."""
+    """Create the folder and its parents, if they are missing. Durable on return."""
     if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
@@ -33,7 +33,7 @@ def make_folder(path: Path) -> None:
 
 
 def write_record(path: Path, fields: Mapping[str, Any]) -> None:
-    """Replace the file at once with ``fields``, as readable JSON. Durable on return."""
+    """Replace the file atomically with ``fields``, as readable JSON. Durable on return."""
     checked = {**fields, "crc32": _crc(fields)}
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(checked, indent=1) + "\n", encoding="utf-8")
@@ -43,7 +43,7 @@ def write_record(path: Path, fields: Mapping[str, Any]) -> None:
 
 
 def read_record(path: Path, *, format_known: int) -> dict[str, Any] | None:
-    """Return what ``write_record`` wrote; None without a file, StartError when it is damaged."""
+    """Return the fields from ``write_record``; None without a file, StartError if it is damaged."""
     try:
         fields = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Hashing ranges of the state, to compare it with the other nodes' at the same entry.
+"""Hash ranges of the state, to compare it with the other nodes' at the same entry.
 
-A range has a bound in rows and one in bytes, so that hashing it holds the loop for about 2 ms at
-most. Every row's CRC is checked on the way: damage on this node's disk is found without the others.
+A range is bounded in rows and bytes, so that hashing it blocks the event loop for about 2 ms at
+most. It also checks every row's CRC: damage on this node's disk is found without the others.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Rows = Iterable[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class HashedRange:
-    """What a range came to on this node."""
+    """The hash of a range on this node."""
 
     index: int
-    """The entry that asked for it."""
+    """The index of the entry that requested it."""
     digest: bytes
     rows: int
     next: tuple[int, bytes] | None
-    """Where the range after it begins: table and key. None: it ends the state."""
+    """Where the next range begins: table and key. None: this range ends the state."""
 
 
 Hashed = Callable[[HashedRange], None]
@@ -39,7 +39,7 @@ def hash_range(
 ) -> HashedRange:
     """Hash a range; ``rows_of`` yields a table's sealed rows from a key on.
 
-    Raises CorruptRowError for a row that is not what was written.
+    Raises CorruptRowError for a row that differs from what was written.
     """
     digest = hashlib.blake2b(digest_size=16)
     rows = size = 0

@@ -1,8 +1,8 @@
-"""Room on the disk: seen before it runs out, and a reserve that can be given up when it has.
+"""Room on the disk: a warning before it runs out, and a reserve for when it has.
 
-LMDB needs free pages even to delete, and the journal needs some to record that a task is done. So a
-file of ballast lies in the data directory while there is plenty; when the disk is all but full it
-is deleted, and what it held carries the completions until somebody makes room.
+LMDB needs free pages even to delete, and the journal needs some to record that a task is done. So
+the data directory holds a ballast file while there is plenty of room. When the disk is nearly full
+the file is deleted, and its space carries completions until an operator makes room.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def free_bytes(folder: Path) -> int:
-    """What an ordinary process may still write there."""
+    """Return the bytes that an unprivileged process may still write in ``folder``."""
     room = os.statvfs(folder)
     return room.f_bavail * room.f_frsize
 
@@ -37,10 +37,10 @@ class Headroom:
         ballast_bytes: int,
         free: Callable[[Path], int] = free_bytes,
     ) -> None:
-        """``low`` holds from less than ``reserve_bytes`` free until there is a quarter more.
+        """Create it; ``low`` holds from below ``reserve_bytes`` free until a quarter more is free.
 
-        The ballast is given up where less than half of its own size is free, and laid down again
-        where the disk would not be low after it.
+        The ballast is deleted if less than half of its own size is free, and written again if the
+        disk would not be low after that.
         """
         self._folder = folder
         self._ballast = folder / BALLAST_FILE
@@ -52,7 +52,7 @@ class Headroom:
 
     @property
     def has_ballast(self) -> bool:
-        """Whether there is a reserve to give up."""
+        """Whether there is a ballast to delete."""
         return self._ballast.exists()
 
     @property
@@ -66,7 +66,7 @@ class Headroom:
         return self._reserve_bytes * 5 // 4
 
     def look(self) -> bool:
-        """Measure; give the ballast up if that is needed. Returns whether the disk is low."""
+        """Measure; delete the ballast if needed. Return whether the disk is low."""
         self.free_bytes = self._free(self._folder)
         if self.free_bytes < self._ballast_bytes // 2:
             self.give_up()
@@ -80,7 +80,7 @@ class Headroom:
         return low
 
     def give_up(self) -> bool:
-        """Delete the ballast; False when there was none."""
+        """Delete the ballast; return False if there was none."""
         try:
             self._ballast.unlink()
         except FileNotFoundError:
@@ -90,7 +90,7 @@ class Headroom:
         return True
 
     def lay_ballast(self) -> None:
-        """Take the reserve, in a thread; without room for it, leave it for later."""
+        """Write the ballast, in a thread; without room for it, do nothing."""
         partial = self._ballast.with_name(BALLAST_FILE + ".partial")
         try:
             file = os.open(partial, os.O_CREAT | os.O_WRONLY, 0o600)

@@ -12,7 +12,7 @@ from tq_cluster.errors import StartError
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock on the file ``path``. Changes nothing."""
+    """Return whether a process holds the lock on the file ``path``. Changes nothing."""
     try:
         with kept_out(path):
             return False
@@ -22,9 +22,9 @@ def is_locked(path: Path) -> bool:
 
 @contextmanager
 def kept_out(path: Path) -> Iterator[None]:
-    """Nobody takes the lock on the file ``path`` meanwhile; StartError where somebody has it.
+    """Keep other processes from the lock on the file ``path``; StartError if one holds it.
 
-    Changes nothing: it works on a disk that can only be read.
+    It changes nothing, and so works on a read-only disk.
     """
     try:
         fd = os.open(path, os.O_RDONLY)
@@ -45,7 +45,7 @@ class DirectoryLock:
     """Held from construction until ``release`` or the end of the process, however it ends."""
 
     def __init__(self, path: Path) -> None:
-        """Take the lock on the file ``path``; StartError when somebody else has it."""
+        """Take the lock on the file ``path``; StartError if another process holds it."""
         self._path = path
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -57,11 +57,11 @@ class DirectoryLock:
                 f"{path.parent} is in use by process {holder or '(unknown)'}: stop it first, or"
                 " give this node a data directory of its own"
             ) from None
-        # In place and of one length: on a full disk, too, a node must start.
+        # In place and of fixed length: a node must start on a full disk, too.
         os.pwrite(self._fd, f"{os.getpid():<15}\n".encode("ascii"), 0)
 
     def release(self) -> None:
-        """Let another take it. A second call does nothing."""
+        """Release the lock. A second call does nothing."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

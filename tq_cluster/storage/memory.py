@@ -60,7 +60,7 @@ class _Table:
 
 @dataclass
 class Image:
-    """A whole state. The one given to a MemoryStore holds what it committed, and outlives it."""
+    """A whole state. The image given to a MemoryStore holds its commits, and outlives it."""
 
     applied: AppliedAt = EMPTY
     tables: dict[int, _Table] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Image:
 
 
 class MemoryView:
-    """The state as an image shows it."""
+    """The state in an image."""
 
     def __init__(self, image: Image) -> None:
         self._image = image
@@ -81,7 +81,7 @@ class MemoryView:
 
     @property
     def applied(self) -> AppliedAt:
-        """What the view holds."""
+        """The last entry in the view."""
         return self._applied
 
     def get(self, table: int, key: bytes) -> bytes | None:
@@ -101,7 +101,7 @@ class MemoryView:
 
 
 class _MemoryNow(MemoryView):
-    """The state as an image shows it at each call."""
+    """The state in an image at the time of each call."""
 
     @property
     def applied(self) -> AppliedAt:
@@ -109,7 +109,7 @@ class _MemoryNow(MemoryView):
 
 
 class MemoryStore:
-    """The applied state in memory; committed means copied to the ``disk`` it was given."""
+    """The applied state in memory; a commit copies it to the given ``disk``."""
 
     def __init__(self, disk: Image | None = None) -> None:
         self.on_hashed: Hashed = lambda _hashed: None
@@ -179,7 +179,7 @@ class MemoryStore:
         self._pending_since_s = None
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing: there is nothing to release."""
 
 
 def _check(table: int, key: bytes) -> None:

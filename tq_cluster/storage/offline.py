@@ -1,4 +1,4 @@
-"""Deciding over a state that no node serves: what a restore changes before there is a log."""
+"""Decide over a state that no node serves: the changes of a restore, before there is a log."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tq_cluster.storage.apply import ENTRY_FORMAT
 from tq_cluster.storage.store import Store
 
 _NO_CHANCE = random.Random(0)
-"""Nothing that is decided here draws: every node has to come to the same state."""
+"""No decision here draws: every node has to reach the same state."""
 
 
 def decide_offline(store: Store, operation: Operation, now_ms: int) -> Done:
-    """Decide one operation, and apply it as the entry that follows. Not durable before a commit."""
+    """Decide one operation, and apply it as the next entry. Not durable before a commit."""
     applied = store.applied
     workspace = store.workspace()
     decision = decide([operation], TimestampMs(now_ms), workspace, _NO_CHANCE)

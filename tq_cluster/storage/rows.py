@@ -1,7 +1,7 @@
-"""How a value stands in a table: a format byte before it, a CRC after it (LMDB has none).
+"""The format of a row: a format byte, the value, and a CRC (LMDB has none).
 
 The leader seals a row once; the entry carries the sealed bytes and every node stores them as they
-are. The CRC covers table and key, too, so that a row that turns up in another's place is noticed.
+are. The CRC covers table and key, too, so that a row in the place of another is detected.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CRC_BYTES = 4
 
 
 class CorruptRowError(FatalError):
-    """A row is not what was written: the disk or the memory of this node lies."""
+    """A row differs from what was written: this node's disk or memory is faulty."""
 
 
 def seal(table: int, key: bytes, value: bytes) -> bytes:
@@ -33,7 +33,7 @@ def seal(table: int, key: bytes, value: bytes) -> bytes:
 
 
 def unseal(table: int, key: bytes, sealed: bytes) -> bytes:
-    """Return the value that was sealed; raise CorruptRowError when it is not what was written."""
+    """Return the value that was sealed; CorruptRowError if it differs from what was written."""
     body = sealed[:-_CRC_BYTES]
     if not body or _crc(table, key, body) != int.from_bytes(sealed[-_CRC_BYTES:], "big"):
         raise CorruptRowError(f"table {table}, key {key.hex()}: {len(sealed)} bytes fail their CRC")
@@ -45,7 +45,7 @@ def unseal(table: int, key: bytes, sealed: bytes) -> bytes:
 
 
 def check_place(table: int, key: bytes) -> None:
-    """Raise ValueError unless a row can stand at ``key`` of ``table``."""
+    """Raise ValueError unless ``key`` and ``table`` are valid for a row."""
     if not 0 <= table < TABLE_COUNT:
         raise ValueError(f"table {table}: tables are numbered 0 to {TABLE_COUNT - 1}")
     if not 1 <= len(key) <= KEY_BYTES_MAX:

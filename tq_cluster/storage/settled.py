@@ -1,12 +1,12 @@
-"""Which commits of a state are whole after a power cut, and undoing the one that may not be.
+"""Undo the newest commit of a state if a power cut may have left it incomplete.
 
-A commit writes its pages, and then the meta page that makes them count, without waiting for the
-disk: a power cut may keep the one and lose some of the others. It is fsynced afterwards, in a
-thread, and the next is not written before that. So every commit but the newest is whole. LMDB keeps
-the meta pages of the last two, and what a commit frees is written over by the second one after it
-at the earliest: whoever opens the state goes back to the one before, and loses nothing of it. The
-journal has the rest. Only a commit that was fsynced before anybody relied on it is kept: a file
-beside the state, ``settled``, says which.
+A commit writes its pages, and then the meta page that makes them valid, without waiting for the
+disk: a power cut may keep the meta page and lose some of the pages. The commit is fsynced
+afterwards, in a thread, and the next commit is not written before that. So every commit but the
+newest is whole. LMDB keeps the meta pages of the last two, and pages that a commit frees are
+overwritten by the second commit after it at the earliest. So the next process to open the state can
+return to the commit before the newest, which is complete; the journal has the rest. The newest is
+kept only if it was fsynced before it was used: the file ``settled`` beside the state names it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from tq_cluster.storage.files import sync_folder
 SETTLED_FILE: Final = "settled"
 _SLOT: Final = struct.Struct(">QI")
 _SLOT_BYTES: Final = 512
-"""Two slots, each in a sector of its own: one is whole whatever happens to the other."""
+"""Two slots, each in a sector of its own: damage to one leaves the other whole."""
 
 _META: Final = struct.Struct("=II8x8xI92x8xQ")
-"""LMDB's meta, after the head of its page: magic, version, page size, number of the commit."""
+"""LMDB's meta, after its page header: magic, version, page size, number of the commit."""
 _HEAD_BYTES: Final = 16
 _MAGIC: Final = 0xBEEFC0DE
 
 
 def read_settled(folder: Path) -> int | None:
-    """Return the number of the last commit that is known to be whole; None where none is noted."""
+    """Return the number of the last commit recorded as whole; None if none is recorded."""
     try:
         content = (folder / SETTLED_FILE).read_bytes()
     except FileNotFoundError:
@@ -45,7 +45,7 @@ def read_settled(folder: Path) -> int | None:
 
 
 def write_settled(folder: Path, number: int) -> None:
-    """Note that the commit of this number is on the disk. Durable on return; needs no new room."""
+    """Record that the commit of this number is on disk. Durable on return; needs no new room."""
     file = os.open(folder / SETTLED_FILE, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         new = not os.fstat(file).st_size
@@ -60,9 +60,9 @@ def write_settled(folder: Path, number: int) -> None:
 
 
 def undo_unsettled(folder: Path, data_file: Path) -> bool:
-    """Go back by one commit if the newest may not be whole; whether it did. Nobody has it open.
+    """Undo the newest commit if it may not be whole; return whether it did.
 
-    A file that is not LMDB's, or not as it wrote it, is left alone.
+    No process may have the state open. A file that is not LMDB's, or is damaged, is left alone.
     """
     settled = read_settled(folder)
     if settled is None or not data_file.exists():

@@ -26,13 +26,13 @@ from tq_cluster.storage.store import Store
 
 COPY_BYTES_PER_S: Final = 128 * 2**20
 ROOM_SPARED_BYTES: Final = 64 * 2**20
-"""What a snapshot leaves free on the disk."""
+"""The bytes that a snapshot leaves free on the disk."""
 
 _CHUNK_BYTES = 2**20
 
 
 class SnapshotError(TqError):
-    """The snapshot was not made, or is not what was sent; nothing has changed."""
+    """The snapshot was not made, or differs from the one sent; nothing has changed."""
 
 
 class NoRoomError(SnapshotError):
@@ -40,7 +40,7 @@ class NoRoomError(SnapshotError):
 
 
 class StateMovedError(SnapshotError):
-    """The state was closed meanwhile; where another took its place, that one can be copied."""
+    """The state was closed meanwhile; if another took its place, that one can be copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class SnapshotFile:
 
     path: Path
     applied: AppliedAt
-    """The entry that it ends with."""
+    """The last entry in it."""
     size_bytes: int
     crc: int
     """The CRC-32 of the whole file."""
@@ -63,11 +63,11 @@ def make_snapshot(
     bytes_per_s: int = COPY_BYTES_PER_S,
     room_spared_bytes: int = ROOM_SPARED_BYTES,
 ) -> SnapshotFile:
-    """Copy the state of the last commit to a file in ``folder``, every row checked.
+    """Copy the state of the last commit to a file in ``folder``, with every row checked.
 
-    ``name`` is how the file's name begins: two that are made at once must differ in it. Raises
-    SnapshotError when that fails, NoRoomError and StateMovedError among them, and CorruptRowError
-    when this node's own state is damaged: the process must end then.
+    The file's name begins with ``name``, which must differ between concurrent snapshots. Raises
+    SnapshotError, NoRoomError or StateMovedError if that fails, and CorruptRowError if this node's
+    own state is damaged: then the process must end.
     """
     _require_room(folder, store.used_bytes(), room_spared_bytes)
     closing = store.closing
@@ -95,12 +95,12 @@ def install_snapshot(
     snapshot: SnapshotFile,
     admit: Callable[[Path], None] = lambda _: None,
 ) -> Path:
-    """Make a received snapshot the current state; return where it is. Durable on return.
+    """Make a received snapshot the current state; return its path. Durable on return.
 
-    The file is used up and the mark is set: the caller then opens a Store on the path, brings the
+    The file is moved and the mark is set: the caller then opens a Store on the path, brings the
     journal in line with ``snapshot.applied`` and calls ``states.clear_mark()``. Raises
-    SnapshotError, nothing having changed, when the file is not the one that was sent, and what
-    ``admit`` raises of a state that is not wanted here.
+    SnapshotError, with nothing changed, if the file is not the one that was sent, and the error of
+    ``admit`` if that refuses the state.
     """
     size, crc = _measure(snapshot.path)
     if (size, crc) != (snapshot.size_bytes, snapshot.crc):
@@ -125,7 +125,7 @@ def install_snapshot(
     except OSError as error:
         shutil.rmtree(path)
         raise SnapshotError(f"the snapshot at {applied} cannot be installed: {error}") from error
-    # Failed half way this may have taken effect: both states stay, and the process must end.
+    # A failure here may have taken effect: both states stay, and the process must end.
     states.switch(path, applied)
     return path
 
@@ -141,9 +141,9 @@ def _require_room(folder: Path, needed_bytes: int, spared_bytes: int) -> None:
 
 
 def _copy(store: Store, target: int, bytes_per_s: int, closing: threading.Event) -> int:
-    """Copy at no more than that speed; return the CRC. LMDB writes into a pipe and has to wait.
+    """Copy at ``bytes_per_s`` at most; return the CRC. LMDB writes to a pipe, which slows it.
 
-    Ends early, with an OSError, when ``closing`` is set.
+    Ends early, with an OSError, if ``closing`` is set.
     """
     outlet, inlet = os.pipe()
     failure: list[OSError] = []
@@ -168,7 +168,7 @@ def _copy(store: Store, target: int, bytes_per_s: int, closing: threading.Event)
             copied += len(chunk)
             time.sleep(max(0.0, copied / bytes_per_s - (time.monotonic() - began)))
     finally:
-        # Closed early, it makes the feeder's next write fail.
+        # If it is closed early, the feeder's next write fails.
         os.close(outlet)
         feeder.join()
     if failure:

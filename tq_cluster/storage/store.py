@@ -2,8 +2,8 @@
 
 Applied changes go into it and are committed a few times a second; a crash loses nothing, since the
 journal has the rest. It is begun, used and committed on the event loop's thread only: a commit from
-another thread would seem to succeed and leave the writer's lock held for ever. The disk is waited
-for in another thread (see ``settled``), which reads through ``committed_view`` and ``copy_to``.
+another thread would seem to succeed and leave the writer's lock held for ever. Other threads wait
+for the disk (see ``settled``), and read through ``committed_view`` and ``copy_to``.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from tq_cluster.storage.settled import read_settled, undo_unsettled, write_settl
 from tq_cluster.storage.views import DAMAGE, LmdbNow, LmdbView
 
 QUARANTINED: Final = "CONDEMNED"
-"""Lies in the directory of a state in which damage was found; says what."""
+"""The file in the directory of a damaged state that describes the damage."""
 COMMIT_SECONDS: Final = 0.2
 COMMIT_BYTES: Final = 4 << 20
 FULL_BYTES: Final = 8 << 20
-"""While the disk takes long over a commit, no more than that is applied for the next one, and one
-entry: writing a commit down holds the event loop, for some milliseconds for each MiB."""
+"""While a commit is under way, no more than this and one entry are applied for the next commit:
+writing a commit blocks the event loop for some milliseconds per MiB."""
 
 
 def quarantine(state: Path, reason: str) -> None:
-    """Note that the state in its directory is damaged. Durable on return."""
+    """Record that the state in its directory is damaged. Durable on return."""
     write_record(state / QUARANTINED, {"format": 1, "reason": reason})
 
 
@@ -58,13 +58,13 @@ class Store:
     """The applied state in a directory of its own."""
 
     def __init__(self, path: Path) -> None:
-        """Open the state in ``path``, made where it is missing.
+        """Open the state in ``path``; create it if it is missing.
 
-        StartError when it is in use or written by newer software, DamagedStateError when it is
+        StartError if it is in use or written by newer software, DamagedStateError if it is
         damaged.
         """
         self.on_hashed: Hashed = lambda _hashed: None
-        """Told of every range that an entry had this state hash."""
+        """Called with every range that an entry had this state hash."""
         self._copying = threading.Lock()
         self._file_lock = threading.Lock()
         self._now = LmdbNow()
@@ -74,11 +74,11 @@ class Store:
         make_folder(path)
         self.path = path
         self.closing = threading.Event()
-        """Whoever copies the state in another thread must give up."""
+        """Set if a thread that copies the state must give up."""
         self._pending_bytes = 0
         self._pending_since_s: float | None = None
         self._under_way: AppliedAt | None = None
-        """What the commit holds that is written and not known to be on disk."""
+        """The last entry of the commit that is written and not known to be on disk."""
         self._lock = DirectoryLock(path / "store.lock")
         try:
             self._require_unquarantined()
@@ -100,7 +100,7 @@ class Store:
             raise DamagedStateError(f"the state in {self.path} is damaged: {found['reason']}")
 
     def quarantine(self, reason: str) -> None:
-        """Note that this state is damaged, so that nobody opens it again. Durable on return."""
+        """Record that this state is damaged, so that no Store opens it. Durable on return."""
         quarantine(self.path, reason)
 
     def _open_environment(self) -> None:
@@ -116,7 +116,7 @@ class Store:
             self._check_version()
             if found is None:
                 write_applied(self._txn, self._tables, EMPTY)
-            # Writes nothing where nothing is new: a node starts on a full disk.
+            # Writes nothing if nothing is new: a node starts on a full disk.
             self._txn.commit()
             self._file = os.open(self.path / DATA_FILE, os.O_RDWR)
             if found is None:
@@ -132,7 +132,7 @@ class Store:
             raise
 
     def _begin(self) -> None:
-        """Begin the transaction that takes what is applied from here on."""
+        """Begin the transaction for the entries applied from here on."""
         self._txn = self._env.begin(write=True)
         self._now.move(self._txn, self._tables, self._applied)
 
@@ -151,26 +151,26 @@ class Store:
 
     @property
     def durable(self) -> AppliedAt:
-        """The last entry that whoever opens this state again will find in it, at least.
+        """The last entry that is certain to be in this state when it is opened again.
 
-        Not before a commit after its own is on disk, too, unless it was made by ``commit``.
+        An entry counts once the commit after its own is on disk, too, or at once after ``commit``.
         """
         return self._durable
 
     @property
     def committing(self) -> bool:
-        """Whether a commit is written that is not known to be on disk."""
+        """Whether a commit is written and not known to be on disk."""
         return self._under_way is not None
 
     @property
     def full(self) -> bool:
-        """Whether so much waits for the commit under way that nothing should be applied now."""
+        """Whether so much waits behind the commit under way that no entry should be applied now."""
         return self._under_way is not None and self._pending_bytes >= FULL_BYTES
 
     def apply(self, index: int, term: int, entry: bytes) -> bool:
-        """Apply the entry at ``index``; False when its header forbids it: only ``applied`` moves.
+        """Apply the entry at ``index``; if its header forbids it, only move ``applied``: False.
 
-        Anything it raises means that the process must end.
+        After any exception from it the process must end.
         """
         parsed = read_entry(entry, index, term, self._applied)
         try:
@@ -192,7 +192,7 @@ class Store:
         return parsed is not None
 
     def restart_terms(self, term: int) -> None:
-        """Take the last entry for one of ``term``: for a state that becomes another log's first."""
+        """Set the term of the last entry, for a state that becomes the start of another log."""
         self._applied = self._now.applied = AppliedAt(self._applied.index, term)
 
     def _sealed_rows(self, table: int, from_key: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -204,31 +204,31 @@ class Store:
             raise CorruptRowError(f"table {table} cannot be read: {error}") from error
 
     def row_count(self) -> int:
-        """How many rows there are; cheap."""
+        """Return the number of rows; cheap."""
         return sum(self._txn.stat(db=table)["entries"] for table in self._tables[:TABLE_COUNT])
 
     def view(self) -> LmdbView:
-        """Return the applied state, committed or not; good until the next commit."""
+        """Return the applied state, committed or not; valid until the next commit."""
         return LmdbView(self._txn, self._tables, self._applied)
 
     @contextmanager
     def committed_view(self) -> Iterator[LmdbView]:
-        """The state of the last commit, in any thread.
+        """Open a view of the last commit, in any thread.
 
-        Be brief: while it is open, no page that it shows is used again, and the file grows.
+        Keep it short: while it is open, no page that it shows is reused, and the file grows.
         """
         with self._env.begin() as txn:
             yield LmdbView(txn, self._tables, read_applied(txn, self._tables) or EMPTY)
 
     def workspace(self) -> Draft:
-        """Room to decide in, over the applied state, of which it holds nothing open.
+        """Return a draft over the applied state, which holds no transaction open.
 
-        Void once another entry is applied.
+        It is void once another entry is applied.
         """
         return Draft(self._now)
 
     def commit_due(self, now_s: float) -> bool:
-        """Whether 200 ms have passed since there is something to commit, or 4 MiB wait."""
+        """Return whether 200 ms have passed since a call first saw changes, or 4 MiB wait."""
         if self._applied == self._durable:
             return False
         if self._pending_since_s is None:
@@ -238,9 +238,9 @@ class Store:
         )
 
     def begin_commit(self) -> None:
-        """Write everything applied, without waiting for the disk: next is ``sync_commit``.
+        """Write everything applied, without waiting for the disk; call ``sync_commit`` next.
 
-        Not while one is under way. A failure is final: the process must end.
+        FatalError if a commit is under way. A failure is final: the process must end.
         """
         if self._under_way is not None:
             raise FatalError("a commit of the state is under way")
@@ -248,13 +248,13 @@ class Store:
         self._under_way = self._applied
 
     def sync_commit(self) -> None:
-        """Wait until the disk has what was written, in any thread; OSError when it cannot."""
+        """Wait until the written commit is on disk, in any thread; OSError if that fails."""
         with self._file_lock:
             if self._file >= 0:
                 os.fdatasync(self._file)
 
     def end_commit(self) -> None:
-        """Note that ``sync_commit`` has returned. Void where ``commit`` was called meanwhile."""
+        """Record that ``sync_commit`` returned. No effect if ``commit`` was called meanwhile."""
         if self._under_way is not None:
             self._durable, self._whole = self._whole, self._under_way
             self._under_way = None
@@ -263,7 +263,7 @@ class Store:
         """Make everything applied durable at once. A failure is final: the process must end."""
         try:
             if self._under_way is not None:
-                os.fdatasync(self._file)  # two that are not on disk may not be undone
+                os.fdatasync(self._file)  # only one commit can be undone
                 self.end_commit()
             self._write()
             os.fdatasync(self._file)
@@ -274,7 +274,7 @@ class Store:
 
     def _write(self) -> None:
         if self._settled is None:
-            # From now on the newest commit may be undone; not the one that is there.
+            # From now on the newest commit may be undone, but not the present one.
             self._settle()
         try:
             write_applied(self._txn, self._tables, self._applied)
@@ -288,7 +288,7 @@ class Store:
         self._pending_since_s = None
 
     def _settle(self) -> None:
-        """Note that the newest commit is on disk, and is to be kept."""
+        """Record that the newest commit is on disk, and is to be kept."""
         number = self._env.info()["last_txnid"]
         try:
             write_settled(self.path, number)
@@ -297,11 +297,11 @@ class Store:
         self._settled = number
 
     def used_bytes(self) -> int:
-        """How much of the file is in use, free pages inside it included."""
+        """Return the bytes of the file that are in use, including free pages inside it."""
         return (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
 
     def free_bytes(self) -> int:
-        """How much of ``used_bytes`` holds nothing; as slow as looking at every table."""
+        """Return how much of ``used_bytes`` is free; it reads the statistics of every table."""
         stats = [self._txn.stat(table) for table in self._tables]
         pages = sum(
             stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats
@@ -310,14 +310,14 @@ class Store:
 
     @property
     def being_copied(self) -> bool:
-        """Whether another thread reads all of it now: closing would have to wait."""
+        """Whether another thread copies the state now: ``close`` would have to wait."""
         return self._copying.locked()
 
     def copy_to(self, file: int) -> None:
         """Write the state of the last commit to a file descriptor; for another thread.
 
-        OSError when that fails. ``closing`` is set when the store is about to be closed: whoever
-        reads at the other end must then close it.
+        OSError if that fails. ``closing`` is set when the store is about to be closed: the reader
+        at the other end must then close its end.
         """
         with self._copying:
             if self.closing.is_set():
@@ -327,21 +327,21 @@ class Store:
             except OSError as error:
                 raise OSError(f"the state in {self.path} cannot be copied: {error}") from error
             finally:
-                # A reader that was killed would hold its pages for ever.
+                # A killed reader would hold its pages for ever.
                 self._env.reader_check()
 
     def move_to(self, path: Path) -> None:
-        """Go on with the state in ``path`` in place of this one, of which nothing more is kept.
+        """Close this state without a commit, and open the one in ``path`` in its place.
 
-        StartError when it cannot be opened: the process must end. Views of the old one are void.
+        StartError if it cannot be opened: the process must end. Views of the old one are void.
         """
         self.close()
         self._open(path)
 
     def close(self) -> None:
-        """Let go of the directory. What was not committed is not kept: call ``commit`` first."""
+        """Release the directory. Uncommitted changes are lost: call ``commit`` first."""
         self.closing.set()
-        # LMDB must not be closed under a copy.
+        # LMDB must not be closed during a copy.
         with self._copying, self._file_lock:
             self._txn.abort()
             self._env.close()

@@ -1,4 +1,4 @@
-"""Reading an LMDB transaction."""
+"""Read an LMDB transaction."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DAMAGE: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError)
-"""What LMDB says of a file that is not as it wrote it."""
+"""The errors of LMDB for a file that is damaged."""
 
 
 class LmdbView:
-    """The state as one transaction shows it."""
+    """The state in one transaction."""
 
     def __init__(
         self, txn: lmdb.Transaction[bytes], tables: Sequence[lmdb._Database], applied: AppliedAt
@@ -27,7 +27,7 @@ class LmdbView:
         self._txn = txn
         self._tables = tables
         self.applied = applied
-        """What the view holds."""
+        """The last entry in the view."""
 
     def get(self, table: int, key: bytes) -> bytes | None:
         try:
@@ -45,9 +45,9 @@ class LmdbView:
     def sealed(
         self, table: int, start: bytes, stop: bytes, *, reverse: bool
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the rows with ``start <= key < stop`` as they are stored, by key, or backwards."""
+        """Yield the sealed rows with ``start <= key < stop``, in key order or reversed."""
         if not stop:
-            return  # LMDB takes no empty key, and no key is below it
+            return  # LMDB allows no empty key, and no key is below it
         try:
             txn: lmdb.Transaction[bytes] | None = None
             while txn is not self._txn:  # the first time, or a commit came between
@@ -73,9 +73,9 @@ class LmdbView:
 
 
 class LmdbNow(LmdbView):
-    """The applied state as it is at each call: one transaction after the other.
+    """The applied state at the time of each call, in one transaction after the other.
 
-    A scan that goes on after a commit goes on in the transaction that followed.
+    A scan that continues after a commit reads from the next transaction.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class LmdbNow(LmdbView):
     def move(
         self, txn: lmdb.Transaction[bytes], tables: Sequence[lmdb._Database], applied: AppliedAt
     ) -> None:
-        """Show another transaction from now on."""
+        """Switch to another transaction."""
         super().__init__(txn, tables, applied)
 
 

@@ -1,4 +1,4 @@
-"""Histograms that take a batch of measurements at a time, for little."""
+"""Histograms that count a batch of measurements at a time, at low cost."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from prometheus_client.metrics_core import HistogramMetricFamily
 class Buckets:
     """One histogram's counts, in whole units such as milliseconds.
 
-    ``prometheus_client`` observes one value in some microseconds, under a lock. A leader moves
-    thousands of tasks a second, on one thread, and this counts them in C, a batch at a time.
+    ``prometheus_client`` takes some microseconds and a lock to observe one value. A leader moves
+    thousands of tasks a second on one thread, and this class counts them in C, a batch at a time.
     """
 
     __slots__ = ("_bounds", "_counts", "_total")
@@ -26,7 +26,7 @@ class Buckets:
         self._total = 0
 
     def add(self, values: Sequence[int]) -> None:
-        """Take these measurements."""
+        """Add these measurements."""
         for place, count in Counter(map(partial(bisect_left, self._bounds), values)).items():
             self._counts[place] += count
         self._total += sum(values)
@@ -34,9 +34,10 @@ class Buckets:
     def collect_into(
         self, family: HistogramMetricFamily, labels: Sequence[str], units: float
     ) -> None:
-        """Add what was counted, ``units`` being how many of ours make one of the family's.
+        """Add the counts to a family; ``units`` of ours make one of the family's.
 
-        For any thread: what is added meanwhile may be in the sum and not yet in the counts.
+        Any thread may call it: measurements added meanwhile may be in the sum and not yet in the
+        counts.
         """
         counts = self._counts.copy()
         cumulative: list[tuple[str, float]] = []

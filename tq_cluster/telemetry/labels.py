@@ -1,8 +1,8 @@
-"""Which queues and types have series of their own.
+"""Limits which queues and types have series of their own.
 
-Their names are the callers' to choose, and each costs Prometheus a dozen series and a scrape its
-time: so many have their own, what comes beyond that shares one. A name that is not met any more
-makes room.
+Callers choose the names, and each costs Prometheus a dozen series and lengthens a scrape. So a
+limited number of names have series of their own, and the others share one. A name that is not used
+any more makes room.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from tq_process.recent import Recent
 QUEUES_MAX: Final = 50
 TYPES_MAX: Final = 50
 PAIRS_MAX: Final = 200
-"""Of the queues' and types' combinations."""
+"""Combinations of queues and types."""
 OTHER: Final = "~other"
-"""No queue and no type can be named so."""
+"""Not a valid name of a queue or type."""
 
 
 class Labels:
-    """Labels given out in the order of asking, and taken back from what is not met for long."""
+    """Labels given out in the order of requests, and taken back if they are not used for long."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._queues: Recent[str] = Recent(QUEUES_MAX, now_s, self._queue_gone)
@@ -36,7 +36,7 @@ class Labels:
         queue: Callable[[str], None],
         pair: Callable[[str, str], None] = lambda _queue, _type: None,
     ) -> None:
-        """Tell of labels that were taken back: their series are to go."""
+        """Register a callback for labels that were taken back: their series have to go."""
         self._on_queue_gone.append(queue)
         self._on_pair_gone.append(pair)
 
@@ -51,7 +51,7 @@ class Labels:
         return pair if self._pairs.admits(pair) else (queue, OTHER)
 
     def tidy(self) -> None:
-        """Take back what was not met for long."""
+        """Take back labels that were not used for long."""
         for each in (self._queues, self._types, self._pairs):
             each.tidy()
 

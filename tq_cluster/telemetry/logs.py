@@ -15,7 +15,7 @@ _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "ascti
 
 
 def keys_of(record: logging.LogRecord) -> dict[str, Any]:
-    """What was given as ``extra``, and which trace the line belongs to."""
+    """Return the keys given as ``extra``, and the trace that the line belongs to."""
     keys = {key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS}
     return {**keys, **tracing.active_ids()}
 
@@ -24,12 +24,12 @@ _GRPC_CORE = "grpc._cython.cygrpc"
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Pass over an answer whose caller had gone: gRPC's core logs it as an error of the handler."""
+    """Drop the line about an answer whose caller had gone: gRPC logs it as a handler's error."""
     return not record.getMessage().startswith("ExecuteBatchError raised in core")
 
 
 def timestamp(seconds: float) -> str:
-    """Write an instant as all log lines do."""
+    """Format a time as all log lines do."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -51,7 +51,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time, node, level, logger, event, and the keys beside them."""
+    """One object per line: time, node, level, logger, event, and the event's keys."""
 
     def __init__(self, node_id: str) -> None:
         super().__init__()
@@ -82,13 +82,13 @@ def set_up(
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(node_id) if style == "json" else TextFormatter(node_id))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # Says at debug level what every selector does.
+    # It logs every selector at debug level.
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     logging.getLogger(_GRPC_CORE).addFilter(_is_news)
 
 
 def flush() -> None:
-    """Have every line written, before the process ends without ceremony."""
+    """Flush every line, before the process ends abruptly."""
     for handler in logging.getLogger().handlers:
         handler.flush()
 

@@ -1,4 +1,4 @@
-"""How long anything held the event loop."""
+"""Measures how long anything held the event loop."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ from tq_cluster.telemetry.pairs import Pairs
 
 BEAT_S: Final = 0.02
 FINE_BEAT_S: Final = 0.002
-"""While somebody watches: a hold is seen to within a beat."""
+"""The interval while holds are watched: the precision of a measured hold."""
 SPAN_S: Final = 60.0
 
 
 class Hold(NamedTuple):
-    """The longest of some time, in seconds."""
+    """The longest holds of a span, in seconds."""
 
     wall_s: float
-    """By the clock: what a caller waits."""
+    """Wall time: what a caller waits."""
     cpu_s: float
-    """Of the loop's thread: what its own work took. Neither a neighbour that has the processor nor
-    another thread that has the interpreter is in it."""
+    """Processor time of the loop's thread: its own work. Time of other processes on the processor,
+    or of other threads with the interpreter, is not included.
+    """
 
 
 class LoopHold:
-    """Beats on the loop and notes how late each beat comes.
+    """Beats on the loop and records how late each beat comes.
 
-    A beat that is due while something holds the loop runs only when that ends, so its lateness is
-    at most the length of the hold and at least that less one beat. Time in which the whole machine
-    did not run the process counts, too; not so in the processor time of the loop's thread.
+    A beat that is due while something holds the loop runs only when the hold ends, so its lateness
+    is at most the length of the hold and at least that less one beat. Time in which the machine did
+    not run the process counts, too, except in the processor time of the loop's thread.
     """
 
     def __init__(
         self, observe: Callable[[float], None], cpu_s: Callable[[], float] = time.thread_time
     ) -> None:
-        """``observe`` is told every beat's lateness; ``cpu_s`` says what this thread has used."""
+        """``observe`` receives every beat's lateness; ``cpu_s`` returns this thread's CPU time."""
         self._observe = observe
         self._cpu_s = cpu_s
         self._loop = asyncio.get_running_loop()
@@ -57,7 +58,7 @@ class LoopHold:
             self._timer.cancel()
 
     def watch(self) -> None:
-        """Beat finely for a minute, so that holds are seen more exactly."""
+        """Beat more often for a minute, to measure holds more precisely."""
         watched, self._fine_until_s = self._watched, self._loop.time() + SPAN_S
         if not watched and self._timer is not None:
             self._timer.cancel()
@@ -65,7 +66,7 @@ class LoopHold:
 
     @property
     def beat_s(self) -> float:
-        """How far apart the beats are now."""
+        """The interval between two beats now."""
         return FINE_BEAT_S if self._watched else BEAT_S
 
     @property
@@ -73,14 +74,14 @@ class LoopHold:
         return self._loop.time() < self._fine_until_s
 
     def longest(self, span_s: float = SPAN_S) -> Hold:
-        """The longest holds of the last ``span_s``, a minute at most."""
+        """Return the longest holds of the last ``span_s``, a minute at most."""
         now_s = self._loop.time()
         wall_s, cpu_s = self._held(now_s) if self._timer is not None else (0.0, 0.0)
         since_s = now_s - min(span_s, SPAN_S)
         return Hold(max(wall_s, self._wall.since(since_s)), max(cpu_s, self._cpu.since(since_s)))
 
     def _held(self, now_s: float) -> Hold:
-        """How late the beat is that is due, by now."""
+        """Return how late the due beat is by now."""
         late_s = max(0.0, now_s - self._due_s)
         return Hold(late_s, min(late_s, self._cpu_s() - self._cpu_before_s))
 
@@ -99,7 +100,7 @@ class LoopHold:
 
 
 class _Longest:
-    """The longest of each span that ends now, up to a minute."""
+    """The longest hold of any span that ends now, up to a minute."""
 
     def __init__(self) -> None:
         self._recent = Pairs("d")

@@ -1,4 +1,4 @@
-"""What a node measures of itself, each metric with its unit in its name."""
+"""The metrics of a node, each with its unit in its name."""
 
 from __future__ import annotations
 
@@ -127,19 +127,19 @@ class Metrics:
         )
 
     def housekept(self, kind: str, items: int) -> None:
-        """On the leader: so much of its own work was done."""
+        """On the leader: count its own work that was done."""
         self._housekeeping.labels(kind).inc(items)
 
     def undecidable(self, kind: str) -> None:
-        """On the leader: something of its own work cannot be decided."""
+        """On the leader: count own work that cannot be decided."""
         self._housekeeping_failures.labels(kind).inc()
 
     def states_differ(self) -> None:
-        """On the leader: a broker's state was found to differ from the others'."""
+        """On the leader: count a broker whose state differs from the others'."""
         self._scrub_differences.inc()
 
     def scrub_finished(self, at_ms: int) -> None:
-        """When the last complete pass ended, told from time to time."""
+        """Set when the last complete pass ended; called from time to time."""
         self._scrub_finished.set(at_ms / 1000)
 
     def decided(self, seconds: float) -> None:
@@ -172,7 +172,7 @@ class Metrics:
         self._loop_hold.observe(seconds)
 
     def stands(self, *, leads: bool, term: int, commit_index: int, applied_index: int) -> None:
-        """Where the log stands, told from time to time: gauges are read by another thread."""
+        """Set the log's positions; called from time to time: another thread reads gauges."""
         self._labels.tidy()
         self._leads.set(leads)
         self._term.set(term)
@@ -180,18 +180,18 @@ class Metrics:
         self._applied_index.set(applied_index)
 
     def log_time(self, ahead_s: float) -> None:
-        """By how much log time is ahead of the members' clocks, told as above."""
+        """Set how far log time is ahead of the members' clocks; called as above."""
         self._log_time_ahead.set(ahead_s)
 
     def holds(self, *, calls: int, journal_bytes: int) -> None:
-        """What the node holds, told from time to time."""
+        """Set what the node holds; called from time to time."""
         self._calls.set(calls)
         self._journal_bytes.set(journal_bytes)
 
     def holds_for_callers(
         self, *, request_bytes: int, reply_bytes: int, reading: int, refused: Mapping[str, int]
     ) -> None:
-        """What callers have the node hold, and how often it had to refuse, told as above."""
+        """Set what callers make the node hold, and how often it refused; called as above."""
         self._request_bytes.set(request_bytes)
         self._reply_bytes.set(reply_bytes)
         self._requests_reading.set(reading)
@@ -200,12 +200,12 @@ class Metrics:
             self._refused_told[limit] = count
 
     def has_room(self, *, free_bytes: int, low: bool) -> None:
-        """What the disk has left."""
+        """Set the free space of the disk."""
         self._disk_free.set(free_bytes)
         self._disk_low.set(low)
 
     def disk(self, *, state_bytes: int, size_bytes: int) -> None:
-        """What the state takes of the disk, told from time to time."""
+        """Set the state's space on the disk; called from time to time."""
         self._state_bytes.set(state_bytes)
         self._disk_size.set(size_bytes)
 
@@ -214,11 +214,11 @@ class Metrics:
         self._leader_changes.inc()
 
     def connections_max(self, most: int) -> None:
-        """How many connections callers may have."""
+        """Set the limit on callers' connections."""
         self._connections_max.set(most)
 
     def refuses(self, port: str) -> Callable[[str], None]:
-        """What is told of the connections that ``port`` does not accept."""
+        """Return a callback that counts connections refused at ``port``, by reason."""
         return lambda reason: self._refused.labels(port, reason).inc()
 
     async def serve(self, host: str, port: int) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""What queues hold and who works on them, as the leader finds it every few seconds."""
+"""Queue contents and workers, as the leader finds them every few seconds."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from prometheus_client.registry import Collector
 from tq_cluster.telemetry.labels import OTHER, Labels
 
 BANDS: Final = ("0-63", "64-127", "128-191", "192-255")
-"""Priorities, by how many of them share a series."""
+"""Ranges of priorities that share a series."""
 ON_THE_LEADER: Final = " Only the leader says it."
 
 
 @dataclass(slots=True)
 class Found:
-    """What one look through the queues and the workers found, by the queues' labels."""
+    """The result of one survey of queues and workers, by the queues' labels."""
 
     unfinished: dict[tuple[str, str, int], int] = field(default_factory=dict)
     """Tasks by queue, state and band."""
@@ -35,7 +35,7 @@ class Found:
 
 
 class QueueMetrics(Collector):
-    """Gauges of what was found last; no series at all on a node that does not lead."""
+    """Gauges of the last survey; no series at all on a node that does not lead."""
 
     def __init__(self, labels: Labels) -> None:
         self._labels = labels
@@ -43,11 +43,11 @@ class QueueMetrics(Collector):
         labels.on_gone(self._queue_gone)
 
     def label(self, queue: str) -> str:
-        """Return under what a queue is shown: one that has something to show takes a label."""
+        """Return the label of a queue that has something to show."""
         return self._labels.queue(queue)
 
     def found(self, found: Found | None) -> None:
-        """Show what was found; None: this node does not lead."""
+        """Show a survey; None: this node does not lead."""
         if found is None:
             self._found = None
             return
@@ -58,7 +58,7 @@ class QueueMetrics(Collector):
             slots_busy=found.slots_busy,
             leases=found.leases,
         )
-        # A series that was ever shown goes on at zero; one that never had anything need not be.
+        # A series that was ever shown continues at zero; one that was always zero is left out.
         if before is not None:
             shown.unfinished = dict.fromkeys(before.unfinished, 0)
             shown.finished = dict.fromkeys(before.finished, 0)
@@ -92,7 +92,7 @@ class QueueMetrics(Collector):
         yield from self._families().values()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what was found last."""
+        """Yield the last survey."""
         families = self._families()
         found = self._found
         if found is not None:

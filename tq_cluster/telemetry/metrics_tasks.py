@@ -1,4 +1,4 @@
-"""What became of tasks: counted by the leader that decided it, once it was applied there."""
+"""What became of tasks: counted by the leader that decided it, once it applied it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _MS_PER_SECOND: Final = 1_000
 
 
 class TaskMetrics(Collector):
-    """Counters and histograms of tasks; collected by another thread than the one that adds."""
+    """Counters and histograms of tasks; one thread adds, another collects."""
 
     def __init__(self, labels: Labels) -> None:
         self._labels = labels
@@ -61,7 +61,7 @@ class TaskMetrics(Collector):
         labels.on_gone(self._queue_gone, self._pair_gone)
 
     def _queue_gone(self, queue: str) -> None:
-        """Drop the series of a queue, those of its types that share one with it."""
+        """Drop all series of a queue, also those of its types."""
         self._waited.pop((queue,), None)
         self._attempts.pop((queue,), None)
         for died in [each for each in self._dead_letters if each[0] == queue]:
@@ -87,24 +87,24 @@ class TaskMetrics(Collector):
         self._dead_letters[key] = self._dead_letters.get(key, 0) + count
 
     def leases_expired(self, queue: str, count: int) -> None:
-        """Count leases whose workers were silent for too long."""
+        """Count leases that expired because their workers were silent for too long."""
         label = self._labels.queue(queue)
         self._leases_expired[label] = self._leases_expired.get(label, 0) + count
 
     def waited(self, queue: str, milliseconds: Sequence[int]) -> None:
-        """Note for how long tasks had been due when they were leased."""
+        """Record how long tasks had been due when they were leased."""
         key = (self._labels.queue(queue),)
         buckets = self._waited.get(key) or self._waited.setdefault(key, Buckets(SPANS_MS))
         buckets.add(milliseconds)
 
     def lasted(self, queue: str, state: str, milliseconds: Sequence[int]) -> None:
-        """Note for how long tasks had existed when they ended."""
+        """Record how long tasks had existed when they ended."""
         key = (self._labels.queue(queue), state)
         buckets = self._lasted.get(key) or self._lasted.setdefault(key, Buckets(SPANS_MS))
         buckets.add(milliseconds)
 
     def attempted(self, queue: str, attempts: Sequence[int]) -> None:
-        """Note how many attempts tasks took to their end."""
+        """Record how many attempts tasks took to their end."""
         key = (self._labels.queue(queue),)
         buckets = self._attempts.get(key) or self._attempts.setdefault(key, Buckets(ATTEMPTS))
         buckets.add(attempts)
@@ -117,7 +117,7 @@ class TaskMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield everything counted so far."""
         counters = self._counters()
-        # A copy of a dictionary is one step to the other thread, a walk through it is many.
+        # Copying a dictionary is one step to the other thread, walking through it is many.
         for (event, queue, task_type), count in self._moves.copy().items():
             counters[event].add_metric([queue, task_type], count)
         yield from counters.values()

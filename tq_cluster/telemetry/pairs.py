@@ -1,4 +1,4 @@
-"""What was measured when, kept for a while."""
+"""A queue of pairs of numbers, such as times and measurements."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Literal
 class Pairs:
     """A queue of pairs of numbers, in two pieces of memory.
 
-    As objects of their own, each a minute old or more among others that are gone, they would keep
-    the memory of every burst of calls: CPython gives 1 MiB back once nothing in it lives.
+    As separate objects, each a minute old or more among others that are gone, they would keep the
+    memory of every burst of calls: CPython frees a block of 1 MiB only once no object in it lives.
     """
 
     def __init__(self, second: Literal["d", "q"]) -> None:
@@ -24,7 +24,7 @@ class Pairs:
 
     @property
     def first(self) -> tuple[float, float]:
-        """The oldest pair; IndexError if there is none, as for all that takes one."""
+        """Return the oldest pair; IndexError if there is none, as for all methods that take one."""
         return self._firsts[self._begin], self._seconds[self._begin]
 
     @property
@@ -40,13 +40,13 @@ class Pairs:
         self._seconds.append(second)
 
     def drop_last(self) -> None:
-        """Take the newest pair away."""
+        """Remove the newest pair."""
         if not self:
             raise IndexError("there is no pair")
         del self._firsts[-1], self._seconds[-1]
 
     def drop_first(self) -> None:
-        """Take the oldest pair away."""
+        """Remove the oldest pair."""
         if not self:
             raise IndexError("there is no pair")
         self._begin += 1
@@ -55,7 +55,7 @@ class Pairs:
             self._begin = 0
 
     def second_since(self, first: float) -> float | None:
-        """The second number of the oldest pair whose first is not below ``first``."""
+        """Return the second number of the oldest pair whose first is not below ``first``."""
         for place in range(self._begin, len(self._firsts)):
             if self._firsts[place] >= first:
                 return float(self._seconds[place])

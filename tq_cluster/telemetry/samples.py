@@ -16,7 +16,7 @@ class Samples:
         self._next = 0
 
     def add(self, seconds: float) -> None:
-        """Take one measurement."""
+        """Add one measurement."""
         if len(self._ring) < self._kept:
             self._ring.append(seconds)
         else:
@@ -24,7 +24,7 @@ class Samples:
             self._next = (self._next + 1) % self._kept
 
     def percentiles(self, *shares: float) -> list[float]:
-        """The values below which these shares of them lie; zeros while there are none."""
+        """Return the percentiles at these shares; zeros if there are no measurements."""
         ordered = sorted(self._ring)
         if not ordered:
             return [0.0] * len(shares)

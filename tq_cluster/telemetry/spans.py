@@ -1,6 +1,6 @@
-"""The spans that a broker records: of calls, and of what they did to the tasks of each trace.
+"""The spans that a broker records: of calls, and of their effects on the tasks of each trace.
 
-Recording one costs 25 to 50 microseconds of the event loop; sending them is a thread's business.
+Recording one takes 25 to 50 microseconds of the event loop; a thread sends them.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from opentelemetry.util.types import AttributeValue
 from tq.v1 import task_pb2, task_service_pb2, worker_service_pb2
 
 TRACES_MAX = 128
-"""For so many tasks of one call a span is recorded: more would hold the event loop too long."""
+"""The most tasks of one call that get a span: more would hold the event loop too long."""
 FLUSH_S = 2.0
-"""How long a node that stops waits for its last spans to be taken."""
+"""How long a stopping node waits for the collector to take its last spans."""
 _NS = 1_000_000_000
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
@@ -46,7 +46,7 @@ def export_to(endpoint: str, *, ratio: float | None, node_id: str) -> Tracing:
     """Record spans and send them to a collector: ``http://`` in plain text, ``https://`` by TLS."""
     version = metadata.version("tq")
     named = {"service.name": "tq-cluster", "service.instance.id": node_id}
-    # The environment (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) has the last word.
+    # The environment (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) takes precedence.
     resource = Resource.create({**named, "service.version": version})
     provider = TracerProvider(
         resource=resource.merge(OTELResourceDetector().detect()),
@@ -60,7 +60,7 @@ def export_to(endpoint: str, *, ratio: float | None, node_id: str) -> Tracing:
 
 
 def parse(traceparent: str) -> SpanContext | None:
-    """Read a trace context as the W3C writes it; None for anything else."""
+    """Parse a W3C trace context; None for anything else."""
     match = _TRACEPARENT.fullmatch(traceparent)
     if match is None:
         return None
@@ -71,7 +71,7 @@ def parse(traceparent: str) -> SpanContext | None:
 
 
 def write(context: SpanContext) -> str:
-    """Write a trace context as the W3C has it."""
+    """Format a W3C trace context."""
     return (
         f"00-{trace.format_trace_id(context.trace_id)}-"
         f"{trace.format_span_id(context.span_id)}-{int(context.trace_flags):02x}"
@@ -79,14 +79,14 @@ def write(context: SpanContext) -> str:
 
 
 class Tracing:
-    """Records what this node does for tasks whose trace is sampled."""
+    """Records spans of this node for tasks whose trace is sampled."""
 
     def __init__(self, provider: TracerProvider, version: str) -> None:
         self._provider = provider
         self._tracer = provider.get_tracer("tq_cluster", version)
 
     async def close(self) -> None:
-        """Send what is left, for a moment: a collector that is gone holds nothing up."""
+        """Send the remaining spans, for a moment: a collector that is gone delays nothing."""
         # A daemon: the process need not wait for it either.
         sending = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
         sending.start()
@@ -96,10 +96,10 @@ class Tracing:
     def call(
         self, method: str, path: str, traceparent: str, reason_of: Callable[[BaseException], str]
     ) -> Iterator[str]:
-        """Record a call, and yield the trace context of what it leads to.
+        """Record a call, and yield the trace context for its effects.
 
-        One that belongs to no trace is recorded only where it brings tasks: it begins theirs.
-        ``reason_of`` names what its caller is told of a failure.
+        A call that belongs to no trace is recorded only if it submits tasks: then it begins their
+        trace. ``reason_of`` names the caller's reason for a failure.
         """
         parent = parse(traceparent)
         if (parent is None and method != "Submit") or (parent is not None and not _sampled(parent)):
@@ -133,7 +133,7 @@ class Tracing:
     ) -> None:
         """Record a submit in the trace of each task that it created.
 
-        Tasks of several callers share a call, which is recorded as the first one's.
+        Tasks of several callers share a call, which is recorded in the first one's trace.
         """
         call = trace.get_current_span()
         own = call.get_span_context()
@@ -164,9 +164,9 @@ class Tracing:
     def granted(
         self, worker_id: str, reply: worker_service_pb2.ClaimResponse, spent_s: float
     ) -> None:
-        """Record each lease in its task's trace, and name the span to the worker.
+        """Record each lease in its task's trace, and pass the span to the worker.
 
-        ``spent_s`` is how long ago the call came that granted them.
+        ``spent_s`` is how long ago the call that granted them came.
         """
         ended_ns = time.time_ns()
         recorded = 0
@@ -177,8 +177,8 @@ class Tracing:
             if parent is None or not _sampled(parent):
                 continue
             recorded += 1
-            # What the call waited for this task is no part of the grant, and neither is what came
-            # before there was one.
+            # The call's wait for this task is not part of the grant, and neither is the time before
+            # the task existed.
             waited_ns = task.waited.ToNanoseconds()
             began_ns = ended_ns - max(0, int(spent_s * _NS) - waited_ns)
             began_ns = min(max(began_ns, task.submitted_at.ToNanoseconds()), ended_ns)
@@ -196,7 +196,7 @@ class Tracing:
 
 
 def _below(parent: SpanContext | None) -> Context:
-    """What a span is begun in, whatever is active here; None: in a trace of its own."""
+    """Return the parent of a span, ignoring what is active here; None: in a new trace."""
     root = Context()
     return root if parent is None else trace.set_span_in_context(NonRecordingSpan(parent), root)
 
@@ -204,7 +204,7 @@ def _below(parent: SpanContext | None) -> Context:
 def _of_tasks(
     operation: str, kind: str, tasks: Sequence[task_pb2.TaskSpec]
 ) -> dict[str, AttributeValue]:
-    """Attributes by OpenTelemetry's conventions for messaging systems."""
+    """Return the attributes of OpenTelemetry's conventions for messaging systems."""
     attributes: dict[str, AttributeValue] = {
         "messaging.system": "tq",
         "messaging.operation.name": operation,

@@ -1,4 +1,4 @@
-"""Log lines that strangers can cause: one of a kind a minute, however often it happens."""
+"""Rate-limited log lines for events that strangers can cause: one of a kind a minute."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ EVERY_S = 60.0
 
 
 class Sparing:
-    """Writes the first line of each kind, and then one a minute that says how many came between.
+    """Writes the first line of each kind, then one a minute that says how many were left out.
 
-    Kinds are the program's own words, never what somebody sent: there are few of them.
+    Kinds are the program's own words, never a caller's input: there are few of them.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class Sparing:
         self._between: dict[str, int] = {}
 
     def warning(self, event: str, extra: Mapping[str, object]) -> bool:
-        """Write ``event``, unless it was written less than a minute ago; return whether."""
+        """Write ``event``, unless it was written less than a minute ago; return whether it was."""
         now_s = self._now_s()
         if now_s < self._written_s.get(event, float("-inf")) + self._every_s:
             self._between[event] = self._between.get(event, 0) + 1

@@ -1,6 +1,6 @@
-"""Whether this process exports traces, and the ids of the one that a log line belongs to.
+"""Whether this process exports traces, and the trace ids of a log line.
 
-Traces need the extra ``otel``. Nothing of it is imported unless an endpoint is named.
+Traces need the extra ``otel``. Nothing of it is imported unless an endpoint is configured.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 STANDARD_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-"""OpenTelemetry's own variables, which count where the configuration names no endpoint."""
+"""OpenTelemetry's own variables, which apply if the configuration names no endpoint."""
 _API = "opentelemetry.trace"
 _TO_DO = "traces need OpenTelemetry: pip install 'tq[otel]'"
 
@@ -30,10 +30,10 @@ def set_up(
     node_id: str,
     environment: Mapping[str, str],
 ) -> Tracing | None:
-    """Begin to export traces; None where nobody asked for any.
+    """Begin to export traces; None if they are not configured.
 
-    ``ratio`` is the part of the traces begun here that is recorded; None leaves it to the
-    environment (OTEL_TRACES_SAMPLER), whose default is all. StartError where the configuration asks
+    ``ratio`` is the share of the traces begun here that is recorded; None leaves it to the
+    environment (OTEL_TRACES_SAMPLER), whose default is all. StartError if the configuration asks
     for traces and OpenTelemetry is not installed.
     """
     standard = next(filter(None, map(environment.get, STANDARD_ENDPOINTS)), None)
@@ -47,14 +47,14 @@ def set_up(
             raise
         if otlp_endpoint is not None:
             raise StartError(f"tracing.otlp_endpoint is {endpoint}, and {_TO_DO}") from None
-        # A variable for all programs of a host is no wish for traces of this one.
+        # A variable for all programs of a host does not request traces of this one.
         _logger.warning("no traces are exported", extra={"endpoint": endpoint, "why": _TO_DO})
         return None
     return spans.export_to(endpoint, ratio=ratio, node_id=node_id)
 
 
 def active_ids() -> dict[str, str]:
-    """The ids of the span that is active here, as keys of a log line."""
+    """Return the ids of the span that is active here, as keys of a log line."""
     if _API not in sys.modules:
         return {}
     from opentelemetry import trace  # noqa: PLC0415 - imported already

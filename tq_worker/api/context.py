@@ -1,4 +1,4 @@
-"""What a handler is given beside its payload, and what it may return."""
+"""The context of a handler, and the results that it may return."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ if TYPE_CHECKING:
 
 
 MAX_ATTEMPTS: Final = 5
-"""Of a task that says nothing of it (proto/tq/v1/task.proto, max_attempts)."""
+"""The default of max_attempts (proto/tq/v1/task.proto)."""
 
 
 SUBMIT_MAX: Final = 100
-"""So many tasks one completion creates, at most (proto/tq/v1/worker_service.proto)."""
+"""The most tasks that one completion may create (proto/tq/v1/worker_service.proto)."""
 if TYPE_CHECKING:
     B_co = TypeVar("B_co", covariant=True, default=bytes)
 else:
     from typing import TypeVar
 
-    # Type checkers know a default, Python from 3.13 on.
+    # Type checkers know the default of a TypeVar; Python does from 3.13 on.
     B_co = TypeVar("B_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Result(Generic[B_co]):
-    """What a handler returns when its value alone does not say it all.
+    """What a handler returns to add a content type or further tasks to its value.
 
-    A handler of bytes returns a `Result[bytes]`, a function that says it returns a `Result[Size]`
-    one with a Size.
+    A handler of bytes returns a `Result[bytes]`. A typed function annotated with `Result[Size]`
+    returns one whose body is a Size.
     """
 
     body: B_co = b""  # type: ignore[assignment]  # for the default of B_co
     content_type: str = ""
-    """For a handler of bytes."""
+    """Only for a handler of bytes."""
     submit: Sequence[TaskSpec] = ()
     """Tasks that are created if and only if this attempt's completion is recorded; at most 100,
-    those of `TaskContext.submit_on_success` included."""
+    including those of `TaskContext.submit_on_success`."""
 
 
 class Cancellation:
-    """Whether a handler is to stop; safe to ask and to wait for in any thread."""
+    """Whether a handler must stop; any thread may check it and wait for it."""
 
     __slots__ = ("_event", "_waiters", "reason")
 
     def __init__(self) -> None:
         self.reason = ""
-        """Why, for people; empty while it need not stop."""
-        # Both are made when first waited for: most handlers never do.
+        """Why the handler must stop, for people; empty while it need not."""
+        # Both are made on the first wait: most handlers never wait.
         self._event: threading.Event | None = None
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
 
@@ -67,16 +67,16 @@ class Cancellation:
         return bool(self.reason)
 
     async def wait(self) -> None:
-        """Return once the handler is to stop."""
+        """Return once the handler must stop."""
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         self._waiters.append((loop, waiter))
-        # Looked at after the waiter is listed: set() does the two in the other order.
+        # Check the reason after listing the waiter: set() does the two in the other order.
         if not self.reason:
             await waiter
 
     def wait_blocking(self, timeout_s: float | None = None) -> bool:
-        """Block this thread for at most ``timeout_s``; True once the handler is to stop."""
+        """Block this thread until the handler must stop; False after ``timeout_s``."""
         if self._event is None:
             self._event = threading.Event()
         if self.reason:
@@ -104,12 +104,12 @@ class TaskContext:
 
     def __init__(self, claimed: ClaimedTask, lease_until_s: float) -> None:
         self.cancelled = Cancellation()
-        """Set when the handler is to stop: its task was cancelled, its time or its lease is over,
+        """Set when the handler must stop: its task was cancelled, its timeout or its lease is over,
         or the worker shuts down. An async handler is cancelled at the same moment; a sync one must
-        look.
+        check this.
         """
         self.submits: list[TaskSpec] = []
-        """What `submit_on_success` was given."""
+        """The tasks given to `submit_on_success`."""
         self._claimed = claimed
         self._lease_until_s = lease_until_s
         self._started_s = boottime_s()
@@ -128,17 +128,17 @@ class TaskContext:
 
     @property
     def attempt(self) -> int:
-        """1 for the first."""
+        """The number of this attempt, from 1."""
         return self._claimed.attempt
 
     @property
     def max_attempts(self) -> int:
-        """How many there may be, the first one included."""
+        """How many attempts the task may have, including the first."""
         return self._claimed.spec.max_attempts or MAX_ATTEMPTS
 
     @property
     def is_last_attempt(self) -> bool:
-        """Whether a failure of this one makes the task a dead letter."""
+        """Whether a failure of this attempt makes the task a dead letter."""
         return self.attempt >= self.max_attempts
 
     @property
@@ -148,14 +148,14 @@ class TaskContext:
 
     @property
     def submitted_at(self) -> datetime:
-        """When the cluster took the task, by its own clock; in UTC."""
+        """When the cluster accepted the task, by the cluster's clock, in UTC."""
         return self._claimed.submitted_at.ToDatetime(UTC)
 
     @property
     def token(self) -> int:
         """The lease's fencing token.
 
-        Have whatever this handler writes to refuse writes with a lower one.
+        Send it with every write to another system, and have that system refuse lower tokens.
         """
         return self._claimed.token
 
@@ -169,14 +169,14 @@ class TaskContext:
 
     @property
     def traceparent(self) -> str:
-        """The submitter's trace context (W3C "traceparent"); empty where it gave none."""
+        """The submitter's trace context (W3C "traceparent"); empty if it gave none."""
         return self._claimed.spec.traceparent
 
     @property
     def deadline_s(self) -> float | None:
         """When the task's timeout ends this attempt, in seconds on CLOCK_BOOTTIME.
 
-        None: the task has no timeout.
+        None if the task has no timeout.
         """
         if not self._claimed.spec.HasField("timeout"):
             return None
@@ -184,30 +184,30 @@ class TaskContext:
 
     @property
     def lease_until_s(self) -> float:
-        """Until when this worker is sure to be the only holder, in seconds on CLOCK_BOOTTIME.
+        """Until when this worker surely holds the only lease, in seconds on CLOCK_BOOTTIME.
 
-        It moves ahead with each heartbeat, and the handler is stopped before it is reached.
+        Each heartbeat moves it ahead. The handler is stopped before this time.
         """
         return self._lease_until_s
 
     def submit_on_success(self, *specs: TaskSpec) -> None:
         """Have tasks created if and only if this attempt's completion is recorded.
 
-        `task_spec(...)` and a typed task's `spec(...)` make them. ValueError for more than 100. A
-        task whose id another has already makes the completion fail, unless it is made with
-        if_exists="keep".
+        `task_spec(...)` and a typed task's `spec(...)` make them. Raises ValueError for more than
+        100. If a task with the same id exists, the completion fails, unless the new task was made
+        with if_exists="keep".
         """
         if len(self.submits) + len(specs) > SUBMIT_MAX:
             raise ValueError(f"a completion submits at most {SUBMIT_MAX} tasks")
         self.submits.extend(specs)
 
     def raise_if_cancelled(self) -> None:
-        """Raise TaskCancelledError if the handler is to stop; for loops in sync handlers."""
+        """Raise TaskCancelledError if the handler must stop; for loops in sync handlers."""
         if self.cancelled.reason:
             raise TaskCancelledError(self.cancelled.reason)
 
     def extend(self, lease_until_s: float) -> None:
-        """Take note of a renewed lease; called by the worker."""
+        """Set the new end of a renewed lease; called by the worker."""
         self._lease_until_s = lease_until_s
 
 
@@ -215,8 +215,8 @@ RUNNING: ContextVar[TaskContext | None] = ContextVar("the attempt that runs here
 
 
 def current_task() -> TaskContext | None:
-    """Return the context of the attempt that runs here: what its handler was given, or would be.
+    """Return the context of the attempt that runs here, even if its handler does not take one.
 
-    None outside a handler, and in a thread that a handler has started by itself.
+    Returns None outside a handler, and in a thread that a handler has started itself.
     """
     return RUNNING.get()

@@ -21,7 +21,7 @@ AnyFunction = TypeVar("AnyFunction", bound=Function)
 
 
 class Decorator:
-    """`@task(...)`, before it is given its function."""
+    """`@task(...)`, before it is applied to a function."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Decorator:
         specs.check_values("@task", fields)
         self._fields = specs.merged({}, fields)
 
-    # mypy: a function of bytes fits the last two as well; the first that fits is taken.
+    # mypy: a handler of bytes fits the last two as well; the first that fits is taken.
     @overload
     def __call__(self, function: AnyFunction) -> AnyFunction: ...  # type: ignore[overload-overlap]
     @overload
@@ -80,7 +80,7 @@ class Decorator:
     @overload
     def __call__(self, function: Callable[P, R]) -> TypedTask[P, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Any:
-        """Register the function, and return it or what it can be submitted with."""
+        """Register the function; returns a handler of bytes itself, else its `TypedTask`."""
         task_type = self._task_type
         if task_type is None:
             task_type = f"{function.__module__}.{function.__qualname__}"
@@ -171,28 +171,28 @@ def task(
 ) -> Any:
     """Have the decorated function run tasks of ``task_type``, by default its module and name.
 
-    A function of (payload: bytes, context: TaskContext) is given the payload as it is, returns
-    bytes, a `Result` or None, and is left as it is. Any other that says its types becomes a
-    `TypedTask`: its arguments and its result are sent as JSON, as pydantic reads and writes their
-    types. Where its first parameter is a TaskContext it is given that, and callers leave it out. An
-    async function runs on the event loop of its handler process, a sync one in one of its threads;
-    with execution="process" either has a process to itself while it runs.
+    A function of (payload: bytes, context: TaskContext) is a handler of bytes: it takes the payload
+    unchanged, returns bytes, a `Result` or None, and the decorator returns it unchanged. Any other
+    annotated function becomes a `TypedTask`: its arguments and its result are sent as JSON, as
+    pydantic reads and writes their types. If its first parameter is a TaskContext, the worker
+    passes the context, and callers leave it out. An async function runs on the event loop of its
+    handler process, a sync one in a thread of that process; with execution="process" either has a
+    process to itself while it runs.
 
     Args:
-        task_type: which tasks; or the function itself, for `@task` without parentheses.
-        queue: where `submit` puts them, "default" if nothing is said.
-        retries: how often one is tried again after its first attempt; 4 if nothing is said.
-        timeout: how long one attempt may take, a timedelta or seconds; as long as it likes if
-            nothing is said.
-        backoff: how long a failed attempt waits for the next.
+        task_type: the type of the tasks; or the function itself, for `@task` without parentheses.
+        queue: the queue that `submit` uses; "default" by default.
+        retries: how many attempts may follow the first; 4 by default.
+        timeout: how long one attempt may take, a timedelta or seconds; unlimited by default.
+        backoff: how long a task waits between a failed attempt and the next.
         priority: 0, the least urgent, to 255.
-        labels: for people and filters, of each of its tasks.
+        labels: labels of each task, for people and filters.
         retention: how long a task is kept once it has ended.
         execution: "process" for handlers that compute, that may crash, or that cannot be stopped:
-            what becomes of the process is no other task's affair. Else "async" or "thread", which
-            is what the function is.
-        concurrency: how many run at a time in one worker, at most; as many as fit if nothing is
-            said.
+            if their process dies, no other task is affected. The default is "async" for an async
+            function and "thread" for a sync one.
+        concurrency: how many of these tasks one worker runs at a time, at most; by default, as
+            many as it has slots for.
     """
     if callable(task_type):
         return Decorator(None)(task_type)

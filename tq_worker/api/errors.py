@@ -1,4 +1,4 @@
-"""What a handler raises to say how its attempt ended, and what the worker raises about itself."""
+"""The errors that handlers raise, and those that the worker raises itself."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ RETRY_AFTER_S_MAX = 366 * 86_400.0
 
 
 class PermanentError(Exception):
-    """This task can never succeed: do not try again, make it a dead letter now."""
+    """This task can never succeed: make it a dead letter now, without a retry."""
 
 
 class UnfitTaskError(Exception):
-    """This worker's version cannot run this task; another's may: give it back for a while.
+    """This worker's version cannot run this task, but another may: give it back for a while.
 
-    Raised for a payload that does not fit its function. The attempt is not counted; a task that is
-    given back so for longer than the worker's --unfit-for becomes a dead letter.
+    The worker raises it itself for a payload that does not fit its function. The attempt is not
+    counted. A task that stays unfit for longer than the worker's --unfit-for becomes a dead letter.
     """
 
 
 class RetryableError(Exception):
     """This attempt failed; try again.
 
-    ``retry_after_s`` overrides the retry policy's backoff. Any other exception means the same
-    without a wish for when.
+    ``retry_after_s``, 0 to 366 days, overrides the retry policy's backoff. An exception that is
+    none of those in this module is retried too, after the policy's backoff.
     """
 
     def __init__(self, message: str = "", *, retry_after_s: float | None = None) -> None:
@@ -37,7 +37,7 @@ class RetryableError(Exception):
 
 
 class TaskCancelledError(Exception):
-    """Raised by `TaskContext.raise_if_cancelled`: the handler is to stop. Let it pass."""
+    """Raised by `TaskContext.raise_if_cancelled`: the handler must stop. Do not catch it."""
 
 
 class TaskFailedError(Exception):
@@ -45,7 +45,7 @@ class TaskFailedError(Exception):
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        """With its last error, and the history of its attempts."""
+        """The task, with its last error and the history of its attempts."""
         text = f"task {task.task_id} ({task.type}) is {task.state}"
         super().__init__(f"{text}: {task.last_error}" if task.last_error else text)
 
@@ -54,7 +54,7 @@ class TaskFailedError(Exception):
 
 
 class UsageError(Exception):
-    """The worker cannot run as asked; every problem that was found, one an item."""
+    """The worker cannot run as asked; ``problems`` lists every problem found."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))

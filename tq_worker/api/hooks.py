@@ -1,4 +1,4 @@
-"""What a program wants done around every attempt in its handler processes, whatever the type."""
+"""Hooks that a program runs around every attempt in its handler processes, of any task type."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _logger = logging.getLogger(__name__)
 
 
 class Outcome(enum.StrEnum):
-    """How an attempt ended in its process. What the brokers make of it is theirs to say."""
+    """How an attempt ended in its process; the brokers may still decide otherwise."""
 
     COMPLETED = "completed"
     FAILED = "failed"
     RELEASED = "released"
-    """Given back, not counted: its worker leaves, or its task was cancelled, for example."""
+    """Given back and not counted: its worker leaves, or its task was cancelled, for example."""
 
 
 Hook = Callable[..., object]
@@ -30,7 +30,7 @@ AnyHook = TypeVar("AnyHook", bound=Hook)
 
 @dataclass(slots=True)
 class Hooks:
-    """Those that were registered, in order."""
+    """The registered hooks, in order of registration."""
 
     before_task: list[Hook] = field(default_factory=list)
     after_task: list[Hook] = field(default_factory=list)
@@ -39,35 +39,36 @@ class Hooks:
 
 
 HOOKS = Hooks()
-"""What the decorators below fill, as handler modules are imported."""
+"""Filled by the decorators below, as handler modules are imported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What hooks are told of an attempt's end."""
+    """The end of an attempt, as hooks see it."""
 
     context: TaskContext
     outcome: Outcome
     error: BaseException | None
-    """Of one that failed."""
+    """Set only if the attempt failed."""
     dead: bool
-    """It failed for good."""
+    """The task failed for good: no attempt follows."""
 
 
 def before_task(hook: AnyHook) -> AnyHook:
     """Have ``hook(context)`` called before each handler.
 
-    All hooks may be async. They run where the handler does, those of sync handlers in its thread,
-    and their time is the attempt's. What a hook raises is logged and changes nothing. A process
-    that is killed, or ends by itself, has called none for the attempts that ran in it.
+    Any hook may be async. Hooks run on the handler's event loop, or in its thread if the handler is
+    sync, and their time counts as the attempt's. An exception of a hook is logged and changes
+    nothing. If the process is killed, or ends by itself, the hooks for the end of its running
+    attempts are not called.
     """
     return _registered(HOOKS.before_task, hook, 1)
 
 
 def after_task(hook: AnyHook) -> AnyHook:
-    """Have ``hook(context, outcome)`` called after each attempt that was begun, before its report.
+    """Have ``hook(context, outcome)`` called after each started attempt, before its report.
 
-    ``outcome`` is an `Outcome`, which is a str. It comes after the hooks for failures.
+    ``outcome`` is an `Outcome`, which is a str. The hooks for failures are called first.
     """
     return _registered(HOOKS.after_task, hook, 2)
 
@@ -75,8 +76,8 @@ def after_task(hook: AnyHook) -> AnyHook:
 def on_failure(hook: AnyHook) -> AnyHook:
     """Have ``hook(context, error)`` called after each failed attempt.
 
-    ``error`` is what the handler raised, a TimeoutError after its timeout, a PermanentError for a
-    result that does not fit.
+    ``error`` is the exception that the handler raised, a TimeoutError after the task's timeout, or
+    a PermanentError if the result does not fit.
     """
     return _registered(HOOKS.on_failure, hook, 2)
 
@@ -84,14 +85,15 @@ def on_failure(hook: AnyHook) -> AnyHook:
 def on_dead(hook: AnyHook) -> AnyHook:
     """Have ``hook(context, error)`` called after a failure that no attempt follows.
 
-    It was the last one, or a PermanentError. A task may die elsewhere, too: with its process, its
-    lease or past its expire_at. All that have died are listed by `tq-admin dead-letters list`.
+    The attempt was the last one, or ended in a PermanentError. A task may also become a dead letter
+    without this hook: with its process, with its lease, or past its expire_at. `tq-admin
+    dead-letters list` lists every dead letter.
     """
     return _registered(HOOKS.on_dead, hook, 2)
 
 
 def calls_of(ended: Ended) -> list[tuple[Hook, Sequence[object]]]:
-    """What to call after an attempt, with what."""
+    """The hooks to call after an attempt, with their arguments."""
     about: Sequence[object] = (ended.context, ended.error)
     calls: list[tuple[Hook, Sequence[object]]] = []
     if ended.outcome is Outcome.FAILED:

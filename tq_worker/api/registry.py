@@ -33,11 +33,11 @@ class Handler:
     is_async: bool
     execution: Execution
     concurrency: int = 0
-    """So many of it run at a time in one worker, at most; 0: as many as fit."""
+    """How many of its tasks one worker runs at a time, at most; 0: as many as fit."""
     prepare: Callable[[], object] = lambda: None
-    """Raises where the function turns out to be unusable."""
+    """Raises if the function is unusable."""
     queue: str = ""
-    """Where its `submit` puts tasks; empty for one of bytes."""
+    """The queue that its `submit` uses; empty for a handler of bytes."""
 
 
 class Registry:
@@ -56,7 +56,7 @@ class Registry:
         prepare: Callable[[], object] = lambda: None,
         queue: str = "",
     ) -> None:
-        """Have ``function`` run tasks of ``task_type``; raises where it cannot."""
+        """Have ``function`` run tasks of ``task_type``; TypeError or ValueError if it cannot."""
         if not TYPE_PATTERN.fullmatch(task_type):
             raise ValueError(
                 f"@task({task_type!r}): a task type is 1 to 128 characters of A-Z a-z 0-9 . _ : -"
@@ -103,7 +103,7 @@ class Registry:
         return self._handlers.get(task_type)
 
     def problems(self) -> list[str]:
-        """Return what is wrong with handlers that only now can be looked at, for people."""
+        """Prepare every handler; returns their problems, for people."""
         problems = []
         for handler in self._handlers.values():
             try:
@@ -116,20 +116,20 @@ class Registry:
         return sorted(self._handlers)
 
     def handlers(self) -> list[Handler]:
-        """Return all, by type."""
+        """Return all handlers, sorted by type."""
         return [self._handlers[each] for each in self.task_types()]
 
 
 HANDLERS = Registry()
-"""What `@task` fills."""
+"""Filled by `@task`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """What came of importing the handlers."""
+    """The outcome of importing the handlers."""
 
     problems: Sequence[str]
-    """For people; empty where all is well."""
+    """For people; empty if there are none."""
     errors: Sequence[BaseException]
     """What modules raised."""
 
@@ -160,8 +160,7 @@ def _explain(error: BaseException) -> str:
         for frame in frames
         if frame.filename not in _OURS and not frame.filename.startswith("<frozen importlib")
     ]
-    # The decorator's own frames say nothing; where the module itself is missing there are none at
-    # all.
+    # The decorator's own frames say nothing; if the module itself is missing, there are no frames.
     while user_frames and user_frames[-1].filename.endswith(
         ("importlib/__init__.py", "inspect.py")
     ):

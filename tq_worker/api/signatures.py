@@ -1,4 +1,4 @@
-"""What a typed function takes and returns, as JSON and back."""
+"""Converts a typed function's arguments and result to JSON and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ JSON = "application/json"
 _MISSING = inspect.Parameter.empty
 _CONFIG: ConfigDict = {
     "extra": "forbid",
-    # The default, UTF-8, is not for all bytes, and null is not a number.
+    # The defaults lose values: UTF-8 cannot hold all bytes, and null is not a number.
     "ser_json_bytes": "base64",
     "val_json_bytes": "base64",
     "ser_json_inf_nan": "strings",
@@ -29,8 +29,8 @@ _CONFIG: ConfigDict = {
 class Signature:
     """One function's arguments, as a JSON object by name, and its result.
 
-    What types may be there is pydantic's to say: it is imported, and the annotations are looked at,
-    when first needed, so that they may name classes defined below the function.
+    Pydantic decides which types are allowed. It is imported, and the annotations are evaluated, on
+    first use, so that they may name classes defined below the function.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -53,13 +53,13 @@ class Signature:
                 )
 
     def prepare(self) -> None:
-        """Look at the annotations; raises where one is not known or cannot be JSON."""
+        """Evaluate the annotations; raises if one is unknown or has no form in JSON."""
         _ = self._adapters, self._arguments, self._result
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-        """Make the payload of a call; TypeError where it does not fit the function."""
+        """Make the payload of a call; raises TypeError if the arguments do not fit the function."""
         bound = self._signature.bind(*args, **kwargs).arguments
-        # One by one: pydantic writes what is in a TypedDict by the defaults, not by its settings.
+        # One by one: pydantic writes the items of a TypedDict by its defaults, not by our settings.
         fields = [
             b'"%s":%s' % (name.encode(), _encode(f"{name}: ", self._adapters[name], value))
             for name, value in bound.items()
@@ -67,7 +67,7 @@ class Signature:
         return b"{" + b",".join(fields) + b"}"
 
     def decode(self, payload: bytes) -> dict[str, Any]:
-        """Read the arguments; UnfitTaskError where they do not fit the function."""
+        """Read the arguments; raises UnfitTaskError if they do not fit the function."""
         try:
             arguments: dict[str, Any] = self._arguments.validate_json(payload or b"{}")
         except ValueError as error:
@@ -75,11 +75,11 @@ class Signature:
         return arguments
 
     def encode_result(self, value: object) -> bytes:
-        """Make the result; TypeError where it is not what the function says it returns."""
+        """Encode the result; raises TypeError if it does not match the return annotation."""
         return _encode("", self._result, value)
 
     def decode_result(self, result: bytes) -> Any:  # noqa: ANN401 - what the function returns
-        """Read the result; ValueError where it is of another type."""
+        """Read the result; raises ValueError if it is of another type."""
         return self._result.validate_json(result)
 
     @cached_property
@@ -111,7 +111,7 @@ class Signature:
 
 
 def _body_of(hint: Any) -> Any:  # noqa: ANN401 - any type there is
-    """What is sent of a function that returns ``hint``: of a Result its body."""
+    """The type of what is sent if a function returns ``hint``: for a Result, that of its body."""
     if hint is Result:
         return bytes
     origin = typing.get_origin(hint)
@@ -126,7 +126,7 @@ def _body_of(hint: Any) -> Any:  # noqa: ANN401 - any type there is
 def is_plain(function: Callable[..., Any]) -> bool:
     """Whether a function is a handler of bytes: (payload: bytes, context: TaskContext).
 
-    Of one without any annotations the name of the second parameter says it.
+    If it has no annotations, the name of its second parameter decides.
     """
     parameters = list(inspect.signature(function).parameters.values())
     if not getattr(function, "__annotations__", None):
@@ -142,7 +142,7 @@ def is_plain(function: Callable[..., Any]) -> bool:
 
 
 def check_kind(function: Callable[..., Any]) -> None:
-    """Refuse what would be called and never run to its end; TypeError says what to write."""
+    """Raise TypeError, with advice, for a function that a call would not run to its end."""
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         raise TypeError("it is a generator: a handler returns its result, a list for example")
     if inspect.iscoroutinefunction(function):
@@ -164,10 +164,10 @@ def check_kind(function: Callable[..., Any]) -> None:
 
 
 def accepts(annotation: object, wanted: type, *, exactly: bool = False) -> bool:
-    """Whether a parameter takes a ``wanted``; ``exactly``: and says so.
+    """Whether a parameter takes a ``wanted``; ``exactly``: only if its annotation names it.
 
-    Annotations that are still text are judged by the name's last part: what they name need not be
-    importable.
+    Annotations that are still text are judged by the last part of the name, so that the type need
+    not be importable.
     """
     if isinstance(annotation, str):
         names = {part.strip().rsplit(".", 1)[-1] for part in annotation.split("|")}
@@ -191,7 +191,7 @@ def _typed_dict(name: str, fields: dict[str, Any]) -> object:
 
 
 def _adapter(wanted: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - any type there is
-    # Only where it is needed: it is 10 MB of a process that may have none but plain handlers.
+    # Only if it is needed: it takes 10 MB in a process that may have no typed function.
     from pydantic import PydanticUserError, TypeAdapter  # noqa: PLC0415
 
     try:
@@ -203,7 +203,7 @@ def _adapter(wanted: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - any type there 
 
 
 def _encode(where: str, adapter: TypeAdapter[Any], value: object) -> bytes:
-    """Write a value as JSON that is read back equal; TypeError, which begins with ``where``."""
+    """Write a value as JSON; TypeError, prefixed with ``where``, unless it reads back equal."""
     from pydantic_core import PydanticSerializationError  # noqa: PLC0415 - as above
 
     try:
@@ -227,7 +227,7 @@ def _encode(where: str, adapter: TypeAdapter[Any], value: object) -> bytes:
 def _same(one: object, other: object) -> bool:
     if one == other:
         return True
-    # A number that is none is not equal to itself.
+    # NaN is not equal to itself.
     return type(one) is type(other) and repr(one) == repr(other) and "nan" in repr(one)
 
 

@@ -1,4 +1,4 @@
-"""Functions with types of their own: submitted as they are called, their results as they return."""
+"""Typed functions: submitted with the arguments of a call, with results of their return type."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tq_worker.api.registry import Function
 from tq_worker.api.signatures import JSON, Signature
 
 if TYPE_CHECKING:
-    # Elsewhere only where something is submitted: a handler process needs no gRPC.
+    # Imported at run time only to submit: a handler process needs no gRPC.
     from tq_client import AsyncClient, Client, SpecFields, TqError
 
     AnyClient = Client | AsyncClient
@@ -38,9 +38,9 @@ class Handle(Generic[R]):
     _task: TypedTask[..., R]
 
     def result(self, timeout_s: float | None = None) -> R:
-        """Wait for what the function returned; TaskFailedError where it did not.
+        """Wait for the result; raises TaskFailedError if the task is FAILED or CANCELLED.
 
-        TimeoutError after ``timeout_s``, by default the client's own; the task goes on.
+        Raises TimeoutError after ``timeout_s``, by default the client's; the task goes on.
         """
         return self._read(self._task.blocking().wait(self.task_id, timeout_s=timeout_s))
 
@@ -51,9 +51,9 @@ class Handle(Generic[R]):
         )
 
     def state(self) -> TaskState:
-        """Look up how it stands: TaskState.PENDING, RUNNING, COMPLETED and so on.
+        """Look up the task's state: TaskState.PENDING, RUNNING, COMPLETED and so on.
 
-        NotFoundError once it is removed.
+        Raises NotFoundError once the task is removed.
         """
         return self._task.blocking().get(self.task_id, omit_payload=True).state
 
@@ -63,7 +63,7 @@ class Handle(Generic[R]):
         return task.state
 
     def cancel(self) -> None:
-        """Cancel it; where it runs, its handler is told and may still finish."""
+        """Cancel the task; if it runs, its handler is asked to stop and may still finish."""
         self._task.blocking().cancel(self.task_id)
 
     async def cancel_async(self) -> None:
@@ -78,7 +78,7 @@ class Handle(Generic[R]):
 
 
 class TypedTask(Generic[P, R]):
-    """What `@task` makes of a function with types of its own."""
+    """A typed function with `@task`: calls of it can be submitted as tasks."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class TypedTask(Generic[P, R]):
         client: AnyClient | None = None,
     ) -> None:
         self.function = function
-        """The function itself, to be called here and now; a test does, for example."""
+        """The function itself, to call directly, for example in a test."""
         self.signature = Signature(function)
         self.task_type = task_type
         self.queue = queue
@@ -98,9 +98,9 @@ class TypedTask(Generic[P, R]):
         self._client = client
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function here and now, without a queue: in a test, for example.
+        """Run the function directly, without a queue, for example in a test.
 
-        TypeError where that takes more than its arguments: `function` is the function itself.
+        Raises TypeError if it is async or takes a TaskContext: call `function` instead.
         """
         name = self.function.__qualname__
         if inspect.iscoroutinefunction(self.function):
@@ -113,12 +113,12 @@ class TypedTask(Generic[P, R]):
         return result
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as what stands under its function's name, with its options, without its client."""
+        """Pickle as a reference to its function's name, with its options, without its client."""
         where = (self.function.__module__, self.function.__qualname__)
         return _found, (*where, self.queue, self._fields)
 
     def handle(self, task_id: str) -> Handle[R]:
-        """Return the handle of a task that was submitted before, elsewhere."""
+        """Return the handle of a task that was submitted earlier, perhaps by another program."""
         return Handle(task_id, self)
 
     def options(
@@ -128,15 +128,15 @@ class TypedTask(Generic[P, R]):
         queue: str | None = None,
         **fields: Unpack[SpecFields],
     ) -> TypedTask[P, R]:
-        """Return the same with other options for what it submits.
+        """Return a copy with other options for the tasks that it submits.
 
         Args:
-            client: what it is submitted with. A Client for `submit`, an AsyncClient for
-                `submit_async`; by default one client for the whole program and for both, made when
-                first needed, of the brokers at TQ_ADDRESS.
-            queue: where to.
+            client: the client to submit with: a Client for `submit`, an AsyncClient for
+                `submit_async`. By default, the whole program shares one client for both, made on
+                first use, of the brokers at TQ_ADDRESS.
+            queue: the queue to submit to.
             fields: as for `Client.submit`: delay, priority, labels, a task_id and so on
-                (`tq_client.SpecFields`). TypeError for one that there is not.
+                (`tq_client.SpecFields`). Raises TypeError for an unknown field.
         """
         from tq_client import specs  # noqa: PLC0415 - as above
 
@@ -152,9 +152,10 @@ class TypedTask(Generic[P, R]):
         )
 
     def spec(self, *args: P.args, **kwargs: P.kwargs) -> TaskSpec:
-        """Make the task without submitting it; a `Result` may carry it, for example.
+        """Make the task without submitting it, for example for the ``submit`` of a `Result`.
 
-        TypeError where the arguments are not what the function takes.
+        Raises TypeError if the arguments do not fit the function, and ValueError if the task's type
+        is a name in ``__main__``.
         """
         from tq_client import task_spec  # noqa: PLC0415 - as above
 
@@ -167,7 +168,7 @@ class TypedTask(Generic[P, R]):
         return task_spec(self.queue, self.task_type, payload, **self._fields)
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
-        """Submit a call of the function; returns once it is on the disks of a majority."""
+        """Submit a call of the function; returns once a majority has the task on disk."""
         [handle] = self.handles(self.blocking().submit_many([self.spec(*args, **kwargs)]))
         return handle
 
@@ -180,10 +181,10 @@ class TypedTask(Generic[P, R]):
     def map(
         self: TypedTask[Concatenate[A, Q], S], items: Iterable[A], *args: Q.args, **kwargs: Q.kwargs
     ) -> list[Handle[S]]:
-        """Submit a call for each item, which is its first argument; the others are the same.
+        """Submit one call per item, with the item as first argument and the others the same.
 
-        The handles come in the items' order. Where some tasks are refused the first refusal is
-        raised; the rest are submitted all the same.
+        Returns the handles in the items' order. If some tasks are refused, raises the first
+        refusal; the rest are submitted all the same.
         """
         specs = [self.spec(item, *args, **kwargs) for item in items]
         return self.handles(self.blocking().submit_many(specs))
@@ -196,8 +197,8 @@ class TypedTask(Generic[P, R]):
         return self.handles(await self.awaited(lambda client: client.submit_many(specs)))
 
     def handler(self) -> Function:
-        """Return what a worker runs: bytes in, bytes out."""
-        # By position: the handler's function may call its context what it likes.
+        """Return the handler of bytes that a worker runs."""
+        # By position: the function may give its context any name.
         given = 1 if self.signature.takes_context else 0
 
         async def run_async(payload: bytes, context: TaskContext) -> Result:
@@ -211,7 +212,7 @@ class TypedTask(Generic[P, R]):
             return self._result(value)
 
         chosen: Function = run_async if inspect.iscoroutinefunction(self.function) else run
-        # Who is named where two functions claim one type.
+        # The names for the error if two functions claim one type.
         chosen.__module__ = self.function.__module__
         chosen.__qualname__ = self.function.__qualname__
         return chosen
@@ -255,7 +256,7 @@ class TypedTask(Generic[P, R]):
         raise TypeError("a Client blocks: use submit, map, result, or give an AsyncClient")
 
     def handles(self, outcomes: Iterable[str | TqError]) -> list[Handle[R]]:
-        """Make a handle of each task's id; raises the first error."""
+        """Make a handle for each task's id; raises the first error."""
         from tq_client import TqError  # noqa: PLC0415 - as above
 
         made = []
@@ -267,7 +268,7 @@ class TypedTask(Generic[P, R]):
 
 
 def _found(module: str, name: str, queue: str, fields: SpecFields) -> TypedTask[..., Any]:
-    """Find a typed task again where a pickle was made of it."""
+    """Find the typed task that a pickle refers to; raises TypeError if it is none any more."""
     found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)

@@ -1,1 +1,1 @@
-"""The worker and its brokers: claims, leases, heartbeats, reports, and who answers."""
+"""The worker and its brokers: claims, leases, heartbeats, reports, liveness."""

@@ -1,4 +1,4 @@
-"""What the worker asks of a broker; tq_client's AsyncClient answers it."""
+"""The calls that the worker makes to a broker; tq_client's AsyncClient implements them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Reply_co = TypeVar("Reply_co", covariant=True)
 
 
 class Answer(Protocol[Reply_co]):
-    """A reply, and when the attempt that it answers was sent."""
+    """A reply, and when the answered attempt was sent."""
 
     @property
     def reply(self) -> Reply_co: ...
@@ -30,7 +30,7 @@ class Answer(Protocol[Reply_co]):
 class Broker(Protocol):
     """The calls of WorkerService, each repeated until answered or until ``timeout_s`` has passed.
 
-    A claim may take ``request.wait`` on top of it. They raise `tq_client.errors.TqError`.
+    A claim may take ``request.wait`` and then ``timeout_s``. All raise `tq_client.errors.TqError`.
     """
 
     async def claim(self, request: ClaimRequest, *, timeout_s: float) -> Answer[ClaimResponse]: ...

@@ -1,4 +1,4 @@
-"""Which types of tasks are claimed together, as they have their slots or their limit in common."""
+"""Which types of tasks are claimed together, because they share slots or a limit."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from dataclasses import dataclass
 from tq.internal.v1.worker_child_pb2 import Handler
 
 TYPES_MAX = 64
-"""A claim names at most so many."""
+"""The most types that a claim can name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimGroup:
-    """What one loop of claims asks for."""
+    """The types that one loop of claims asks for."""
 
     types: tuple[str, ...] = ()
-    """Empty: all but ``except_types``, those included that no handler is known for."""
+    """Empty: all types except ``except_types``, even those without a handler."""
     except_types: tuple[str, ...] = ()
-    """Only where there are more types than a claim can name."""
+    """Only used if there are more types than a claim can name."""
     solo: bool = False
-    """They run in processes of their own."""
+    """Whether each task has a process to itself."""
     limit: int | None = None
-    """So many of its one type run at a time, at most."""
+    """How many tasks of its only type run at a time, at most."""
 
 
 def claim_groups(handlers: Mapping[str, Handler], limits: Mapping[str, int]) -> list[ClaimGroup]:
-    """Split the handlers' types into what is claimed by itself; ``limits`` go before their own.
+    """Split the handlers' types into groups; ``limits`` override the handlers' own limits.
 
-    Types with a limit each have a loop of their own, so that a claim never brings more of one than
-    may run; those that run in processes of their own have one; and one has all the rest. What
-    there is no handler for is left to workers that have one.
+    Each type with a limit has its own group, so that a claim never returns more of its tasks than
+    may run. The types that run in processes of their own share a group, and so do all the others.
+    Types without a handler are left to other workers.
     """
     limited = _limited(handlers, limits)
     solo = sorted(name for name, each in handlers.items() if each.solo and name not in limited)
@@ -55,7 +55,7 @@ def _limited(handlers: Mapping[str, Handler], limits: Mapping[str, int]) -> dict
 
 
 def problem(handlers: Mapping[str, Handler], limits: Mapping[str, int]) -> str | None:
-    """Say what stands against these, if anything does."""
+    """Return what is wrong with these handlers and limits, if anything is."""
     unknown = sorted(set(limits).difference(handlers))
     if unknown:
         known = ", ".join(sorted(handlers))

@@ -1,4 +1,4 @@
-"""Claims tasks whenever there is room for some."""
+"""Claims tasks whenever there is room for them."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from tq_worker.wire.lease import Stop
 _logger = logging.getLogger(__name__)
 
 TASKS_MAX = 1000
-"""A call grants at most so many."""
+"""The most tasks that a claim is granted."""
 WAIT_S = 20.0
 CALL_S = 5.0
-"""How long to try, beyond what a claim waits, before it is said that no broker answers."""
+"""How long a claim is tried, beyond its wait, before the worker logs that no broker answers."""
 REPEAT_S = 300.0
-"""A claim whose outcome is unknown is repeated under its id for at most this long; the brokers
-remember ids for 10 min.
+"""How long a claim whose outcome is unknown is repeated under its id, at most; the brokers remember
+ids for 10 min.
 """
 LAST_CALL_S = 1.0
-"""How long a worker that leaves waits for the answer to its last claim."""
+"""How long a leaving worker waits for the answer to its last claim."""
 LAST_WAIT_S = 0.25
-"""The same where the claim most probably waits for tasks."""
+"""The same if the claim probably waits for tasks."""
 BACKLOG_MAX = 4000
 """Nothing is claimed while so many reports wait: the brokers do not keep up, or cannot be reached.
 """
@@ -45,15 +45,15 @@ PAUSE_MAX_S = 5.0
 
 
 class Backlog(Protocol):
-    """Who delivers reports."""
+    """What delivers reports."""
 
     def backlog(self) -> int:
-        """How many have not been answered."""
+        """How many reports have not been answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Appetite:
-    """What to ask for."""
+    """How many tasks to claim, and how long to wait for them."""
 
     tasks: int
     wait_s: float
@@ -61,7 +61,7 @@ class Appetite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What all claims of a worker have in common."""
+    """The common parts of all claims of a worker."""
 
     worker_id: str
     queues: Sequence[str]
@@ -80,9 +80,9 @@ class Parts:
 class Claims:
     """Claims as many tasks of one claim group as fit, one call at a time.
 
-    A call that finds none waits at the broker, but only for what could start at once: tasks to hold
-    ahead are asked for while there is a backlog. Else the next few to come would all be this
-    worker's, while others idle.
+    A call that finds no tasks waits at the broker, but only for tasks that could start at once.
+    Prefetched tasks are claimed only while there is a backlog: otherwise this worker would take
+    the next tasks while others idle.
     """
 
     def __init__(self, parts: Parts, claim_group: ClaimGroup) -> None:
@@ -93,12 +93,12 @@ class Claims:
         self._pool = parts.pool
         self._stats = parts.stats
         self._reached = False
-        """The last claim was answered."""
+        """Whether the last claim was answered."""
         self._complained = False
         self._more = False
-        """The last claim got all it asked for, so there is probably more."""
+        """Whether the last claim was granted all it asked for, so that there are probably more."""
         self._ahead = 0
-        """How many of the tasks now asked for need not find a slot at once."""
+        """How many of the requested tasks are prefetched: they need no slot at once."""
 
     async def run(self) -> None:
         """Claim until cancelled."""
@@ -110,13 +110,13 @@ class Claims:
                 await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)
                 pause_s = min(PAUSE_MAX_S, pause_s * 2)
                 if time.monotonic() - first_sent_s > min(REPEAT_S, self._parts.lease_s):
-                    # What an earlier attempt may have granted has expired, or will before long.
+                    # The leases that an earlier attempt may have been granted are over, or nearly.
                     break
             else:
                 pause_s = PAUSE_FIRST_S
 
     async def _claim(self, request: ClaimRequest) -> bool:
-        """Make one claim; False if its outcome is unknown and it is to be repeated as it is."""
+        """Make one claim; False if it failed and must be repeated."""
         self._parts.liveness.asked()
         call = asyncio.ensure_future(self._broker.claim(request, timeout_s=CALL_S))
         try:
@@ -140,18 +140,18 @@ class Claims:
         self._stats.claims["tasks" if answer.reply.tasks else "nothing"] += 1
         self._take(answer, request.max_tasks)
         if not answer.reply.tasks:
-            # A slot that was left to this claim group is free for others now.
+            # A slot that was reserved for this claim group is free for others now.
             self._held_tasks.room_changed()
         return True
 
     async def _finish(
         self, request: ClaimRequest, call: asyncio.Future[Answer[ClaimResponse]]
     ) -> None:
-        """Give back what the last claim was granted: else it would wait for its lease to expire.
+        """Give back the tasks of the last claim, which else would wait for their leases to expire.
 
-        A call that waits for tasks is cancelled and made again for a moment, under its id: if it
-        had been granted some just now, that answer comes again. (The broker itself releases what it
-        grants to a call that was cancelled before the answer left.)
+        A call that waits for tasks is cancelled and repeated for a moment, under its id: if it had
+        just been granted tasks, that answer comes again. (If the call is cancelled before its
+        answer is sent, the broker itself releases the tasks.)
         """
         waits = request.HasField("wait") and not call.done()
         if waits:
@@ -172,7 +172,7 @@ class Claims:
         self._pool.hand_in(fresh, self._ahead)
 
     async def _appetite(self) -> Appetite:
-        """Wait until a claim is worth its while."""
+        """Wait until a claim is worthwhile."""
         while True:
             wanted = self._of_a_limit() if self._demand.limit is not None else self._of_all_else()
             if wanted is not None and self._parts.reports.backlog() < BACKLOG_MAX:
@@ -180,24 +180,24 @@ class Claims:
             await self._held_tasks.change()
 
     def _of_all_else(self) -> Appetite | None:
-        """What to ask for where nothing but slots is the limit."""
+        """What to claim if only slots are the limit; None: nothing."""
         solo = self._demand.solo
         owed = self._parts.fairness.owed(solo=solo)
         self._ahead = self._held_tasks.ahead() if self._more and not solo and not owed else 0
         idle = self._pool.room(solo=solo) - owed
         room = self._pool.room(self._ahead, solo=solo) - owed
-        # With tasks at hand for every slot a claim can wait until it is for many.
+        # While there are tasks for every slot, a claim can wait until it is for many.
         if room <= 0 or (idle <= 0 and room * 2 < self._ahead):
             return None
-        # One that finds out whether a broker is there does not wait for tasks as well.
+        # A claim that tests whether a broker answers does not also wait for tasks.
         waits = self._reached and room <= idle
         return Appetite(min(room, TASKS_MAX), self._parts.wait_s if waits else 0.0)
 
     def _of_a_limit(self) -> Appetite | None:
-        """What to ask for of a type of which only so many may run.
+        """What to claim of a type with a limit; None: nothing.
 
-        Slots are shared with other types: where both find tasks for the same one, what waits
-        behind it for too long is given back.
+        Slots are shared with other types. If two claims fill the same slot, a task that waits for
+        it too long is given back.
         """
         claim_group, fairness = self._demand, self._parts.fairness
         assert claim_group.limit is not None, "or there is none"
@@ -205,7 +205,7 @@ class Claims:
         below = claim_group.limit - self._held_tasks.unended[claim_group.types[0]]
         idle = self._pool.room(solo=claim_group.solo)
         if below > 0 and idle <= 0 and not claim_group.solo and self._held_tasks.ahead():
-            # What is held ahead takes every slot, and not for long.
+            # Prefetched tasks take every slot, but not for long.
             idle = self._ahead = below
         if below > 0 and idle <= 0:
             fairness.wants(claim_group)

@@ -1,4 +1,4 @@
-"""The connection to the brokers, which can be made anew."""
+"""The connection to the brokers, which can be replaced."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLOSE_S = 5.0
 
 
 class Link:
-    """A `Broker` of one client after the other."""
+    """A `Broker` whose client can be replaced."""
 
     def __init__(self, connect: Callable[[], AsyncClient]) -> None:
         self._connect = connect
@@ -41,7 +41,7 @@ class Link:
         return await self._client.report(request, timeout_s=timeout_s)
 
     async def reconnect(self) -> None:
-        """Use new channels from now on; calls in flight fail, and are repeated by who made them."""
+        """Use new channels from now on; calls in flight fail, and their callers repeat them."""
         old, self._client = self._client, self._connect()
         await self._close(old)
 

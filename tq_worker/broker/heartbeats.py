@@ -1,4 +1,4 @@
-"""Renews the leases held, all in one call, three times in each lease's length."""
+"""Renews all held leases with one heartbeat, three times in a lease's length."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tq_worker.wire.lease import Lease, Stop, believed_end_s
 _logger = logging.getLogger(__name__)
 
 LEASES_MAX = 10_000
-"""A call lists at most so many."""
+"""The most leases that one call can list."""
 FIRST_S = 1.0
-"""The first is early: it says how the worker is."""
+"""The first heartbeat is early, to report the worker's usage."""
 RETRY = 1 / 8
 """The part of the interval after which a heartbeat that failed is repeated."""
 
@@ -25,7 +25,7 @@ _Status = HeartbeatResult.Status
 
 
 class Heartbeats:
-    """Tells the held tasks what the broker says of each lease."""
+    """Sends heartbeats, and applies the answers to the held tasks."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Heartbeats:
         lease_s: float,
         usage: Callable[[], WorkerUsage],
     ) -> None:
-        """``usage`` says how the worker is."""
+        """``usage`` returns the worker's usage, which each heartbeat carries."""
         self._worker_id = worker_id
         self._usage = usage
         self._broker = broker
@@ -55,7 +55,7 @@ class Heartbeats:
         """Renew everything once; False if some of it must be tried again."""
         leases = list(self._held_tasks.held.values())
         try:
-            # One without leases still says how the worker is.
+            # A heartbeat without leases still reports the worker's usage.
             for at in range(0, max(1, len(leases)), LEASES_MAX):
                 await self._renew(leases[at : at + LEASES_MAX])
         except TqError as error:
@@ -86,8 +86,8 @@ class Heartbeats:
                     if result.status is _Status.STATUS_CANCEL_REQUESTED:
                         cancelled.append(lease)
                 case _Status.STATUS_LEASE_LOST:
-                    # Nothing to stop once its attempt has ended: the report's answer says what
-                    # became of it.
+                    # Once the attempt has ended, this stops nothing: the answer to its report
+                    # says whether it was recorded.
                     self._held_tasks.stop(lease, Stop.LEASE_LOST)
                 case _:
                     _logger.error("heartbeat was not understood", extra={"task_id": lease.task_id})

@@ -1,4 +1,4 @@
-"""Every task in this worker's hands, from its claim to the answer to its report."""
+"""Every task that this worker holds, from its claim until its report is answered."""
 
 from __future__ import annotations
 
@@ -26,17 +26,15 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 STOP_GRACE_S = 5.0
-"""How long a handler may take to stop once its task was cancelled or its time is over, before it
-is killed.
-"""
+"""How long a handler may take to stop after a cancellation or a timeout, before it is killed."""
 LOST_GRACE_S = 1.0
-"""The same once another worker may hold its task."""
+"""The same after its lease was lost: another worker may hold the task."""
 UNFIT_FOR_S = 600.0
-"""How long tasks that no worker can run are offered again, before they are dead letters."""
+"""How long unfit tasks are offered again before they become dead letters."""
 UNFIT_OFFERS_MIN = 8
-"""So often they are offered meanwhile, at least."""
+"""How often an unfit task is offered in that time, at least."""
 WARNED_MAX = 1000
-"""So many types are warned of."""
+"""How many types are warned of, at most."""
 
 
 _Status = ReportResult.Status
@@ -46,14 +44,14 @@ _TAKEN = frozenset(
 
 
 class Reports(Protocol):
-    """Who tells the broker."""
+    """What delivers reports to the brokers."""
 
     def add(self, report: TaskReport) -> None:
         """Have a report delivered."""
 
 
 class HeldTasks:
-    """Holds the leases and sees to it that no handler outlives its own."""
+    """Holds the leases and ensures that no handler outlives its own."""
 
     def __init__(
         self,
@@ -72,7 +70,7 @@ class HeldTasks:
         self.held: dict[int, Lease] = {}
         """By token."""
         self.unended: Counter[str] = Counter()
-        """By type, those of them whose attempts have not ended."""
+        """How many of the attempts have not ended, by type."""
         self._waiting: list[asyncio.Future[None]] = []
         self._prefetch = Prefetch(concurrency, boottime_s())
         self._reports = reports
@@ -85,18 +83,18 @@ class HeldTasks:
         await waiter
 
     def room_changed(self) -> None:
-        """There may be room for more tasks."""
+        """Wake those that wait for `change`: there may be room for more tasks."""
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(None)
 
-    # ---------------------------------------------------------------- what the broker says
+    # ---------------------------------------------------------------- answers of the brokers
 
     def take(
         self, tasks: Iterable[ClaimedTask], sent_at_s: float
     ) -> list[tuple[Lease, ClaimedTask]]:
-        """Hold the leases that a claim sent at ``sent_at_s`` was granted; returns those to run."""
+        """Hold the leases granted to a claim sent at ``sent_at_s``; returns those to run."""
         fresh = []
         for claimed in tasks:
             if claimed.token not in self.held:
@@ -107,15 +105,15 @@ class HeldTasks:
         return fresh
 
     def ahead(self) -> int:
-        """How many tasks to hold beyond those that run."""
+        """How many tasks to prefetch beyond those that run."""
         return self._prefetch.ahead(boottime_s())
 
     def slow_down(self) -> None:
-        """Hold nothing ahead until tasks are seen to end fast again."""
+        """Prefetch nothing until tasks end fast again."""
         self._prefetch.forget(boottime_s())
 
     def renewed(self, leases: Sequence[Lease], until_s: float) -> None:
-        """Believe in these leases until ``until_s``."""
+        """Extend these leases until ``until_s``."""
         by_process: dict[Runs, list[int]] = {}
         for lease in leases:
             lease.until_s = until_s
@@ -125,7 +123,10 @@ class HeldTasks:
             process.renew(tokens, until_s)
 
     def stop(self, lease: Lease, why: Stop) -> None:
-        """Have a handler stop, however it takes; for good reasons only the first one counts."""
+        """Ask a handler to stop, and kill it later if it does not.
+
+        The first reason counts, but LEASE_LOST replaces any other.
+        """
         if lease.process is None:
             return
         if lease.stop is not None and why is not Stop.LEASE_LOST:
@@ -138,12 +139,12 @@ class HeldTasks:
         _logger.log(level, What.STOPPED.value, extra={**_facts(lease), "why": why.value})
 
     def release(self, leases: Iterable[Lease], reason: str) -> None:
-        """Give back tasks that no process was given."""
+        """Give back tasks that were handed to no process."""
         for lease in leases:
             self._report(lease, task_reports.released(lease.task_id, lease.token, reason))
 
     def reported(self, report: TaskReport, status: ReportResult.Status.ValueType) -> None:
-        """Forget a lease, and count its attempt: its report was answered, or given up."""
+        """Forget a lease whose report was answered or refused, and count its attempt."""
         lease = self.held.pop(report.token, None)
         if lease is not None:
             self._count(lease, report, status)
@@ -151,10 +152,10 @@ class HeldTasks:
                 lease.reporting.end()
         self.room_changed()
 
-    # ---------------------------------------------------------------- what handler processes say
+    # ---------------------------------------------------------------- events of handler processes
 
     def started(self, leases: Iterable[Lease]) -> None:
-        """Have the time of these attempts run."""
+        """Start the timeouts of these attempts."""
         loop = asyncio.get_running_loop()
         for lease in leases:
             if lease.timeout_s is not None and lease.timer is None:
@@ -173,7 +174,7 @@ class HeldTasks:
         self.room_changed()
 
     def died(self, process: HandlerProcess) -> None:
-        """Report what a process left behind: what had started failed, the rest is given back."""
+        """Report the tasks of a dead process: started ones failed, the rest is given back."""
         cause = process.how_it_ended()
         for lease in process.outstanding.values():
             lease.process = None
@@ -194,23 +195,23 @@ class HeldTasks:
     # ---------------------------------------------------------------- time
 
     def check(self, now_s: float) -> None:
-        """Stop handlers whose lease runs out, kill those that do not stop."""
+        """Stop handlers whose lease runs out, and kill those that do not stop."""
         for lease in list(self.held.values()):
             process = lease.process
             if process is None:
                 continue
             if lease.stop is None and lease.stop_due(now_s):
                 self.stop(lease, Stop.LEASE_OVER)
-            # One that has not been started cannot be any more: its process looks at the lease, too.
+            # A handler that has not started will not start: its process checks the lease, too.
             if lease.kill_due(now_s) and process.has_started(lease):
                 process.kill(
                     f"the handler of task {lease.task_id} did not stop though {_reason(lease)}"
                 )
 
     def _report(self, lease: Lease, report: TaskReport | None, *, told: bool = False) -> None:
-        """Have an attempt's end reported; ``told``: of a failure its process has written the line.
+        """Have an attempt's end reported; ``told``: its process has logged the failure itself.
 
-        None: the lease was lost, and nobody asks.
+        ``report`` is None if the lease was lost: then there is nothing to report.
         """
         lease.process = None
         if lease.timer is not None:
@@ -233,7 +234,7 @@ class HeldTasks:
     def _count(
         self, lease: Lease, report: TaskReport, status: ReportResult.Status.ValueType
     ) -> None:
-        """Count an attempt by what the brokers have made of its report."""
+        """Count an attempt by the brokers' answer to its report."""
         kind = self._stats.kind(lease.queue, lease.task_type)
         if status not in _TAKEN:
             self._stats.lost[kind] += 1

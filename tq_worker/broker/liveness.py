@@ -1,4 +1,4 @@
-"""Whether brokers answer: what tells a worker that is deaf from one that has nothing to do."""
+"""Whether brokers answer, so that a disconnected worker can be told from an idle one."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from collections.abc import Callable
 
 
 class Liveness:
-    """Notes when a claim was first asked for in vain, and when one was answered."""
+    """Notes since when claims have been unanswered, and when one is answered."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
         self._asked_s: float | None = None
         self.answers = 0
         self.first = asyncio.Event()
-        """Set once a broker has answered at all."""
+        """Set once a broker has answered a claim."""
 
     def asked(self) -> None:
-        """A claim is about to be made."""
+        """Note that a claim is about to be made."""
         if self._asked_s is None:
             self._asked_s = self._now_s()
 
     def answered(self) -> None:
-        """One came back, with tasks or without."""
+        """Note that a claim was answered, with tasks or without."""
         self._asked_s = None
         self.answers += 1
         self.first.set()
 
     def start_over(self) -> None:
-        """Count from now on."""
+        """Measure the silence from now on."""
         if self._asked_s is not None:
             self._asked_s = self._now_s()
 
     def silence_s(self) -> float:
-        """For how long a claim has been made, repeated or not, without any being answered."""
+        """For how long claims, repeated or not, have had no answer; 0 after an answer."""
         return 0.0 if self._asked_s is None else self._now_s() - self._asked_s

@@ -1,4 +1,4 @@
-"""What the broker is told when an attempt has ended, given why it was asked to stop, if it was."""
+"""What to report of an attempt that has ended, depending on why it was asked to stop, if it was."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tq_worker.wire.lease import Lease, Stop
 
 
 def settle(lease: Lease, report: TaskReport) -> TaskReport | None:
-    """Decide what to report for an attempt whose handler process said ``report``; None: nothing."""
+    """Decide what to report of an attempt whose process sent ``report``; None: nothing."""
     match lease.stop:
         case None:
             return report
@@ -17,16 +17,16 @@ def settle(lease: Lease, report: TaskReport) -> TaskReport | None:
         case Stop.TIMED_OUT:
             return task_reports.failed(lease.task_id, lease.token, timed_out(lease))
         case Stop.CANCELLED | Stop.LEASE_OVER | Stop.SHUTDOWN:
-            # Finished is finished. Anything else may be the stop's own doing, and nobody's failure.
+            # A completion counts. Any other end may be due to the stop, and is not a failure.
             if report.HasField("complete"):
                 return report
             return task_reports.released(lease.task_id, lease.token, lease.stop.value)
 
 
 def settle_death(lease: Lease, *, started: bool, cause: str, killed: bool) -> TaskReport | None:
-    """Decide what to report for an attempt whose process ended first.
+    """Decide what to report of an attempt whose process ended first; None: nothing.
 
-    ``killed`` says that the process was ended for the sake of a lease, not by one of its handlers.
+    ``killed``: the process was ended because of a lease, not by one of its handlers.
     """
     if lease.stop is Stop.LEASE_LOST:
         return None

@@ -1,4 +1,4 @@
-"""Delivers reports: everything that ended while one call was on its way goes into the next."""
+"""Delivers reports: those that come while a call is in flight go into the next call."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ Answered = Callable[[TaskReport, ReportResult.Status.ValueType], None]
 
 
 class Reporter:
-    """Repeats every report until it is answered definitely.
+    """Repeats every report until it has a definite answer.
 
-    A lease that ran out meanwhile is no reason to give up: a new leader starts every lease afresh,
-    the work is done, and if another worker has the task by now the token says so.
+    It does not give up when the lease runs out: the work is done, a new leader restarts every
+    lease, and if another worker has the task by now, the brokers refuse the old token.
     """
 
     def __init__(self, *, worker_id: str, broker: Broker, answered: Answered) -> None:
-        """``answered`` is told of each report that needs no more attention, and what came of it."""
+        """``answered`` is called with each report that is settled, and its status."""
         self._worker_id = worker_id
         self._broker = broker
         self._answered = answered
@@ -48,8 +48,8 @@ class Reporter:
         self._none = asyncio.Event()
         self._none.set()
         self._alone = 0
-        """So many of those that wait go in a call of their own: a call that carried them was
-        refused whole.
+        """How many of the waiting reports go in a call of their own: a call with all of them was
+        refused.
         """
         self._failing = False
 
@@ -76,7 +76,7 @@ class Reporter:
             try:
                 await self._deliver(batch)
             except asyncio.CancelledError:
-                # Counted as not delivered: the call may or may not have arrived.
+                # Count the batch as undelivered: the call may or may not have arrived.
                 self._waiting.extendleft(reversed(batch))
                 raise
             except RequestError as error:
@@ -143,7 +143,7 @@ class Reporter:
         self._answered(report, result.status)
 
     def _unfit(self, report: TaskReport, why: str) -> None:
-        """Report as failed what completed with a result that the queue does not take."""
+        """Report a completion as failed if the brokers refuse its result."""
         error = f"the result does not fit: {why}"
         _logger.error(
             What.FAILED.value,
@@ -152,9 +152,9 @@ class Reporter:
         self.add(task_reports.failed(report.task_id, report.token, error, permanent=True))
 
     def _set_aside(self, batch: list[TaskReport]) -> None:
-        """Take a broker's own fault for one of the batch's: the others must not wait for that one.
+        """Assume that one report of the batch causes a broker's fault: the others must not wait.
 
-        They are sent each alone, and one that fails alone goes behind all that wait.
+        Each is then sent alone, and one that fails alone goes behind all waiting reports.
         """
         if len(batch) > 1:
             self._waiting.extendleft(reversed(batch))
@@ -165,7 +165,7 @@ class Reporter:
 
     def _refused(self, batch: list[TaskReport], error: RequestError) -> None:
         if len(batch) > 1:
-            # One of them is at fault; found by sending each alone.
+            # One of them is at fault: send each alone to find it.
             self._waiting.extendleft(reversed(batch))
             self._alone = len(batch)
             return

@@ -1,4 +1,4 @@
-"""Which claim group may claim for the next free slot, if several would take every slot."""
+"""Which claim group may claim for the next free slot, if several want every slot."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 from tq_worker.broker.claim_groups import ClaimGroup
 
 TURN_S = 0.5
-"""How long a claim group with a limit waits before a slot is left to it."""
+"""How long a claim group with a limit waits before a slot is reserved for it."""
 
 
 class SlotFairness:
-    """Leaves slots to claim groups with a limit, which the group of all other types would take.
+    """Reserves slots for claim groups with a limit, before other types take them all.
 
-    What the brokers hold of each is not known: one that has waited is left a slot for the time of
-    one claim that does not wait, and then waits again.
+    The worker does not know which tasks the brokers have. So a group that has waited gets a slot
+    for one claim, which does not wait for tasks, and then waits again.
     """
 
     def __init__(self, now_s: Callable[[], float]) -> None:
@@ -22,15 +22,15 @@ class SlotFairness:
         self._since_s: dict[ClaimGroup, float] = {}
 
     def wants(self, claim_group: ClaimGroup) -> None:
-        """It could run a task, and finds no slot."""
+        """Note that a group could run a task but finds no slot."""
         self._since_s.setdefault(claim_group, self._now_s())
 
     def had(self, claim_group: ClaimGroup) -> bool:
-        """It makes a claim, or has no use for a slot; True if it had waited."""
+        """Note that a group claims, or needs no slot; True if it had waited."""
         return self._since_s.pop(claim_group, None) is not None
 
     def owed(self, *, solo: bool) -> int:
-        """How many slots are to be left to those that have waited for long enough."""
+        """How many slots are reserved for groups that have waited long enough."""
         since_s = self._now_s() - TURN_S
         return sum(
             waited_s <= since_s for each, waited_s in self._since_s.items() if each.solo is solo

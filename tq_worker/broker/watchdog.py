@@ -1,4 +1,4 @@
-"""Ends a worker that no broker answers, or whose own event loop stands still."""
+"""Ends a worker that gets no answer from a broker, or whose own event loop stands still."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tq_worker.wire import exits
 _logger = logging.getLogger(__name__)
 
 LOOKS = 10
-"""How often one looks within the time that silence may last."""
+"""How often the silence is checked within its time limit."""
 LAST_WORDS_S = 5.0
-"""How long saying why may take, before the process ends without."""
+"""How long the last log line may take before the process ends without it."""
 LEAVE_S = 30.0
-"""How long a deaf worker may take to leave in order."""
+"""How long an orderly end may take once the worker has given up."""
 
 
 class Watchdog:
-    """Connects anew when no claim is answered, and gives up when that did not help.
+    """Reconnects when no claim is answered, and gives up if that does not help.
 
-    A worker whose brokers are all down gives up as well: a supervisor starts it again.
+    A worker whose brokers are all down gives up as well; a supervisor must start it again.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class Watchdog:
         reconnect: Callable[[], Awaitable[None]],
         give_up: Callable[[str], None],
     ) -> None:
-        """``give_up`` has the worker leave, and is told why."""
+        """``give_up`` makes the worker leave; its argument says why."""
         self._liveness = liveness
         self._deaf_after_s = deaf_after_s
         self._reconnect = reconnect
         self._give_up = give_up
 
     async def run(self) -> None:
-        """Look until cancelled or given up."""
+        """Check the silence until cancelled or until the worker gives up."""
         reconnected_at: int | None = None
         while True:
             await asyncio.sleep(self._deaf_after_s / LOOKS)
@@ -66,9 +66,9 @@ class Watchdog:
 
 
 class LoopGuard:
-    """Ends the process when its event loop stands still; looks from a thread of its own.
+    """Ends the process when its event loop stands still; checks it from a thread of its own.
 
-    The handler processes end with it, as the kernel is asked to see to.
+    The kernel then kills the handler processes, by PDEATHSIG.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -94,7 +94,7 @@ class LoopGuard:
 
     def _watch(self) -> None:
         seen, looks = 0, 0
-        # In looks and not by a clock: while the whole process is stopped nobody looks.
+        # Count checks, not time: while the whole process is stopped, there are no checks.
         while not self._stopped.wait(self._limit_s / LOOKS):
             looks = looks + 1 if seen == self._beats else 0
             seen = self._beats
@@ -108,7 +108,7 @@ class LoopGuard:
 
 
 def die_soon(within_s: float) -> None:
-    """End this process after ``within_s``, whatever it is at then."""
+    """End this process after ``within_s`` in any case."""
     timer = threading.Timer(within_s, os._exit, [exits.DEAF])
     timer.daemon = True
     timer.start()

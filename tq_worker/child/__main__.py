@@ -1,8 +1,7 @@
-"""A handler process: `python -m tq_worker.child`, started by the worker and by nobody else.
+"""A handler process: `python -m tq_worker.child`, started only by the worker.
 
 The main thread runs the event loop with the async handlers, sync handlers have threads, and one
-more thread listens to the parent: a handler that blocks the loop keeps it from running others, and
-nothing else.
+more thread listens to the parent. A handler that blocks the loop delays only other handlers.
 """
 
 from __future__ import annotations
@@ -38,16 +37,16 @@ from tq_worker.wire.progress import Progress
 
 READ_BYTES = 256 * 1024
 WATCH_S = 1.0
-"""Leases are looked at this often: poll() counts on a clock that stops while the machine sleeps."""
+"""How often leases are checked: the clock of poll() stops while the machine sleeps."""
 
 _PR_SET_PDEATHSIG = 1
 
 
 class Listener:
-    """Obeys the parent, in a thread of its own, and sees that no lease is outlived.
+    """Obeys the parent, in a thread of its own, and ensures that no handler outlives its lease.
 
-    The parent stops handlers well before their leases end. When it cannot, because it was killed or
-    stopped itself, this ends the process.
+    The parent stops handlers well before their leases end. If it cannot, because it was killed or
+    stopped itself, the listener ends the process.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -56,8 +55,8 @@ class Listener:
         self._attempts: dict[int, Attempt] = {}
         self._heard_bytes = 0
         self._overdue: dict[int, int] = {}
-        """Tokens of leases that are over, each with how many bytes must have been heard before that
-        is believed.
+        """Tokens of leases that seem over, each with the number of bytes that must be read from the
+        parent first: they may renew the lease.
         """
 
     def ended(self, token: int) -> None:
@@ -112,14 +111,14 @@ class Listener:
             loop.call_soon_threadsafe(runner.leave)
 
     def _patience_ms(self) -> int | None:
-        """How long to listen before leases are looked at; None while there are none."""
-        # A copy, made in one step: other threads end attempts meanwhile.
+        """How long to listen before leases are checked; None while there are none."""
+        # An atomic copy: other threads end attempts meanwhile.
         attempts = list(self._attempts.values())
         if not attempts:
             return None
         now_s = boottime_s()
-        # One that waits with its lease over is never started and needs no watch. One that runs with
-        # it over has only until all that the parent said has been heard.
+        # An attempt that waits with its lease over is never started: ignore it. One that runs with
+        # its lease over may go on only until everything from the parent has been read.
         ends_s = [
             each.last_s for each in attempts if each.last_s > now_s or each.context is not None
         ]
@@ -127,10 +126,10 @@ class Listener:
         return max(0, math.ceil(left_s * 1000))
 
     def outlived(self) -> bool:
-        """Whether a handler runs on though its lease is over.
+        """Whether a handler still runs after its lease is over.
 
-        What the parent has said until now is heard first: it may have renewed what seems to be
-        over. What it goes on to say is not waited for.
+        The messages that the parent has sent until now are read first: they may renew the lease.
+        Later messages are not waited for.
         """
         now_s = boottime_s()
         overdue = [
@@ -177,7 +176,7 @@ async def serve(
 
 
 def main() -> None:
-    """Start as the parent asked."""
+    """Start with the parent's arguments."""
     parser = argparse.ArgumentParser(prog="tq_worker.child")
     parser.add_argument("--socket-fd", type=int, required=True)
     parser.add_argument("--progress-fd", type=int, required=True)
@@ -193,7 +192,7 @@ def main() -> None:
         signal.signal(number, lambda _number, _frame: None)
     connection = socket.socket(fileno=arguments.socket_fd)
     connection.set_inheritable(False)
-    # A copy that a handler makes of this process has nothing to say to the parent.
+    # A fork that a handler makes of this process must not talk to the parent.
     os.register_at_fork(after_in_child=connection.close)
     progress = Progress(arguments.progress_fd)
     os.close(arguments.progress_fd)
@@ -216,7 +215,7 @@ def _unread_bytes(connection: socket.socket) -> int:
 def _die_with_parent() -> None:
     """Have the kernel kill this process when the parent dies.
 
-    The listener would notice as well, but not while a handler holds the interpreter.
+    The listener would notice it, too, but not while a handler holds the interpreter.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

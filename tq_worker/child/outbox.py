@@ -1,4 +1,4 @@
-"""What a handler process has to say to its parent, gathered into frames."""
+"""The messages of a handler process to its parent, gathered into frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tq_worker.wire.frames import encode
 
 
 class Outbox:
-    """Collects reports from the loop and from handler threads; whoever flushes sends them all."""
+    """Collects reports from the loop and from handler threads; each flush sends them all."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -25,27 +25,26 @@ class Outbox:
     def loaded(
         self, handlers: Sequence[Handler], problems: Sequence[str], sources: Sequence[str]
     ) -> None:
-        """Say, first of all, that tasks can be taken, or why not."""
+        """Send the first message: the process can take tasks, or why it cannot."""
         loaded = Loaded(handlers=handlers, problems=problems, sources=sources)
         self._send(FromHandlers(loaded=loaded))
 
     def started(self, token: int) -> None:
-        """Say, before a handler is entered, that its time runs."""
+        """Say that a handler is about to be entered, so that its timeout starts."""
         with self._sending:
             self._send(FromHandlers(started=[token]))
 
     def add(self, report: TaskReport, ran_us: int) -> None:
-        """Keep a report, and how long its handler ran, for the next flush."""
+        """Keep a report, and its handler's run time in microseconds, for the next flush."""
         self._reports.append((report, ran_us))
 
     def __len__(self) -> int:
         return len(self._reports)
 
     def flush(self) -> None:
-        """Send what has gathered; may block for as long as the parent does not read."""
+        """Send the gathered reports; blocks while the parent does not read."""
         with self._sending:
-            # Taken one by one, as many as there were: other threads add meanwhile, without the
-            # lock.
+            # Take as many as there are now, one by one: other threads add more without the lock.
             reports = [self._reports.popleft() for _ in range(len(self._reports))]
             if reports:
                 message = FromHandlers(
@@ -58,5 +57,5 @@ class Outbox:
         try:
             self._connection.sendall(encode(message))
         except OSError:
-            # Nobody renews the leases any more.
+            # The parent is gone, so the leases are no longer renewed.
             os._exit(exits.PARENT_GONE)

@@ -1,4 +1,4 @@
-"""Inside a handler process: runs what was handed in, so many at a time, in order."""
+"""Inside a handler process: starts attempts in order, up to the number of slots at a time."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ NOT_STARTED = "not started"
 STOPPED = "stopped"
 
 _OURS = (__file__, str(typed.__file__), str(signatures.__file__))
-"""What stands between the loop and a handler: no news to who reads a traceback."""
+"""The files between the loop and a handler, whose frames are left out of tracebacks."""
 
 
 class Attempt:
-    """One task that was handed in, until it is reported."""
+    """One task that was handed in, until its report."""
 
     __slots__ = (
         "_margin_s",
@@ -68,16 +68,16 @@ class Attempt:
         self.lease_until_s = lease_until_s
         self._margin_s = claimed.lease.ToMilliseconds() / 1000 * EXIT_BEFORE
         self.last_s = lease_until_s - self._margin_s
-        """When its handler must have stopped; the parent should have seen to it a moment before."""
+        """When its handler must have stopped; the parent should have stopped it a moment before."""
         self.context: TaskContext | None = None
         """Set from the moment its handler may run."""
         self.started_s = 0.0
-        """When that was, by the monotonic clock."""
+        """When its handler was started, by the monotonic clock."""
         self.task: asyncio.Task[None] | None = None
         self.begun = False
         """The first line of an async handler's task has run, so that cancelling it is noticed."""
         self.stop = ""
-        """Why it is to stop; empty while it need not."""
+        """Why it must stop; empty while it need not."""
         self.done = False
 
     def renew(self, lease_until_s: float) -> None:
@@ -104,7 +104,7 @@ class Runner:
         tracing: Tracing | None = None,
         log_tasks: bool = False,
     ) -> None:
-        """``ended`` is told the token of each attempt that is over, in any thread."""
+        """``ended`` is called with the token of each attempt that is over, in any thread."""
         self._tracing = tracing
         self._log_tasks = log_tasks
         self._slots = slots
@@ -123,13 +123,13 @@ class Runner:
         """Set once nothing runs any more after `leave`."""
 
     def take(self, attempts: Iterable[Attempt]) -> None:
-        """Line up attempts behind those that wait."""
+        """Queue attempts behind those that wait."""
         self._queue.extend(attempts)
         self._start_ready()
         self._flush_soon()
 
     def stop(self, attempt: Attempt) -> None:
-        """Have an attempt end whose ``stop`` has been set."""
+        """Stop an attempt whose ``stop`` has been set."""
         if attempt.done:
             return
         if attempt.context is None:
@@ -144,7 +144,7 @@ class Runner:
             attempt.task.cancel(attempt.stop)
 
     def give_back(self) -> None:
-        """Return what has not been started."""
+        """Release the attempts that have not started."""
         waiting, self._queue = self._queue, deque()
         self._progress.advance(len(waiting))
         for attempt in waiting:
@@ -190,7 +190,7 @@ class Runner:
         if handler.is_async:
             attempt.task = self._loop.create_task(self._run_async(attempt, handler))
         else:
-            # In a context of its own: what is active in one attempt is not in the thread's next.
+            # In a context of its own, so that one attempt's context does not leak into the next.
             self._threads.submit(copy_context().run, self._run_in_thread, attempt, handler)
 
     async def _run_async(self, attempt: Attempt, handler: Handler) -> None:
@@ -217,7 +217,7 @@ class Runner:
             await call_async(calls_of(ended))
         except asyncio.CancelledError:
             _logger.warning("hooks were cut short: %s", attempt.stop)
-        del ended, error  # which hold this very frame, by their traceback
+        del ended, error  # their traceback refers to this frame
         if span is not None:
             self._end_span(span, report, attempt, handler)
         self._busy -= 1
@@ -247,7 +247,7 @@ class Runner:
         if span is not None:
             self._end_span(span, report, attempt, handler)
         self._finish(attempt, report)
-        # The loop may be held by another handler: this result need not wait for it.
+        # Do not wait for the loop with this result: another handler may block it.
         if not self._queue:
             self._outbox.flush()
         self._loop.call_soon_threadsafe(self._thread_freed)
@@ -258,7 +258,7 @@ class Runner:
         self._flush_soon()
 
     def _begin(self, attempt: Attempt) -> AttemptSpan | None:
-        """Have what is logged and recorded from here on belong to the attempt's trace."""
+        """Make the attempt and its trace the current ones for logs and spans."""
         claimed = attempt.claimed
         RUNNING.set(attempt.context)
         span = None if self._tracing is None else self._tracing.begin(claimed)
@@ -274,9 +274,9 @@ class Runner:
         return span
 
     def _end_copy(self, error: BaseException | None) -> None:
-        """End the process, if it is a copy that the handler has made of ours by `os.fork`.
+        """End the process if it is a copy that the handler made by `os.fork`.
 
-        The task was given to the one process, which reports it.
+        The task belongs to the original process, which reports it.
         """
         if os.getpid() == self._pid:
             return
@@ -293,14 +293,14 @@ class Runner:
     ) -> None:
         _told_of(lambda: span.end(report))
         if attempt.stop and handler.execution == "process" and self._tracing is not None:
-            # Its process is ended with it.
+            # Its process ends with the attempt.
             _told_of(self._tracing.flush)
 
     def _tell(self, ended: Ended, report: TaskReport) -> None:
-        """Log a failure here, where whoever listens to `logging` can have its traceback.
+        """Log a failure in this process, so that its `logging` handlers get the traceback.
 
-        One for good is an error. What the parent finds out it says itself, and what is raised by
-        one that was told to stop is nobody's failure.
+        A final failure is logged as an error, any other as a warning. The parent logs the failures
+        that it detects itself. What a stopped handler raises is not a failure.
         """
         if not report.HasField("fail") or ended.context.cancelled.reason:
             return
@@ -333,7 +333,7 @@ class Runner:
         self._outbox.add(report, max(1, int(ran_s * 1e6)) if attempt.started_s else 0)
 
     def _flush_soon(self) -> None:
-        """Send reports in batches while there is more to run, at once when there is not."""
+        """Send reports in batches while attempts wait, else at once."""
         if self._busy == 0 or not self._queue or len(self._outbox) >= FLUSH_REPORTS:
             self._flush()
         elif self._flush_at is None:
@@ -360,7 +360,7 @@ def _ended(attempt: Attempt, report: TaskReport, error: BaseException | None) ->
     context = attempt.context
     assert context is not None, "it was begun"
     if attempt.stop == Stop.TIMED_OUT.value:
-        # The parent makes a failure of it, however the handler ended.
+        # The parent reports a failure, however the handler ended.
         late = TimeoutError(Stop.TIMED_OUT.value)
         return Ended(context, Outcome.FAILED, late, context.is_last_attempt)
     if report.HasField("complete"):
@@ -372,7 +372,7 @@ def _ended(attempt: Attempt, report: TaskReport, error: BaseException | None) ->
 
 
 def _told_of(tell: Callable[[], object]) -> None:
-    """Tell of an attempt. An exception that cannot be told of must not cost the report."""
+    """Log or trace an attempt; an exception that cannot be shown must not cost the report."""
     try:
         tell()
     except BaseException:  # noqa: BLE001 - user code: what an exception does when it is looked at

@@ -1,4 +1,4 @@
-"""Which files a worker's handlers were made from: those that `--reload` watches."""
+"""The source files of a worker's handlers, which `--reload` watches."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _OURS = Path(__file__).parents[1]
 
 
 def files(modules: Sequence[str], errors: Iterable[BaseException]) -> list[str]:
-    """List the files of what is imported, but for those of Python, of packages and of tq itself.
+    """List the files of imported modules, except those of Python, of packages and of tq itself.
 
-    Where ``modules`` could not be imported with these ``errors``, also the files where they would
-    have been found, and those that the errors name.
+    If ``modules`` could not be imported, with these ``errors``, the list includes the files where
+    they would be found, and those that the errors name.
     """
     found = {
         file

@@ -1,4 +1,4 @@
-"""The command `tq-worker check`: what is wrong with a command line and its handlers, unstarted."""
+"""The command `tq-worker check`: checks a command line and its handlers without starting."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from tq_worker.wire import exits
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What importing the handlers brought."""
+    """The outcome of importing the handlers."""
 
     problems: Sequence[str]
     handlers: Sequence[tuple[str, str, str, int]]
-    """Of each its type, how it is run, the queue that its `submit` names, if it has one, and its
+    """Of each its type, its execution, the queue that its `submit` uses ("-" if none), and its
     limit.
     """
 
 
 def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> list[str]:
-    """List the handlers, for people; raises UsageError with everything that is wrong."""
+    """Return a list of the handlers, for people; raises UsageError with every problem found."""
     problems: list[str] = []
     limits: Mapping[str, int] = {}
     try:
@@ -63,14 +63,14 @@ def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> list
 def _unserved(
     handlers: Sequence[tuple[str, str, str, int]], served: Collection[str]
 ) -> Iterator[str]:
-    """Warn of handlers whose own tasks this worker would not claim."""
+    """Warn of handlers that submit to a queue from which this worker does not claim."""
     for task_type, _, queue, _ in handlers:
         if queue not in {"-", *served}:
             yield f"warning: {task_type} is submitted to queue {queue}, which --queues leaves out"
 
 
 def import_apart(modules: Sequence[str]) -> Found:
-    """Import handlers as `run` does, in another process: what they do there is their own affair."""
+    """Import handlers as `run` does, but in another process, so that they cannot harm this one."""
     reading, writing = os.pipe()
     command = [sys.executable, "-m", "tq_worker.cli.check", str(writing), *modules]
     process = subprocess.Popen(  # noqa: S603 - our own module, checked arguments
@@ -102,7 +102,7 @@ def main() -> None:
     ]
     with open(writing, "w", encoding="utf-8") as answer:
         json.dump({"problems": problems, "handlers": handlers}, answer)
-    # Threads that a module has started would keep it waiting.
+    # Do not wait for threads that a module has started.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

@@ -1,4 +1,4 @@
-"""The command line, run: the only place that picks the real client and the real signals."""
+"""Runs the command line: the only place that uses the real client and the real signals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def main() -> None:
         logs.configure(command.worker.log_format)
         os.environ |= command.worker.telling.environment()
         if command.worker.reload:
-            # Compiled code is told by the second: two changes within one would look the same.
+            # Bytecode files record times in whole seconds: two changes within one look the same.
             os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         code = asyncio.run(run(command))
     except UsageError as error:
@@ -54,7 +54,7 @@ async def run(command: CommandLine) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, leave)
-    # What runs may finish: the handlers' processes pass over what the terminal sends them.
+    # Running handlers may finish: their processes ignore the terminal's signals.
     signals.on_hangup(loop, leave)
     signals.log_passed_over(loop)
     signals.tell_stacks_on_quit(loop)
@@ -78,7 +78,7 @@ async def run(command: CommandLine) -> int:
 
 
 async def _changed(worker: Worker, left: asyncio.Event) -> bool:
-    """Wait for a change of a handler's file; False if told to leave before."""
+    """Wait for a change of a handler's file; False if the worker must leave before."""
     changing = asyncio.ensure_future(Changes(worker.sources, worker.made_ns).next())
     leaving = asyncio.ensure_future(left.wait())
     done, waiting = await asyncio.wait([changing, leaving], return_when=asyncio.FIRST_COMPLETED)
@@ -88,6 +88,6 @@ async def _changed(worker: Worker, left: asyncio.Event) -> bool:
 
 
 def complain(problems: Sequence[str]) -> None:
-    """Say to the person who typed the command what is wrong."""
+    """Print problems to standard error."""
     for problem in problems:
         print(f"tq-worker: {problem}", file=sys.stderr)  # noqa: T201 - as it says

@@ -1,4 +1,4 @@
-"""The command line, and everything that may be wrong with it."""
+"""The options of the command line, and their checks."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def module_names(text: str) -> list[str]:
-    """Return those of the modules that can be one."""
+    """Return the valid module names, each once."""
     names = (name.strip() for name in text.split(","))
     return list(dict.fromkeys(name for name in names if _MODULE.fullmatch(name)))
 
@@ -185,12 +185,12 @@ def _add_options(run: argparse.ArgumentParser) -> None:
 
 
 def read(arguments: argparse.Namespace, environment: Mapping[str, str]) -> CommandLine:
-    """Check the command line; raises UsageError with everything that is wrong with it."""
+    """Check the command line; raises UsageError with every problem found."""
     check = _Check()
     modules = check.names(
         "--handlers", arguments.handlers, _MODULE, "module names like package.module"
     )
-    # Only `check` does without: what handlers there are does not depend on it.
+    # Only `check` allows no queues: the handlers do not depend on them.
     named = "default" if arguments.queues is None else arguments.queues
     queues = check.names("--queues", named, _QUEUE, "1 to 128 characters of A-Z a-z 0-9 . _ -")
     if len(queues) > QUEUES_MAX:
@@ -265,7 +265,7 @@ def read(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Comma
 
 
 class _Check:
-    """Reads values, and keeps what is wrong with them; what it then returns is never used."""
+    """Reads values and gathers their problems; the result of a bad value is never used."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []

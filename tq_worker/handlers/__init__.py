@@ -1,4 +1,4 @@
-"""The handlers that come with tq: to try it out, to test it, to measure it.
+"""The handlers that come with tq, to try, test and measure it.
 
 `tq-worker run --handlers tq_worker.handlers` has all of them.
 """

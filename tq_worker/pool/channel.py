@@ -11,11 +11,11 @@ READ_BYTES = 256 * 1024
 
 
 class Channel:
-    """Sends and receives bytes without ever blocking the loop.
+    """Sends and receives bytes without blocking the loop.
 
-    The process's death is somebody else's news: what cannot be sent any more is dropped here, and
-    `drain` gets what it said last. (End of file would not do: a process that the handler started
-    may hold the other end open.)
+    It does not detect the process's death: bytes that can no longer be sent are dropped, and
+    `drain` receives the last messages. (End of file would not do: a process that the handler
+    started may hold the other end open.)
     """
 
     def __init__(self, connection: socket.socket, received: Callable[[bytes], None]) -> None:
@@ -27,7 +27,7 @@ class Channel:
         self._loop.add_reader(connection, self._read)
 
     def send(self, data: bytes) -> None:
-        """Send now what the socket takes and the rest when it can."""
+        """Send what the socket takes now, and the rest later."""
         if self._unsent:
             self._unsent += data
             return
@@ -42,14 +42,14 @@ class Channel:
             pass
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         self._loop.remove_reader(self._connection)
         self._loop.remove_writer(self._connection)
         self._connection.close()
 
     def _read(self) -> bool:
         data = b""
-        # Reset or nothing there: in both cases nothing more is to be had now.
+        # Reset or empty: in both cases there is nothing more to read now.
         with contextlib.suppress(BlockingIOError, ConnectionError):
             data = self._connection.recv(READ_BYTES)
             if not data:

@@ -1,4 +1,4 @@
-"""A worker that is process 1, as in a container, is everybody's last parent."""
+"""Reaps orphans if the worker is process 1, as in a container: the kernel makes it their parent."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ REAP_S: Final = 1.0
 
 
 async def reap(ours: Callable[[], Collection[int]]) -> None:
-    """Reap processes that nobody else waits for, until cancelled; ``ours`` we wait for ourselves.
+    """Reap orphaned processes until cancelled; other code waits for ``ours``.
 
-    By looking first: after a `waitpid(-1)`, whoever waits for a process of ours is told that it
-    ended well.
+    It looks before it reaps: after a `waitpid(-1)`, the code that waits for a process of ours would
+    see exit code 0.
     """
     while True:
         await asyncio.sleep(REAP_S)
@@ -23,7 +23,7 @@ async def reap(ours: Callable[[], Collection[int]]) -> None:
 
 
 def is_last_parent() -> bool:
-    """Whether orphans come to this process."""
+    """Whether this process becomes the parent of orphans."""
     return os.getpid() == 1
 
 
@@ -32,5 +32,5 @@ def _orphan(ours: Collection[int]) -> int | None:
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return None
-    # One of ours hides others behind it, for a moment.
+    # One of ours hides the others for a moment.
     return None if ended is None or ended.si_pid in ours else ended.si_pid

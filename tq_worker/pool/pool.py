@@ -1,4 +1,4 @@
-"""The handler processes: started, filled, relieved when they are worn, restarted when they die."""
+"""The handler processes: starts, fills, relieves and restarts them."""
 
 from __future__ import annotations
 
@@ -22,27 +22,25 @@ _logger = logging.getLogger(__name__)
 RESTART_FIRST_S = 0.1
 RESTART_MAX_S = 10.0
 PATIENCE_S = 1.0
-"""How long tasks may wait for a process, or behind a handler that takes its time, before they are
-given back.
-"""
+"""How long tasks may wait for a process, or behind a slow handler, before they are given back."""
 LEAVE_S = 2.0
 """How long an idle process may take to exit."""
 
 
 class Owner(Protocol):
-    """Whose tasks run here."""
+    """The owner of the tasks that run in the pool, who receives its events."""
 
     def started(self, leases: Iterable[Lease]) -> None:
         """Attempts with a timeout were begun."""
 
     def ended(self, ends: Sequence[End]) -> None:
-        """Attempts ended, each with what its process reports."""
+        """Attempts ended, each with its process's report."""
 
     def release(self, leases: Iterable[Lease], reason: str) -> None:
-        """Tasks are to be given back that no process was given."""
+        """Tasks that were handed to no process must be given back."""
 
     def died(self, process: HandlerProcess) -> None:
-        """A process is gone; ``outstanding`` is what it leaves behind."""
+        """A process has exited; ``outstanding`` holds its unfinished tasks."""
 
     def room_changed(self) -> None:
         """There may be room for more tasks."""
@@ -55,18 +53,18 @@ class Plan:
     modules: Sequence[str]
     concurrency: int
     processes: int = 1
-    """Over which the slots are spread that async handlers and threads share."""
+    """The processes that share the slots of async handlers and threads."""
     process_slots: int = 1
-    """Processes for handlers that have one to themselves, started where there are such."""
+    """The processes for handlers that have one to themselves; started only if there are any."""
     tasks_max: int | None = None
-    """A process that was given so many tasks makes way for another."""
+    """A process is replaced after this many tasks."""
     memory_bytes_max: int | None = None
-    """One that uses so much does, too."""
+    """A process is replaced once it uses more memory than this."""
     log_format: str = "text"
 
 
 class Pool:
-    """Spreads tasks over its processes and keeps as many of them alive as it was told."""
+    """Spreads tasks over its processes and keeps the planned number of them alive."""
 
     def __init__(self, *, plan: Plan, owner: Owner, stats: Stats) -> None:
         self._plan = plan
@@ -81,7 +79,7 @@ class Pool:
         ]
         self._loading: dict[HandlerProcess, asyncio.Future[Loaded]] = {}
         self._unplaced: list[tuple[Lease, ClaimedTask]] = []
-        """What came just when a process had died."""
+        """Tasks that found no process, for example because one had just died."""
         self._gone = asyncio.Event()
         self._started = False
         self._closing = False
@@ -89,18 +87,18 @@ class Pool:
         self.handlers: Mapping[str, Handler] = {}
         """By type."""
         self.sources: Sequence[str] = ()
-        """The files that the handlers were made from, as far as they could be."""
+        """The handlers' source files, including those that failed to load."""
 
     async def start(self) -> None:
-        """Start every process and have the handlers loaded; raises UsageError if they cannot be."""
+        """Start every process and load the handlers; raises UsageError if they cannot be loaded."""
         self._learn(await self._fill(self._process_slots))
         await self._fill(slot for slot in self._process_slots if slot.process is None)
         self._started = True
 
     async def reload(self) -> None:
-        """Replace every process by one of new code.
+        """Replace every process by one with the new code.
 
-        Raises UsageError, and keeps the old, if that cannot be loaded.
+        Raises UsageError, and keeps the old processes, if the code cannot be loaded.
         """
         coming = []
         try:
@@ -126,12 +124,12 @@ class Pool:
         self._owner.room_changed()
 
     def processes(self) -> list[HandlerProcess]:
-        """Return those that are given tasks."""
+        """Return the processes that take tasks."""
         found = (slot.process for slot in self._process_slots)
         return [process for process in found if process is not None and process.ready]
 
     def everyone(self) -> list[HandlerProcess]:
-        """Return all there are."""
+        """Return all processes."""
         return [process for slot in self._process_slots for process in slot.everyone()]
 
     def children(self) -> set[int]:
@@ -143,13 +141,13 @@ class Pool:
         return sum(slot.slots for slot in self._process_slots if slot.solo is solo)
 
     def room(self, ahead: int = 0, *, solo: bool) -> int:
-        """How many tasks can be taken, ``ahead`` of them to wait for a slot."""
+        """How many tasks can be taken, including ``ahead`` that wait for a slot."""
         rooms = self._rooms(self._places(solo=solo), ahead)
         waiting = sum(self._is_solo(claimed) is solo for _, claimed in self._unplaced)
         return max(0, sum(rooms) - waiting)
 
     def hand_in(self, tasks: Sequence[tuple[Lease, ClaimedTask]], ahead: int) -> None:
-        """Hand tasks in; those that find no process wait a moment for one that restarts."""
+        """Hand tasks in; those that find no process wait `PATIENCE_S` for one that restarts."""
         late: list[tuple[Lease, ClaimedTask]] = []
         for solo in (False, True):
             of_kind = [each for each in tasks if self._is_solo(each[1]) is solo]
@@ -160,16 +158,16 @@ class Pool:
             asyncio.get_running_loop().call_later(PATIENCE_S, self._return, late)
 
     def give_back(self) -> None:
-        """Have what was not started returned; the worker drains."""
+        """Give back the tasks that have not started; the worker drains."""
         self._draining = True
         self._return(list(self._unplaced))
         for process in self.everyone():
             process.give_back()
 
     def give_back_stuck(self, now_s: float) -> bool:
-        """Have returned what waits behind handlers that take longer than those before them did.
+        """Give back the tasks that wait behind slow handlers.
 
-        False: nothing waits so.
+        Returns False if there are none.
         """
         stuck = [
             process
@@ -181,7 +179,7 @@ class Pool:
         return bool(stuck)
 
     def relieve_large(self) -> None:
-        """Replace the processes that use more memory than they may."""
+        """Replace the processes that use more memory than the plan allows."""
         most_bytes = self._plan.memory_bytes_max
         if most_bytes is None or self._closing:
             return
@@ -193,7 +191,7 @@ class Pool:
                 self._relieve(slot, "memory", successor)
 
     async def close(self) -> None:
-        """End every process: idle ones by leaving, those that do not leave by force."""
+        """End every process; kills those that do not exit within `LEAVE_S`."""
         self._closing = True
         for slot in self._process_slots:
             if slot.restart is not None:
@@ -213,13 +211,13 @@ class Pool:
             self._gone.clear()
             await self._gone.wait()
 
-    # ---------------------------------------------------------------- what processes say
+    # ---------------------------------------------------------------- events of processes
 
     def loaded(self, process: HandlerProcess, loaded: Loaded) -> None:
         """Its handlers were imported, or could not be."""
         waiting = self._loading.pop(process, None)
         if waiting is not None:
-            # Nothing to restart for where the first start fails: the worker ends.
+            # If the first start fails, the worker ends: do not restart.
             self._closing |= bool(loaded.problems) and not self._started
             if not waiting.done():
                 waiting.set_result(loaded)
@@ -244,9 +242,9 @@ class Pool:
             self._see_off(process)
 
     def _clear_away(self, process: HandlerProcess) -> None:
-        """End a handler's own process, which was stopped, with all that it may have left running.
+        """End the own process of a stopped handler, with all that it may have left running.
 
-        Before its report: the next attempt may begin as soon as that is there.
+        This comes before its report: the next attempt may begin as soon as that arrives.
         """
         if self._draining:
             process.leave()
@@ -256,7 +254,7 @@ class Pool:
         process.end_group()
 
     def exited(self, process: HandlerProcess) -> None:
-        """Pass on what it leaves behind and have another take its place."""
+        """Pass on the tasks of an exited process, and start another in its slot."""
         slot = process.slot
         was_seated = slot.process is process
         asked = slot.coming is process or (process.leaving and not process.outstanding)
@@ -285,7 +283,7 @@ class Pool:
         elif was_seated and not self._closing:
             self._restart_later(slot)
 
-    # ---------------------------------------------------------------- who sits where
+    # ---------------------------------------------------------------- processes and their slots
 
     async def _fill(self, process_slots: Iterable[ProcessSlot]) -> Loaded | None:
         """Start a process in each of these; raises UsageError if the handlers cannot be loaded."""
@@ -310,7 +308,7 @@ class Pool:
             raise UsageError(list(dict.fromkeys(problems)))
 
     def _learn(self, loaded: Loaded | None) -> None:
-        """Take note of the handlers; those with a process of their own get slots for theirs."""
+        """Note the handlers; adds process slots if any handler has a process to itself."""
         assert loaded is not None, "there is a process at least"
         self.handlers = {each.type: each for each in loaded.handlers}
         self.sources = loaded.sources
@@ -321,7 +319,7 @@ class Pool:
             ]
 
     def _wear(self, slot: ProcessSlot, process: HandlerProcess) -> None:
-        """Have the next process come while this one takes its last tasks, and then take over."""
+        """Start the next process while this one takes its last tasks, then let it take over."""
         left = None if self._plan.tasks_max is None else self._plan.tasks_max - process.handed_in
         if left is None or left > slot.slots:
             return
@@ -334,7 +332,7 @@ class Pool:
     def _relieve(
         self, slot: ProcessSlot, why: str, successor: HandlerProcess | None = None
     ) -> None:
-        """Have a process finish what it has and exit; another takes its slot at once."""
+        """Have a process finish its tasks and exit; another takes its slot at once."""
         process, slot.process = slot.process, successor
         if process is not None:
             self._stats.recycled[why] += 1
@@ -351,7 +349,7 @@ class Pool:
             self._restart(slot)
 
     def _see_off(self, process: HandlerProcess) -> None:
-        """Kill a process that has nothing to do, and does not exit as it was told."""
+        """Kill a process that has nothing to do and does not exit within `LEAVE_S`."""
         if not process.outstanding:
             loop = asyncio.get_running_loop()
             loop.call_later(LEAVE_S, process.kill, "it did not exit when it was told to")
@@ -367,7 +365,7 @@ class Pool:
             return
         slot.process = self._spawn_or_none(slot)
         if slot.process is None:
-            # No memory, no file descriptors: what others give back may be enough a moment later.
+            # No memory or file descriptors: others may free enough a moment later.
             self._restart_later(slot)
 
     def _spawn_or_none(self, slot: ProcessSlot) -> HandlerProcess | None:
@@ -388,7 +386,7 @@ class Pool:
         _logger.info("handler process started", extra={"pid": process.pid, "slots": process.slots})
         return process
 
-    # ---------------------------------------------------------------- which task goes where
+    # ---------------------------------------------------------------- tasks and their processes
 
     def _is_solo(self, claimed: ClaimedTask) -> bool:
         handler = self.handlers.get(claimed.spec.type)
@@ -404,7 +402,7 @@ class Pool:
     def _spread(
         self, tasks: Sequence[tuple[Lease, ClaimedTask]], ahead: int, *, solo: bool
     ) -> Sequence[tuple[Lease, ClaimedTask]]:
-        """Hand in what finds room; returns the rest."""
+        """Hand in the tasks that find room; returns the rest."""
         process_slots = self._places(solo=solo)
         given = shares(len(tasks), self._rooms(process_slots, 0), self._rooms(process_slots, ahead))
         at = 0
@@ -417,7 +415,7 @@ class Pool:
         return tasks[at:]
 
     def _return(self, tasks: Sequence[tuple[Lease, ClaimedTask]]) -> None:
-        """Give back those of these that still wait for a process."""
+        """Give back those of ``tasks`` that still wait for a process."""
         late = {lease.token for lease, _ in tasks}
         waiting = [lease for lease, _ in self._unplaced if lease.token in late]
         self._unplaced = [each for each in self._unplaced if each[0].token not in late]
@@ -425,5 +423,5 @@ class Pool:
 
 
 def restart_delay_s(deaths: int) -> float:
-    """How long to wait before a restart, after so many in a row that came to nothing."""
+    """How long to wait before a restart, after so many deaths in a row."""
     return min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** (deaths - 1)) if deaths else 0.0

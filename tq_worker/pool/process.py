@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 
 NS = 1_000_000_000
 FRAME_BYTES = 1024 * 1024
-"""A batch of tasks is cut into frames of about this size, so that the first starts before the last
-has arrived.
+"""A batch of tasks is split into frames of about this size, so that the first task starts before
+the last has arrived.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How one attempt ended, as its process says."""
+    """How one attempt ended, according to its process."""
 
     lease: Lease
     report: TaskReport
     ran_s: float
-    """For how long its handler ran; 0 where it was not started."""
+    """How long its handler ran; 0 if it was not started."""
 
 
 class Events(Protocol):
-    """Who is told what a process says and does."""
+    """The receiver of a process's events."""
 
     def loaded(self, process: HandlerProcess, loaded: Loaded) -> None:
-        """Its handlers were imported, or could not be."""
+        """The process has imported its handlers, or could not."""
 
     def started(self, leases: Iterable[Lease]) -> None:
         """Attempts with a timeout were begun."""
@@ -57,11 +57,11 @@ class Events(Protocol):
         """Attempts came to an end."""
 
     def exited(self, process: HandlerProcess) -> None:
-        """It is gone; ``outstanding`` holds what it had not finished."""
+        """The process has exited; ``outstanding`` holds its unfinished tasks."""
 
 
 class HandlerProcess:
-    """Starts the process, hands tasks in, hears how they ended; can kill it at any moment."""
+    """Starts the process, hands tasks in, receives their ends; can kill it at any moment."""
 
     def __init__(
         self,
@@ -75,13 +75,13 @@ class HandlerProcess:
         self.slot = slot
         self.slots = slots
         self.ready = False
-        """Its handlers are loaded and it lives."""
+        """Whether its handlers are loaded and it runs."""
         self.outstanding: dict[int, Lease] = {}
-        """What was handed in and has not ended, by token, in order."""
+        """The attempts that were handed in and have not ended, by token, in order."""
         self.handed_in = 0
-        """How many tasks it was ever given."""
+        """How many tasks were ever handed in."""
         self.leaving = False
-        """It was told to exit once nothing runs."""
+        """Whether it was asked to exit once nothing runs."""
         self.exit_code: int | None = None
         self.killed_for: str | None = None
         """Why this worker killed it; None if it did not."""
@@ -97,7 +97,7 @@ class HandlerProcess:
             *("--slots", str(slots), "--handlers", ",".join(modules), "--log-format", log_format),
         ]
         try:
-            # By exec: a fork of a process that speaks gRPC is not safe to run on.
+            # A new program: a mere fork of a process that uses gRPC is not safe to run on.
             self._process = subprocess.Popen(  # noqa: S603 - our own module, checked arguments
                 command,
                 pass_fds=(theirs.fileno(), progress_fd),
@@ -119,11 +119,11 @@ class HandlerProcess:
 
     @property
     def children(self) -> list[int]:
-        """This worker's own children that it is made of."""
+        """The pids of this worker's own children that it consists of."""
         return [self._process.pid, *self._group.pids]
 
     def memory_bytes(self) -> int:
-        """Its resident memory; 0 once it has ended."""
+        """Its resident memory, in bytes; 0 once it has ended."""
         try:
             pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         except (FileNotFoundError, ProcessLookupError):
@@ -131,7 +131,7 @@ class HandlerProcess:
         return pages * resource.getpagesize()
 
     def stuck_since_s(self, now_s: float) -> float:
-        """Since when tasks have waited here and none was started; ``now_s`` if it is not so."""
+        """Since when tasks have waited here without one being started; else ``now_s``."""
         taken = self._progress.taken()
         if taken == self.handed_in or taken != self._taken_before:
             self._taken_before = taken
@@ -139,11 +139,11 @@ class HandlerProcess:
         return self._stuck_since_s
 
     def has_started(self, lease: Lease) -> bool:
-        """Whether the handler of a lease handed in here may have been entered."""
+        """Whether the handler of a lease that was handed in may have been entered."""
         return lease.place < self._progress.taken()
 
     def hand_in(self, tasks: Iterable[tuple[Lease, ClaimedTask]]) -> None:
-        """Have tasks started, in this order, as slots become free."""
+        """Send tasks, which start in this order as slots become free."""
         frame = ToHandlers()
         frame_bytes = 0
         for lease, claimed in tasks:
@@ -161,7 +161,7 @@ class HandlerProcess:
         self._send(frame)
 
     def renew(self, tokens: Iterable[int], until_s: float) -> None:
-        """Tell it until when leases hold now."""
+        """Send the new end of these leases."""
         renewal = Renewal(tokens=tokens, lease_until_ns=round(until_s * NS))
         self._send(ToHandlers(renewals=[renewal]))
 
@@ -172,22 +172,22 @@ class HandlerProcess:
         self._send(frame)
 
     def give_back(self) -> None:
-        """Have it return, as releases, what it has not started."""
+        """Ask it to release the tasks that it has not started."""
         self._send(ToHandlers(give_back=True))
 
     def leave(self) -> None:
-        """Have it exit once nothing runs."""
+        """Ask it to exit once nothing runs."""
         self.leaving = True
         self._send(ToHandlers(leave=True))
 
     def kill(self, reason: str) -> None:
-        """End it at once."""
+        """Kill it at once."""
         if self.killed_for is None and self.exit_code is None:
             self.killed_for = reason
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def end_group(self) -> None:
-        """End it at once, with all that it has started; it has nothing more to say."""
+        """Kill it at once, with all that it has started; it has sent its last message."""
         if self.exit_code is None:
             self._group.kill()
 
@@ -199,7 +199,7 @@ class HandlerProcess:
         return exits.explain(self.exit_code)
 
     def ended_for_a_lease(self) -> bool:
-        """Whether it was ended for one handler that did not stop; the others are not at fault."""
+        """Whether it was ended because one handler did not stop; the others are not at fault."""
         return self.killed_for is not None or self.exit_code == exits.LEASE_OVER
 
     def _send(self, message: ToHandlers) -> None:
@@ -220,7 +220,7 @@ class HandlerProcess:
             if message.reports:
                 ends = []
                 for report, ran_us in zip(message.reports, message.ran_us, strict=True):
-                    # Leave out a report on what it was never given: it is not ours to pass on.
+                    # Leave out a report on a task that was not handed in: do not pass it on.
                     if (lease := self.outstanding.pop(report.token, None)) is not None:
                         lease.process = None
                         ends.append(End(lease, report, ran_us / 1e6))
@@ -229,7 +229,7 @@ class HandlerProcess:
     def _exited(self) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._pidfd)
-        # Its last words count: what it finished is not failed.
+        # Read its last messages: a finished task has not failed.
         self._channel.drain()
         self._channel.close()
         self._group.end()

@@ -1,4 +1,4 @@
-"""Notices that files have changed, for `--reload`."""
+"""Detects changed files, for `--reload`."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from pathlib import Path
 
 POLL_S = 0.3
 SETTLE_S = 0.1
-"""An editor may write a file in pieces: they have to stay the same for so long."""
+"""An editor may write a file in pieces: files must stay unchanged for this long."""
 
 Stamp = tuple[int, int]
-"""When it was written, and how long it is."""
+"""A file's time of modification, in nanoseconds, and its size in bytes."""
 _ABSENT: Stamp = (0, 0)
 
 
 class Changes:
-    """Watches the files that ``files`` names at the moment."""
+    """Watches the files that ``files`` currently returns."""
 
     def __init__(self, files: Callable[[], Iterable[str]], since_ns: int) -> None:
-        """``since_ns`` is when they began to be read: what was written later has changed."""
+        """Files written after ``since_ns``, when their reading began, count as changed."""
         self._files = files
         self._seen: Mapping[str, Stamp] = {
             name: stamp if stamp[0] < since_ns else _ABSENT for name, stamp in self._look().items()
         }
 
     async def next(self) -> list[str]:
-        """Return which files were written, made or removed since the last call, once some were."""
+        """Wait until files are written, made or removed after the last call; returns them."""
         while True:
             await asyncio.sleep(POLL_S)
             now = self._look()
             changed = self._since(now)
             while changed and (later := await self._settled(now)) is not None:
                 now = later
-            # What is watched only from now on did not change.
+            # A newly watched file has not changed.
             self._seen = now
             if changed:
                 return sorted(changed)

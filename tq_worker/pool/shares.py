@@ -8,8 +8,8 @@ from collections.abc import Sequence
 def shares(count: int, idle: Sequence[int], room: Sequence[int]) -> list[int]:
     """Split ``count`` tasks over processes.
 
-    In process i ``idle[i]`` slots stand empty, and it takes ``room[i]`` tasks in all. Empty slots
-    are filled first, evenly, then the queues before them. What nobody has room for is in no share.
+    Process i has ``idle[i]`` empty slots and takes ``room[i]`` tasks in all. Empty slots are filled
+    first, evenly, then the processes' queues. Tasks without room are in no share.
     """
     given = [0] * len(room)
     for limits in (idle, room):

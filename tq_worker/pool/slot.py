@@ -1,4 +1,4 @@
-"""A place for one handler process: who sits there, who leaves it, who comes next."""
+"""The place of one handler process, of its leaving predecessors and its successor."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from tq_worker.pool.process import HandlerProcess
 
 @dataclass(slots=True, eq=False)
 class ProcessSlot:
-    """The slots of one process, whichever that is at the moment."""
+    """The slots of one process, which may be replaced."""
 
     slots: int
     solo: bool
-    """For handlers that have a process to themselves: one slot, and nothing is held ahead."""
+    """For handlers that have a process to themselves: one slot, and no prefetch."""
     process: HandlerProcess | None = None
-    """Who is given tasks, once it is ready."""
+    """The process that takes tasks, once it is ready."""
     leaving: set[HandlerProcess] = field(default_factory=set)
-    """Those that were relieved and have not exited."""
+    """Relieved processes that have not exited."""
     coming: HandlerProcess | None = None
-    """Loads its handlers; takes the slot when the present process is worn or the code is new."""
+    """The successor: loads its handlers, and takes over if ``process`` is worn or has old code."""
     deaths: int = 0
-    """How often in a row a process died here without having finished a task."""
+    """How many processes in a row died here without finishing a task."""
     restart: asyncio.TimerHandle | None = None
 
     def room(self, ahead: int, tasks_max: int | None) -> int:
-        """How many tasks can be handed in, ``ahead`` of them to wait for a slot.
+        """How many tasks can be handed in, including ``ahead`` that wait for a slot.
 
-        ``tasks_max`` is how many a process is given in its life.
+        ``tasks_max`` is the most tasks that one process takes.
         """
         process = self.process
         if process is None or not process.ready:
             return 0
-        # What those that leave still run is taken off, so that never more run than there are slots.
+        # Subtract the tasks of leaving processes, so that no more tasks run than there are slots.
         elsewhere = sum(len(each.outstanding) for each in self.leaving)
         waiting = 0 if self.solo or elsewhere else ahead
         room = self.slots + waiting - elsewhere - len(process.outstanding)

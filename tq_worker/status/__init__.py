@@ -1,1 +1,1 @@
-"""How a worker is: what its heartbeats and its metrics say of it."""
+"""The status of a worker, for its heartbeats and its metrics."""

@@ -1,7 +1,7 @@
-"""What handlers count with `prometheus_client`, served with the worker's own metrics.
+"""The handlers' own `prometheus_client` metrics, served with the worker's.
 
-Handler processes keep their values in files of one folder, in the library's own multi-process mode,
-and whoever asks for the metrics is given the sums.
+Handler processes keep their values in files of one folder, in the library's own multi-process mode.
+The worker serves the sums.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from prometheus_client.registry import Collector
 _logger = logging.getLogger(__name__)
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""The library's variable: a process that has it when it imports the library keeps its values
-there."""
+"""The library's environment variable: if it is set when a process imports the library, the process
+keeps its values in that folder."""
 GONE = 0
-"""In place of a process id: where the counts of processes are added up that have ended."""
+"""Used as the process id in the names of files with the sums of ended processes."""
 
 
 class HandlerMetrics(Collector):
-    """The metrics of all handler processes of this worker, also of those that have ended.
+    """The metrics of all handler processes of this worker, including those that have ended.
 
     A gauge ends with its process.
     """
@@ -41,7 +41,7 @@ class HandlerMetrics(Collector):
         os.environ[FOLDER] = str(self._folder)
 
     def close(self) -> None:
-        """Forget all."""
+        """Delete all values."""
         os.environ.pop(FOLDER, None)
         with self._files:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -57,16 +57,16 @@ class HandlerMetrics(Collector):
                 metrics: Iterable[Metric] = collector.collect()  # type: ignore[no-untyped-call]  # as above
                 return list(metrics)
             except Exception:
-                # The worker's own must be served all the same.
+                # The worker's own metrics must be served all the same.
                 _logger.exception("what handlers count cannot be read")
                 return []
 
     def describe(self) -> Iterable[Metric]:
-        """Return none: what there is depends on the handlers."""
+        """Return nothing: the metrics depend on the handlers."""
         return ()
 
     def tidy(self) -> None:
-        """Add up what processes have counted that have ended, so that their files can go."""
+        """Add up the counts of ended processes and delete their files."""
         with self._files:
             self._tidy()
 
@@ -79,14 +79,14 @@ class HandlerMetrics(Collector):
                 if not kind.startswith("gauge"):
                     _add_up(path, self._folder / f"{kind}_{GONE}.db")
             except (OSError, RuntimeError, ValueError, struct.error) as error:
-                # Its process was killed as it made the file.
+                # Its process was killed while it made the file.
                 facts = {"file": path.name, "error": str(error)}
                 _logger.warning("what a handler process has counted is lost", extra=facts)
             path.unlink()
 
 
 def wanted() -> bool:
-    """Whether nobody else has set up the library's multi-process mode."""
+    """Whether the library's multi-process mode is not set up already."""
     return FOLDER not in os.environ
 
 

@@ -28,7 +28,7 @@ TASK = ("queue", "type")
 
 
 class WorkerCollector(Collector):
-    """Reads the worker's status on the event loop, whichever thread asks."""
+    """Reads the worker's status on the event loop, for any thread."""
 
     def __init__(self, status: WorkerStatus, loop: asyncio.AbstractEventLoop) -> None:
         self._status = status
@@ -39,7 +39,7 @@ class WorkerCollector(Collector):
         return asyncio.run_coroutine_threadsafe(self._collect(), self._loop).result(COLLECT_S)
 
     def describe(self) -> Iterable[Metric]:
-        """Return none: what there is depends on the tasks."""
+        """Return nothing: the metrics depend on the tasks."""
         return ()
 
     async def _collect(self) -> list[Metric]:
@@ -47,7 +47,7 @@ class WorkerCollector(Collector):
 
 
 def families(status: WorkerStatus) -> Iterator[Metric]:
-    """Make the metrics of what the worker knows of itself."""
+    """Make the metrics from the worker's status."""
     stats, usage = status.stats, status.usage.sample()
     stats.tidy()
     running = status.running()
@@ -116,9 +116,9 @@ def families(status: WorkerStatus) -> Iterator[Metric]:
 
 
 async def serve(status: WorkerStatus, host: str, port: int) -> Callable[[], None]:
-    """Serve them, and what handlers count; returns what ends that.
+    """Serve the worker's metrics and its handlers'; returns the function that stops it.
 
-    Handler processes have to be started afterwards. OSError if the port cannot be had.
+    Handler processes must be started afterwards. Raises OSError if it cannot listen at the port.
     """
     registry = CollectorRegistry()
     registry.register(WorkerCollector(status, asyncio.get_running_loop()))

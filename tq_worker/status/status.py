@@ -1,4 +1,4 @@
-"""How a worker is: what its heartbeats and its metrics say of it."""
+"""The status of a worker, for its heartbeats and its metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tq_worker.telemetry.stats import QueueAndType, Stats
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatus:
-    """Read on the event loop."""
+    """Reads a worker's parts; to be used on the event loop."""
 
     stats: Stats
     usage: Usage
@@ -30,7 +30,7 @@ class WorkerStatus:
         return self.pool.slots(solo=solo)
 
     def slots_busy(self, *, solo: bool) -> int:
-        """How many run."""
+        """How many tasks run."""
         return sum(
             process.has_started(lease)
             for process in self.pool.everyone()
@@ -39,7 +39,7 @@ class WorkerStatus:
         )
 
     def running(self) -> Counter[QueueAndType]:
-        """How many run, by queue and type."""
+        """How many tasks run, by queue and type."""
         return Counter(
             self.stats.kind(lease.queue, lease.task_type)
             for process in self.pool.everyone()
@@ -60,7 +60,7 @@ class WorkerStatus:
         return len(self.pool.processes())
 
     def said(self) -> WorkerUsage:
-        """Return what a heartbeat says."""
+        """Return the usage for a heartbeat."""
         sample = self.usage.sample()
         return WorkerUsage(
             memory_bytes=sample.memory_bytes,

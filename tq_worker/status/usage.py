@@ -1,4 +1,4 @@
-"""What the worker's processes use of the machine, all of them together."""
+"""The memory and processor time that the worker's processes use together."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from dataclasses import dataclass
 import psutil
 
 SAMPLE_S = 5.0
-"""How often one looks through all processes."""
+"""How often all processes are sampled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look."""
+    """The usage at one moment."""
 
     taken_s: float
     """By the monotonic clock."""
     memory_bytes: int
-    """Resident; pages that processes share are counted in each."""
+    """Resident memory; pages that processes share are counted in each."""
     cpu_s: float
-    """Processor time since the worker's start, of processes that have ended as well."""
+    """Processor time since the worker's start, including that of ended processes."""
     cpu_cores: float
-    """The same per second since the sample before."""
+    """Processor time per second since the previous sample."""
     processes: int
 
 
 class Usage:
-    """This process and all below it, those that handlers start included."""
+    """Samples this process and all below it, including those that handlers start."""
 
     def __init__(self) -> None:
         self._me = psutil.Process()
@@ -37,13 +37,13 @@ class Usage:
         self._last = Sample(-math.inf, 0, 0.0, 0.0, 0)
 
     async def run(self) -> None:
-        """Look until cancelled; in a thread, as it takes some milliseconds."""
+        """Sample until cancelled; in a thread, because it takes some milliseconds."""
         while True:
             await asyncio.to_thread(self._look)
             await asyncio.sleep(SAMPLE_S)
 
     def sample(self) -> Sample:
-        """Return what was seen last; nothing before the first look."""
+        """Return the last sample; all zeros before the first."""
         return self._last
 
     def _look(self) -> None:

@@ -1,1 +1,1 @@
-"""What a worker tells of itself: logs, metrics, spans, its status."""
+"""The worker's logs, counters and traces."""

@@ -1,4 +1,4 @@
-"""What a worker says of each attempt; docs/monitoring.md explains it."""
+"""The log events of attempts; docs/monitoring.md explains them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class What(enum.StrEnum):
-    """The vocabulary."""
+    """The event of a log line."""
 
     STARTED = "attempt started"
     COMPLETED = "attempt completed"

@@ -45,8 +45,8 @@ class JsonFormatter(logging.Formatter):
 class TaskLogFilter(logging.Filter):
     """Gives each record the attributes task_id, task_type, queue, attempt and trace_id.
 
-    For programs that set up `logging` themselves; add it to a handler. Outside an attempt they are
-    empty. What a record has of these already stays.
+    For programs that set up `logging` themselves: add it to a logging handler. Outside an attempt
+    the attributes are empty. Attributes that a record already has are kept.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -60,7 +60,7 @@ class TaskLogFilter(logging.Filter):
 
 
 def task_facts() -> dict[str, object]:
-    """What a log line says of the attempt that it belongs to; nothing outside one."""
+    """The keys of a log line that name the current attempt; empty outside one."""
     running = current_task()
     if running is None:
         return {}
@@ -80,9 +80,9 @@ def configure(log_format: str) -> None:
 
 
 def reinstate() -> None:
-    """Have the worker's own loggers speak, whatever handlers did to `logging` as they came.
+    """Enable the worker's own loggers again after the handlers' modules were imported.
 
-    `logging.config` turns off all that are there, if nobody says otherwise.
+    By default `logging.config` disables all existing loggers.
     """
     for name, logger in logging.root.manager.loggerDict.items():
         if isinstance(logger, logging.Logger) and name.partition(".")[0] == "tq_worker":

@@ -1,4 +1,4 @@
-"""The spans that a worker records: an attempt, and its report until it is answered."""
+"""The spans that a worker records: attempts, and their reports until they are answered."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from tq_worker.wire.lease import Lease
 
 FLUSH_S = 1.0
-"""How long a process that leaves waits for its last spans to be taken."""
+"""How long a leaving process waits for the collector to take its last spans."""
 
 _W3C = TraceContextTextMapPropagator()
 
 
 def export_to(endpoint: str, ratio: float | None, *, with_handlers: bool) -> Tracing:
-    """Record spans and send them to a collector, those of handlers in this process, too."""
-    # Only where they are exported: handlers with a provider of their own need no more than the API.
+    """Record spans and send them to a collector; ``with_handlers``: handlers' own spans, too."""
+    # Only to export spans: handlers with a provider of their own need only the API.
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider as Provider  # noqa: PLC0415
@@ -40,7 +40,7 @@ def export_to(endpoint: str, ratio: float | None, *, with_handlers: bool) -> Tra
         "service.version": version("tq"),
         "process.pid": os.getpid(),
     }
-    # The environment (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) has the last word.
+    # The environment (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) overrides these.
     provider = Provider(
         resource=Resource.create({**named}).merge(OTELResourceDetector().detect()),
         sampler=None if ratio is None else ParentBased(TraceIdRatioBased(ratio)),
@@ -55,14 +55,14 @@ def export_to(endpoint: str, ratio: float | None, *, with_handlers: bool) -> Tra
 
 
 class Tracing:
-    """Records what this process does for tasks; may be used in any thread."""
+    """Records the spans of attempts and reports; may be used in any thread."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
         self._tracer = provider.get_tracer("tq_worker", version("tq"))
 
     def close(self) -> None:
-        """Send what is left, for a moment: a collector that is gone holds nothing up."""
+        """Send the last spans, within `FLUSH_S`: a missing collector must not delay the exit."""
         shut_down = getattr(self._provider, "shutdown", None)
         if shut_down is not None:
             thread = threading.Thread(target=shut_down, name="last spans", daemon=True)
@@ -70,7 +70,7 @@ class Tracing:
             thread.join(FLUSH_S)
 
     def flush(self) -> None:
-        """Send what has gathered, for a moment: this process is about to be killed."""
+        """Send the gathered spans, within `FLUSH_S`: this process is about to be killed."""
         force = getattr(self._provider, "force_flush", None)
         if force is not None:
             force(round(FLUSH_S * 1000))
@@ -88,7 +88,7 @@ class Tracing:
         return AttemptSpan(span)
 
     def killed(self, lease: Lease, cause: str) -> None:
-        """Record an attempt whose process ended before it could."""
+        """Record an attempt whose process ended before it could record it."""
         span = self._tracer.start_span(
             f"run {lease.task_type}",
             _below(lease.traceparent),
@@ -101,7 +101,7 @@ class Tracing:
         span.end()
 
     def report(self, lease: Lease) -> Span | None:
-        """Begin the span of a report, to be ended when it is answered; it begins no trace."""
+        """Begin the span of a report, which ends with its answer; None if there is no trace."""
         if not lease.traceparent:
             return None
         return self._tracer.start_span(
@@ -126,7 +126,7 @@ class AttemptSpan:
         self._span.set_attribute("error.type", type(error).__name__)
 
     def end(self, report: TaskReport) -> None:
-        """Note how the attempt ended; what it submits goes on with its trace."""
+        """Note how the attempt ended; the tasks that it submits join its trace."""
         outcome = report.WhichOneof("outcome") or ""
         self._span.set_attribute("tq.attempt.outcome", outcome)
         if outcome == "fail":
@@ -147,7 +147,7 @@ def _below(traceparent: str) -> Context:
 def _attributes(
     operation: str, kind: str, queue: str, task_type: str, task_id: str, attempt: int
 ) -> dict[str, AttributeValue]:
-    """Name things by OpenTelemetry's conventions for messaging systems."""
+    """Make attributes that follow OpenTelemetry's conventions for messaging systems."""
     return {
         "messaging.system": "tq",
         "messaging.operation.name": operation,

@@ -1,4 +1,4 @@
-"""What a worker counts of itself: written on the event loop, and read there."""
+"""The worker's counters; written and read on the event loop."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from itertools import accumulate
 from tq_process.recent import Recent
 
 SECONDS = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0)
-"""Bounds of the buckets that handler times are counted in."""
+"""The bounds of the histogram of handler times, in seconds."""
 
 QueueAndType = tuple[str, str]
 
 
 class Durations:
-    """How long handlers took."""
+    """A histogram of handler times."""
 
     __slots__ = ("_counts", "sum_s")
 
@@ -31,19 +31,19 @@ class Durations:
         self.sum_s += seconds
 
     def buckets(self) -> Iterator[tuple[str, float]]:
-        """Yield each bucket's bound and how many took at most so long."""
+        """Yield each bucket's bound, and how many handlers took at most that long."""
         bounds = [*map(str, SECONDS), "+Inf"]
         yield from zip(bounds, accumulate(self._counts), strict=True)
 
 
 KINDS_MAX = 200
 OTHER = "~other"
-"""No queue and no type can be named so."""
+"""No queue and no type can have this name."""
 
 
 @dataclass(slots=True)
 class Stats:
-    """Counts since the worker's start, of queues and types that were met of late."""
+    """Counts since the worker's start, by recently met queues and types."""
 
     started: Counter[QueueAndType] = field(default_factory=Counter)
     """Attempts whose handler was entered, and that have ended."""
@@ -56,11 +56,11 @@ class Stats:
         default_factory=lambda: defaultdict(Durations)
     )
     claims: Counter[str] = field(default_factory=Counter)
-    """Claim calls by what they brought: tasks, nothing, error."""
+    """Claim calls by their outcome: tasks, nothing, error."""
     deaths: int = 0
     """Handler processes that ended unasked."""
     recycled: Counter[str] = field(default_factory=Counter)
-    """Handler processes that were relieved, by why: tasks, memory, reload, stopped."""
+    """Relieved handler processes, by reason: tasks, memory, reload, stopped."""
     reconnects: int = 0
     now_s: Callable[[], float] = time.monotonic
     _kinds: Recent[QueueAndType] = field(init=False)
@@ -69,15 +69,16 @@ class Stats:
         self._kinds = Recent(KINDS_MAX, self.now_s, self._forget)
 
     def kind(self, queue: str, task_type: str) -> QueueAndType:
-        """What a task is counted under: its queue and type, or all others together.
+        """The key under which a task is counted: its queue and type, or (OTHER, OTHER).
 
-        Types are the callers' to choose; those that no handler is for are given back, and counted.
+        Callers choose the types, and tasks without a handler are counted too, so the keys are
+        limited to `KINDS_MAX`.
         """
         kind = (queue, task_type)
         return kind if self._kinds.admits(kind) else (OTHER, OTHER)
 
     def tidy(self) -> None:
-        """Forget what was not met for long."""
+        """Forget queues and types that were not met for long."""
         self._kinds.tidy()
 
     def _forget(self, kind: QueueAndType) -> None:

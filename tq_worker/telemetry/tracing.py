@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 STANDARD_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-"""OpenTelemetry's own variables, which count where this worker is told of no endpoint."""
+"""OpenTelemetry's own variables, used if the worker's options name no endpoint."""
 TO_DO = "traces need OpenTelemetry: pip install 'tq[otel]'"
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -33,18 +33,18 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Telling:
-    """What a worker tells of its tasks; handler processes inherit it by the environment."""
+    """What a worker logs and traces; handler processes inherit it through the environment."""
 
     otlp_endpoint: str | None = None
-    """Who is sent traces."""
+    """The collector that traces are sent to."""
     ratio: float | None = None
-    """How many of the traces that begin here are recorded."""
+    """The share of the traces begun here that is recorded, 0 to 1; None: all."""
     log_tasks: bool = False
-    """Whether each attempt has its log lines."""
+    """Whether the start and the end of each attempt are logged."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Telling:
-        """Read what `environment` wrote."""
+        """Read the variables that `environment` wrote."""
         ratio = environment.get("TQ_TRACING_RATIO")
         return cls(
             otlp_endpoint=environment.get("TQ_OTLP_ENDPOINT") or None,
@@ -53,7 +53,7 @@ class Telling:
         )
 
     def environment(self) -> dict[str, str]:
-        """Write it down for handler processes."""
+        """Return environment variables for handler processes."""
         return {
             "TQ_OTLP_ENDPOINT": self.otlp_endpoint or "",
             "TQ_TRACING_RATIO": "" if self.ratio is None else repr(self.ratio),
@@ -72,10 +72,10 @@ def installed() -> bool:
 def set_up(
     telling: Telling, environment: Mapping[str, str], *, with_handlers: bool = False
 ) -> Tracing | None:
-    """Begin to record traces; None where nobody asked for any.
+    """Begin to record traces; None if no endpoint is set.
 
-    Where handlers run, what they record goes the same way, unless they have set up OpenTelemetry
-    themselves by now: then what is recorded here goes theirs.
+    ``with_handlers``: the handlers' own spans are exported as well. If handlers have set up
+    OpenTelemetry themselves, the worker's spans go to their provider instead.
     """
     if with_handlers and (own := _of_handlers()) is not None:
         return own
@@ -92,7 +92,7 @@ def set_up(
 
 
 def active_ids() -> dict[str, str]:
-    """The ids of the span that is active here, or of its task's trace, as keys of a log line."""
+    """The ids of the active span, or of the current task's trace, as keys of a log line."""
     if _API in sys.modules:
         from opentelemetry import trace  # noqa: PLC0415 - imported already
 

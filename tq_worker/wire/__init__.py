@@ -1,1 +1,1 @@
-"""What passes between the worker and a handler process, and what both agree on."""
+"""The protocol between the worker and its handler processes."""

@@ -1,4 +1,4 @@
-"""Messages on a byte stream: each as its length in four bytes and its own bytes."""
+"""Messages on a byte stream: each is its length, in four bytes, then its own bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def encode(message: Message) -> bytes:
 
 
 class FrameReader(Generic[AnyMessage]):
-    """Puts messages together from whatever pieces the stream comes in."""
+    """Assembles messages from the pieces of a stream."""
 
     def __init__(self, message_type: type[AnyMessage]) -> None:
         self._message_type = message_type

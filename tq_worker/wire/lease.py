@@ -1,4 +1,4 @@
-"""A lease as the worker believes in it, and how the attempt under it ends."""
+"""A lease as the worker knows it, and why its handler is stopped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ renewed.
 KILL_BEFORE = 1 / 30
 """The part of a lease's length before its end at which a handler that still runs is killed."""
 EXIT_BEFORE = 1 / 60
-"""The same for a handler process that ends itself, as nobody else did."""
+"""The same for a handler process that ends itself because the worker did not kill it."""
 
 
 class Stop(enum.Enum):
@@ -38,24 +38,24 @@ class Stop(enum.Enum):
 
 
 class Runs(Protocol):
-    """What runs an attempt, as its lease knows it: a handler process."""
+    """The handler process that runs an attempt, as its lease sees it."""
 
     def has_started(self, lease: Lease) -> bool:
         """Whether the handler has been called."""
 
     def renew(self, tokens: Iterable[int], until_s: float) -> None:
-        """Tell it until when these leases hold."""
+        """Send the new end of these leases."""
 
     def stop(self, lease: Lease, reason: str) -> None:
         """Ask the handler to stop."""
 
     def kill(self, reason: str) -> None:
-        """End it with all that it runs."""
+        """Kill the process with all that it runs."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Lease:
-    """One task in this worker's hands."""
+    """One task that this worker holds."""
 
     task_id: str
     task_type: str
@@ -64,27 +64,27 @@ class Lease:
     attempt: int
     length_s: float
     until_s: float
-    """The end by the worker's belief, on CLOCK_BOOTTIME."""
+    """Until when the lease surely holds, in seconds on CLOCK_BOOTTIME."""
     timeout_s: float | None
     process: Runs | None = None
-    """Where it was handed in; None before, and again once its attempt has ended."""
+    """The process that the task was handed to; None before, and once its attempt has ended."""
     place: int = -1
     """Its place in that process's order."""
     stop: Stop | None = None
     kill_at_s: float = math.inf
-    """When patience with a handler that was asked to stop ends."""
+    """When a handler that was asked to stop is killed."""
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
-    """Runs while a handler with a timeout does."""
+    """The timer of the task's timeout, while its handler runs."""
     traceparent: str = ""
-    """The trace context of the grant, else of the task; empty where it has none."""
+    """The trace context of the claim, else of the task; empty if there is none."""
     taken_ns: int = field(default_factory=time.time_ns)
-    """When it came, by the wall clock."""
+    """When the lease was granted, by this machine's wall clock."""
     reporting: Span | None = field(default=None, repr=False)
-    """Ends when its report is answered."""
+    """The span of its report, which ends when the report is answered."""
 
     @classmethod
     def of(cls, claimed: ClaimedTask, sent_at_s: float) -> Lease:
-        """Believe in the lease that the answer to a claim sent at ``sent_at_s`` grants."""
+        """Make the lease that the answer to a claim sent at ``sent_at_s`` grants."""
         spec = claimed.spec
         length_s = claimed.lease.ToMilliseconds() / 1000
         waited_s = claimed.waited.ToMicroseconds() / 1e6
@@ -101,7 +101,7 @@ class Lease:
         )
 
     def stop_due(self, now_s: float) -> bool:
-        """Whether the handler must be asked to stop, as no renewal came."""
+        """Whether the handler must be asked to stop, because no renewal came."""
         return now_s >= self.until_s - self.length_s * STOP_BEFORE
 
     def kill_due(self, now_s: float) -> bool:
@@ -110,7 +110,7 @@ class Lease:
 
 
 def believed_end_s(sent_at_s: float, waited_s: float, length_s: float) -> float:
-    """Until when a lease surely holds that was granted or renewed by a call sent at ``sent_at_s``.
+    """Until when a lease surely holds, if a call sent at ``sent_at_s`` granted or renewed it.
 
     The leader counted both spans, on a clock that may run faster than this machine's.
     """

@@ -1,4 +1,4 @@
-"""A handler process and all that its handlers start: one process group, which ends with it."""
+"""The process group of a handler process and all that its handlers start; it ends as a whole."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ _logger = logging.getLogger(__name__)
 
 _SHELL: Final = "/bin/sh"
 _UNTIL_NOBODY_LISTENS: Final = "trap '' HUP INT QUIT TERM USR1 USR2 ALRM; read -r _; kill -9 0"
-"""Waits for the end of its input, which the worker's own end brings, and then kills its group. What
-handlers send to their group, as by `kill 0`, does not end it."""
+"""Waits for the end of its input, which comes when the worker ends, and then kills its group. It
+ignores the signals that handlers send to their group, as by `kill 0`."""
 
 
 class Group:
     """The group that a handler process leads.
 
-    The kernel kills the process itself if the worker dies (PDEATHSIG), but nobody below it. So a
-    shell waits in the group for that. What leaves the group, by setsid for one, is out of reach.
+    If the worker dies, the kernel kills the handler process (PDEATHSIG), but not its descendants.
+    So a shell in the group waits for that and kills them. A process that leaves the group, for
+    example by setsid, is out of reach.
     """
 
     def __init__(self, leader_pid: int) -> None:
@@ -42,35 +43,35 @@ class Group:
 
     @property
     def pids(self) -> list[int]:
-        """Those in it that are this process's own children, besides the leader."""
+        """The pids of this process's own children in the group, without the leader."""
         return [] if self._warden is None else [self._warden.pid]
 
     def kill(self) -> None:
-        """Kill all that is in it."""
+        """Kill every process in the group."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._pgid, signal.SIGKILL)
 
     def end(self) -> None:
-        """Kill all that is left in it; to be called before its leader is reaped.
+        """Kill every process that remains in the group; call it before reaping the leader.
 
-        Until then the number is nobody else's.
+        Until then no other group can have its number.
         """
         self.kill()
         os.close(self._pipe)
         if self._warden is not None:
-            # It may have missed the signal, if it was just coming: then it kills by itself.
+            # If the shell was just starting, it may have missed the signal: then it kills itself.
             self._warden.wait()
 
 
 def leave_and_end_group() -> None:
-    """Kill what handlers have started; called by a group's leader that is about to exit.
+    """Kill what handlers have started; called by a group's leader before it exits.
 
-    It goes to its parent's group first, so that its exit code can still say why. If it cannot,
-    that is left to the parent, and to the shell.
+    The leader first moves to its parent's group, so that its exit code can still say why. If it
+    cannot, the parent and the shell kill the group.
     """
     pgid = os.getpgid(0)
     if pgid != os.getpid():
-        return  # nobody gave it a group: a test, for one
+        return  # it leads no group: in a test, for example
     try:
         others = os.getpgid(os.getppid())
         if others:  # else it is of another namespace

@@ -1,7 +1,7 @@
-"""How far a handler process has come, in memory that outlives it.
+"""The progress of a handler process, in memory that outlives it.
 
-When a handler takes its process down, the parent must know which tasks had been started: those
-failed, the others did not. A message could be lost on the way; a number in shared memory cannot.
+When a handler ends its process, the parent must know which tasks had started: those failed, the
+others did not. A message could be lost on the way; a number in shared memory cannot.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Progress:
         return self._view[0]
 
     def close(self) -> None:
-        """Give the memory up."""
+        """Release the memory."""
         self._view.release()
         self._memory.close()
 

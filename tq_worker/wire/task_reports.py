@@ -1,4 +1,4 @@
-"""How an attempt ended, as the report that says so."""
+"""Makes the reports that say how attempts ended."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tq_worker.api.context import SUBMIT_MAX, Result
 from tq_worker.api.errors import RETRY_AFTER_S_MAX, PermanentError, RetryableError, UnfitTaskError
 
 ERROR_BYTES_MAX = 8 * 1024
-"""What the queue keeps of an error (proto/tq/v1/worker_service.proto, Failure)."""
+"""How much the brokers keep of an error (proto/tq/v1/worker_service.proto, Failure)."""
 
 RESULT_BYTES_MAX = 10 << 20
-"""What the queue takes as a result (the same place, Completion)."""
+"""The largest result that the brokers take (the same file, Completion)."""
 
 UNFIT_PAUSE_S = 15.0
 """How long a task waits for a worker that can run it, before it is offered again."""
@@ -27,10 +27,10 @@ _CUT = "\n... (cut) ...\n"
 def returned(
     task_id: str, token: int, value: object, submits: Sequence[TaskSpec] = ()
 ) -> TaskReport:
-    """Report what the handler returned: a completion, if it can be stored, that also ``submits``.
+    """Report a completion with the handler's result, which also ``submits`` tasks.
 
-    Else a failure that is permanent: the handler has done its work, and would return the same
-    again.
+    If the result cannot be stored, reports a permanent failure: the handler has done its work, and
+    would return the same again.
     """
     try:
         return _completion(task_id, token, value, submits)
@@ -41,9 +41,9 @@ def returned(
 def raised(
     task_id: str, token: int, error: BaseException, skip_files: Collection[str] = ()
 ) -> TaskReport:
-    """Report what the handler raised. Never raises, whatever the exception does.
+    """Report the exception that a handler raised; never raises, even for a broken exception.
 
-    Frames of ``skip_files`` at the traceback's head are left out.
+    Frames of ``skip_files`` at the head of the traceback are left out.
     """
     if issubclass(type(error), UnfitTaskError):
         return unfit(task_id, token, _head(error))
@@ -63,7 +63,7 @@ def raised(
 
 
 def failed(task_id: str, token: int, error: str, *, permanent: bool = False) -> TaskReport:
-    """Report a failure that the worker itself found; it is retried unless ``permanent``."""
+    """Report a failure that the worker itself detected; it is retried unless ``permanent``."""
     report = TaskReport(task_id=task_id, token=token)
     report.fail.error = shorten(error)
     report.fail.permanent = permanent
@@ -85,7 +85,7 @@ def unfit(task_id: str, token: int, reason: str) -> TaskReport:
 
 
 def describe(error: BaseException, skip_files: Collection[str] = ()) -> str:
-    """Say what was raised: "Type: message" first, then where."""
+    """Describe an exception: "Type: message", then the traceback."""
     head = _head(error)
     trace = skip(error.__traceback__, skip_files)
     if trace is None:
@@ -98,14 +98,14 @@ def describe(error: BaseException, skip_files: Collection[str] = ()) -> str:
 
 
 def skip(trace: TracebackType | None, skip_files: Collection[str]) -> TracebackType | None:
-    """Leave out frames of these files at a traceback's head."""
+    """Leave out frames of these files at the head of a traceback."""
     while trace is not None and trace.tb_frame.f_code.co_filename in skip_files:
         trace = trace.tb_next
     return trace
 
 
 def shorten(text: str) -> str:
-    """Cut the middle out of a text that is too long: its head says what, its tail says where."""
+    """Cut the middle out of a long error: its head says what, its tail says where."""
     encoded = text.encode("utf-8", "replace")
     if len(encoded) <= ERROR_BYTES_MAX:
         return encoded.decode()

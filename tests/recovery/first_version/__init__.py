@@ -1,4 +1,4 @@
-"""What is kept of the first version, and how it is run."""
+"""The stored files of the first version, and functions to run it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 DATA = FOLDER / "data.tar.xz"
-"""The data directories n1, n2 and n3 of a cluster of it; make.py says what is in them."""
+"""The data directories n1, n2 and n3 of a cluster of it; make.py describes their content."""
 SOFTWARE = FOLDER / "software.tar.xz"
 PACKAGES = ("tq", "tq_cluster")
 
@@ -22,5 +22,5 @@ def unpack(archive: Path, folder: Path) -> Path:
 
 
 def environment_of(software: Path) -> Mapping[str, str]:
-    """What makes `python -m tq_cluster` run the software in a folder, wherever it is started."""
+    """The environment in which `python -m tq_cluster` runs the software of a folder."""
     return {"PYTHONPATH": str(software), "PYTHONSAFEPATH": "1"}

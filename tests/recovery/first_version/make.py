@@ -1,4 +1,4 @@
-"""Makes what the tests keep of the first version: its software, and the disks of a cluster of it.
+"""Makes the stored files of the first version: its software, and the disks of a cluster of it.
 
     python -m tests.recovery.first_version.make COMMIT
 

@@ -1,1 +1,1 @@
-"""Stories: what happens to simulated clusters, how it is judged, and many of them."""
+"""Stories: the steps of simulated clusters, their checks, and campaigns of many."""

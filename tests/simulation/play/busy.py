@@ -1,4 +1,4 @@
-"""A machine with too much to do: nothing fails, but everything takes its time."""
+"""An overloaded machine: nothing fails, but everything is slow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SLOW_FSYNC_S = (0.3, 0.45)
 LEADER_STALL_S = (0.05, 0.3)
 FOLLOWER_STALL_S = (0.05, 2.0)
 CUT_OFF_S = (0.3, 1.2)
-"""Long enough for it to stand for election, could it do so alone."""
+"""Long enough for a node to stand for election, if it could do so alone."""
 KINDS = (
     "slow_fsync",
     "stalled_leader",
@@ -34,7 +34,7 @@ class Busy:
         self._cut_off_until_s = 0.0
 
     def slow_fsync(self, draw: random.Random) -> None:
-        """For a while every fsync of a node takes longer than a heartbeat."""
+        """Make every fsync of a node slower than a heartbeat for a while."""
         syncer = draw.choice(self._cluster.machines).syncer
         syncer.delay_s = SLOW_FSYNC_S
         self._cluster.loop.call_later(
@@ -42,25 +42,25 @@ class Busy:
         )
 
     def stalled_leader(self, draw: random.Random) -> None:
-        """Its loop is held, for less than the others wait for it."""
+        """Hold the leader's loop for less than the election timeout of the others."""
         leader = self._cluster.leader()
         if leader is not None:
             self._stall(leader, draw.uniform(*LEADER_STALL_S))
 
     def stalled_follower(self, draw: random.Random) -> None:
-        """However long: that is no reason to unseat anybody."""
+        """Hold a follower's loop for any time: that must not cause an election."""
         length_s = LEADER_STALL_S if self._anybody_away() else FOLLOWER_STALL_S
         self._stall(draw.choice(self._cluster.followers()), draw.uniform(*length_s))
 
     def restarted_follower(self, draw: random.Random) -> None:
-        """It comes back knowing no leader."""
+        """Restart a follower, which then knows no leader."""
         if not self._anybody_away():
             host = draw.choice(self._cluster.followers())
             host.kill()
             self._cluster.loop.call_later(draw.uniform(0.05, 1.0), self._start, host)
 
     def cut_off_follower(self, draw: random.Random) -> None:
-        """It hears nothing and nobody hears it, and then everything that was said meanwhile."""
+        """Cut a follower off; afterwards all delayed messages arrive."""
         if self._anybody_away():
             return
         network = self._cluster.network
@@ -73,7 +73,7 @@ class Busy:
         self._cluster.loop.call_at(self._cut_off_until_s, network.heal)
 
     def _anybody_away(self) -> bool:
-        """Whether a follower is: beside it another one may not be for long, that is a reason."""
+        """Whether a follower is away: a second one, if away for long, would justify an election."""
         return self._cluster.loop.time() < self._cut_off_until_s or any(
             host.paused or not host.up for host in self._cluster.followers()
         )
@@ -93,7 +93,7 @@ class Busy:
 def busy_history(
     story: Story, *, settings: RaftSettings | None = None, for_s: float = 15.0
 ) -> History:
-    """Full load on such machines: one election, the first, is enough for all that time."""
+    """Run full load on such machines: the first election must be the only one."""
     script = Script(for_s=for_s, weights=dict.fromkeys(KINDS, 1), pause_s=(0.1, 1.0))
     trace: list[str] = []
 
@@ -113,6 +113,6 @@ def busy_history(
     error: Exception | None = None
     try:
         simulate(scenario, seed=str(story.seed), settings=settings, skewed=True)
-    except Exception as failure:  # noqa: BLE001 - whatever goes wrong is what the seed has found
+    except Exception as failure:  # noqa: BLE001 - any error is a finding of the seed
         error = failure
     return History(trace, {}, error)

@@ -1,4 +1,4 @@
-"""Many seeds: run on every core, told as they end, and the failing ones made short."""
+"""Many seeds: run on every core, reported as they end, with the failing ones shortened."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ SEEDS_A_JOB = 5
 
 
 def history(story: Story) -> History:
-    """Let a story happen."""
+    """Run a story."""
     return whole_stack_history(story) if story.whole_stack else protocol_history(story)
 
 
 def script_of(story: Story) -> Script:
-    """What the story is made of."""
+    """The script of a story."""
     return stack.SCRIPT if story.whole_stack else SCRIPT
 
 
 def drawn_seed() -> int:
-    """A first seed that nobody has run yet, most likely."""
+    """A random first seed, which most likely was never run."""
     return int.from_bytes(os.urandom(4), "big")
 
 
 @dataclass
 class Campaign:
-    """What came of many seeds."""
+    """The results of many seeds."""
 
     seeds: int = 0
     spent_s: float = 0.0
@@ -100,7 +100,7 @@ def _begin_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """Whoever is killed in the middle of a campaign leaves nobody waiting for more seeds."""
+    """End this process with its parent: a killed campaign must leave no waiting processes."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -115,7 +115,7 @@ def _outcomes(stories: Sequence[Story]) -> list[tuple[Story, dict[str, int], str
 
 
 def shortest(story: Story, *, within_s: float = MINIMISE_S) -> Story:
-    """The story with as few of its steps as were found to lead to the same kind of failure."""
+    """The story with the fewest steps found that lead to the same kind of failure."""
     error = history(story).error
     if error is None:
         return story
@@ -127,9 +127,9 @@ def shortest(story: Story, *, within_s: float = MINIMISE_S) -> Story:
     return story.only(minimise(steps, fails, within_s=within_s))
 
 
-def tell(story: Story) -> str:
-    """A failing seed in words: what it did, how it ended, and the command that shows it."""
-    short = shortest(story)
+def tell(story: Story, *, within_s: float = MINIMISE_S) -> str:
+    """Describe a failing seed: its steps, its failure, and the command that repeats it."""
+    short = shortest(story, within_s=within_s)
     happened = history(short)
     steps = [
         f"  {step.at_s:7.3f} {step.kind} (step {step.number})"

@@ -1,4 +1,4 @@
-"""A simulated cluster under load, its faults, and the questions a test asks it."""
+"""A simulated cluster under load, its faults, and queries for tests."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tq_cluster.errors import NotLeaderError, OutcomeUnknownError, TqError
 from tq_cluster.raft.settings import RaftSettings
 
 LOAD_SLICE_S = 0.5
-"""A step of load is the load of so long."""
+"""The length of one step of load."""
 
 
 @dataclass
 class Load:
-    """What callers do, as long as ``on``."""
+    """The load of the callers while ``on``."""
 
     on: bool = True
     pause_s: tuple[float, float] = (0.0, 0.05)
@@ -167,7 +167,7 @@ class Cluster:
         )
 
     def confirm(self, host: Host) -> asyncio.Future[AppliedAt] | None:
-        """Ask the host whether it leads; check what it says against what was acknowledged."""
+        """Ask the host whether it leads; check its answer against the acknowledged entries."""
         if not host.up:
             return None
         asked_after = max(self.checker.acked, default=0)
@@ -189,7 +189,7 @@ class Cluster:
     # ------------------------------------------------------------------ questions
 
     def leader(self) -> Host | None:
-        """Who can take a proposal now, in the highest term."""
+        """The host in the highest term that can take a proposal now."""
         leading = [
             host
             for host in self.hosts.values()
@@ -202,7 +202,7 @@ class Cluster:
         return [host for host in self.hosts.values() if host is not leader]
 
     async def until(self, what: str, fact: Callable[[], bool], *, within_s: float = 10.0) -> None:
-        """Let time pass until the fact holds; say what was seen instead if it does not."""
+        """Let time pass until the fact holds; if it does not, say what was seen instead."""
         end_s = self.loop.time() + within_s
         while not fact():
             if self.loop.time() >= end_s:
@@ -220,7 +220,7 @@ class Cluster:
         return leader
 
     async def put(self, entry: bytes, *, within_s: float = 10.0) -> int:
-        """Have an entry acknowledged by whoever leads; its index."""
+        """Get an entry acknowledged by the leader; return its index."""
         end_s = self.loop.time() + within_s
         while self.loop.time() < end_s:
             leader = await self.await_leader(within_s=within_s)
@@ -236,7 +236,7 @@ class Cluster:
         raise AssertionError(f"{entry!r} was not taken within {within_s} s\n{self.describe()}")
 
     async def settle(self, *, within_s: float = 20.0) -> None:
-        """End all faults; every node comes to hold and apply the same, which is checked."""
+        """End all faults, and check that every node holds and applies the same."""
         self.load.on = False
         self.network.heal()
         self.network.conditions.latency_s = USUAL_LATENCY_S

@@ -1,4 +1,4 @@
-"""Histories in which somebody edits the brokers' files between restarts.
+"""Histories in which an operator edits the brokers' files between restarts.
 
 ``python -m tests.simulation.play.edited_files FIRST COUNT`` runs many, and names those that fail.
 """
@@ -32,7 +32,7 @@ STRANGERS = ("n8", "n9")
 
 
 class Editor:
-    """Edits files, has brokers restarted on them, and puts them right again."""
+    """Edits files, restarts brokers with them, and corrects them again."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -43,25 +43,25 @@ class Editor:
             host.on_start.append(self._started)
 
     def edit(self, draw: random.Random) -> None:
-        """One broker's file names others than before, or the same at other addresses."""
+        """Change one broker's file: other members, or the same at other addresses."""
         self._restart_on(draw.choice(self._cluster.machines), self._drawn(draw), draw)
 
     def edit_some(self, draw: random.Random) -> None:
-        """Several files are edited alike, as by a script."""
+        """Change several files in the same way, as a script would."""
         file = self._drawn(draw)
         for host in self._cluster.machines:
             if host.name in file and draw.random() < 0.8:
                 self._restart_on(host, file, draw)
 
     def correct(self, draw: random.Random) -> None:
-        """Somebody notices one, and puts it right."""
+        """Correct one wrong file."""
         wrong = [host for host in self._cluster.machines if host.file != self._right[host.name]]
         if wrong:
             host = draw.choice(wrong)
             self._restart_on(host, self._right[host.name], draw)
 
     def empty_disk(self, draw: random.Random) -> None:
-        """A broker with a wrong file is started on an empty disk for a while."""
+        """Start a broker with a wrong file on an empty disk for a while."""
         hosts = self._cluster.machines
         host = draw.choice(hosts)
         if any(other.has_old_disk for other in hosts):
@@ -86,12 +86,12 @@ class Editor:
         self._begin(host)
 
     def _started(self, host: Host) -> None:
-        # Until it is open again the checker would look at the journal of the empty disk.
+        # Until the journal is open again, the checker would read that of the empty disk.
         if not host.has_old_disk:
             host.lost_upto = 0
 
     def _drawn(self, draw: random.Random) -> dict[str, str]:
-        """A file as a slip, a script or an ambition may leave it."""
+        """A wrong file, as a slip, a script or a planned change may leave it."""
         right = self._right[self._cluster.machines[0].name]
         names = sorted(right)
         match draw.choice(("some", "some", "more", "renamed", "swapped", "other order")):
@@ -111,7 +111,7 @@ class Editor:
                 return dict(draw.sample(sorted(right.items()), len(right)))
 
     def _as_its_own(self, host: Host, file: dict[str, str]) -> dict[str, str]:
-        """A broker that cannot listen does not start: its own address stays."""
+        """Keep the broker's own address in its file: a broker that cannot listen does not start."""
         return {name: self._right[name][name] if name == host.name else file[name] for name in file}
 
     def _restart_on(self, host: Host, file: dict[str, str], draw: random.Random) -> None:
@@ -129,9 +129,9 @@ class Editor:
 
 
 def edited_files_history(story: Story, *, settings: RaftSettings | None = None) -> History:
-    """Files edited among all other faults, under load; then all are put right, and there is peace.
+    """Edit files among all other faults, under load; then correct all files and stop the faults.
 
-    The checker watches throughout: nothing that was acknowledged anywhere is ever lost.
+    The checker watches all the time: nothing that was acknowledged anywhere is ever lost.
     """
     load = Load(on=False)
     counts = {"edited": 0, "refused": 0}
@@ -162,13 +162,13 @@ def edited_files_history(story: Story, *, settings: RaftSettings | None = None) 
     error: Exception | None = None
     try:
         simulate(scenario, seed=f"files {story.seed}", size=size, skewed=True, settings=settings)
-    except Exception as failure:  # noqa: BLE001 - whatever goes wrong is what the seed has found
+    except Exception as failure:  # noqa: BLE001 - any error is a finding of the seed
         error = failure
     return History(load.trace, {"acknowledged": load.acknowledged, **counts}, error)
 
 
 def main(first: int, count: int) -> int:
-    """Run seeds; print those that fail and what came of all."""
+    """Run seeds; print those that fail and a summary."""
     logging.disable(logging.CRITICAL)
     failed, total = 0, Counter[str]()
     for seed in range(first, first + count):

@@ -1,4 +1,4 @@
-"""What can be done to a cluster: each fault begins at its step and ends by itself."""
+"""The faults of a simulated cluster: each begins at its step and ends by itself."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WEIGHTS = {
 
 
 class Victim(Protocol):
-    """A cluster that faults are done to."""
+    """A cluster into which faults are injected."""
 
     loop: VirtualLoop
     network: ModelledNetwork
@@ -51,7 +51,7 @@ class Victim(Protocol):
 
 
 class Faults:
-    """Hurts a cluster. Every method is a kind of step and draws from that step's randomness."""
+    """Injects faults. Every method is a kind of step and draws from that step's randomness."""
 
     def __init__(self, victim: Victim) -> None:
         self._victim = victim
@@ -82,11 +82,11 @@ class Faults:
         self._pause(self._host(draw, leader=0.7), draw.uniform(0.05, 2.5))
 
     def stall(self, draw: random.Random) -> None:
-        """Something holds the loop for longer than it should."""
+        """Hold a node's loop for longer than allowed."""
         self._pause(self._host(draw, leader=0.7), draw.uniform(0.05, 0.3))
 
     def stall_all(self, draw: random.Random) -> None:
-        """All nodes on one machine that has too much to do."""
+        """Hold all loops, as if all nodes were on one overloaded machine."""
         for host in self._victim.machines:
             if host.up and not host.paused:
                 self._pause(host, draw.uniform(0.05, 0.3))
@@ -117,11 +117,11 @@ class Faults:
         self._slow_disk(self._host(draw), (0.02, 0.3), draw.uniform(0.2, 2.0))
 
     def very_slow_disk(self, draw: random.Random) -> None:
-        """Slower than an election takes."""
+        """Make a disk slower than an election."""
         self._slow_disk(self._host(draw, leader=0.7), (0.3, 0.9), draw.uniform(0.2, 1.0))
 
     def broken_disk(self, draw: random.Random) -> None:
-        """The next fsync fails: the process ends, and its disk is what a power cut leaves."""
+        """Make the next fsync fail: the process ends, and its disk is as after a power cut."""
         host = self._host(draw)
         if host is not None:
             self._victim.note(f"the disk of {host.name} fails")
@@ -143,13 +143,13 @@ class Faults:
         self._begin_hand_over(leader, draw.choice([None, *self._others(leader)]))
 
     def late_answers(self, draw: random.Random) -> None:
-        """Leadership goes away and comes back, and with it answers of the earlier leadership."""
+        """Move leadership away and back, with late answers of the earlier leadership."""
         leader = self._victim.leader()
         if leader is not None and not leader.paused:
             LateAnswers(self._victim, draw, leader, self._begin_hand_over).begin()
 
     def set_clock(self, draw: random.Random) -> None:
-        """A wall clock steps: by seconds, or by hours."""
+        """Step a wall clock by seconds or by hours."""
         host = draw.choice(self._victim.machines)
         reach_ms = draw.choice((3_000, 20_000, 7_200_000))
         host.clock.offset_ms = draw.randint(-reach_ms, reach_ms)
@@ -158,7 +158,7 @@ class Faults:
     # ------------------------------------------------------------------ how
 
     def _host(self, draw: random.Random, *, leader: float = 0.5) -> Machine | None:
-        """A host that runs; the leader with that probability."""
+        """Draw a host that runs; the leader with probability ``leader``."""
         up = [host for host in self._victim.machines if host.up and not host.paused]
         leading = self._victim.leader()
         if not up:

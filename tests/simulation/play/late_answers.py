@@ -1,6 +1,6 @@
-"""Leadership goes away from a node and comes back to it, while what it was answered takes long.
+"""Leadership leaves a node and comes back to it, while the answers to it are delayed.
 
-An answer of the earlier leadership then arrives in the later one, about entries that are no more.
+An answer of the earlier leadership then arrives in the later one, about entries that are gone.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from tests.simulation.world.network import ModelledNetwork
 from tests.simulation.world.virtual_loop import HostLoop, VirtualLoop
 
 FIRST_LEADERSHIP_S = (0.03, 0.1)
-"""How long the old leader goes on with nobody but its heir to hear it."""
+"""How long the old leader goes on while only its heir receives its messages."""
 FOR_S = (1.5, 3.0)
-"""Then all ways are free again, however far things went. Less than a silent connection is kept."""
+"""After this all ways are free again in any case. Less than the timeout of a silent connection."""
 LOOK_EVERY_S = 0.01
 
 
 class Victim(Protocol):
-    """A cluster that this is done to."""
+    """The cluster of the fault."""
 
     loop: VirtualLoop
     network: ModelledNetwork
@@ -34,13 +34,13 @@ class Victim(Protocol):
 
 
 class _Leadership(enum.Enum):
-    """Whose it is."""
+    """The stages of the leadership."""
 
     BEFORE = enum.auto()
     """The old leader's: its entry reaches the heir alone."""
     FIRST = enum.auto()
-    """The heir's: what it sends reaches the old leader alone, whose answers are long on their way.
-    So both hold a tail that nobody else has."""
+    """The heir's: its messages reach only the old leader, whose answers are delayed. So both hold a
+    tail that no other node has."""
     BETWEEN = enum.auto()
     """Another's, elected by all others: it replaces the heir's tail, and hands over to it."""
     SECOND = enum.auto()
@@ -51,8 +51,8 @@ class _Leadership(enum.Enum):
 class LateAnswers:
     """Closes ways and opens them again, as one leadership follows the other.
 
-    Who is elected, and when, stays the nodes' affair: often enough it comes otherwise, and that is
-    a history, too.
+    The nodes decide which of them is elected and when: often the result differs, and that is also a
+    valid history.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class LateAnswers:
         loop.call_later(self._draw.uniform(*FOR_S), self._end)
 
     def _unseat(self) -> None:
-        """The leader stands still. Its heir, which loses the connection, sees that first."""
+        """Pause the leader. Its heir, which loses the connection, notices that first."""
         self._heed_peace()
         leader, heir = self._leader, self.heir
         if self._leadership is _Leadership.BEFORE and leader.up and not leader.paused:
@@ -104,7 +104,7 @@ class LateAnswers:
         self._open(set(self._closed))
 
     def _elected(self, winner: Machine) -> None:
-        # Not within the winner's own code. Nothing that it has sent arrives before this.
+        # Not within the winner's own code. None of its messages arrives before this.
         self._victim.loop.call_soon(self._next_leadership, winner)
 
     def _next_leadership(self, winner: Machine) -> None:
@@ -127,7 +127,7 @@ class LateAnswers:
             self._close_all_but(heir, self._draw.choice(others))
 
     def _hold_answers(self) -> None:
-        """Once the two have found each other again the old leader's answers take long."""
+        """Delay the old leader's answers once the two are connected again."""
         self._heed_peace()
         if self._leadership is not _Leadership.FIRST or not self.heir.up:
             return
@@ -137,7 +137,7 @@ class LateAnswers:
             self._victim.loop.call_later(LOOK_EVERY_S, self._hold_answers)
 
     def _heed_peace(self) -> None:
-        """Whoever has healed the network meanwhile wants it to stay so."""
+        """Stop if another step has healed the network: it must stay healed."""
         if self._closed.isdisjoint(self._victim.network.conditions.blocked):
             self._leadership = _Leadership.OVER
 

@@ -1,4 +1,4 @@
-"""What brokers write into their logs, as a digest a seed: a change that moves code keeps each."""
+"""A digest of the brokers' logs for each seed: a refactoring must not change any digest."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.simulation.world.workers import EVERYTHING, Appetite
 
 SEEDS_A_JOB = 5
 PICKY = (Appetite(types=("a",)), Appetite(but=("a",)), EVERYTHING)
-"""Of every third seed: what is kept for claims of some types is in the log, too."""
+"""For every third seed: the log then also has the entries for claims of some types."""
 
 
 def log_digest(seed: int) -> str:
-    """Let the whole stack's history of a seed happen; the digest of every journal's writes.
+    """Run the whole stack's history of a seed; return the digest of every journal's writes.
 
     AssertionError if the history breaks a promise: its log says nothing then.
     """
@@ -29,7 +29,7 @@ def log_digest(seed: int) -> str:
     add, truncate = WatchedJournal.add, WatchedJournal.truncate
 
     def note(journal: WatchedJournal, what: bytes) -> None:
-        # One that is not watched yet reads what its disk holds.
+        # A journal that is not watched yet reads its disk.
         if journal._watcher is not None:
             _, host = journal._watcher
             written.setdefault(host.name, hashlib.sha256()).update(what)
@@ -57,7 +57,7 @@ def log_digest(seed: int) -> str:
 
 
 def log_digests(first: int, seeds: int, jobs: int | None = None) -> Iterator[tuple[int, str]]:
-    """Do so for many seeds, on every core; in their order."""
+    """Compute the digests of many seeds on every core, in their order."""
     parts = [
         range(at, min(at + SEEDS_A_JOB, first + seeds))
         for at in range(first, first + seeds, SEEDS_A_JOB)

@@ -1,4 +1,4 @@
-"""Making a failing story short: leave steps out as long as it still fails."""
+"""Shorten a failing story: leave out steps while it still fails."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ Fails = Callable[[frozenset[int]], bool]
 
 
 def minimise(steps: Sequence[int], fails: Fails, *, within_s: float) -> frozenset[int]:
-    """The fewest of ``steps`` found in that time with which it still fails.
+    """Return the fewest ``steps`` found in that time with which the story still fails.
 
-    Delta debugging: halves go first, then smaller and smaller parts.
+    Delta debugging: leave out halves first, then smaller and smaller parts.
     """
     give_up_s = time.monotonic() + within_s
     kept = list(steps)

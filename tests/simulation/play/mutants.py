@@ -1,4 +1,4 @@
-"""Planted bugs: seeds are trusted because they catch these. No node that ships can have them."""
+"""Planted bugs, which seeds must catch to be trusted. The product cannot have them."""
 
 from __future__ import annotations
 
@@ -43,30 +43,30 @@ Plant = Callable[[], AbstractContextManager[object]]
 
 
 class Seeds(enum.StrEnum):
-    """Which stories are to catch a bug."""
+    """The kinds of seeds that can catch a bug."""
 
     PROTOCOL = "protocol seeds"
     WHOLE_STACK = "whole-stack seeds"
     EDITED_FILES = "edited-files seeds"
     BUSY = "busy seeds"
-    """Nothing fails in them, but everything takes its time."""
+    """Nothing fails in these seeds, but everything is slow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caught:
-    """A seed that a bug could not get past."""
+    """A seed that caught a bug."""
 
     seed: int
     error: Exception
 
     @property
     def seeds(self) -> int:
-        """How many it took."""
+        """The number of seeds until the bug was caught."""
         return self.seed + 1
 
     @property
     def broken(self) -> str:
-        """The invariant that did not hold; where it is none of the checker's: what went wrong."""
+        """The broken invariant; the error, if it is none of the checker's."""
         if isinstance(self.error, Violation) and self.error.invariant is not None:
             return self.error.invariant.value
         return type(self.error).__name__
@@ -87,7 +87,7 @@ class Mutant:
     seeds: Seeds = Seeds.PROTOCOL
 
     def history(self, seed: int) -> History:
-        """What becomes of a seed with the bug in every node."""
+        """Run a seed with the bug in every node."""
         settings = RaftSettings(rules=self.rules)
         with self.plant():
             match self.seeds:
@@ -101,7 +101,7 @@ class Mutant:
                     return busy_history(Story(seed), settings=settings)
 
     def first_caught(self, seeds: int = SEEDS_MAX) -> Caught | None:
-        """The first seed that shows it, of so many; None: not caught."""
+        """The first of so many seeds that shows the bug; None: not caught."""
         for seed in range(seeds):
             error = self.history(seed).error
             if error is not None:
@@ -110,7 +110,7 @@ class Mutant:
 
 
 def _no_fsync() -> AbstractContextManager[object]:
-    """The disk says that it is done, and has done nothing."""
+    """A disk reports an fsync as done without doing it."""
 
     def sync(disk: ModelledDisk, name: str) -> None:
         del disk, name
@@ -137,14 +137,14 @@ def _no_token_check() -> AbstractContextManager[object]:
 
 @contextmanager
 def _expiry_by_the_wall_clock() -> Iterator[None]:
-    """Deadlines are on a clock that can be set."""
+    """Deadlines use a clock that can be set."""
     attach = Broker._attach
 
     def attach_and_plant(broker: Broker, draw: random.Random) -> None:
         attach(broker, draw)
         leases: Any = broker.leader._leases
         leases._now_s = lambda: broker.clock.wall_ms() / 1000
-        # Else it would take the step of the clock for a stall, and wait.
+        # Without this the leader would take the step of the clock for a stall, and wait.
         leases.note_pass = lambda _interval_s: None
 
     with mock.patch.object(Broker, "_attach", attach_and_plant):
@@ -187,7 +187,7 @@ def _a_forgotten_request_id() -> AbstractContextManager[object]:
 
 @contextmanager
 def _a_snapshot_without_its_index() -> Iterator[None]:
-    """A node that was sent a state goes on from where its own had ended."""
+    """A node that received a state continues from the end of its own."""
     installed = SnapshotReceiving._installed
 
     def forget_index(receiving: SnapshotReceiving, *told: Any) -> None:  # noqa: ANN401
@@ -201,7 +201,7 @@ def _a_snapshot_without_its_index() -> Iterator[None]:
 
 @contextmanager
 def _the_quorum_from_the_file() -> Iterator[None]:
-    """A majority is one of those whom the node's file names."""
+    """A majority is counted among the members in the node's file."""
 
     def as_in_the_file(recorded: object, configured: Collection[str]) -> tuple[str, ...]:
         del recorded
@@ -219,7 +219,7 @@ PLANTED = (
     Mutant("no token check", _no_token_check, seeds=Seeds.WHOLE_STACK),
     Mutant("expiry by the wall clock", _expiry_by_the_wall_clock, seeds=Seeds.WHOLE_STACK),
     Mutant("a follower that claims", _a_follower_that_claims, seeds=Seeds.WHOLE_STACK),
-    # Without R3, too: with it hardly anything is sent that overlaps.
+    # R3 is off, too: with R3 overlapping entries are hardly ever sent.
     Mutant(
         "truncation on overlap",
         rules=Rules(keep_what_matches=False, monotonic_next_index=False),
@@ -229,7 +229,7 @@ PLANTED = (
     Mutant("a snapshot without its index", _a_snapshot_without_its_index),
     Mutant("the quorum from the file", _the_quorum_from_the_file, seeds=Seeds.EDITED_FILES),
 )
-"""The classics. Each has to be caught by the first seeds, or a promise of the seeds is broken."""
+"""The classic bugs. The first seeds must catch each of them."""
 
 RULES_OFF = (
     Mutant("R1 off", rules=Rules(terms_in_answers=False)),
@@ -246,7 +246,7 @@ RULES_OFF = (
 
 
 def named(name: str) -> Mutant:
-    """Find one; KeyError tells which there are."""
+    """Find a bug by name; the KeyError lists the known names."""
     mutants = {mutant.name: mutant for mutant in (*PLANTED, *RULES_OFF)}
     if name not in mutants:
         raise KeyError(f"no mutant {name!r}; there are: {', '.join(mutants)}")

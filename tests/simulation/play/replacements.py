@@ -1,4 +1,4 @@
-"""Histories in which disks are lost, and an operator puts empty ones in their place."""
+"""Histories in which disks are lost, and an operator replaces them with empty ones."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SCRIPT = Script(
 )
 LOOK_EVERY_S = 0.25
 ANYTHING = 1 << 62
-"""An entry above all others: the whole of a disk is away."""
+"""An index above all entries: the whole disk is absent."""
 
 
 async def write_members(cluster: Cluster) -> None:
-    """Write down who the members are, as a cluster's first leader does."""
+    """Record the members, as a cluster's first leader does."""
     leader = await cluster.await_leader()
     formed = leader.replica.formation()
     assert formed is not None
@@ -37,7 +37,7 @@ async def write_members(cluster: Cluster) -> None:
 
 
 class Operator:
-    """Loses disks, never more at once than the promise covers, and has them replaced."""
+    """Loses disks, never more at once than the promise covers, and gets them replaced."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -45,14 +45,14 @@ class Operator:
         self.replaced = 0
 
     async def form(self) -> None:
-        """Begin, once it is written down who the members are."""
+        """Start once the members are recorded."""
         await write_members(self._cluster)
         self._look()
 
     # ------------------------------------------------------------------ what is done
 
     def lose_disk(self, draw: random.Random) -> None:
-        """A host's disk is gone; it starts again with an empty one."""
+        """Lose a host's disk; the host starts again with an empty one."""
         hosts = self._cluster.machines
         if sum(host.lost_upto > 0 for host in hosts) >= (len(hosts) - 1) // 2:
             return
@@ -67,9 +67,9 @@ class Operator:
         self._cluster.loop.call_later(draw.uniform(0.01, 1.0), self._begin, host)
 
     def old_disk(self, draw: random.Random) -> None:
-        """A disk that was replaced, or is about to be, runs again for a while under its name."""
+        """Run a disk that was replaced, or is about to be, for a while under the host's name."""
         hosts = [host for host in self._cluster.machines if host.has_old_disk]
-        # The member's own disk is away meanwhile: no other may be.
+        # The member's own disk is absent meanwhile: no other disk may be.
         if not hosts or any(host.lost_upto >= ANYTHING for host in self._cluster.machines):
             return
         host = draw.choice(hosts)
@@ -86,16 +86,16 @@ class Operator:
         self._cluster.note(f"{host.name} runs on its new disk")
         was_member = self._members().get(host.name) == host.identity.incarnation
         host.swap_disks()
-        # As long as nobody had replaced it, the old one was good, and is lost only now.
+        # Before its replacement the old disk was good: it is lost only now.
         host.lost_upto = self._acked() if was_member else lost_upto
         self._begin(host)
 
     def _acked(self) -> int:
-        """What may be acknowledged already, or by a message that is on its way."""
+        """The last entry that may be acknowledged already, or by a message on its way."""
         return max(host.journal.last_index for host in self._cluster.machines)
 
     def _members(self) -> Members:
-        """Who they are, as whoever has applied most has it."""
+        """The members in the state of the host that has applied the most."""
         ahead = max(self._cluster.machines, key=lambda host: host.state_disk.durable[-1][0])
         return ahead.machine.members or {}
 
@@ -126,7 +126,7 @@ class Operator:
 
 
 def replacement_history(story: Story) -> History:
-    """Disks lost and replaced among all other faults, under load; then peace."""
+    """Lose and replace disks among all other faults, under load; then stop the faults."""
     load = Load(on=False)
     counts = {"lost": 0, "replaced": 0}
 
@@ -153,13 +153,13 @@ def replacement_history(story: Story) -> History:
     error: Exception | None = None
     try:
         simulate(scenario, seed=f"replacements {story.seed}", size=size, skewed=True)
-    except Exception as failure:  # noqa: BLE001 - whatever goes wrong is what the seed has found
+    except Exception as failure:  # noqa: BLE001 - any error is a finding of the seed
         error = failure
     return History(load.trace, {"acknowledged": load.acknowledged, **counts}, error)
 
 
 def main(first: int, count: int) -> int:
-    """Run seeds; print those that fail and what came of all."""
+    """Run seeds; print those that fail and a summary."""
     logging.disable(logging.CRITICAL)
     failed, total = 0, Counter[str]()
     for seed in range(first, first + count):

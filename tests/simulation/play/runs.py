@@ -18,8 +18,8 @@ from tq_cluster.raft.settings import RaftSettings
 LOAD = "load"
 SCRIPT = Script(
     for_s=15.0,
-    # The whole stack has three nodes, among which a late answer can do no harm: who gave it and who
-    # gets it are a majority. Here every fifth story has five.
+    # The whole stack has three nodes, in which a late answer does no harm: its sender and its
+    # receiver are a majority. Here every fifth story has five nodes.
     weights={**WEIGHTS, "late_answers": 3},
     steady=((LOAD, LOAD_SLICE_S),),
 )
@@ -37,7 +37,7 @@ def simulate(
 ) -> T:
     """Run a scenario on a fresh cluster in virtual time.
 
-    ``checked`` is for all but those that lose more disks than any promise covers.
+    ``checked`` is False only for scenarios that lose more disks than any promise covers.
     """
     loop = VirtualLoop()
     asyncio.set_event_loop(None)
@@ -56,7 +56,7 @@ def simulate(
 
 
 def protocol_history(story: Story, *, settings: RaftSettings | None = None) -> History:
-    """Random faults under load, then peace; the checker watches throughout."""
+    """Run random faults under load, then stop them; the checker watches all the time."""
     load = Load(on=False)
 
     async def scenario(cluster: Cluster) -> None:
@@ -74,7 +74,7 @@ def protocol_history(story: Story, *, settings: RaftSettings | None = None) -> H
     error: Exception | None = None
     try:
         simulate(scenario, seed=str(story.seed), size=size, settings=settings, skewed=True)
-    except Exception as failure:  # noqa: BLE001 - whatever goes wrong is what the seed has found
+    except Exception as failure:  # noqa: BLE001 - any error is a finding of the seed
         error = failure
     counts = {
         "acknowledged": load.acknowledged,

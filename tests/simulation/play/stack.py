@@ -1,4 +1,4 @@
-"""The whole stack in one process: brokers, clients and workers, faults, and what must hold then."""
+"""The whole stack in one process: brokers, clients, workers, faults, and the checks."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ SCRIPT = Script(
 CLIENTS = ("c1", "c2")
 WORKERS = 3
 FINISH_S = 60.0
-"""Once faults have stopped every due task is finished within this (I8)."""
+"""The time within which every due task finishes once faults have stopped (I8)."""
 JOURNAL = JournalLimits(
     segment_bytes=20_000, retain_bytes=60_000, retain_entries=60, cache_bytes=40_000
 )
 
 
 STEP_S = 0.001
-"""How long one step of a decision takes in every second story; in the others, no time."""
+"""The time of one step of a decision in every second story; in the others, none."""
 
 
 @contextlib.contextmanager
 def slow_deciding(step_s: float) -> Iterator[None]:
-    """Let the event loop turn after each step of a decision, and so much time pass."""
+    """Let the event loop run after each step of a decision, for ``step_s``."""
 
     def next_turn(loop: asyncio.AbstractEventLoop, go_on: Callable[[], None]) -> asyncio.Handle:
         return loop.call_later(step_s, go_on)
@@ -89,7 +89,7 @@ class Stack:
         appetites: Sequence[Appetite] = (EVERYTHING,) * WORKERS,
         workers_begin_s: float = 0.0,
     ) -> None:
-        """``appetites`` is what its workers claim, one each, and whoever takes its place."""
+        """``appetites`` has the types that each worker and its replacements claim."""
         self.loop = loop
         self.draw = random.Random(seed)
         self.network = ModelledNetwork(loop, random.Random(f"{seed}/network"))
@@ -162,7 +162,7 @@ class Stack:
             worker.begin()
 
     def leader(self) -> Broker | None:
-        """Who leads, in the highest term."""
+        """The leader in the highest term."""
         leading = [
             broker
             for broker in self.machines
@@ -173,7 +173,7 @@ class Stack:
     # ------------------------------------------------------------------ steps
 
     def kinds(self) -> dict[str, Kind]:
-        """What the steps of a story can be, beside the faults of brokers."""
+        """The kinds of steps of a story, beside the faults of brokers."""
         return {
             "submit": self._submit,
             "read": self._read,
@@ -235,7 +235,7 @@ class Stack:
     # ------------------------------------------------------------------ in the end
 
     async def settle(self) -> None:
-        """End all faults, let every task finish, and judge all that was seen."""
+        """End all faults, let every task finish, and check the whole history."""
         self.network.heal()
         self.network.conditions.latency_s = USUAL_LATENCY_S
         for broker in self.machines:
@@ -296,7 +296,7 @@ class Stack:
         self.checker.check_logs()
 
     def counts(self) -> dict[str, int]:
-        """How much happened."""
+        """Counts of what happened."""
         calls = self.ledger.calls
         applied = [call for call in calls if call.answer is Answer.APPLIED]
         return {
@@ -316,7 +316,7 @@ def whole_stack_history(
     appetites: Sequence[Appetite] = (EVERYTHING,) * WORKERS,
     workers_begin_s: float = 0.0,
 ) -> History:
-    """Random faults, clients and workers; then peace, and the judgement."""
+    """Run random faults, clients and workers; then stop the faults, and check the history."""
     trace: list[str] = []
     calls: list[str] = []
     counts: dict[str, int] = {}
@@ -350,7 +350,7 @@ def whole_stack_history(
     try:
         with slow_deciding(story.seed % 2 * STEP_S):
             loop.run(run())
-    except Exception as failure:  # noqa: BLE001 - whatever goes wrong is what the seed has found
+    except Exception as failure:  # noqa: BLE001 - any error is a finding of the seed
         error = failure
     finally:
         loop.close()

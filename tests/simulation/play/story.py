@@ -1,7 +1,7 @@
-"""What a seed is going to do to a cluster, step by step, before any of it has happened.
+"""The steps that a seed takes on a cluster, drawn before the run.
 
-Each step draws from its own randomness, so that a story still means the same with some of its steps
-left out: that is how a failing one is made short.
+Each step draws from its own randomness, so that a story keeps its meaning if some steps are left
+out. A failing story is shortened that way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something that is done to the cluster, or asked of it."""
+    """A fault that is injected into the cluster, or a request to it."""
 
     number: int
     at_s: float
@@ -24,7 +24,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A seed's steps; ``kept`` names those that are taken, None: all."""
+    """The steps of a seed; ``kept`` names those that are taken, None: all."""
 
     seed: int
     whole_stack: bool = False
@@ -35,34 +35,34 @@ class Story:
         return random.Random(f"{self.seed}/{what}")
 
     def only(self, kept: AbstractSet[int]) -> Story:
-        """The same with no more than these steps."""
+        """The same story with only these steps."""
         return Story(self.seed, self.whole_stack, frozenset(kept))
 
     @property
     def command(self) -> str:
-        """What shows it again."""
+        """The command that repeats the story."""
         options = " --whole-stack" if self.whole_stack else ""
         if self.kept is not None:
             options += f" --only {','.join(map(str, sorted(self.kept))) or 'none'}"
         return f"python -m tests.simulation show {self.seed}{options}"
 
     def steps(self, script: Script) -> list[Step]:
-        """What happens, in order."""
+        """The steps that are taken, in order."""
         steps = script.steps(self.draw("steps"))
         return [step for step in steps if self.kept is None or step.number in self.kept]
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What stories are made of."""
+    """The rules from which stories are drawn."""
 
     for_s: float
     weights: Mapping[str, int]
     """How likely each kind of fault is."""
     pause_s: tuple[float, float] = (0.05, 1.2)
-    """Between one fault and the next."""
+    """The pause between one fault and the next."""
     steady: tuple[tuple[str, float], ...] = ()
-    """(kind, every so many seconds) of what goes on all the time."""
+    """(kind, interval in seconds) of the steps that go on all the time."""
 
     def steps(self, draw: random.Random) -> list[Step]:
         """One story, in the order of time."""
@@ -79,7 +79,7 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What came of a story."""
+    """The result of a story."""
 
     trace: Sequence[str]
     """Faults, starts and elections, in order."""

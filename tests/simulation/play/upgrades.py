@@ -1,4 +1,4 @@
-"""The version rises in the middle of it all: a table is filled while leaders come and go.
+"""Histories in which the version rises: a table is filled while leaders change.
 
 ``python -m tests.simulation.play.upgrades FIRST COUNT`` runs many, and names those that fail.
 """
@@ -28,7 +28,7 @@ APPETITES = (EVERYTHING, Appetite(types=("special",)), Appetite(but=("special",)
 
 @dataclass(slots=True)
 class Filling:
-    """What was seen of it."""
+    """What was seen of the filling."""
 
     slices: int = 0
     leaders: int = 0
@@ -36,7 +36,7 @@ class Filling:
 
 
 def upgrade_history(story: Story) -> tuple[History, Filling]:
-    """Random faults around a rising version; then peace, and the judgement."""
+    """Run random faults around a rising version; then stop them, and check the history."""
     seen = Filling()
     common_version, filled = Replica.common_version, ClusterTasks.filled
     filling: set[int] = set()
@@ -65,7 +65,7 @@ def upgrade_history(story: Story) -> tuple[History, Filling]:
 
 
 def main(first: int, count: int) -> int:
-    """Run so many stories; print those that fail and what came of all."""
+    """Run so many stories; print those that fail and a summary."""
     logging.disable(logging.CRITICAL)
     failed = shared = slices = 0
     for seed in range(first, first + count):

@@ -43,18 +43,18 @@ from tq_cluster.storage.store import Store
 
 CALLS_MAX = 1_000
 HASH_EVERY = 16
-"""The whole state is hashed where the index is a multiple of this: the same on every node."""
+"""The whole state is hashed if the index is a multiple of this: the same on every node."""
 _END_OF_TABLE = b"\xff" * 511
 _ALL_ROWS = 1 << 40
 
 
 def api_address(name: str) -> str:
-    """Where a broker answers calls."""
+    """The address at which a broker answers calls."""
     return f"{name}:7100"
 
 
 def state_hash(store: Store) -> str:
-    """Of everything in the state."""
+    """The hash of the whole state."""
     digest = hashlib.sha256()
     view = store.view()
     for table in range(TABLE_COUNT):
@@ -64,7 +64,7 @@ def state_hash(store: Store) -> str:
 
 
 class WatchedState:
-    """Implements ``door.StateMachine``: the store, with the checker looking on."""
+    """Implements ``door.StateMachine``: the store, with the checker informed of every entry."""
 
     def __init__(self, store: Store, saw: Callable[[Applied], None]) -> None:
         self.store = store
@@ -89,10 +89,10 @@ class WatchedState:
 
 
 class Broker(Machine):
-    """Its state is LMDB in a directory. What was not committed there ends with the process.
+    """Its state is LMDB in a directory. Uncommitted writes are lost with the process.
 
-    That is all a crash takes of it: a commit is on the disk when it returns, and CURRENT and the
-    snapshots are fsynced before anything counts on them.
+    A crash loses nothing else: a commit is on the disk when it returns, and CURRENT and the
+    snapshots are fsynced before they are used.
     """
 
     leader: Leader
@@ -107,7 +107,7 @@ class Broker(Machine):
 
     @property
     def store(self) -> Store:
-        """As it was last open."""
+        """The store that was last open."""
         assert self._store is not None, f"{self.name} was never started"
         return self._store
 
@@ -141,7 +141,7 @@ class Broker(Machine):
             self.checker.hashed(self, index, state_hash(self.store))
 
     def _commit_state(self, host_loop: HostLoop) -> None:
-        """As node.py does."""
+        """Commit the state as node.py does."""
         if host_loop is self.host_loop:
             if self.store.commit_due(host_loop.time()):
                 self.store.commit()

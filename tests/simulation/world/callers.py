@@ -1,4 +1,4 @@
-"""Clients: processes that call brokers until they are answered, and write all of it down."""
+"""Clients: processes that call brokers until they are answered, and record every call."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ MAYBE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What every caller is given."""
+    """The environment of every caller."""
 
     loop: VirtualLoop
     calls: ModelledCalls
@@ -67,21 +67,21 @@ class Caller:
 
     @property
     def now_s(self) -> float:
-        """By this process's clock."""
+        """The time by this process's clock."""
         return self.process.time()
 
     def next_request_id(self) -> str:
-        """One that nobody else uses."""
+        """A unique request id."""
         return f"{self.name}-{next(self._numbers)}"
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run it in this process; what it raises ends the simulation."""
+        """Run the work in this process; an error of it ends the simulation."""
         self._under_way += 1
         self.process.create_task(work).add_done_callback(self._ended)
 
     @property
     def busy(self) -> bool:
-        """Whether something that was spawned has not ended."""
+        """Whether any spawned work has not ended."""
         return self._under_way > 0
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -93,7 +93,7 @@ class Caller:
     async def ask(
         self, address: str, path: str, request: Message, reply: type[MessageT], *, within_s: float
     ) -> MessageT:
-        """One call on the wire."""
+        """Make one call on the wire."""
         raw = await self.world.calls.call(
             self.name, self.process, address, path, request.SerializeToString(), timeout_s=within_s
         )
@@ -104,7 +104,7 @@ class Caller:
         begin: Callable[[], CallT],
         send: Callable[[str, Duration, CallT], Awaitable[ReplyT]],
     ) -> ReplyT:
-        """Send again and again until there is an answer; each sending is a call of its own."""
+        """Send until there is an answer; each sending is a call of its own."""
         first_s = self.now_s
         addresses = self.world.addresses
         turn = next(self._turns)
@@ -121,7 +121,7 @@ class Caller:
         raise AssertionError("it counts for ever")
 
     def _note(self, call: Call, error: aio.AioRpcError) -> None:
-        """Write down what a failed call tells; raise where no retry helps."""
+        """Record what a failed call shows; raise if no retry helps."""
         reason = reason_of(error)
         detail = f"{error.code().name} {reason}".strip()
         if reason in NOT_APPLIED:
@@ -211,7 +211,7 @@ class Client(Caller):
         )
 
     async def redrive(self, queue: str) -> None:
-        """Take the dead letters of a queue up again."""
+        """Redrive the dead letters of a queue."""
         request_id = self.next_request_id()
 
         async def send(address: str, _: Duration, call: RedriveCall) -> None:

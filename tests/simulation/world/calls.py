@@ -1,7 +1,7 @@
 """Modelled gRPC: calls between processes, over the modelled network, with deadlines.
 
-What was sent arrives in order, late where the way is blocked, and also after its caller has given
-up. A caller is told of a process that died, and of no machine that lost its power.
+Messages arrive in order, late if the way is blocked, and even after their caller has given up. A
+caller learns that a process died, but not that a machine lost its power.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class _Exchange:
 
 @dataclass
 class _Pipe:
-    """One direction between two processes: what is sent arrives in that order."""
+    """One direction between two processes: messages arrive in order."""
 
     network: ModelledNetwork
     source: str
@@ -118,13 +118,13 @@ class _Pipe:
         self.network.loop.call_at(self.free_s, self.pump)
 
     def pump(self) -> None:
-        """Let arrive what has been on its way for long enough."""
+        """Deliver the messages whose delay is over."""
         if (self.source, self.target) in self.network.conditions.blocked or not self.waiting:
             return
         self.waiting.popleft()()
 
     def pump_all(self) -> None:
-        """Let all arrive that a blocked way held up."""
+        """Deliver the messages that a blocked way held up."""
         while self.waiting and (self.source, self.target) not in self.network.conditions.blocked:
             self.pump()
 
@@ -147,7 +147,7 @@ class ModelledCalls:
         self._servers[address] = server
 
     def reachable(self, source: str, address: str) -> bool:
-        """Whether a connection can be had."""
+        """Whether a connection is possible."""
         server = self._servers.get(address)
         blocked = self._network.conditions.blocked
         return server is not None and not {
@@ -156,7 +156,7 @@ class ModelledCalls:
         }.intersection(blocked)
 
     def died(self, name: str, *, silently: bool) -> None:
-        """A process ended, or its machine did."""
+        """Handle the end of a process or of its machine."""
         self._servers = {a: server for a, server in self._servers.items() if server.name != name}
         for exchange in list(self._exchanges):
             if name == exchange.source:
@@ -240,7 +240,7 @@ class ModelledCalls:
             exchange.reply.set_result(task.result())
 
     def _forget(self, exchange: _Exchange, *, told: bool) -> None:
-        """The caller waits no more; the server is told in time, and cancels."""
+        """Drop a call that its caller gave up; the server learns that later, and cancels it."""
         if self._exchanges.pop(exchange, 0) == 0 or not told:
             return
         server = exchange.server

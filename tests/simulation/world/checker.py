@@ -1,4 +1,4 @@
-"""What must hold in every history, checked as it happens."""
+"""Invariants that every history must satisfy, checked as it happens."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from tq_cluster.raft.journal_door import LogJournal
 
 
 class Invariant(enum.StrEnum):
-    """What the checker watches."""
+    """The invariants that the checker watches."""
 
     ELECTION_SAFETY = "election safety"
     LOG_MATCHING = "log matching"
     LEADER_COMPLETENESS = "leader completeness"
     STATE_MACHINE_SAFETY = "state machine safety"
     DURABILITY = "durability"
-    """What is applied anywhere, or acknowledged, is on a majority's disks and stays there."""
+    """Every entry that is applied anywhere or acknowledged is on a majority's disks and stays
+    there."""
     LINEARIZABILITY = "linearizability"
-    """A confirmed position holds all that was acknowledged before it was asked for."""
+    """A confirmed position holds everything that was acknowledged before the request for it."""
     EQUAL_STATES = "equal states"
 
 
 class Violation(AssertionError):  # noqa: N818 - what a checker finds is not an error of its own
-    """A promise is broken; of those that the checker watches ``invariant`` says which."""
+    """A broken promise; ``invariant`` names it if the checker watches it."""
 
     def __init__(self, message: str, invariant: Invariant | None = None) -> None:
         super().__init__(message)
@@ -41,15 +42,15 @@ class Observed(Protocol):
 
     @property
     def journal(self) -> LogJournal:
-        """As it was last open."""
+        """The journal that was last open."""
 
     @property
     def state_index(self) -> int:
-        """The last entry that it has applied, as far as a power cut now would leave it."""
+        """The last applied entry that a power cut now would leave."""
 
     @property
     def lost_upto(self) -> int:
-        """What was acknowledged up to there may have been on a disk of its that is no more."""
+        """Entries acknowledged up to this index may have been on a lost disk of this host."""
 
 
 class Checker:
@@ -63,18 +64,19 @@ class Checker:
         self._hashes: dict[int, str] = {}
         self._chosen: dict[int, tuple[int, bytes]] = {}
         self._chosen_by_term: dict[int, int] = {}
-        """The term in which an entry was first applied: it was committed in that one or before."""
+        """The term in which each entry was first applied: it was committed in that term or
+        before."""
         self.acked: dict[int, tuple[int, bytes]] = {}
-        """index: (term, entry) of what callers were told is committed."""
+        """index: (term, entry) of every acknowledged entry."""
         self._unsafe: dict[int, tuple[int, bytes]] = {}
-        """Of those, what may not be in the states of a majority yet."""
+        """The acknowledged entries that may not be in the states of a majority yet."""
         self.losses: Counter[str] = Counter()
-        """Per host how often its log became shorter, or was opened."""
+        """For each host, how often its log became shorter or was opened."""
 
     # ------------------------------------------------------------------ at every write
 
     def appended(self, host: Observed, index: int, term: int, entry: bytes) -> None:
-        """Log matching, step by step: index and term name one entry, and all that came before."""
+        """Check log matching at each step: index and term name one entry and all before it."""
         written = (zlib.crc32(entry), host.journal.term_at(index - 1))
         known = self._written.setdefault((index, term), written)
         if known != written:
@@ -85,7 +87,7 @@ class Checker:
             )
 
     def opened(self, host: Observed) -> None:
-        """A disk is back: what is on it is what was written to it."""
+        """Check that a disk that is back holds what was written to it."""
         journal = host.journal
         for index in range(journal.first_index + 1, journal.last_index + 1):
             entry, _, term = journal.entry(index)
@@ -93,9 +95,9 @@ class Checker:
         self.lost(host)
 
     def lost(self, host: Observed) -> None:
-        """A log has become shorter, or was found so: what was acknowledged is still durable."""
+        """Check that acknowledged entries are still durable after a log became shorter."""
         holders = sorted(other.state_index for other in self._hosts.values())
-        # What a majority has in its state stays there: only what came later can be lost.
+        # A majority's states keep their entries: only later entries can be lost.
         safe = holders[(len(holders) - 1) // 2]
         self._unsafe = {index: told for index, told in self._unsafe.items() if index > safe}
         for index, (term, entry) in self._unsafe.items():
@@ -105,7 +107,7 @@ class Checker:
     # ------------------------------------------------------------------ as it happens
 
     def leads(self, host: Observed, term: int) -> None:
-        """Election safety, leader completeness."""
+        """Check election safety and leader completeness."""
         earlier = self._leaders.setdefault(term, host.name)
         if earlier != host.name:
             raise Violation(
@@ -125,7 +127,7 @@ class Checker:
                 )
 
     def applied(self, host: Observed, applied: Applied) -> None:
-        """State machine safety; what is applied first anywhere is on a majority's disks."""
+        """Check state machine safety, and that a newly applied entry is on a majority's disks."""
         index, term, entry = applied
         first = index not in self._chosen
         chosen = self._chosen.setdefault(index, (term, entry))
@@ -140,12 +142,12 @@ class Checker:
             self._check_durable(index, term, entry, "applied")
 
     def acknowledged(self, index: int, term: int, entry: bytes) -> None:
-        """What a caller is told is on a majority's disks."""
+        """Check that an acknowledged entry is on a majority's disks."""
         self.acked[index] = self._unsafe[index] = (term, entry)
         self._check_durable(index, term, entry, "acknowledged")
 
     def confirmed(self, asked_after: int, index: int, name: str) -> None:
-        """A confirmed position holds what had been acknowledged when it was asked for."""
+        """Check that a confirmed position holds all that was acknowledged before the request."""
         if index < asked_after:
             raise Violation(
                 f"{name} was confirmed as leader at entry {index} though entry {asked_after} "
@@ -154,7 +156,7 @@ class Checker:
             )
 
     def hashed(self, host: Observed, index: int, state_hash: str) -> None:
-        """Equal states at equal entries."""
+        """Check that states are equal at equal entries."""
         known = self._hashes.setdefault(index, state_hash)
         if known != state_hash:
             raise Violation(
@@ -165,7 +167,7 @@ class Checker:
     # ------------------------------------------------------------------ of everything
 
     def check_logs(self) -> None:
-        """Log matching; what was acknowledged is still durable on a majority."""
+        """Check log matching, and that acknowledged entries are still durable on a majority."""
         hosts = list(self._hosts.values())
         for position, one in enumerate(hosts):
             for other in hosts[position + 1 :]:
@@ -214,7 +216,7 @@ class Checker:
     # ------------------------------------------------------------------ in the end
 
     def check_end(self, machines: Iterable[tuple[str, list[Applied]]]) -> None:
-        """Every node has applied the same, and all that was acknowledged."""
+        """Check that all nodes have applied the same entries, and all acknowledged ones."""
         states = list(machines)
         for name, entries in states:
             if entries != states[0][1]:
@@ -236,5 +238,5 @@ def _holds(host: Observed, index: int, term: int) -> bool:
     journal = host.journal
     if index <= journal.durable_last_index() and journal.term_at(index) == term:
         return True
-    # Compacted: then the state has it, durably, and it is the one that all have applied.
+    # Compacted: the durable state holds the entry, which is the one that all have applied.
     return host.state_index >= index

@@ -1,4 +1,4 @@
-"""What a simulated machine is made of, beside its disk: clocks, and how long an fsync takes."""
+"""The parts of a simulated machine beside its disk: clocks, and the time of an fsync."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ USUAL_FSYNC_S = (0.0002, 0.004)
 
 @dataclass
 class Oscillator:
-    """What a machine's clocks run on, as long as it has power."""
+    """The oscillator of a machine's clocks while it has power."""
 
     started_s: float = 0.0
     rate: float = 1.0
 
     @classmethod
     def drawn(cls, draw: random.Random) -> Oscillator:
-        """As they come: two of them differ in rate by less than 1 %."""
+        """Draw an oscillator: two of them differ in rate by less than 1 %."""
         return cls(draw.uniform(0, 1e6), draw.uniform(0.9951, 1.0049))
 
 
@@ -72,6 +72,6 @@ class SlowSyncer:
             done(None)
 
     def interrupted(self) -> Callable[[], None] | None:
-        """The job that was under way, never to be reported."""
+        """Return the job that was under way; its end is never reported."""
         job, self._job = self._job, None
         return job

@@ -1,4 +1,4 @@
-"""One simulated machine: a disk, a clock that is off, and now and then a process."""
+"""One simulated machine: a disk, a clock that is off, and at times a process."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class DrawnSecret:
 
 
 class Machine:
-    """A member of the simulated cluster; what its process holds as state, subclasses say."""
+    """A member of the simulated cluster; subclasses define the state of its process."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Machine:
         self._limits = limits
         self._members = members
         self.file = dict(members)
-        """What its file names, which anybody may edit; a start reads it."""
+        """The members in its file, which a fault may edit; a start reads it."""
         self.single = len(members) == 1
         self._loop = loop
         self._network = network
@@ -97,23 +97,24 @@ class Machine:
         self._seed = seed
         self._starts = 0
         self.refused = ""
-        """Why the last start ended at once; empty: it did not."""
+        """The reason why the last start ended at once; empty: it did not."""
         self.lost_upto = 0
-        """Its disk was lost when this was the last entry acknowledged, and lacks some of them."""
+        """The last entry acknowledged when its disk was lost: the new disk lacks some entries up to
+        it."""
         self.draw = random.Random(f"{seed}/{name}")
         self.disk = ModelledDisk()
         self.identity = Identity(name, f"disk of {name}")
         oscillator = Oscillator.drawn(self.draw) if skewed else Oscillator()
         self.clock = WallClock(loop, self.draw.randint(-2_000, 2_000), oscillator)
         self.cluster_version = 0
-        """What the state says."""
+        """The cluster version in the state."""
         self.secret: Secret | None = None
-        """What the members prove to each other that they hold."""
+        """The secret that the members prove to each other."""
         self.checker: Checker | None = None
         self.on_start: list[Callable[[Any], None]] = []
-        """Told of this machine whenever a process starts on it."""
+        """Called with this machine whenever a process starts on it."""
         self.on_lead: list[Callable[[Any], None]] = []
-        """Told of this machine whenever it comes to lead."""
+        """Called with this machine whenever it becomes the leader."""
         self.on_death: Callable[[Any, BaseException], None] | None = None
         self._replica: Replica | None = None
         self.journal: WatchedJournal
@@ -141,7 +142,7 @@ class Machine:
     # ------------------------------------------------------------------ the process
 
     async def start(self) -> None:
-        """Start a process; on return it listens."""
+        """Start a process, and return once it listens."""
         self.begin()
         await asyncio.sleep(0)
 
@@ -193,7 +194,7 @@ class Machine:
             loop=self.host_loop,
             secret=self.secret,
         )
-        # The core takes the time from whichever process was started last.
+        # The core takes the time from the process that was started last.
         syncobj.monotonicTime = _running_time_s
         self.replica.on_role_change(self._saw_role)
         self._attach(draw)
@@ -207,17 +208,17 @@ class Machine:
             self._loop.fail(error)
 
     def _open_state(self, draw: random.Random) -> tuple[StateMachine, States]:
-        """Open what is on the disk, and bring the journal in line with it."""
+        """Open the state on the disk, and align the journal with it."""
         raise NotImplementedError
 
     def _attach(self, draw: random.Random) -> None:
-        """Put on top of the log whatever else the process has."""
+        """Attach the other parts of the process to the log."""
 
     def _membership(self) -> Membership | None:
         return None
 
     def _commit_state(self, host_loop: HostLoop) -> None:
-        """Commit the state now and then, as long as that process lives."""
+        """Commit the state from time to time while that process lives."""
         raise NotImplementedError
 
     def _saw_applied(self, applied: Applied) -> None:
@@ -243,7 +244,7 @@ class Machine:
     # ------------------------------------------------------------------ faults
 
     def kill(self) -> None:
-        """SIGKILL: what the operating system has stays; what was under way may not be there."""
+        """SIGKILL: what the operating system has stays; writes under way may be lost."""
         job = self._end_process(silently=False)
         if job is not None:
             self.disk.steps_left = self.draw.randint(0, 6)
@@ -252,16 +253,16 @@ class Machine:
             self.disk.steps_left = None
 
     def cut_power(self) -> None:
-        """What was not synced is gone, or torn, or there by luck."""
+        """Cut the power: unsynced writes are lost, torn, or kept by chance."""
         self._end_process(silently=self.draw.random() < 0.5)
         self.disk = self.disk.power_cut(self.draw)
 
     def fail_disk(self) -> None:
-        """Every fsync fails from now on: the process must end, having acknowledged nothing."""
+        """Make every fsync fail: the process must end without an acknowledgement."""
         self.disk.fail_syncs = True
 
     def repair_disk(self, draw: random.Random) -> None:
-        """It works again; of what was not synced some may be there."""
+        """Let fsyncs work again; some unsynced writes may have survived."""
         self.disk = self.disk.power_cut(draw)
 
     def _end_process(self, *, silently: bool) -> Callable[[], None] | None:
@@ -275,7 +276,7 @@ class Machine:
         self.host_loop.pause()
 
     def recover(self, draw: random.Random) -> None:
-        """Everything about it works again."""
+        """End every fault of this machine."""
         self.resume()
         if self.disk.fail_syncs:
             if self.up:
@@ -325,7 +326,7 @@ class Host(Machine):
     # ------------------------------------------------------------------ its disk
 
     def lose_disk(self) -> None:
-        """Nothing is left of it; the next process begins with an empty one."""
+        """Lose the disk; the next process starts with an empty one."""
         if self.up:
             self.kill()
         self._disks += 1
@@ -334,7 +335,7 @@ class Host(Machine):
         self.identity = Identity(self.name, f"disk {self._disks} of {self.name}")
 
     def keep_old_disk(self) -> None:
-        """Put the disk aside as it is, for the day on which somebody finds it."""
+        """Put the disk aside as it is, so that it can come back later."""
         if self.up:
             self.kill()
         self._old_disk = (self.disk, self.state_disk, self.identity)
@@ -344,11 +345,11 @@ class Host(Machine):
         return self._old_disk is not None
 
     def forget_old_disk(self) -> None:
-        """Nobody will ever find it."""
+        """Drop the disk that was put aside."""
         self._old_disk = None
 
     def swap_disks(self) -> None:
-        """Take the one that was put aside, and put this one aside."""
+        """Use the disk that was put aside, and put the present one aside."""
         if self.up:
             self.kill()
         assert self._old_disk is not None

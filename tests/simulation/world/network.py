@@ -1,4 +1,4 @@
-"""A modelled network: connections delay, stall, break, and lose their other end without a word."""
+"""A modelled network: connections delay, stall, break, and lose their other end silently."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from functools import partial
 from tests.simulation.world.virtual_loop import HostLoop, VirtualLoop
 
 KERNEL_BYTES = 256 * 1024
-"""What a socket takes before the sender has to wait."""
+"""The bytes that a socket takes before the sender has to wait."""
 
 SEGMENT_BYTES = 64 * 1024
 
 
 @dataclass
 class Conditions:
-    """How the network is at the moment."""
+    """The present condition of the network."""
 
     latency_s: tuple[float, float] = (0.0002, 0.001)
     bytes_per_s: float = 100e6
     blocked: set[tuple[str, str]] = field(default_factory=set)
-    """Directions in which nothing gets through. What is sent waits, as TCP has it."""
+    """Blocked directions. Data that is sent waits, as in TCP."""
 
 
 class ModelledNetwork:
@@ -37,7 +37,7 @@ class ModelledNetwork:
         self._listeners: dict[str, tuple[str, HostLoop, Callable[[], asyncio.Protocol]]] = {}
         self._links: list[Link] = []
         self.on_way_free: list[Callable[[], None]] = []
-        """What else goes over this network: told that something is no longer blocked."""
+        """Called when a direction is no longer blocked, for other traffic on this network."""
         self.on_links_broken: list[Callable[[str, str], None]] = []
 
     def of_host(self, name: str, host_loop: HostLoop) -> HostNetwork:
@@ -52,7 +52,7 @@ class ModelledNetwork:
         self.conditions.blocked.add((source, target))
 
     def heal(self) -> None:
-        """Let everything through again; what waited goes on."""
+        """Unblock every direction; waiting data goes on."""
         self.conditions.blocked.clear()
         self._pump_all()
 
@@ -75,7 +75,7 @@ class ModelledNetwork:
             also(one, other)
 
     def get_stuck(self, one: str, other: str) -> None:
-        """Let nothing through on the connections that two hosts have; new ones work.
+        """Block the connections that two hosts have; new ones work.
 
         As TCP after a partition, which waits longer each time before it sends anything again.
         """
@@ -84,14 +84,14 @@ class ModelledNetwork:
                 link.stuck = True
 
     def come_loose(self, one: str, other: str) -> None:
-        """Let what was stuck between two hosts go on."""
+        """Unblock the stuck connections between two hosts."""
         for link in list(self._links):
             if {end.name for end in link.ends} == {one, other}:
                 link.stuck = False
                 link.pump_all()
 
     def host_died(self, name: str, *, silently: bool) -> None:
-        """A process ended (its kernel says so to the others) or its machine did (nobody does)."""
+        """A process ended (its kernel resets the connections) or its machine did (silently)."""
         self._listeners = {a: entry for a, entry in self._listeners.items() if entry[0] != name}
         for link in list(self._links):
             if name in {end.name for end in link.ends}:
@@ -176,7 +176,7 @@ class HostNetwork:
         return attempt.give_up
 
     def trust(self, host: str) -> None:
-        """Nothing is limited here."""
+        """Do nothing: nothing is limited here."""
 
 
 class Link:
@@ -225,9 +225,9 @@ class End(asyncio.Transport):
         self.name = name
         self.host = host
         self.gone = False
-        """Its process or machine is dead, or it has closed: it takes nothing more."""
+        """Whether its process or machine is dead, or it has closed: it takes no more data."""
         self._aborted = False
-        """It was closed at once, and tells whoever still sends to it."""
+        """Whether it was aborted: it then informs a peer that still sends to it."""
         self._sent: deque[bytes] = deque()
         self._sent_bytes = 0
         self._transit: deque[bytes] = deque()
@@ -264,7 +264,7 @@ class End(asyncio.Transport):
         return (self.far.name, 0) if name == "peername" else default
 
     def close(self) -> None:
-        """Send what is left, then say goodbye."""
+        """Send the remaining data, then close."""
         if not self._finished:
             self._finished = True
             self.pump()
@@ -284,7 +284,7 @@ class End(asyncio.Transport):
     # ------------------------------------------------------------------ the wire
 
     def pump(self) -> None:
-        """Put what was sent on its way, if the way is free."""
+        """Send the waiting data if the way is free."""
         network = self.link.network
         if not self._way_is_free():
             return
@@ -315,7 +315,7 @@ class End(asyncio.Transport):
 
     def _arrive(self) -> None:
         if not self._way_is_free():
-            # The way was closed while it was on it: TCP sends it again, in order.
+            # The way was blocked while the data was on it: TCP sends it again, in order.
             self._stalled += 1
             return
         piece = self._transit.popleft()
@@ -332,7 +332,7 @@ class End(asyncio.Transport):
             self.host.arrived(self.protocol.resume_writing)
 
     def lost(self, after_s: float) -> None:
-        """The connection is gone, as this end will see."""
+        """Let this end see, after a delay, that the connection is lost."""
 
         def tell() -> None:
             self.host.arrived(self._tell_lost, self)

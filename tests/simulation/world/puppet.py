@@ -1,4 +1,4 @@
-"""A member that says what the test wants, beside one real replica."""
+"""A member that the test controls, beside one real replica."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Puppet(asyncio.Protocol):
-    """Speaks frames. What it heard is in ``heard``."""
+    """Sends and receives frames; received messages are in ``heard``."""
 
     def __init__(self, stage: Stage, name: str) -> None:
         self.name = name
@@ -34,7 +34,7 @@ class Puppet(asyncio.Protocol):
             member_ids=sorted(stage.members),
             wall_ms=1_700_000_000_000,
         )
-        """What it says when a connection begins."""
+        """The message that it sends when a connection begins."""
         self._stage = stage
         self._transport: asyncio.Transport | None = None
         self._decoder = frames.Decoder()
@@ -57,7 +57,7 @@ class Puppet(asyncio.Protocol):
         try:
             self.heard.extend(self._decoder.feed(data))
         except frames.DamagedFrameError:
-            # As a broker does that knows of no proofs.
+            # As a broker does that does not support proofs.
             assert self._transport is not None
             self._transport.abort()
 
@@ -79,7 +79,7 @@ class Puppet(asyncio.Protocol):
         return [m.append for m in self.heard if m.HasField("append")]
 
     async def hears(self, kind: str) -> peer_pb2.PeerMessage:
-        """The next message of that kind; what came before it is forgotten."""
+        """Return the next message of that kind, and drop the messages before it."""
         await self._stage.until(f"{self.name} hears {kind}", lambda: self._has(kind))
         while not self.heard[0].HasField(kind):  # type: ignore[arg-type]  # any field's name
             self.heard.pop(0)
@@ -146,7 +146,7 @@ class Stage:
             await asyncio.sleep(0.001)
 
     async def elect(self, *voters: str) -> int:
-        """Have the replica elected with these votes; its term."""
+        """Get the replica elected with these votes; return its term."""
         for name in voters:
             request = (await self.puppets[name].hears("pre_vote_request")).pre_vote_request
             reply = peer_pb2.PreVoteReply(
@@ -160,7 +160,7 @@ class Stage:
         return self.host.replica.status().term
 
     async def propose(self, entry: bytes) -> int:
-        """Have the replica, which leads, take an entry; its index."""
+        """Propose an entry to the replica, which leads; return its index."""
         replica = self.host.replica
         await self.until("it can take an entry", lambda: replica.decidable() is not None)
         base = replica.decidable()
@@ -169,7 +169,7 @@ class Stage:
         return base.index + 1
 
     async def pass_time(self, seconds: float) -> None:
-        """Let virtual time pass: what was going to happen by then has happened."""
+        """Let virtual time pass; everything due by then has happened."""
         await asyncio.sleep(seconds)
 
 

@@ -21,21 +21,21 @@ BEGINNING: Applied = (1, 0, b"")
 
 @dataclass
 class StateDisk:
-    """What a crash leaves of a host's state."""
+    """The part of a host's state that survives a crash."""
 
     durable: list[Applied] = field(default_factory=lambda: [BEGINNING])
     installed: AppliedAt | None = None
 
 
 class KeepingMachine:
-    """Implements ``door.StateMachine``: applies by remembering."""
+    """Implements ``door.StateMachine``: keeps every entry that it applies."""
 
     def __init__(self, disk: StateDisk, saw: Callable[[Applied], None]) -> None:
         self.disk = disk
         self.entries = list(disk.durable)
         self._saw = saw
         self.members = _members_of(self.entries)
-        """The members' incarnations, by the last entry that says who they are."""
+        """The members' incarnations, from the last entry that names the members."""
 
     @property
     def applied(self) -> AppliedAt:
@@ -67,7 +67,7 @@ def _members_of(entries: list[Applied]) -> Members | None:
 
 @dataclass
 class ModelledFile:
-    """A snapshot file on its way out or in."""
+    """A snapshot file that is sent or received."""
 
     applied: AppliedAt
     size_bytes: int

@@ -1,6 +1,6 @@
-"""An event loop on virtual time, and each host's own share of it.
+"""An event loop on virtual time, and each host's own view of it.
 
-Nothing waits: when no callback is ready, the clock jumps to the next timer. One seed is one
+Nothing waits: if no callback is ready, the clock jumps to the next timer. One seed gives one
 history.
 """
 
@@ -18,11 +18,11 @@ Ts = TypeVarTuple("Ts")
 
 
 class StuckError(Exception):
-    """Nothing is scheduled, so nothing will ever happen again."""
+    """Nothing is scheduled, so the run can never go on."""
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """An event loop whose clock moves only when there is nothing to do."""
+    """An event loop whose clock moves only if no callback is ready."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,14 +31,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.processes: list[HostLoop] = []
         self.draw = random.Random(0)
         self.failure: BaseException | None = None
-        """What a callback raised. The run ends with it."""
+        """The error that a callback raised; it ends the run."""
         self.set_exception_handler(lambda _, context: self._failed(context))
 
     def time(self) -> float:
         return self._now_s
 
     def close(self) -> None:
-        """End every process that is left."""
+        """End every remaining process."""
         for process in self.processes:
             process.take_apart()
         super().close()
@@ -68,29 +68,29 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.stop()
 
     def _process_events(self, event_list: list[object]) -> None:
-        """There are none."""
+        """Do nothing: there are no I/O events."""
 
     def _write_to_self(self) -> None:
-        """Nobody sleeps."""
+        """Do nothing: the loop never sleeps."""
 
 
 if TYPE_CHECKING:
     _Loop = asyncio.BaseEventLoop
 else:
-    # Most of what a loop can do nobody asks of this one.
+    # Most methods of a loop are not needed here.
     _Loop = asyncio.AbstractEventLoop
 
 
 class HostLoop(_Loop):
     """One process's view of the loop: it can be paused, it can end, and its clock may be off.
 
-    While it is paused its callbacks pile up. When it goes on they run as a real loop would run
-    them: first what was ready, then what arrived at its sockets, then its timers. Whatever it runs
-    finds it as the running loop.
+    While it is paused its callbacks pile up. After that they run in the order of a real loop: first
+    what was ready, then what arrived at its sockets, then its timers. Each callback sees this loop
+    as the running loop.
     """
 
     def __init__(self, loop: VirtualLoop, *, started_s: float = 0.0, rate: float = 1.0) -> None:
-        """``started_s`` and ``rate``: what its clock showed at the beginning, and its speed."""
+        """``started_s`` and ``rate``: the first reading of its clock, and its speed."""
         self._loop = loop
         loop.processes.append(self)
         self._started_s = started_s
@@ -99,14 +99,14 @@ class HostLoop(_Loop):
         self._ended = False
         self._held: tuple[list[asyncio.Handle], ...] = ([], [], [])
         self._unread: dict[object, list[asyncio.Handle]] = {}
-        """What waits in each socket meanwhile."""
+        """The callbacks that wait in each socket during a pause."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def time(self) -> float:
         return self._started_s + self._rate * self._loop.time()
 
     def create_future(self) -> asyncio.Future[Any]:
-        # Asked from outside, by a test: then it is the test that will wait for it.
+        # Called from outside, by a test: then the test will wait for it.
         inside = isinstance(asyncio.get_running_loop(), HostLoop)
         return asyncio.Future(loop=self if inside else self._loop)
 
@@ -129,7 +129,7 @@ class HostLoop(_Loop):
         return handle
 
     def arrived(self, function: Callable[[], object], socket: object = None) -> None:
-        """Something came in at a socket."""
+        """Schedule a callback for data that arrived at a socket."""
         handle = asyncio.Handle(function, (), self)
         if self._paused and not self._ended:
             self._unread.setdefault(socket, []).append(handle)
@@ -158,14 +158,14 @@ class HostLoop(_Loop):
         return timer
 
     def run_in_executor(self, executor: object, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]  # noqa: ANN401
-        """Do it a little later, in one piece."""
+        """Run the function a little later, in one piece."""
         del executor
         done = self.create_future()
 
         def work() -> None:
             try:
                 result = func(*args)
-            except Exception as error:  # noqa: BLE001 - whoever waits for it gets it
+            except Exception as error:  # noqa: BLE001 - the waiting caller gets it
                 done.set_exception(error)
             else:
                 done.set_result(result)
@@ -174,7 +174,7 @@ class HostLoop(_Loop):
         return done
 
     def within(self, function: Callable[[], T]) -> T:
-        """Run it now, as a callback of this process's."""
+        """Run the function now, as a callback of this process."""
         outer = asyncio._get_running_loop()
         asyncio._set_running_loop(self)
         try:
@@ -198,15 +198,15 @@ class HostLoop(_Loop):
     # ------------------------------------------------------------------ the process
 
     def pause(self) -> None:
-        """As SIGSTOP."""
+        """Pause the process, as SIGSTOP does."""
         self._paused = True
 
     def resume(self) -> None:
-        """As SIGCONT."""
+        """Resume the process, as SIGCONT does."""
         self._paused = False
         held, self._held = self._held, ([], [], [])
         unread, self._unread = list(self._unread.values()), {}
-        # Nobody promises in which order a poll names the sockets that have something.
+        # A poll may name the sockets with data in any order.
         self._loop.draw.shuffle(unread)
         for handles in unread:
             held[1].extend(handles)
@@ -215,14 +215,14 @@ class HostLoop(_Loop):
                 self._loop.call_soon(self._run, kind, handle)
 
     def end(self) -> None:
-        """As SIGKILL: nothing of this process runs any more."""
+        """End the process, as SIGKILL does: none of its callbacks runs any more."""
         self._ended = True
 
     def take_apart(self) -> None:
-        """End it, and close what never came to its end: not later, when nothing stands any more."""
+        """End the process, and close its unfinished coroutines now, while the loop still exists."""
         self.end()
         for task in list(self._tasks):
-            # What a dead process would have done in the end is nobody's concern.
+            # The final actions of a dead process do not matter.
             with contextlib.suppress(Exception):
                 self.within(task.get_coro().close)
 
@@ -250,4 +250,4 @@ class HostLoop(_Loop):
             self._loop.call_exception_handler(context)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """It is dropped when its time comes."""
+        """Do nothing: the timer is dropped when it is due."""

@@ -1,4 +1,4 @@
-"""The product's journal, with the checker looking on at every write."""
+"""The product's journal, with the checker informed of every write."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class WatchedJournal(Journal):
-    """Tells the checker of every entry written and of every one given up."""
+    """Informs the checker of every entry that is written or dropped."""
 
     _watcher: tuple[Checker, Observed] | None = None
 
     def watched_by(self, checker: Checker, host: Observed) -> None:
-        """Tell ``checker`` what is done to the journal of ``host``."""
+        """Inform ``checker`` of changes to the journal of ``host``."""
         self._watcher = checker, host
 
     def add(self, command: bytes, idx: int, term: int) -> None:

@@ -1,4 +1,4 @@
-"""Workers: they honour their deadlines, except those that do not, and they die and stand still."""
+"""Workers: most honour their deadlines, some do not; they die and pause."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ LEASE_S = 1.0
 CLAIM_WAIT_S = 0.5
 TASKS_MAX = 4
 MARGIN = 0.01
-"""The part of a lease by which a worker stops early, as clocks may differ by so much in rate."""
+"""The part of a lease by which a worker stops early, as clock rates may differ by so much."""
 
 
 def work_result(payload: bytes) -> bytes:
-    """What a handler returns: anyone can tell whether a result is right."""
+    """The result of a handler: it follows from the payload, so that it can be checked."""
     return hashlib.sha256(payload).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a task asks of its worker."""
+    """What a task requires of its worker."""
 
     work_s: float = 0.0
     ends: str = "complete"
@@ -48,7 +48,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Appetite:
-    """Which types a worker claims."""
+    """The types that a worker claims."""
 
     types: tuple[str, ...] = ()
     but: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ EVERYTHING = Appetite()
 
 @dataclass(slots=True)
 class Held:
-    """A lease in this worker's hands, with the instant by its own clock at which it must stop."""
+    """A lease that this worker holds, with the instant by its own clock at which it must stop."""
 
     task: worker_service_pb2.ClaimedTask
     deadline_s: float
@@ -69,7 +69,7 @@ class Held:
 class Worker(Caller):
     """Claims, holds, works and reports until its process ends.
 
-    A careless one looks at no deadline: it reports whatever it has done, however late.
+    A careless worker ignores deadlines: it reports all its work, even late.
     """
 
     def __init__(

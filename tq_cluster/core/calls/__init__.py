@@ -1,1 +1,1 @@
-"""What a caller can ask for: one file a call."""
+"""The decisions of public calls, one file per call."""

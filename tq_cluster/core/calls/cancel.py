@@ -1,4 +1,4 @@
-"""Cancelling."""
+"""Cancel a task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claiming: leases on the most urgent ready tasks."""
+"""Claim the most urgent ready tasks under leases."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tq_cluster.core.rows import rows, tables
 _ClaimResponse: TypeAlias = worker_service_pb2.ClaimResponse
 
 EXPIRED_MAX: Final = 100
-"""How many tasks past their expire_at one decision of a claim lets fail, about."""
+"""About how many tasks past their expire_at one decision of a claim fails."""
 FOUND_A_STEP: Final = 50
-"""After so many tasks in the order of several queues a decision rests."""
+"""The number of tasks found between two pauses of a decision."""
 _OVERHEAD_BYTES: Final = 64
-"""What a claimed task adds to a reply beside its spec, at most."""
+"""The most bytes that a claimed task adds to a reply beside its spec."""
 
 
 def decide_claim(space: Space, operation: Claim) -> Steps:
@@ -60,9 +60,9 @@ def decide_claim(space: Space, operation: Claim) -> Steps:
 def release_all(
     request: worker_service_pb2.ClaimRequest, reply: worker_service_pb2.ClaimResponse
 ) -> worker_service_pb2.ReportRequest:
-    """Return the report that gives back all that a claim was granted, for a caller who is not told.
+    """Return the report that releases all leases of a claim whose caller got no answer.
 
-    It is not counted as an attempt.
+    The releases do not count as attempts.
     """
     release = worker_service_pb2.Release(
         reason="the claim's caller had gone before it was answered, or could not be sent the answer"
@@ -87,7 +87,7 @@ def _not_formed_yet() -> Refused:
 
 
 class _Grant:
-    """What one decision of a claim leases."""
+    """The leases of one decision of a claim."""
 
     def __init__(
         self, space: Space, operation: Claim, lease_ms: DurationMs, reply: _ClaimResponse
@@ -102,17 +102,17 @@ class _Grant:
         self._room = space.limits.reply_bytes_max
         self._expired = 0
         self._passed: set[int] = set()
-        """Tasks of a type that is not wanted and has the digest of one that is."""
+        """Tasks of an unwanted type that has the digest of a wanted one."""
         self.unlooked: Sequence[str] = ()
-        """The queues in which there may be more that it did not come to."""
+        """The queues that may hold further tasks, which it did not reach."""
 
     @property
     def leases(self) -> list[Lease]:
-        """What was leased."""
+        """The leases granted so far."""
         return self._space.wakeups.granted[self._first :]
 
     def take(self, named: Sequence[str]) -> Generator[None, None, None]:
-        """Lease the first ready tasks of the queues; those past their expire_at fail on the way."""
+        """Lease the first ready tasks of the queues, and fail those past their expire_at."""
         space = self._space
         appetite = ready_order.EVERY_TYPE
         if self._types or self._except:
@@ -131,7 +131,7 @@ class _Grant:
                 search.look_at(queue, limit)
                 yield
                 if search.exhausted:
-                    # At least one is behind us, so that whoever goes on comes to the end.
+                    # At least one queue is done, so that repeated decisions end.
                     left_out = queues[max(1, place) :]
                     break
             # The list is complete before anything is written: a scan must not see its table change.
@@ -147,13 +147,13 @@ class _Grant:
                 if not self._take_one(search, number, queue):
                     return
                 if self._expired >= EXPIRED_MAX:
-                    # Each of these is a task that failed, so that going on comes to an end.
+                    # Each of these tasks has failed, so that repeated decisions end.
                     self.unlooked = [each.name for each in queues]
                     return
                 yield
             if not filled and search.passed:
-                # What is wanted stands behind others: from here on it is found by its type. Where
-                # workers take all that there is in their queues no task pays for that.
+                # Wanted tasks are behind others: from here on, index them by type. If workers take
+                # all types of their queues, no task pays for that index.
                 kept_tables.need(space, tables.READY_BY_TYPE)
             useless = self._expired + len(passed) - before
             if not useless or len(found) < limit or search.exhausted:
@@ -161,7 +161,7 @@ class _Grant:
         self.unlooked = [queue.name for queue in left_out]
 
     def _take_one(self, search: ready_order.Search, number: int, queue: Queue) -> bool:
-        """Lease a task if it is to be had; False if the reply has no room for it."""
+        """Lease a task if it is unexpired and wanted; return False if the reply has no room."""
         space = self._space
         workspace, prefix = space.workspace, space.prefix
         row = rows.read_task(workspace, prefix, number)
@@ -192,7 +192,7 @@ class _Grant:
         return True
 
     def _wants(self, task_type: str) -> bool:
-        """Whether a type is one to be claimed: by its name, of which a search has the digest."""
+        """Return whether a type is wanted, by its name; a search compares only digests."""
         return (not self._types or task_type in self._types) and task_type not in self._except
 
 
@@ -218,12 +218,12 @@ def _add_claimed(
 
 
 def _replay(space: Space, remembered: state_pb2.RequestRow) -> Steps:
-    """Answer a repeated claim with those of its leases that still live, and renew them."""
+    """Answer a repeated claim with its leases that are still live, and renew them."""
     reply = worker_service_pb2.ClaimResponse()
     for number, token in zip(remembered.numbers, remembered.tokens, strict=True):
         yield
         found = space.workspace.get(tables.TASKS, tables.number_key(space.prefix, number))
-        if found is None:  # finished, and past its retention: there is no id left to name
+        if found is None:  # finished, and past its retention: its id is gone
             continue
         row = state_pb2.TaskRow.FromString(found)
         if row.state == states.RUNNING and row.token == token:

@@ -1,4 +1,4 @@
-"""How queues behave, and their end."""
+"""Configure a queue."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SHOWN_MAX: Final = 64
 
 _DEFAULT: Final = StoredSettings(_Settings.ORDERING_STRICT, AGING_MS_DEFAULT, paused=False)
 _FIELD_OF: Final = {"ordering": "ordering", "aging": "aging_ms", "paused": "paused"}
-"""What an update_mask may name."""
+"""The fields that an update_mask may name."""
 
 
 def decide_configure(space: Space, operation: ConfigureQueue) -> Outcome:
@@ -80,7 +80,7 @@ def _wanted(
 
 
 def _ready_types(space: Space, queue: Queue) -> dict[int, int]:
-    """Which types are ready in a queue; how many of each nobody counts."""
+    """Return the types that are ready in a queue, each with the count of all its ready tasks."""
     if tables.READY_BY_TYPE not in space.counters.filled_tables:
         return {ANY_TYPE: queue.counts[states.PENDING]}
     search = ready_order.Search(space.workspace, space.prefix, filled=True)

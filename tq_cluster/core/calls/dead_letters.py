@@ -1,4 +1,4 @@
-"""What redriving and deleting dead letters have in common: which of them a call means."""
+"""The selection of dead letters, shared by redrive and delete."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INSTANT_BYTES: Final = 8
 
 
 def check_choice(request: Choice, tasks_max: int) -> Refused | None:
-    """Check how a call says which dead letters it means: by their ids or by their queue."""
+    """Check a call's selection of dead letters: by their ids or by their queue."""
     if request.task_ids:
         for name in ("queue", "page_token"):
             if getattr(request, name):
@@ -34,11 +34,11 @@ def check_choice(request: Choice, tasks_max: int) -> Refused | None:
 
 
 def begun(space: Space, request: Choice) -> int | Refused:
-    """When the first call was made of those that this one goes on with, in log time."""
+    """Return when the first call of this series was made, in ms of log time."""
     position = pages.position_of(_of_queue(request), request.page_token, _INSTANT_BYTES)
     if isinstance(position, Refused):
         return position
-    # No token of ours is of the future; one that was made up may be.
+    # No genuine token is of the future; a forged one may be.
     return min(int.from_bytes(position, "big"), space.now_ms) if position else space.now_ms
 
 
@@ -48,16 +48,16 @@ def token_of(request: Choice, began_ms: int) -> str:
 
 
 def _of_queue(request: Choice) -> Choice:
-    """What a page token belongs to."""
+    """Return the request that a page token belongs to."""
     return type(request)(queue=request.queue)
 
 
 def dead_letters(
     space: Space, queue_id: int, began_ms: int, limit: int, *, goes_on: bool
 ) -> Iterator[tuple[int, state_pb2.TaskRow]]:
-    """Yield a queue's dead letters of up to ``began_ms``, the first to fail first.
+    """Yield a queue's dead letters that failed up to ``began_ms``, the oldest first.
 
-    One more than ``limit``, if there are so many. ``goes_on``: this is not the first call.
+    It yields up to ``limit`` + 1. ``goes_on`` means that this is not the first call.
     """
     start = tables.dead_letter_key(space.prefix, queue_id, 0, 0)
     stop = tables.dead_letter_key(space.prefix, queue_id, began_ms + 1, 0)
@@ -69,7 +69,7 @@ def dead_letters(
         start = found[-1][0] + b"\0"
         for number in [tables.split_number(key) for key, _ in found]:
             row = rows.read_task(space.workspace, space.prefix, number)
-            # Redriven in the very millisecond in which this began, and dead again: not of those.
+            # Redriven and dead again in the millisecond in which the series began: left out.
             again = row.redrives and row.due_at_ms == row.finished_at_ms == began_ms
             if not (goes_on and again):
                 left -= 1

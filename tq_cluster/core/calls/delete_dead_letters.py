@@ -1,4 +1,4 @@
-"""Deleting dead letters: an operator's end to what retention would have kept for longer."""
+"""Delete dead letters before their retention ends."""
 
 from __future__ import annotations
 

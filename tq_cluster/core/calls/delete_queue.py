@@ -1,4 +1,4 @@
-"""Deleting a queue that holds no task."""
+"""Delete a queue that holds no task."""
 
 from __future__ import annotations
 

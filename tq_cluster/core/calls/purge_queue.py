@@ -1,8 +1,8 @@
-"""Purging: what waits in a queue is cancelled, a slice a call.
+"""Purge a queue: cancel its waiting tasks, one slice per call.
 
-A purge is of the tasks that were there when it began. They are told by their numbers, which rise in
-the order of submission: the page token carries the highest, so that a queue which is filled faster
-than it is purged still sees the end of it.
+A purge covers the tasks that were in the queue when it began. Task numbers rise in the order of
+submission, and the page token carries the highest one: so a purge ends even if the queue is filled
+faster than it is purged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NUMBER_BYTES: Final = 8
 
 
 def decide_purge(space: Space, operation: PurgeQueue) -> Steps:
-    """Cancel the oldest waiting tasks among those that were there when the purge began."""
+    """Cancel waiting tasks from before the purge began, in each state the oldest first."""
     request = operation.request
     fault = _check(request, space.limits.purge_tasks_max)
     if fault is not None:
@@ -43,7 +43,7 @@ def decide_purge(space: Space, operation: PurgeQueue) -> Steps:
     if queue is None:
         return no_such_queue(request.queue)
     limit = request.max_tasks or space.limits.purge_tasks_default
-    # One more than are cancelled, so that the last slice is known for what it is.
+    # One more than are cancelled, to recognise the last slice.
     found = _waiting(space, queue.queue_id, newest, limit + 1)
     for number in found[:limit]:
         row = rows.read_task(space.workspace, space.prefix, number)
@@ -67,18 +67,18 @@ def _check(request: queue_service_pb2.PurgeQueueRequest, tasks_max: int) -> Refu
 
 
 def _purged(request: queue_service_pb2.PurgeQueueRequest) -> queue_service_pb2.PurgeQueueRequest:
-    """What a page token belongs to."""
+    """Return the request that a page token belongs to."""
     return queue_service_pb2.PurgeQueueRequest(queue=request.queue)
 
 
 def _newest(space: Space, request: queue_service_pb2.PurgeQueueRequest) -> int | Refused:
-    """The number of the last task that belongs to this purge."""
+    """Return the number of the last task that belongs to this purge."""
     position = pages.position_of(_purged(request), request.page_token, _NUMBER_BYTES)
     if isinstance(position, Refused):
         return position
     if not position:
         return space.counters.task_number
-    # No token of ours names a task that does not exist yet; one that was made up may.
+    # No genuine token names a task that does not exist yet; a forged one may.
     return min(int.from_bytes(position, "big"), space.counters.task_number)
 
 

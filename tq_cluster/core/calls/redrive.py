@@ -1,7 +1,7 @@
-"""Redriving: dead letters become pending again.
+"""Redrive dead letters: make them PENDING again.
 
-A redrive of a queue is of the dead letters that were there when it began: the page token carries
-that instant, so that one which dies again meanwhile is not redriven without end.
+A redrive of a queue covers the dead letters that it held when the redrive began: the page token
+carries that instant, so that a task that dies again meanwhile is not redriven without end.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ def _redrive_named(
 
 
 def _redrive(space: Space, number: int, row: state_pb2.TaskRow) -> None:
-    """Give a dead letter a fresh count of attempts, at the back of its priority."""
+    """Make a dead letter PENDING with no attempts made, at the back of its priority."""
     queue = space.queue(row.queue_id)
     transitions.forget_end(space, queue, number, row)
     row.due_at_ms = space.now_ms
     if row.expire_at_ms <= space.now_ms:
-        row.expire_at_ms = 0  # an operator wants it started, late as it is
+        row.expire_at_ms = 0  # an operator wants it started, even this late
     row.attempts_made = 0
     row.redrives += 1
     row.failure_reason = task_pb2.FAILURE_REASON_UNSPECIFIED

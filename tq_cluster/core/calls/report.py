@@ -1,7 +1,7 @@
-"""Reporting: how attempts ended.
+"""Report the ends of attempts.
 
-Whether a report counts is a matter of its token alone. The lease's deadline is not looked at: until
-the expiry is itself decided the worker still owns the task, and refusing a late completion would
+The fencing token alone decides whether a report counts. The lease's deadline is not checked: until
+the expiry itself is decided the worker still owns the task, and refusing a late completion would
 only make a second worker repeat finished work.
 """
 
@@ -29,7 +29,7 @@ _Result = worker_service_pb2.ReportResult
 
 
 def decide_report(space: Space, operation: Report) -> Steps:
-    """Record each report for itself, in their order."""
+    """Record each report on its own, in the given order."""
     request = operation.request
     fault = check_count("reports", len(request.reports), space.limits.reports_max)
     if fault is not None:
@@ -56,7 +56,7 @@ def decide_report(space: Space, operation: Report) -> Steps:
 
 
 class _Room:
-    """What is left of the tasks that one call may create."""
+    """The tasks and bytes that one call may still create."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -64,9 +64,9 @@ class _Room:
         self._bytes = limits.report_submit_bytes_max
 
     def take(self, submitted: Sequence[task_pb2.TaskSpec]) -> Refused | None:
-        """Make room for the tasks of a completion, or refuse it, having looked at none of them.
+        """Reserve room for the tasks of a completion, or refuse it, before they are checked.
 
-        What is refused for another reason afterwards has used its room up as well: it was work.
+        A completion that is refused later for another reason keeps its room: it cost work.
         """
         limits = self._limits
         count = len(submitted)
@@ -102,7 +102,7 @@ def _record(
     row: state_pb2.TaskRow,
     result: _Result,
 ) -> None:
-    """Take the report of the worker that holds the task."""
+    """Record a report of the worker that holds the task."""
     fault = check_outcome(report, space.limits)
     if fault is not None:
         _refuse(row, result, fault)
@@ -134,7 +134,7 @@ def _record_with_children(
     result: _Result,
     room: _Room,
 ) -> Generator[None]:
-    """Take a completion that submits further tasks: all of them, or nothing of it."""
+    """Record a completion and all the tasks that it submits, or none of it."""
     submitted = report.complete.submit
     fault = check_outcome(report, space.limits) or room.take(submitted)
     children: list[TaskId] = []
@@ -177,7 +177,7 @@ def _recognise(
     row: state_pb2.TaskRow,
     result: _Result,
 ) -> None:
-    """Answer a report whose token is not the task's live lease, changing nothing."""
+    """Answer a report whose token is not that of the task's live lease; change nothing."""
     result.state = row.state
     if row.state == states.COMPLETED and row.token == report.token:
         result.status = _Result.STATUS_ALREADY_RECORDED
@@ -206,7 +206,7 @@ def _complete(
 ) -> None:
     """Record success, once its children have arrived.
 
-    It counts even if a cancel was asked for: the worker was first.
+    It counts even if a cancel was requested: the worker was first.
     """
     completion = report.complete
     transitions.finish(space, queue, number, row, report.task_id, states.COMPLETED)
@@ -259,9 +259,9 @@ def _release(
     number: TaskNumber,
     row: state_pb2.TaskRow,
 ) -> None:
-    """Return the task to its old place in the order, as if this attempt had not been.
+    """Return the task to its old place in the order; the attempt does not count.
 
-    After a pause it stands where its new due time puts it.
+    After a pause, its new due time sets its place. Past ``give_up_after`` the task fails.
     """
     release = report.release
     task = (space, queue, number, row)
@@ -282,8 +282,8 @@ def _release(
 
 
 def _unfit_for_ms(space: Space, row: state_pb2.TaskRow) -> int:
-    """Return for how long workers have released this attempt as one that they cannot run."""
-    # An attempt that failed or expired meanwhile counts, also if an older leader decided it.
+    """Return for how many ms workers have released this attempt as one that they cannot run."""
+    # A failed or expired attempt restarts the time, also if an older leader decided it.
     attempt_of = (row.attempts_made, row.redrives)
     if not row.unfit_since_ms or (row.unfit_attempt, row.unfit_redrives) != attempt_of:
         row.unfit_since_ms = space.now_ms
@@ -299,7 +299,7 @@ def _end_cancelled(
     task_id: str,
     error: str,
 ) -> None:
-    """Take a failure or a release as the end of a task that a caller asked to cancel."""
+    """Cancel a task, marked to be cancelled, whose attempt failed or was released."""
     task = (space, queue, number, row)
     cancelled = partial(transitions.finish, *task, task_id, states.CANCELLED)
     kept = _cut(error, space.limits.error_bytes_max)

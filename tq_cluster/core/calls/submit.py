@@ -1,4 +1,4 @@
-"""Submitting: from specs to tasks."""
+"""Submit tasks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NO_ROOM: Final = Refused(
 
 
 def decide_submit(space: Space, operation: Submit) -> Steps:
-    """Create the tasks of a call, each accepted or refused for itself."""
+    """Create the tasks of a call; each is accepted or refused on its own."""
     request = operation.request
     fault = check_count("tasks", len(request.tasks), space.limits.submit_tasks_max)
     if fault is not None:
@@ -77,19 +77,19 @@ def decide_submit(space: Space, operation: Submit) -> Steps:
 
 
 def keeps(spec: task_pb2.TaskSpec, fault: Refused) -> bool:
-    """Whether a task that was refused for this is to be the one that is there already."""
+    """Return whether a spec, refused for ``fault``, accepts the existing task of its id."""
     taken = fault.reason == errors_pb2.ERROR_REASON_TASK_EXISTS
     return taken and spec.if_exists == task_pb2.IF_EXISTS_KEEP
 
 
 def _state_of(space: Space, task_id: TaskId) -> task_pb2.TaskState.ValueType:
-    """Where a task stands; UNSPECIFIED if it is gone."""
+    """Return a task's state; UNSPECIFIED if it is gone."""
     found = rows.find_task(space.workspace, space.prefix, task_id)
     return found[1].state if found is not None else task_pb2.TASK_STATE_UNSPECIFIED
 
 
 def _check_bytes(space: Space, request: task_service_pb2.SubmitRequest) -> Refused | None:
-    """Check what the payloads have together; one that is too large by itself is refused alone."""
+    """Check the total of the payloads, except those that are too large by themselves."""
     limits = space.limits
     sizes = (len(spec.payload) for spec in request.tasks)
     total = sum(size for size in sizes if size <= limits.payload_bytes_max)
@@ -99,7 +99,7 @@ def _check_bytes(space: Space, request: task_service_pb2.SubmitRequest) -> Refus
 
 
 def find_taken(space: Space, task_id: TaskId) -> Refused | None:
-    """Refuse an id that a task has already."""
+    """Return a refusal if a task has this id already."""
     if space.workspace.get(tables.TASK_IDS, tables.name_key(space.prefix, task_id)) is None:
         return None
     return _taken(task_id)
@@ -117,7 +117,7 @@ def _taken(task_id: TaskId) -> Refused:
 def create(
     space: Space, spec: task_pb2.TaskSpec, task_id: TaskId, traceparent: str = ""
 ) -> state_pb2.TaskRow:
-    """Create the task of a spec that was checked, under an id that is free.
+    """Create the task of a checked spec under a free id.
 
     ``traceparent`` is the trace context for a spec that names none.
     """
@@ -148,9 +148,9 @@ def create(
 def check_together(
     space: Space, specs: Sequence[task_pb2.TaskSpec], task_ids: Sequence[TaskId], field: str
 ) -> Refused | None:
-    """Check tasks of which all or none are to be created; a fault names the item in ``field``.
+    """Check tasks to be created all or none; a fault names the item in ``field``.
 
-    Those that keep what is there already are not created either way.
+    A task that accepts an existing one of its id is not created either way.
     """
     seen: set[TaskId] = set()
     for item, (spec, task_id) in enumerate(zip(specs, task_ids, strict=True)):
@@ -177,7 +177,7 @@ def check_together(
 
 
 def _replay(space: Space, operation: Submit, row: state_pb2.RequestRow) -> Steps:
-    """Answer a repeated call: the same ids and refusals, the states as they are now."""
+    """Answer a repeated call with the same ids and refusals, and with the present states."""
     reply = task_service_pb2.SubmitResponse()
     refused, kept = set(row.refused), set(row.skipped)
     for item, spec in enumerate(operation.request.tasks):

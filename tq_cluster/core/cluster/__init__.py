@@ -1,1 +1,1 @@
-"""The cluster itself: who its members are, and how one begins from another's state."""
+"""The cluster itself: its members, and a new cluster from the state of another."""

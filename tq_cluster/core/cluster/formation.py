@@ -1,4 +1,4 @@
-"""The first entry of a cluster: who its members are."""
+"""The first entry of a cluster, which names its members, and its version."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tq_cluster.core.model.operations import Done, FormCluster, Outcome, RaiseVe
 from tq_cluster.core.rows import tables
 
 CLOCKS_APART_MS: Final = 60_000
-"""How far ahead of the clocks that a backup is restored by that of whoever made it may have been.
+"""The most by which the clock of a backup's maker may lead the clocks of its restore, in ms.
 
-And of two grants within one second the later has to have the higher token, too.
+It also gives the later of two grants within one second the higher token.
 """
 
 
 def decide_formation(space: Space, operation: FormCluster) -> Outcome:
-    """Write the membership down, once; written as asked for already, it is done."""
+    """Store the membership, once; the same membership again is `Done`, another is refused."""
     row = state_pb2.ClusterRow(
         cluster_id=operation.cluster_id,
         cluster_version=operation.cluster_version,
@@ -35,7 +35,7 @@ def decide_formation(space: Space, operation: FormCluster) -> Outcome:
         if formed == row:
             return Done(more=False)
         return invalid("cluster_id", f"is taken: cluster {formed.cluster_id} was formed here")
-    # Restored: not below what the state was decided by.
+    # A restored state keeps at least the version that it was decided by.
     row.cluster_version = max(row.cluster_version, formed.cluster_version)
     space.workspace.put(tables.META, tables.CLUSTER_KEY, row.SerializeToString(deterministic=True))
     _begin_tokens(space, operation)
@@ -45,7 +45,7 @@ def decide_formation(space: Space, operation: FormCluster) -> Outcome:
 
 
 def decide_version(space: Space, operation: RaiseVersion) -> Done:
-    """Write the newer version down; one that is not above the present is passed over."""
+    """Store the newer cluster version; ignore one that is not above the present version."""
     found = space.workspace.get(tables.META, tables.CLUSTER_KEY)
     row = state_pb2.ClusterRow.FromString(found or b"")
     if row.cluster_id and row.cluster_version < operation.cluster_version:
@@ -58,13 +58,13 @@ def decide_version(space: Space, operation: RaiseVersion) -> Done:
 
 
 def _begin_tokens(space: Space, operation: FormCluster) -> None:
-    """Over a restored state: put tokens above all that its cluster can have granted since."""
+    """If the state was restored, raise tokens above all that its old cluster can have granted."""
     found = space.workspace.get(tables.META, tables.RESTORED_KEY)
     if found is None:
         return
     since_ms = operation.wall_ms - state_pb2.RestoredRow.FromString(found).made_at_ms
-    # That cluster's log time was what it was when the backup was made, ahead of the wall clocks
-    # perhaps, and ran on at most a tenth faster than they.
+    # The old cluster's log time, perhaps ahead of the wall clocks, is that of the backup; since
+    # then it ran at most a tenth faster than they.
     reached_ms = max(operation.wall_ms, space.now_ms + max(0, since_ms) * 11 // 10)
     space.counters.token = max(space.counters.token, tokens_by(reached_ms + CLOCKS_APART_MS))
     space.workspace.delete(tables.META, tables.RESTORED_KEY)

@@ -1,4 +1,4 @@
-"""A member's disk is gone for good, and another takes its place."""
+"""Replace a member's lost disk by another."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tq_cluster.core.model.operations import Outcome, Refused, ReplaceNode, Repl
 from tq_cluster.core.rows import tables
 
 CLUSTER_VERSION_REPLACING: Final = 2
-"""A node of an older one would go on talking to the disk that was replaced."""
+"""The first version that replaces members: older nodes would still talk to the replaced disk."""
 
 
 def decide_replacement(space: Space, operation: ReplaceNode) -> Outcome:
-    """Name the disk that is the member's from this entry on; named already, it is done."""
+    """Name the member's disk from this entry on; the same disk again changes nothing."""
     found = space.workspace.get(tables.META, tables.CLUSTER_KEY)
     row = state_pb2.ClusterRow.FromString(found or b"")
     member = next((each for each in row.members if each.node_id == operation.node_id), None)

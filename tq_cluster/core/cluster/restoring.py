@@ -1,7 +1,7 @@
-"""Making the state of one cluster the beginning of another: from a backup, or after a loss.
+"""Start a cluster from the state of another: from a backup, or after a loss.
 
-Each node of the new cluster does this for itself, without a log between them: what is decided here
-depends on the state alone.
+Each node of the new cluster does this for itself, without a log between them: these decisions
+depend on the state alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _EVERY_QUEUE: Final = 1 << 32
 
 
 def decide_end_leases(space: Space, operation: EndLeases) -> Done:
-    """End running leases: whoever holds one hears LEASE_LOST, whatever became of the work."""
+    """End running leases: their workers get LEASE_LOST, even if the work is done."""
     start = tables.by_state_key(space.prefix, states.RUNNING, 0, 0)
     stop = tables.by_state_key(space.prefix, states.RUNNING + 1, 0, 0)
     found = list(space.workspace.scan(tables.BY_STATE, start, stop, limit=operation.tasks_max))
@@ -50,7 +50,7 @@ def decide_pause(space: Space) -> Done:
 
 
 def decide_leave(space: Space, operation: LeaveCluster) -> Done:
-    """Belong to no cluster: the one that is formed over this state has an id of its own."""
+    """Remove the cluster id and the members: a cluster formed over this state gets its own id."""
     found = space.workspace.get(tables.META, tables.CLUSTER_KEY)
     cluster = state_pb2.ClusterRow.FromString(found or b"")
     cluster.cluster_id = ""
@@ -63,7 +63,7 @@ def decide_leave(space: Space, operation: LeaveCluster) -> Done:
 
 
 def _release(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow, task_id: str) -> None:
-    """Return the task to its old place, as if this attempt had not been."""
+    """Return the task to its old place in the queue; its attempt ends as released."""
     reason = "the cluster was restored from a backup"
     task = (space, queue, number, row)
     if row.cancel_requested:
@@ -77,7 +77,7 @@ def _release(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow, ta
 def _quarantine(
     space: Space, queue: Queue, number: int, row: state_pb2.TaskRow, task_id: str
 ) -> None:
-    """Make the task a dead letter that an operator has to look at, and long enough to."""
+    """Make the task a dead letter for an operator, with the default retention."""
     row.ClearField("retention_ms")
     task = (space, queue, number, row)
     dead = partial(transitions.fail, *task, task_id, task_pb2.FAILURE_REASON_UNCERTAIN)

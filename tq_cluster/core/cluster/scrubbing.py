@@ -1,4 +1,4 @@
-"""Comparing the nodes' states: which range comes next, written down so that any leader goes on."""
+"""Compare the nodes' states: the next range is stored, so that any leader can continue."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tq_cluster.core.rows.view import View
 
 
 def scrub_row(view: View) -> state_pb2.ScrubRow:
-    """Return how far the comparing has come."""
+    """Return the progress of the scrub."""
     return state_pb2.ScrubRow.FromString(view.get(tables.META, tables.SCRUB_KEY) or b"")
 
 
 def decide_hash(space: Space, operation: HashState) -> Done:
-    """Note where the range begins, and have it hashed."""
+    """Store where the next range begins, and have it hashed."""
     row = scrub_row(space.workspace)
     if operation.begins:
         row.began_at_ms = space.now_ms
@@ -27,7 +27,7 @@ def decide_hash(space: Space, operation: HashState) -> Done:
 
 
 def decide_scrub_end(space: Space, operation: EndScrub) -> Done:
-    """Note that all of the state was hashed once."""
+    """Record that all of the state was hashed once."""
     began_at_ms = scrub_row(space.workspace).began_at_ms
     row = state_pb2.ScrubRow(
         last_began_at_ms=began_at_ms,

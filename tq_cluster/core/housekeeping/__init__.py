@@ -1,1 +1,1 @@
-"""What time brings: one file a thing. Each is decided in slices of bounded rows."""
+"""Housekeeping, one file per kind of work. Each is decided in slices of bounded rows."""

@@ -1,21 +1,21 @@
-"""Filling tables for what was there before them, while everything goes on.
+"""Fill new tables for older tasks while the cluster serves calls.
 
-A table may be kept from some entry on and needed of every task, also of those from before, which
-are millions, perhaps. Four rules make that safe, for every such table:
+A table that is kept from some entry on may need rows for every task, also for older tasks, perhaps
+millions. Four rules make that safe, for every such table:
 
-- from the entry on that begins it, each decision keeps the table, whether it is full or not:
-  ``counters.kept_tables`` names it. That is the entry which raises the cluster version to the one
-  that brings the table or, for a table that costs every task something and serves few, the first
-  entry with a call that is in need of it;
-- what was there before is gone through by its key, in slices of bounded rows: one slice is one
-  operation of the leader, and its entry holds both what it wrote and where the next one begins.
-  Whoever leads next goes on from there, and so does whoever restores a backup of it;
-- nothing reads the table before all of it is there: ``counters.filled_tables`` says so. Until then
-  what it is for is done as it was before, at a bounded cost;
+- from one entry on, each decision keeps the table, whether it is full or not:
+  ``counters.kept_tables`` names it. That entry raises the cluster version to the one that
+  introduces the table or, for a table that costs every task something and serves few, is the first
+  entry with a call that needs it;
+- the backfill scans older rows by key, in slices of bounded rows: one slice is one operation of the
+  leader, and its entry holds both the rows written and the key where the next slice begins. The
+  next leader, or a cluster restored from a backup, continues from there;
+- no call reads the table before it is complete: ``counters.filled_tables`` names it then. Until
+  then calls work as they did before, at a bounded cost;
 - to fill a row twice, or one that has changed since, does no harm.
 
-Another table is one more entry of KEPT, and two looks at those two lists; ``core/invariants.py``
-says of it what holds of a table half filled.
+Another table needs one more entry of KEPT, and two checks of those two lists;
+``core/invariants.py`` holds the invariants of a table half filled.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ def _unfilled(counters: state_pb2.CountersRow) -> list[int]:
 
 
 def is_under_way(view: View) -> bool:
-    """Whether there is anything left to fill."""
+    """Return whether a table that is kept is not filled yet."""
     found = view.get(tables.META, tables.COUNTERS_KEY)
     return bool(_unfilled(state_pb2.CountersRow.FromString(found or b"")))
 
 
 def progress(view: View) -> state_pb2.BackfillRow:
-    """Return how far the filling has come; as new if none is under way."""
+    """Return the progress of the backfill; an empty row if none is under way."""
     return state_pb2.BackfillRow.FromString(view.get(tables.META, tables.BACKFILL_KEY) or b"")
 
 
 def decide_fill(space: Space, operation: FillTables) -> Done:
-    """Fill what the next rows lead to, about ``rows_max`` of them, and note where they end.
+    """Fill the table from the next rows, about ``rows_max`` of them, and store where they end.
 
-    There may be more, and no hurry: the leader has the next slice decided when it sees fit.
+    ``more`` is never set: the leader itself chooses when to decide the next slice.
     """
     unfilled = _unfilled(space.counters)
     if not unfilled:
@@ -74,9 +74,9 @@ def decide_fill(space: Space, operation: FillTables) -> Done:
 def _fill_slice(
     workspace: Workspace, row: state_pb2.BackfillRow, rows_max: int
 ) -> tuple[int, bool]:
-    """Go on with the table of ``row``, and note in it where the next slice begins.
+    """Continue the table of ``row``, and set in it where the next slice begins.
 
-    Returns how many rows were read, and whether that was all of the table.
+    Returns the number of rows read, and whether the table is complete.
     """
     kept = KEPT[row.table]
     found = next_rows(workspace, kept.source, row.from_key, rows_max)

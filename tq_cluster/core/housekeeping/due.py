@@ -1,4 +1,4 @@
-"""What time alone does to waiting tasks: they become ready, or are not worth starting any more."""
+"""Waiting tasks whose time has come: they become ready, or expire."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tq_cluster.core.rows import rows, tables
 
 
 def decide_due(space: Space, operation: MakeDue) -> Steps:
-    """Fail the tasks past their expire_at, then make those pending whose time has come."""
+    """Fail the tasks past their expire_at, then make the due tasks PENDING."""
     expired = _reached(space, operation, tables.EXPIRING, operation.tasks_max)
     for number in expired:
         row = rows.read_task(space.workspace, space.prefix, number)
@@ -21,7 +21,7 @@ def decide_due(space: Space, operation: MakeDue) -> Steps:
         transitions.fail(space, queue, number, row, spec.task_id, task_pb2.FAILURE_REASON_EXPIRED)
         space.put_task(number, row)
         yield
-    # Read only now: a task that has just expired is due no more.
+    # Read after the expiries: a task that has just expired is no longer due.
     due = _reached(space, operation, tables.DUE, operation.tasks_max - len(expired))
     for number in due:
         row = rows.read_task(space.workspace, space.prefix, number)
@@ -33,7 +33,7 @@ def decide_due(space: Space, operation: MakeDue) -> Steps:
 
 
 def _reached(space: Space, operation: MakeDue, table: int, limit: int) -> list[int]:
-    """Return up to ``limit`` numbers of tasks whose instant in ``table`` has been reached."""
+    """Return the numbers of up to ``limit`` tasks whose instant in ``table`` is reached."""
     start = tables.at_key(space.prefix, 0, 0)
     stop = tables.at_key(space.prefix, space.now_ms + 1, 0)
     passed_over = operation.passed_over

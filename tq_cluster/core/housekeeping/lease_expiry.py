@@ -1,4 +1,4 @@
-"""Leases whose workers were silent for too long."""
+"""Expire the leases of workers that were silent for too long."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tq_cluster.core.rows import tables
 
 
 def decide_expiries(space: Space, operation: ExpireLeases) -> Steps:
-    """End each lease that still lives; an attempt that ends so counts like a failed one."""
+    """End each lease that is still held; its attempt counts as a failed one."""
     items = 0
     for lease in operation.leases:
         items += _expire(space, lease)

@@ -1,4 +1,4 @@
-"""Dropping request ids past their window."""
+"""Drop request ids past their window."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ def decide_forget(space: Space, operation: ForgetRequests) -> Steps:
 
 
 def _expired_range(prefix: bytes, passed_ms: int, limits: Limits) -> tuple[bytes, bytes]:
-    """Return the range of rows that are past the window, in buckets that are past it whole."""
+    """Return the key range of the buckets whose rows are all past the window."""
     bucket = max(0, passed_ms - kept_ms(limits)) // BUCKET_MS
     return tables.bucket_key(prefix, 0), tables.bucket_key(prefix, bucket)

@@ -1,4 +1,4 @@
-"""Removing what has been kept for long enough."""
+"""Remove tasks past their retention."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tq_cluster.core.rows import tables
 
 
 def decide_retired(space: Space, operation: RemoveRetired) -> Steps:
-    """Remove tasks, each as a whole, until that is about ``rows_max`` rows."""
+    """Remove whole tasks past their retention, about ``rows_max`` rows in all."""
     left = operation.rows_max
     start = tables.at_key(space.prefix, 0, 0)
     stop = tables.at_key(space.prefix, space.now_ms + 1, 0)
-    # A task is at least so many rows: no more than these can be reached.
+    # A task has at least ROWS_A_TASK_MIN rows: no more tasks than these can be reached.
     limit = len(operation.passed_over) + left // ROWS_A_TASK_MIN + 1
     removed = 0
     for key, task_id in list(space.workspace.scan(tables.RETIRED, start, stop, limit=limit)):

@@ -1,1 +1,1 @@
-"""What every decision uses: the batch, queues, transitions, request ids, validation."""
+"""The shared parts of every decision: batch, queues, transitions, request ids, validation."""

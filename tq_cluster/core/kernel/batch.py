@@ -1,4 +1,4 @@
-"""What one batch of decisions reads once and writes once: counters, queues, what it wakes."""
+"""State that a batch of decisions reads once and writes once: counters, queues, wakeups."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from tq_cluster.core.rows.view import Workspace
 CLUSTER_VERSION_FIRST: Final = 1
 CLUSTER_VERSION: Final = 3
 """The newest rules that this code can decide by. Version 2: entries that hash the state. Version 3:
-the ready tasks by their types, and tables that are filled for tasks from before them.
+an index of ready tasks by type, and the backfill of tables for older tasks.
 """
 BY_TYPE_VERSION: Final = 3
-"""From it on READY_BY_TYPE is kept, once it is needed."""
+"""The first version that keeps READY_BY_TYPE, once a call needs it."""
 _TOKENS_A_SECOND: Final = 1 << 20
 TOKEN_MAX: Final = (1 << 53) - 1
-"""Beyond it a token would not survive JSON or a float."""
+"""A larger token would lose digits in JSON or in a float."""
 
 
 class Draw(Protocol):
-    """Where jitter comes from: ``random.Random``, for one."""
+    """A source of jitter, for example ``random.Random``."""
 
     def random(self) -> float:
-        """Return a number from 0 up to, not including, 1."""
+        """Return a number from 0 to 1, not including 1."""
 
 
 def tokens_by(at_ms: int) -> int:
-    """Return the least token that a lease granted at this instant has."""
+    """Return the least token of a lease granted at this instant."""
     return at_ms // 1000 * _TOKENS_A_SECOND
 
 
 class Batch:
-    """The batch as a whole: its instant, its counters, what it wakes."""
+    """The batch as a whole: its instant, its counters, its wakeups."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Batch:
         *,
         tell_events: bool = False,
     ) -> None:
-        """Go on from where the last batch ended; time must not have gone back since."""
+        """Start from the end of the last batch; time must not have gone back since."""
         self.workspace = workspace
         self.now_ms = now_ms
         self.draw = draw
@@ -60,9 +60,9 @@ class Batch:
         self.wakeups = Wakeups(events=[] if tell_events else None)
         self.hash_range: HashRange | None = None
         self.changed = False
-        """Whether anything was written: only then is there anything to write at the end."""
+        """Whether anything was written; if not, `finish` writes nothing."""
         self.members: dict[str, str] | None = None
-        """The members' incarnations, once they have changed."""
+        """The members' incarnations, if they have changed."""
         row = workspace.get(tables.META, tables.COUNTERS_KEY)
         self.counters = state_pb2.CountersRow.FromString(row or b"")
         assert now_ms >= self.counters.now_ms, (
@@ -81,7 +81,7 @@ class Batch:
         return space
 
     def finish(self) -> Iterator[None]:
-        """Write what was gathered, if anything changed at all, in steps."""
+        """Write the queues and counters in steps, if anything changed."""
         if not self.changed:
             return
         for space in self._spaces.values():
@@ -92,7 +92,7 @@ class Batch:
         )
 
     def let_go(self) -> None:
-        """Let go of its parts, which refer to it: nothing is left for the garbage collector."""
+        """Drop the spaces, which refer to the batch: no cycle is left for garbage collection."""
         self._spaces.clear()
 
 
@@ -124,7 +124,7 @@ class Space:
 
     @property
     def passed_ms(self) -> int:
-        """Log time without what it was stepped by: how request ids age."""
+        """Log time without its steps; request ids age by it."""
         return self.now_ms - self.counters.stepped_ms
 
     def queue(self, queue_id: int) -> Queue:
@@ -147,7 +147,7 @@ class Space:
         return self.queue(queue_id)
 
     def queue_or_new(self, name: str) -> Queue:
-        """Return the queue of this valid name, created where need be."""
+        """Return the queue of this valid name; create it if there is none."""
         queue = self.find_queue(name)
         if queue is None:
             self.counters.queue_id += 1
@@ -162,7 +162,7 @@ class Space:
         return queue
 
     def drop_queue(self, queue: Queue) -> None:
-        """Remove a queue without tasks; its id is never given again."""
+        """Remove a queue without tasks; its id is never used again."""
         if queue.changed:
             self.wakeups.tallies.append(queue.tally)
         self._by_name[queue.name] = None
@@ -178,10 +178,10 @@ class Space:
         return TaskNumber(number)
 
     def next_token(self) -> FencingToken:
-        """Return a token above all that this group ever granted.
+        """Return a token above every token that this group ever granted.
 
-        It is also above any that it granted up to this second as far as a state restored from an
-        old backup does not remember them.
+        That includes the tokens granted before this second that a state restored from an old
+        backup does not hold.
         """
         token = max(self.counters.token + 1, tokens_by(self.now_ms))
         assert token <= TOKEN_MAX, "fencing tokens are used up: is the clock centuries ahead?"
@@ -196,7 +196,7 @@ class Space:
         self.batch.changed = True
 
     def _tell_ready(self, queue: Queue) -> None:
-        """Hand over which types of tasks became ready, if they can be claimed."""
+        """Report which types of tasks became ready, if they can be claimed."""
         pending = queue.counts[states.PENDING]
         if not pending or queue.paused:
             return
@@ -208,7 +208,7 @@ class Space:
             self.wakeups.ready.append(Ready(queue.name, by_type, pending))
 
     def note(self, what: What, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
-        """Tell what became of a task, as its row says it now, if anyone asked to hear it."""
+        """Record an event of a task with the present values of its row, if events are wanted."""
         events = self.wakeups.events
         if events is None:
             return
@@ -228,7 +228,7 @@ class Space:
         )
 
     def finish(self) -> Iterator[None]:
-        """Write the queues that changed, and hand over what moved in them, one after the other."""
+        """Write the changed queues and report the moves in them, one queue per step."""
         for queue in self._by_id.values():
             if queue.changed:
                 self.wakeups.tallies.append(queue.tally)

@@ -1,4 +1,4 @@
-"""How much work one entry may be."""
+"""The limit on the work in one entry."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """How much work one entry may be, for the leader that decides it and the nodes that apply it.
+    """The most work in one entry, for the leader that decides it and the nodes that apply it.
 
-    Facts about the work, not about the clock: the same operations make the same entries on every
-    machine. An operation is not begun once any of it is spent, and goes alone if it is larger.
+    It counts work, not time: the same operations make the same entries on every machine. No
+    operation is begun once a limit is reached; one that exceeds a limit is the last of its entry.
     """
 
     rows_read_max: int
@@ -22,7 +22,7 @@ class Budget:
     bytes_max: int
 
     def spent_by(self, workspace: Workspace) -> bool:
-        """Whether what was drafted so far is all that one entry may be."""
+        """Return whether the draft has reached any limit."""
         return (
             workspace.rows_read >= self.rows_read_max
             or workspace.rows_written >= self.rows_written_max

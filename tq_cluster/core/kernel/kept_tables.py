@@ -1,4 +1,4 @@
-"""Tables that are kept from some entry on, and filled for what was there before."""
+"""Tables that are kept from some entry on, with a backfill for older rows."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from tq_cluster.core.rows.view import Workspace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """From when on a table is kept, and how it is filled."""
+    """When a table begins to be kept, and how it is filled."""
 
     version: int
-    """The cluster version that brings it."""
+    """The cluster version that introduces it."""
     on_demand: bool
-    """Whether it is kept only once a call was in need of it."""
+    """Whether it is kept only once a call has needed it."""
     source: int
-    """The table that is gone through."""
+    """The table that the backfill scans."""
     fill: Callable[[Workspace, bytes, bytes], int]
-    """Writes what a row of the source leads to, and returns how many rows were read for it."""
+    """Writes the rows for one row of the source, and returns how many rows it read."""
 
 
 KEPT: Final[Mapping[int, Kept]] = {
-    # For every task one row more to write and to delete: a tenth of what a submit costs. A claim of
-    # types is in need of it once it has to pass over tasks of others.
+    # It costs one more row to write and delete per task: a tenth of a submit. A claim by type
+    # needs it once it has to pass over tasks of other types.
     tables.READY_BY_TYPE: Kept(
         version=BY_TYPE_VERSION,
         on_demand=True,
@@ -37,18 +37,18 @@ KEPT: Final[Mapping[int, Kept]] = {
         fill=ready_order.fill_by_type,
     )
 }
-"""By the tables' numbers, in the order in which they are filled."""
+"""By table number, in the order of the backfill."""
 
 
 def begin(space: Space, version: int) -> None:
-    """Have the tables of a cluster version that is now in force kept from here on."""
+    """Keep the tables of the cluster version now in force from here on, if not on demand."""
     for table, kept in KEPT.items():
         if kept.version <= version and not kept.on_demand:
             _keep(space, table, kept)
 
 
 def need(space: Space, table: int) -> bool:
-    """Have a table that a call is in need of kept from here on; whether it can be read already."""
+    """Keep a table that a call needs from here on; return whether it can be read already."""
     counters = space.counters
     if table not in counters.kept_tables and KEPT[table].version <= _cluster_version(space):
         _keep(space, table, KEPT[table])

@@ -1,4 +1,4 @@
-"""What happens at each moment of a task's life, and what moves a task on in each state."""
+"""The steps at each moment of a task's life, and the index of each waiting state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tq_cluster.core.model.types import FencingToken
 from tq_cluster.core.rows import tables
 
 Step: TypeAlias = Callable[[Space, Queue, int, state_pb2.TaskRow], None]
-"""What happens to a task at a moment: namespace, queue, task number, row."""
+"""A step at a moment of a task's life: namespace, queue, task number, row."""
 
 
 NOTHING: Final = b""
@@ -24,7 +24,7 @@ NOTHING: Final = b""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
-    """What happens at each moment of a task's life, in this order; a feature adds its steps here.
+    """The steps at each moment of a task's life, in this order; a feature adds its steps here.
 
     The queue's counts, the listing by state and the state's index are kept by `_move` itself.
     """
@@ -95,17 +95,17 @@ def _leave_due(space: Space, _queue: Queue, number: int, row: state_pb2.TaskRow)
 
 
 def _stay(_space: Space, _queue: Queue, _number: int, _row: state_pb2.TaskRow) -> None:
-    """Nothing that time or a claim brings moves it."""
+    """Do nothing: neither time nor a claim moves the task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """How tasks of a state are found by what moves them on."""
+    """How tasks enter and leave the index of a waiting state."""
 
     enter: Step
-    """Before it is counted in its state."""
+    """Runs before the task is counted in its state."""
     leave: Step
-    """While it is still counted there."""
+    """Runs while the task is still counted in its state."""
 
 
 INDEX_OF: Final[Mapping[states.State, Index]] = {
@@ -114,5 +114,5 @@ INDEX_OF: Final[Mapping[states.State, Index]] = {
     states.PENDING: Index(ready_order.enter, ready_order.leave),
     states.RETRYING: Index(_enter_due, _leave_due),
 }
-"""Of every waiting state; the others have none. EXPIRING has all that wait and may expire."""
+"""By waiting state; the others have none. EXPIRING holds all waiting tasks that may expire."""
 assert INDEX_OF.keys() == states.WAITING

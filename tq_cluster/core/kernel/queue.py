@@ -16,14 +16,14 @@ AGING_MS_DEFAULT: Final = 1_000
 
 
 UPPER_BANDS: Final = 3
-"""Bands of priorities that are counted by themselves; the lowest one is the rest."""
+"""Priority bands with counts of their own; the lowest band is the remainder."""
 
 
 BAND_SHIFT: Final = 6
 
 
 class Queue:
-    """A queue as the batch has it so far."""
+    """A queue with the batch's changes so far."""
 
     __slots__ = (
         "_upper",
@@ -45,14 +45,14 @@ class Queue:
         self.aging_ms = row.aging_ms
         self.paused = row.paused
         self.counts = list(row.tasks_by_state)
-        # A row from before these were kept: counted from here on.
+        # Older rows lack these counts: count from here on.
         self.entries = list(row.entries_by_state) or [0] * len(states.ALL)
         self._upper = list(row.upper_bands_by_state)
         self.changed = False
         self.tally = Tally(row.name)
 
     def moved(self, number: int, row: state_pb2.TaskRow, before: states.State) -> None:
-        """Note that a task of it came to where its row says."""
+        """Count a task's move from state ``before`` to the state in its row."""
         after = row.state
         move = (row.type_digest, before, after)
         moves = self.tally.moves
@@ -65,23 +65,23 @@ class Queue:
             self._shift(band, before, after)
 
     def _shift(self, band: int, before: states.State, after: states.State) -> None:
-        """Let a task's move count in its band, one of the upper ones."""
+        """Count a task's move in ``band``, one of the upper bands."""
         if not self._upper:
             self._upper = [0] * (UPPER_BANDS * len(states.ALL))
         if before in states.UNFINISHED:
             place = UPPER_BANDS * before + band - 1
-            # Zero where an earlier version, which did not count bands, has let the task in.
+            # The count can be zero if an earlier version, without bands, took the task in.
             self._upper[place] = max(0, self._upper[place] - 1)
         if after in states.UNFINISHED:
             self._upper[UPPER_BANDS * after + band - 1] += 1
 
     def upper_bands(self, state: states.State) -> list[int]:
-        """Return how many of its tasks in an unfinished state are of each band but the lowest."""
+        """Return the number of tasks in an unfinished state, per band except the lowest."""
         first = UPPER_BANDS * state
         return self._upper[first : first + UPPER_BANDS] or [0] * UPPER_BANDS
 
     def row(self) -> state_pb2.QueueRow:
-        """Return what is stored of it."""
+        """Return the queue's row."""
         return state_pb2.QueueRow(
             name=self.name,
             ordering=self.ordering,
@@ -94,7 +94,7 @@ class Queue:
 
 
 def new_queue_row(name: str) -> state_pb2.QueueRow:
-    """Return a queue without tasks and with the default settings."""
+    """Return the row of a queue without tasks and with the default settings."""
     return state_pb2.QueueRow(
         name=name,
         ordering=queue_service_pb2.QueueSettings.ORDERING_STRICT,
@@ -104,7 +104,7 @@ def new_queue_row(name: str) -> state_pb2.QueueRow:
 
 
 def read_queue(view: View, prefix: bytes, queue_id: int) -> Queue:
-    """Return the queue that a name or a task's row leads to."""
+    """Return the queue with this id, which must exist."""
     row = view.get(tables.QUEUES, tables.queue_key(prefix, queue_id))
     assert row is not None, f"queue {queue_id} has no row"
     return Queue(queue_id, state_pb2.QueueRow.FromString(row))
@@ -138,5 +138,5 @@ def stored_settings(queue: Queue) -> StoredSettings:
 
 
 def etag_of(settings: StoredSettings) -> str:
-    """Made of the settings alone: who sets them back to what they were has changed nothing."""
+    """Return the etag, from the settings alone: setting the old values restores the old etag."""
     return f"{settings.ordering}-{settings.aging_ms}-{int(settings.paused)}"

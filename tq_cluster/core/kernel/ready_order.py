@@ -1,20 +1,20 @@
-"""Which ready task is next: lanes, types, and the order inside them.
+"""The order of ready tasks: lanes, types, and the order inside them.
 
-A lane is what is served in one order; a queue without fairness keys has one, lane 0, which nobody
-has to look up. LANES names the lanes that hold ready tasks, by start tag; the tag of a queue's only
-lane stays at zero, so that its claims write nothing here until it runs empty.
+The tasks of a lane are served in one order; a queue without fairness keys has one lane, 0, which
+needs no lookup. LANES names the lanes that hold ready tasks, by start tag; the tag of a queue's
+only lane stays at zero, so that its claims write nothing to LANES until it runs empty.
 
 Inside a lane READY is ordered by priority, then by when a task became due, then by submission. That
-is strict priority read straight from the front. With aging, a step of priority is worth
+is strict priority, read from the front. With aging, a step of priority is worth
 ``aging_ms`` of waiting: the task of the least *rank*, due_ms - priority x aging_ms, is next; inside
 one priority that is the key order again, so a claim merges the fronts of the priorities that hold
-tasks, at most 256. Ranks are never stored: settings may change at any time and hold at once, for
-every task, without a row being rewritten. Strict priority is a rank whose ``aging_ms`` is longer
-than any wait, which is how queues of both kinds compare in one claim.
+tasks, at most 256. Ranks are never stored: changed settings hold at once for every task, without a
+row being rewritten. Strict priority is a rank whose ``aging_ms`` is longer than any wait, so that
+queues of both kinds can be compared in one claim.
 
-READY_BY_TYPE has the same rows with the type in the place of the lane: a claim that takes some
-types only merges the fronts of those that are in use, and never passes what it may not take. Which
-types are in use nobody counts: from one type's tasks a search leaps to the next wanted type.
+READY_BY_TYPE has the same rows with the type in place of the lane: a claim of some types merges
+the fronts of the types in use, and never passes over tasks that it may not take. The types in use
+are not counted: a search seeks from one type's tasks to the next wanted type.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _PRIORITIES: Final = 256
 _DIGESTS: Final = 1 << 32
 
 SEARCH_ROWS_MAX: Final = 1_000
-"""How many rows a search reads beside those that it finds: one for each front that it merges or
-finds empty, and, while READY_BY_TYPE is not filled, one for each task that it may not take.
+"""The most rows that a search reads beside those that it finds: one for each front that it merges
+or finds empty and, while READY_BY_TYPE is not filled, one for each task that it may not take.
 """
 TYPES_MERGED_MAX: Final = 256
-"""With more types than these in one strict queue, a claim that leaves some out reads the queue from
-its front instead.
+"""The most types that a claim merges in one strict queue; with more, it reads the queue from its
+front instead.
 """
 
 Row: TypeAlias = tuple[bytes, bytes]
@@ -57,7 +57,7 @@ Ready: TypeAlias = tuple[int, int, Queue, int, int]
 
 
 def type_digest(task_type: str) -> int:
-    """Shorten a type for READY: never 0, and hardly ever the same for two."""
+    """Return a type's digest for READY: never 0, and hardly ever the same for two types."""
     return zlib.crc32(task_type.encode()) or 1
 
 
@@ -74,7 +74,7 @@ def enter(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> No
 
 
 def ready_value(digest: int) -> bytes:
-    """Return what READY holds of a task whose type has this digest."""
+    """Return the value in READY of a task whose type has this digest."""
     return digest.to_bytes(4, "big") if digest else b""
 
 
@@ -91,7 +91,7 @@ def leave(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> No
 
 
 def know_type(view: View, prefix: bytes, number: int, row: state_pb2.TaskRow) -> None:
-    """Note the digest of its type in the row of a task from before rows had one."""
+    """Add the digest of its type to an older task's row that lacks it."""
     row.type_digest = type_digest(rows.read_spec(view, prefix, number).type)
 
 
@@ -113,7 +113,7 @@ def fill_by_type(workspace: Workspace, key: bytes, value: bytes) -> int:
 
 
 class Appetite:
-    """Which types a claim takes, by their digests. Two that want the same are equal."""
+    """The types that a claim takes, by their digests. Appetites for the same types are equal."""
 
     __slots__ = ("_hash", "but", "only")
 
@@ -121,12 +121,12 @@ class Appetite:
         """Take ``types`` alone, if there are any, and none of ``but``."""
         wanted, unwanted = frozenset(types), frozenset(but)
         self.only: tuple[int, ...] | None = None
-        """In rising order; None: all but ``but``."""
+        """In rising order; None means all but ``but``."""
         self.but: frozenset[int] = frozenset()
         if wanted:
             self.only = tuple(sorted({type_digest(each) for each in wanted - unwanted}))
         else:
-            # Two types of one digest: the one that is wanted waits with the other. One in 2^32.
+            # If two types share a digest (one in 2^32), the wanted one waits with the other.
             self.but = frozenset(type_digest(each) for each in unwanted)
         self._hash = hash((self.only, self.but))
 
@@ -149,7 +149,7 @@ class Appetite:
         return at < len(self.only) and self.only[at] == digest
 
     def least_from(self, digest: int) -> int | None:
-        """Return the least digest from this one on that it takes."""
+        """Return the least digest that it takes and that is at least ``digest``."""
         if self.only is not None:
             at = bisect_left(self.only, digest)
             return self.only[at] if at < len(self.only) else None
@@ -162,11 +162,11 @@ EVERY_TYPE: Final = Appetite()
 
 
 class Search:
-    """A look for the most urgent ready tasks, at a bounded cost.
+    """A search for the most urgent ready tasks, at a bounded cost.
 
-    All that is to be merged is within its bound unless a claim names very many queues and types, in
-    which very many types and priorities are in use. Then it merges what it came to, beginning at
-    another queue and another type each time.
+    It merges all fronts, unless a claim names very many queues and types and very many types and
+    priorities are in use. Then it merges the fronts that it reached within its bound, and begins at
+    a random queue and type each time.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class Search:
         *,
         filled: bool = False,
     ) -> None:
-        """``filled``: READY_BY_TYPE holds all the ready tasks."""
+        """Search one namespace; ``filled`` means that READY_BY_TYPE holds all the ready tasks."""
         self._view = view
         self._prefix = prefix
         self._appetite = appetite
@@ -185,21 +185,21 @@ class Search:
         self._rows_left = SEARCH_ROWS_MAX
         self._first_digest = 0
         self.passed = 0
-        """How many tasks it has passed over, as they are not wanted."""
+        """The number of unwanted tasks that it has passed over."""
         self._fronts: list[Iterator[Ready]] = []
 
     @property
     def exhausted(self) -> bool:
-        """Whether it may read no more."""
+        """Whether it has reached its bound."""
         return self._rows_left <= 0
 
     def pass_over(self) -> None:
-        """Note that a task it found was not wanted after all."""
+        """Count a task that it found as not wanted after all."""
         self._rows_left -= 1
         self.passed += 1
 
     def arrange(self, queues: list[Queue], draw: Draw) -> list[Queue]:
-        """Return the order to look at ``queues`` in: any, if it may not come to all of them."""
+        """Return the order to look at ``queues`` in: from a random one if it may not reach all."""
         if sum(self._fronts_max(queue) for queue in queues) <= SEARCH_ROWS_MAX:
             return queues
         self._first_digest = int(draw.random() * _DIGESTS)
@@ -207,9 +207,9 @@ class Search:
         return queues[turn:] + queues[:turn]
 
     def look_at(self, queue: Queue, limit: int) -> None:
-        """Find the fronts of a queue of which up to ``limit`` tasks may be taken.
+        """Find the fronts of a queue from which up to ``limit`` tasks may be taken.
 
-        Nothing is held open between this and ``in_order``.
+        No scan stays open between this and ``in_order``.
         """
         self._fronts.extend(self._fronts_of(queue, limit))
 
@@ -227,7 +227,7 @@ class Search:
         return (tables.split_type(key) for key, _ in self._types(queue))
 
     def _fronts_max(self, queue: Queue) -> int:
-        """How many sorted runs a queue may have, at most."""
+        """Return the most sorted runs that a queue may have."""
         priorities = _PRIORITIES if _ages(queue) else 1
         most: int = queue.counts[states.PENDING]
         if self._appetite.is_for_all:
@@ -275,7 +275,7 @@ class Search:
     def _lane(
         self, table: int, queue: Queue, lane: int, limit: int, first: Row | None = None
     ) -> Iterator[Iterator[Ready]]:
-        """Yield the sorted runs of a lane, or of a type, whose first row may be known."""
+        """Yield the sorted runs of a lane or of a type; ``first`` is its first row, if known."""
         start = tables.ready_key(self._prefix, queue.queue_id, lane, 255, 0, 0)
         stop = tables.lane_end(self._prefix, queue.queue_id, lane)
         if not _ages(queue):
@@ -292,7 +292,7 @@ class Search:
     def _run(
         self, table: int, queue: Queue, first: Row | None, start: bytes, stop: bytes, limit: int
     ) -> Iterator[Ready]:
-        """Yield the tasks between two keys, which are in order; ``first`` was read already."""
+        """Yield the tasks between two keys, in order; ``first``, if given, was read already."""
         picked = table == tables.READY and not self._appetite.is_for_all
         if picked:
             limit += self._rows_left
@@ -304,11 +304,11 @@ class Search:
         return self._ranked(queue, self._picked(found) if picked else found)
 
     def _rest(self, table: int, key: bytes, stop: bytes, limit: int) -> Iterator[Row]:
-        # Only when it is asked for: of most runs nobody wants more than the front.
+        # Lazy, as most runs are read no further than their front.
         yield from self._view.scan(table, key + b"\x00", stop, limit=limit)
 
     def _picked(self, found: Iterable[Row]) -> Iterator[Row]:
-        """Pass over rows of READY that are not wanted, as long as there is something left."""
+        """Yield the wanted rows of READY; stop at an unwanted row once the bound is reached."""
         for key, digest in found:
             if not digest or self._appetite.takes(int.from_bytes(digest, "big")):
                 yield key, digest
@@ -325,7 +325,7 @@ class Search:
             yield due_at_ms - priority * aging_ms, number, queue, priority, due_at_ms
 
     def _seek(self, table: int, start: bytes, stop: bytes) -> Row | None:
-        """Read the first row between two keys, if there is one and it may still be read."""
+        """Return the first row between two keys; None if there is none or the bound is reached."""
         if self._rows_left <= 0:
             return None
         self._rows_left -= 1
@@ -333,7 +333,7 @@ class Search:
 
 
 def head_due_ms(view: View, prefix: bytes, queue: Queue) -> int | None:
-    """Return when the task of a queue that is next became due; None: none is ready."""
+    """Return when the next task of a queue became due, in ms; None if none is ready."""
     search = Search(view, prefix)
     search.look_at(queue, 1)
     for _, _, _, _, due_at_ms in search.in_order(1):

@@ -1,4 +1,4 @@
-"""Refusals of calls that name what is not there."""
+"""Refusals of calls that name a missing task or queue."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tq_cluster.core.model.operations import (
 
 
 def no_such_task(task_id: str) -> Refused:
-    """Return the refusal of a call that names a task which is not there."""
+    """Return the refusal of a call that names a missing task."""
     return Refused(
         reason=errors_pb2.ERROR_REASON_NOT_FOUND,
         message=f"there is no task {task_id[:200]!r}: never submitted, or past its retention",
@@ -19,7 +19,7 @@ def no_such_task(task_id: str) -> Refused:
 
 
 def no_such_queue(name: str) -> Refused:
-    """Return the refusal of a call that names a queue which is not there."""
+    """Return the refusal of a call that names a missing queue."""
     return Refused(
         reason=errors_pb2.ERROR_REASON_NOT_FOUND,
         message=f"there is no queue {name[:128]!r}: no task has named it",

@@ -1,9 +1,9 @@
-"""The memory of request ids: a repeated call is recognised and answered again, never repeated.
+"""Request ids: a repeated call is recognised and answered again, never executed again.
 
 A row is kept under (time bucket, digest of principal and request id), so that a lookup tries the
 few buckets of the window and whole buckets are dropped by range. Log time may run up to a tenth
-faster than a caller's clock, so rows outlive the window in which callers may retry. Where clocks
-that were behind are put right it is stepped, by minutes or days: ids do not age by that.
+faster than a caller's clock, so rows outlive the window in which callers may retry. If clocks that
+were behind are corrected, log time is stepped, by minutes or days: ids do not age by such a step.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BUCKET_MS: Final = 6 * MINUTE_MS
 _DIGEST_BYTES: Final = 16
 _RETRY_AFTER_MS: Final = DurationMs(60 * SECOND_MS)
 _TIMING_FIELDS: Final = ("retry_age", "wait")
-"""What a retry may say differently about the same call."""
+"""Fields that may differ between a call and its retry."""
 
 
 class Request(Protocol):
@@ -48,7 +48,7 @@ class Request(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """A call that was not seen before; ``key`` is where to remember it, None for never."""
+    """A call not seen before; ``key`` is the key of its row, None if it is not remembered."""
 
     key: bytes | None
     method: Method
@@ -56,16 +56,16 @@ class Fresh:
 
 
 def kept_ms(limits: Limits) -> int:
-    """How long a row is kept at least, by log time: the window and a fifth."""
+    """Return how long a row is kept at least, in ms of log time without steps: 1.2 windows."""
     return limits.request_window_ms * 6 // 5
 
 
 def recall(
     space: Space, caller: Caller, method: Method, request: Request, body_digest: bytes = b""
 ) -> Fresh | state_pb2.RequestRow | Refused:
-    """Return what is remembered of this call, or that it is fresh, or why it is refused.
+    """Return the row of this call if it is remembered, else a `Fresh` or a `Refused`.
 
-    ``body_digest`` is the request's, where that is known already.
+    ``body_digest`` is the request's digest, if the caller has it already.
     """
     if not request.request_id:
         return Fresh(None, method)
@@ -110,7 +110,7 @@ def recall(
 
 
 def remember(space: Space, fresh: Fresh, row: state_pb2.RequestRow) -> None:
-    """Remember a call that changed something; ``row`` says what, if its replay has to know."""
+    """Remember a call that changed something; ``row`` says what, if a replay needs it."""
     if fresh.key is None:
         return
     row.method = fresh.method
@@ -144,7 +144,7 @@ def _recognise(
 
 
 def digest_of(request: Request) -> bytes:
-    """Return what tells two bodies under one request id apart; for any thread."""
+    """Return a digest of a request's body without its timing fields; for any thread."""
     assert isinstance(request, Message)
     body = request
     timed = [name for name in _TIMING_FIELDS if name in request.DESCRIPTOR.fields_by_name]

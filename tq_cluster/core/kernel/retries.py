@@ -1,4 +1,4 @@
-"""What becomes of a task whose attempt did not succeed."""
+"""Retry or fail a task after an unsuccessful attempt."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def retry_or_fail(
     task_id: str,
     retry_after_ms: int | None = None,
 ) -> None:
-    """Let a task wait for its next attempt, or, when there is none, make it a dead letter."""
+    """Let a task wait for its next attempt or, if none is left, make it a dead letter."""
     if row.attempts_made >= row.max_attempts:
         reason = task_pb2.FAILURE_REASON_ATTEMPTS_EXHAUSTED
         transitions.fail(space, queue, number, row, task_id, reason)
@@ -38,7 +38,7 @@ def retry_or_fail(
 
 
 def backoff_ms(policy: task_pb2.RetryPolicy, attempt: int, draw: Draw) -> int:
-    """Return how long to wait after attempt number ``attempt`` has failed."""
+    """Return the wait, in ms, after attempt number ``attempt`` has failed."""
     span_ms = _span_ms(policy, attempt)
     return span_ms if policy.no_jitter else int(span_ms * draw.random())
 

@@ -1,7 +1,7 @@
-"""How a task moves from state to state, with every index and count that goes along.
+"""Move tasks from state to state, with every index and count.
 
-Each function takes the task's row, changes it and everything around it, and leaves the row for the
-caller to store: a decision often changes it twice.
+Each function changes the task's row and every index and count of it. The caller stores the row
+itself, since a decision often changes it twice.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ RETENTION_MS: Final[dict[states.State, int]] = {
     states.CANCELLED: DAY_MS,
     states.FAILED: 14 * DAY_MS,
 }
-"""How long a task is kept after its end unless its spec says otherwise."""
+"""How long a task is kept after its end, in ms, unless its spec says otherwise."""
 
 
 # --- the moments of a task's life ---
 
 
 def arrive(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
-    """Add a new task, SCHEDULED or PENDING by when it is due."""
+    """Add a new task: SCHEDULED if it is due later, else PENDING."""
     row.state = states.SCHEDULED if row.due_at_ms > space.now_ms else states.PENDING
     if row.state == states.PENDING:
         for step in MOMENTS.ready:
@@ -49,7 +49,7 @@ def arrive(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> N
 
 
 def make_pending(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
-    """Put a task among the ready, at the place that its ``due_at_ms`` gives it."""
+    """Make a task PENDING; its ``due_at_ms`` sets its place in the ready order."""
     _move(space, queue, number, row, states.PENDING)
 
 
@@ -97,12 +97,11 @@ def end_lease(
     error: str = "",
     reported: bool = False,
 ) -> None:
-    """End a lease: the one door, whoever ends it (report, expiry, restore, recover).
+    """End a lease, by report, expiry, restore or recover, but not by a completion.
 
-    What the attempt held is given back, ``then`` moves the task on, and the attempt goes into the
-    task's history with what it led to. ``reported`` keeps that for a report that is repeated. A
-    completion, which the task's own row tells, is `give_back` and `finish` with the children's
-    arrivals between them.
+    The lease is given back, ``then`` moves the task on, and the attempt is added to the task's
+    history. ``reported`` keeps the task's next state there for a repeated report. A completion is
+    stored in the task's own row: it calls `give_back`, lets the children arrive and calls `finish`.
     """
     if (told := _TOLD_AT_END.get(end)) is not None:
         space.note(told, queue, number, row)
@@ -133,7 +132,7 @@ _TOLD_AT_END: Final[Mapping[AttemptEnd, What]] = {
 
 
 def give_back(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
-    """Take back all that a live attempt holds: the first step of its end."""
+    """Release all that a live attempt holds: the first step of its end."""
     for step in MOMENTS.give_back:
         step(space, queue, number, row)
 
@@ -175,7 +174,7 @@ def fail(
 
 
 def forget_end(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
-    """Take a terminal task out of what waits for its removal and of the dead letters."""
+    """Remove a terminal task's rows in RETIRED and DEAD_LETTERS."""
     workspace = space.workspace
     workspace.delete(tables.RETIRED, tables.at_key(space.prefix, row.retire_at_ms, number))
     if row.state == states.FAILED:
@@ -185,7 +184,7 @@ def forget_end(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) 
 
 
 def unlist(space: Space, queue: Queue, number: int, state: states.State) -> None:
-    """Take a task out of the listing by state, and off its queue's counts."""
+    """Remove a task from the listing by state and from its queue's counts."""
     key = tables.by_state_key(space.prefix, state, queue.queue_id, number)
     space.workspace.delete(tables.BY_STATE, key)
     queue.counts[state] -= 1
@@ -221,7 +220,7 @@ def _move(
     _list(space, queue, number, state, listing)
 
 
-# --- what makes a waiting task go on: an index by its state ---
+# --- the index of each waiting state ---
 
 
 def _index(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
@@ -261,7 +260,7 @@ def _put_attempt(
 
 
 ROWS_A_TASK_MIN: Final = 5
-"""Id, task, spec, listing, and what waits for its removal."""
+"""Id, task, spec, listing by state, and the row in RETIRED."""
 
 
 def remove(space: Space, number: int, task_id: bytes) -> int:

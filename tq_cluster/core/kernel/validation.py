@@ -1,7 +1,7 @@
-"""Whether what a caller sent is within the limits, and what to tell it where not.
+"""Checks of calls against the limits.
 
-Each check returns the first fault found, or None. A message names the field, what was sent, and
-what would be right.
+Each check returns the first fault found, or None. A message names the field, the value sent, and
+the values that are valid.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def too_large(field: str, actual: int, limit: int) -> Refused:
 
 
 def item_error(refused: Refused) -> errors_pb2.ItemError:
-    """Return a refusal as it stands beside the other items of its call."""
+    """Return a refusal as the error of one item of a call."""
     error = errors_pb2.ItemError(
         reason=refused.reason,
         message=refused.message,
@@ -77,14 +77,14 @@ def item_error(refused: Refused) -> errors_pb2.ItemError:
 
 
 def check_count(field: str, count: int, most: int) -> Refused | None:
-    """Check how many items a call brings."""
+    """Check the number of items in a call that needs at least one."""
     if 1 <= count <= most:
         return None
     return invalid(field, f"has {count} items; 1 to {most} are taken")
 
 
 def check_at_most(field: str, count: int, most: int) -> Refused | None:
-    """Check how many items a call brings that need not bring any."""
+    """Check the number of items in a call that needs none."""
     if count <= most:
         return None
     return invalid(field, f"has {count} items; at most {most} are taken")
@@ -157,7 +157,7 @@ def _check_retry_policy(policy: task_pb2.RetryPolicy) -> Refused | None:
 
 
 def check_labels(labels: Mapping[str, str]) -> Refused | None:
-    """Check labels, of a task or to find tasks by."""
+    """Check the labels of a task or of a filter."""
     if len(labels) > LABELS_MAX:
         return invalid("labels", f"has {len(labels)} entries; at most {LABELS_MAX} are taken")
     for key, value in sorted(labels.items()):
@@ -171,21 +171,21 @@ def check_labels(labels: Mapping[str, str]) -> Refused | None:
 
 
 def is_span(span: Duration) -> bool:
-    """Whether it is a Duration as its definition has it: up to 10,000 years, one sign."""
+    """Return whether a Duration keeps to its definition: up to 10,000 years, one sign."""
     if abs(span.nanos) >= _NANOS_A_SECOND or abs(span.seconds) > _SPAN_SECONDS_MAX:
         return False
     return span.nanos == 0 or span.seconds == 0 or (span.nanos > 0) == (span.seconds > 0)
 
 
 def check_wait(field: str, span: Duration) -> Refused | None:
-    """Check a length that is no fault however long: all of it is not used."""
+    """Check a length of time that has no maximum; the whole of it need not be used."""
     if is_span(span) and to_ms(span) >= 0:
         return None
     return invalid(field, f"is {_shown_span(span)}; it takes 0 s and more")
 
 
 def check_span(field: str, span: Duration, least_ms: int, most_ms: int) -> Refused | None:
-    """Check a length of time; what is left of a millisecond does not count."""
+    """Check a length of time, in whole ms; a fraction of a ms does not count."""
     if is_span(span) and least_ms <= to_ms(span) <= most_ms:
         return None
     sent = _shown_span(span)
@@ -211,7 +211,7 @@ _SECONDS_MAX = 253_402_300_799
 
 
 def check_text(field: str, text: str, most: int) -> Refused | None:
-    """Check a required text of the caller's own choice."""
+    """Check a required text, which the caller chooses."""
     if 1 <= len(text) <= most:
         return None
     return invalid(field, f"has {len(text)} characters; it takes 1 to {most}")
@@ -238,7 +238,7 @@ def _check_bytes(field: str, text: str, most: int = 128) -> Refused | None:
 
 
 def check_claim(request: worker_service_pb2.ClaimRequest, limits: Limits) -> Refused | None:
-    """Check a claim but for its request id."""
+    """Check a claim, except its request id."""
     fault = check_text("worker_id", request.worker_id, 200) or check_count(
         "queues", len(request.queues), 64
     )
@@ -259,7 +259,7 @@ def check_claim(request: worker_service_pb2.ClaimRequest, limits: Limits) -> Ref
 
 
 def check_outcome(report: worker_service_pb2.TaskReport, limits: Limits) -> Refused | None:
-    """Check what a report says, but for the tasks that a completion submits."""
+    """Check the outcome in a report, except the tasks that a completion submits."""
     kind = report.WhichOneof("outcome")
     if kind is None:
         return invalid("outcome", "is missing; it takes complete, fail or release")
@@ -288,7 +288,7 @@ def _check_release(release: worker_service_pb2.Release) -> Refused | None:
 
 
 def _shown(text: str) -> str:
-    """Quote what was sent, cut short."""
+    """Quote a text, cut to 60 characters."""
     if not text:
         return "empty"
     return repr(text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "...")

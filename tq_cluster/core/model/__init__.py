@@ -1,1 +1,1 @@
-"""The vocabulary: operations and outcomes, states, ids, limits. Needs no other room."""
+"""Operations and outcomes, states, ids, limits. Imports no other package of ``core``."""

@@ -1,4 +1,4 @@
-"""What became of tasks, for whoever writes it down; told only where somebody asked to hear it."""
+"""Events of tasks, for a log; recorded only if they are wanted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tq.v1 import task_pb2
 
 
 class What(enum.StrEnum):
-    """The vocabulary; docs/monitoring.md explains it."""
+    """The kinds of events; docs/monitoring.md explains them."""
 
     SUBMITTED = "task submitted"
     ASSIGNED = "task assigned"
@@ -24,7 +24,7 @@ class What(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskEvent:
-    """One of them."""
+    """One event of a task."""
 
     what: What
     task_id: str
@@ -33,9 +33,9 @@ class TaskEvent:
     attempt: int
     """0 before the first."""
     worker_id: str
-    """Who made that attempt; empty before the first."""
+    """The worker of that attempt; empty before the first."""
     traceparent: str
     due_at_ms: int
-    """When a task that is retried may be claimed again."""
+    """When a retried task may be claimed again."""
     reason: task_pb2.FailureReason.ValueType
     """Why a task is dead."""

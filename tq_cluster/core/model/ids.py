@@ -1,4 +1,4 @@
-"""The ids of tasks that their submitters left unnamed."""
+"""The ids of tasks that were submitted without one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _is_plain_seed = re.compile(r"[A-Za-z0-9._:-]{1,128}").fullmatch
 def derived_id(seed: str, item: int) -> TaskId:
     """Return the id of the unnamed task at position ``item``: ``<seed>-<item>``.
 
-    A client that lost the answer to a submit can say itself what its tasks are called. A seed with
-    characters that an id may not have stands there as its digest, in hex.
+    A client that lost the answer to a submit can derive its tasks' ids itself. A seed that is too
+    long or has characters that an id may not have is replaced by its digest, in hex.
     """
     if _is_plain_seed(seed) is None:
         seed = blake2b(seed.encode(), digest_size=16).hexdigest()
@@ -24,5 +24,5 @@ def derived_id(seed: str, item: int) -> TaskId:
 
 
 def child_seed(parent_id: str, token: int) -> str:
-    """Return what the ids of a completion's unnamed tasks are derived from."""
+    """Return the seed for the ids of a completion's unnamed tasks."""
     return blake2b(f"{parent_id} {token}".encode(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""How much of everything there may be."""
+"""The limits of calls and of the state."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ DAY_MS: Final = 24 * HOUR_MS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The bounds that calls are held to; the defaults are what the public protos say."""
+    """The limits of calls; the defaults are those of the public protos."""
 
     payload_bytes_max: int = 10 << 20
     """Of one task's payload, and of one result."""
     reply_bytes_max: int = 12 << 20
-    """What a reply of many tasks stays below, unless a single one is larger."""
+    """The most bytes of a reply of many tasks, unless a single one is larger."""
     message_bytes_max: int = 12 << 20
-    """What a node's gRPC takes: above any one task or result. Each method takes a little less, so
-    that a call slightly over its limit gets our own error, not gRPC's."""
+    """What a node's gRPC accepts: above any one task or result. Each method accepts a little less,
+    so that a call slightly over its limit gets our own error, not gRPC's."""
     answer_bytes_max: int = 32 << 20
     """What a node's gRPC sends: above any one task with payload, result and history."""
     submit_tasks_max: int = 1_000
@@ -35,12 +35,12 @@ class Limits:
     heartbeat_leases_max: int = 10_000
     completion_tasks_max: int = 100
     report_submit_tasks_max: int = 1_000
-    """What all completions of one Report may submit together; the others go in another call."""
+    """The most tasks that the completions of one Report submit; more need another call."""
     report_submit_bytes_max: int = 4 << 20
     redrive_tasks_max: int = 1_000
     delete_tasks_max: int = 1_000
     delete_rows_max: int = 1_500
-    """What one call removes, tasks being whole: large ones are more rows."""
+    """About how many rows one call removes, in whole tasks; a large task has more rows."""
     purge_tasks_max: int = 1_000
     purge_tasks_default: int = 400
     """About 10 ms of deciding."""

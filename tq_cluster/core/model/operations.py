@@ -1,7 +1,7 @@
-"""What can be asked of the queue, and what can be answered.
+"""The operations of the queue, and their outcomes.
 
-An operation is one caller's call, or one slice of the leader's own housekeeping. The public
-messages travel inside as they came: core checks them, nothing below it looks into them.
+An operation is one caller's call, or one slice of the leader's own housekeeping. It holds the
+public message unchanged: core checks it, nothing below core reads it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NOBODY = Principal("")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """On whose behalf an operation is decided."""
+    """The caller for whom an operation is decided."""
 
     principal: Principal = NOBODY
     namespace: int
@@ -40,7 +40,7 @@ class Caller:
 
 
 ANONYMOUS = Caller(namespace=DEFAULT_NAMESPACE)
-"""The leader itself, and whoever else asks in no namespace of its own."""
+"""The leader itself, and every other caller that names no namespace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,19 +50,17 @@ class Submit:
     order: ClassVar[int] = 3
     request: task_service_pb2.SubmitRequest
     id_seed: str
-    """What the ids of unnamed tasks are derived from: the request id, or a random one where there
-    is none.
-    """
+    """The seed for the ids of unnamed tasks: the request id, or a random one if there is none."""
     caller: Caller = ANONYMOUS
     disk_pressure: bool = False
     """Fewer members than a majority have room on their disks: create nothing new."""
     body_digest: bytes = b""
-    """What the memory of request ids knows the request by, where that was worked out before."""
+    """The request's digest for request ids, if it was computed before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """Cancel one task, or mark it where it runs."""
+    """Cancel one task, or mark it to be cancelled if it runs."""
 
     order: ClassVar[int] = 1
     request: task_service_pb2.CancelTaskRequest
@@ -76,7 +74,7 @@ class Claim:
     order: ClassVar[int] = 4
     request: worker_service_pb2.ClaimRequest
     queues: Sequence[str] = ()
-    """Those of the request's queues that were not looked at yet. Empty: all of them."""
+    """The request's queues that are still to be searched. Empty: all of them."""
     caller: Caller = ANONYMOUS
 
 
@@ -91,7 +89,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigureQueue:
-    """Set how a queue behaves."""
+    """Set a queue's settings."""
 
     order: ClassVar[int] = 1
     request: queue_service_pb2.ConfigureQueueRequest
@@ -118,7 +116,7 @@ class Redrive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteDeadLetters:
-    """Remove dead letters before their retention does."""
+    """Remove dead letters before their retention ends."""
 
     order: ClassVar[int] = 1
     request: queue_service_pb2.DeleteDeadLettersRequest
@@ -145,12 +143,12 @@ class Lease(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpireLeases:
-    """End leases whose workers were silent for too long; one that has ended is passed over."""
+    """End leases whose workers were silent for too long; skip those that have ended."""
 
     order: ClassVar[int] = 2
     leases: Sequence[Lease]
     more: bool = False
-    """Whether there are others."""
+    """Whether there are further leases to end."""
     caller: Caller = ANONYMOUS
 
 
@@ -161,7 +159,7 @@ class MakeDue:
     order: ClassVar[int] = 2
     tasks_max: int = 200
     passed_over: frozenset[int] = frozenset()
-    """The numbers of tasks that are left as they are: what is due of them could not be decided."""
+    """The numbers of tasks to leave as they are, since they could not be decided."""
     caller: Caller = ANONYMOUS
 
 
@@ -172,7 +170,7 @@ class RemoveRetired:
     order: ClassVar[int] = 5
     rows_max: int = 200
     passed_over: frozenset[int] = frozenset()
-    """The numbers of tasks that are kept: they could not be removed."""
+    """The numbers of tasks to keep, since they could not be removed."""
     caller: Caller = ANONYMOUS
 
 
@@ -187,22 +185,22 @@ class ForgetRequests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormCluster:
-    """Write down, once, who the members are: the first entry of a new cluster."""
+    """Store the members, once: the first entry of a new cluster."""
 
     order: ClassVar[int] = 0
     cluster_id: str
     members: Mapping[str, str]
     """Node id to incarnation."""
     cluster_version: int
-    """What every member's software can take part in."""
+    """A version that every member's software supports."""
     wall_ms: int
-    """The members' wall clocks: over a restored state, tokens go on above what that allows."""
+    """The members' wall clocks, in ms: over a restored state, new tokens start above them."""
     caller: Caller = ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RaiseVersion:
-    """Decide by newer rules from now on: every member can, and no older node starts any more."""
+    """Decide by newer rules from now on; all members support them, and older nodes cannot start."""
 
     order: ClassVar[int] = 5
     cluster_version: int
@@ -211,7 +209,7 @@ class RaiseVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FillTables:
-    """Go on filling tables for what was there before them."""
+    """Fill a slice of the new tables for older tasks."""
 
     order: ClassVar[int] = 5
     rows_max: int = 200
@@ -220,23 +218,23 @@ class FillTables:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HashState:
-    """Have every node hash the range of the state that begins at a place, and go on with a pass."""
+    """Have every node hash the next range of the state in a scrub pass."""
 
     order: ClassVar[int] = 5
     table: int = 0
     from_key: bytes = b""
     rows: int = 0
-    """What the pass has hashed before."""
+    """The number of rows that the pass has hashed before."""
     begins: bool = False
-    """It is the first range of a pass."""
+    """Whether it is the first range of a pass."""
     urgent: bool = False
-    """Somebody waits for the pass."""
+    """Whether a caller waits for the pass."""
     caller: Caller = ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndScrub:
-    """A pass has come to the end of the state."""
+    """End a scrub pass: it has reached the end of the state."""
 
     order: ClassVar[int] = 5
     rows: int
@@ -245,7 +243,7 @@ class EndScrub:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndLeases:
-    """End a slice of the running leases, whose cluster is no more."""
+    """End a slice of the running leases of a cluster that no longer exists."""
 
     order: ClassVar[int] = 0
     quarantine: bool
@@ -264,7 +262,7 @@ class PauseQueues:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaveCluster:
-    """Make the state that of a cluster which is yet to be formed."""
+    """Detach the state from its cluster, for a cluster to be formed over it."""
 
     order: ClassVar[int] = 5
     made_at_ms: int
@@ -274,7 +272,7 @@ class LeaveCluster:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaceNode:
-    """Have another disk take the place of a member's."""
+    """Replace a member's disk by another."""
 
     order: ClassVar[int] = 0
     node_id: str
@@ -307,24 +305,24 @@ Operation = (
     | PauseQueues
     | LeaveCluster
 )
-"""``order`` is the place of its kind within a batch: reports and releases, cancels, expiries,
-submits, claims.
+"""``order`` is the place of its kind within a batch: reports, formation and node replacement;
+cancels and queue calls; expiries and due tasks; submits; claims; other housekeeping.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replied:
-    """The operation was decided; this is what its caller is told."""
+    """The operation was decided; ``reply`` is the answer to its caller."""
 
     reply: Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfinished(Replied):
-    """A claim found nothing with all that it may read at once: it is to be decided again."""
+    """A claim leased nothing within the bound of one decision: it is to be decided again."""
 
     queues: Sequence[str]
-    """Where it has not looked yet."""
+    """The queues that are still to be searched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,12 +332,12 @@ class Done:
     more: bool
     """Whether another slice has work now."""
     items: int = field(default=0, compare=False)
-    """How many leases, tasks or request ids it was."""
+    """The number of leases, tasks or request ids in the slice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """The operation was decided: no. It changed nothing."""
+    """The operation was refused. It changed nothing."""
 
     reason: errors_pb2.ErrorReason.ValueType
     message: str
@@ -350,7 +348,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class HashRange:
-    """Rows in the order of tables and keys, from a place on."""
+    """Rows in the order of tables and keys, from ``from_key`` of ``table`` on."""
 
     table: int
     from_key: bytes
@@ -359,7 +357,7 @@ class HashRange:
 Outcome = Replied | Done | Refused
 
 Steps: TypeAlias = Generator[None, None, Outcome]
-"""One operation, decided a few rows at a time: after each item that it holds it may be let rest."""
+"""One operation, decided a few rows at a time: it can pause after each of its items."""
 
 
 class Ready(NamedTuple):
@@ -367,58 +365,58 @@ class Ready(NamedTuple):
 
     queue: str
     by_type: Mapping[int, int]
-    """How many of each type, by its digest."""
+    """The number of tasks of each type, by its digest."""
     pending: int
-    """How many are ready at the end of the batch, of all types: others may be gone already."""
+    """How many are ready at the end of the batch, of all types; some may be claimed already."""
 
 
 ANY_TYPE = 0
-"""The digest of no type. Among those that became ready: of types that are too many to name."""
+"""The digest of no type. In `Ready`: the types are unknown or too many to name."""
 
 
 class Filled(NamedTuple):
-    """How far the filling of tables has come."""
+    """The progress of the backfill."""
 
     rows: int
-    """How many rows were gone through so far."""
+    """The number of rows scanned so far."""
     complete: bool
-    """Every table is filled from now on: a claim may find what it missed."""
+    """Whether every table is filled now: a claim may find tasks that it missed."""
 
 
 @dataclass(slots=True)
 class Wakeups:
-    """What the leader's memory learns once a decision has been applied."""
+    """Updates for the leader's memory, once a decision has been applied."""
 
     ready: list[Ready] = field(default_factory=list)
-    """Where tasks became ready that can be claimed."""
+    """The queues in which tasks became ready that can be claimed."""
     to_fill: bool = False
-    """A table is kept from now on that has to be filled."""
+    """Whether a table is kept from now on that has to be filled."""
     filled: Filled | None = None
-    """What a slice of backfill led to."""
+    """The result of a slice of backfill."""
     finished: set[TaskId] = field(default_factory=set)
     """Tasks that became terminal."""
     granted: list[Lease] = field(default_factory=list)
-    """Leases granted, and those that a repeated claim still holds: each starts afresh from now.
+    """Leases granted, and those that a repeated claim still holds: each starts again from now.
 
     A batch of repeated claims alone changes nothing and still has leases here.
     """
     ended: list[FencingToken] = field(default_factory=list)
     tallies: list[Tally] = field(default_factory=list)
-    """What moved, by queue: to be counted."""
+    """The moves of tasks, by queue, to be counted."""
     events: list[TaskEvent] | None = None
-    """What became of tasks, in order; None where nobody asked."""
+    """The events of tasks, in order; None if they are not wanted."""
 
 
 @dataclass(slots=True)
 class Decision:
-    """What a batch led to; the changes themselves are in the workspace it was decided in."""
+    """The result of a batch; the changes themselves are in the batch's workspace."""
 
     outcomes: list[Outcome]
     """One for each operation that was reached, in their order."""
     wakeups: Wakeups
     hash_range: HashRange | None = None
-    """What every node is to hash once it has applied the entry."""
+    """The range that every node hashes once it has applied the entry."""
     members: Mapping[str, str] | None = None
-    """The members' incarnations, where the batch changes who they are."""
+    """The members' incarnations, if the batch changes them."""
     put_off: Sequence[int] = ()
     """The places of the operations that were not reached: they are for the next entry."""

@@ -1,4 +1,4 @@
-"""Instants and lengths between their public form and milliseconds."""
+"""Convert instants and lengths between their public form and milliseconds."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _NANOS_A_MS = 1_000_000
 
 
 def to_ms(span: Duration | Timestamp) -> int:
-    """Milliseconds, what is left of one dropped."""
+    """Return whole milliseconds, rounded down."""
     return span.seconds * 1000 + span.nanos // _NANOS_A_MS
 
 
 def to_ms_up(span: Duration | Timestamp) -> int:
-    """Milliseconds, what is left of one counted as a whole: never earlier than asked for."""
+    """Return whole milliseconds, rounded up: never earlier than requested."""
     return span.seconds * 1000 - (-span.nanos // _NANOS_A_MS)
 
 

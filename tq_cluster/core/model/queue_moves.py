@@ -1,7 +1,7 @@
-"""What a batch did to a queue's tasks, told as data: whoever counts does it once that is applied.
+"""The moves of a queue's tasks in a batch, as data for metrics once the batch is applied.
 
-Outcomes do not say it: a repeated submit is answered like the first, and an expiry answers nobody.
-It is kept per queue and added up on the way, since a batch moves hundreds of tasks.
+Outcomes do not show them: a repeated submit is answered like the first, and an expiry has no
+caller. They are summed per queue during the batch, since a batch moves hundreds of tasks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tq.v1 import task_pb2
 from tq_cluster.core.model import states
 
 Move = tuple[int, states.State, states.State]
-"""The digest of a task's type, where it was (NONE: it is new) and where it came."""
+"""The digest of a task's type, its state before (NONE: it is new) and its state after."""
 
 
 class Tally:
@@ -32,20 +32,20 @@ class Tally:
     def __init__(self, queue: str) -> None:
         self.queue = queue
         self.moves: dict[Move, int] = {}
-        """How many tasks made each move."""
+        """The number of tasks that made each move."""
         self.examples: dict[int, int] = {}
         """The number of a task of each type, by the type's digest: its spec has the name."""
         self.waited_ms: list[int] = []
-        """Of each task leased: for how long it had been due."""
+        """For each task leased, how long it had been due, in ms."""
         self.lasted_ms: dict[states.State, list[int]] = defaultdict(list)
-        """Of each task that came to its end, by what end: the time since it was submitted."""
+        """For each task that ended, by its terminal state: the time since its submission, in ms."""
         self.attempts: list[int] = []
-        """Of each task completed or failed: how many attempts it took."""
+        """For each task completed or failed, the number of its attempts."""
         self.dead_letters: dict[task_pb2.FailureReason.ValueType, int] = {}
         self.leases_expired = 0
 
     def ended(self, state: states.State, lasted_ms: int, attempts: int) -> None:
-        """Note how long a task took to its end, and how many attempts."""
+        """Record how long a task took until its end, and how many attempts."""
         self.lasted_ms[state].append(lasted_ms)
         if state != states.CANCELLED:
             self.attempts.append(attempts)

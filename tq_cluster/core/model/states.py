@@ -1,4 +1,4 @@
-"""The states of a task and the ways between them."""
+"""The states of a task and the transitions between them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tq.v1 import task_pb2
 State: TypeAlias = task_pb2.TaskState.ValueType
 
 NONE: Final = task_pb2.TASK_STATE_UNSPECIFIED
-"""Of what is counted by state: the place of all tasks together."""
+"""In counts by state: the place of all tasks together."""
 BLOCKED: Final = task_pb2.TASK_STATE_BLOCKED
 SCHEDULED: Final = task_pb2.TASK_STATE_SCHEDULED
 PENDING: Final = task_pb2.TASK_STATE_PENDING
@@ -35,4 +35,4 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     FAILED: frozenset({PENDING}),
     CANCELLED: frozenset(),
 }
-"""Where a task can go from where it is."""
+"""The states that a task can move to, by its present state."""

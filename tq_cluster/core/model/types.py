@@ -1,4 +1,4 @@
-"""Scalars that are easy to swap for one another, each with a type of its own."""
+"""Distinct types for scalars that are easy to confuse."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DurationMs = NewType("DurationMs", int)
 """A length of time in milliseconds."""
 
 FencingToken = NewType("FencingToken", int)
-"""Names one lease. Rises for ever within a cluster, below 2**53."""
+"""Identifies one lease. Always rises within a cluster, below 2**53."""
 
 TaskNumber = NewType("TaskNumber", int)
 """A task's internal number, in the order of submission: the key of every hot table."""
@@ -21,15 +21,15 @@ TaskId = NewType("TaskId", str)
 """A task's public id."""
 
 DEFAULT_NAMESPACE: Final = 0
-"""Where callers are that name none."""
+"""The namespace of callers that name none."""
 
 Principal = NewType("Principal", str)
-"""Who calls, as the service established it. Empty: anonymous."""
+"""The caller's identity, as the service established it. Empty: anonymous."""
 
 
 @dataclass(frozen=True, slots=True)
 class AppliedAt:
-    """How far a state has been applied: the entry's index and its term."""
+    """The last entry applied to a state: its index and its term."""
 
     index: int
     term: int

@@ -1,1 +1,1 @@
-"""What can be read: answers from a view, in bounded steps. Nothing here writes."""
+"""Reads: answers from a view, in bounded steps. Nothing here writes."""

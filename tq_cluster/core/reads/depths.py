@@ -1,8 +1,8 @@
-"""How deep queues are: unfinished tasks by state and by band of priorities.
+"""Queue depths: unfinished tasks by state and by band of priorities.
 
-The counts stand in the queue's own row and move with its tasks, so that nobody has to look through
-a table for them. The lowest band, where priorities are unless somebody sets them, is what the
-others leave of the state's count.
+The counts are in the queue's own row and change with its tasks, so that no table is scanned for
+them. The count of the lowest band, which holds the default priority, is the state's count less
+those of the other bands.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ BANDS: Final = UPPER_BANDS + 1
 
 
 class Depth(NamedTuple):
-    """What is in one queue."""
+    """The counts of one queue."""
 
     queue: str
     unfinished: dict[tuple[states.State, int], int]
     """By state and band, 0 being the band of the lowest priorities."""
     finished: dict[states.State, int]
-    """By state: those that are kept until their retention ends."""
+    """By state, the tasks that are kept until their retention ends."""
     paused: bool
     head_due_ms: int | None
-    """When the task that is claimed next became due. None: none is pending."""
+    """When the next task to be claimed became due, in ms. None: none is pending."""
 
 
 def queue_depths(scope: Scope[Reader], after: str, limit: int) -> list[Depth]:
     """Return the depths of up to ``limit`` queues with names above ``after``, by name.
 
-    One at least, and no more than a step of reading takes: the next task of a queue with aging is
-    looked for among 256 priorities.
+    It returns at least one if there is any, and no more than one step reads: the search for the
+    next task of a queue with aging reads up to 256 priorities.
     """
     view, prefix = scope.view, scope.prefix
     start = tables.name_key(prefix, after) + b"\x00" if after else prefix

@@ -1,4 +1,4 @@
-"""Tasks and queues as callers see them, put together from their rows."""
+"""Tasks and queues as callers see them, assembled from their rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LAST_ERROR_SEARCH: Final = DEFAULT_LIMITS.attempts_kept
 
 
 def whole_task(view: View, prefix: bytes, number: int, row: state_pb2.TaskRow) -> task_pb2.Task:
-    """Return everything known of a task but its payload and result."""
+    """Return everything about a task except its payload and result."""
     task = brief_task(row, rows.read_spec(view, prefix, number))
     task.spec.payload = b""
     add_history(view, prefix, number, row, task)
@@ -32,7 +32,7 @@ def whole_task(view: View, prefix: bytes, number: int, row: state_pb2.TaskRow) -
 def add_task_with_payload(
     view: Reader, prefix: bytes, number: int, row: state_pb2.TaskRow, task: task_pb2.Task
 ) -> Steps[bool]:
-    """Put everything known of a task into ``task``, in steps. False: it was removed meanwhile."""
+    """Put everything about a task into ``task``, in steps; False if it was removed meanwhile."""
     task.CopyFrom(brief_task(row, rows.read_spec(view, prefix, number)))
     add_history(view, prefix, number, row, task)
     result = _result(view, prefix, number, row)
@@ -40,7 +40,7 @@ def add_task_with_payload(
     if row.has_result:
         task.result_content_type = result.content_type
         task.result = result.result
-    # What is large is put where it stays: every copy of it takes milliseconds.
+    # Large content is put in its final place: every copy of it takes milliseconds.
     if result.chunks:
         content = yield from _content(view, tables.RESULT_CHUNKS, prefix, number, result.chunks)
         if content is None:
@@ -55,7 +55,7 @@ def add_task_with_payload(
 
 
 def content_bytes(view: View, prefix: bytes, number: int, row: state_pb2.TaskRow) -> int:
-    """Return how many bytes a task's payload and result have at most that are not in its rows."""
+    """Return the most bytes that the chunks of a task's payload and result may have."""
     return _chunks_bytes(row, _result(view, prefix, number, row))
 
 
@@ -70,9 +70,9 @@ def _result(view: View, prefix: bytes, number: int, row: state_pb2.TaskRow) -> s
 def _content(
     view: Reader, table: int, prefix: bytes, number: int, count: int
 ) -> Steps[bytes | None]:
-    """Return what stands in ``count`` pieces, in steps; None where they were removed meanwhile.
+    """Return the content of ``count`` chunks, in steps; None if they were removed meanwhile.
 
-    The pieces of a task are never others.
+    The chunks of a task number never change.
     """
     pieces: list[bytes] = []
     while True:
@@ -88,7 +88,7 @@ def _content(
 
 
 def brief_task(row: state_pb2.TaskRow, spec: task_pb2.TaskSpec) -> task_pb2.Task:
-    """Return what a task's row says, over its spec."""
+    """Return a task from its spec and its row, without history."""
     task = task_pb2.Task(
         spec=spec,
         state=row.state,
@@ -170,7 +170,7 @@ def queue_stats(view: View, prefix: bytes, queue: Queue) -> queue_service_pb2.Qu
 
 
 def totals_of(queue: Queue) -> queue_service_pb2.QueueTotals:
-    """Return what has happened in a queue since it was created."""
+    """Return a queue's totals since they have been counted."""
     entries = queue.entries
     return queue_service_pb2.QueueTotals(
         submitted=entries[states.NONE],

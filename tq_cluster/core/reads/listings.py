@@ -1,7 +1,7 @@
 """Lists of tasks, dead letters and queues, a page at a time.
 
-Each page reads a bounded number of rows, in steps, and is as short as that makes it; its token says
-where the next one goes on.
+Each page reads a bounded number of rows, in steps, and may be short for that reason; its token says
+where the next page begins.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from tq_cluster.core.rows.scope import Scope
 from tq_cluster.core.rows.view import View
 
 SCAN_MAX: Final = 2_000
-"""How many tasks one page looks at."""
+"""The most tasks that one page reads."""
 PAGE_BYTES_MAX: Final = 2 << 20
-"""What a page of tasks stays below, unless a single one is larger: it is put into bytes at once."""
+"""About the most bytes of a page of tasks, since it is serialized in one go."""
 STATES_MAX: Final = len(states.ALL) - 1
-"""A task can be in so many: one more in a list is named twice."""
+"""The number of states that a task can be in; a longer list names one twice."""
 
 _LAST_NUMBER: Final = (1 << 64) - 1
 _NUMBER_BYTES: Final = 8
@@ -48,9 +48,9 @@ def list_tasks(
 ) -> Steps[Replied | Refused]:
     """Return tasks that pass the filters, the newest first.
 
-    With a queue, only tasks in the states asked for are looked at; without one, every task is.
+    With a queue, it reads only tasks in the states requested; without one, every task.
     """
-    # Before anything is made of the filters: a position belongs to them.
+    # Before the filters are used: a position belongs to them.
     fault = _check_filters(request)
     if fault is not None:
         return fault
@@ -97,7 +97,7 @@ def list_dead_letters(
     request: queue_service_pb2.ListDeadLettersRequest,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Steps[Replied | Refused]:
-    """Return FAILED tasks, those that failed last first, with their histories."""
+    """Return FAILED tasks with their histories, the last to fail first."""
     fault = check_queue_name("queue", request.queue) if request.queue else None
     if fault is not None:
         return fault
@@ -188,13 +188,13 @@ def _newest_first(
 
 def _falling(view: View, table: int, run_prefix: bytes, below: int) -> Iterator[int]:
     start, stop = run_prefix, run_prefix + below.to_bytes(_NUMBER_BYTES, "big")
-    # One more than are looked at, so that the last page is known for what it is.
+    # One more than a page reads, to recognise the last page.
     for key, _ in view.scan(table, start, stop, limit=SCAN_MAX + 1, reverse=True):
         yield tables.split_number(key)
 
 
 def _check_filters(request: task_service_pb2.ListTasksRequest) -> Refused | None:
-    # Counted before they are walked: a caller may send millions.
+    # Counted before the loop: a caller may send millions.
     fault = check_at_most("states", len(request.states), STATES_MAX)
     for state in request.states if fault is None else ():
         if state not in states.ALL or state == task_pb2.TASK_STATE_UNSPECIFIED:

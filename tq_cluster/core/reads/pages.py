@@ -1,4 +1,4 @@
-"""Where a page ends and the next begins: an opaque token of one method and one set of filters."""
+"""Page tokens: opaque, each for one method and one set of filters."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tq_cluster.core.model.operations import Refused
 PAGE_SIZE_DEFAULT: Final = 100
 _DIGEST_BYTES: Final = 6
 _PAGING_FIELDS: Final = ("page_size", "page_token", "read_level")
-"""What may differ from page to page."""
+"""The fields that may differ from page to page."""
 TOKEN_CHARS_MAX: Final = 2_048
-"""Longer than any that a page ends with: a position is a name or a few numbers."""
+"""Longer than any genuine token: a position is a name or a few numbers."""
 _MADE_UP: Final = "is no token that a page before ended with"
 
 
 def size_of(page_size: int, limits: Limits) -> int | Refused:
-    """Return how many items a page is to have."""
+    """Return the number of items for a page, or a refusal."""
     if page_size > limits.page_size_max:
         return invalid("page_size", f"is {page_size}; it takes 0 to {limits.page_size_max}")
     return page_size or PAGE_SIZE_DEFAULT
@@ -39,7 +39,7 @@ def position_of(
 ) -> bytes | Refused:
     """Return where the page of a token begins: empty for the first page.
 
-    ``position_bytes`` is the length that every position of this list has, None where it varies.
+    ``position_bytes`` is the length of every position of this list, None if it varies.
     """
     if not page_token:
         return b""
@@ -66,7 +66,7 @@ def _filters_digest(request: Message) -> bytes:
     for name in _PAGING_FIELDS:
         if name in filters.DESCRIPTOR.fields_by_name:
             filters.ClearField(name)
-    # Two methods asked without filters encode alike.
+    # Two requests of different methods, both without filters, encode alike.
     method = request.DESCRIPTOR.full_name.encode()
     encoded = filters.SerializeToString(deterministic=True)
     return blake2b(method + b"\0" + encoded, digest_size=_DIGEST_BYTES).digest()

@@ -1,4 +1,4 @@
-"""What can be read: answers from a view, changing nothing."""
+"""Queries: answers from a view, without changes."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def get_task(
 ) -> Steps[Replied | Refused]:
     """Return one task with its whole history.
 
-    The reader is told how large the payload and the result are before they are read.
+    It announces the size of the payload and the result to the reader before it reads them.
 
-    A task past its retention is there until an entry has removed it: hidden by the clock alone, it
-    could come back with the next leader.
+    A task past its retention is returned until an entry has removed it: if the clock alone hid it,
+    it could reappear with the next leader.
     """
     reply = task_service_pb2.GetTaskResponse()
     fault = yield from _read_task(scope, request, reply.task)
@@ -65,7 +65,7 @@ def get_task(
 def wait_task(
     scope: Scope[Reader], request: task_service_pb2.WaitTaskRequest
 ) -> Steps[Replied | Refused]:
-    """Return one task as ``get_task`` does, and whether it is finished; it waits for nothing."""
+    """Return one task as ``get_task`` does, and whether it is finished, without waiting."""
     reply = task_service_pb2.WaitTaskResponse()
     fault = yield from _read_task(scope, request, reply.task)
     reply.finished = reply.task.state in states.TERMINAL
@@ -86,13 +86,13 @@ def _read_task(
             task.CopyFrom(describe.whole_task(view, prefix, *found))
             return None
         there = yield from describe.add_task_with_payload(view, prefix, *found, task)
-        # One that was removed meanwhile is looked for again: another may have its id by now.
+        # If it was removed meanwhile, look again: another task may have its id by now.
         if there:
             return None
 
 
 def look_ahead(scope: Scope[View], task_id: TaskId) -> tuple[bool, int]:
-    """Whether a task is terminal, or gone, and how many bytes its payload and result may have."""
+    """Return whether a task is terminal or gone, and the most bytes of its payload and result."""
     view, prefix = scope.view, scope.prefix
     found = rows.find_task(view, prefix, task_id)
     if found is None:
@@ -135,7 +135,7 @@ def heartbeat(
 def heartbeat_fault(
     request: worker_service_pb2.HeartbeatRequest, limits: Limits = DEFAULT_LIMITS
 ) -> Refused | None:
-    """Return why a heartbeat is refused, before any of its leases is looked at."""
+    """Return the refusal of a heartbeat, if any, before its leases are checked."""
     if not request.leases:
         return None
     return check_count("leases", len(request.leases), limits.heartbeat_leases_max)
@@ -146,7 +146,7 @@ def held_lease(
     held: worker_service_pb2.HeldLease,
     result: worker_service_pb2.HeartbeatResult,
 ) -> bool:
-    """Say in ``result`` what a heartbeat is answered for one lease; whether it is live."""
+    """Put a heartbeat's answer for one lease into ``result``; return whether it is live."""
     found = rows.find_task(scope.view, scope.prefix, held.task_id)
     if found is None or found[1].state != states.RUNNING or found[1].token != held.token:
         result.status = worker_service_pb2.HeartbeatResult.STATUS_LEASE_LOST
@@ -163,9 +163,9 @@ def held_lease(
 def running_leases(
     scope: Scope[View], after: bytes, limit: int
 ) -> tuple[list[Lease], bytes | None]:
-    """Return a slice of the live leases, and where the next one begins, None at the end.
+    """Return a slice of the live leases, and where the next slice begins, None at the end.
 
-    The first slice begins at ``after`` empty.
+    An empty ``after`` means the first slice.
     """
     view, prefix = scope.view, scope.prefix
     start = after or tables.by_state_key(prefix, states.RUNNING, 0, 0)
@@ -187,7 +187,7 @@ def running_leases(
 
 
 def next_due_ms(scope: Scope[View]) -> int | None:
-    """Return when the next waiting task becomes ready or expires, None without any."""
+    """Return when the next waiting task becomes ready or expires, in ms; None without any."""
     due = [
         at_ms
         for table in (tables.DUE, tables.EXPIRING)
@@ -197,14 +197,14 @@ def next_due_ms(scope: Scope[View]) -> int | None:
 
 
 def next_retired_ms(scope: Scope[View]) -> int | None:
-    """Return when the next task is to be removed, None without any."""
+    """Return when the next task is to be removed, in ms; None without any."""
     return _first_at(scope, tables.RETIRED)
 
 
 def next_forgotten_ms(scope: Scope[View], limits: Limits = DEFAULT_LIMITS) -> int | None:
-    """Return when the next request id is to be dropped, None without any.
+    """Return when the next request id is to be dropped, in ms; None without any.
 
-    By log time without its steps: request ids do not age by them.
+    The instant is log time without its steps: request ids do not age by steps.
     """
     prefix = scope.prefix
     first = next(scope.view.scan(tables.REQUESTS, prefix, tables.end_of(prefix), limit=1), None)
@@ -212,7 +212,7 @@ def next_forgotten_ms(scope: Scope[View], limits: Limits = DEFAULT_LIMITS) -> in
 
 
 def first_due(scope: Scope[View], now_ms: int, passed_over: Collection[int] = ()) -> int | None:
-    """Return the number of the first task for ``MakeDue``, those passed over left out."""
+    """Return the number of the first task for ``MakeDue``, except those passed over."""
     for table in (tables.EXPIRING, tables.DUE):
         found = _first_reached(scope, table, now_ms, passed_over)
         if found is not None:
@@ -221,7 +221,7 @@ def first_due(scope: Scope[View], now_ms: int, passed_over: Collection[int] = ()
 
 
 def first_retired(scope: Scope[View], now_ms: int, passed_over: Collection[int] = ()) -> int | None:
-    """Return the number of the first task for ``RemoveRetired``, those passed over left out."""
+    """Return the number of the first task for ``RemoveRetired``, except those passed over."""
     return _first_reached(scope, tables.RETIRED, now_ms, passed_over)
 
 
@@ -235,7 +235,7 @@ def membership(view: View) -> tuple[str, dict[str, str]] | None:
 
 
 def cluster_version(view: View) -> int:
-    """Return the rules that leaders decide by; 0 before the cluster is formed."""
+    """Return the version of the rules that leaders decide by; 0 before the cluster is formed."""
     row = view.get(tables.META, tables.CLUSTER_KEY)
     return 0 if row is None else state_pb2.ClusterRow.FromString(row).cluster_version
 
@@ -246,7 +246,7 @@ def log_time(view: View) -> TimestampMs:
 
 
 def stepped_ms(view: View) -> int:
-    """Return by how much log time was stepped in all, rather than passed."""
+    """Return the total by which log time was stepped, in ms."""
     return _counters(view).stepped_ms
 
 
@@ -255,7 +255,7 @@ def _counters(view: View) -> state_pb2.CountersRow:
 
 
 def task_type(scope: Scope[View], number: int) -> str | None:
-    """Return the type of the task of a number, None where its retention is over."""
+    """Return the type of the task with this number, None if the task was removed."""
     spec = scope.view.get(tables.SPECS, tables.number_key(scope.prefix, number))
     return None if spec is None else task_pb2.TaskSpec.FromString(spec).type
 

@@ -1,9 +1,9 @@
 """Reads in steps, each of a bounded part of the state.
 
-A list may have to look at thousands of rows and a task may have megabytes, while others wait for
-the event loop. So a read is a generator: wherever it has read enough for one step it yields, and
-goes on with the state as it is by then. What it answers is therefore not of one instant, but each
-task in it is, and none is older than the read.
+A list may read thousands of rows and a task may have megabytes, while other calls wait for the
+event loop. So a read is a generator: once it has read enough for one step it yields, and continues
+with the state at that time. Its answer is therefore not of one instant, but each task in it is, and
+none is older than the read.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ from tq_cluster.core.rows.scope import Scope
 from tq_cluster.core.rows.view import View
 
 STEP_COST: Final = 400
-"""What one step reads: a few milliseconds."""
+"""The cost of one step: a few milliseconds."""
 READ_COST_MAX: Final = 16_000
-"""What one page reads. It is as short as that makes it, and the next one goes on from there."""
+"""The most cost of one page. The page ends there, and the next one begins there."""
 COST_BYTES: Final = 1_024
-"""Of what a row holds: so much costs as much as the row itself."""
+"""The bytes of a value that cost as much as a row itself."""
 
 Answer = TypeVar("Answer")
 Steps = Generator[None, None, Answer]
-"""A read under way."""
+"""A read in progress."""
 
 
 class Reader:
-    """A view whose reads are counted, and whose state is renewed from step to step."""
+    """A view that counts its reads, and gets the present state for each step."""
 
     _view: View
 
     def __init__(self) -> None:
-        """Without a state yet: ``renew`` comes before every step, the first one, too."""
+        """Create it without a state: call ``renew`` before every step, also the first."""
         self.holds: Callable[[int], None] | None = None
-        """Told how many bytes of payload and result the answer will have, before they are read. It
-        raises an error of its own where that is too much; the read then ends with it.
+        """Called with the bytes of payload and result in the answer, before they are read. It
+        raises its own error if they are too many, and the read ends with that error.
         """
         self._step_cost = 0
         self._earlier_cost = 0
 
     @property
     def cost(self) -> int:
-        """What was read so far: rows, looks for rows, and what rows hold."""
+        """The cost so far: rows, lookups, and bytes in rows."""
         return self._earlier_cost + self._step_cost
 
     @property
     def step_cost(self) -> int:
-        """What this step has read."""
+        """The cost of this step."""
         return self._step_cost
 
     @property
@@ -61,18 +61,18 @@ class Reader:
         return self.cost >= READ_COST_MAX
 
     def renew(self, view: View) -> None:
-        """Begin a step, with the state as it is now."""
+        """Begin a step with the present state."""
         self._view = view
         self._earlier_cost += self._step_cost
         self._step_cost = 0
 
     def expect(self, size: int) -> None:
-        """Say that the answer will have ``size`` bytes of payload and result, at most."""
+        """Announce that the answer has at most ``size`` bytes of payload and result."""
         if size and self.holds is not None:
             self.holds(size)
 
     def spend(self, cost: int) -> None:
-        """Count what was looked at elsewhere."""
+        """Add the cost of reads made elsewhere."""
         self._step_cost += cost
 
     def get(self, table: int, key: bytes) -> bytes | None:
@@ -83,7 +83,7 @@ class Reader:
     def scan(
         self, table: int, start: bytes, stop: bytes, *, limit: int, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        """As ``View.scan``; to be ended before the step is."""
+        """Scan as ``View.scan`` does; end the iteration before the step ends."""
         self._step_cost += 1
         for row in self._view.scan(table, start, stop, limit=limit, reverse=reverse):
             self._step_cost += 1 + len(row[1]) // COST_BYTES
@@ -93,7 +93,7 @@ class Reader:
 def in_one_go(
     scope: Scope[View], query: Callable[..., Steps[Answer]], *arguments: object, **options: object
 ) -> Answer:
-    """Answer a read from one view, however long it takes: where no call waits for the loop."""
+    """Answer a read from one view, without pauses; only if no call waits for the event loop."""
     reader = Reader()
     steps = query(Scope(reader, scope.prefix), *arguments, **options)
     while True:

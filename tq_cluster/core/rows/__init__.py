@@ -1,1 +1,1 @@
-"""How the state is stored: the view of it, its tables and their keys, rows and chunks."""
+"""The stored state: its view, its tables and their keys, rows and chunks."""

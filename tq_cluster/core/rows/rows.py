@@ -1,4 +1,4 @@
-"""Reading and writing what does not fit one row, and the rows that have two readers."""
+"""Read and write content that does not fit one row, and rows with several readers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tq_cluster.core.rows.view import View, Workspace
 
 
 def put_chunks(workspace: Workspace, table: int, prefix: bytes, number: int, content: bytes) -> int:
-    """Store ``content`` in pieces and return how many."""
+    """Store ``content`` in chunks and return how many."""
     count = 0
     for start in range(0, len(content), tables.CHUNK_BYTES):
         piece = content[start : start + tables.CHUNK_BYTES]
@@ -22,7 +22,7 @@ def put_chunks(workspace: Workspace, table: int, prefix: bytes, number: int, con
 
 
 def read_chunks(view: View, table: int, prefix: bytes, number: int, count: int) -> bytes:
-    """Return the content stored in ``count`` pieces."""
+    """Return the content stored in ``count`` chunks."""
     start = tables.chunk_key(prefix, number, 0)
     stop = tables.chunk_key(prefix, number, count)
     pieces = [piece for _, piece in view.scan(table, start, stop, limit=count)]
@@ -31,7 +31,7 @@ def read_chunks(view: View, table: int, prefix: bytes, number: int, count: int) 
 
 
 def delete_chunks(workspace: Workspace, table: int, prefix: bytes, number: int, count: int) -> None:
-    """Remove the ``count`` pieces of a task's payload or result."""
+    """Remove the ``count`` chunks of a task's payload or result."""
     for chunk in range(count):
         workspace.delete(table, tables.chunk_key(prefix, number, chunk))
 
@@ -44,13 +44,13 @@ def put_spec(
     task_id: str,
     traceparent: str = "",
 ) -> int:
-    """Store a spec under its final id and return in how many chunks its payload stands.
+    """Store a spec under its final id and return the number of its payload's chunks.
 
-    ``traceparent`` is for one that names none of its own.
+    ``traceparent`` is stored if the spec names none.
     """
     stored = task_pb2.TaskSpec()
     stored.CopyFrom(spec)
-    stored.DiscardUnknownFields()  # what no limit was held against is not kept
+    stored.DiscardUnknownFields()  # no limit was checked for them
     stored.task_id = task_id
     if traceparent and not spec.traceparent:
         stored.traceparent = traceparent
@@ -64,7 +64,7 @@ def put_spec(
 
 
 def read_spec(view: View, prefix: bytes, number: int, payload_chunks: int = 0) -> task_pb2.TaskSpec:
-    """Return a task's spec, with its payload where ``payload_chunks`` or the row itself has it."""
+    """Return a task's spec, with its payload if the row or ``payload_chunks`` chunks hold it."""
     row = view.get(tables.SPECS, tables.number_key(prefix, number))
     assert row is not None, f"task {number} has no spec"
     spec = task_pb2.TaskSpec.FromString(row)
@@ -92,7 +92,7 @@ def find_task(
 
 
 def read_result(view: View, prefix: bytes, number: int) -> state_pb2.ResultRow:
-    """Return a task's result row, without what stands in chunks."""
+    """Return a task's result row, without its chunks."""
     row = view.get(tables.RESULTS, tables.number_key(prefix, number))
     assert row is not None, f"task {number} has no result"
     return state_pb2.ResultRow.FromString(row)

@@ -1,4 +1,4 @@
-"""One namespace's part of a state: what every read is of."""
+"""One namespace's part of a state; every read has one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AnyView = TypeVar("AnyView", bound=View)
 
 @dataclass(frozen=True, slots=True)
 class Scope(Generic[AnyView]):
-    """A view, and how all keys of one namespace start in it."""
+    """A view, and the prefix of all keys of one namespace in it."""
 
     view: AnyView
     prefix: bytes

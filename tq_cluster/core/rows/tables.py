@@ -1,4 +1,4 @@
-"""The schema: which numbered table holds which row, and under which key.
+"""The schema: the numbered tables, their rows and their keys.
 
 Every key starts with the group (u8, always 0 so far) and the namespace (u16). Numbers are
 big-endian, so that byte order is numeric order; a user's string ends its key. Keys stay far below
@@ -27,7 +27,7 @@ SPECS: Final = 6
 PAYLOADS: Final = 7
 """task number, chunk (u16) -> a piece of a larger payload"""
 RESULTS: Final = 8
-"""task number -> ResultRow, where there is anything to say"""
+"""task number -> ResultRow, if the task has a result"""
 RESULT_CHUNKS: Final = 9
 """task number, chunk (u16) -> a piece of a larger result"""
 ATTEMPTS: Final = 10
@@ -38,12 +38,12 @@ LANES: Final = 12
 """queue id, band (u8), start tag (u64), lane (u32) -> nothing. The lanes that hold ready tasks."""
 READY: Final = 13
 """queue id, lane (u32), 255 - priority (u8), due at, task number -> digest of its type (4 bytes).
-The PENDING tasks. Nothing stands for the digest where an earlier version wrote the row.
+The PENDING tasks. The value is empty if an earlier version wrote the row.
 """
 DUE: Final = 14
 """due at, task number -> nothing. The SCHEDULED and RETRYING tasks."""
 EXPIRING: Final = 15
-"""expire at, task number -> nothing. The waiting tasks that have one."""
+"""expire at, task number -> nothing. The waiting tasks that may expire."""
 DEAD_LETTERS: Final = 16
 """queue id or 0 for every queue, finished at, task number -> nothing. The FAILED tasks, twice."""
 RETIRED: Final = 17
@@ -52,11 +52,11 @@ REQUESTS: Final = 18
 """bucket of time (u32), digest of principal and request id (16 bytes) -> RequestRow"""
 READY_BY_TYPE: Final = 19
 """queue id, digest of the type (u32), 255 - priority (u8), due at, task number -> nothing. The rows
-of READY, each with its type in the place of its lane. From cluster version 3 on.
+of READY, each with its type in place of its lane. From cluster version 3 on.
 """
 
 INLINE_BYTES_MAX: Final = 4 << 10
-"""A payload or result up to this size stands in its task's row, so that small ones cost no read."""
+"""A payload or result up to this size is in its spec's or result's row, at no extra read."""
 CHUNK_BYTES: Final = 64 << 10
 
 ALL_QUEUES: Final = 0
@@ -77,7 +77,7 @@ _BUCKET = Struct(">3sI")
 
 
 def prefix_of(namespace: int) -> bytes:
-    """Return how every key of ``namespace`` starts."""
+    """Return the prefix of every key of ``namespace``."""
     return _PREFIX.pack(0, namespace)
 
 
@@ -120,7 +120,7 @@ def by_state_key(prefix: bytes, state: int, queue_id: int, number: int) -> bytes
 
 
 def state_prefix(prefix: bytes, state: int, queue_id: int) -> bytes:
-    """Return how the keys of BY_STATE start for one state of one queue."""
+    """Return the prefix of the keys of BY_STATE for one state of one queue."""
     return _STATE.pack(prefix, state, queue_id)
 
 
@@ -137,14 +137,14 @@ def ready_key(
 
 
 def by_type_key(ready_key: bytes, digest: int) -> bytes:
-    """Key of READY_BY_TYPE for the task that has this key in READY, and whose type this digest."""
+    """Key of READY_BY_TYPE for the task with this key in READY and this type digest."""
     return b"%b%b%b" % (ready_key[:7], digest.to_bytes(4, "big"), ready_key[11:])
 
 
 def priority_end(prefix: bytes, queue_id: int, lane: int, priority: int) -> bytes:
     """Return the first key of READY after those of one priority.
 
-    This and those below are of READY_BY_TYPE, too: there a lane is a type's digest.
+    It also serves READY_BY_TYPE, whose lane is a type's digest; so does `lane_end`.
     """
     following = (queue_id << 40) + (lane << 8) + 256 - priority
     return prefix + following.to_bytes(9, "big")
@@ -166,7 +166,7 @@ def dead_letter_key(prefix: bytes, queue_id: int, finished_at_ms: int, number: i
 
 
 def bucket_key(prefix: bytes, bucket: int) -> bytes:
-    """Return how the keys of REQUESTS start in one bucket."""
+    """Return the prefix of the keys of REQUESTS in one bucket."""
     return _BUCKET.pack(prefix, bucket)
 
 

@@ -1,4 +1,4 @@
-"""What decisions read and write: numbered tables of ordered byte keys, whoever stores them."""
+"""The interface of decisions to any store: numbered tables of ordered byte keys."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ class View(Protocol):
     def get(self, table: int, key: bytes) -> bytes | None:
         """Return the value stored under ``key``, or None. A row that fails its CRC raises.
 
-        ``key`` may be of any length above zero: under one that no row can have there is none.
+        ``key`` may have any length above zero; the answer is None for one that no row can have.
         """
 
     def scan(
         self, table: int, start: bytes, stop: bytes, *, limit: int, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Yield at most ``limit`` rows with ``start <= key < stop``, by key, or backwards.
+        """Yield at most ``limit`` rows with ``start <= key < stop``, in key order or reversed.
 
         The rows may be read lazily: do not write to ``table`` before the iteration has ended.
         """
 
 
 class Workspace(View, Protocol):
-    """A view that remembers what is written to it, and shows it to later reads.
+    """A view that keeps writes in memory, and shows them to later reads.
 
-    Nothing written here reaches the state: the changes travel through the log and are applied from
+    Its writes do not change the state: the changes travel through the log and are applied from
     there.
     """
 
     rows_read: int
     rows_written: int
     bytes_written: int
-    """What was asked of it so far: the work that a decision is, and the entry that it makes."""
+    """The work so far: the cost of the decision, and the size of its entry."""
 
     def put(self, table: int, key: bytes, value: bytes) -> None:
         """Store ``value`` under ``key``: 1 to 511 bytes."""
 
     def delete(self, table: int, key: bytes) -> None:
-        """Remove ``key``; one that is not there is no error."""
+        """Remove ``key``; a missing key is no error."""
