@@ -6,6 +6,7 @@ import pytest
 
 from tests.core.lone_queue import START_MS, LoneQueue, spec, status
 from tq.v1 import errors_pb2, task_pb2
+from tq_cluster.core.model.limits import DAY_MS
 from tq_cluster.core.model.operations import EndLeases, FormCluster, LeaveCluster, Refused
 from tq_cluster.core.reads import queries
 
@@ -131,3 +132,24 @@ def test_an_uncertain_task_is_a_dead_letter_that_is_kept_and_can_be_redriven() -
     assert status(queue.complete(held)) == "LEASE_LOST"
     queue.redrive(task_id)
     assert queue.state(task_id) == "PENDING"
+
+
+@pytest.mark.parametrize(("days", "kept_days"), [(0, 14), (None, 14), (30, 30)])
+def test_an_uncertain_task_is_kept_for_two_weeks_or_as_long_as_its_caller_wants(
+    days: int | None, kept_days: int
+) -> None:
+    queue = LoneQueue()
+    form(queue, START_MS, "c-1")
+    task = spec()
+    if days is not None:
+        task.retention.FromSeconds(days * 86_400)
+    [task_id] = queue.submitted(task)
+    queue.claimed()
+    queue.decide(EndLeases(quarantine=True))
+
+    queue.now_ms += kept_days * DAY_MS - 1
+    queue.remove_retired()
+    assert queue.exists(task_id)
+    queue.now_ms += 1
+    queue.remove_retired()
+    assert not queue.exists(task_id)

@@ -77,8 +77,9 @@ def _release(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow, ta
 def _quarantine(
     space: Space, queue: Queue, number: int, row: state_pb2.TaskRow, task_id: str
 ) -> None:
-    """Make the task a dead letter for an operator, with the default retention."""
-    row.ClearField("retention_ms")
+    """Make the task a dead letter for an operator, kept for the default retention at least."""
+    if row.retention_ms < transitions.RETENTION_MS[states.FAILED]:
+        row.ClearField("retention_ms")
     task = (space, queue, number, row)
     dead = partial(transitions.fail, *task, task_id, task_pb2.FAILURE_REASON_UNCERTAIN)
     transitions.end_lease(*task, task_pb2.Attempt.END_UNCERTAIN, dead)
