@@ -44,9 +44,10 @@ chaos: setup ## Break clusters in every way once, and judge what they did (8 min
 bench: setup ## Measure the figures that the README gives
 	$(PY) -m benchmarks
 
-lint: setup ## Ruff: rules and formatting
+lint: setup ## Ruff: rules and formatting; words to avoid
 	$(PY) -m ruff check $(CODE)
 	$(PY) -m ruff format --check $(CODE)
+	$(PY) scripts/check_words.py
 
 format: setup ## Let ruff format the code and fix what it can
 	$(PY) -m ruff check --fix $(CODE)

@@ -616,7 +616,7 @@ async def test_a_leader_whose_fsync_is_slow_is_told_to_its_disk_watch_which_can_
     monkeypatch.undo()
     await one.stop()
 
-    # There is nobody to hand over to, which is no disaster.
+    # There is no other member to hand over to, which is no disaster.
     assert "nobody took over" in caplog.text
 
 

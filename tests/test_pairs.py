@@ -1,4 +1,4 @@
-"""A window of measurements stands in one place, and ends where it is told to."""
+"""A window of measurements stands in one place, and its user decides where it ends."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ async def test_what_held_the_loop_longest_is_known() -> None:
     try:
         await until(lambda: len(seen) >= 1, "a beat")
         time.sleep(0.2)  # noqa: ASYNC251  # holds the loop, which is the point
-        # Known before the beat that it made late: whoever asks may be asked first.
+        # Known before the beat that it made late: a caller may ask before that beat.
         assert hold.longest().wall_s > 0.1
         await until(lambda: max(seen) > 0.1, "the hold is noted")
         held_s = hold.longest().wall_s

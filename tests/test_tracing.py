@@ -1,4 +1,4 @@
-"""Whether a broker exports traces: only where it was told to, and only with OpenTelemetry."""
+"""A broker exports traces only if it was given an endpoint, and only with OpenTelemetry."""
 
 from __future__ import annotations
 

@@ -372,7 +372,7 @@ async def send(channel: aio.Channel, method: str, request: Message | bytes) -> A
 
 
 async def told(channel: aio.Channel, row: Row) -> Told:
-    """What the call is told: by its status, or by the one item of its answer."""
+    """What the broker answers: by the call's status, or by the one item of its answer."""
     try:
         reply = await send(channel, row.method, row.request)
     except aio.AioRpcError as error:

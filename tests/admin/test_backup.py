@@ -164,7 +164,7 @@ def test_a_refusal_says_what_to_do(
 def test_another_backup_to_the_same_file_is_not_written_over(
     admin: Admin, broker: FakeBroker, address: str, tmp_path: Path
 ) -> None:
-    """Or what a killed one left: nobody can tell, and the first of two would end up damaged."""
+    """A killed one may have left it: no command can tell, and the first of two would be damaged."""
     sends(broker, address)
     (tmp_path / "file.partial").write_text("half")
 

@@ -1,4 +1,4 @@
-"""Whatever is wrong with the cluster, a command says it in a line and names what to try next."""
+"""For every fault of the cluster, a command says in a line what is wrong and what to try next."""
 
 from __future__ import annotations
 

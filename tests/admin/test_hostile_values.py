@@ -1,4 +1,4 @@
-"""Whatever stands where a value belongs is read, or is wrong usage of its option."""
+"""A command reads any text given as a value, or refuses it as wrong usage of its option."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXTS = st.one_of(
 )
 
 
-def told(read: Callable[[str], Any], text: str) -> Any:  # noqa: ANN401  # whatever it reads
+def told(read: Callable[[str], Any], text: str) -> Any:  # noqa: ANN401  # any value that it reads
     """What is read, or the words that refuse it."""
     try:
         return read(text)

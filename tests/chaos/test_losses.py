@@ -328,7 +328,7 @@ def a_task_that_was_claimed_in_the_lost_end_and_runs_again_without_a_word() -> S
 
 
 def a_completion_that_was_refused_and_is_recorded() -> Story:
-    """The refusal may be gone. But whatever was refused was not done."""
+    """The refusal may be gone, but the refused completion was not carried out."""
     story = begun()
     story.report((16, 17), "w1", 7, LEASE_LOST, state=PENDING)
     lost(story)
@@ -343,7 +343,7 @@ def a_quarantine_of_what_had_ended() -> Story:
 
 
 def two_completions_that_are_both_certain() -> Story:
-    """It is told once, though both histories show it."""
+    """The checker reports the violation once, though both histories show it."""
     story = begun(claimed=False)
     story.claim((2, 3), "w1", 7, lease_s=1)
     story.claim((4, 5), "w2", 8)

@@ -1,4 +1,4 @@
-"""Whatever the brokers do to its calls, the client creates each task once and answers everybody."""
+"""Under any fault of the brokers, the client creates each task once and answers every caller."""
 
 from __future__ import annotations
 

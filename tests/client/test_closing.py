@@ -1,4 +1,4 @@
-"""A closed client has left nothing behind and nobody waiting."""
+"""A closed client has left nothing behind and no caller waiting."""
 
 from __future__ import annotations
 

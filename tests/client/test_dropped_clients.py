@@ -1,4 +1,4 @@
-"""Clients that nobody closes: they end by themselves, say so, and hold up no exit."""
+"""Clients that a program never closes end by themselves, say so, and hold up no exit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom a client calls: the leader at the address that brokers name, or nobody it was not given."""
+"""A client calls the leader at the address that brokers name, or only addresses it was given."""
 
 from __future__ import annotations
 

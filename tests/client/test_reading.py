@@ -219,7 +219,7 @@ async def test_blocking_submits_of_several_threads_share_calls() -> None:
             running = client._engine._running
             assert running is not None
             waiting = running.client._coalescer._waiting
-            while len(call.request.tasks) + len(waiting) < 4:  # noqa: ASYNC110  # it tells nobody
+            while len(call.request.tasks) + len(waiting) < 4:  # noqa: ASYNC110  # it sets no event
                 await asyncio.sleep(0.001)
         return await broker.answer(call, context)
 

@@ -1,4 +1,4 @@
-"""Three brokers are a cluster, whatever somebody writes into their files afterwards."""
+"""Three brokers stay a cluster, however an operator edits their files afterwards."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class ClaimsAgainstNaiveQueues(RuleBasedStateMachine):
         expected.sort(key=lambda found: found[0].rank(found[1]))
         taken: list[tuple[NaiveQueue, NaiveTask]] = []
         for naive, task in expected:
-            # One past its expire_at fails as the claim comes to it.
+            # A task past its expire_at fails when the claim reaches it.
             if task.expire_ms is not None and task.expire_ms <= self.queue.now_ms:
                 if len(taken) < most:
                     naive.finish(task, "FAILED", "EXPIRED")

@@ -295,7 +295,7 @@ def test_what_is_refused_or_finds_nothing_to_do_leaves_no_change(case: str) -> N
 
 @contextmanager
 def written_to(queue: LoneQueue) -> Iterator[list[str]]:
-    """Collect whatever is put or deleted, even where it changes nothing in the end."""
+    """Collect every put and delete, even if it changes nothing in the end."""
     changes: list[str] = []
 
     class Watched(Draft):

@@ -1,4 +1,4 @@
-"""What became of tasks, told to whoever asked."""
+"""A queue reports what became of its tasks, if a caller asked for that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A damaged state is told from a healthy one."""
+"""The invariants tell a damaged state from a healthy one."""
 
 from __future__ import annotations
 

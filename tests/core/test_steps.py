@@ -26,8 +26,9 @@ from tq_cluster.core.model.types import TimestampMs
 from tq_cluster.storage.drafts import Draft
 
 STEP_ROWS_MAX = 1_100
-"""No step reads and writes more, whatever a caller asks for: the keys of 1,000 tasks in a row are
-2 ms, and as much as any step reads.
+"""No step of any call reads and writes more.
+
+The keys of 1,000 tasks in a row take 2 ms, and are as much as any step reads.
 """
 STEP_WRITES_MAX = 20
 """The same of what a step writes, which is dearer."""

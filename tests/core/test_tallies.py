@@ -1,4 +1,4 @@
-"""What a batch did to tasks is told with it; how deep a queue is stands in its row."""
+"""A decision tallies what its batch did to tasks; a queue's row holds the queue's depth."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_cancelled_task_counts_in_no_histogram_of_attempts() -> None:
 
 
 def test_depth_is_known_by_state_and_band_of_priorities() -> None:
-    queue = LoneQueue()  # which checks the bands of every state that it comes to
+    queue = LoneQueue()  # which checks the bands of every state that it reaches
     queue.submitted(
         *(spec(priority=priority) for priority in (0, 63, 64, 128, 191, 192, 255)),
         spec(priority=255, run_at=at(60_000)),

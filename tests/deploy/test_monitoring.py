@@ -25,7 +25,7 @@ DASHBOARD = DEPLOY / "grafana" / "dashboards" / "tq-cluster.json"
 OWN_SERIES = {"up": set[str]()}
 """What Prometheus records of the scraping itself."""
 SAYS_NOTHING = {"process_virtual_memory_bytes"}
-"""The map of the state is reserved once, whatever is in it."""
+"""A broker reserves the map of the state once, however much the map holds."""
 TOLD = (ROOT / "docs" / "monitoring.md").read_text()
 
 
@@ -37,7 +37,7 @@ def measured() -> dict[str, set[str]]:
     return exported(Metrics().registry) | series_of(worker_metrics.families(idle))
 
 
-def _load(path: Path) -> Any:  # noqa: ANN401  # YAML is whatever it is
+def _load(path: Path) -> Any:  # noqa: ANN401  # YAML holds any type
     return yaml.safe_load(path.read_text())
 
 

@@ -89,7 +89,7 @@ async def rolling_restart(cluster: ProcessCluster, host: Host, *options: str) ->
 
 
 class Submits:
-    """Submits one task after the other until told to stop; any that fails ends the test."""
+    """Submits one task after the other until ``stop``; a submit that fails ends the test."""
 
     def __init__(self, client: AsyncClient) -> None:
         self.acknowledged: list[str] = []

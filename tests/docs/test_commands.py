@@ -287,7 +287,7 @@ def test_what_is_spoken_of_explains_itself(command: str, tmp_path: Path) -> None
 
 
 def test_the_shell_is_taught_by_the_documented_command(tmp_path: Path) -> None:
-    # The shell is told by the process above: with something after it, bash stays there.
+    # tq-admin knows the shell by the process above: if something follows, bash stays there.
     ended = Reader(tmp_path).type("tq-admin --install-completion; echo done")
 
     assert "done" in ended.stdout, ended.stderr

@@ -1,4 +1,4 @@
-"""The raft port takes whatever bytes come: what a fuzzer found to go new ways, and much like it."""
+"""The raft port takes any bytes: inputs by which a fuzzer reached new code, and many like them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The checker is trusted because it reports what a broken broker does, and nothing of a sound one.
 
-The bugs are planted by `mutant_broker.py`; no node that ships can be told to have them.
+The bugs are planted by `mutant_broker.py`; no option gives them to a node that ships.
 """
 
 from __future__ import annotations

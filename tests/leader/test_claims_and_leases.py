@@ -289,7 +289,7 @@ async def test_a_thousand_workers_idle_for_one_type_are_not_asked_about_tasks_of
 
     await bench.leader.submit(submit("limited", "other", request_id="last"))
     await until(lambda: sum(each.done() for each in idle) == 2)
-    # Whoever was woken had it; nobody else looked.
+    # Each claimant that was woken had its task; no other claimant looked.
     assert looks.count == 1_000 + 50 + 2
     for each in idle:
         each.cancel()
@@ -339,7 +339,7 @@ async def test_a_paused_queue_wakes_nobody_and_when_it_goes_on_only_as_many_as_i
     await bench.leader.submit(ConfigureQueue(request=request))
     await until(lambda: sum(each.done() for each in idle[5:]) == 2)
     assert not any(each.done() for each in idle[:5])
-    # Of three tasks nobody knows the types one by one: the third look is in vain.
+    # The leader does not know the type of each of the three tasks: the third look is in vain.
     assert looks.count <= 10 + 3 + 1
     for each in idle:
         each.cancel()

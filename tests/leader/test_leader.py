@@ -290,7 +290,7 @@ async def test_a_large_request_is_hashed_beside_the_loop_and_a_repetition_is_kno
     assert len(bench.log.proposals) == 2
     here = threading.get_ident()
     assert [each == here for each in hashed_by] == [False, False, True]
-    # Whoever leads next may work it out at another moment.
+    # The next leader may hash the request at another moment.
     decided = LoneQueue(store=bench.store)
     decided.now_ms = queries.log_time(bench.store.view())
     replayed = told(decided.outcome(large), task_service_pb2.SubmitResponse)

@@ -1,4 +1,4 @@
-"""The lines that a leader writes of its tasks, where it is told to."""
+"""A leader writes log lines about its tasks, if its configuration asks for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel lets those connect to a listening port who may, whoever accepts there."""
+"""The kernel lets only allowed hosts connect to a listening port, for any process that accepts."""
 
 from __future__ import annotations
 

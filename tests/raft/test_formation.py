@@ -1,4 +1,4 @@
-"""How a cluster comes to be, and who stays outside."""
+"""How a cluster forms, and which nodes stay outside."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_all_have_written_the_same_list_down_before_any_of_them_votes() -> None:
 
 
 def test_a_member_that_lost_its_disk_while_the_cluster_formed_is_listed_with_its_new_one() -> None:
-    """Nobody has voted yet, since nobody has seen that all wrote the same list down."""
+    """No member has voted yet, since none has seen that all wrote the same list down."""
     lowest, other = Outlook("n1"), Outlook("n2")
     other.hears("n1")
     other.hears("n3")

@@ -156,7 +156,7 @@ def test_an_old_disk_that_comes_back_is_refused() -> None:
 
 
 def test_a_node_that_is_behind_follows_a_new_disk_that_leads() -> None:
-    """It learns of the entry from nobody else: its peers tell it who the members are."""
+    """No other node sends it the entry: its peers tell it who the members are."""
 
     async def scenario(cluster: Cluster) -> None:
         leader = await formed(cluster)

@@ -176,7 +176,7 @@ def test_a_follower_that_lags_gets_no_more_than_its_connection_takes() -> None:
 
 
 def test_heartbeats_overtake_a_large_entry_on_a_slow_network() -> None:
-    """Ten MiB at two MiB/s take longer than any election timeout, and nobody loses patience."""
+    """Ten MiB at two MiB/s take longer than any election timeout; no follower loses patience."""
 
     async def scenario(cluster: Cluster) -> None:
         cluster.load.on = False

@@ -293,7 +293,7 @@ def test_a_cluster_whose_brokers_share_a_secret_works() -> None:
 
 
 def test_a_new_secret_takes_the_old_ones_place_broker_by_broker() -> None:
-    """First both for all, then the new one alone; in whatever order the lines stand."""
+    """Each broker gets both first, then the new one alone; the lines may stand in any order."""
 
     async def scenario(cluster: Cluster) -> None:
         for host in cluster.machines:

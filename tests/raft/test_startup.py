@@ -255,7 +255,7 @@ def test_a_directory_that_cannot_be_used_is_refused_with_the_name_of_what_is_in_
 def test_a_term_that_no_cluster_comes_to_is_refused_with_the_way_out(
     tmp_path: Path, term: int
 ) -> None:
-    """A broker of the first version believed it of whoever reached its raft port."""
+    """A broker of the first version believed such a term of any host that reached its raft port."""
     data = opened(tmp_path)
     data.journal.add(b"command", 2, 1)
     data.journal.set_vote(Vote(term, None))

@@ -1,4 +1,4 @@
-"""Whoever reaches the raft port and is no member learns, changes and holds nothing."""
+"""A host that reaches the raft port and is no member learns, changes and holds nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tq-admin verify over real nodes: they agree, or the one that differs stops and is made anew."""
+"""tq-admin verify over real nodes: they agree, or the one that differs stops and is rebuilt."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ async def test_a_leader_that_differs_stops_and_another_leads(tmp_path: Path) -> 
         ran = await verifying
 
     assert isinstance(error, StateDiffersError)
-    # Whoever leads now has gone on with the pass, and all that it compared agrees.
+    # The current leader has gone on with the pass, and all that it compared agrees.
     assert ran.code == 0, ran.stderr
 
 

@@ -20,7 +20,7 @@ PIECES = (b"head", b"x" * 1_000, b"tail")
 
 @dataclass
 class FakeCopy:
-    """A copy that yields what it is told to, and remembers that it was closed."""
+    """A copy that yields ``PIECES``, and remembers that it was closed."""
 
     header: backup_pb2.BackupHeader = field(
         default_factory=lambda: backup_pb2.BackupHeader(

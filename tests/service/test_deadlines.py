@@ -1,4 +1,4 @@
-"""Deadlines are honoured: waiting ends in time, and work nobody waits for is dropped."""
+"""A node honours deadlines: waiting ends in time, and it drops work that no caller waits for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a caller is told when a call fails: one table, part of the contract."""
+"""The error that a caller gets when a call fails: one table, part of the contract."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ async def test_a_call_that_may_have_been_applied_is_unknown_when_no_leader_is_fo
 
 
 async def leaders_break(cluster: Cluster) -> None:
-    """Whoever leads loses the lead over every call that it is given."""
+    """Every leader loses the lead over every call that it is given."""
 
     async def lose_it() -> Outcome:
         raise OutcomeUnknownError("leadership ended")

@@ -1,4 +1,4 @@
-"""When a replacement is refused, and what the caller is told."""
+"""When a node refuses a replacement, and the reason that the caller gets."""
 
 from __future__ import annotations
 

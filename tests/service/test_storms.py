@@ -28,7 +28,7 @@ class Calls:
         stub = task_service_pb2_grpc.TaskServiceStub(self.channel)
         wait = task_service_pb2.WaitTaskRequest(task_id="t")
         submit = task_service_pb2.SubmitRequest(tasks=[task_pb2.TaskSpec(queue="q", type="t")])
-        # What nobody holds is cancelled.
+        # gRPC cancels a call whose future no variable holds.
         self.storm = [stub.WaitTask.future(wait, timeout=PATIENCE_S) for _ in range(STORM)]
         self.other = stub.Submit.future(submit, timeout=PATIENCE_S)
 

@@ -35,4 +35,4 @@ def test_late_answers_close_no_way_once_they_are_over() -> None:
 
 
 def _hand_over_nothing(_leader: Machine, _heir: str) -> None:
-    """Nobody hands over here."""
+    """No leader hands over here."""

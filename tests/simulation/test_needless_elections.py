@@ -1,4 +1,4 @@
-"""Nobody is unseated because something took its time."""
+"""No leader loses the lead because something took its time."""
 
 from __future__ import annotations
 

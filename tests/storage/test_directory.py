@@ -1,4 +1,4 @@
-"""Which state counts, whatever happened between."""
+"""A directory opens the state that counts, or refuses to, after any interruption or damage."""
 
 from __future__ import annotations
 

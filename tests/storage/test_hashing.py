@@ -1,4 +1,4 @@
-"""A range of the state comes to the same on every node, and to another where a row differs."""
+"""A range of the state has the same hash on every node, and another hash if a row differs."""
 
 from __future__ import annotations
 

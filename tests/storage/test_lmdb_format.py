@@ -1,4 +1,4 @@
-"""A state is in the one format that every version reads, whatever the environment asks for."""
+"""A state has the one format that every version reads, even if the environment asks for another."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Machine:
             self.store.begin_commit()
 
     def sync(self) -> None:
-        """The thread is through, and the loop is told."""
+        """The thread is through, and the loop hears of it."""
         self.store.sync_commit()
         self._note()
         self.store.end_commit()

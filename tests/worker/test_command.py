@@ -23,7 +23,7 @@ Run = Callable[..., Awaitable[Process]]
 
 @pytest.fixture
 async def run(broker: FakeBroker) -> AsyncIterator[Run]:
-    """Start the command; whatever still runs at the end is killed."""
+    """Start the command, and kill every process that still runs at the end."""
     processes: list[Process] = []
 
     async def start(*arguments: str, handlers: str = f"{SHIPPED},{SAMPLES}") -> Process:

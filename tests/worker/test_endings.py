@@ -1,4 +1,4 @@
-"""A report can be made of whatever a handler raises or returns."""
+"""A worker can make a report of anything that a handler raises or returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What handlers start ends with them, whatever ends them; and what they leave is cleared away."""
+"""What handlers start ends with them, however they end; the worker clears away what they leave."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ async def test_a_worker_that_is_process_1_reaps_orphans_and_nobody_elses_childre
     try:
         left = await broker.until_ended(await broker.submit("leaves-orphans", count=15))
         assert all(int(each.result) > 1 for each in left)
-        await asyncio.sleep(0.5)  # they have ended by now: zombies, if nobody reaps them
+        await asyncio.sleep(0.5)  # they have ended by now: zombies, if no process reaps them
         killed = await broker.until_ended(await broker.submit("exit-code", count=10))
         assert {each.result for each in killed} == {b"-9"}
         async with asyncio.timeout(PATIENCE_S):

@@ -95,7 +95,7 @@ def test_a_parent_that_never_stops_talking_of_other_things_does_not_keep_a_lease
             # What it would obey is not looked at: only renewals are said.
             listener.listen(None, None)  # type: ignore[arg-type]
 
-    # `listen` ends the process for whatever it does not know; what came first counts.
+    # `listen` ends the process on any exception that it does not know; the first one counts.
     first = ended.value.__context__ or ended.value
     assert isinstance(first, ExitedError)
     assert first.args == (code,)

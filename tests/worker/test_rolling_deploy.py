@@ -44,7 +44,7 @@ StartVersion = Callable[..., Awaitable[Process]]
 
 @pytest.fixture
 async def start_version(cluster: ProcessCluster, tmp_path: Path) -> AsyncIterator[StartVersion]:
-    """Start a worker with this code; whatever runs at the end is killed."""
+    """Start a worker with this code, and kill every process that runs at the end."""
     processes: list[Process] = []
 
     async def start(code: str, *options: str) -> Process:

@@ -1,4 +1,4 @@
-"""What a worker counts of itself stays small, whatever types callers make up."""
+"""What a worker counts of itself stays small, however many types callers make up."""
 
 from __future__ import annotations
 

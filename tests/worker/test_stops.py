@@ -102,7 +102,7 @@ async def test_losing_the_lease_stops_the_handler_and_reports_nothing(
     await facts.until("started")
     stale = broker.tasks[task_id].token
 
-    # Whoever claims next finds it in another queue: not this worker.
+    # The next claimant finds it in another queue, so that is not this worker.
     broker.tasks[task_id].spec.queue = "elsewhere"
     await broker.expire(task_id)
 

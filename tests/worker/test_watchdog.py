@@ -24,7 +24,7 @@ Run = Callable[..., Awaitable[Process]]
 
 @pytest.fixture
 async def run() -> AsyncIterator[Run]:
-    """Start the command; whatever still runs at the end is killed."""
+    """Start the command, and kill every process that still runs at the end."""
     processes: list[Process] = []
 
     async def start(address: str, *, deaf_after: str = "2s", program: str = "") -> Process:
