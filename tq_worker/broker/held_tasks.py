@@ -161,7 +161,7 @@ class HeldTasks:
             if lease.timeout_s is not None and lease.timer is None:
                 lease.timer = loop.call_later(lease.timeout_s, self.stop, lease, Stop.TIMED_OUT)
 
-    def ended(self, ends: Iterable[End]) -> None:
+    def ended(self, _process: HandlerProcess, ends: Iterable[End]) -> None:
         """Report how attempts ended."""
         count = 0
         for end in ends:
@@ -173,7 +173,7 @@ class HeldTasks:
         self._prefetch.ended(count, boottime_s())
         self.room_changed()
 
-    def died(self, process: HandlerProcess) -> None:
+    def exited(self, process: HandlerProcess) -> None:
         """Report the tasks of a dead process: started ones failed, the rest is given back."""
         cause = process.how_it_ended()
         for lease in process.outstanding.values():

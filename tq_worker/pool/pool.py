@@ -11,7 +11,7 @@ from typing import Protocol
 from tq.internal.v1.worker_child_pb2 import Handler, Loaded
 from tq.v1.worker_service_pb2 import ClaimedTask
 from tq_worker.api.errors import UsageError
-from tq_worker.pool.process import End, HandlerProcess
+from tq_worker.pool.process import AttemptEvents, End, HandlerProcess
 from tq_worker.pool.shares import shares
 from tq_worker.pool.slot import ProcessSlot
 from tq_worker.telemetry.stats import Stats
@@ -27,20 +27,11 @@ LEAVE_S = 2.0
 """How long an idle process may take to exit."""
 
 
-class Owner(Protocol):
+class Owner(AttemptEvents, Protocol):
     """The owner of the tasks that run in the pool, who receives its events."""
-
-    def started(self, leases: Iterable[Lease]) -> None:
-        """Attempts with a timeout were begun."""
-
-    def ended(self, ends: Sequence[End]) -> None:
-        """Attempts ended, each with its process's report."""
 
     def release(self, leases: Iterable[Lease], reason: str) -> None:
         """Tasks that were handed to no process must be given back."""
-
-    def died(self, process: HandlerProcess) -> None:
-        """A process has exited; ``outstanding`` holds its unfinished tasks."""
 
     def room_changed(self) -> None:
         """There may be room for more tasks."""
@@ -237,7 +228,7 @@ class Pool:
         process.slot.deaths = 0
         if process.slot.solo and any(end.lease.stop is not None for end in ends):
             self._clear_away(process)
-        self._owner.ended(ends)
+        self._owner.ended(process, ends)
         if process.leaving:
             self._see_off(process)
 
@@ -274,7 +265,7 @@ class Pool:
                     "tasks": len(process.outstanding),
                 },
             )
-        self._owner.died(process)
+        self._owner.exited(process)
         waiting = self._loading.pop(process, None)
         if waiting is not None and not waiting.done():
             modules = ",".join(self._plan.modules)

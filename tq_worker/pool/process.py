@@ -44,11 +44,8 @@ class End:
     """How long its handler ran; 0 if it was not started."""
 
 
-class Events(Protocol):
-    """The receiver of a process's events."""
-
-    def loaded(self, process: HandlerProcess, loaded: Loaded) -> None:
-        """The process has imported its handlers, or could not."""
+class AttemptEvents(Protocol):
+    """The receiver of what becomes of attempts: the pool, and beyond it the owner of the tasks."""
 
     def started(self, leases: Iterable[Lease]) -> None:
         """Attempts with a timeout were begun."""
@@ -58,6 +55,13 @@ class Events(Protocol):
 
     def exited(self, process: HandlerProcess) -> None:
         """The process has exited; ``outstanding`` holds its unfinished tasks."""
+
+
+class ProcessEvents(AttemptEvents, Protocol):
+    """The receiver of all events of a process."""
+
+    def loaded(self, process: HandlerProcess, loaded: Loaded) -> None:
+        """The process has imported its handlers, or could not."""
 
 
 class HandlerProcess:
@@ -70,7 +74,7 @@ class HandlerProcess:
         modules: Sequence[str],
         slots: int,
         log_format: str,
-        events: Events,
+        events: ProcessEvents,
     ) -> None:
         self.slot = slot
         self.slots = slots
