@@ -23,8 +23,9 @@ setup: protos ## Create .venv, install the locked dependencies and the project (
 protos: $(STAMP) ## Generate the package tq from proto/
 	@$(PY) scripts/generate_protos.py
 
-api-docs: setup ## Write docs/api.md from the comments in proto/
+api-docs: setup ## Write docs/api.md and docs/python-api.md from comments in proto/ and docstrings
 	$(PY) scripts/api_reference.py
+	$(PY) scripts/python_reference.py
 
 demo: setup ## Three brokers, two workers, a real trace, three killed leaders, then the proof
 	$(PY) -m demo

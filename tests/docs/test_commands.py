@@ -65,6 +65,7 @@ TO_THEIR_END = {
     "make lock": "make -n lock",
     "make api-docs": "make -n api-docs",
     "make demo": "make -n demo",
+    "scripts/check_words.py": "python scripts/check_words.py",
     "make test-fast": "make -n test-fast",
     "make bench": "make -n bench",
     "make chaos": "make -n chaos",
