@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.leader.bench import Bench, submit, told
+from tq.v1 import task_service_pb2
 from tq_cluster.core.model.types import TimestampMs
+from tq_cluster.core.reads import queries
 from tq_cluster.leader.clock_watch import ClockWatch
 from tq_cluster.leader.log_time import LogTime
 
@@ -160,3 +163,24 @@ def test_the_leader_says_that_log_time_is_off_until_it_is_right(
     ]
     watch.end()
     assert watch.message == ""
+
+
+async def test_a_step_of_log_time_is_in_the_state_for_the_next_leader(bench: Bench) -> None:
+    """Request ids age by the rest of it under each leader."""
+    step_ms = 20 * 60_000
+    ids = told(await bench.leader.submit(submit("a")), task_service_pb2.SubmitResponse)
+    bench.leader._log_time._now_ms += step_ms
+    bench.leader._log_time.stepped_ms += step_ms
+    again = told(await bench.leader.submit(submit("a")), task_service_pb2.SubmitResponse)
+    await bench.leader.submit(submit("b", request_id="r2"))
+
+    bench.leader._log_time.stepped_ms = 0  # as in another process
+    bench.log.depose()
+    bench.log.elect()
+
+    assert queries.stepped_ms(bench.store.view()) == step_ms
+    assert bench.leader._log_time.stepped_ms == step_ms
+    repeated = told(await bench.leader.submit(submit("a")), task_service_pb2.SubmitResponse)
+    found = [each.results[0].task.task_id for each in (ids, again, repeated)]
+    assert found[0]
+    assert set(found) == {found[0]}

@@ -96,7 +96,7 @@ class ClusterTasks:
         self._disk_pressure = disk_pressure
         self._loop = asyncio.get_running_loop()
         self._scrub = Scrub(node_id=node_id, members=self._members, differs=self._tell_difference)
-        self._leaderships = False
+        self._leads = False
         self._fills = False
         """Whether something was left to fill at the last check."""
         self._look_at_s = self._next_range_s = self._fill_at_s = self._fill_asked_s = 0.0
@@ -112,7 +112,7 @@ class ClusterTasks:
 
     def begin(self) -> None:
         """Start: this node leads."""
-        self._leaderships = True
+        self._leads = True
         self._hashed = None
         self._begin_after_ms = None
         self._scrub.clear()
@@ -121,7 +121,7 @@ class ClusterTasks:
 
     def end(self) -> None:
         """Stop: this node no longer leads."""
-        self._leaderships = False
+        self._leads = False
 
     def sources(self) -> Sequence[Source]:
         """Return the sources: raising the version, filling tables, comparing states."""
@@ -133,7 +133,7 @@ class ClusterTasks:
 
     def _raising(self) -> Operation | None:
         now_s = self._loop.time()
-        if not self._leaderships or now_s < self._look_at_s:
+        if not self._leads or now_s < self._look_at_s:
             return None
         common = self._log.common_version()
         if common is not None and 0 < queries.cluster_version(self._state.view()) < common:
@@ -145,12 +145,7 @@ class ClusterTasks:
 
     def _filling(self) -> Operation | None:
         now_s = self._loop.time()
-        if (
-            not self._leaderships
-            or not self._fills
-            or now_s < self._fill_at_s
-            or self._disk_pressure()
-        ):
+        if not self._leads or not self._fills or now_s < self._fill_at_s or self._disk_pressure():
             return None
         return FillTables(rows_max=FILL_ROWS)
 
@@ -158,7 +153,7 @@ class ClusterTasks:
         self._fill_asked_s = self._loop.time()
 
     def _scrubbing(self) -> Operation | None:
-        if not self._leaderships:
+        if not self._leads:
             return None
         view = self._state.view()
         row = scrub_row(view)
@@ -185,7 +180,7 @@ class ClusterTasks:
         """Handle a range that this node has hashed because an entry named it."""
         # Sent to all members, so that a member that differs can detect that itself.
         self._log.share_hash(found.index, found.digest)
-        if not self._leaderships:
+        if not self._leads:
             return
         self._hashed = found
         row = scrub_row(self._state.view())
