@@ -155,8 +155,8 @@ def test_a_row_that_is_not_what_was_written_is_found(tmp_path: Path, row: bytes)
     store.close()
     file = tmp_path / "data.mdb"
     assert find_damage(file) == ""
-    content = bytearray(file.read_bytes())
-    content[content.rindex(b"of %s" % row)] ^= 0x04
-    file.write_bytes(content)
+    # Every copy: a page that was split may keep one in the space that it no longer uses.
+    written = b"of %s" % row
+    file.write_bytes(file.read_bytes().replace(written, b"k" + written[1:]))
 
     assert find_damage(file) == f"table {T}, key {row.hex()}: {len(row) + 8} bytes fail their CRC"
