@@ -190,10 +190,10 @@ async def test_a_node_serves_what_it_leads_holds_and_has_on_its_disk(tmp_path: P
             return text
 
     try:
-        await until(one.leader.serving, "it leads")
+        await until(one.group.leader.serving, "it leads")
         tasks = [task_pb2.TaskSpec(queue="q", type="resize", priority=70)]
         request = task_service_pb2.SubmitRequest(tasks=tasks)
-        await one.leader.submit(Submit(request=request, id_seed="s"))
+        await one.group.leader.submit(Submit(request=request, id_seed="s"))
         value = one.metrics.registry.get_sample_value
         labels = {"queue": "q", "state": "pending", "priority": "64-127"}
         await until(lambda: value("tq_queue_tasks", labels) == 1, "the queues are looked through")

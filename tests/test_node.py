@@ -296,13 +296,13 @@ async def test_a_state_that_cannot_be_committed_ends_the_node(
     errors: list[BaseException] = []
     one = node.Node(config.load(write_config(tmp_path), {}, {}), fatal=errors.append)
     await one.start()
-    await until(one.leader.serving, "it leads")
+    await until(one.group.leader.serving, "it leads")
 
     def fail(now_s: float) -> bool:
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as broken:
-        broken.setattr(one._store, "commit_due", fail)
+        broken.setattr(one.group.store, "commit_due", fail)
         await until(lambda: bool(errors), "the node is told to end")
     await one.stop()
 
@@ -324,18 +324,18 @@ async def test_a_disk_that_takes_long_over_the_state_holds_up_nothing_else(
     errors: list[BaseException] = []
     one = node.Node(config.load(write_config(tmp_path), {}, {}), fatal=errors.append)
     await one.start()
-    await until(one.leader.serving, "it leads")
-    await until(lambda: one._store.committing, "a commit of the state waits for the disk")
-    durable = one._store.durable
+    await until(one.group.leader.serving, "it leads")
+    await until(lambda: one.group.store.committing, "a commit of the state waits for the disk")
+    durable = one.group.store.durable
 
     task = task_pb2.TaskSpec(task_id="meanwhile", queue="q", type="t")
     address = one._config.members["n1"].api
     await submit(address, task_service_pb2.SubmitRequest(request_id="r", tasks=[task]))
 
     assert (await get(address, "meanwhile")).state == task_pb2.TASK_STATE_PENDING
-    assert one._store.durable == durable
+    assert one.group.store.durable == durable
     through.set()
-    await until(lambda: one._store.durable == one._store.applied, "all of it is durable")
+    await until(lambda: one.group.store.durable == one.group.store.applied, "all of it is durable")
     await one.stop()
     assert errors == []
 
@@ -357,8 +357,8 @@ async def test_what_a_slow_disk_has_not_taken_is_bounded_and_nothing_of_it_is_lo
     errors: list[BaseException] = []
     one = node.Node(config.load(write_config(tmp_path), {}, {}), fatal=errors.append)
     await one.start()
-    await until(one.leader.serving, "it leads")
-    await until(lambda: one._store.durable == one._store.applied, "all of it is durable")
+    await until(one.group.leader.serving, "it leads")
+    await until(lambda: one.group.store.durable == one.group.store.applied, "all of it is durable")
     through.clear()
     address = one._config.members["n1"].api
     large = 3 << 20
@@ -370,14 +370,14 @@ async def test_what_a_slow_disk_has_not_taken_is_bounded_and_nothing_of_it_is_lo
             await submit(address, request)
 
     submitting = asyncio.create_task(submit_large())
-    await until(lambda: one._store.full, "as much waits as may")
+    await until(lambda: one.group.store.full, "as much waits as may")
     await asyncio.sleep(0.2)
 
-    assert one._store._pending_bytes < FULL_BYTES + 2 * large
+    assert one.group.store._pending_bytes < FULL_BYTES + 2 * large
     assert not submitting.done()
     through.set()
     await submitting
-    await until(lambda: one._store.durable == one._store.applied, "all of it is durable")
+    await until(lambda: one.group.store.durable == one.group.store.applied, "all of it is durable")
     await one.stop()
     assert errors == []
 
@@ -405,12 +405,14 @@ async def test_a_backup_waits_for_a_slow_disk_and_nothing_else_waits_with_it(
         slow.setattr(Store, "commit", fail)
         await one.start()
         # Before that it has no state to copy.
-        await until(lambda: queries.membership(one._store.view()) is not None, "it is formed")
+        await until(lambda: queries.membership(one.group.store.view()) is not None, "it is formed")
         through.clear()
         async with grpc.aio.insecure_channel(address) as channel:
             call = Stubs(channel).cluster.Backup(cluster_service_pb2.BackupRequest())
             first = asyncio.ensure_future(call.read())
-            await until(lambda: one._store.committing, "a commit of the state waits for the disk")
+            await until(
+                lambda: one.group.store.committing, "a commit of the state waits for the disk"
+            )
             for n in range(3):
                 task = task_pb2.TaskSpec(task_id=f"t{n}", queue="q", type="t")
                 request = task_service_pb2.SubmitRequest(request_id=f"r{n}", tasks=[task])
@@ -449,7 +451,7 @@ async def test_after_a_disk_failed_the_state_is_looked_through_before_it_is_used
 ) -> None:
     settings = config.load(write_config(tmp_path), {}, {})
     one = node.Node(settings, fatal=lambda _error: None)
-    one._end(DiskError("the state cannot be committed: MDB_BAD_TXN"))
+    one.group.end(DiskError("the state cannot be committed: MDB_BAD_TXN"))
     await one._close()
 
     for told in (["the state cannot be committed: MDB_BAD_TXN"], []):
@@ -479,11 +481,11 @@ async def test_a_node_keeps_its_data_directory_while_a_thread_of_it_is_at_work_t
     settings = config.load(write_config(tmp_path), {}, {})
     one = node.Node(settings, fatal=errors.append)
     await one.start()
-    one._state_files.journal_agrees()
+    one.group._state_files.journal_agrees()
     await until(begun.is_set, "a thread is at work")
 
     stopping = asyncio.create_task(one.stop())
-    await until(one._store.closing.is_set, "it has closed its state")
+    await until(one.group.store.closing.is_set, "it has closed its state")
     held_at_work = is_locked(settings.data_dir / "node.lock")
     may_go_on.set()
     await stopping
@@ -606,13 +608,13 @@ async def test_a_leader_whose_fsync_is_slow_is_told_to_its_disk_watch_which_can_
 ) -> None:
     one = node.Node(config.load(write_config(tmp_path), {}, {}), fatal=lambda _error: None)
     await one.start()
-    await until(one.leader.serving, "it leads")
+    await until(one.group.leader.serving, "it leads")
     told: list[float] = []
-    monkeypatch.setattr(one.disk, "tick", told.append)
-    monkeypatch.setattr(type(one._journal_syncer), "running_s", property(lambda _: 1.5))
+    monkeypatch.setattr(one.group.disk, "tick", told.append)
+    monkeypatch.setattr(type(one.group._journal_syncer), "running_s", property(lambda _: 1.5))
 
     await until(lambda: 1.5 in told, "the watch was told of the fsync under way")
-    await one.disk.hand_over("slow disk")
+    await one.group.disk.hand_over("slow disk")
     monkeypatch.undo()
     await one.stop()
 

@@ -61,7 +61,7 @@ async def claim(stubs: Stubs, most: int) -> list[worker_service_pb2.ClaimedTask]
 
 
 def rows_of(node: Node) -> dict[int, list[tuple[bytes, bytes]]]:
-    view = node._store.view()
+    view = node.group.store.view()
     return {
         table: list(view.scan(table, b"\0", b"\xff" * 511, limit=1_000_000))
         for table in range(tables.REQUESTS + 1)
@@ -80,7 +80,7 @@ async def backed_up(folder: Path) -> tuple[Path, worker_service_pb2.ClaimedTask,
             assert ran.code == 0, ran.stderr
             # The old cluster goes on: what it grants now the backup knows nothing of.
             [later] = await claim(stubs, 1)
-        assert ran.json["applied_index"] <= nodes.nodes["n1"].replica.status().applied_index
+        assert ran.json["applied_index"] <= nodes.nodes["n1"].group.replica.status().applied_index
     return file, held, later.token
 
 
@@ -117,7 +117,7 @@ async def test_a_new_cluster_made_of_a_backup_has_its_tasks_and_none_of_its_leas
         for node_id in list(nodes.nodes):
             await nodes.caught_up(node_id)
         states = [rows_of(node) for node in nodes.nodes.values()]
-        wrong = [violations(scope_of(node._store.view())) for node in nodes.nodes.values()]
+        wrong = [violations(scope_of(node.group.store.view())) for node in nodes.nodes.values()]
 
     assert late.results[0].status == ReportResult.STATUS_LEASE_LOST
     assert lost.results[0].status == HeartbeatResult.STATUS_LEASE_LOST
@@ -165,7 +165,7 @@ async def test_a_disk_that_is_restored_once_more_is_not_taken_in(
         nodes.configs[victim].data_dir.rename(tmp_path / "lost")
         restore(file, nodes.configs[victim], SystemClock())
         await nodes.start(victim)
-        others = [node.replica for name, node in nodes.nodes.items() if name != victim]
+        others = [node.group.replica for name, node in nodes.nodes.items() if name != victim]
         refused = "only an empty disk can be taken in"
         await until(
             lambda: all(refused in other.status().message for other in others), "both refuse it"
@@ -184,7 +184,7 @@ async def test_a_backup_holds_what_was_acknowledged_before_it_was_asked_for(
         follower = next(name for name in nodes.nodes if name != leader_id)
         async with nodes.stubs(leader_id) as stubs:
             await submit(stubs, "s1", "a")
-            committed = nodes.nodes[leader_id].replica.status().commit_index
+            committed = nodes.nodes[leader_id].group.replica.status().commit_index
             file = tmp_path / "backup"
             ran = await admin(nodes, "backup", str(file), "--node", follower, "-o", "json")
 

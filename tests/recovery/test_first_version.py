@@ -120,7 +120,7 @@ async def test_a_cluster_goes_on_over_the_first_versions_disks(tmp_path: Path) -
             stats = await stubs.queues.GetQueueStats(
                 queue_service_pb2.GetQueueStatsRequest(queue="large"), timeout=PATIENCE_S
             )
-        store = nodes.nodes[leader_id]._store
+        store = nodes.nodes[leader_id].group.store
         await until(
             lambda: queries.cluster_version(store.view()) == CLUSTER_VERSION, "today's rules"
         )

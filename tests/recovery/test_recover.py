@@ -139,7 +139,7 @@ async def test_tasks_that_ran_are_quarantined_and_the_others_go_on(
         for name in nodes.nodes:
             await nodes.caught_up(name)
         states = [rows_of(node) for node in nodes.nodes.values()]
-        wrong = violations(scope_of(nodes.nodes["n1"]._store.view()))
+        wrong = violations(scope_of(nodes.nodes["n1"].group.store.view()))
 
     assert "2 tasks ran when the cluster was lost" in said
     assert report["uncertain_task_ids"] == ["runs", "b"]
@@ -186,11 +186,11 @@ async def test_what_the_journal_holds_beyond_the_state_is_kept(
         async with nodes.stubs(leader_id) as stubs:
             await submit(stubs, "s1", "early")
             for node in nodes.nodes.values():
-                node._store.commit()
-            durable = nodes.nodes[leader_id]._store.durable.index
+                node.group.store.commit()
+            durable = nodes.nodes[leader_id].group.store.durable.index
             for node in nodes.nodes.values():
-                monkeypatch.setattr(node._store, "commit_due", lambda _now_s: False)
-                monkeypatch.setattr(node._store, "commit", lambda: None)
+                monkeypatch.setattr(node.group.store, "commit_due", lambda _now_s: False)
+                monkeypatch.setattr(node.group.store, "commit", lambda: None)
             await submit(stubs, "s2", "late")
     disk = tmp_path / "old" / leader_id
 
@@ -281,7 +281,7 @@ async def test_a_disk_that_was_replaced_is_no_survivor(tmp_path: Path) -> None:
         nodes.configs[lost_id].data_dir.rename(aside)
         await nodes.start(lost_id)
         await until(
-            lambda: lost_id in nodes.nodes[leader_id].replica.status().strangers, "a stranger"
+            lambda: lost_id in nodes.nodes[leader_id].group.replica.status().strangers, "a stranger"
         )
         async with nodes.stubs(leader_id) as stubs:
             request = cluster_service_pb2.ReplaceNodeRequest(node_id=lost_id)
@@ -305,7 +305,7 @@ async def test_a_disk_whose_state_alone_is_damaged_is_to_be_started_first(tmp_pa
             await submit(stubs, "s1", "a")
         for name in nodes.nodes:
             await nodes.caught_up(name)
-        nodes.nodes["n1"]._store.quarantine("table 5 fails its CRC")
+        nodes.nodes["n1"].group.store.quarantine("table 5 fails its CRC")
     disks = [f"--disk={tmp_path / 'old' / name}" for name in ("n1", "n2")]
 
     looked = await asyncio.to_thread(run, "recover", *disks)
@@ -476,7 +476,7 @@ async def test_a_cluster_whose_terms_no_broker_starts_in_is_recovered_whole(
         restore(target, config, SystemClock())
     async with trio(tmp_path / "new", restored) as restored:
         leader_id = await restored.await_leader()
-        assert restored.nodes[leader_id].replica.status().term < bounds.TERM_STEP_MAX
+        assert restored.nodes[leader_id].group.replica.status().term < bounds.TERM_STEP_MAX
         assert (await state(restored, "a")).state == task_pb2.TASK_STATE_PENDING
 
 

@@ -24,8 +24,8 @@ async def lose_disk(nodes: Trio, node_id: str) -> None:
     await nodes.start(node_id)
     await nodes.await_messages("is not a member of its peers' cluster")
     # One peer's word is enough for the message, and need not be the leader's.
-    leader = nodes.nodes[await nodes.await_leader()].replica
-    disk = nodes.nodes[node_id]._data.directory.incarnation
+    leader = nodes.nodes[await nodes.await_leader()].group.replica
+    disk = nodes.nodes[node_id].group.data.directory.incarnation
     await until(
         lambda: leader.status().strangers.get(node_id) == disk, f"the leader hears of {node_id}"
     )
@@ -95,6 +95,6 @@ async def test_a_disk_that_was_replaced_is_never_used_again(tmp_path: Path) -> N
         shutil.copytree(tmp_path / "old", data_dir)
         await nodes.start(lost)
 
-        replica = nodes.nodes[lost].replica
+        replica = nodes.nodes[lost].group.replica
         await until(lambda: replica.status().role is Role.STRANGER, "the old disk is a stranger")
         assert "another disk" in replica.status().message

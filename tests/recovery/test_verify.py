@@ -23,7 +23,7 @@ async def at_work(nodes: Trio) -> tuple[str, list[str]]:
     async with nodes.stubs(leader_id) as stubs:
         await submit(stubs, "s1", *(f"t{number}" for number in range(40)))
         await claim(stubs, 3)
-    store = nodes.nodes[leader_id]._store
+    store = nodes.nodes[leader_id].group.store
     await until(
         lambda: queries.cluster_version(store.view()) == CLUSTER_VERSION, "the newest rules"
     )
@@ -35,13 +35,13 @@ async def at_work(nodes: Trio) -> tuple[str, list[str]]:
 
 def a_row(nodes: Trio, node_id: str) -> tuple[bytes, bytes]:
     """Key and value of some task's spec."""
-    view = nodes.nodes[node_id]._store.view()
+    view = nodes.nodes[node_id].group.store.view()
     return next(iter(view.scan(tables.SPECS, b"\0", b"\xff", limit=1)))
 
 
 def forge(nodes: Trio, node_id: str) -> None:
     """Have one node's disk say something else, as soundly as it says the rest."""
-    store = nodes.nodes[node_id]._store
+    store = nodes.nodes[node_id].group.store
     key, value = a_row(nodes, node_id)
     forged = seal(tables.SPECS, key, value[:-1] + bytes([value[-1] ^ 1]))
     store._txn.put(key, forged, db=store._tables[tables.SPECS])
@@ -49,7 +49,7 @@ def forge(nodes: Trio, node_id: str) -> None:
 
 def damage(nodes: Trio, node_id: str) -> None:
     """Flip a bit of a row on one node's disk."""
-    store = nodes.nodes[node_id]._store
+    store = nodes.nodes[node_id].group.store
     key, value = a_row(nodes, node_id)
     sealed = bytearray(seal(tables.SPECS, key, value))
     sealed[len(sealed) // 2] ^= 1
@@ -58,7 +58,7 @@ def damage(nodes: Trio, node_id: str) -> None:
 
 async def made_anew(nodes: Trio, node_id: str) -> None:
     """Start again a node that stopped, and wait until its state is the others'."""
-    nodes.nodes[node_id].replica._engine.stop()  # as the end of the process would
+    nodes.nodes[node_id].group.replica._engine.stop()  # as the end of the process would
     await nodes.stop(node_id)
     await nodes.start(node_id)
     await nodes.caught_up(node_id)

@@ -137,7 +137,7 @@ async def test_leadership_is_handed_over_before_the_port_closes(
         close = old.service.stop
 
         async def note_role_and_close() -> None:
-            roles.append(old.replica.status().role)
+            roles.append(old.group.replica.status().role)
             await close()
 
         monkeypatch.setattr(old.service, "stop", note_role_and_close)
@@ -193,8 +193,8 @@ async def test_a_local_read_at_a_follower_says_how_old_it_may_be(tmp_path: Path)
         follower = next(name for name in nodes.nodes if name != leader_id)
         async with nodes.stubs(follower) as stubs:
             submitted = await stubs.tasks.Submit(submit("s1", b"x"), timeout=PATIENCE_S)
-            store = nodes.nodes[follower]._store
-            applied = nodes.nodes[leader_id].replica.status().applied_index
+            store = nodes.nodes[follower].group.store
+            applied = nodes.nodes[leader_id].group.replica.status().applied_index
             await until(lambda: store.durable.index >= applied, "the follower has committed")
             read = await stubs.tasks.GetTask(
                 task_service_pb2.GetTaskRequest(
@@ -217,16 +217,16 @@ async def test_a_node_whose_state_is_damaged_fills_it_again_and_goes_on(tmp_path
         async with nodes.stubs(leader_id) as stubs:
             submitted = await stubs.tasks.Submit(submit("s1", b"kept"), timeout=PATIENCE_S)
         local.task_id = submitted.results[0].task.task_id
-        state = nodes.nodes[hurt]._data.states.current.path
+        state = nodes.nodes[hurt].group.data.states.current.path
         await nodes.stop(hurt)
         (state / "data.mdb").write_bytes(b"not a database" * 1_000)
 
         await nodes.start(hurt)
 
         again = nodes.nodes[hurt]
-        assert again._data.set_aside
-        applied = nodes.nodes[leader_id].replica.status().applied_index
-        await until(lambda: again._store.durable.index >= applied, "it has caught up")
+        assert again.group.data.set_aside
+        applied = nodes.nodes[leader_id].group.replica.status().applied_index
+        await until(lambda: again.group.store.durable.index >= applied, "it has caught up")
         async with nodes.stubs(hurt) as stubs:
             read = await stubs.tasks.GetTask(local, timeout=PATIENCE_S)
 
@@ -240,14 +240,14 @@ async def test_a_row_that_fails_its_check_ends_the_node_and_its_state(tmp_path: 
         await nodes.await_leader()
         hurt = nodes.nodes["n2"]
 
-        hurt._end(CorruptRowError("table 3, key 62: 9 bytes fail their CRC"))
+        hurt.group.end(CorruptRowError("table 3, key 62: 9 bytes fail their CRC"))
         [error] = nodes.errors
         nodes.errors.clear()
         await nodes.stop("n2")
         await nodes.start("n2")
 
         assert isinstance(error, CorruptRowError)
-        assert nodes.nodes["n2"]._data.set_aside
+        assert nodes.nodes["n2"].group.data.set_aside
 
 
 async def test_every_node_learns_its_role(tmp_path: Path) -> None:
@@ -255,9 +255,9 @@ async def test_every_node_learns_its_role(tmp_path: Path) -> None:
         leader_id = await nodes.await_leader()
         others = [node for name, node in nodes.nodes.items() if name != leader_id]
         await until(
-            lambda: all(node.replica.status().leader_id == leader_id for node in others),
+            lambda: all(node.group.replica.status().leader_id == leader_id for node in others),
             "both followers know the leader",
         )
-        roles = [node.replica.status().role for node in others]
+        roles = [node.group.replica.status().role for node in others]
 
     assert roles == [Role.FOLLOWER, Role.FOLLOWER]

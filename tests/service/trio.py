@@ -41,12 +41,12 @@ class Trio:
 
     def leader_id(self) -> str | None:
         """The node that serves, if one does."""
-        serving = [node_id for node_id, node in self.nodes.items() if node.leader.serving()]
+        serving = [node_id for node_id, node in self.nodes.items() if node.group.leader.serving()]
         return serving[0] if len(serving) == 1 else None
 
     async def await_leader(self) -> str:
         def seen() -> str:
-            return str({name: node.replica.status() for name, node in self.nodes.items()})
+            return str({name: node.group.replica.status() for name, node in self.nodes.items()})
 
         await until(
             lambda: self.leader_id() is not None, f"a leader: {seen()}", within_s=PATIENCE_S
@@ -57,15 +57,15 @@ class Trio:
 
     async def caught_up(self, node_id: str) -> None:
         """Wait until the node has applied everything that the leader has applied by now."""
-        applied = self.nodes[await self.await_leader()].replica.status().applied_index
-        replica = self.nodes[node_id].replica
+        applied = self.nodes[await self.await_leader()].group.replica.status().applied_index
+        replica = self.nodes[node_id].group.replica
         await until(lambda: replica.status().applied_index >= applied, f"{node_id} at {applied}")
 
     async def await_messages(self, text: str) -> dict[str, str]:
         """Wait until a node's message has ``text``; return the message of each node."""
 
         def messages() -> dict[str, str]:
-            return {name: node.replica.status().message for name, node in self.nodes.items()}
+            return {name: node.group.replica.status().message for name, node in self.nodes.items()}
 
         await until(lambda: any(text in each for each in messages().values()), text)
         return messages()

@@ -10,42 +10,20 @@ import shutil
 import signal
 import sys
 import traceback
-import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from importlib import metadata
-from pathlib import Path
 from typing import Any, NoReturn
 
 from tq_cluster.clock import SystemClock
 from tq_cluster.config import NodeConfig
-from tq_cluster.core.cluster.scrubbing import scrub_row
-from tq_cluster.core.reads import queries
-from tq_cluster.errors import DiskError, FatalError, StartError, StateDiffersError
-from tq_cluster.leader import task_log
-from tq_cluster.leader.counting import Counting
-from tq_cluster.leader.hooks import LeaderHooks
-from tq_cluster.leader.leader import Formation, Leader
-from tq_cluster.node.disk_watch import DiskWatch
-from tq_cluster.node.instrumentation import ListenElsewhere, TimedState, TimedSyncer
+from tq_cluster.errors import DiskError, FatalError, StartError
+from tq_cluster.node.group import Dependencies, Fatal, Group
+from tq_cluster.node.instrumentation import ListenElsewhere
 from tq_cluster.node.reload import ReadAgain, Reloading
-from tq_cluster.raft.log_api import Role
-from tq_cluster.raft.members import contradiction
-from tq_cluster.raft.replica import Replica
 from tq_cluster.raft.secret import ClusterSecret
-from tq_cluster.raft.shrinking import Shrinking
-from tq_cluster.raft.startup import NodeData, open_data
-from tq_cluster.raft.state_files import StateFiles
-from tq_cluster.raft.syncer import ThreadSyncer
-from tq_cluster.reading import Reading
-from tq_cluster.service.backups import MovedError, NoRoomError
 from tq_cluster.service.server import calls_ended
 from tq_cluster.service.service import Parts, Service
-from tq_cluster.service.status import ClusterFacts, Vitals
-from tq_cluster.storage import snapshot
-from tq_cluster.storage.backup import Maker, OutgoingBackup, make_backup
-from tq_cluster.storage.crash import note_failure
-from tq_cluster.storage.headroom import Headroom
+from tq_cluster.service.status import Vitals
 from tq_cluster.storage.rows import CorruptRowError
 from tq_cluster.telemetry import logs, tracing
 from tq_cluster.telemetry.loop_hold import SPAN_S, LoopHold
@@ -59,10 +37,6 @@ EXIT_FATAL = 70
 TICK_S = 0.05
 PEER_HOSTS_MAX = 16
 """Members have one each, and another once they came back at another address."""
-DISK_S = 5.0
-"""How often the gauges of the disk are updated."""
-
-Fatal = Callable[[BaseException], None]
 
 
 def end_process(error: BaseException) -> NoReturn:
@@ -89,7 +63,6 @@ class Node:
         ``record_crashes``: the process serves only this node (see ``open_data``).
         """
         self._config = config
-        self._fatal = fatal
         self._loop = asyncio.get_running_loop()
         self._clock = SystemClock()
         self._started_at_ms = self._clock.wall_ms()
@@ -104,106 +77,23 @@ class Node:
         self._version = metadata.version("tq")  # read from a file: once
         self.metrics = Metrics(self._version)
         self._hold = LoopHold(self.metrics.loop_held)
-        # Before anything is opened: on a full disk that takes the room that the ballast gives up.
-        headroom = Headroom(
-            config.data_dir,
-            reserve_bytes=config.limits.disk_reserve_mb << 20,
-            ballast_bytes=config.limits.disk_ballast_mb << 20,
-        )
-        with suppress(OSError):  # `open_data` reports what is wrong with the directory
-            headroom.look()
-        self._syncer = ThreadSyncer(self._loop)
-        self._journal_syncer = TimedSyncer(self._syncer, self._fsynced)
-        self._state_syncer = ThreadSyncer(self._loop)
-        self._committing = False
         self._peer_hosts: dict[str, None] = {}
         """Hosts from which peers were admitted, the latest last."""
-        self._commit_waiters: list[asyncio.Future[None]] = []
-        """Callers that wait for a commit which begins from now on."""
-        state_written_ms = _last_written_ms(config.data_dir, self._started_at_ms)
-        try:
-            self._data: NodeData = open_data(
-                config.data_dir,
-                node_id=config.node_id,
+        self.group = Group(
+            config,
+            Dependencies(
+                clock=self._clock,
                 draw=draw,
-                syncer=self._journal_syncer,
-                on_fatal=self._end,
-                members=config.members,
-                single=config.single,
-                relief=headroom.give_up,
-                record_crashes=record_crashes,
-            )
-        except BaseException:
-            self._syncer.close()
-            self._state_syncer.close()
-            raise
-        self._store = self._data.store
-        self._state_files = StateFiles(
-            self._store,
-            self._data.states,
-            self._loop,
-            lambda membership: contradiction(self._data.directory, membership),
-        )
-        raft_addresses = {name: member.raft for name, member in config.members.items()}
-        self.replica = Replica(
-            identity=self._data.directory,
-            members=raft_addresses,
-            journal=self._data.journal,
-            machine=TimedState(self._store, self.metrics.applied),
-            states=self._state_files,
-            network=ListenElsewhere(
-                config.listen_raft, self._admitted_from, self.metrics.refuses("raft")
+                metrics=self.metrics,
+                network=ListenElsewhere(
+                    config.listen_raft, self._admitted_from, self.metrics.refuses("raft")
+                ),
+                secret=self._secret,
+                version=self._version,
+                fatal=fatal,
             ),
-            clock=self._clock,
-            draw=draw,
-            fatal=self._end,
-            membership=lambda: queries.membership(self._store.view()),
-            cluster_version=lambda: queries.cluster_version(self._store.view()),
-            disk_low=lambda: headroom.low,
-            secret=self._secret,
+            record_crashes=record_crashes,
         )
-        self.disk = DiskWatch(
-            headroom,
-            members=len(config.members),
-            status=self.replica.status,
-            hand_over=self.replica.transfer_leadership,
-            fatal=self._end,
-        )
-        counting = Counting(
-            view=self._store.view, tasks=self.metrics.tasks, queues=self.metrics.queues
-        )
-        self._shrinking = Shrinking(
-            store=self._store,
-            states=self._data.states,
-            journal=self._data.journal,
-            loop=self._loop,
-        )
-        reading = Reading()
-        self.leader = Leader(
-            node_id=config.node_id,
-            log=self.replica,
-            state=self._store,
-            reading=reading,
-            clock=self._clock,
-            draw=draw,
-            members=len(config.members),
-            formation=self._formation,
-            fatal=self._end,
-            hooks=LeaderHooks(
-                housekept=self.metrics.housekept,
-                undecidable=self.metrics.undecidable,
-                differed=self.metrics.states_differ,
-                decide=self.metrics.decided,
-                commit=self.metrics.committed,
-                confirm=self.metrics.confirmed,
-                begun=self.metrics.leads_now,
-                counted=counting.add,
-                sampled=counting.show,
-                event=task_log.writer(wanted=config.log.tasks),
-            ),
-            disk_pressure=lambda: self.disk.pressure,
-        )
-        self._store.on_hashed = self.leader.hashed
         connections_max = min(config.limits.connections_max, descriptors.for_callers())
         self.metrics.connections_max(connections_max)
         self._callers = descriptors.CallersWatch(connections_max)
@@ -211,29 +101,27 @@ class Node:
             Parts(
                 node_id=config.node_id,
                 apis={name: member.api for name, member in config.members.items()},
-                log=self.replica,
-                leading=self.leader,
-                committed=self._store,
-                reading=reading,
+                log=self.group.replica,
+                leading=self.group.leader,
+                committed=self.group.store,
+                reading=self.group.reading,
                 clock=self._clock,
                 vitals=self._vitals,
-                facts=self._facts,
-                state_committed=self._committed,
-                copy_state=self._copy_state,
-                membership=lambda: queries.membership(self._store.view()),
-                # The age of a state that begins again is not known.
-                state_written_ms=0 if self._data.set_aside else state_written_ms,
+                facts=self.group.facts,
+                state_committed=self.group.committed,
+                copy_state=self.group.copy_state,
+                membership=self.group.membership,
+                state_written_ms=self.group.state_written_ms,
                 calls_max=config.limits.calls_max,
                 connections_max=connections_max,
                 forward_address=self._forward_address,
                 jitter=draw,
-                fatal=self._end,
+                fatal=self.group.end,
                 tracing=self._tracing,
                 secret=self._secret,
             )
         )
         self._timer: asyncio.TimerHandle | None = None
-        self._disk_at_s = 0.0
         self._stop_metrics: Callable[[], None] = lambda: None
 
     def reload_secret(self) -> None:
@@ -248,25 +136,15 @@ class Node:
         except StartError as error:
             _logger.warning("the cluster's secret not reloaded", extra={"reason": str(error)})
 
-    def _end(self, error: BaseException) -> None:
-        """End the process. A state that was found damaged is not opened again."""
-        with suppress(OSError):
-            if isinstance(error, (CorruptRowError, StateDiffersError)):
-                self._store.quarantine(str(error))
-            elif isinstance(error, DiskError):
-                # LMDB reports damage by many errors, and a disk that failed may have caused some.
-                note_failure(self._config.data_dir, error)
-        self._fatal(error)
-
     async def start(self) -> None:
         """Bind the ports, join the cluster, answer calls; StartError if a port is not available."""
         try:
             self.service.bind(self._config.listen_api)
             port = self.service.bind_for_nodes(self._config.listen_forward)
             self.service.let_nodes_in([])
-            self.replica.announce_forward_port(port)
+            self.group.replica.announce_forward_port(port)
             await self._serve_metrics()
-            await self.replica.start()
+            await self.group.replica.start()
         except BaseException:
             await self._close()
             raise
@@ -279,9 +157,8 @@ class Node:
     async def stop(self) -> None:
         """Hand leadership over, let calls end, make everything durable, close."""
         await self.service.show_stopping()
-        if self.replica.status().role is Role.LEADER and len(self._config.members) > 1:
-            # Before the port closes: what arrives meanwhile is forwarded to the next leader.
-            await self.disk.hand_over("stopping")
+        # Before the port closes: what arrives meanwhile is forwarded to the next leader.
+        await self.group.hand_over()
         await self.service.stop()
         await self._close()
 
@@ -290,51 +167,16 @@ class Node:
         self._callers.stop()
         if self._timer is not None:
             self._timer.cancel()
-        self.disk.stop()
         self._stop_metrics()
-        self.leader.stop()
-        await self.replica.stop()
-        self._shrinking.stop()
-        self._state_syncer.close()
-        self._store.commit()
-        self._store.close()
-        self._data.journal.close()
-        # The next holder of the lock may rely on it that no thread of this node works there.
-        await self._state_files.stopped()
-        await self.disk.stopped()
-        self._data.directory.release()
-        self._syncer.close()
+        await self.group.close()
         if self._tracing is not None:
             await self._tracing.close()
 
     def _tick(self) -> None:
-        """Commit the state when that is due, and update the gauges."""
         self._timer = self._loop.call_later(TICK_S, self._tick)
-        try:
-            self.disk.tick(self._journal_syncer.running_s)
-            started_s = self._loop.time()
-            if self._store.commit_due(started_s):
-                self._commit(started_s)
-            role = self.replica.status().role
-            self._shrinking.tick(may_begin=role in {Role.LEADER, Role.FOLLOWER})
-            if self._config.metrics_listen is not None:
-                self._look_round()
-        except OSError as error:
-            self._end(DiskError(f"{self._config.data_dir} cannot be used: {error}"))
+        status = self.group.tick()
+        if status is None:
             return
-        except Exception as error:  # noqa: BLE001  # handed on: a state that fails ends the process
-            self._end(error)
-            return
-        status = self.replica.status()
-        self.metrics.stands(
-            leads=status.role is Role.LEADER,
-            term=status.term,
-            commit_index=status.commit_index,
-            applied_index=status.applied_index,
-        )
-        self.metrics.scrub_finished(scrub_row(self._store.view()).last_finished_at_ms)
-        self.metrics.log_time(self.leader.look_at_clocks())
-        self.metrics.has_room(free_bytes=self.disk.headroom.free_bytes, low=self.disk.headroom.low)
         self.metrics.holds(calls=self.service.calls, journal_bytes=status.journal_bytes)
         held = self.service.admission
         self.metrics.holds_for_callers(
@@ -343,51 +185,6 @@ class Node:
             reading=held.reading,
             refused=held.refused(),
         )
-
-    def _commit(self, began_s: float) -> None:
-        if self._committing:
-            return  # the disk is slow; applying goes on
-        self._committing = True
-        waiting, self._commit_waiters = self._commit_waiters, []
-        self._store.begin_commit()
-
-        def ended(error: BaseException | None) -> None:
-            self._committing = False
-            if error is not None:
-                self._end(DiskError(f"the state in {self._store.path} cannot be synced: {error}"))
-                return
-            self._store.end_commit()
-            spent_s = self._loop.time() - began_s
-            self.metrics.state_committed(spent_s)
-            self.disk.took("state commit", spent_s)
-            for waiter in waiting:
-                if not waiter.done():
-                    waiter.set_result(None)
-            if self._commit_waiters:
-                self._commit(self._loop.time())
-
-        self._state_syncer.run(self._store.sync_commit, ended)
-
-    async def _committed(self) -> None:
-        """Return once everything applied by now is in a commit that is on the disk."""
-        committed: asyncio.Future[None] = self._loop.create_future()
-        self._commit_waiters.append(committed)
-        self._commit(self._loop.time())
-        await committed
-
-    def _look_round(self) -> None:
-        """Update costly gauges, which are visible only if metrics are served."""
-        self.leader.sample()
-        if self._loop.time() >= self._disk_at_s:
-            self._disk_at_s = self._loop.time() + DISK_S
-            self.metrics.disk(
-                state_bytes=_allocated_bytes(self._store.path),
-                size_bytes=shutil.disk_usage(self._config.data_dir).total,
-            )
-
-    def _fsynced(self, seconds: float) -> None:
-        self.metrics.fsynced(seconds)
-        self.disk.took("journal fsync", seconds)
 
     async def _serve_metrics(self) -> None:
         if self._config.metrics_listen is None:
@@ -411,36 +208,8 @@ class Node:
             self.service.let_nodes_in(list(self._peer_hosts))
 
     def _forward_address(self, node_id: str) -> str | None:
-        port = self.replica.forward_port(node_id)
+        port = self.group.replica.forward_port(node_id)
         return self._config.forward_address(node_id, port) if port else None
-
-    def _formation(self) -> Formation | None:
-        membership = self.replica.formation()
-        return None if membership is None else Formation(membership[0], membership[1])
-
-    def _facts(self) -> ClusterFacts:
-        view = self._store.view()
-        membership = queries.membership(view)
-        cluster_id = membership[0] if membership is not None else self._data.directory.cluster_id
-        return ClusterFacts(cluster_id or "", queries.cluster_version(view))
-
-    def _copy_state(self) -> Callable[[], OutgoingBackup]:
-        maker = Maker(
-            node_id=self._config.node_id,
-            version=self._version,
-            made_at_ms=self._clock.wall_ms(),
-            backup_id=uuid.uuid4().hex,
-        )
-
-        def copy() -> OutgoingBackup:
-            try:
-                return make_backup(self._store, self._data.states.snapshots, maker)
-            except snapshot.NoRoomError as error:
-                raise NoRoomError(str(error)) from error
-            except snapshot.StateMovedError as error:
-                raise MovedError(str(error)) from error
-
-        return copy
 
     def _vitals(self, hold_span_s: float | None) -> Vitals:
         if hold_span_s is not None:
@@ -450,13 +219,15 @@ class Node:
         return Vitals(
             version=self._version,
             started_at_ms=self._started_at_ms,
-            state_bytes=_allocated_bytes(self._store.path),
+            state_bytes=self.group.state_bytes(),
             disk_free_bytes=shutil.disk_usage(self._config.data_dir).free,
             fsync_p50_s=p50_s,
             fsync_p99_s=p99_s,
             loop_hold_max_s=hold.wall_s,
             loop_hold_cpu_max_s=hold.cpu_s,
-            message="; ".join(filter(None, (self.disk.message, self.leader.clock_message))),
+            message="; ".join(
+                filter(None, (self.group.disk.message, self.group.leader.clock_message))
+            ),
             warnings=tuple(filter(None, [_openness(self._secret)])),
         )
 
@@ -540,18 +311,3 @@ def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
         if any(name.startswith("tq_cluster.") for name in modules):
             end_process(error)
     loop.default_exception_handler(context)
-
-
-def _last_written_ms(data_dir: Path, now_ms: int) -> int:
-    """Return when a state below ``data_dir`` was last written; now if there is none yet."""
-    written = [path.stat().st_mtime_ns // 1_000_000 for path in data_dir.glob("state-*/data.mdb")]
-    return max(written, default=now_ms)
-
-
-def _allocated_bytes(folder: Path) -> int:
-    """Return the disk space of the files in ``folder``; LMDB's file has holes."""
-    allocated = 0
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):
-            allocated += path.stat().st_blocks * 512
-    return allocated
