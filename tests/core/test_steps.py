@@ -232,6 +232,28 @@ def test_what_was_put_off_is_decided_before_what_came_since() -> None:
     assert first.put_off == [2], "but not before those that were put off for reports"
 
 
+def test_claims_that_were_put_off_take_turns_with_all_that_is_no_claim() -> None:
+    """So a submit does not wait for hundreds of claims that look long and find nothing."""
+    queue = LoneQueue()
+    claims = [
+        Claim(
+            request=worker_service_pb2.ClaimRequest(
+                worker_id=f"w{n}", queues=["none"], max_tasks=1, request_id=f"claim {n}"
+            )
+        )
+        for n in range(8)
+    ]
+    batch: list[Operation] = [*claims[:6], submit(1), *claims[6:], submit(1), submit(1, priority=1)]
+
+    order: list[int] = []
+    for rows in range(200):  # each budget reaches as many operations as the last one, or one more
+        (*_, (_, decision)) = steps_of(queue, *batch, budget=budget(read=rows), first=7)
+        assert decision is not None
+        order += set(range(len(batch))) - {*decision.put_off, *order}
+
+    assert order == [0, 6, 1, 9, 2, 10, 3, 4, 5, 7, 8]
+
+
 # ---------------------------------------------------------------- what one report creates
 
 

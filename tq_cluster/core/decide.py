@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from itertools import zip_longest
 from typing import assert_never
 
 from tq_cluster.core.calls.cancel import decide_cancel
@@ -112,13 +113,12 @@ def deciding(
     """Decide as `decide` does, in steps of a few rows; in between, others may read but not write.
 
     Once ``budget`` is spent, the remaining operations are put off; at least one is decided, and
-    none is left half decided. The first ``first`` operations were put off before and keep their
-    order, the longest waiting in front: none is put off for ever. The others are sorted by kind.
+    none is left half decided. The first ``first`` operations were put off before, the longest
+    waiting in front; `_in_order` says how they share the entry with the others.
     """
     batch = Batch(workspace, now_ms, draw, limits, stepped_ms, tell_events=tell_events)
     outcomes: dict[int, Outcome] = {}
-    later = range(first, len(operations))
-    places = [*range(first), *sorted(later, key=lambda place: operations[place].order)]
+    places = _in_order(operations, first)
     try:
         for reached, place in enumerate(places):
             if reached and budget.spent_by(workspace):
@@ -132,6 +132,34 @@ def deciding(
     told = [outcomes[place] for place in sorted(outcomes)]
     put_off = sorted(places[len(outcomes) :])
     return Decision(told, batch.wakeups, batch.hash_range, batch.members, put_off)
+
+
+def _in_order(operations: Sequence[Operation], first: int) -> list[int]:
+    """Return the places of operations in the order of their decision.
+
+    What was put off keeps its order and goes before what came since, which is sorted by kind: so
+    nothing is put off for ever. But claims that were put off take turns with all that is no claim.
+    A few hundred claims that look for rare types are many entries of work, and a submit or a report
+    would wait for all of them.
+    """
+    later = sorted(range(first, len(operations)), key=lambda place: operations[place].order)
+    put_off = range(first)
+    claims = [place for place in put_off if isinstance(operations[place], Claim)]
+    if not claims:
+        return [*put_off, *later]
+    # Before the first claim stand releases of what claims were granted, if there are any: they go
+    # before repetitions of those claims.
+    before = put_off[: claims[0]]
+    others = [
+        place
+        for place in (*put_off[claims[0] :], *later)
+        if not isinstance(operations[place], Claim)
+    ]
+    in_turns = [
+        place for pair in zip_longest(claims, others) for place in pair if place is not None
+    ]
+    new_claims = [place for place in later if isinstance(operations[place], Claim)]
+    return [*before, *in_turns, *new_claims]
 
 
 def _decide_one(batch: Batch, operation: Operation) -> Steps | Outcome:
