@@ -142,6 +142,14 @@ def test_a_report_on_a_task_that_is_not_there_says_so(tmp_path: Path) -> None:
     store.close()
 
 
+def test_an_id_longer_than_any_task_has_is_not_repeated_whole() -> None:
+    giant = TaskReport(task_id="x" * (3 << 20), token=1, complete=Completion())
+
+    (result,) = LoneQueue().report(giant)
+
+    assert (status(result), result.task_id) == ("NOT_FOUND", "x" * 200)
+
+
 def test_repeating_a_completion_returns_the_recorded_one() -> None:
     queue = LoneQueue()
     queue.submitted(spec(task_id="one"))

@@ -149,6 +149,16 @@ async def test_a_lease_that_is_listed_twice_is_answered_twice(bench: Bench) -> N
     assert await beaten(bench, listing([task, task])) == [Result.STATUS_RENEWED] * 2
 
 
+async def test_an_id_longer_than_any_task_has_is_not_repeated_whole(bench: Bench) -> None:
+    giant = worker_service_pb2.HeldLease(task_id="x" * (3 << 20), token=1)
+    request = worker_service_pb2.HeartbeatRequest(worker_id="w", leases=[giant])
+
+    reply = told(await bench.leader.heartbeat(request), worker_service_pb2.HeartbeatResponse)
+
+    (result,) = reply.results
+    assert (result.status, result.task_id) == (Result.STATUS_LEASE_LOST, "x" * 200)
+
+
 async def test_too_many_leases_are_refused_before_any_is_looked_at(bench: Bench) -> None:
     request = worker_service_pb2.HeartbeatRequest(
         worker_id="w", leases=[worker_service_pb2.HeldLease(token=1)] * 10_001

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Final
 
 from tq.v1 import worker_service_pb2 as pb
+from tq_cluster.core.model.ids import echoed
 from tq_cluster.core.model.operations import Refused, Replied
 from tq_cluster.core.model.types import DEFAULT_NAMESPACE, FencingToken
 from tq_cluster.core.reads import queries
@@ -52,7 +53,7 @@ class _Renewal:
         """Return one lease, and its part of the answer."""
         held = self.request.leases[place]
         if place == len(self.reply.results):  # the first time: positions come in order
-            return held, self.reply.results.add(task_id=held.task_id)
+            return held, self.reply.results.add(task_id=echoed(held.task_id))
         return held, self.reply.results[place]
 
 
@@ -146,4 +147,5 @@ class Heartbeats:
 
 
 def _lost(held: pb.HeldLease) -> pb.HeartbeatResult:
-    return pb.HeartbeatResult(task_id=held.task_id, status=pb.HeartbeatResult.STATUS_LEASE_LOST)
+    task_id = echoed(held.task_id)
+    return pb.HeartbeatResult(task_id=task_id, status=pb.HeartbeatResult.STATUS_LEASE_LOST)

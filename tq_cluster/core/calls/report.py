@@ -18,7 +18,7 @@ from tq_cluster.core.kernel.batch import Space
 from tq_cluster.core.kernel.queue import Queue
 from tq_cluster.core.kernel.validation import check_count, check_outcome, item_error, too_large
 from tq_cluster.core.model import states
-from tq_cluster.core.model.ids import child_seed, derived_id
+from tq_cluster.core.model.ids import child_seed, derived_id, echoed
 from tq_cluster.core.model.limits import Limits
 from tq_cluster.core.model.operations import Refused, Replied, Report, Steps
 from tq_cluster.core.model.proto_time import put_ms, to_ms
@@ -39,7 +39,7 @@ def decide_report(space: Space, operation: Report) -> Steps:
     for report in request.reports:
         yield
         result = reply.results.add()
-        result.task_id = report.task_id
+        result.task_id = echoed(report.task_id)
         found = rows.find_task(space.workspace, space.prefix, report.task_id)
         if found is None:
             result.status = _Result.STATUS_NOT_FOUND

@@ -9,6 +9,7 @@ from typing import Final
 from tq_cluster.core.model.types import TaskId
 
 is_task_id: Final = re.compile(r"[A-Za-z0-9._:-]{1,200}").fullmatch
+TASK_ID_CHARS_MAX: Final = 200
 _is_plain_seed = re.compile(r"[A-Za-z0-9._:-]{1,128}").fullmatch
 
 
@@ -21,6 +22,14 @@ def derived_id(seed: str, item: int) -> TaskId:
     if _is_plain_seed(seed) is None:
         seed = blake2b(seed.encode(), digest_size=16).hexdigest()
     return TaskId(f"{seed}-{item}")
+
+
+def echoed(task_id: str) -> str:
+    """Return what a reply repeats of an id: one that is longer than any task's is cut.
+
+    So a reply is never large because a request was.
+    """
+    return task_id[:TASK_ID_CHARS_MAX]
 
 
 def child_seed(parent_id: str, token: int) -> str:
