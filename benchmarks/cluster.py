@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from chaos.cluster.processes import ProcessCluster
+from chaos.interrupts import end_in_order
 from tq_client import AsyncClient, TqError, task_spec
 from tq_process.memory import held_bytes
 
@@ -18,7 +19,11 @@ FILL_BATCH = 1_000
 
 @asynccontextmanager
 async def brokers(data_dir: Path | None) -> AsyncIterator[ProcessCluster]:
-    """Start three brokers and wait for a leader; their data goes below ``data_dir``."""
+    """Start three brokers and wait for a leader; their data goes below ``data_dir``.
+
+    They end with this context, also after SIGINT and SIGTERM.
+    """
+    end_in_order()
     with tempfile.TemporaryDirectory(prefix="tq-benchmark-", dir=data_dir) as folder:
         async with ProcessCluster(Path(folder)) as cluster:
             yield cluster

@@ -19,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 from chaos.cluster import netlab
+from chaos.interrupts import run_to_its_end
 from chaos.nemeses.nemesis import Transport
 from chaos.run.mutants import SIMULATION, TRIES, Mutant
 from chaos.run.result import Result, Verdict, read_results
@@ -87,8 +88,7 @@ def run_apart(plan: Plan, out: Path, enter: Sequence[str] = ()) -> int:
 
 def apart(arguments: Sequence[str], enter: Sequence[str] = ()) -> int:
     """Run the suite's own command line in another process; return its exit code."""
-    command = [*enter, sys.executable, "-m", "chaos", *arguments]
-    return subprocess.run(command, cwd=netlab.ROOT, check=False).returncode  # noqa: S603  # our own
+    return run_to_its_end([*enter, sys.executable, "-m", "chaos", *arguments], netlab.ROOT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +18,7 @@ from chaos.cli import app
 from chaos.cluster.netlab import INSIDE_VARIABLE, NETLAB_VARIABLE
 from chaos.run.result import Verdict, read_results
 from chaos.scenarios import all_scenarios
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,3 +82,48 @@ def test_the_ci_profile_has_every_fault_that_any_scenario_has() -> None:
     in_ci = {fault for one in scenarios if one.in_ci for fault in one.faults}
 
     assert in_ci == {fault for one in scenarios for fault in one.faults}
+
+
+def brokers_in(folder: Path) -> list[int]:
+    """The processes of brokers whose files are below ``folder``."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):
+            if process.name.isdigit() and str(folder) in (process / "cmdline").read_text():
+                found.append(int(process.name))
+    return found
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_interrupted_leaves_no_broker_behind(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """The command alone gets the signal, as from a CI system that gives up, and not its runs."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = ["-m", "chaos", "run", "--profile", "abuse", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        until_s = time.monotonic() + PATIENCE_S
+        while len(brokers_in(scratch)) < 3:
+            assert process.poll() is None
+            assert time.monotonic() < until_s, "no brokers"
+            time.sleep(0.05)
+        process.send_signal(number)
+
+        assert process.wait(PATIENCE_S) == 130
+        assert brokers_in(scratch) == []
+        assert not list(scratch.iterdir())
+    finally:
+        process.kill()
+        process.wait()
+        for left in brokers_in(scratch):
+            os.kill(left, signal.SIGKILL)
