@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tq_cluster import config
-from tq_cluster.config import ConfigError, Mistake
+from tq_cluster.config import ConfigError
+from tq_process.settings.setting import Mistake
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = """
@@ -102,10 +103,10 @@ log: {level: loud}
         "members.n2.raft": "127.0.0.1:7101 is already that of members.n1.raft",
         "members.n2.api": "port 99999 is out of range; right is 1 to 65535; is '127.0.0.1:99999'",
         "members.n 3": (
-            "'n 3' must be 1 to 64 of A-Z a-z 0-9 . _ - and start with a letter or digit"
+            "must be 1 to 64 of A-Z a-z 0-9 . _ - and start with a letter or digit; is 'n 3'"
         ),
         "members.n 3.api": "is missing; it is required",
-        "limits.calls_max": "Input should be greater than or equal to 1; is 0",
+        "limits.calls_max": "must be a whole number from 1 to 1000000; is 0",
         "log.level": "is 'loud'; right is one of 'debug', 'info', 'warning' or 'error'",
         "metrics_listen": "must be host:port, such as 127.0.0.1:7001; is 'nowhere'",
     }
@@ -116,9 +117,9 @@ log: {level: loud}
     [
         ({"TQ_OTLP_ENDPOINT": "collector"}, "must be host:port, such as 127.0.0.1:7001"),
         ({"TQ_OTLP_ENDPOINT": "ftp://collector:1"}, "must be host:port"),
-        ({"TQ_TRACING_RATIO": "2"}, "less than or equal to 1"),
-        ({"TQ_TRACING_RATIO": "few"}, "valid number"),
-        ({"TQ_LOG_TASKS": "sometimes"}, "valid boolean"),
+        ({"TQ_TRACING_RATIO": "2"}, "must be a number from 0 to 1; is '2'"),
+        ({"TQ_TRACING_RATIO": "few"}, "must be a number from 0 to 1"),
+        ({"TQ_LOG_TASKS": "sometimes"}, "must be true or false"),
     ],
     ids=str,
 )
@@ -186,7 +187,9 @@ def test_what_is_missing_is_said_field_by_field() -> None:
         (GOOD + "node_id: n2\n", "the key 'node_id' stands twice"),
         ("- a\n- b\n", "must be a mapping of fields"),
         ("node_id: \x00", "not YAML"),
-        ("node_id: 2020-99-99", "not YAML: month must be in 1..12"),
+        ("node_id: !!map n1", "line 1, column 10: not YAML: a mapping is expected here"),
+        ('node_id: "\\ud800"', "line 1, column 10: not YAML: half of a surrogate pair"),
+        ("node_id: " + "n" * 300_000, "is too long; right is 256 KiB at most"),
         ("? [a]\n: b\n", "line 1, column 3: not YAML: a field's name must be text"),
         ("[" * 5_000, "not YAML: nested too deeply"),
     ],
@@ -236,3 +239,48 @@ def test_members_of_the_environment_are_checked_one_by_one() -> None:
 
 def test_a_mistake_reads_as_field_source_and_problem() -> None:
     assert str(Mistake("node_id", "TQ_NODE_ID", "is wrong")) == "node_id (TQ_NODE_ID): is wrong"
+
+
+def test_a_wrong_value_that_is_overridden_is_no_mistake(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD + "log: {level: loud}\n")
+    variables = {"TQ_LOG_LEVEL": "louder", "TQ_MEMBERS": "nonsense"}
+    flags = {("log", "level"): "debug", ("members",): "n1=127.0.0.1:1/127.0.0.1:2"}
+
+    loaded = config.load(path, variables, flags)
+
+    assert (loaded.log.level, list(loaded.members)) == ("debug", ["n1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("node-idd: n1\n", {"node-idd": "; did you mean node_id?"}),
+        ("log_level: info\n", {"log_level": "; did you mean log.level?"}),
+        ("limits: {call_max: 1}\n", {"limits.call_max": "; did you mean limits.calls_max?"}),
+    ],
+)
+def test_a_field_that_is_misspelt_is_named_with_the_one_that_is_near(
+    tmp_path: Path, text: str, found: dict[str, str]
+) -> None:
+    said = {field: f"is not a field that is known here{near}" for field, near in found.items()}
+
+    assert mistakes_in(write(tmp_path, GOOD + text)) == said
+
+
+@pytest.mark.parametrize("given", ["true", "0x" + "f" * 5_000, "9" * 5_000, "1.5", ".nan", "[1]"])
+def test_a_limit_that_is_no_whole_number_in_its_range_is_a_mistake(
+    tmp_path: Path, given: str
+) -> None:
+    [said] = mistakes_in(write(tmp_path, GOOD + f"limits: {{calls_max: {given}}}\n")).values()
+
+    assert said.startswith("must be a whole number from 1 to 1000000; is ")
+    assert len(said) < 200
+
+
+def test_a_file_with_an_empty_name_or_a_number_as_one_has_these_named(tmp_path: Path) -> None:
+    found = mistakes_in(write(tmp_path, GOOD + '"": 1\n7: 1\n'))
+
+    assert found == {
+        "''": "is not a field that is known here",
+        "7": "a field's name must be text, is 7; write it in quotes",
+    }

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
@@ -17,6 +16,8 @@ from tq_cluster import config, dev
 from tq_cluster.errors import StartError
 from tq_cluster.raft import secret
 from tq_process import addresses, signals
+from tq_process.settings import load as loading
+from tq_process.settings.command import Commands
 from tq_process.streams import open_standard_streams
 from tq_process.visible import visible
 
@@ -32,54 +33,15 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="The node's file (YAML).", show_default=False)
-]
-
-
-Function = TypeVar("Function", bound=Callable[..., None])
-
-
-def _command(name: str, *, reads_again: bool = False) -> Callable[[Function], Function]:
-    """Register a function of a node's configuration, with a flag for every setting of it.
-
-    ``reads_again``: the function's second parameter reads the configuration once more. Its other
-    parameters are options of its own.
-    """
-
-    def register(function: Function) -> Function:
-        def run(config_file: ConfigFile = None, **given: Any) -> None:  # noqa: ANN401 - as typer parsed them
-            flags = {
-                setting.field: text
-                for setting in config.SETTINGS
-                if (text := given.pop(setting.parameter)) is not None
-            }
-            read = partial(config.load, config_file, os.environ, flags)
-            function(*((read(), read) if reads_again else (read(),)), **given)
-
-        parameters_of_function = inspect.signature(function, eval_str=True).parameters
-        own = list(parameters_of_function.values())[2 if reads_again else 1 :]
-        file, _ = inspect.signature(run, eval_str=True).parameters.values()
-        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, file)]
-        for setting in config.SETTINGS:
-            about = f"{setting.help}  [${setting.environment}]"
-            option = typer.Option(setting.flag, help=about, show_default=False)
-            parameters.append(
-                inspect.Parameter(
-                    setting.parameter,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=None,
-                    annotation=Annotated[str | None, option],
-                )
-            )
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # typer reads it
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name, help=function.__doc__)(run)
-        return function
-
-    return register
+_commands = Commands(
+    app,
+    config.SETTINGS,
+    file_help="The node's file (YAML).",
+    default_of=partial(loading.default_of, config.NodeConfig),
+)
 
 
 def _say(text: str) -> None:
@@ -87,7 +49,7 @@ def _say(text: str) -> None:
     typer.echo(visible(text, lines=True))
 
 
-@_command("serve", reads_again=True)
+@_commands.command("serve", config.load, reads_again=True)
 def serve(settings: config.NodeConfig, read_again: Callable[[], config.NodeConfig]) -> None:
     """Run one broker until SIGTERM or Ctrl-C.
 
@@ -117,7 +79,7 @@ def dev_command(
     raise typer.Exit(dev.run(data_dir, nodes, base_port, restart=restart))
 
 
-@_command("check-config")
+@_commands.command("check-config", config.load)
 def check_config(settings: config.NodeConfig) -> None:
     """Say what `serve` would make of the same flags, file and environment.
 
@@ -171,7 +133,7 @@ def check_backup(
     _say(restore.check(file, scratch))
 
 
-@_command("restore")
+@_commands.command("restore", config.load)
 def restore_command(
     settings: config.NodeConfig,
     backup: Annotated[Path, typer.Option(help="What tq-admin backup wrote.")],
