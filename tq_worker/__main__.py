@@ -12,7 +12,7 @@ def main() -> None:
     open_standard_streams()
     # gRPC's C core writes its own lines to standard error; what matters of them arrives as errors.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    from tq_worker.cli import command  # noqa: PLC0415 - imports gRPC, which looks at the setting then
+    from tq_worker.cli import command  # noqa: PLC0415 - can import gRPC, which looks at the setting
 
     command.main()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections import defaultdict
@@ -11,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from tq_cluster import __main__ as cluster_command
-from tq_worker.cli import options
+from tq_worker.cli import command as worker_command
+from tq_worker.cli.config import WorkerConfig
 from tq_worker.wire import exits as worker_exits
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,12 +55,12 @@ def test_the_worker_unit_gives_a_command_line_that_the_worker_takes() -> None:
     for name, value in environment.items():
         assert name in command
         command = command.replace(name, value)
-    program, *arguments = shlex.split(command)
+    program, subcommand, *flags = shlex.split(command)
 
-    assert program == f"{BIN}tq-worker"
-    taken = options.read(options.parser().parse_args(arguments), {})
-    assert taken.worker.queues == ["photos"]
-    assert taken.worker.concurrency == 20
+    assert (program, subcommand) == (f"{BIN}tq-worker", "run")
+    taken = CliRunner().invoke(worker_command.app, ["check-config", *flags])
+    assert json.loads(taken.stdout)["queues"] == ["photos"]
+    assert json.loads(taken.stdout)["concurrency"] == 20
 
 
 def test_what_no_restart_cures_is_not_restarted() -> None:
@@ -69,8 +71,7 @@ def test_what_no_restart_cures_is_not_restarted() -> None:
 
 
 def test_a_worker_is_given_longer_to_stop_than_its_tasks_have_to_finish() -> None:
-    line = options.parser().parse_args(["run", "--handlers", "a", "--queues", "b"])
-    drain_s = options.read(line, {}).worker.drain_timeout_s
+    drain_s = WorkerConfig(handlers=("a",), queues=("b",)).drain_timeout
     compose = (ROOT / "docker-compose.cluster.yml").read_text()
     graces = [int(grace) for grace in re.findall(r"stop_grace_period: (\d+)s", compose)]
 

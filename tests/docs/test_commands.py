@@ -98,6 +98,7 @@ TO_THEIR_END = {
     "python -m benchmarks.upgrade": "python -m benchmarks.upgrade --help",
     "python -m tests.simulation run --seeds 10000": "python -m tests.simulation run --seeds 1",
     "tq-cluster check-config": "tq-cluster check-config --config cluster-configs/node1.yaml",
+    "tq-worker check-config": "tq-worker check-config --config cluster-configs/worker.yaml",
 }
 """Run here, in the checkout. What takes minutes, or changes the checkout, is only read: with `-n`
 make says what it would do.
@@ -154,6 +155,7 @@ RESTORING = (
     "tests/recovery/test_backup_and_restore.py::"
     "test_a_new_cluster_made_of_a_backup_has_its_tasks_and_none_of_its_leases"
 )
+BY_A_FILE = "tests/worker/test_command.py::test_a_worker_runs_by_its_file"
 RESTORE_COMMAND = (
     "tests/recovery/test_restore_command.py::test_the_commands_say_what_they_did_and_what_is_next"
 )
@@ -165,6 +167,7 @@ DRAWING = (
     "tests/test_node.py::test_a_secret_is_drawn_by_a_command_that_leaves_one_that_is_there_alone"
 )
 BY_ANOTHER_TEST = {
+    "tq-worker run --config FILE": BY_A_FILE,
     "tq-cluster draw-secret FILE": DRAWING,
     "tq-cluster draw-secret /etc/tq/cluster-secret": DRAWING,
     "tq-cluster recover --disk DIR --disk DIR": (

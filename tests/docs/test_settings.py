@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,8 +13,11 @@ from pydantic import BaseModel
 import tq_admin.__main__
 import tq_cluster.__main__
 from tq_admin import command
-from tq_cluster.config import SETTINGS, NodeConfig
-from tq_worker.cli import options
+from tq_cluster import config as node_config
+from tq_process.settings.setting import Setting
+from tq_worker.cli import command as worker_command
+from tq_worker.cli.config import WorkerConfig
+from tq_worker.cli.settings import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "operations.md").read_text()
@@ -41,7 +43,7 @@ def _default_of(cell: str) -> str:
 
 
 def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """Every field of a node's file with its default, those in sections by their section."""
+    """Every field of a file with its default, those in sections by their section."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from leaves(field.annotation, (*path, name))
@@ -50,24 +52,20 @@ def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple
             yield ".".join((*path, name)), default
 
 
-def flags_of(name: str) -> list[str]:
-    """The flags of a command of tq-cluster."""
-    group = typer.main.get_command(tq_cluster.__main__.app)
+def flags_of(app: typer.Typer, name: str) -> list[str]:
+    """The flags of a command, those that its help shows."""
+    group = typer.main.get_command(app)
     found = group.commands[name].params  # type: ignore[attr-defined] # of a group, which it is
-    return [parameter.opts[0] for parameter in found]
+    return [parameter.opts[0] for parameter in found if not parameter.hidden]
 
 
-def broker() -> list[Line]:
-    settings = {".".join(setting.field): setting for setting in SETTINGS}
-    assert sorted(settings) == sorted(name for name, _ in leaves(NodeConfig))
+def of_a_file(settings: Sequence[Setting], model: type[BaseModel]) -> list[Line]:
+    by_name = {setting.name: setting for setting in settings}
+    assert sorted(by_name) == sorted(name for name, _ in leaves(model))
     return [
-        (name, settings[name].environment, settings[name].flag, default)
-        for name, default in leaves(NodeConfig)
+        (name, by_name[name].environment, by_name[name].flag, default)
+        for name, default in leaves(model)
     ]
-
-
-def worker() -> list[Line]:
-    return [(flag, _environment(flag), default) for flag, default in _worker_flags("run")]
 
 
 def admin() -> list[Line]:
@@ -78,42 +76,18 @@ def admin() -> list[Line]:
         for parameter in group.params
         if "completion" not in (parameter.name or "")
     ]
+    variables = {"--address": "TQ_ADDRESS"}
     return [
-        *((flag, _environment(flag), defaults.get(flag, "")) for flag in flags),
+        *((flag, variables.get(flag, ""), defaults.get(flag, "")) for flag in flags),
         ("", "TQ_DEBUG", ""),
-    ]
-
-
-def _environment(flag: str) -> str:
-    return {
-        "--address": "TQ_ADDRESS",
-        "--log-tasks": "TQ_LOG_TASKS",
-        "--metrics-listen": "TQ_METRICS_LISTEN",
-        "--otlp-endpoint": "TQ_OTLP_ENDPOINT",
-        "--tracing-ratio": "TQ_TRACING_RATIO",
-    }.get(flag, "")
-
-
-def _worker_flags(name: str) -> list[tuple[str, str]]:
-    parser = options.parser()
-    [commands] = [
-        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
-    ]
-    return [
-        (
-            max(action.option_strings, key=len),
-            REQUIRED if action.required else str(action.default or ""),
-        )
-        for action in commands.choices[name]._actions
-        if action.dest != "help"
     ]
 
 
 @pytest.mark.parametrize(
     ("heading", "settings"),
     [
-        ("Of a broker", broker()),
-        ("Of a worker", worker()),
+        ("Of a broker", of_a_file(node_config.SETTINGS, node_config.NodeConfig)),
+        ("Of a worker", of_a_file(SETTINGS, WorkerConfig)),
         ("Of tq-admin and the clients", admin()),
     ],
     ids=["broker", "worker", "admin"],
@@ -125,15 +99,17 @@ def test_every_setting_has_its_line_and_every_line_its_setting(
 
 
 def test_what_a_broker_can_be_told_can_be_told_by_flag_and_checked_beforehand() -> None:
-    flags = ["--config", *(setting.flag for setting in SETTINGS)]
+    app = tq_cluster.__main__.app
+    flags = ["--config", *(setting.flag for setting in node_config.SETTINGS)]
 
-    assert flags_of("serve") == flags_of("check-config") == flags
+    assert flags_of(app, "serve") == flags_of(app, "check-config") == flags
 
 
 def test_a_worker_is_checked_with_the_flags_that_it_runs_with() -> None:
-    run, check = (dict(_worker_flags(name)) for name in ("run", "check"))
+    app = worker_command.app
+    flags = ["--config", *(setting.flag for setting in SETTINGS)]
 
-    assert run.keys() == check.keys()
+    assert flags_of(app, "run") == flags_of(app, "check") == flags_of(app, "check-config") == flags
 
 
 def test_every_variable_that_is_looked_at_is_in_a_table_and_no_other_is() -> None:

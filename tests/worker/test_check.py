@@ -59,7 +59,7 @@ def test_it_warns_of_handlers_whose_tasks_go_to_queues_that_are_not_served(tmp_p
 
     assert ended.returncode == 0
     assert [each for each in ended.stdout.splitlines() if "warning" in each] == [
-        "warning: resize is submitted to queue images, which --queues leaves out"
+        "warning: resize is submitted to queue images, from which this worker does not claim"
     ]
 
 
@@ -76,9 +76,16 @@ def test_all_mistakes_of_options_and_handlers_are_said_together(tmp_path: Path) 
 
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.splitlines() == [
-        ("tq-worker: --handlers: 'not-a-module' is not allowed: module names like package.module"),
-        "tq-worker: --queues: 'a b' is not allowed: 1 to 128 characters of A-Z a-z 0-9 . _ -",
-        "tq-worker: --lease '1day': must be a time like 500ms, 30s, 5m or 1h, from 1 s to 3600 s",
+        "tq-worker: the configuration has 3 mistakes:",
+        (
+            "  handlers (--handlers): 'not-a-module' cannot be a name here;"
+            " right is modules like package.module"
+        ),
+        (
+            "  queues (--queues): 'a b' cannot be a name here;"
+            " right is 1 to 128 characters of A-Z a-z 0-9 . _ -"
+        ),
+        "  lease (--lease): must be a time such as 500ms, 30s, 5m or 1h, from 1s to 1h; is '1day'",
         (
             "tq-worker: --handlers typo: cannot be imported: NameError: name 'jsn' is not defined "
             f"(at {tmp_path}/typo.py, line 3)"
@@ -112,3 +119,24 @@ def test_threads_that_a_module_starts_do_not_keep_it_waiting(tmp_path: Path) -> 
     ended = check("--handlers", f"busy,{SHIPPED}", path=tmp_path)
 
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_worker_is_checked_by_its_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from tq_worker import task\n\n@task('resize')\ndef resize(path: str) -> str: ...\n"
+    )
+    path = tmp_path / "worker.yaml"
+    path.write_text("handlers: [mine]\nqueues: [default]\nlimit: {resize: 3}\n")
+
+    right = check("--config", str(path), path=tmp_path)
+    wrong = check("--config", str(path), "--limit", "other=1", path=tmp_path)
+
+    assert right.stdout.splitlines() == [
+        "TYPE    EXECUTION  QUEUE    LIMIT",
+        "resize  thread     default  3",
+    ]
+    assert (right.stderr, right.returncode) == ("", 0)
+    assert (wrong.stderr, wrong.returncode) == (
+        "tq-worker: --limit other: no handler for this type; there are: resize\n",
+        2,
+    )

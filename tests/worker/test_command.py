@@ -26,9 +26,10 @@ async def run(broker: FakeBroker) -> AsyncIterator[Run]:
     """Start the command, and kill every process that still runs at the end."""
     processes: list[Process] = []
 
-    async def start(*arguments: str, handlers: str = f"{SHIPPED},{SAMPLES}") -> Process:
+    async def start(*arguments: str, handlers: str | None = f"{SHIPPED},{SAMPLES}") -> Process:
+        needed = ["--handlers", handlers, "--queues", "q"] if handlers is not None else []
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tq_worker", "run", "--handlers", handlers, "--queues", "q"),
+            *(sys.executable, "-m", "tq_worker", "run", *needed),
             *("--address", broker.address, *arguments),
             stderr=asyncio.subprocess.PIPE,
         )
@@ -102,6 +103,25 @@ async def test_a_second_signal_releases_what_runs_and_exits_with_0(
     assert broker.tasks[task_id].ends == ["released"]
 
 
+@pytest.mark.slow
+async def test_a_worker_runs_by_its_file(broker: FakeBroker, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "worker.yaml"
+    path.write_text(
+        f"handlers: [{SHIPPED}]\nqueues: [other, q]\nworker_id: mine\nlog: {{format: json}}\n"
+    )
+    process = await run("--config", str(path), handlers=None)
+
+    [task_id] = await broker.submit("echo")
+    [task] = await broker.until_ended([task_id])
+    process.terminate()
+    lines = [json.loads(line) for line in (await output_of(process)).splitlines()]
+
+    assert process.returncode == 0
+    assert (task.state, task.worker_id) == ("COMPLETED", "mine")
+    [ready] = [line for line in lines if line["event"] == "worker ready"]
+    assert ready["worker_id"] == "mine"
+
+
 async def test_everything_wrong_with_the_command_line_is_said_at_once(run: Run) -> None:
     process = await run(
         *("--queues", "a b,ok", "--concurrency", "0", "--processes", "x"),
@@ -116,30 +136,50 @@ async def test_everything_wrong_with_the_command_line_is_said_at_once(run: Run) 
 
     assert process.returncode == 2
     assert output.splitlines() == [
-        "tq-worker: --handlers: 'no-module' is not allowed: module names like package.module",
-        "tq-worker: --queues: 'a b' is not allowed: 1 to 128 characters of A-Z a-z 0-9 . _ -",
-        "tq-worker: --concurrency '0': must be a whole number from 1 to 1000",
-        "tq-worker: --processes 'x': must be a whole number from 1 to 64",
-        "tq-worker: --process-slots '0': must be a whole number from 1 to 64",
-        "tq-worker: --max-tasks-per-child '0': must be a whole number from 1 to 1000000000",
-        "tq-worker: --max-memory-per-child '1GB': must be a whole number from 1 to 1000000",
-        "tq-worker: --metrics-listen: 'here': must be host:port, such as 127.0.0.1:7001",
+        "tq-worker: the configuration has 15 mistakes:",
         (
-            "tq-worker: --address: address 'nowhere': must be host:port, such as 127.0.0.1:7001; "
-            "address 'h:99999': port 99999 is out of range; right is 1 to 65535"
-        ),
-        "tq-worker: --lease '1day': must be a time like 500ms, 30s, 5m or 1h, from 1 s to 3600 s",
-        (
-            "tq-worker: --drain-timeout '2days': must be a time like 500ms, 30s, 5m or 1h, "
-            "from 0 s to 86400 s"
+            "  handlers (--handlers): 'no-module' cannot be a name here;"
+            " right is modules like package.module"
         ),
         (
-            "tq-worker: --deaf-after '1s': must be a time like 500ms, 30s, 5m or 1h, "
-            "from 2 s to 3600 s"
+            "  queues (--queues): 'a b' cannot be a name here;"
+            " right is 1 to 128 characters of A-Z a-z 0-9 . _ -"
         ),
-        "tq-worker: --worker-id: 0 characters; 1 to 200 are allowed",
-        "tq-worker: --log-format 'xml': must be text or json",
-        "tq-worker: --limit 'resize': must be TYPE=N, N from 1 to 1000",
+        (
+            "  address (--address): address 'nowhere': must be host:port, such as 127.0.0.1:7001; "
+            "address 'h:99999': port 99999 is out of range; right is 1 to 65535;"
+            " is 'nowhere,h:99999'"
+        ),
+        "  concurrency (--concurrency): must be a whole number from 1 to 1000; is '0'",
+        "  processes (--processes): must be a whole number from 1 to 64; is 'x'",
+        "  process_slots (--process-slots): must be a whole number from 1 to 64; is '0'",
+        (
+            "  limit (--limit): 'resize' is no limit; right is a type, and a whole number from 1"
+            " to 1000, such as resize=2"
+        ),
+        (
+            "  max_tasks_per_child (--max-tasks-per-child): must be a whole number from 1 to"
+            " 1000000000; is '0'"
+        ),
+        (
+            "  max_memory_per_child_mb (--max-memory-per-child): must be a whole number from 1 to"
+            " 1000000; is '1GB'"
+        ),
+        "  lease (--lease): must be a time such as 500ms, 30s, 5m or 1h, from 1s to 1h; is '1day'",
+        (
+            "  drain_timeout (--drain-timeout): must be a time such as 500ms, 30s, 5m or 1h,"
+            " from 0s to 24h; is '2days'"
+        ),
+        (
+            "  deaf_after (--deaf-after): must be a time such as 500ms, 30s, 5m or 1h,"
+            " from 2s to 1h; is '1s'"
+        ),
+        "  worker_id (--worker-id): has 0 characters; right is 1 to 200",
+        "  log.format (--log-format): is 'xml'; right is one of 'text' or 'json'",
+        (
+            "  metrics_listen (--metrics-listen): must be host:port, such as 127.0.0.1:7001;"
+            " is 'here'"
+        ),
     ]
 
 

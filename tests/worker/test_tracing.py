@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from argparse import Namespace
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextvars import copy_context
 from pathlib import Path
 
@@ -25,8 +24,9 @@ from tests.worker.typed_handlers import add
 from tq.v1.task_pb2 import TaskSpec
 from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
 from tq_client import AsyncClient, Client
-from tq_worker.api.errors import UsageError
-from tq_worker.cli import options
+from tq_process.settings.setting import SettingsError
+from tq_worker.cli import config
+from tq_worker.cli.run import options_of
 from tq_worker.telemetry import tracing
 from tq_worker.telemetry.spans import Tracing
 from tq_worker.telemetry.tracing import Telling
@@ -213,25 +213,27 @@ async def test_only_failures_have_lines_where_no_more_is_asked_for(
     assert events == [(ids[1], "attempt failed")]
 
 
-def command_line(*arguments: str, **environment: str) -> options.CommandLine:
-    given = ("run", "--handlers", "tq_worker.handlers", "--queues", "q", *arguments)
-    parsed: Namespace = options.parser().parse_args(given)
-    return options.read(parsed, environment)
+def telling_of(flags: Mapping[tuple[str, ...], str], **environment: str) -> Telling:
+    needed: Mapping[tuple[str, ...], str] = {("handlers",): "h", ("queues",): "q"}
+    return options_of(config.load(None, environment, {**needed, **flags})).telling
 
 
 def test_flags_go_before_the_environment_and_reach_handler_processes() -> None:
-    read = command_line(
-        *("--otlp-endpoint", "https://collector:4317", "--tracing-ratio", "0.25", "--log-tasks"),
+    telling = telling_of(
+        {
+            ("tracing", "otlp_endpoint"): "https://collector:4317",
+            ("tracing", "ratio"): "0.25",
+            ("log", "tasks"): "true",
+        },
         TQ_OTLP_ENDPOINT="elsewhere:1",
         TQ_TRACING_RATIO="1",
     )
 
-    telling = read.worker.telling
     assert telling == Telling(otlp_endpoint="https://collector:4317", ratio=0.25, log_tasks=True)
     assert Telling.read(telling.environment()) == telling
-    by_environment = command_line(TQ_OTLP_ENDPOINT="c:4317", TQ_LOG_TASKS="true").worker.telling
+    by_environment = telling_of({}, TQ_OTLP_ENDPOINT="c:4317", TQ_LOG_TASKS="true")
     assert by_environment == Telling(otlp_endpoint="c:4317", log_tasks=True)
-    assert Telling.read(Telling().environment()) == Telling() == command_line().worker.telling
+    assert Telling.read(Telling().environment()) == Telling() == telling_of({})
 
 
 def test_what_is_wrong_with_tracing_options_is_said_and_what_to_install(
@@ -239,13 +241,19 @@ def test_what_is_wrong_with_tracing_options_is_said_and_what_to_install(
 ) -> None:
     monkeypatch.setattr(tracing, "installed", lambda: False)
 
-    with pytest.raises(UsageError) as caught:
-        command_line("--otlp-endpoint", "nowhere", "--tracing-ratio", "2")
+    with pytest.raises(SettingsError) as caught:
+        telling_of({("tracing", "otlp_endpoint"): "nowhere", ("tracing", "ratio"): "2"})
 
-    assert caught.value.problems == [
-        "--otlp-endpoint: 'nowhere': must be host:port, such as 127.0.0.1:7001",
-        "--otlp-endpoint nowhere: traces need OpenTelemetry: pip install 'tq[otel]'",
-        "--tracing-ratio '2': must be a number from 0 to 1",
+    assert [str(mistake) for mistake in caught.value.mistakes] == [
+        (
+            "tracing.otlp_endpoint (--otlp-endpoint): must be host:port, such as 127.0.0.1:7001;"
+            " is 'nowhere'"
+        ),
+        "tracing.ratio (--tracing-ratio): must be a number from 0 to 1; is '2'",
+        (
+            "tracing.otlp_endpoint (--otlp-endpoint): traces need OpenTelemetry:"
+            " pip install 'tq[otel]'"
+        ),
     ]
 
 

@@ -1,21 +1,24 @@
-"""The command `tq-worker check`: checks a command line and its handlers without starting."""
+"""The command `tq-worker check`: checks a configuration and its handlers without starting."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tq.internal.v1.worker_child_pb2 import Handler
 from tq_worker.api.errors import UsageError
 from tq_worker.api.registry import HANDLERS, load
 from tq_worker.broker import claim_groups
-from tq_worker.cli.options import module_names, read
 from tq_worker.wire import exits
+
+if TYPE_CHECKING:
+    # The process that imports the handlers starts from this module, and needs no configuration.
+    from tq_worker.cli.config import Attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +32,12 @@ class Found:
     """
 
 
-def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> list[str]:
+def check(attempt: Attempt) -> list[str]:
     """Return a list of the handlers, for people; raises UsageError with every problem found."""
-    problems: list[str] = []
-    limits: Mapping[str, int] = {}
-    try:
-        limits = read(arguments, environment).worker.limits
-    except UsageError as error:
-        problems += error.problems
-    modules = module_names(arguments.handlers)
-    found = import_apart(modules) if modules else Found((), ())
+    problems = [str(attempt.error)] if attempt.error is not None else []
+    found = import_apart(attempt.modules) if attempt.modules else Found((), ())
     problems += found.problems
+    limits = attempt.config.limit if attempt.config is not None else {}
     if not problems:
         known = {
             task_type: Handler(type=task_type, solo=execution == "process", limit=limit)
@@ -54,9 +52,8 @@ def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> list
         for task_type, execution, queue, limit in found.handlers
     ]
     lines = list(_table(("TYPE", "EXECUTION", "QUEUE", "LIMIT"), rows))
-    if arguments.queues is not None:
-        served = {name.strip() for name in arguments.queues.split(",")}
-        lines += _unserved(found.handlers, served)
+    if attempt.config is not None and attempt.config.queues is not None:
+        lines += _unserved(found.handlers, attempt.config.queues)
     return lines
 
 
@@ -66,7 +63,10 @@ def _unserved(
     """Warn of handlers that submit to a queue from which this worker does not claim."""
     for task_type, _, queue, _ in handlers:
         if queue not in {"-", *served}:
-            yield f"warning: {task_type} is submitted to queue {queue}, which --queues leaves out"
+            yield (
+                f"warning: {task_type} is submitted to queue {queue}, from which this worker does"
+                " not claim"
+            )
 
 
 def import_apart(modules: Sequence[str]) -> Found:

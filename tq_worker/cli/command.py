@@ -1,93 +1,110 @@
-"""Runs the command line: the only place that uses the real client and the real signals."""
+"""The commands of tq-worker."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tq_client import AsyncClient
-from tq_process import signals
+import typer
+
+from tq_process.settings.command import Commands
+from tq_process.settings.plugins import without_plugins
+from tq_process.settings.setting import SettingsError
 from tq_worker.api.errors import UsageError
-from tq_worker.broker.connection import Link
-from tq_worker.cli.check import check
-from tq_worker.cli.options import CommandLine, parser, read
-from tq_worker.pool.reload import Changes
-from tq_worker.telemetry import logs
+from tq_worker.cli.complain import complain
+from tq_worker.cli.settings import SETTINGS
 from tq_worker.wire import exits
-from tq_worker.worker import Worker
+
+if TYPE_CHECKING:
+    from tq_worker.cli.config import Attempt, WorkerConfig
+
+app = typer.Typer(
+    help="A worker of the replicated task queue tq.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+_commands = Commands(
+    app,
+    SETTINGS,
+    file_help="The worker's file (YAML).",
+    default_of=lambda setting: setting.default,
+)
+
+Flags = Mapping[tuple[str, ...], str]
+
+
+def _load(path: Path | None, environment: Mapping[str, str], flags: Flags) -> WorkerConfig:
+    # Here, so that the list of commands needs no pydantic. Its plugins are for handlers, which run
+    # in processes of their own.
+    with without_plugins():
+        from tq_worker.cli import config  # noqa: PLC0415
+    return config.load(path, environment, flags)
+
+
+def _attempt(path: Path | None, environment: Mapping[str, str], flags: Flags) -> Attempt:
+    # As above.
+    with without_plugins():
+        from tq_worker.cli import config  # noqa: PLC0415
+    return config.attempt(path, environment, flags)
+
+
+@_commands.command("run", _load)
+def run(settings: WorkerConfig) -> None:
+    """Claim tasks from queues and run their handlers, until SIGTERM or Ctrl-C.
+
+    The worker then stops claiming, lets running handlers finish, and gives the rest back. It does
+    not wait for them after a second signal. The file is overridden by the environment, the
+    environment by flags.
+    """
+    # Here, so that the other commands start without gRPC.
+    from tq_worker.cli.run import run as work  # noqa: PLC0415
+
+    raise typer.Exit(work(settings))
+
+
+@_commands.command("check", _attempt)
+def check(attempt: Attempt) -> None:
+    """Say whether `run` would start, without starting it: imports the handlers and lists them.
+
+    They are imported in a process of their own. No broker is needed.
+    """
+    # As above.
+    from tq_worker.cli import check as checking  # noqa: PLC0415
+
+    for line in checking.check(attempt):
+        typer.echo(line)
+
+
+@_commands.command("check-config", _load)
+def check_config(settings: WorkerConfig) -> None:
+    """Say what `run` would make of the same flags, file and environment.
+
+    Handlers are not imported: `check` does that.
+    """
+    typer.echo(settings.model_dump_json(indent=2))
+
+
+@app.command()
+def version() -> None:
+    """Say which version this is."""
+    # As above.
+    from importlib import metadata  # noqa: PLC0415
+
+    typer.echo(f"tq-worker {metadata.version('tq')}")
 
 
 def main() -> None:
     """Run the command line; exits 0 after an orderly end, else as `exits` says."""
-    arguments = parser().parse_args()
     try:
-        if arguments.command == "check":
-            for line in check(arguments, os.environ):
-                print(line)  # noqa: T201 - as below
-            return
-        command = read(arguments, os.environ)
-        logs.configure(command.worker.log_format)
-        os.environ |= command.worker.telling.environment()
-        if command.worker.reload:
-            # Bytecode files record times in whole seconds: two changes within one look the same.
-            os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-        code = asyncio.run(run(command))
+        app()
+    except SettingsError as error:
+        complain([str(error)])
+        sys.exit(exits.USAGE)
     except UsageError as error:
         complain(error.problems)
         sys.exit(exits.USAGE)
-    sys.exit(code)
-
-
-async def run(command: CommandLine) -> int:
-    """Work until a signal says to leave; returns the exit code."""
-    link = Link(lambda: AsyncClient(command.addresses))
-    worker = Worker(command.worker, link, link.reconnect)
-    left = asyncio.Event()
-
-    def leave() -> None:
-        left.set()
-        worker.leave()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, leave)
-    # Running handlers may finish: their processes ignore the terminal's signals.
-    signals.on_hangup(loop, leave)
-    signals.log_passed_over(loop)
-    signals.tell_stacks_on_quit(loop)
-    try:
-        while True:
-            try:
-                undelivered = await worker.run()
-            except UsageError as error:
-                if not command.worker.reload or not worker.sources():
-                    raise
-                complain([*error.problems, "waiting for the next change of a file"])
-                if not await _changed(worker, left):
-                    return exits.USAGE
-                worker = Worker(command.worker, link, link.reconnect)
-            else:
-                if worker.deaf:
-                    return exits.DEAF
-                return exits.UNDELIVERED if undelivered else 0
-    finally:
-        await link.close()
-
-
-async def _changed(worker: Worker, left: asyncio.Event) -> bool:
-    """Wait for a change of a handler's file; False if the worker must leave before."""
-    changing = asyncio.ensure_future(Changes(worker.sources, worker.made_ns).next())
-    leaving = asyncio.ensure_future(left.wait())
-    done, waiting = await asyncio.wait([changing, leaving], return_when=asyncio.FIRST_COMPLETED)
-    for each in waiting:
-        each.cancel()
-    return changing in done
-
-
-def complain(problems: Sequence[str]) -> None:
-    """Print problems to standard error."""
-    for problem in problems:
-        print(f"tq-worker: {problem}", file=sys.stderr)  # noqa: T201 - as it says
