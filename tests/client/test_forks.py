@@ -5,19 +5,27 @@ from __future__ import annotations
 import pytest
 
 from tests.client.fake_broker import FakeBroker, answer, hang
-from tests.client.programs import run
+from tests.client.programs import Ended, run
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
-PREAMBLE = """
-import asyncio, multiprocessing, os, signal, sys, threading
+CALL_S = PATIENCE_S / 2
+CHILD_S = PATIENCE_S * 3 / 4
+"""Longer than any call in a child may take, and shorter than the program may."""
+PREAMBLE = (
+    f"""
+CALL_S, CHILD_S = {CALL_S}, {CHILD_S}
+"""
+    """
+import asyncio, faulthandler, multiprocessing, os, signal, sys, threading, traceback
 from tq_client import AsyncClient, Client
 from tq_client.errors import ForkedError
 from tq_client.shared import shared
 
 
 def submit(client):
-    return client.submit("mail", "send", b"", timeout_s=5)
+    return client.submit("mail", "send", b"", timeout_s=CALL_S)
 
 
 def submit_by_a_new_one():
@@ -28,18 +36,24 @@ def submit_by_a_new_one():
 def forked(call):
     pid = os.fork()
     if pid == 0:
-        signal.alarm(15)  # a child that hangs is ended by it
+        # A child that hangs prints the stack of each of its threads and is ended.
+        faulthandler.register(signal.SIGALRM, all_threads=True, chain=True)
+        signal.setitimer(signal.ITIMER_REAL, CHILD_S)
         try:
             call()
             code = 0
         except ForkedError as error:
             print(error, file=sys.stderr)
             code = 3
-        except BaseException as error:
-            print(repr(error), file=sys.stderr)
+        except BaseException:
+            traceback.print_exc()
             code = 4
         os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code:
+        by = signal.Signals(-code).name if code < 0 else f"code {code}"
+        print(f"child {pid} of {os.getpid()} ended with {by}", file=sys.stderr)
+    return code
 
 
 def thread(call):
@@ -49,12 +63,12 @@ def thread(call):
     running.join()
     return results[0]
 """
+)
 
 
-async def outcome(program: str, broker: FakeBroker) -> tuple[int, str]:
-    """How a program ended, and what it said of errors."""
-    ended = await run(program, broker, "-W", "error::ResourceWarning", preamble=PREAMBLE)
-    return ended.code, ended.said
+async def outcome(program: str, broker: FakeBroker) -> Ended:
+    """Run a program in which a client that is not closed is an error."""
+    return await run(program, broker, "-W", "error::ResourceWarning", preamble=PREAMBLE)
 
 
 @pytest.mark.parametrize(
@@ -148,11 +162,13 @@ async def outcome(program: str, broker: FakeBroker) -> tuple[int, str]:
     ],
 )
 async def test_parent_and_child_go_on(program: str) -> None:
-    assert await outcome(program, FakeBroker()) == (0, "")
+    ended = await outcome(program, FakeBroker())
+
+    assert (ended.code, ended.said) == (0, ""), str(ended)
 
 
 async def test_a_child_of_a_process_with_an_open_async_client_is_told_so_at_once() -> None:
-    code, said = await outcome(
+    ended = await outcome(
         """
         async def main():
             async with AsyncClient() as client:
@@ -170,19 +186,19 @@ async def test_a_child_of_a_process_with_an_open_async_client_is_told_so_at_once
         FakeBroker(),
     )
 
-    assert code == 0, said
-    assert said.count("Close the AsyncClient before the fork") == 3
+    assert ended.code == 0, str(ended)
+    assert ended.said.count("Close the AsyncClient before the fork") == 3, str(ended)
 
 
 async def test_a_call_in_flight_as_the_process_forks_is_answered() -> None:
-    code, said = await outcome(
+    ended = await outcome(
         """
         import time
 
         with Client() as client:
             submit(client)
             answers = []
-            get = lambda: answers.append(client.get("t1", timeout_s=10))
+            get = lambda: answers.append(client.get("t1", timeout_s=CALL_S))
             waiting = threading.Thread(target=get)
             waiting.start()
             flights = client._engine._running.client._caller._flights
@@ -195,4 +211,4 @@ async def test_a_call_in_flight_as_the_process_forks_is_answered() -> None:
         FakeBroker(steps=[answer, hang]),
     )
 
-    assert (code, said) == (0, "")
+    assert (ended.code, ended.said) == (0, ""), str(ended)

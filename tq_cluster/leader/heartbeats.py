@@ -1,6 +1,6 @@
 """Renewing the leases that a heartbeat lists.
 
-A call may list ten thousand leases, which is half a second of work in one go. They are processed in
+A call may list ten thousand leases, which is 60 ms of work in one go. They are processed in
 slices, one slice of all heartbeats in each turn of the loop, and other calls run in between. That
 is equivalent to one heartbeat for each slice: the leases of a slice are checked and renewed in one
 step, and no renewed lease expires before the time that its worker counts on.
