@@ -129,6 +129,11 @@ PARTS: Sequence[Part] = (
         "What `@task` makes of a function with types; `from tq_worker import Handle, TypedTask`.",
         (Entry(_TYPED, "TypedTask"), Entry(_TYPED, "Handle")),
     ),
+    Part(
+        "Tests of handlers",
+        "`from tq_worker.testing import task_context`; how to use it: [testing](testing.md).",
+        (Entry("tq_worker/testing.py", "task_context"),),
+    ),
 )
 
 INTERNAL = frozenset({"of", "handler", "handles", "blocking", "awaited"})

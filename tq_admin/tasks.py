@@ -155,7 +155,7 @@ def _table(found: list[Task]) -> RenderableType:
 def _cancelled_table(cancelled: list[Plain]) -> RenderableType:
     meanings = {
         "CANCELLED": "cancelled",
-        "RUNNING": "marked; its worker is told on its next heartbeat",
+        "RUNNING": "marked; its worker learns of it at its next heartbeat",
     }
     rows = [
         (one["task_id"], one["state"], meanings.get(one["state"], "had already ended"))

@@ -21,6 +21,7 @@ PATHS = re.compile(r"\.? ?(?:\.venv|\.ci|deploy|scripts|/opt/tq/bin)/\S+")
 ALONE = {"make", "lint-imports"}
 """Programs that count as commands without arguments; other bare names are only mentions."""
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"# ([\w.]+)\n")
 COMMENT = re.compile(r"\s{2,}#.*$")
 
 
@@ -59,3 +60,9 @@ def _is_command(text: str) -> bool:
 def python_blocks(name: str) -> list[str]:
     """The pieces of Python in a document."""
     return [text for language, text in blocks(ROOT / name) if language == "python"]
+
+
+def files(name: str) -> dict[str, str]:
+    """The blocks of a document that begin with a comment of their file's name, by that name."""
+    texts = [text for _, text in blocks(ROOT / name)]
+    return {found[1]: text for text in texts if (found := FILE.match(text))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +14,19 @@ from typer.testing import CliRunner
 import tq_admin.__main__
 from chaos.cluster.ports import free_addresses
 from tests.cluster.ports import free_base_port
-from tests.docs.commands import DOCUMENTS, LANGUAGES, ROOT, blocks, commands, python_blocks
+from tests.docs.commands import (
+    DOCUMENTS,
+    LANGUAGES,
+    ROOT,
+    blocks,
+    commands,
+    files,
+    python_blocks,
+)
 from tests.docs.reader import Reader
+from tests.patience import PATIENCE_S
 from tq.v1.worker_service_pb2 import ClaimRequest, ReportRequest
-from tq_client import Client, QueueSettings
+from tq_client import AttemptEnd, Client, QueueSettings, TaskState
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("commands")]
 
@@ -119,6 +129,7 @@ NAMED = {
 BY_THE_READER = {
     "tq-cluster dev",
     "tq-worker run --handlers greetings --queues demo",
+    "tq-worker run --handlers exports --queues exports --lease 10s",
     "tq-worker run --handlers images --queues images",
     "tq-worker check --handlers images --queues images",
     "tq-worker run --handlers sums --queues sums",
@@ -166,6 +177,10 @@ REPLACING = (
 DRAWING = (
     "tests/test_node.py::test_a_secret_is_drawn_by_a_command_that_leaves_one_that_is_there_alone"
 )
+INSTALLING = (
+    "tests/docs/test_installing.py::test_a_project_of_ones_own_installs_tq_and_checks_its_handlers"
+)
+OVERRIDE = "tests/docs/test_image.py::test_the_override_of_the_page_is_one_of_the_clusters_file"
 BY_ANOTHER_TEST = {
     "tq-worker run --config FILE": BY_A_FILE,
     "tq-cluster draw-secret FILE": DRAWING,
@@ -197,6 +212,14 @@ BY_ANOTHER_TEST = {
     ),
     "tq-admin monitor": "tests/admin/test_monitor.py::test_q_ends_what_is_shown_on_a_terminal",
     # These change the machine they run on; the tests hold what they start and install.
+    "docker compose -f docker-compose.cluster.yml build n1": OVERRIDE,
+    "docker compose -f docker-compose.cluster.yml -f shop.yml up -d --build --wait": OVERRIDE,
+    "python3 -m venv .venv": INSTALLING,
+    "pip install ../tq": INSTALLING,
+    "tq-worker check --handlers shop.tasks --queues shop": INSTALLING,
+    "uvicorn web:app --workers 2": (
+        "tests/docs/test_fastapi.py::test_the_application_submits_waits_and_cancels"
+    ),
     "pip wheel .": (
         "tests/project/test_build.py::test_a_wheel_of_a_bare_checkout_carries_the_generated_package"
     ),
@@ -412,6 +435,54 @@ def test_typed_tasks_are_checked_run_and_called_as_the_document_says(reader: Rea
         "Thumbnail(path='a.png.200', width=200) ['b.png.50', 'c.png.50'] 100\n"
     ), called.stderr
     assert ended == 0
+
+
+@pytest.mark.cluster
+def test_tasks_are_cancelled_as_the_page_says(reader: Reader, client: Client) -> None:
+    for name, text in files("docs/cancel.md").items():
+        (reader.folder / name).write_text(text)
+    worker = reader.leave_running(
+        "tq-worker run --handlers exports --queues exports --lease 10s", until="worker ready"
+    )
+    thread = client.submit("exports", "export", b'{"pages": 1000000}')
+    waiting = client.submit("exports", "export", b'{"pages": 1}', delay=3600)
+    on_a_loop = client.submit("exports", "follow", b'{"seconds": 3600}')
+    for task_id in (thread, on_a_loop):
+        await_state(client, task_id, TaskState.RUNNING)
+    await_file(reader.folder, "follow-*")
+
+    told = reader.type(f"tq-admin cancel {thread} {waiting} {on_a_loop}")
+    ended = [client.wait(task_id) for task_id in (thread, waiting, on_a_loop)]
+    stopped = reader.type("python stop.py")
+
+    assert told.returncode == 0, told.stderr
+    assert [task.state for task in ended] == [TaskState.CANCELLED] * 3, worker.said()
+    # A handler that had to be killed would have another error.
+    stopped_itself = [(AttemptEnd.CANCELLED, "the task was cancelled")]
+    assert [[(each.end, each.error) for each in task.attempts] for task in ended] == [
+        stopped_itself,
+        [],
+        stopped_itself,
+    ], worker.said()
+    assert list(reader.folder.glob("follow-*")) == []
+    assert stopped.stdout == "CANCELLED\n", stopped.stderr
+    assert worker.stop() == 0, worker.said()
+
+
+def await_state(client: Client, task_id: str, state: TaskState) -> None:
+    """Wait until a task is in a state."""
+    within_s = time.monotonic() + PATIENCE_S
+    while (seen := client.get(task_id).state) != state:
+        assert time.monotonic() < within_s, f"{task_id} is {seen}, not {state}"
+        time.sleep(0.02)
+
+
+def await_file(folder: Path, pattern: str) -> None:
+    """Wait until a handler has made a file."""
+    within_s = time.monotonic() + PATIENCE_S
+    while not list(folder.glob(pattern)):
+        assert time.monotonic() < within_s, f"no {pattern}, only {list(folder.iterdir())}"
+        time.sleep(0.02)
 
 
 @pytest.mark.cluster
