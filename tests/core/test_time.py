@@ -7,7 +7,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.core.lone_queue import LoneQueue, at, span, spec
 from tests.scopes import scope_of
+from tq.internal.v1 import log_pb2
 from tq.v1 import task_pb2
+from tq_cluster.core.kernel.transitions import ROWS_A_TASK_MIN
 from tq_cluster.core.model.limits import DAY_MS, MINUTE_MS
 from tq_cluster.core.model.operations import (
     Done,
@@ -205,6 +207,28 @@ def test_removing_takes_slices_and_says_when_there_is_more() -> None:
 
     assert 2 < len(outcomes) < 6
     assert queue.stats().completed == 0
+
+
+@pytest.mark.parametrize("permanent", [None, True], ids=["completed", "dead letters"])
+def test_a_removal_counts_each_row_that_it_removes(permanent: bool | None) -> None:
+    queue = LoneQueue()
+    queue.submitted(*[spec(retention=span(0)) for _ in range(10)])
+    for task in queue.claimed(10):
+        if permanent is None:
+            queue.complete(task, result=b"done")
+        else:
+            queue.fail(task, permanent=permanent)
+
+    def removed(rows_max: int) -> int:
+        queue.decide(RemoveRetired(rows_max=rows_max))
+        tables = log_pb2.Entry.FromString(queue.entries[-1]).tables
+        return sum(len(table.deleted_keys) for table in tables)
+
+    rows_a_task = removed(rows_max=1)
+
+    assert rows_a_task > ROWS_A_TASK_MIN
+    assert removed(rows_max=3 * rows_a_task) == 3 * rows_a_task
+    assert removed(rows_max=3 * rows_a_task + 1) == 4 * rows_a_task
 
 
 def test_a_task_that_cannot_be_removed_keeps_no_other() -> None:

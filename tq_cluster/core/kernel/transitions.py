@@ -261,6 +261,8 @@ def _put_attempt(
 
 ROWS_A_TASK_MIN: Final = 5
 """Id, task, spec, listing by state, and the row in RETIRED."""
+ROWS_A_DEAD_LETTER: Final = 2
+"""Its rows in DEAD_LETTERS: in its queue's list, and in that of all queues."""
 
 
 def remove(space: Space, number: int, task_id: bytes) -> int:
@@ -271,7 +273,7 @@ def remove(space: Space, number: int, task_id: bytes) -> int:
     forget_end(space, queue, number, row)
     unlist(space, queue, number, row.state)
     key = tables.number_key(prefix, number)
-    count = ROWS_A_TASK_MIN
+    count = ROWS_A_TASK_MIN + (ROWS_A_DEAD_LETTER if row.state == states.FAILED else 0)
     workspace.delete(tables.TASK_IDS, prefix + task_id)
     workspace.delete(tables.TASKS, key)
     workspace.delete(tables.SPECS, key)
