@@ -9,7 +9,6 @@ from typing import TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tests.scopes import scope_of
 from tq.internal.v1 import log_pb2, state_pb2
 from tq.v1 import (
     errors_pb2,
@@ -23,7 +22,6 @@ from tq_cluster.core.invariants import violations
 from tq_cluster.core.model.events import TaskEvent
 from tq_cluster.core.model.limits import DEFAULT_LIMITS, Limits
 from tq_cluster.core.model.operations import (
-    ANONYMOUS,
     Caller,
     Cancel,
     Claim,
@@ -44,10 +42,12 @@ from tq_cluster.core.model.operations import (
     Report,
     Submit,
 )
-from tq_cluster.core.model.types import FencingToken, TimestampMs
+from tq_cluster.core.model.types import DEFAULT_NAMESPACE, FencingToken, TimestampMs
 from tq_cluster.core.reads import queries
 from tq_cluster.core.reads.steps import in_one_go
 from tq_cluster.core.rows import tables
+from tq_cluster.core.rows.scope import Scope
+from tq_cluster.core.rows.view import View
 from tq_cluster.storage.environment import EMPTY
 from tq_cluster.storage.memory import MemoryStore
 from tq_cluster.storage.store import Store
@@ -89,7 +89,10 @@ class LoneQueue:
         store: MemoryStore | Store | None = None,
         tell_events: bool = False,
         by_type: bool = True,
+        namespace: int = DEFAULT_NAMESPACE,
     ) -> None:
+        self.namespace = namespace
+        self.caller = Caller(namespace=namespace)
         self.store = store or MemoryStore()
         self.now_ms = START_MS
         self.stepped_ms = 0
@@ -142,7 +145,7 @@ class LoneQueue:
         assert (decision.wakeups.events is not None) == self._tell_events
         self.events += decision.wakeups.events or []
         if self._audited:
-            assert violations(scope_of(self.store.view())) == []
+            assert violations(self.scope()) == []
         return decision
 
     def outcome(self, operation: Operation) -> Outcome:
@@ -171,13 +174,13 @@ class LoneQueue:
         request_id: str = "",
         retry_age_ms: int | None = None,
         seed: str = "seed",
-        caller: Caller = ANONYMOUS,
+        caller: Caller | None = None,
     ) -> Outcome:
         request = task_service_pb2.SubmitRequest(request_id=request_id, tasks=specs)
         if retry_age_ms is not None:
             request.retry_age.CopyFrom(span(retry_age_ms))
         id_seed = request_id or f"{seed}-{len(self.entries)}"
-        return self.outcome(Submit(request=request, id_seed=id_seed, caller=caller))
+        return self.outcome(Submit(request=request, id_seed=id_seed, caller=caller or self.caller))
 
     def submitted(self, *specs: task_pb2.TaskSpec, request_id: str = "") -> list[str]:
         """Submit tasks that are all taken, and return their ids."""
@@ -209,7 +212,7 @@ class LoneQueue:
             request.lease.CopyFrom(span(lease_ms))
         if retry_age_ms is not None:
             request.retry_age.CopyFrom(span(retry_age_ms))
-        return self.outcome(Claim(request=request))
+        return self.outcome(Claim(request=request, caller=self.caller))
 
     def claimed(
         self, most: int = 1, *, queues: Sequence[str] = ("default",), worker: str = "worker"
@@ -223,7 +226,7 @@ class LoneQueue:
 
     def report(self, *reports: worker_service_pb2.TaskReport) -> list[ReportResult]:
         request = worker_service_pb2.ReportRequest(worker_id="worker", reports=reports)
-        outcome = self.outcome(Report(request=request))
+        outcome = self.outcome(Report(request=request, caller=self.caller))
         return list(replied(outcome, worker_service_pb2.ReportResponse).results)
 
     def complete(
@@ -250,12 +253,12 @@ class LoneQueue:
 
     def cancel(self, task_id: str, *, request_id: str = "") -> Outcome:
         request = task_service_pb2.CancelTaskRequest(task_id=task_id, request_id=request_id)
-        return self.outcome(Cancel(request=request))
+        return self.outcome(Cancel(request=request, caller=self.caller))
 
     def configure(self, queue: str = "default", **settings: object) -> Outcome:
         chosen = queue_service_pb2.QueueSettings(**settings)  # type: ignore[arg-type]  # as above
         request = queue_service_pb2.ConfigureQueueRequest(queue=queue, settings=chosen)
-        return self.outcome(ConfigureQueue(request=request))
+        return self.outcome(ConfigureQueue(request=request, caller=self.caller))
 
     def redrive(
         self,
@@ -272,7 +275,7 @@ class LoneQueue:
             request_id=request_id,
             page_token=page_token,
         )
-        return self.outcome(Redrive(request=request))
+        return self.outcome(Redrive(request=request, caller=self.caller))
 
     def delete(
         self,
@@ -289,7 +292,7 @@ class LoneQueue:
             request_id=request_id,
             page_token=page_token,
         )
-        return self.outcome(DeleteDeadLetters(request=request))
+        return self.outcome(DeleteDeadLetters(request=request, caller=self.caller))
 
     def purge(
         self,
@@ -302,7 +305,7 @@ class LoneQueue:
         request = queue_service_pb2.PurgeQueueRequest(
             queue=queue, max_tasks=max_tasks, page_token=page_token, request_id=request_id
         )
-        return self.outcome(PurgeQueue(request=request))
+        return self.outcome(PurgeQueue(request=request, caller=self.caller))
 
     # ---------------------------------------------------------------- time
 
@@ -312,31 +315,35 @@ class LoneQueue:
         self.make_due()
 
     def make_due(self) -> None:
-        while (due_ms := queries.next_due_ms(scope_of(self.store.view()))) is not None:
+        while (due_ms := queries.next_due_ms(self.scope())) is not None:
             if due_ms > self.now_ms:
                 return
-            self.decide(MakeDue())
+            self.decide(MakeDue(caller=self.caller))
 
     def expire(self, *tasks: Claimed) -> None:
         """Let the leases of these tasks run out."""
         leases = [self.leases[FencingToken(task.token)] for task in tasks]
-        self.decide(ExpireLeases(leases=leases))
+        self.decide(ExpireLeases(leases=leases, caller=self.caller))
 
     def remove_retired(self, rows_max: int = 200) -> None:
-        while queries.first_retired(scope_of(self.store.view()), self.now_ms) is not None:
-            self.decide(RemoveRetired(rows_max=rows_max))
+        while queries.first_retired(self.scope(), self.now_ms) is not None:
+            self.decide(RemoveRetired(rows_max=rows_max, caller=self.caller))
 
     def forget_requests(self, rows_max: int = 200) -> None:
-        while (forgotten_ms := queries.next_forgotten_ms(scope_of(self.store.view()))) is not None:
+        while (forgotten_ms := queries.next_forgotten_ms(self.scope())) is not None:
             if forgotten_ms > self.now_ms - self.stepped_ms:
                 return
-            self.decide(ForgetRequests(rows_max=rows_max))
+            self.decide(ForgetRequests(rows_max=rows_max, caller=self.caller))
 
     # ---------------------------------------------------------------- looking
 
+    def scope(self) -> Scope[View]:
+        """The namespace's part of the present state."""
+        return Scope.of(self.store.view(), self.namespace)
+
     def task(self, task_id: str) -> task_pb2.Task:
         request = task_service_pb2.GetTaskRequest(task_id=task_id)
-        outcome = in_one_go(scope_of(self.store.view()), queries.get_task, request)
+        outcome = in_one_go(self.scope(), queries.get_task, request)
         return replied(outcome, task_service_pb2.GetTaskResponse).task
 
     def state(self, task_id: str) -> str:
@@ -344,12 +351,12 @@ class LoneQueue:
 
     def exists(self, task_id: str) -> bool:
         request = task_service_pb2.GetTaskRequest(task_id=task_id)
-        outcome = in_one_go(scope_of(self.store.view()), queries.get_task, request)
+        outcome = in_one_go(self.scope(), queries.get_task, request)
         return isinstance(outcome, Replied)
 
     def stats(self, queue: str = "default") -> queue_service_pb2.QueueStats:
         request = queue_service_pb2.GetQueueStatsRequest(queue=queue)
-        outcome = in_one_go(scope_of(self.store.view()), queries.queue_stats, request)
+        outcome = in_one_go(self.scope(), queries.queue_stats, request)
         return replied(outcome, queue_service_pb2.GetQueueStatsResponse).stats
 
     def heartbeat(self, *tasks: Claimed) -> tuple[list[str], list[FencingToken]]:
@@ -359,7 +366,7 @@ class LoneQueue:
             for task in tasks
         ]
         request = worker_service_pb2.HeartbeatRequest(worker_id="worker", leases=held)
-        outcome, live = queries.heartbeat(scope_of(self.store.view()), request)
+        outcome, live = queries.heartbeat(self.scope(), request)
         results = replied(outcome, worker_service_pb2.HeartbeatResponse).results
         names = worker_service_pb2.HeartbeatResult.Status
         return [names.Name(each.status).removeprefix("STATUS_") for each in results], live

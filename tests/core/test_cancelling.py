@@ -7,6 +7,7 @@ import pytest
 from tests.core.lone_queue import LoneQueue, at, reason, replied, spec, state_of, status
 from tq.v1 import task_pb2, task_service_pb2
 from tq_cluster.core.model.operations import Cancel
+from tq_cluster.core.model.types import DEFAULT_NAMESPACE
 
 Response = task_service_pb2.CancelTaskResponse
 Attempt = task_pb2.Attempt
@@ -120,4 +121,4 @@ def test_those_who_wait_for_a_task_hear_that_it_was_cancelled() -> None:
     queue.submitted(spec(task_id="one"))
     request = task_service_pb2.CancelTaskRequest(task_id="one")
 
-    assert queue.decide(Cancel(request=request)).wakeups.finished == {"one"}
+    assert queue.decide(Cancel(request=request)).wakeups.finished == {(DEFAULT_NAMESPACE, "one")}

@@ -11,6 +11,7 @@ from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core.kernel.ready_order import type_digest
 from tq_cluster.core.model.limits import Limits
 from tq_cluster.core.model.operations import Claim, ConfigureQueue, Outcome, Ready, Refused, Submit
+from tq_cluster.core.model.types import DEFAULT_NAMESPACE
 from tq_cluster.core.rows import tables
 
 Settings = queue_service_pb2.QueueSettings
@@ -150,7 +151,7 @@ def test_resuming_a_queue_wakes_those_who_wait_for_its_tasks() -> None:
     request = queue_service_pb2.ConfigureQueueRequest(queue="default", settings=Settings())
 
     ready = queue.decide(ConfigureQueue(request=request)).wakeups.ready
-    assert ready == [Ready("default", {type_digest("work"): 1}, 1)]
+    assert ready == [Ready(DEFAULT_NAMESPACE, "default", {type_digest("work"): 1}, 1)]
 
 
 def test_tasks_submitted_in_a_batch_can_be_claimed_in_the_same() -> None:

@@ -8,6 +8,7 @@ from tests.core.lone_queue import LoneQueue, at, reason, replied, spec
 from tq.v1 import queue_service_pb2
 from tq_cluster.core.model.limits import Limits
 from tq_cluster.core.model.operations import PurgeQueue
+from tq_cluster.core.model.types import DEFAULT_NAMESPACE
 from tq_cluster.core.rows.tables import CHUNK_BYTES
 
 Purged = queue_service_pb2.PurgeQueueResponse
@@ -75,7 +76,9 @@ def test_those_who_wait_for_a_purged_task_hear_that_it_was_cancelled() -> None:
     queue.submitted(spec(task_id="one"))
     request = queue_service_pb2.PurgeQueueRequest(queue="default")
 
-    assert queue.decide(PurgeQueue(request=request)).wakeups.finished == {"one"}
+    assert queue.decide(PurgeQueue(request=request)).wakeups.finished == {
+        (DEFAULT_NAMESPACE, "one")
+    }
 
 
 def test_a_repeated_purge_cancels_one_slice_and_answers_alike() -> None:

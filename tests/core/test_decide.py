@@ -41,7 +41,7 @@ from tq_cluster.core.model.operations import (
     Report,
     Submit,
 )
-from tq_cluster.core.model.types import TaskId
+from tq_cluster.core.model.types import DEFAULT_NAMESPACE, TaskId
 from tq_cluster.core.reads import queries
 from tq_cluster.core.reads.steps import in_one_go
 from tq_cluster.core.rows.scope import Scope
@@ -323,7 +323,7 @@ def test_a_terminal_state_is_told_to_those_who_wait_for_it() -> None:
 
     wakeups = queue.decide(Report(request=request)).wakeups
 
-    assert wakeups.finished == {"one"}
+    assert wakeups.finished == {(DEFAULT_NAMESPACE, "one")}
     assert queries.look_ahead(scope_of(queue.store.view()), TaskId("one")) == (
         True,
         0,

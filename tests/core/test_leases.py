@@ -7,7 +7,7 @@ from tests.scopes import scope_of
 from tq.v1 import task_pb2, worker_service_pb2
 from tq_cluster.core.kernel.ready_order import type_digest
 from tq_cluster.core.model.operations import ExpireLeases, Lease, Ready, Replied, Report
-from tq_cluster.core.model.types import FencingToken
+from tq_cluster.core.model.types import DEFAULT_NAMESPACE, FencingToken
 from tq_cluster.core.reads import queries
 
 Attempt = task_pb2.Attempt
@@ -168,5 +168,5 @@ def test_a_grant_and_an_end_are_told_to_the_leaders_memory() -> None:
         Report(request=worker_service_pb2.ReportRequest(reports=[report]))
     ).wakeups
     assert wakeups.ended == [claimed.token]
-    assert wakeups.ready == [Ready("default", {type_digest("work"): 1}, 1)]
+    assert wakeups.ready == [Ready(DEFAULT_NAMESPACE, "default", {type_digest("work"): 1}, 1)]
     assert wakeups.finished == set()

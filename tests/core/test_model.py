@@ -49,7 +49,11 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = LoneQueue()
+        self.begin(LoneQueue())
+
+    def begin(self, queue: LoneQueue) -> None:
+        """Make all moves on this queue from here on, and on a new naive one."""
+        self.queue = queue
         self.naive = NaiveQueue(START_MS)
         self.queue.configure()  # so that there are counts to compare
         self.given: list[Claimed] = []

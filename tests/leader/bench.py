@@ -15,6 +15,7 @@ from tests.patience import PATIENCE_S
 from tq.v1 import task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import SystemClock
 from tq_cluster.core.model.events import TaskEvent
+from tq_cluster.core.model.namespaces import ONLY_DEFAULT, Namespaces
 from tq_cluster.core.model.operations import Claim, Outcome, Replied, Report, Submit
 from tq_cluster.leader.counting import Counting
 from tq_cluster.leader.hooks import LeaderHooks
@@ -33,6 +34,7 @@ class Bench:
         self,
         metrics: Metrics | None = None,
         on_event: Callable[[TaskEvent], None] | None = None,
+        namespaces: Namespaces = ONLY_DEFAULT,
     ) -> None:
         self.store = MemoryStore()
         self.log = FakeLog(self.store)
@@ -40,7 +42,12 @@ class Bench:
         self.disk_pressure = False
         hooks = LeaderHooks(event=on_event)
         if metrics is not None:
-            counting = Counting(view=self.store.view, tasks=metrics.tasks, queues=metrics.queues)
+            counting = Counting(
+                view=self.store.view,
+                tasks=metrics.tasks,
+                queues=metrics.queues,
+                namespaces=namespaces,
+            )
             hooks = LeaderHooks(
                 begun=metrics.leads_now, counted=counting.add, sampled=counting.show
             )
@@ -56,6 +63,7 @@ class Bench:
             fatal=self.fatal.append,
             hooks=hooks,
             disk_pressure=lambda: self.disk_pressure,
+            namespaces=namespaces,
         )
 
 

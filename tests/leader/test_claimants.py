@@ -14,6 +14,7 @@ from tests.leader.bench import until
 from tq.v1 import task_pb2, worker_service_pb2
 from tq_cluster.core.kernel.ready_order import Appetite, type_digest
 from tq_cluster.core.model.operations import ANY_TYPE, Ready
+from tq_cluster.core.model.types import DEFAULT_NAMESPACE
 from tq_cluster.leader.claimants import LOOKS_MAX, PLACES, Claimant, Claimants
 
 
@@ -31,17 +32,18 @@ class Hall:
         but: Iterable[str] = (),
         most: int = 1,
         queues: Iterable[str] = ("mail",),
+        namespace: int = DEFAULT_NAMESPACE,
     ) -> Claimant:
         request = worker_service_pb2.ClaimRequest(
             worker_id="w", queues=queues, max_tasks=most, types=types, except_types=but
         )
-        return self.stack.enter_context(self.all.join(request))
+        return self.stack.enter_context(self.all.join(namespace, request))
 
     def arrive(self, pending: int | None = None, /, **types: int) -> None:
         """Let so many tasks of each type become ready in queue "mail"."""
         by_type = {type_digest(name): count for name, count in types.items()}
         every = sum(types.values()) if pending is None else pending
-        self.all.wake(Ready("mail", by_type, every))
+        self.all.wake(Ready(DEFAULT_NAMESPACE, "mail", by_type, every))
 
     async def told(self) -> None:
         """Let the loop turn until everybody is woken who is to be."""
@@ -181,7 +183,7 @@ async def test_one_who_looks_is_woken_only_for_what_nobody_takes_who_waits() -> 
 def test_who_leaves_without_looking_passes_the_wake_on() -> None:
     with Hall() as hall, ExitStack() as leaving:
         request = worker_service_pb2.ClaimRequest(worker_id="w", queues=["mail"], max_tasks=3)
-        leaving.enter_context(hall.all.join(request))
+        leaving.enter_context(hall.all.join(DEFAULT_NAMESPACE, request))
         later = [hall.join() for _ in range(4)]
         hall.arrive(letter=3)
         assert not any(woken(*later))
@@ -231,7 +233,7 @@ async def test_a_look_in_vain_is_passed_on_so_often_and_no_more() -> None:
 def test_everybody_of_the_queue_is_woken_if_the_types_are_too_many_to_name() -> None:
     with Hall() as hall:
         here, there = [hall.join(), hall.join(["a"])], hall.join(queues=["video"])
-        hall.all.wake(Ready("mail", {ANY_TYPE: 1}, 1))
+        hall.all.wake(Ready(DEFAULT_NAMESPACE, "mail", {ANY_TYPE: 1}, 1))
         assert woken(*here, there) == [True, True, False]
         hall.all.wake_all()
         assert there.woken
@@ -277,3 +279,15 @@ def test_who_waits_for_the_same_as_another_changes_nothing_but_their_line(
             second = hall.join(types, queues=queues)
             hall.all._move(second, looks=False)
             hall.all._unpark(second)
+
+
+async def test_a_task_wakes_no_claim_of_another_namespace() -> None:
+    with Hall() as hall:
+        elsewhere, here = hall.join(namespace=7), hall.join()
+        typed_elsewhere = hall.join(["letter"], namespace=7)
+        hall.arrive(letter=5)
+        await hall.told()
+
+        assert here.woken
+        assert not elsewhere.woken
+        assert not typed_elsewhere.woken

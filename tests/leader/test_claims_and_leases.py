@@ -24,6 +24,7 @@ from tq_cluster.clock import SystemClock
 from tq_cluster.core.housekeeping import backfill
 from tq_cluster.core.kernel.batch import CLUSTER_VERSION
 from tq_cluster.core.model.operations import (
+    ANONYMOUS,
     Claim,
     ConfigureQueue,
     FormCluster,
@@ -101,7 +102,7 @@ async def test_a_heartbeat_is_not_answered_while_an_entry_that_ends_its_lease_is
 
     beat = worker_service_pb2.HeartbeatRequest(worker_id="w")
     beat.leases.add(task_id=task.spec.task_id, token=task.token)
-    beating = asyncio.ensure_future(bench.leader.heartbeat(beat))
+    beating = asyncio.ensure_future(bench.leader.heartbeat(beat, ANONYMOUS))
     for _ in range(20):
         await asyncio.sleep(0)
     assert not beating.done()
@@ -171,7 +172,7 @@ async def test_a_heartbeat_says_nothing_of_a_lease_that_an_entry_of_unknown_outc
     (task,) = claimed(await bench.leader.claim(claim(), 0, 0.0))
     bench.log.held = True
     ending = await start(bench.leader.submit(release(task)))
-    beating = asyncio.ensure_future(bench.leader.heartbeat(heartbeat(task)))
+    beating = asyncio.ensure_future(bench.leader.heartbeat(heartbeat(task), ANONYMOUS))
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -188,7 +189,7 @@ async def test_a_heartbeat_is_not_answered_by_a_node_that_was_deposed_as_it_was_
     await bench.leader.submit(submit("resize"))
     (task,) = claimed(await bench.leader.claim(claim(), 0, 0.0))
     bench.log.confirms_held = True
-    beating = asyncio.ensure_future(bench.leader.heartbeat(heartbeat(task)))
+    beating = asyncio.ensure_future(bench.leader.heartbeat(heartbeat(task), ANONYMOUS))
     await asyncio.sleep(0)
     bench.log.let_rounds_through()
     bench.log.depose()

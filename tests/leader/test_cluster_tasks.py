@@ -16,7 +16,14 @@ from tq_cluster.core.housekeeping import backfill
 from tq_cluster.core.invariants import violations
 from tq_cluster.core.kernel import ready_order
 from tq_cluster.core.kernel.batch import CLUSTER_VERSION
-from tq_cluster.core.model.operations import Claim, Filled, FormCluster, Refused, Replied
+from tq_cluster.core.model.operations import (
+    ANONYMOUS,
+    Claim,
+    Filled,
+    FormCluster,
+    Refused,
+    Replied,
+)
 from tq_cluster.core.reads import queries
 from tq_cluster.errors import StateDiffersError
 from tq_cluster.leader import cluster_tasks
@@ -311,7 +318,8 @@ async def test_no_table_is_filled_while_disks_are_full(
     bench.disk_pressure = True
     await need_types(bench)
     for number in range(20):
-        await bench.leader.heartbeat(worker_service_pb2.HeartbeatRequest(worker_id=f"w{number}"))
+        beat = worker_service_pb2.HeartbeatRequest(worker_id=f"w{number}")
+        await bench.leader.heartbeat(beat, ANONYMOUS)
     assert backfill.is_under_way(bench.store.view())
 
     bench.disk_pressure = False

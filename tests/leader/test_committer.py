@@ -28,6 +28,7 @@ from tq_cluster.core import decide as decide_module
 from tq_cluster.core.kernel.batch import Batch
 from tq_cluster.core.kernel.budget import ENTRY_BUDGET
 from tq_cluster.core.model.operations import (
+    ANONYMOUS,
     Claim,
     DeleteDeadLetters,
     ExpireLeases,
@@ -166,7 +167,7 @@ async def test_a_heartbeat_waits_for_a_report_that_is_being_decided(bench: Bench
     call = await start(bench.leader.submit(Report(request=completed(tasks))))
     proposed = len(bench.log.proposals)
 
-    beat = await start(bench.leader.heartbeat(heartbeat(tasks[99])))
+    beat = await start(bench.leader.heartbeat(heartbeat(tasks[99]), ANONYMOUS))
     assert len(bench.log.proposals) == proposed, "it is still being decided"
     assert not beat.done()
 
@@ -182,7 +183,8 @@ async def test_a_heartbeat_for_another_lease_does_not_wait(bench: Bench) -> None
     proposed = len(bench.log.proposals)
 
     reply = told(
-        await bench.leader.heartbeat(heartbeat(tasks[100])), worker_service_pb2.HeartbeatResponse
+        await bench.leader.heartbeat(heartbeat(tasks[100]), ANONYMOUS),
+        worker_service_pb2.HeartbeatResponse,
     )
 
     assert len(bench.log.proposals) == proposed, "the report is still being decided"
@@ -198,7 +200,7 @@ async def test_a_lease_that_is_about_to_be_expired_is_renewed_by_nobody(bench: B
     expiry = await start(bench.leader.submit(ExpireLeases(leases=leases)))
     assert not expiry.done()
 
-    beat = await start(bench.leader.heartbeat(heartbeat(tasks[39])))
+    beat = await start(bench.leader.heartbeat(heartbeat(tasks[39]), ANONYMOUS))
 
     assert not beat.done()
     await expiry

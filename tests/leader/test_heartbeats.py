@@ -9,7 +9,7 @@ import pytest
 
 from tests.leader.bench import Bench, claim, claimed, release, start, submit, told
 from tq.v1 import errors_pb2, worker_service_pb2
-from tq_cluster.core.model.operations import Refused
+from tq_cluster.core.model.operations import ANONYMOUS, Refused
 from tq_cluster.core.reads import queries
 from tq_cluster.errors import NotLeaderError
 from tq_cluster.leader.heartbeats import SLICE
@@ -37,7 +37,9 @@ def listing(
 
 
 async def beaten(bench: Bench, request: worker_service_pb2.HeartbeatRequest) -> list[int]:
-    reply = told(await bench.leader.heartbeat(request), worker_service_pb2.HeartbeatResponse)
+    reply = told(
+        await bench.leader.heartbeat(request, ANONYMOUS), worker_service_pb2.HeartbeatResponse
+    )
     assert [each.task_id for each in reply.results] == [each.task_id for each in request.leases]
     return [each.status for each in reply.results]
 
@@ -99,7 +101,7 @@ async def test_leases_that_an_entry_in_flight_ends_are_answered_after_it_and_the
     tasks = await held(bench, 2 * SLICE)
     bench.log.held = True
     releasing = await start(bench.leader.submit(release(tasks[7])))
-    beating = await start(bench.leader.heartbeat(listing(tasks)))
+    beating = await start(bench.leader.heartbeat(listing(tasks), ANONYMOUS))
     assert not beating.done()
 
     bench.log.let_through()
@@ -117,7 +119,7 @@ async def test_a_heartbeat_whose_leases_end_one_after_the_other_is_answered_all_
     tasks = await held(bench, 20)
     bench.log.held = True
     reports = [await start(bench.leader.submit(release(task))) for task in tasks[:1]]
-    beating = await start(bench.leader.heartbeat(listing(tasks)))
+    beating = await start(bench.leader.heartbeat(listing(tasks), ANONYMOUS))
 
     # Each entry that lands makes room for the next, which ends another of its leases.
     reports += [await start(bench.leader.submit(release(tasks[1])))]
@@ -133,7 +135,7 @@ async def test_a_long_heartbeat_of_a_leader_that_was_deposed_meanwhile_is_not_an
     bench: Bench,
 ) -> None:
     tasks = await held(bench, 3 * SLICE)
-    beating = asyncio.create_task(bench.leader.heartbeat(listing(tasks)))
+    beating = asyncio.create_task(bench.leader.heartbeat(listing(tasks), ANONYMOUS))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     bench.log.depose()
@@ -164,7 +166,7 @@ async def test_too_many_leases_are_refused_before_any_is_looked_at(bench: Bench)
         worker_id="w", leases=[worker_service_pb2.HeldLease(token=1)] * 10_001
     )
     confirms = bench.log.confirms
-    outcome = await bench.leader.heartbeat(request)
+    outcome = await bench.leader.heartbeat(request, ANONYMOUS)
 
     assert isinstance(outcome, Refused)
     assert outcome.reason == errors_pb2.ERROR_REASON_INVALID_ARGUMENT

@@ -28,6 +28,7 @@ from tq_cluster.core.model.operations import (
     Report,
 )
 from tq_cluster.core.model.types import (
+    DEFAULT_NAMESPACE,
     DurationMs,
     FencingToken,
     TaskId,
@@ -278,7 +279,11 @@ def overdue(bench: Bench, count: int) -> None:
     """Put leases into the leader's memory that have run out."""
     for number in range(count):
         lease = Lease(
-            FencingToken(number), TaskNumber(number), TaskId(f"t{number}"), DurationMs(-60_000)
+            FencingToken(number),
+            TaskNumber(number),
+            TaskId(f"t{number}"),
+            DurationMs(-60_000),
+            DEFAULT_NAMESPACE,
         )
         bench.leader._leases.grant(lease)
 

@@ -20,6 +20,7 @@ from tq_cluster.core import decide as decide_module
 from tq_cluster.core.kernel import request_ids
 from tq_cluster.core.kernel.batch import Batch
 from tq_cluster.core.model.operations import (
+    ANONYMOUS,
     Decision,
     Operation,
     Outcome,
@@ -151,7 +152,9 @@ async def test_waiting_for_a_task_ends_when_it_is_completed(bench: Bench) -> Non
     submitted = await bench.leader.submit(submit("resize"))
     task_id = told(submitted, task_service_pb2.SubmitResponse).results[0].task.task_id
     waiting = asyncio.ensure_future(
-        bench.leader.wait_task(task_service_pb2.WaitTaskRequest(task_id=task_id), 30, anything)
+        bench.leader.wait_task(
+            task_service_pb2.WaitTaskRequest(task_id=task_id), ANONYMOUS, 30, anything
+        )
     )
     (task,) = claimed(await bench.leader.claim(claim(), 0, 0.0))
     report = worker_service_pb2.ReportRequest(worker_id="w")
@@ -176,13 +179,16 @@ async def test_a_caller_who_cannot_take_the_answer_hears_it_before_the_answer_is
         raise TooLargeError
 
     with pytest.raises(TooLargeError):
-        await bench.leader.wait_task(task_service_pb2.WaitTaskRequest(task_id=task_id), 0, too_much)
+        await bench.leader.wait_task(
+            task_service_pb2.WaitTaskRequest(task_id=task_id), ANONYMOUS, 0, too_much
+        )
     whole = task_service_pb2.WaitTaskRequest(task_id=task_id)
     brief = task_service_pb2.WaitTaskRequest(task_id=task_id, omit_payload=True)
     answer = told(
-        await bench.leader.wait_task(whole, 0, told_of.append), task_service_pb2.WaitTaskResponse
+        await bench.leader.wait_task(whole, ANONYMOUS, 0, told_of.append),
+        task_service_pb2.WaitTaskResponse,
     )
-    await bench.leader.wait_task(brief, 0, too_much)
+    await bench.leader.wait_task(brief, ANONYMOUS, 0, too_much)
 
     assert told_of == [10 * CHUNK_BYTES] * 2
     assert len(answer.task.spec.payload) == 10 * CHUNK_BYTES
@@ -190,7 +196,7 @@ async def test_a_caller_who_cannot_take_the_answer_hears_it_before_the_answer_is
 
 async def test_waiting_for_a_task_that_does_not_exist_is_refused_at_once(bench: Bench) -> None:
     answer = await bench.leader.wait_task(
-        task_service_pb2.WaitTaskRequest(task_id="nobody"), 30, anything
+        task_service_pb2.WaitTaskRequest(task_id="nobody"), ANONYMOUS, 30, anything
     )
     assert isinstance(answer, Refused)
     assert answer.reason == errors_pb2.ERROR_REASON_NOT_FOUND

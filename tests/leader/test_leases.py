@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tq_cluster.core.model.operations import Lease
-from tq_cluster.core.model.types import DurationMs, FencingToken, TaskId, TaskNumber
+from tq_cluster.core.model.types import (
+    DEFAULT_NAMESPACE,
+    DurationMs,
+    FencingToken,
+    TaskId,
+    TaskNumber,
+)
 from tq_cluster.leader.leases import LOOKED_AT_MAX, LeaseTable
 
 
@@ -23,7 +29,13 @@ class Hands:
 
 
 def lease(token: int, length_ms: int = 1_000) -> Lease:
-    return Lease(FencingToken(token), TaskNumber(token), TaskId(f"t{token}"), DurationMs(length_ms))
+    return Lease(
+        FencingToken(token),
+        TaskNumber(token),
+        TaskId(f"t{token}"),
+        DurationMs(length_ms),
+        DEFAULT_NAMESPACE,
+    )
 
 
 def test_a_lease_expires_when_its_worker_was_silent_for_its_length() -> None:
@@ -230,3 +242,14 @@ def test_the_garbage_collector_does_not_look_into_the_table() -> None:
 
     assert len(table) == 10_000
     assert len(gc.get_objects()) - before < 100
+
+
+def test_an_expired_lease_says_of_which_namespace_it_is() -> None:
+    clock = Hands()
+    table = LeaseTable(clock)
+    for token, namespace in ((1, DEFAULT_NAMESPACE), (2, 7)):
+        table.grant(lease(token, 1_000)._replace(namespace=namespace))
+    clock.at_s += 2
+
+    found = {each.token: each.namespace for each in table.expired(10)}
+    assert found == {1: DEFAULT_NAMESPACE, 2: 7}

@@ -16,7 +16,8 @@ from tests.leader.bench import (
     workers,
 )
 from tq.v1 import worker_service_pb2
-from tq_cluster.core.model.operations import Refused, Report
+from tq_cluster.core.model.operations import ANONYMOUS, Refused, Report
+from tq_cluster.core.model.types import DEFAULT_NAMESPACE
 from tq_cluster.core.reads.steps import STEP_COST
 from tq_cluster.errors import NotLeaderError
 from tq_cluster.raft.log_api import Role
@@ -34,7 +35,7 @@ async def test_a_worker_is_listed_with_what_it_holds_and_what_it_reported(bench:
     for _ in range(2):  # what was recorded before counts once
         await bench.leader.submit(Report(request=report))
 
-    [worker] = workers(await bench.leader.list_workers(LIST_WORKERS))
+    [worker] = workers(await bench.leader.list_workers(LIST_WORKERS, ANONYMOUS))
 
     assert (worker.worker_id, list(worker.queues)) == ("w1", ["q"])
     assert (worker.leases, worker.claimed) == (1, 3)
@@ -46,7 +47,7 @@ async def test_a_worker_whose_claim_waits_is_listed_as_waiting(bench: Bench) -> 
     waiting = asyncio.ensure_future(bench.leader.claim(claim("idle"), 60, 0))
     await asyncio.sleep(0)
 
-    [worker] = workers(await bench.leader.list_workers(LIST_WORKERS))
+    [worker] = workers(await bench.leader.list_workers(LIST_WORKERS, ANONYMOUS))
     waiting.cancel()
 
     assert (worker.worker_id, worker.waiting) == ("idle", True)
@@ -57,17 +58,17 @@ async def test_a_new_leader_learns_who_holds_what_from_heartbeats(bench: Bench) 
     [task] = claimed(await bench.leader.claim(claim("w1"), 0, 0))
     bench.log.depose()
     with pytest.raises(NotLeaderError):
-        await bench.leader.list_workers(LIST_WORKERS)
+        await bench.leader.list_workers(LIST_WORKERS, ANONYMOUS)
     bench.log.role, bench.log.term = Role.LEADER, 2
     await bench.log.start()
-    assert workers(await bench.leader.list_workers(LIST_WORKERS)) == []
+    assert workers(await bench.leader.list_workers(LIST_WORKERS, ANONYMOUS)) == []
 
     beat = worker_service_pb2.HeartbeatRequest(worker_id="w1")
     beat.leases.add(task_id=task.spec.task_id, token=task.token)
-    await bench.leader.heartbeat(beat)
+    await bench.leader.heartbeat(beat, ANONYMOUS)
     await until(lambda: len(bench.leader._leases) == 1)
 
-    [worker] = workers(await bench.leader.list_workers(LIST_WORKERS))
+    [worker] = workers(await bench.leader.list_workers(LIST_WORKERS, ANONYMOUS))
     assert (worker.worker_id, worker.leases, worker.claimed) == ("w1", 1, 0)
 
 
@@ -75,9 +76,9 @@ async def test_a_long_list_of_workers_leaves_the_loop_to_others(bench: Bench) ->
     names = [f"{n:02}".ljust(128, "q") for n in range(64)]
     for n in range(200):
         request = worker_service_pb2.ClaimRequest(worker_id=f"w{n:03}", queues=names)
-        with bench.leader._workers.claiming(request):
+        with bench.leader._workers.claiming(DEFAULT_NAMESPACE, request):
             pass
-    listing = asyncio.create_task(bench.leader.list_workers(LIST_WORKERS_MOST))
+    listing = asyncio.create_task(bench.leader.list_workers(LIST_WORKERS_MOST, ANONYMOUS))
 
     turns = 0
     while not listing.done():
@@ -94,12 +95,16 @@ async def test_workers_are_listed_by_id_a_page_a_call(bench: Bench) -> None:
         await bench.leader.claim(claim(name), 0, 0)
     request = worker_service_pb2.ListWorkersRequest(page_size=2)
 
-    first = told(await bench.leader.list_workers(request), worker_service_pb2.ListWorkersResponse)
+    first = told(
+        await bench.leader.list_workers(request, ANONYMOUS), worker_service_pb2.ListWorkersResponse
+    )
     request.page_token = first.next_page_token
-    second = told(await bench.leader.list_workers(request), worker_service_pb2.ListWorkersResponse)
+    second = told(
+        await bench.leader.list_workers(request, ANONYMOUS), worker_service_pb2.ListWorkersResponse
+    )
 
     assert [each.worker_id for each in first.workers] == ["a", "b"]
     assert [each.worker_id for each in second.workers] == ["c"]
     assert (first.leader_id, second.next_page_token) == ("n1", "")
     wrong = worker_service_pb2.ListWorkersRequest(page_size=1_001)
-    assert isinstance(await bench.leader.list_workers(wrong), Refused)
+    assert isinstance(await bench.leader.list_workers(wrong, ANONYMOUS), Refused)

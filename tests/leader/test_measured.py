@@ -8,7 +8,15 @@ import pytest
 
 from tests.leader.bench import Bench, claim, claimed, release, start, submit, until
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster.core.model.operations import Cancel, ConfigureQueue, Redrive, Report, Submit
+from tq_cluster.core.model.operations import (
+    ANONYMOUS,
+    Cancel,
+    ConfigureQueue,
+    Redrive,
+    Report,
+    Submit,
+)
+from tq_cluster.core.model.types import DEFAULT_NAMESPACE
 from tq_cluster.errors import OutcomeUnknownError
 from tq_cluster.telemetry.metrics import Metrics
 
@@ -120,7 +128,7 @@ async def test_only_the_leader_says_what_queues_hold_and_who_works(bench: Measur
     beat = worker_service_pb2.HeartbeatRequest(worker_id="w")
     beat.leases.add(task_id=task.spec.task_id, token=task.token)
     beat.usage.slots, beat.usage.slots_busy = 8, 1
-    await bench.leader.heartbeat(beat)
+    await bench.leader.heartbeat(beat, ANONYMOUS)
     settings = queue_service_pb2.QueueSettings(paused=True)
     pause = queue_service_pb2.ConfigureQueueRequest(queue="idle", settings=settings)
     await bench.leader.submit(ConfigureQueue(request=pause))
@@ -165,7 +173,7 @@ async def test_a_worker_that_names_a_queue_that_is_none_gets_no_series(
 ) -> None:
     await bench.leader.submit(submit("a"))
     request = worker_service_pb2.ClaimRequest(worker_id="w", queues=['~other"\n'], max_tasks=1)
-    with bench.leader._workers.claiming(request):
+    with bench.leader._workers.claiming(DEFAULT_NAMESPACE, request):
         await asyncio.sleep(0)
         bench.leader.sample()
 

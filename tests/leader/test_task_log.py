@@ -22,6 +22,7 @@ TRACE = f"00-{'1' * 32}-{'2' * 16}-01"
 def event(what: What, **changed: object) -> TaskEvent:
     facts: dict[str, object] = {
         "what": what,
+        "namespace": 0,
         "task_id": "t1",
         "queue": "q",
         "task_type": "resize",

@@ -43,7 +43,7 @@ async def test_a_table_that_was_cleared_is_new_at_once_and_the_old_one_is_freed_
     table.clear()
 
     assert (len(table), table.entries()) == (0, 0)
-    assert sorted(map(len, dropped)) == [0, 1, *[100] * 5]
+    assert sorted(map(len, dropped)) == [0, 1, *[100] * 6]
     table.grant(lease(7))
     assert len(table) == 1
 

@@ -28,7 +28,14 @@ from tq.v1 import (
 )
 from tq_cluster.clock import SystemClock
 from tq_cluster.core.kernel.batch import CLUSTER_VERSION
-from tq_cluster.core.model.operations import Claim, Operation, Outcome, Refused, Replied
+from tq_cluster.core.model.operations import (
+    Caller,
+    Claim,
+    Operation,
+    Outcome,
+    Refused,
+    Replied,
+)
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.core.reads.steps import Reader, Steps, in_one_go
 from tq_cluster.errors import NotLeaderError
@@ -162,6 +169,8 @@ class FakeLeader:
         self._log = log
         self._store = store
         self.asked: list[Any] = []
+        self.callers: list[Caller] = []
+        """Whose heartbeats, waits and lists of workers came; an operation names its own."""
         self.arrived = asyncio.Event()
         """Set when a request arrives."""
         self.answer: Callable[[], Awaitable[Outcome]] | None = None
@@ -188,7 +197,10 @@ class FakeLeader:
             raise NotLeaderError(self._log.leader_id)
         return in_one_go(scope_of(self._store.view()), lambda scope: query(scope.view))
 
-    async def heartbeat(self, request: worker_service_pb2.HeartbeatRequest) -> Replied:
+    async def heartbeat(
+        self, request: worker_service_pb2.HeartbeatRequest, caller: Caller
+    ) -> Replied:
+        self.callers.append(caller)
         answer = await self._answer(request, Replied(reply=worker_service_pb2.HeartbeatResponse()))
         assert isinstance(answer, Replied)
         return answer
@@ -204,10 +216,12 @@ class FakeLeader:
     async def wait_task(
         self,
         request: task_service_pb2.WaitTaskRequest,
+        caller: Caller,
         wait_s: float,
         holds: Callable[[int], None],
     ) -> Replied | Refused:
         del holds
+        self.callers.append(caller)
         self.waits_s.append(wait_s)
         task = task_pb2.Task(state=task_pb2.TASK_STATE_PENDING)
         reply = task_service_pb2.WaitTaskResponse(task=task)
@@ -221,8 +235,9 @@ class FakeLeader:
         raise NotImplementedError
 
     async def list_workers(
-        self, request: worker_service_pb2.ListWorkersRequest
+        self, request: worker_service_pb2.ListWorkersRequest, caller: Caller
     ) -> Replied | Refused:
+        self.callers.append(caller)
         reply = worker_service_pb2.ListWorkersResponse(leader_id=self._log.leader_id or "")
         answer = await self._answer(request, Replied(reply=reply))
         assert isinstance(answer, Replied | Refused)

@@ -43,6 +43,7 @@ only for tasks that no waiting claim takes.
 class Wake(NamedTuple):
     """What a claim was woken for."""
 
+    namespace: int
     queue: str
     digest: int
     tasks: int
@@ -53,10 +54,21 @@ class Wake(NamedTuple):
 class Claimant:
     """One claim that waits, or looks."""
 
-    __slots__ = ("_came", "_for", "_woken", "_woken_for", "appetite", "most", "place", "queues")
+    __slots__ = (
+        "_came",
+        "_for",
+        "_woken",
+        "_woken_for",
+        "appetite",
+        "most",
+        "namespace",
+        "place",
+        "queues",
+    )
 
-    def __init__(self, request: worker_service_pb2.ClaimRequest, came: int) -> None:
+    def __init__(self, namespace: int, request: worker_service_pb2.ClaimRequest, came: int) -> None:
         self._came = came
+        self.namespace = namespace
         self.place = came + _LOOKING
         """Its place in its line; it changes only while the claim is not in the line."""
         self.queues = tuple(dict.fromkeys(request.queues))
@@ -117,9 +129,10 @@ class Claimant:
 class _Line:
     """The claims that wait for the same types of the same queues, in order of arrival."""
 
-    __slots__ = ("appetite", "claimants", "queues", "stands_at")
+    __slots__ = ("appetite", "claimants", "namespace", "queues", "stands_at")
 
-    def __init__(self, queues: Sequence[str], appetite: Appetite) -> None:
+    def __init__(self, namespace: int, queues: Sequence[str], appetite: Appetite) -> None:
+        self.namespace = namespace
         self.queues = queues
         self.appetite = appetite
         self.claimants: list[tuple[int, Claimant]] = []
@@ -158,8 +171,9 @@ class Claimants:
 
     def __init__(self) -> None:
         self._places = count()
-        self._lines: dict[tuple[Sequence[str], Appetite], _Line] = {}
-        self._halls: dict[str, _Hall] = {}
+        self._lines: dict[tuple[int, Sequence[str], Appetite], _Line] = {}
+        self._halls: dict[tuple[int, str], _Hall] = {}
+        """By namespace and queue."""
         self._naming: dict[int, dict[_Line, None]] = {}
         """The lines whose appetites name certain types, by type."""
         self._waiting: dict[Claimant, _Line] = {}
@@ -172,13 +186,13 @@ class Claimants:
         return len(self._waiting)
 
     @contextmanager
-    def join(self, request: worker_service_pb2.ClaimRequest) -> Iterator[Claimant]:
-        """Wait for tasks that a claim takes until the context ends.
+    def join(self, namespace: int, request: worker_service_pb2.ClaimRequest) -> Iterator[Claimant]:
+        """Wait for tasks of a namespace that a claim takes until the context ends.
 
         Join first, then look and call ``looked``, then wait: an event between the look and the wait
         wakes the claim, too. What a claim was woken for and does not take is passed on.
         """
-        claimant = Claimant(request, next(self._places))
+        claimant = Claimant(namespace, request, next(self._places))
         self._park(claimant)
         try:
             yield claimant
@@ -213,14 +227,14 @@ class Claimants:
 
     def wake(self, ready: Ready) -> None:
         """Wake the first claims that take what became ready."""
-        hall = self._halls.get(ready.queue)
+        hall = self._halls.get((ready.namespace, ready.queue))
         if hall is None:
             return
         for digest, tasks in _bounded(ready):
             if digest == ANY_TYPE:
                 self._rouse_all([each for line in hall.lines for _, each in line.claimants])
             else:
-                self._wake(Wake(ready.queue, digest, tasks, LOOKS_MAX))
+                self._wake(Wake(ready.namespace, ready.queue, digest, tasks, LOOKS_MAX))
 
     def wake_all(self) -> None:
         """Wake all claims."""
@@ -257,7 +271,7 @@ class Claimants:
             self._unpark(passed_by)
         left = wake.tasks
         while left > 0 and self._room > 0:
-            claimant = self._first(wake.queue, wake.digest)
+            claimant = self._first(wake.namespace, wake.queue, wake.digest)
             if claimant is None:
                 left = 0
                 break
@@ -273,9 +287,9 @@ class Claimants:
         self._unpark(claimant)
         claimant.wake(*wakes)
 
-    def _first(self, queue: str, digest: int) -> Claimant | None:
+    def _first(self, namespace: int, queue: str, digest: int) -> Claimant | None:
         """Return the claim that came first of those that take a type of a queue."""
-        hall = self._halls.get(queue)
+        hall = self._halls.get((namespace, queue))
         if hall is None:
             return None
         few, many = sorted((hall.named, self._naming.get(digest, {})), key=len)
@@ -294,7 +308,7 @@ class Claimants:
         """Put the claim at its place in its line, unless it was woken again meanwhile."""
         if claimant.woken or claimant in self._waiting:
             return
-        key = claimant.queues, claimant.appetite
+        key = claimant.namespace, claimant.queues, claimant.appetite
         line = self._lines.get(key)
         if line is None:
             line = self._lines[key] = _Line(*key)
@@ -329,33 +343,33 @@ class Claimants:
                 self._stand(line, before, first)
         elif before is None and first is not None:
             for queue in line.queues:
-                self._halls.setdefault(queue, _Hall()).named[line] = None
+                self._halls.setdefault((line.namespace, queue), _Hall()).named[line] = None
             for digest in line.appetite.only:
                 self._naming.setdefault(digest, {})[line] = None
         elif before is not None and first is None:
             for queue in line.queues:
-                del self._halls[queue].named[line]
-                self._clear_away(queue)
+                del self._halls[line.namespace, queue].named[line]
+                self._clear_away(line.namespace, queue)
             for digest in line.appetite.only:
                 del self._naming[digest][line]
                 if not self._naming[digest]:
                     del self._naming[digest]
         if first is None:
-            del self._lines[line.queues, line.appetite]
+            del self._lines[line.namespace, line.queues, line.appetite]
 
     def _stand(self, line: _Line, before: int | None, first: int | None) -> None:
         for queue in line.queues:
-            hall = self._halls.setdefault(queue, _Hall())
+            hall = self._halls.setdefault((line.namespace, queue), _Hall())
             if before is not None:
                 del hall.rest[bisect_left(hall.rest, (before,))]
             if first is not None:
                 insort(hall.rest, (first, line))
-            self._clear_away(queue)
+            self._clear_away(line.namespace, queue)
 
-    def _clear_away(self, queue: str) -> None:
-        hall = self._halls[queue]
+    def _clear_away(self, namespace: int, queue: str) -> None:
+        hall = self._halls[namespace, queue]
         if not hall.named and not hall.rest:
-            del self._halls[queue]
+            del self._halls[namespace, queue]
 
 
 def _place_of(first: tuple[int, Claimant]) -> int:

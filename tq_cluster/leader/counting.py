@@ -7,8 +7,8 @@ from typing import Final, TypeVar
 
 from tq.v1 import task_pb2
 from tq_cluster.core.model import states
+from tq_cluster.core.model.namespaces import ONLY_DEFAULT, Namespaces
 from tq_cluster.core.model.queue_moves import Tally
-from tq_cluster.core.model.types import DEFAULT_NAMESPACE
 from tq_cluster.core.reads import queries
 from tq_cluster.core.rows.scope import Scope
 from tq_cluster.core.rows.view import View
@@ -42,9 +42,15 @@ class Counting:
     """Counts what applied entries did to tasks, and shows what surveys found."""
 
     def __init__(
-        self, *, view: Callable[[], View], tasks: TaskMetrics, queues: QueueMetrics
+        self,
+        *,
+        view: Callable[[], View],
+        tasks: TaskMetrics,
+        queues: QueueMetrics,
+        namespaces: Namespaces = ONLY_DEFAULT,
     ) -> None:
         self._view = view
+        self._namespaces = namespaces
         self._tasks = tasks
         self._queues = queues
         self._types: dict[int, str] = {}
@@ -58,7 +64,7 @@ class Counting:
         self._lookups = 0
         tasks = self._tasks
         for tally in tallies:
-            queue = tally.queue
+            queue = self._namespaces.qualified(tally.namespace, tally.queue)
             for (digest, before, after), count in tally.moves.items():
                 event = _event(before, after)
                 if event is not None:
@@ -83,12 +89,13 @@ class Counting:
         found = self._found
         for depth in sample.depths:
             # Only of queues that exist: workers can name any queue in a claim.
-            workers = sample.queue_workers.get(depth.queue, 0)
+            workers = sample.queue_workers.get((sample.namespace, depth.queue), 0)
             unfinished = {key: count for key, count in depth.unfinished.items() if count}
             finished = {state: count for state, count in depth.finished.items() if count}
             if not (unfinished or finished or depth.paused or workers):
                 continue
-            queue = self._queues.label(depth.queue)
+            qualified = self._namespaces.qualified(sample.namespace, depth.queue)
+            queue = self._queues.label(qualified)
             for (state, band), count in unfinished.items():
                 _add(found.unfinished, (queue, _STATES[state], band), count)
             for state, count in finished.items():
@@ -114,9 +121,8 @@ class Counting:
             if self._lookups >= LOOKUPS_MAX:
                 return OTHER
             self._lookups += 1
-            name = queries.task_type(
-                Scope.of(self._view(), DEFAULT_NAMESPACE), tally.examples[digest]
-            )
+            scope = Scope.of(self._view(), tally.namespace)
+            name = queries.task_type(scope, tally.examples[digest])
             if name is None:  # the task was removed by the same entry
                 return OTHER
             if len(self._types) >= TYPES_REMEMBERED:

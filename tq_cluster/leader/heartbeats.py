@@ -21,7 +21,7 @@ from typing import Final
 from tq.v1 import worker_service_pb2 as pb
 from tq_cluster.core.model.ids import echoed
 from tq_cluster.core.model.operations import Refused, Replied
-from tq_cluster.core.model.types import DEFAULT_NAMESPACE, FencingToken
+from tq_cluster.core.model.types import FencingToken
 from tq_cluster.core.reads import queries
 from tq_cluster.core.reads.steps import Reader, Steps
 from tq_cluster.core.rows.scope import Scope
@@ -39,6 +39,7 @@ class _Renewal:
     """A heartbeat that is being answered."""
 
     request: pb.HeartbeatRequest
+    namespace: int
     received_s: float
     lasts: Callable[[], None]
     """Raises NotLeaderError once the leadership in which the heartbeat came is over."""
@@ -83,16 +84,16 @@ class Heartbeats:
         self._leadership = leadership
         self._turns = Reading()
 
-    async def answer(self, request: pb.HeartbeatRequest) -> Replied | Refused:
-        """Renew the listed leases that are live, from the moment of this call."""
+    async def answer(self, request: pb.HeartbeatRequest, namespace: int) -> Replied | Refused:
+        """Renew the listed leases that are live in a namespace, from the moment of this call."""
         fault = queries.heartbeat_fault(request)
         if fault is not None:
             return fault  # every leader would answer the same
-        renewal = _Renewal(request, self._leases.now_s(), self._leadership())
+        renewal = _Renewal(request, namespace, self._leases.now_s(), self._leadership())
         await self._confirm()
         renewal.lasts()
         usage = request.usage if request.HasField("usage") else None
-        self._workers.renewed(request.worker_id, (), usage)
+        self._workers.renewed(namespace, request.worker_id, (), usage)
         left: Sequence[int] = range(len(request.leases))
         while left:
             left = await self._turns.answer(
@@ -132,7 +133,7 @@ class Heartbeats:
             ending = [place for place in places if self._ending([renewal.token(place)]) is not None]
         passed_over = set(ending)
         live: list[FencingToken] = []
-        scope = Scope.of(view, DEFAULT_NAMESPACE)
+        scope = Scope.of(view, renewal.namespace)
         for place in places:
             held, result = renewal.listed(place)
             if place in passed_over or not queries.held_lease(scope, held, result):
@@ -142,7 +143,7 @@ class Heartbeats:
             if token in self._leases:  # else this leader is new and has not loaded it yet
                 renewal.renewed.append(place)
         self._leases.renew(live, renewal.received_s)
-        self._workers.renewed(renewal.request.worker_id, live)
+        self._workers.renewed(renewal.namespace, renewal.request.worker_id, live)
         return ending
 
 

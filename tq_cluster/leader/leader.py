@@ -18,7 +18,9 @@ from tq_cluster.core.kernel.batch import CLUSTER_VERSION_FIRST, Draw
 from tq_cluster.core.kernel.validation import check_claim
 from tq_cluster.core.model.events import TaskEvent
 from tq_cluster.core.model.limits import DEFAULT_LIMITS
+from tq_cluster.core.model.namespaces import ONLY_DEFAULT, Namespaces
 from tq_cluster.core.model.operations import (
+    Caller,
     Claim,
     FormCluster,
     Operation,
@@ -30,7 +32,7 @@ from tq_cluster.core.model.operations import (
     Unfinished,
     Wakeups,
 )
-from tq_cluster.core.model.types import DEFAULT_NAMESPACE, FencingToken, TaskId
+from tq_cluster.core.model.types import FencingToken, TaskId
 from tq_cluster.core.reads import pages, queries
 from tq_cluster.core.reads.steps import Reader, Steps
 from tq_cluster.core.rows.scope import Scope
@@ -118,6 +120,7 @@ class Leader:
         fatal: Callable[[BaseException], None],
         hooks: LeaderHooks | None = None,
         disk_pressure: Callable[[], bool] = lambda: False,
+        namespaces: Namespaces = ONLY_DEFAULT,
     ) -> None:
         """Wire the parts together.
 
@@ -125,6 +128,7 @@ class Leader:
         names none. ``fatal`` ends the process. While ``disk_pressure`` holds, no task is created.
         """
         self._log = log
+        self._namespaces = namespaces
         self._state = state
         self._reading = reading
         self._formation = formation
@@ -139,8 +143,9 @@ class Leader:
         self._leases = LeaseTable(self._loop.time, let_go)
         self._workers = WorkerRegistry(self._loop.time, let_go)
         self._claimants = Claimants()
-        self._watchers: Waiters[TaskId] = Waiters()
-        self._tellings: dict[tuple[str, bool], asyncio.Task[Replied | Refused]] = {}
+        self._watchers: Waiters[tuple[int, TaskId]] = Waiters()
+        """By namespace and task."""
+        self._tellings: dict[tuple[int, str, bool], asyncio.Task[Replied | Refused]] = {}
         """Answers to WaitTask that were requested in this turn of the loop."""
         self._cluster_tasks = ClusterTasks(
             node_id=node_id,
@@ -156,9 +161,9 @@ class Leader:
         self._housekeeping = Housekeeping(
             [
                 ExpiredLeases(self._leases),
-                DueTasks(state.view, self._log_time.now_ms),
-                RetiredTasks(state.view, self._log_time.now_ms),
-                PastRequests(state.view, self._log_time.passed_ms),
+                DueTasks(namespaces, state.view, self._log_time.now_ms),
+                RetiredTasks(namespaces, state.view, self._log_time.now_ms),
+                PastRequests(namespaces, state.view, self._log_time.passed_ms),
                 *self._cluster_tasks.sources(),
             ],
             now_s=self._loop.time,
@@ -187,6 +192,7 @@ class Leader:
         )
         self._sampler = Sampler(
             view=state.view,
+            namespaces=namespaces,
             workers=self._workers,
             leases=lambda: len(self._leases),
             now_ms=self._log_time.now_ms,
@@ -225,7 +231,8 @@ class Leader:
         outcome = await self._committer.submit(operation)
         if isinstance(operation, Report) and isinstance(outcome, Replied):
             assert isinstance(outcome.reply, worker_service_pb2.ReportResponse)
-            self._workers.reported(operation.request, outcome.reply)
+            namespace = operation.caller.namespace
+            self._workers.reported(namespace, operation.request, outcome.reply)
         return outcome
 
     async def _digest(self, operation: Submit) -> bytes:
@@ -244,9 +251,11 @@ class Leader:
         await self._confirm()
         return await self._reading.answer(query, lambda: nullcontext(self._state.view()))
 
-    async def heartbeat(self, request: worker_service_pb2.HeartbeatRequest) -> Replied | Refused:
+    async def heartbeat(
+        self, request: worker_service_pb2.HeartbeatRequest, caller: Caller
+    ) -> Replied | Refused:
         """Renew the listed leases that are live, from the moment of this call."""
-        return await self._heartbeats.answer(request)
+        return await self._heartbeats.answer(request, caller.namespace)
 
     async def claim(self, operation: Claim, wait_s: float, received_s: float) -> Outcome:
         """Lease ready tasks, waiting up to ``wait_s`` for some.
@@ -258,9 +267,10 @@ class Leader:
         if fault is not None:
             return fault
         give_up_s = self._loop.time() + wait_s
+        namespace = operation.caller.namespace
         with (
-            self._workers.claiming(operation.request),
-            self._claimants.join(operation.request) as claimant,
+            self._workers.claiming(namespace, operation.request),
+            self._claimants.join(namespace, operation.request) as claimant,
         ):
             while True:
                 outcome = await self._claim_once(operation, received_s, give_up_s, claimant)
@@ -278,6 +288,7 @@ class Leader:
     async def wait_task(
         self,
         request: task_service_pb2.WaitTaskRequest,
+        caller: Caller,
         wait_s: float,
         holds: Callable[[int], None],
     ) -> Replied | Refused:
@@ -290,10 +301,10 @@ class Leader:
 
         def ahead(view: Reader) -> Steps[tuple[bool, int]]:
             yield from ()
-            return queries.look_ahead(Scope.of(view, DEFAULT_NAMESPACE), task_id)
+            return queries.look_ahead(Scope.of(view, caller.namespace), task_id)
 
         # A waiting call holds no part of the task.
-        with self._watchers.join(task_id) as waiter:
+        with self._watchers.join((caller.namespace, task_id)) as waiter:
             while True:
                 finished, size = await self.read(ahead)
                 if finished:
@@ -304,12 +315,12 @@ class Leader:
                 self._check_leadership()
         if size and not request.omit_payload:
             holds(size)
-        return await self._told(request)
+        return await self._told(request, caller.namespace)
 
     async def list_workers(
-        self, request: worker_service_pb2.ListWorkersRequest
+        self, request: worker_service_pb2.ListWorkersRequest, caller: Caller
     ) -> Replied | Refused:
-        """List the workers that this leader has heard from."""
+        """List the workers of the caller's namespace that this leader has heard from."""
         size = pages.size_of(request.page_size, DEFAULT_LIMITS)
         position = pages.position_of(request, request.page_token)
         if isinstance(size, Refused):
@@ -319,7 +330,8 @@ class Leader:
         after, most = position.decode(errors="replace"), size
 
         def listing(view: Reader) -> Steps[worker_service_pb2.ListWorkersResponse]:
-            return self._workers.listing(view, request, after, most)
+            scope = Scope.of(view, caller.namespace)
+            return self._workers.listing(scope, request, after, most)
 
         reply = await self.read(listing)
         self._check_leadership()  # another leader has other workers
@@ -401,13 +413,14 @@ class Leader:
 
     async def _take_over(self) -> None:
         """Restart every running lease, and record the membership if the state holds none."""
-        after: bytes | None = b""
-        while after is not None:
-            scope = Scope.of(self._state.view(), DEFAULT_NAMESPACE)
-            leases, after = queries.running_leases(scope, after, LEASES_SLICE)
-            for lease in leases:
-                self._leases.grant(lease)
-            await asyncio.sleep(0)
+        for namespace in self._namespaces.numbers:
+            after: bytes | None = b""
+            while after is not None:
+                scope = Scope.of(self._state.view(), namespace)
+                leases, after = queries.running_leases(scope, after, LEASES_SLICE)
+                for lease in leases:
+                    self._leases.grant(lease)
+                await asyncio.sleep(0)
         while queries.membership(self._state.view()) is None:
             formed = self._formation()
             if formed is None:  # a member has not introduced itself yet
@@ -469,8 +482,8 @@ class Leader:
             self._cluster_tasks.filled(wakeups.filled)
             if wakeups.filled.complete:
                 self._claimants.wake_all()
-        for task_id in wakeups.finished:
-            self._watchers.wake_all(task_id)
+        for finished in wakeups.finished:
+            self._watchers.wake_all(finished)
         if wakeups.events:
             telling = bool(self._events)
             self._events.extend(wakeups.events)
@@ -514,7 +527,7 @@ class Leader:
         tokens = [
             token for task in reply.tasks if (token := FencingToken(task.token)) in self._leases
         ]
-        self._workers.granted(operation.request.worker_id, tokens)
+        self._workers.granted(operation.caller.namespace, operation.request.worker_id, tokens)
         return outcome
 
     async def _look(self, operation: Claim) -> Outcome:
@@ -535,20 +548,24 @@ class Leader:
         if asked.exception() is None:
             self._committer.give_back(operation, asked.result())
 
-    async def _told(self, request: task_service_pb2.WaitTaskRequest) -> Replied | Refused:
+    async def _told(
+        self, request: task_service_pb2.WaitTaskRequest, namespace: int
+    ) -> Replied | Refused:
         """Return the answer to a WaitTask, shared by all equal ones of this turn of the loop.
 
         It is read after the turn, so it is as new as each caller was promised.
         """
-        asked = request.task_id, request.omit_payload
+        asked = namespace, request.task_id, request.omit_payload
         telling = self._tellings.get(asked)
         if telling is None:
-            telling = self._tellings[asked] = self._loop.create_task(self._tell(request))
+            telling = self._tellings[asked] = self._loop.create_task(self._tell(request, namespace))
             self._loop.call_soon(self._tellings.pop, asked)
         return await asyncio.shield(telling)
 
-    async def _tell(self, request: task_service_pb2.WaitTaskRequest) -> Replied | Refused:
+    async def _tell(
+        self, request: task_service_pb2.WaitTaskRequest, namespace: int
+    ) -> Replied | Refused:
         return await self._reading.answer(
-            lambda view: queries.wait_task(Scope.of(view, DEFAULT_NAMESPACE), request),
+            lambda view: queries.wait_task(Scope.of(view, namespace), request),
             lambda: nullcontext(self._state.view()),
         )

@@ -54,6 +54,7 @@ class LeaseTable:
         self._numbers: dict[FencingToken, TaskNumber] = {}
         self._task_ids: dict[FencingToken, TaskId] = {}
         self._lengths_ms: dict[FencingToken, DurationMs] = {}
+        self._namespaces: dict[FencingToken, int] = {}
         self._deadlines_s: dict[FencingToken, float] = {}
         """When each lease ends unless it is renewed."""
         self._places: dict[FencingToken, int] = {}
@@ -80,6 +81,7 @@ class LeaseTable:
             self._numbers,
             self._task_ids,
             self._lengths_ms,
+            self._namespaces,
             self._deadlines_s,
             self._places,
             self._slots,
@@ -110,13 +112,14 @@ class LeaseTable:
 
     def grant(self, lease: Lease) -> None:
         """Start a lease, or restart it, from now."""
-        token, number, task_id, length_ms = lease
+        token, number, task_id, length_ms, namespace = lease
         if token in self._places:
             self._renew(token, self.now_s())
             return
         self._numbers[token] = number
         self._task_ids[token] = task_id
         self._lengths_ms[token] = length_ms
+        self._namespaces[token] = namespace
         self._deadlines_s[token] = self.now_s() + length_ms / 1000
         self._place(token)
 
@@ -131,7 +134,7 @@ class LeaseTable:
         if token in self._places:
             self._displace(token)
             del self._numbers[token], self._task_ids[token], self._lengths_ms[token]
-            del self._deadlines_s[token], self._places[token]
+            del self._namespaces[token], self._deadlines_s[token], self._places[token]
 
     def expired(self, most: int) -> list[Lease]:
         """Return up to ``most`` leases past their deadlines; they stay until an entry ends them.
@@ -146,7 +149,13 @@ class LeaseTable:
         if len(self._overdue) < most:
             self._turn_to(now_s)
         return [
-            Lease(token, self._numbers[token], self._task_ids[token], self._lengths_ms[token])
+            Lease(
+                token,
+                self._numbers[token],
+                self._task_ids[token],
+                self._lengths_ms[token],
+                self._namespaces[token],
+            )
             for token in islice(self._overdue, most)
             if self._deadlines_s[token] <= now_s
         ]

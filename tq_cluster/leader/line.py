@@ -116,7 +116,7 @@ class Line:
         self,
         lane: deque[Waiting],
         batch: list[Waiting],
-        named: set[str],
+        named: set[tuple[int, str]],
         *,
         only_first: bool = False,
     ) -> None:
@@ -134,7 +134,7 @@ class Line:
                 continue
             if only_first and not each.first:
                 break
-            if isinstance(each.operation, Claim) and (name := each.operation.request.request_id):
+            if (name := _name_of(each.operation)) is not None:
                 if name in named:
                     # A claim and its repetition: the tasks granted to the first may have to be
                     # released before the second is answered with them. Other operations do not wait
@@ -153,13 +153,17 @@ class Line:
         lane.extendleft(reversed(repetitions))
 
 
-def _named(batch: Iterable[Waiting]) -> set[str]:
-    """Return the request ids of the claims in a batch."""
-    return {
-        each.operation.request.request_id
-        for each in batch
-        if isinstance(each.operation, Claim) and each.operation.request.request_id
-    }
+def _named(batch: Iterable[Waiting]) -> set[tuple[int, str]]:
+    """Return the request ids of the claims in a batch, each with its namespace."""
+    names = (_name_of(each.operation) for each in batch)
+    return {name for name in names if name is not None}
+
+
+def _name_of(operation: Operation) -> tuple[int, str] | None:
+    """Return the request id of a claim, with its namespace; None for other operations."""
+    if not isinstance(operation, Claim) or not operation.request.request_id:
+        return None
+    return operation.caller.namespace, operation.request.request_id
 
 
 def weigh(operation: Operation) -> tuple[int, int]:

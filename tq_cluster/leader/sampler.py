@@ -7,11 +7,12 @@ and workers there are.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tq_cluster.core.model.types import DEFAULT_NAMESPACE, TimestampMs
+from tq_cluster.core.model.namespaces import Namespaces
+from tq_cluster.core.model.types import TimestampMs
 from tq_cluster.core.reads import queries
 from tq_cluster.core.reads.depths import Depth
 from tq_cluster.core.reads.steps import Reader
@@ -43,9 +44,11 @@ class Sample:
 
     now_ms: TimestampMs
     """Log time."""
+    namespace: int
+    """That of the queues in ``depths``."""
     depths: Sequence[Depth]
-    queue_workers: Mapping[str, int]
-    """How many workers claim from each queue, of this slice and others."""
+    queue_workers: Mapping[tuple[int, str], int]
+    """How many workers claim from each queue, by namespace and queue, of this slice and others."""
     workforce: Workforce | None
     """Set only in the last slice."""
 
@@ -57,6 +60,7 @@ class Sampler:
         self,
         *,
         view: Callable[[], View],
+        namespaces: Namespaces,
         workers: WorkerRegistry,
         leases: Callable[[], int],
         now_ms: Callable[[], TimestampMs],
@@ -65,6 +69,7 @@ class Sampler:
     ) -> None:
         """``found`` receives each slice, and None when no more follow for now."""
         self._view = view
+        self._namespaces = namespaces
         self._workers = workers
         self._leases = leases
         self._now_ms = now_ms
@@ -90,26 +95,38 @@ class Sampler:
         self._found(None)
 
     def _take_samples(self) -> Iterator[None]:
-        queue_workers: Counter[str] = Counter()
+        queue_workers: Counter[tuple[int, str]] = Counter()
         workers = slots = slots_busy = 0
         for seen, worker in enumerate(self._workers.active(), 1):
             workers += 1
             if len(queue_workers) < QUEUES_NAMED_MAX:
-                queue_workers.update(worker.queues)
+                queue_workers.update((worker.namespace, queue) for queue in worker.queues)
             if worker.usage is not None:
                 slots += worker.usage.slots
                 slots_busy += worker.usage.slots_busy
             if not seen % WORKERS_SLICE:
                 yield
+        *others, last = self._namespaces.numbers
+        for passed, namespace in enumerate(others, 1):
+            depths = yield from self._look_through(namespace, queue_workers)
+            self._found(Sample(self._now_ms(), namespace, depths, queue_workers, None))
+            if depths or not passed % QUEUES_SLICE:  # empty ones cost a read each
+                yield
+        depths = yield from self._look_through(last, queue_workers)
+        workforce = Workforce(self._leases(), workers, slots, slots_busy)
+        self._found(Sample(self._now_ms(), last, depths, queue_workers, workforce))
+
+    def _look_through(
+        self, namespace: int, queue_workers: Mapping[tuple[int, str], int]
+    ) -> Generator[None, None, Sequence[Depth]]:
+        """Pass on the slices of a namespace's queues; return the last one, which may be empty."""
         after = ""
         while True:
             reader = Reader()
             reader.renew(self._view())
-            depths = queries.queue_depths(Scope.of(reader, DEFAULT_NAMESPACE), after, QUEUES_SLICE)
+            depths = queries.queue_depths(Scope.of(reader, namespace), after, QUEUES_SLICE)
             if len(depths) < QUEUES_SLICE and not reader.step_is_over:
-                break
-            self._found(Sample(self._now_ms(), depths, queue_workers, None))
+                return depths
+            self._found(Sample(self._now_ms(), namespace, depths, queue_workers, None))
             after = depths[-1].queue
             yield
-        workforce = Workforce(self._leases(), workers, slots, slots_busy)
-        self._found(Sample(self._now_ms(), depths, queue_workers, workforce))

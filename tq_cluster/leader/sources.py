@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
+from tq_cluster.core.model.namespaces import Namespaces
 from tq_cluster.core.model.operations import (
+    Caller,
     ExpireLeases,
     ForgetRequests,
     Lease,
@@ -13,7 +15,7 @@ from tq_cluster.core.model.operations import (
     Operation,
     RemoveRetired,
 )
-from tq_cluster.core.model.types import DEFAULT_NAMESPACE, TimestampMs
+from tq_cluster.core.model.types import TimestampMs
 from tq_cluster.core.reads import queries
 from tq_cluster.core.rows.scope import Scope
 from tq_cluster.core.rows.view import View
@@ -26,6 +28,10 @@ REQUESTS_A_TASK: Final = 4
 _ALL: Final = 0
 """The number that stands for all items of a kind without numbers."""
 RETIRE_S: Final = 1.0
+STAYS_MAX: Final = 4
+"""How often a namespace may keep its turn for an item that is still to be done: tried in company,
+alone, and as the only item, it is passed over or decided.
+"""
 
 
 class ExpiredLeases:
@@ -42,66 +48,156 @@ class ExpiredLeases:
 
     def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
         expired = self._expired(items_max + 1, passed_over)
-        return ExpireLeases(leases=expired[:items_max], more=len(expired) > items_max)
+        if not expired:  # the loop was held up since the look: none is past its deadline now
+            return ExpireLeases(leases=())
+        # Those of one namespace, that of the first: others come first once these have ended.
+        namespace = expired[0].namespace
+        leases = [lease for lease in expired[:items_max] if lease.namespace == namespace]
+        more = len(expired) > len(leases)
+        return ExpireLeases(leases=leases, more=more, caller=Caller(namespace=namespace))
 
     def _expired(self, most: int, passed_over: Collection[int]) -> list[Lease]:
         expired = self._leases.expired(most + len(passed_over))
         return [lease for lease in expired if lease.token not in passed_over][:most]
 
 
-class DueTasks:
+class InTurns:
+    """Work that each namespace has of its own: one namespace at a time, all of them by turns."""
+
+    def __init__(self, namespaces: Namespaces, view: Callable[[], View]) -> None:
+        self._namespaces = namespaces
+        self._view = view
+        self._found: tuple[int, int] | None = None
+        """The namespace in which ``first`` has found an item, and its number."""
+        self._last: tuple[int, int] | None = None
+        """The same of the last operation."""
+        self._stayed = 0
+        """How many operations in a row began with that item, after the first."""
+
+    def first(self, passed_over: Collection[int]) -> int | None:
+        """Return the number of the first item of the next namespace that has any."""
+        view = self._view()
+        rest: tuple[int, int] | None = None
+        for namespace in self._from_the_last():
+            number = self._first_in(Scope.of(view, namespace), passed_over)
+            if number is None:
+                continue
+            found = namespace, number
+            if self._is_over(found):
+                rest = found
+                continue
+            self._found = found
+            return number
+        if rest is None:
+            return None
+        self._found = rest
+        return rest[1]
+
+    def _begin(self, passed_over: Collection[int]) -> tuple[Caller, bool]:
+        """Return the caller of an operation on what was found, and whether others have items."""
+        assert self._found is not None, "nothing was found"
+        self._stayed = self._stayed + 1 if self._found == self._last else 0
+        self._last = self._found
+        namespace, _ = self._found
+        others = (each for each in self._namespaces.numbers if each != namespace)
+        view = self._view()
+        more = any(self._first_in(Scope.of(view, each), passed_over) is not None for each in others)
+        return Caller(namespace=namespace), more
+
+    def _is_over(self, found: tuple[int, int]) -> bool:
+        """Whether a namespace has had its turn: the others' items go before this one.
+
+        Not if it is the last operation's first item: it may not be decidable, and is then tried
+        again, alone at last. An item that only comes back may not keep the turn.
+        """
+        if self._last is None or self._last[0] != found[0]:
+            return False
+        return self._last != found or self._stayed >= STAYS_MAX
+
+    def _from_the_last(self) -> Sequence[int]:
+        """Return all namespaces, beginning with that of the last operation."""
+        numbers = self._namespaces.numbers
+        if self._last is None or self._last[0] not in numbers:
+            return numbers
+        at = numbers.index(self._last[0])
+        return [*numbers[at:], *numbers[:at]]
+
+    def _first_in(self, scope: Scope[View], passed_over: Collection[int]) -> int | None:
+        """Return the number of a namespace's first item, None if it has none. Cheap."""
+        raise NotImplementedError
+
+
+class DueTasks(InTurns):
     """Tasks whose run_at, backoff or expire_at is over."""
 
     kind = "due"
     pause_s = 0.0
 
-    def __init__(self, view: Callable[[], View], now_ms: Callable[[], TimestampMs]) -> None:
-        self._view = view
+    def __init__(
+        self,
+        namespaces: Namespaces,
+        view: Callable[[], View],
+        now_ms: Callable[[], TimestampMs],
+    ) -> None:
+        super().__init__(namespaces, view)
         self._now_ms = now_ms
 
-    def first(self, passed_over: Collection[int]) -> int | None:
-        return queries.first_due(_scope(self._view), self._now_ms(), passed_over)
-
     def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
-        return MakeDue(tasks_max=items_max, passed_over=passed_over)
+        caller, more = self._begin(passed_over)
+        return MakeDue(tasks_max=items_max, passed_over=passed_over, more=more, caller=caller)
+
+    def _first_in(self, scope: Scope[View], passed_over: Collection[int]) -> int | None:
+        return queries.first_due(scope, self._now_ms(), passed_over)
 
 
-class RetiredTasks:
+class RetiredTasks(InTurns):
     """Tasks past their retention."""
 
     kind = "retention"
     pause_s = RETIRE_S
 
-    def __init__(self, view: Callable[[], View], now_ms: Callable[[], TimestampMs]) -> None:
-        self._view = view
+    def __init__(
+        self,
+        namespaces: Namespaces,
+        view: Callable[[], View],
+        now_ms: Callable[[], TimestampMs],
+    ) -> None:
+        super().__init__(namespaces, view)
         self._now_ms = now_ms
-
-    def first(self, passed_over: Collection[int]) -> int | None:
-        return queries.first_retired(_scope(self._view), self._now_ms(), passed_over)
 
     def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
         rows_max = 1 if items_max == 1 else items_max * TASK_ROWS
-        return RemoveRetired(rows_max=rows_max, passed_over=passed_over)
+        caller, more = self._begin(passed_over)
+        return RemoveRetired(rows_max=rows_max, passed_over=passed_over, more=more, caller=caller)
+
+    def _first_in(self, scope: Scope[View], passed_over: Collection[int]) -> int | None:
+        return queries.first_retired(scope, self._now_ms(), passed_over)
 
 
-class PastRequests:
+class PastRequests(InTurns):
     """Request ids past their window."""
 
     kind = "requests"
     pause_s = RETIRE_S
 
-    def __init__(self, view: Callable[[], View], passed_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, namespaces: Namespaces, view: Callable[[], View], passed_ms: Callable[[], int]
+    ) -> None:
         """``passed_ms`` is log time without its steps."""
-        self._view = view
+        super().__init__(namespaces, view)
         self._passed_ms = passed_ms
 
-    def first(self, passed_over: Collection[int]) -> int | None:
-        # They have no numbers: if one cannot be dropped, all wait.
-        forgotten_ms = None if passed_over else queries.next_forgotten_ms(_scope(self._view))
-        return _ALL if forgotten_ms is not None and forgotten_ms <= self._passed_ms() else None
+    def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
+        caller, more = self._begin(passed_over)
+        return ForgetRequests(rows_max=items_max * REQUESTS_A_TASK, more=more, caller=caller)
 
-    def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:  # noqa: ARG002
-        return ForgetRequests(rows_max=items_max * REQUESTS_A_TASK)
+    def _first_in(self, scope: Scope[View], passed_over: Collection[int]) -> int | None:
+        # They have no numbers: if one cannot be dropped, all of its namespace wait.
+        if scope.namespace in passed_over:
+            return None
+        forgotten_ms = queries.next_forgotten_ms(scope)
+        due = forgotten_ms is not None and forgotten_ms <= self._passed_ms()
+        return scope.namespace if due else None
 
 
 class Chore:
@@ -129,7 +225,3 @@ class Chore:
         assert self._found is not None, f"{self.kind}: nothing was found"
         self._begun()
         return self._found
-
-
-def _scope(view: Callable[[], View]) -> Scope[View]:
-    return Scope.of(view(), DEFAULT_NAMESPACE)

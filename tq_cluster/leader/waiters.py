@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from tq_cluster.leader.turns import in_turns
 
-Topic = TypeVar("Topic", bound=str)
+Topic = TypeVar("Topic", bound=Hashable)
 
 
 class Waiter:

@@ -7,15 +7,17 @@ depends on it. A new leader has heard from every live worker within one long pol
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Final
 
 from tq.v1 import worker_service_pb2 as pb
 from tq_cluster.core.model.types import FencingToken
 from tq_cluster.core.reads import pages
 from tq_cluster.core.reads.steps import COST_BYTES, Reader, Steps
+from tq_cluster.core.rows.scope import Scope
 
 FORGOTTEN_S: Final = 300.0
 """A worker that was silent for so long is not listed any more."""
@@ -47,6 +49,7 @@ QUEUE_CHARS_MAX: Final = 128
 class Worker:
     """One worker, as this leader has seen it."""
 
+    namespace: int
     worker_id: str
     seen_s: float
     queues: tuple[str, ...] = ()
@@ -64,10 +67,15 @@ class Worker:
     released: int = 0
     usage: pb.WorkerUsage | None = None
     """As last reported."""
+    holder: str = field(init=False)
+    """The worker among those of all namespaces: a text, which garbage collection does not visit."""
+
+    def __post_init__(self) -> None:
+        self.holder = f"{self.namespace} {self.worker_id}"
 
 
 class WorkerRegistry:
-    """Workers by id, the one that was silent for longest first."""
+    """Workers by namespace and id, the one that was silent for longest first."""
 
     def __init__(
         self,
@@ -78,7 +86,10 @@ class WorkerRegistry:
         self._now_s = now_s
         self._empty = drop
         self._since_s = now_s()
-        self._workers: OrderedDict[str, Worker] = OrderedDict()
+        self._workers: dict[int, OrderedDict[str, Worker]] = {}
+        """By namespace, and only of namespaces that have some."""
+        self._count = 0
+        """How many workers there are in all namespaces."""
         self._holders: dict[FencingToken, str] = {}
         self._queues_named = 0
         self._types_named = 0
@@ -86,20 +97,21 @@ class WorkerRegistry:
         """How many leases each holder has: listing workers needs no walk over all leases."""
 
     def __len__(self) -> int:
-        return len(self._workers)
+        return self._count
 
     def clear(self) -> None:
         """Forget all workers: another leadership begins."""
         self._since_s = self._now_s()
-        for each in self._workers, self._holders, self._held:
+        dropped: list[dict[Any, Any]] = [*self._workers.values(), self._holders, self._held]
+        for each in dropped:
             self._empty(each)
-        self._workers, self._holders, self._held = OrderedDict(), {}, {}
-        self._queues_named = self._types_named = 0
+        self._workers, self._holders, self._held = {}, {}, {}
+        self._count = self._queues_named = self._types_named = 0
 
     @contextmanager
-    def claiming(self, request: pb.ClaimRequest) -> Iterator[None]:
+    def claiming(self, namespace: int, request: pb.ClaimRequest) -> Iterator[None]:
         """Note the claiming worker, and that it waits until the context ends."""
-        worker = self._seen(request.worker_id)
+        worker = self._seen(namespace, request.worker_id)
         if worker is None or not _may_be_queues(request.queues):
             yield
             return
@@ -113,35 +125,41 @@ class WorkerRegistry:
             yield
         finally:
             worker.waiting -= 1
-            self._seen(request.worker_id)
+            self._seen(namespace, request.worker_id)
 
-    def granted(self, worker_id: str, tokens: Iterable[FencingToken]) -> None:
+    def granted(self, namespace: int, worker_id: str, tokens: Iterable[FencingToken]) -> None:
         """Note the leases granted to a claim."""
-        worker = self._seen(worker_id)
+        worker = self._seen(namespace, worker_id)
         if worker is None:
             return
         for token in tokens:
             # A repeated claim is granted the same leases again.
-            worker.claimed += self._hold(token, worker_id)
+            worker.claimed += self._hold(token, worker.holder)
 
     def renewed(
-        self, worker_id: str, live: Iterable[FencingToken], usage: pb.WorkerUsage | None = None
+        self,
+        namespace: int,
+        worker_id: str,
+        live: Iterable[FencingToken],
+        usage: pb.WorkerUsage | None = None,
     ) -> None:
         """Note a heartbeat: the live leases and the usage that its worker reports."""
-        worker = self._seen(worker_id)
+        worker = self._seen(namespace, worker_id)
         if worker is None:
             return
         for token in live:
-            self._hold(token, worker_id)
+            self._hold(token, worker.holder)
         if usage is not None:
             # A copy of the known fields: a part of a message keeps the whole message alive.
             worker.usage = pb.WorkerUsage(
                 **{field.name: value for field, value in usage.ListFields()}
             )
 
-    def reported(self, request: pb.ReportRequest, response: pb.ReportResponse) -> None:
+    def reported(
+        self, namespace: int, request: pb.ReportRequest, response: pb.ReportResponse
+    ) -> None:
         """Note the reported outcomes of attempts."""
-        worker = self._seen(request.worker_id)
+        worker = self._seen(namespace, request.worker_id)
         if worker is None:
             return
         for report, result in zip(request.reports, response.results, strict=True):
@@ -162,14 +180,16 @@ class WorkerRegistry:
             self._let_go(holder)
 
     def listing(
-        self, view: Reader, request: pb.ListWorkersRequest, after: str, size: int
+        self, scope: Scope[Reader], request: pb.ListWorkersRequest, after: str, size: int
     ) -> Steps[pb.ListWorkersResponse]:
         """Return up to ``size`` workers with ids above ``after``, in order, in steps.
 
-        ``view`` only counts the cost; the state holds no workers.
+        The view only counts the cost; the state holds no workers.
         """
         self._forget()
-        ids = sorted(worker_id for worker_id in self._workers if worker_id > after)
+        view = scope.view
+        workers: Mapping[str, Worker] = self._workers.get(scope.namespace, {})
+        ids = sorted(worker_id for worker_id in workers if worker_id > after)
         view.spend(len(ids) // IDS_A_COST)
         reply = pb.ListWorkersResponse()
         reply_bytes = reached = 0
@@ -179,10 +199,10 @@ class WorkerRegistry:
             reached += 1
             if view.step_is_over:
                 yield
-            worker = self._workers.get(worker_id)
+            worker = workers.get(worker_id)
             if worker is None:  # forgotten meanwhile
                 continue
-            info = _info(worker, self._held.get(worker_id, 0), self._now_s())
+            info = _info(worker, self._held.get(worker.holder, 0), self._now_s())
             info_bytes = info.ByteSize()
             reply_bytes += info_bytes
             view.spend(1 + info_bytes // COST_BYTES)
@@ -199,7 +219,7 @@ class WorkerRegistry:
     def active(self) -> Iterator[Worker]:
         """Yield workers that claim now or called a moment ago; others may come and go meanwhile."""
         silent_since_s = self._now_s() - ACTIVE_S
-        for worker in list(self._workers.values()):
+        for worker in [each for some in self._workers.values() for each in some.values()]:
             if worker.waiting or worker.seen_s >= silent_since_s:
                 yield worker
 
@@ -207,15 +227,15 @@ class WorkerRegistry:
         """Return for how many seconds workers have been noted."""
         return self._now_s() - self._since_s
 
-    def _hold(self, token: FencingToken, worker_id: str) -> bool:
+    def _hold(self, token: FencingToken, holder: str) -> bool:
         """Note the holder of a live lease; return whether that is a change."""
         before = self._holders.get(token)
-        if before == worker_id:
+        if before == holder:
             return False
         if before is not None:
             self._let_go(before)
-        self._holders[token] = worker_id
-        self._held[worker_id] = self._held.get(worker_id, 0) + 1
+        self._holders[token] = holder
+        self._held[holder] = self._held.get(holder, 0) + 1
         return True
 
     def _let_go(self, holder: str) -> None:
@@ -248,32 +268,39 @@ class WorkerRegistry:
             self._types_named += 1
 
     def _drop(self, worker: Worker) -> None:
-        del self._workers[worker.worker_id]
+        workers = self._workers[worker.namespace]
+        del workers[worker.worker_id]
+        if not workers:
+            del self._workers[worker.namespace]
+        self._count -= 1
         self._queues_named -= len(worker.queues)
         self._types_named -= len(worker.types)
 
-    def _seen(self, worker_id: str) -> Worker | None:
+    def _seen(self, namespace: int, worker_id: str) -> Worker | None:
         """Return the worker that has just made a call; None for an id that is not valid."""
         if not 1 <= len(worker_id) <= WORKER_ID_CHARS_MAX:
             return None
-        worker = self._workers.get(worker_id)
+        workers = self._workers.get(namespace)
+        worker = None if workers is None else workers.get(worker_id)
         if worker is None:
             self._forget()
-            while len(self._workers) >= WORKERS_MAX:
-                self._drop(next(iter(self._workers.values())))
-            worker = self._workers[worker_id] = Worker(worker_id, self._now_s())
+            while self._count >= WORKERS_MAX:
+                # Of the namespace with most: the workers of one do not displace another's few.
+                self._drop(next(iter(max(self._workers.values(), key=len).values())))
+            worker = Worker(namespace, worker_id, self._now_s())
+            self._workers.setdefault(namespace, OrderedDict())[worker_id] = worker
+            self._count += 1
         worker.seen_s = self._now_s()
-        self._workers.move_to_end(worker_id)
+        self._workers[namespace].move_to_end(worker_id)
         return worker
 
     def _forget(self) -> None:
         """Drop workers that were silent for too long."""
         too_long_ago_s = self._now_s() - FORGOTTEN_S
-        while self._workers:
-            first = next(iter(self._workers.values()))
-            if first.seen_s > too_long_ago_s:
-                return
-            self._drop(first)
+        for workers in list(self._workers.values()):
+            silent = takewhile(lambda each: each.seen_s <= too_long_ago_s, workers.values())
+            for worker in list(silent):
+                self._drop(worker)
 
 
 def _may_be_queues(names: Sequence[str]) -> bool:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from tq.v1 import cluster_service_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster.core.model.operations import Claim, Operation, Outcome, Refused, Replied
+from tq_cluster.core.model.operations import Caller, Claim, Operation, Outcome, Refused, Replied
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.core.reads.steps import Reader, Steps
 from tq_cluster.core.rows.view import View
@@ -30,7 +30,9 @@ class Leading(Protocol):
     async def read(self, query: Callable[[Reader], Steps[Answer]]) -> Answer:
         """Answer ``query`` from a state that holds every write acknowledged before the call."""
 
-    async def heartbeat(self, request: worker_service_pb2.HeartbeatRequest) -> Replied | Refused:
+    async def heartbeat(
+        self, request: worker_service_pb2.HeartbeatRequest, caller: Caller
+    ) -> Replied | Refused:
         """Renew the leases listed."""
 
     async def claim(self, operation: Claim, wait_s: float, received_s: float) -> Outcome:
@@ -45,6 +47,7 @@ class Leading(Protocol):
     async def wait_task(
         self,
         request: task_service_pb2.WaitTaskRequest,
+        caller: Caller,
         wait_s: float,
         holds: Callable[[int], None],
     ) -> Replied | Refused:
@@ -59,9 +62,9 @@ class Leading(Protocol):
         """Report the progress of the state comparison; begin a pass if the request asks for one."""
 
     async def list_workers(
-        self, request: worker_service_pb2.ListWorkersRequest
+        self, request: worker_service_pb2.ListWorkersRequest, caller: Caller
     ) -> Replied | Refused:
-        """List the workers that the leader has heard from."""
+        """List the workers of the caller's namespace that the leader has heard from."""
 
 
 class CommittedView(View, Protocol):

@@ -104,7 +104,7 @@ class TaskServicer:
             raise refusal(fault)
         wait_s = call.wait_s(request.wait if request.HasField("wait") else None, WAIT_MAX_S)
         reply: pb.WaitTaskResponse = reply_of(
-            await self._leading.wait_task(request, wait_s, call.holds)
+            await self._leading.wait_task(request, call.caller, wait_s, call.holds)
         )
         return reply
 

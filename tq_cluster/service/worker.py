@@ -90,7 +90,7 @@ class WorkerServicer:
 
     async def heartbeat(self, request: pb.HeartbeatRequest, call: Call) -> pb.HeartbeatResponse:
         self._may_work(call)
-        reply: pb.HeartbeatResponse = reply_of(await self._leading.heartbeat(request))
+        reply: pb.HeartbeatResponse = reply_of(await self._leading.heartbeat(request, call.caller))
         return reply
 
     async def report(self, request: pb.ReportRequest, call: Call) -> pb.ReportResponse:
@@ -103,7 +103,9 @@ class WorkerServicer:
         self, request: pb.ListWorkersRequest, call: Call
     ) -> pb.ListWorkersResponse:
         self._authorize(call.caller.principal, Verb.READ, call.caller.namespace, "")
-        reply: pb.ListWorkersResponse = reply_of(await self._leading.list_workers(request))
+        reply: pb.ListWorkersResponse = reply_of(
+            await self._leading.list_workers(request, call.caller)
+        )
         return reply
 
     def _may_work(self, call: Call, queue: str = "") -> None:

@@ -235,6 +235,7 @@ def _replay(space: Space, remembered: state_pb2.RequestRow) -> Steps:
                     TaskNumber(number),
                     TaskId(spec.task_id),
                     DurationMs(row.lease_ms),
+                    space.namespace,
                 )
             )
         else:

@@ -59,7 +59,8 @@ def decide_configure(space: Space, operation: ConfigureQueue) -> Outcome:
         queue.ordering, queue.aging_ms, queue.paused = wanted
         queue.changed = space.batch.changed = True
         if not queue.paused and (pending := queue.counts[states.PENDING]):
-            space.wakeups.ready.append(Ready(queue.name, _ready_types(space, queue), pending))
+            types = _ready_types(space, queue)
+            space.wakeups.ready.append(Ready(space.namespace, queue.name, types, pending))
     reply = queue_service_pb2.ConfigureQueueResponse(settings=settings_of(queue))
     return Replied(reply=reply)
 

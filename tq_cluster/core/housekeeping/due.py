@@ -29,7 +29,7 @@ def decide_due(space: Space, operation: MakeDue) -> Steps:
         space.put_task(number, row)
         yield
     items = len(expired) + len(due)
-    return Done(more=items >= operation.tasks_max, items=items)
+    return Done(more=operation.more or items >= operation.tasks_max, items=items)
 
 
 def _reached(space: Space, operation: MakeDue, table: int, limit: int) -> list[int]:

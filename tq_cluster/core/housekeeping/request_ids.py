@@ -19,7 +19,8 @@ def decide_forget(space: Space, operation: ForgetRequests) -> Steps:
         space.counters.request_bytes -= len(key) + len(value)
         space.batch.changed = True
         yield
-    return Done(more=len(found) >= operation.rows_max, items=len(found))
+    more = operation.more or len(found) >= operation.rows_max
+    return Done(more=more, items=len(found))
 
 
 def _expired_range(prefix: bytes, passed_ms: int, limits: Limits) -> tuple[bytes, bytes]:

@@ -25,4 +25,4 @@ def decide_retired(space: Space, operation: RemoveRetired) -> Steps:
         left -= remove(space, number, task_id)
         removed += 1
         yield
-    return Done(more=left <= 0, items=removed)
+    return Done(more=operation.more or left <= 0, items=removed)

@@ -105,6 +105,7 @@ class Space:
         "batch",
         "counters",
         "limits",
+        "namespace",
         "now_ms",
         "prefix",
         "wakeups",
@@ -118,6 +119,7 @@ class Space:
         self.limits = batch.limits
         self.wakeups = batch.wakeups
         self.counters = batch.counters
+        self.namespace = namespace
         self.prefix = tables.prefix_of(namespace)
         self._by_name: dict[str, Queue | None] = {}
         self._by_id: dict[int, Queue] = {}
@@ -151,7 +153,7 @@ class Space:
         queue = self.find_queue(name)
         if queue is None:
             self.counters.queue_id += 1
-            queue = Queue(self.counters.queue_id, new_queue_row(name))
+            queue = Queue(self.namespace, self.counters.queue_id, new_queue_row(name))
             queue.changed = self.batch.changed = True
             self._by_name[name] = self._by_id[queue.queue_id] = queue
             self.workspace.put(
@@ -205,7 +207,7 @@ class Space:
             if after == states.PENDING:
                 by_type[digest] = by_type.get(digest, 0) + count
         if by_type:
-            self.wakeups.ready.append(Ready(queue.name, by_type, pending))
+            self.wakeups.ready.append(Ready(self.namespace, queue.name, by_type, pending))
 
     def note(self, what: What, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
         """Record an event of a task with the present values of its row, if events are wanted."""
@@ -216,6 +218,7 @@ class Space:
         events.append(
             TaskEvent(
                 what=what,
+                namespace=self.namespace,
                 task_id=spec.task_id,
                 queue=queue.name,
                 task_type=spec.type,

@@ -38,7 +38,7 @@ class Queue:
         "tally",
     )
 
-    def __init__(self, queue_id: int, row: state_pb2.QueueRow) -> None:
+    def __init__(self, namespace: int, queue_id: int, row: state_pb2.QueueRow) -> None:
         self.queue_id = queue_id
         self.name = row.name
         self.ordering = row.ordering
@@ -49,7 +49,7 @@ class Queue:
         self.entries = list(row.entries_by_state) or [0] * len(states.ALL)
         self._upper = list(row.upper_bands_by_state)
         self.changed = False
-        self.tally = Tally(row.name)
+        self.tally = Tally(namespace, row.name)
 
     def moved(self, number: int, row: state_pb2.TaskRow, before: states.State) -> None:
         """Count a task's move from state ``before`` to the state in its row."""
@@ -107,7 +107,7 @@ def read_queue(view: View, prefix: bytes, queue_id: int) -> Queue:
     """Return the queue with this id, which must exist."""
     row = view.get(tables.QUEUES, tables.queue_key(prefix, queue_id))
     assert row is not None, f"queue {queue_id} has no row"
-    return Queue(queue_id, state_pb2.QueueRow.FromString(row))
+    return Queue(tables.namespace_of(prefix), queue_id, state_pb2.QueueRow.FromString(row))
 
 
 _Settings = queue_service_pb2.QueueSettings

@@ -1,4 +1,4 @@
-"""Refusals of calls that name a missing task or queue."""
+"""Refusals of calls that name a missing task, queue or namespace."""
 
 from __future__ import annotations
 
@@ -25,4 +25,14 @@ def no_such_queue(name: str) -> Refused:
         message=f"there is no queue {name[:128]!r}: no task has named it",
         field="queue",
         metadata={"field": "queue"},
+    )
+
+
+def no_such_namespace(field: str, name: str) -> Refused:
+    """Return the refusal of a call that names a missing namespace in ``field``."""
+    return Refused(
+        reason=errors_pb2.ERROR_REASON_NOT_FOUND,
+        message=f"there is no namespace {name[:64]!r}; a call without {field} is for the default",
+        field=field,
+        metadata={"field": field, "namespace": name[:64]},
     )

@@ -81,7 +81,7 @@ def start(
     row.started_at_ms = space.now_ms
     row.lease_ms = lease_ms
     row.attempts_made += 1
-    space.wakeups.granted.append(Lease(token, number, task_id, lease_ms))
+    space.wakeups.granted.append(Lease(token, number, task_id, lease_ms, space.namespace))
     for step in MOMENTS.start:
         step(space, queue, number, row)
 
@@ -155,7 +155,7 @@ def finish(
     row.cancel_requested = False
     retired_key = tables.at_key(space.prefix, row.retire_at_ms, number)
     space.workspace.put(tables.RETIRED, retired_key, task_id.encode())
-    space.wakeups.finished.add(TaskId(task_id))
+    space.wakeups.finished.add((space.namespace, TaskId(task_id)))
     for step in MOMENTS.end:
         step(space, queue, number, row)
 

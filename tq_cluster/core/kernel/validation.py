@@ -30,11 +30,13 @@ LABEL_KEY_CHARS_MAX: Final = 64
 LABEL_VALUE_CHARS_MAX: Final = 256
 
 is_queue_name: Final = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
+is_namespace_name: Final = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 is_traceparent: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
 """A trace context as the W3C writes it."""
 _is_type: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}").fullmatch
 
 _QUEUE_NAME_RULE = "1 to 128 characters of A-Z a-z 0-9 . _ -"
+_NAMESPACE_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ -"
 _TYPE_RULE = "1 to 128 characters of A-Z a-z 0-9 . _ : -"
 _TASK_ID_RULE = "1 to 200 characters of A-Z a-z 0-9 . _ : -"
 _SHOWN_MAX = 60
@@ -222,6 +224,13 @@ def check_queue_name(field: str, name: str) -> Refused | None:
     if is_queue_name(name) is not None:
         return None
     return invalid(field, f"is {_shown(name)}; it takes {_QUEUE_NAME_RULE}")
+
+
+def check_namespace_name(field: str, name: str) -> Refused | None:
+    """Check the name of a namespace."""
+    if is_namespace_name(name) is not None:
+        return None
+    return invalid(field, f"is {_shown(name)}; it takes {_NAMESPACE_RULE}")
 
 
 def check_type(field: str, task_type: str) -> Refused | None:

@@ -27,6 +27,7 @@ class TaskEvent:
     """One event of a task."""
 
     what: What
+    namespace: int
     task_id: str
     queue: str
     task_type: str

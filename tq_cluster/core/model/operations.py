@@ -139,6 +139,8 @@ class Lease(NamedTuple):
     number: TaskNumber
     task_id: TaskId
     length_ms: DurationMs
+    namespace: int
+    """The namespace of its task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +149,7 @@ class ExpireLeases:
 
     order: ClassVar[int] = 2
     leases: Sequence[Lease]
+    """All of the caller's namespace."""
     more: bool = False
     """Whether there are further leases to end."""
     caller: Caller = ANONYMOUS
@@ -160,6 +163,8 @@ class MakeDue:
     tasks_max: int = 200
     passed_over: frozenset[int] = frozenset()
     """The numbers of tasks to leave as they are, since they could not be decided."""
+    more: bool = False
+    """Whether tasks of other namespaces are due, too."""
     caller: Caller = ANONYMOUS
 
 
@@ -171,6 +176,8 @@ class RemoveRetired:
     rows_max: int = 200
     passed_over: frozenset[int] = frozenset()
     """The numbers of tasks to keep, since they could not be removed."""
+    more: bool = False
+    """Whether other namespaces have such tasks, too."""
     caller: Caller = ANONYMOUS
 
 
@@ -180,6 +187,8 @@ class ForgetRequests:
 
     order: ClassVar[int] = 5
     rows_max: int = 200
+    more: bool = False
+    """Whether other namespaces have such request ids, too."""
     caller: Caller = ANONYMOUS
 
 
@@ -363,6 +372,7 @@ Steps: TypeAlias = Generator[None, None, Outcome]
 class Ready(NamedTuple):
     """Tasks of one queue that became ready."""
 
+    namespace: int
     queue: str
     by_type: Mapping[int, int]
     """The number of tasks of each type, by its digest."""
@@ -393,8 +403,8 @@ class Wakeups:
     """Whether a table is kept from now on that has to be filled."""
     filled: Filled | None = None
     """The result of a slice of backfill."""
-    finished: set[TaskId] = field(default_factory=set)
-    """Tasks that became terminal."""
+    finished: set[tuple[int, TaskId]] = field(default_factory=set)
+    """Tasks that became terminal, each with its namespace."""
     granted: list[Lease] = field(default_factory=list)
     """Leases granted, and those that a repeated claim still holds: each starts again from now.
 

@@ -25,11 +25,13 @@ class Tally:
         "lasted_ms",
         "leases_expired",
         "moves",
+        "namespace",
         "queue",
         "waited_ms",
     )
 
-    def __init__(self, queue: str) -> None:
+    def __init__(self, namespace: int, queue: str) -> None:
+        self.namespace = namespace
         self.queue = queue
         self.moves: dict[Move, int] = {}
         """The number of tasks that made each move."""

@@ -14,7 +14,14 @@ from tq_cluster.core.model import states
 from tq_cluster.core.model.limits import DEFAULT_LIMITS, Limits
 from tq_cluster.core.model.operations import Lease, Refused, Replied
 from tq_cluster.core.model.proto_time import put_ms
-from tq_cluster.core.model.types import DurationMs, FencingToken, TaskId, TaskNumber, TimestampMs
+from tq_cluster.core.model.types import (
+    DEFAULT_NAMESPACE,
+    DurationMs,
+    FencingToken,
+    TaskId,
+    TaskNumber,
+    TimestampMs,
+)
 from tq_cluster.core.reads import describe
 from tq_cluster.core.reads.depths import queue_depths
 from tq_cluster.core.reads.listings import list_dead_letters, list_queues, list_tasks
@@ -36,6 +43,7 @@ __all__ = [
     "list_tasks",
     "log_time",
     "membership",
+    "namespaces_in",
     "next_due_ms",
     "next_forgotten_ms",
     "next_retired_ms",
@@ -180,6 +188,7 @@ def running_leases(
                 TaskNumber(tables.split_number(key)),
                 TaskId(row.task_id),
                 DurationMs(row.lease_ms),
+                scope.namespace,
             )
         )
         last = key
@@ -238,6 +247,18 @@ def cluster_version(view: View) -> int:
     """Return the version of the rules that leaders decide by; 0 before the cluster is formed."""
     row = view.get(tables.META, tables.CLUSTER_KEY)
     return 0 if row is None else state_pb2.ClusterRow.FromString(row).cluster_version
+
+
+def namespaces_in(view: View) -> list[int]:
+    """Return the numbers of the default namespace and of all others that hold queues or tasks."""
+    found = [DEFAULT_NAMESPACE]
+    start, stop = tables.GROUP_PREFIX, tables.end_of(tables.GROUP_PREFIX[:1])
+    while (first := next(view.scan(tables.QUEUES, start, stop, limit=1), None)) is not None:
+        namespace = tables.namespace_of(first[0])
+        if namespace != DEFAULT_NAMESPACE:
+            found.append(namespace)
+        start = tables.end_of(tables.prefix_of(namespace))
+    return found
 
 
 def log_time(view: View) -> TimestampMs:

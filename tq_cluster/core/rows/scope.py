@@ -22,3 +22,8 @@ class Scope(Generic[AnyView]):
     def of(cls, view: AnyView, namespace: int) -> Scope[AnyView]:
         """Return one namespace's part of a view."""
         return cls(view, tables.prefix_of(namespace))
+
+    @property
+    def namespace(self) -> int:
+        """The namespace's number."""
+        return tables.namespace_of(self.prefix)

@@ -81,6 +81,11 @@ def prefix_of(namespace: int) -> bytes:
     return _PREFIX.pack(0, namespace)
 
 
+def namespace_of(key: bytes) -> int:
+    """Read the namespace off a key, or off a prefix."""
+    return int.from_bytes(key[1:3], "big")
+
+
 GROUP_PREFIX: Final = prefix_of(0)
 COUNTERS_KEY: Final = GROUP_PREFIX + b"counters"
 CLUSTER_KEY: Final = GROUP_PREFIX + b"cluster"
