@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from tq_cluster.core.model.operations import EndLeases, PauseQueues
-from tq_cluster.core.model.types import DEFAULT_NAMESPACE, AppliedAt
+from tq_cluster.core.model.operations import Caller, EndLeases, PauseQueues
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.core.reads import queries
 from tq_cluster.core.rows.scope import Scope
 from tq_cluster.errors import FatalError, StartError
@@ -131,7 +131,7 @@ def _recovered(
         _replay(survivor, store)
         uncertain = _quarantine(store, maker.made_at_ms)
         if pause_queues:
-            decide_offline(store, PauseQueues(), _now_ms(store, maker.made_at_ms))
+            _pause(store, maker.made_at_ms)
         store.commit()
         backup = make_backup(store, work, maker)
         try:
@@ -168,18 +168,25 @@ def _replay(survivor: Survivor, store: Store) -> None:
 
 
 def _quarantine(store: Store, now_ms: int) -> list[str]:
-    """Make dead letters of the tasks that ran; return their ids."""
+    """Make dead letters of the tasks that ran, in every namespace; return their ids."""
     uncertain: list[str] = []
-    more = True
-    while more:
-        running, _ = queries.running_leases(
-            Scope.of(store.view(), DEFAULT_NAMESPACE), b"", SLICE_TASKS
-        )
-        uncertain += [lease.task_id for lease in running]
-        ending = EndLeases(quarantine=True, tasks_max=SLICE_TASKS)
-        more = decide_offline(store, ending, _now_ms(store, now_ms)).more
-        store.commit()
+    for namespace in queries.namespaces_in(store.view()):
+        caller = Caller(namespace=namespace)
+        ending = EndLeases(quarantine=True, tasks_max=SLICE_TASKS, caller=caller)
+        more = True
+        while more:
+            running, _ = queries.running_leases(Scope.of(store.view(), namespace), b"", SLICE_TASKS)
+            uncertain += [lease.task_id for lease in running]
+            more = decide_offline(store, ending, _now_ms(store, now_ms)).more
+            store.commit()
     return uncertain
+
+
+def _pause(store: Store, now_ms: int) -> None:
+    """Pause every queue of every namespace."""
+    for namespace in queries.namespaces_in(store.view()):
+        pausing = PauseQueues(caller=Caller(namespace=namespace))
+        decide_offline(store, pausing, _now_ms(store, now_ms))
 
 
 def _now_ms(store: Store, wall_ms: int) -> int:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from tq.internal.v1 import backup_pb2
-from tq_cluster.core.model.operations import EndLeases, LeaveCluster
+from tq_cluster.core.model.operations import Caller, EndLeases, LeaveCluster
 from tq_cluster.core.model.types import AppliedAt
+from tq_cluster.core.reads import queries
 from tq_cluster.errors import FatalError, StartError
 from tq_cluster.raft import bounds
 from tq_cluster.raft.disk import FileDisk
@@ -107,8 +108,11 @@ def _begin_anew(store: Store, header: backup_pb2.BackupHeader) -> None:
         # No node starts in such a term. No entry of the old log is read, so any term will do.
         store.restart_terms(1)
     now_ms = header.log_time_ms
-    while decide_offline(store, EndLeases(quarantine=False, tasks_max=SLICE_TASKS), now_ms).more:
-        store.commit()
+    for namespace in queries.namespaces_in(store.view()):
+        caller = Caller(namespace=namespace)
+        ending = EndLeases(quarantine=False, tasks_max=SLICE_TASKS, caller=caller)
+        while decide_offline(store, ending, now_ms).more:
+            store.commit()
     made_at_ms = header.log_time_wall_ms or header.made_at_ms
     decide_offline(store, LeaveCluster(made_at_ms=made_at_ms), now_ms)
     store.commit()
