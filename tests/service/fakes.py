@@ -28,6 +28,7 @@ from tq.v1 import (
 )
 from tq_cluster.clock import SystemClock
 from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.model.namespaces import ONLY_DEFAULT, Namespaces
 from tq_cluster.core.model.operations import (
     Caller,
     Claim,
@@ -277,6 +278,7 @@ class Node:
         tracing: Tracing | None = None,
         connections_max: int = 100,
         forwards: Mapping[str, str] = MappingProxyType({}),
+        namespaces: Namespaces = ONLY_DEFAULT,
     ) -> None:
         """``forwards``: the announced listeners of nodes for other nodes' calls."""
         self.node_id = node_id
@@ -317,6 +319,7 @@ class Node:
             tracing=tracing,
             connections_max=connections_max,
             forward_address=forwards.get,
+            namespaces=namespaces,
         )
         self.service = Service(self.parts)
         self.address = f"127.0.0.1:{self.service.bind('127.0.0.1:0')}"
@@ -350,6 +353,7 @@ async def cluster_of(
     tracing: Tracing | None = None,
     connections_max: int = 100,
     announced: bool = False,
+    namespaces: Namespaces = ONLY_DEFAULT,
 ) -> AsyncIterator[Cluster]:
     """Nodes that listen; ``absent`` ones are members at whose address nothing listens.
 
@@ -359,7 +363,7 @@ async def cluster_of(
     apis: dict[str, str] = {}
     members = [*node_ids, *absent]
     nodes = {
-        node_id: Node(node_id, apis, members, tracing, connections_max, forwards)
+        node_id: Node(node_id, apis, members, tracing, connections_max, forwards, namespaces)
         for node_id in node_ids
     }
     for node_id in absent:

@@ -17,6 +17,7 @@ from tq_cluster.core.model.types import Principal
 from tq_cluster.errors import OutcomeUnknownError
 from tq_cluster.raft.bounds import TERM_STEP_MAX
 from tq_cluster.service import aimd_window, call, routing
+from tq_cluster.service.peer_authentication import Said, digest_of, marked
 
 SUBMIT = task_service_pb2.SubmitRequest(request_id="r1")
 UNNAMED = task_service_pb2.SubmitRequest()
@@ -517,18 +518,24 @@ async def test_what_says_that_it_was_forwarded_is_not_forwarded_again_believed_o
 
 async def test_a_proof_is_of_one_method_and_one_time_and_no_time_is_longer_than_an_hour() -> None:
     claim = worker_service_pb2.ClaimRequest()
-    path, elapsed = "/tq.v1.WorkerService/Claim", "7200000"
+    path, elapsed = "/tq.v1.WorkerService/Claim", marked(7_200_000)
+    digest = await digest_of(claim.SerializeToString())
     async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
         cluster.elect("n1", 1)
         sign = cluster["n1"].service._router._proof.sign
         asked_s = asyncio.get_running_loop().time()
         for said_path, said_elapsed in (
             (path, elapsed),
-            (path, "1"),
+            (path, marked(1)),
             ("/tq.v1.WorkerService/Report", elapsed),
         ):
-            proof = sign("", said_path, "", "n2", said_elapsed) or ""
-            headers = ("tq-hop", "n2"), ("tq-elapsed-ms", elapsed), ("tq-peer-proof", proof)
+            said = Said(principal="", path=said_path, hop="n2", elapsed=said_elapsed, digest=digest)
+            headers = (
+                ("tq-hop", "n2"),
+                ("tq-elapsed-ms", elapsed),
+                ("tq-digest", digest),
+                ("tq-peer-proof", sign(said) or ""),
+            )
             await stubs.worker.Claim(claim, timeout=PATIENCE_S, metadata=headers)
 
     proven_s, *forged_s = cluster["n1"].leader.received_s

@@ -26,13 +26,15 @@ AGED_AFTER_S = 1.0
 
 
 class Header:
-    """Metadata keys. HOP, ELAPSED_MS and PRINCIPAL count only with a proof."""
+    """Metadata keys. HOP, ELAPSED_MS, PRINCIPAL and DIGEST count only with a proof."""
 
     CLIENT = "tq-client"
     NO_FORWARD = "tq-no-forward"
     MIN_TERM = "tq-min-term"
     REQUEST_ID = "x-request-id"
     TRACEPARENT = "traceparent"
+    NAMESPACE = "tq-namespace"
+    """The name of the namespace that the call is for; absent or empty for the default one."""
     HOP = "tq-hop"
     """The node that forwards the call: the next node does not forward it again."""
     ELAPSED_MS = "tq-elapsed-ms"
@@ -40,6 +42,11 @@ class Header:
     SERVED_MS = "tq-served-ms"
     """In the answer to a node: how long ago this node began on the call."""
     PRINCIPAL = "tq-principal"
+    """Whose call it is. Outside the default namespace it begins with the namespace's name and a
+    slash, for an anonymous caller, too: so a broker that knows no namespaces refuses the call.
+    """
+    DIGEST = "tq-digest"
+    """The digest of the request, in hex."""
     PEER_PROOF = "tq-peer-proof"
     LEADER = "tq-leader"
     TERM = "tq-term"
@@ -66,6 +73,10 @@ class Call:
     min_term: int = 0
     request_id: str = ""
     client: str = ""
+    namespace: str = ""
+    """The name of the caller's namespace; empty for the default one."""
+    digest: str = ""
+    """The digest that the request must have, if a node has proven it."""
 
     def wait_s(self, wait: Duration | None, longest_s: float) -> float:
         """Return how long from now a long poll may wait; ``wait`` None asks for the longest."""

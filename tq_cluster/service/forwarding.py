@@ -16,7 +16,13 @@ from tq_cluster.service.aimd_window import Window
 from tq_cluster.service.call import Call, Header, Method, number_in
 from tq_cluster.service.errors import DETAILS_KEY, CallError
 from tq_cluster.service.links import Links, Sent, metadata_of
-from tq_cluster.service.peer_authentication import PeerProof
+from tq_cluster.service.peer_authentication import (
+    PeerProof,
+    Said,
+    digest_of,
+    marked,
+    said_principal,
+)
 from tq_cluster.service.roles import KnownLeader, Roles
 from tq_cluster.service.ways import Ways
 
@@ -91,6 +97,8 @@ class Forwarder:
     async def _fly(
         self, leader: KnownLeader, method: Method, raw: bytes, call: Call, times: _Times
     ) -> bytes:
+        raw = method.aged(raw, self._loop.time() - call.arrived_s)
+        digest = await digest_of(raw)
         within_s = min(CONNECT_S, call.answer_by_s - self._loop.time())
         address = self._ways.to(leader.node_id, leader.address)
         if not await self._links.connected(address, within_s):
@@ -102,9 +110,9 @@ class Forwarder:
         times.sent_s = now_s = self._loop.time()
         link = self._links.large if method.replies_large else self._links.method
         sent: Sent = link(address, call.path)(
-            method.aged(raw, now_s - call.arrived_s),
+            raw,
             timeout=max(call.cut_s - now_s, 0.0),
-            metadata=self._metadata(call, now_s),
+            metadata=self._metadata(call, digest, now_s),
         )
         flight = _Flight(leader, sent, partial(method.repeatable, raw))
         self._flights[flight] = None
@@ -144,22 +152,31 @@ class Forwarder:
         self._reopen(NotTakenError("this node is stopping"))
         self._abandon(list(self._flights))
 
-    def _metadata(self, call: Call, now_s: float) -> list[tuple[str, str]]:
-        elapsed_ms = str(int((now_s - call.received_s) * 1000))
-        principal = call.caller.principal
-        metadata = [(Header.HOP, self._node_id), (Header.ELAPSED_MS, elapsed_ms)]
+    def _metadata(self, call: Call, digest: str, now_s: float) -> list[tuple[str, str]]:
+        said = Said(
+            principal=said_principal(call.namespace, call.caller.principal),
+            namespace=call.namespace,
+            path=call.path,
+            request_id=call.request_id,
+            hop=self._node_id,
+            elapsed=marked(int((now_s - call.received_s) * 1000)),
+            digest=digest,
+        )
+        metadata = [
+            (Header.HOP, said.hop),
+            (Header.ELAPSED_MS, said.elapsed),
+            (Header.DIGEST, said.digest),
+        ]
         optional: Mapping[str, str] = {
             Header.REQUEST_ID: call.request_id,
             Header.TRACEPARENT: call.caller.traceparent,
             Header.CLIENT: call.client,
             Header.MIN_TERM: str(call.min_term) if call.min_term else "",
-            Header.PRINCIPAL: principal,
+            Header.NAMESPACE: said.namespace,
+            Header.PRINCIPAL: said.principal,
             # Also for an anonymous caller: without a proof none of its metadata counts, and the
             # listener for nodes takes no call.
-            Header.PEER_PROOF: self._proof.sign(
-                principal, call.path, call.request_id, self._node_id, elapsed_ms
-            )
-            or "",
+            Header.PEER_PROOF: self._proof.sign(said) or "",
         }
         return metadata + [(key, value) for key, value in optional.items() if value]
 

@@ -22,6 +22,9 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from tq_cluster.core.kernel.refusals import no_such_namespace
+from tq_cluster.core.kernel.validation import check_namespace_name
+from tq_cluster.core.model.namespaces import ONLY_DEFAULT, Namespaces
 from tq_cluster.core.model.operations import Caller
 from tq_cluster.core.model.types import DEFAULT_NAMESPACE, Principal
 from tq_cluster.errors import (
@@ -51,7 +54,7 @@ from tq_cluster.service.forwarding import BrokenError, Forwarder, NotTakenError
 from tq_cluster.service.leaving import Leaving
 from tq_cluster.service.links import metadata_of
 from tq_cluster.service.pacing import Pace
-from tq_cluster.service.peer_authentication import PeerProof
+from tq_cluster.service.peer_authentication import PeerProof, Said, digest_of, principal_in
 from tq_cluster.service.policy import Repeat
 from tq_cluster.service.roles import KnownLeader, Roles
 from tq_cluster.service.wire import parse
@@ -116,6 +119,7 @@ class Router:
         tracing: Tracing | None = None,
         jitter: random.Random,
         fatal: Callable[[BaseException], None],
+        namespaces: Namespaces = ONLY_DEFAULT,
     ) -> None:
         """``fatal`` ends the process."""
         self._tracing = tracing
@@ -123,7 +127,8 @@ class Router:
         self._forwarder = forwarder
         self._proof = proof
         self._admission = admission
-        self._large: OrderedDict[tuple[str, bytes], int] = OrderedDict()
+        self._namespaces = namespaces
+        self._large: OrderedDict[tuple[str, int, bytes], int] = OrderedDict()
         """Sizes of replies to reads that did not fit, to refuse them without making them."""
         self._authenticate = authenticate
         self._jitter = jitter
@@ -190,6 +195,8 @@ class Router:
         raw = await self._admission.read(
             held, method.policy, context.read, call.answer_by_s, context.peer()
         )
+        if call.digest and await digest_of(raw) != call.digest:
+            raise errors.unauthenticated(f"this is not the request that {call.hop} has sent")
         return Request(raw, held)
 
     async def _fail(
@@ -227,7 +234,17 @@ class Router:
         margin = margin_s(left_s)
         request_id = metadata.get(Header.REQUEST_ID, "")
         min_term = self._min_term(metadata)
-        hop, principal, elapsed_s = self._sender(path, request_id, metadata)
+        namespace = self._namespace(metadata)
+        said = Said(
+            principal=metadata.get(Header.PRINCIPAL, ""),
+            namespace=metadata.get(Header.NAMESPACE, ""),
+            path=path,
+            request_id=request_id,
+            hop=metadata.get(Header.HOP, ""),
+            elapsed=metadata.get(Header.ELAPSED_MS, ""),
+            digest=metadata.get(Header.DIGEST, ""),
+        )
+        hop, principal, elapsed_s = self._sender(said, metadata)
         if from_nodes and not hop:
             raise errors.unauthenticated("this port is for the cluster's own nodes: use the API's")
         caller = f"node:{hop}" if hop else caller_of(context.peer())
@@ -237,7 +254,7 @@ class Router:
             path=path,
             caller=Caller(
                 principal=principal,
-                namespace=DEFAULT_NAMESPACE,
+                namespace=namespace,
                 traceparent=metadata.get(Header.TRACEPARENT, ""),
             ),
             received_s=now_s - elapsed_s,
@@ -251,7 +268,22 @@ class Router:
             min_term=min_term,
             request_id=request_id,
             client=metadata.get(Header.CLIENT, ""),
+            namespace=said.namespace if namespace != DEFAULT_NAMESPACE else "",
+            digest=said.digest if hop else "",
         ), held
+
+    def _namespace(self, metadata: Mapping[str, str]) -> int:
+        """Return the number of the namespace that a call is for; CallError if there is none."""
+        name = metadata.get(Header.NAMESPACE, "")
+        if not name:
+            return DEFAULT_NAMESPACE
+        fault = check_namespace_name(Header.NAMESPACE, name)
+        if fault is not None:
+            raise errors.refusal(fault)
+        number = self._namespaces.number_of(name)
+        if number is None:
+            raise errors.refusal(no_such_namespace(Header.NAMESPACE, name))
+        return number
 
     def _min_term(self, metadata: Mapping[str, str]) -> int:
         """Return the term that the caller has heard of; CallError if no broker reached it."""
@@ -264,23 +296,20 @@ class Router:
             raise errors.no_leader(f"{Header.MIN_TERM}: {flaw}")
         return min_term
 
-    def _sender(
-        self, path: str, request_id: str, metadata: Mapping[str, str]
-    ) -> tuple[str, Principal, float]:
+    def _sender(self, said: Said, metadata: Mapping[str, str]) -> tuple[str, Principal, float]:
         """Return a call's forwarding node, its caller, and its seconds in the cluster.
 
         A node's assertions count if it proves to be one. Without a proof a call counts as its
         sender's own; so does that of a node of an earlier version, which proves nothing for an
         anonymous caller.
         """
-        said = metadata.get(Header.PRINCIPAL, "")
         proof = metadata.get(Header.PEER_PROOF, "")
-        hop, elapsed = metadata.get(Header.HOP, ""), metadata.get(Header.ELAPSED_MS, "")
-        if hop and proof and self._proof.holds(proof, said, path, request_id, hop, elapsed):
+        if said.hop and proof and self._proof.holds(proof, said):
             elapsed_s = min(number_in(metadata, Header.ELAPSED_MS) / 1000, HOP_S_MAX)
-            return hop, Principal(said), elapsed_s
-        if said:
-            raise errors.unauthenticated(f"only nodes may say that a call is {said[:64]!r}'s")
+            return said.hop, Principal(principal_in(said.namespace, said.principal)), elapsed_s
+        if said.principal:
+            shown = said.principal[:64]
+            raise errors.unauthenticated(f"only nodes may say that a call is {shown!r}'s")
         return "", self._authenticate(metadata), 0.0
 
     async def _traced(
@@ -367,14 +396,14 @@ class Router:
 
     def _fits_as_before(self, method: Method, raw: bytes, call: Call, held: Held) -> None:
         """Refuse a read, before it is made, if its reply did not fit before and does not now."""
-        size = self._large.get((call.path, raw)) if self._large else None
+        size = self._large.get((call.path, call.caller.namespace, raw)) if self._large else None
         if size is not None and method.repeat is Repeat.READ:
             self._admission.check_reply(held, size)
 
     def _hold_reply(self, method: Method, request: Request, reply: bytes, call: Call) -> None:
         """Count a reply until its caller has read it; CallError for one that does not fit."""
         # Calls of other methods have changed something: they are answered; the replies are small.
-        key = call.path, request.raw
+        key = call.path, call.caller.namespace, request.raw
         try:
             self._admission.reply(request.held, len(reply), must=not method.replies_large)
         except CallError:

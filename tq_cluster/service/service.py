@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tq.v1.cluster_service_pb2 import NodeStatus
 from tq_cluster.clock import Clock
+from tq_cluster.core.model.namespaces import ONLY_DEFAULT, Namespaces
 from tq_cluster.raft.log_api import Log
 from tq_cluster.reading import Reading
 from tq_cluster.service.admission import Admission
@@ -85,6 +86,7 @@ class Parts:
     """Where a node takes forwarded calls; None: at its API."""
     secret: Secret | None = None
     """The secret that the brokers share."""
+    namespaces: Namespaces = ONLY_DEFAULT
 
 
 class Service:
@@ -117,6 +119,7 @@ class Service:
             tracing=parts.tracing,
             jitter=parts.jitter,
             fatal=parts.fatal,
+            namespaces=parts.namespaces,
         )
         self._staleness = Staleness(
             clock=parts.clock, log=parts.log, written_ms=parts.state_written_ms

@@ -166,11 +166,14 @@ class StatusBoard:
         if await self._links.connected(address, within_s):
             left_s = started_s + within_s - asyncio.get_running_loop().time()
             request = pb.GetNodeStatusRequest().SerializeToString()
+            metadata = None
+            if address != api:
+                metadata = await self._ways.own_metadata(NODE_STATUS_PATH, request)
             try:
                 raw = await self._links.method(address, NODE_STATUS_PATH)(
                     request,
                     timeout=max(left_s, 0.0),
-                    metadata=None if address == api else self._ways.own_metadata(NODE_STATUS_PATH),
+                    metadata=metadata,
                 )
                 node = pb.GetNodeStatusResponse.FromString(raw).node
             except grpc.aio.AioRpcError as error:

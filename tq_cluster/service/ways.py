@@ -13,7 +13,7 @@ from typing import Final
 
 from tq_cluster.service.call import Header
 from tq_cluster.service.links import Links
-from tq_cluster.service.peer_authentication import PeerProof
+from tq_cluster.service.peer_authentication import PeerProof, Said, digest_of, marked
 
 SHUN_S: Final = 1.0
 """How long the API is used after the other listener rejected this node's proof. Proofs are made
@@ -74,8 +74,19 @@ class Ways:
                 self._links.forget(before)
         return address
 
-    def own_metadata(self, path: str) -> list[tuple[str, str]]:
+    async def own_metadata(self, path: str, raw: bytes) -> list[tuple[str, str]]:
         """Return the metadata that proves that a call of no caller comes from a node."""
-        proof = self._proof.sign("", path, "", self._node_id, "0")
-        metadata = [(Header.HOP, self._node_id), (Header.ELAPSED_MS, "0")]
+        said = Said(
+            principal="",
+            path=path,
+            hop=self._node_id,
+            elapsed=marked(0),
+            digest=await digest_of(raw),
+        )
+        metadata = [
+            (Header.HOP, said.hop),
+            (Header.ELAPSED_MS, said.elapsed),
+            (Header.DIGEST, said.digest),
+        ]
+        proof = self._proof.sign(said)
         return [*metadata, (Header.PEER_PROOF, proof)] if proof else metadata
