@@ -98,8 +98,9 @@ PARTS: Sequence[Part] = (
             Entry(_ERRORS, name)
             for name in (
                 *("TqError", "RequestError", "InvalidArgumentError", "NotFoundError"),
-                *("ConflictError", "LeaseLostError", "AccessDeniedError", "UnavailableError"),
-                *("BusyError", "OutcomeUnknownError", "ForkedError", "InternalError", "Reason"),
+                *("ConflictError", "LeaseLostError", "AccessDeniedError", "UnsupportedError"),
+                *("UnavailableError", "BusyError", "OutcomeUnknownError", "ForkedError"),
+                *("InternalError", "Reason"),
             )
         ),
     ),

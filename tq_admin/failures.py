@@ -50,8 +50,10 @@ ADVICE = {
     Reason.SETTINGS_CHANGED: "Look at them with tq-admin queues show, then do it again.",
     Reason.TASK_EXISTS: "Look at it with tq-admin status, or choose another --id.",
     Reason.UNAUTHENTICATED: "The cluster wants credentials that this command has not sent.",
+    Reason.UNSUPPORTED: (
+        "The broker is of another version; compare with: tq-admin cluster-status --wide"
+    ),
 }
-OTHER_VERSION = "The broker is of another version; compare with: tq-admin cluster-status"
 
 
 @contextmanager
@@ -70,8 +72,6 @@ def refused(what: str, error: TqError) -> Failure:
         f"{key} {value}" for key, value in sorted({**error.metadata, **named}.items())
     )
     message = f"{what}: {error}" + (f" ({facts})" if facts else "")
-    if error.message.startswith("UNIMPLEMENTED"):
-        return Failure(message, OTHER_VERSION)
     unanswered = isinstance(error, OutcomeUnknownError | UnavailableError)
     code = ExitCode.UNREACHABLE if unanswered else ExitCode.FAILED
     return Failure(message, ADVICE.get(error.reason, ""), code)

@@ -1,6 +1,7 @@
 """The errors of calls: one class for each way in which a caller can react.
 
 `RequestError` and its subclasses: the call is at fault; repeating it unchanged cannot succeed.
+`UnsupportedError`: nothing was applied; the call can succeed once the brokers are upgraded.
 `UnavailableError` and `BusyError`: nothing was applied; a later call may succeed.
 `OutcomeUnknownError`: the call may have been applied, or not. `InternalError`: a bug in tq.
 `ForkedError`: no client can work in this process.
@@ -41,6 +42,7 @@ class Reason(enum.StrEnum):
     NOT_REPLACEABLE = "NOT_REPLACEABLE"
     QUEUE_IN_USE = "QUEUE_IN_USE"
     SETTINGS_CHANGED = "SETTINGS_CHANGED"
+    UNSUPPORTED = "UNSUPPORTED"
     NOT_LEADER = "NOT_LEADER"
     NO_LEADER = "NO_LEADER"
     REQUEST_IDS_EXHAUSTED = "REQUEST_IDS_EXHAUSTED"
@@ -107,6 +109,13 @@ class AccessDeniedError(RequestError):
     """The caller is not authenticated, or not allowed to do this."""
 
 
+class UnsupportedError(TqError):
+    """The brokers do not know this method or a field of the request, or the cluster not yet.
+
+    They are older than the caller: upgrade them first. Nothing was applied.
+    """
+
+
 class UnavailableError(TqError):
     """No leader was reached in time, or the client was closed. Nothing was applied."""
 
@@ -144,6 +153,7 @@ _FAMILIES: dict[Reason, type[TqError]] = {
     Reason.NOT_REPLACEABLE: ConflictError,
     Reason.QUEUE_IN_USE: ConflictError,
     Reason.SETTINGS_CHANGED: ConflictError,
+    Reason.UNSUPPORTED: UnsupportedError,
     Reason.NOT_LEADER: UnavailableError,
     Reason.NO_LEADER: UnavailableError,
     Reason.REQUEST_IDS_EXHAUSTED: BusyError,
@@ -167,6 +177,8 @@ _BARE_CODES: dict[grpc.StatusCode, Reason] = {
     grpc.StatusCode.NOT_FOUND: Reason.NOT_FOUND,
     grpc.StatusCode.PERMISSION_DENIED: Reason.PERMISSION_DENIED,
     grpc.StatusCode.UNAUTHENTICATED: Reason.UNAUTHENTICATED,
+    # gRPC's own answer to a method that the broker does not have.
+    grpc.StatusCode.UNIMPLEMENTED: Reason.UNSUPPORTED,
     # gRPC's own refusal of a message above the size limit; the details say so.
     grpc.StatusCode.RESOURCE_EXHAUSTED: Reason.PAYLOAD_TOO_LARGE,
 }

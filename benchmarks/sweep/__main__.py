@@ -140,10 +140,7 @@ async def _sweep(sweeper: Sweeper, ground: Ground, case: Case, via: str, togethe
         via=via,
         together=together,
         sent_bytes=max(map(len, bodies)),
-        # A transfer with only unknown fields is a transfer to any follower.
-        moves_leader=case.shape.moves_leader
-        if case.shape is not None
-        else case.path == shapes.CLUSTER + "TransferLeadership",
+        moves_leader=case.shape is not None and case.shape.moves_leader,
     )
     return await sweeper.measure(case.method, case.path, bodies, row)
 

@@ -40,6 +40,7 @@ CONTRACT = {
     "NOT_REPLACEABLE": (grpc.StatusCode.FAILED_PRECONDITION, False),
     "QUEUE_IN_USE": (grpc.StatusCode.FAILED_PRECONDITION, False),
     "SETTINGS_CHANGED": (grpc.StatusCode.FAILED_PRECONDITION, False),
+    "UNSUPPORTED": (grpc.StatusCode.UNIMPLEMENTED, False),
     "NOT_LEADER": (grpc.StatusCode.FAILED_PRECONDITION, True),
     "NO_LEADER": (grpc.StatusCode.UNAVAILABLE, True),
     "REQUEST_IDS_EXHAUSTED": (grpc.StatusCode.RESOURCE_EXHAUSTED, True),

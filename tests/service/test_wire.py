@@ -98,7 +98,7 @@ def test_fields_that_may_stand_once_do_not_stand_a_million_times(filler: bytes) 
     assert error.metadata["limit"] == str(wire.OTHERS_MAX)
 
 
-def test_fields_of_later_versions_are_taken_and_not_without_end() -> None:
+def test_unknown_fields_are_counted_before_they_are_parsed() -> None:
     walked(one(99, b"x") * wire.OTHERS_MAX)
 
     assert "1000 fields" in refused(one(99, b"x") * (wire.OTHERS_MAX + 1)).refused.message

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import pytest
+
 from tests.patience import PATIENCE_S
 from tq.v1 import errors_pb2
 from tq.v1.worker_service_pb2 import (
@@ -14,21 +16,22 @@ from tq.v1.worker_service_pb2 import (
     ReportResult,
     TaskReport,
 )
-from tq_client.errors import InternalError, Reason
+from tq_client.errors import InternalError, Reason, TqError, UnsupportedError
 from tq_worker.broker.reporter import Reporter
 
 
 class Stumbling:
     """Takes reports, but fails every call that carries one task's."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: TqError) -> None:
         self.taken: list[str] = []
+        self._error = error
 
     async def report(self, request: ReportRequest, *, timeout_s: float) -> ReportResponse:
         await asyncio.sleep(0)
         ids = [report.task_id for report in request.reports]
         if "bad" in ids:
-            raise InternalError("a fault of the broker", reason=Reason.INTERNAL)
+            raise self._error
         self.taken += ids
         recorded = ReportResult.STATUS_RECORDED
         return ReportResponse(results=[ReportResult(task_id=each, status=recorded) for each in ids])
@@ -43,13 +46,24 @@ def reporter_of(broker: object, answered: list[int]) -> Reporter:
     )
 
 
-async def test_a_report_that_the_broker_stumbles_over_does_not_hold_up_the_others() -> None:
-    broker = Stumbling()
+@pytest.mark.parametrize(
+    "error",
+    [
+        InternalError("a fault of the broker", reason=Reason.INTERNAL),
+        UnsupportedError("field 57 is not known", reason=Reason.UNSUPPORTED),
+    ],
+    ids=lambda error: str(error.reason),
+)
+async def test_a_report_that_the_broker_stumbles_over_does_not_hold_up_the_others(
+    error: TqError,
+) -> None:
+    """And it is kept, complete as it is: a broker of a later version may take it."""
+    broker = Stumbling(error)
     answered: list[int] = []
     reporter = reporter_of(broker, answered)
     names = ["a", "bad", "b", "c"]
     for token, name in enumerate(names):
-        reporter.add(TaskReport(task_id=name, token=token))
+        reporter.add(TaskReport(task_id=name, token=token, complete=Completion()))
 
     delivering = asyncio.create_task(reporter.run())
     async with asyncio.timeout(PATIENCE_S):

@@ -24,6 +24,7 @@ from tq_cluster.errors import (
     OverloadedError,
     TqError,
 )
+from tq_cluster.service.wire import RefusedRequestError
 
 ErrorReason: TypeAlias = errors_pb2.ErrorReason.ValueType
 
@@ -57,6 +58,7 @@ TABLE: Mapping[ErrorReason, Row] = {
     errors_pb2.ERROR_REASON_NOT_REPLACEABLE: Row(_C.FAILED_PRECONDITION),
     errors_pb2.ERROR_REASON_QUEUE_IN_USE: Row(_C.FAILED_PRECONDITION),
     errors_pb2.ERROR_REASON_SETTINGS_CHANGED: Row(_C.FAILED_PRECONDITION),
+    errors_pb2.ERROR_REASON_UNSUPPORTED: Row(_C.UNIMPLEMENTED),
     errors_pb2.ERROR_REASON_NOT_LEADER: Row(_C.FAILED_PRECONDITION, 50),
     errors_pb2.ERROR_REASON_NO_LEADER: Row(_C.UNAVAILABLE, 100),
     errors_pb2.ERROR_REASON_REQUEST_IDS_EXHAUSTED: Row(_C.RESOURCE_EXHAUSTED, 5_000),
@@ -259,6 +261,8 @@ def _refused(error: Exception) -> Refused | None:
             )
         case OverloadedError():
             return Refused(reason=errors_pb2.ERROR_REASON_OVERLOADED, message=str(error))
+        case RefusedRequestError():
+            return error.refused
         case DecodeError():
             return Refused(
                 reason=errors_pb2.ERROR_REASON_INVALID_ARGUMENT,

@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 
 from tq.v1 import errors_pb2
 from tq_cluster.core.model.operations import Refused
+from tq_cluster.service.unknown import find_unknown, has_unknown
 
 OTHERS_MAX = 1_000
 """How often fields without a limit of their own, also unknown ones, may occur in a message."""
@@ -126,7 +127,10 @@ async def check(raw: bytes, rules: MessageRules) -> list[int]:
 
 
 async def parse(kind: type[Parsed], raw: bytes, cuts: list[int]) -> Parsed:
-    """Parse a request that was checked; DecodeError if it is not a message of its type.
+    """Parse a request that was checked.
+
+    DecodeError if it is not a message of its type. RefusedRequestError (UNSUPPORTED) if it has a
+    field that its type does not have, at any depth: without the field it would be another request.
 
     Pieces of a message that are parsed one after the other into the same message make the same
     message as the whole; protobuf calls this "merge".
@@ -134,13 +138,35 @@ async def parse(kind: type[Parsed], raw: bytes, cuts: list[int]) -> Parsed:
     message = kind()
     if not cuts:
         message.ParseFromString(raw)
+        if len(raw) > INSIDE_BYTES:
+            await asyncio.sleep(0)
+        if has_unknown(message, raw):
+            raise await _unknown(message)
         return message
     begin = 0
     for end in (*cuts, len(raw)):
-        message.MergeFromString(raw[begin:end])
+        piece = raw[begin:end]
+        message.MergeFromString(piece)
+        await asyncio.sleep(0)
+        part = kind.FromString(piece)
+        await asyncio.sleep(0)
+        if has_unknown(part, piece):
+            raise await _unknown(message)
         begin = end
         await asyncio.sleep(0)
     return message
+
+
+async def _unknown(message: Message) -> RefusedRequestError:
+    """Make the error of a request that has an unknown field."""
+    search = find_unknown(message)
+    while True:
+        try:
+            next(search)
+        except StopIteration as end:
+            refused: Refused = end.value
+            return RefusedRequestError(refused)
+        await asyncio.sleep(0)
 
 
 def values(raw: bytes, number: int) -> list[bytes]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from tq.v1 import errors_pb2
 from tq.v1.worker_service_pb2 import ReportRequest, ReportResult, TaskReport
-from tq_client.errors import InternalError, RequestError, TqError
+from tq_client.errors import InternalError, RequestError, TqError, UnsupportedError
 from tq_worker.broker.calls import Broker
 from tq_worker.telemetry.events import What
 from tq_worker.wire import task_reports
@@ -82,7 +82,7 @@ class Reporter:
             except RequestError as error:
                 self._refused(batch, error)
             except TqError as error:
-                if isinstance(error, InternalError):
+                if isinstance(error, InternalError | UnsupportedError):
                     self._set_aside(batch)
                 else:
                     self._waiting.extendleft(reversed(batch))
@@ -152,8 +152,9 @@ class Reporter:
         self.add(task_reports.failed(report.task_id, report.token, error, permanent=True))
 
     def _set_aside(self, batch: list[TaskReport]) -> None:
-        """Assume that one report of the batch causes a broker's fault: the others must not wait.
+        """Assume that one report of the batch is the cause: the others must not wait for it.
 
+        It brings out a broker's fault, or has a field that the brokers do not support yet.
         Each is then sent alone, and one that fails alone goes behind all waiting reports.
         """
         if len(batch) > 1:
