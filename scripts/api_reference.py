@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
@@ -25,6 +26,9 @@ from google.protobuf.descriptor_pb2 import (
     ServiceDescriptorProto,
     SourceCodeInfo,
 )
+
+if TYPE_CHECKING:
+    from tq.v1 import options_pb2
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO_DIR = ROOT / "proto"
@@ -149,6 +153,9 @@ class _File:
         for number, enum in enumerate(file.enum_type):
             place = (FileDescriptorProto.ENUM_TYPE_FIELD_NUMBER, number)
             types[self._lines[place]] = self._enum(enum, enum.name, place)
+        for number, extension in enumerate(file.extension):
+            place = (FileDescriptorProto.EXTENSION_FIELD_NUMBER, number)
+            types[self._lines[place]] = self._extension(extension, place)
         for line in sorted(types):
             lines += types[line]
         return "\n".join(lines)
@@ -167,6 +174,12 @@ class _File:
             yield from (f"Takes {takes}, returns {gives}.", "")
             yield from comment.paragraphs()
             yield from _policy(method)
+
+    def _extension(self, option: FieldDescriptorProto, path: _Place) -> Iterator[str]:
+        whose = option.extendee.rpartition(".")[2].removesuffix("Options").lower()
+        yield from (f"### Option {option.name}", "")
+        yield from (f"An option of a {whose}: {_one(option)}, number {option.number}.", "")
+        yield from self._at(path).paragraphs()
 
     def _message(self, message: DescriptorProto, name: str, path: _Place) -> Iterator[str]:
         yield from (f"### {name}", "")
@@ -223,6 +236,23 @@ def _policy(method: MethodDescriptorProto) -> Iterator[str]:
     }[policy.repeat]
     poll = " A long poll." if policy.long_poll else ""
     yield from (f"Limits: {', '.join(limits)}. The call {repeat}.{poll}", "")
+    rights = [_right(policy.verb, policy.scope)]
+    for each in policy.also:
+        condition = f" if `{each.if_set}` is set" if each.if_set else ""
+        condition += f" unless `{each.unless_set}` is set" if each.unless_set else ""
+        rights.append(_right(each.verb, each.scope) + condition)
+    yield from (f"The caller's right: {'; '.join(rights)}.", "")
+
+
+def _right(verb: options_pb2.Verb.ValueType, scope: options_pb2.Scope) -> str:
+    """Say in words what a caller must be allowed to do, and where."""
+    from tq.v1 import options_pb2  # noqa: PLC0415 - as above
+
+    word = options_pb2.Verb.Name(verb).removeprefix("VERB_").lower().replace("_", "-")
+    places = [f"on the queues in `{scope.queue}`"] if scope.queue else []
+    places += [f"on the queues of the tasks in `{scope.task}`"] if scope.task else []
+    places += ["on all queues"] if scope.all_queues else []
+    return " ".join([f"`{word}`", " and ".join(places)]).strip()
 
 
 def _comment(location: SourceCodeInfo.Location) -> _Comment:

@@ -42,6 +42,7 @@ from tq_cluster.core.reads.steps import Reader, Steps, in_one_go
 from tq_cluster.errors import NotLeaderError
 from tq_cluster.raft.log_api import LogStatus, PeerProgress, Role
 from tq_cluster.reading import Reading
+from tq_cluster.service.authorization import Authorize, authorize
 from tq_cluster.service.backups import Copy
 from tq_cluster.service.peer_authentication import Membership
 from tq_cluster.service.service import Parts, Service
@@ -279,6 +280,7 @@ class Node:
         connections_max: int = 100,
         forwards: Mapping[str, str] = MappingProxyType({}),
         namespaces: Namespaces = ONLY_DEFAULT,
+        authorize: Authorize = authorize,
     ) -> None:
         """``forwards``: the announced listeners of nodes for other nodes' calls."""
         self.node_id = node_id
@@ -287,6 +289,7 @@ class Node:
         self.leader = FakeLeader(self.log, self.store)
         self.membership: Membership | None = ("c1", {name: f"inc-{name}" for name in members})
         self.errors: list[BaseException] = []
+        self.cluster_version = 1
         self.copy_state: Callable[[], Copy] = no_copy
         self.state_committed: Callable[[], Awaitable[None]] = committed_already
         self.vitals: Callable[[float | None], Vitals] = lambda _span_s: Vitals(
@@ -308,7 +311,7 @@ class Node:
             reading=Reading(),
             clock=SystemClock(),
             vitals=lambda span_s: self.vitals(span_s),  # noqa: PLW0108  # a test may change it
-            facts=lambda: ClusterFacts("c1", 1),
+            facts=lambda: ClusterFacts("c1", self.cluster_version),
             state_committed=lambda: self.state_committed(),  # noqa: PLW0108  # a test may change it
             copy_state=lambda: self.copy_state,
             membership=lambda: self.membership,
@@ -320,6 +323,7 @@ class Node:
             connections_max=connections_max,
             forward_address=forwards.get,
             namespaces=namespaces,
+            authorize=authorize,
         )
         self.service = Service(self.parts)
         self.address = f"127.0.0.1:{self.service.bind('127.0.0.1:0')}"
@@ -354,16 +358,20 @@ async def cluster_of(
     connections_max: int = 100,
     announced: bool = False,
     namespaces: Namespaces = ONLY_DEFAULT,
+    authorize: Authorize = authorize,
 ) -> AsyncIterator[Cluster]:
     """Nodes that listen; ``absent`` ones are members at whose address nothing listens.
 
     ``announced``: they have announced to each other their listeners for other nodes' calls.
+    ``authorize``: decides what their callers may do.
     """
     forwards: dict[str, str] = {}
     apis: dict[str, str] = {}
     members = [*node_ids, *absent]
     nodes = {
-        node_id: Node(node_id, apis, members, tracing, connections_max, forwards, namespaces)
+        node_id: Node(
+            node_id, apis, members, tracing, connections_max, forwards, namespaces, authorize
+        )
         for node_id in node_ids
     }
     for node_id in absent:

@@ -48,6 +48,7 @@ async def test_every_method_is_served_by_the_policy_that_the_protos_give_it() ->
         said = said_of(method)
         assert served[name].request_bytes_max == said.request_bytes_max > 0
         assert served[name].repeat.value == said.repeat != 0
+        assert served[name].verb.value == said.verb != 0
         assert served[name].long_poll == said.long_poll == (name in {"Claim", "WaitTask"})
 
 
@@ -99,15 +100,19 @@ def test_what_can_be_named_by_a_request_id_is_repeated_by_it() -> None:
         assert named == by_id, name
 
 
-@pytest.mark.parametrize("lacks", ["request_bytes_max", "repeat"])
+@pytest.mark.parametrize("lacks", ["request_bytes_max", "repeat", "verb", "scope"])
 def test_a_broker_with_a_method_that_lacks_its_policy_does_not_start(
     lacks: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = options_pb2.MethodPolicy(
-        request_bytes_max=1, repeat=options_pb2.MethodPolicy.REPEAT_READ
+        request_bytes_max=1,
+        repeat=options_pb2.MethodPolicy.REPEAT_READ,
+        verb=options_pb2.VERB_SUBMIT,
+        scope=options_pb2.Scope(queue="tasks.queue"),
     )
-    said.ClearField(lacks)  # type: ignore[arg-type]  # any field's name
     monkeypatch.setattr(policy, "_options", lambda _method: said)
+    assert policy_of(task_service_pb2.SubmitRequest, "Submit").request_bytes_max == 1
+    said.ClearField(lacks)  # type: ignore[arg-type]  # any field's name
 
     with pytest.raises(StartError, match="Submit"):
         policy_of(task_service_pb2.SubmitRequest, "Submit")

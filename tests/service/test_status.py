@@ -318,23 +318,3 @@ async def test_a_payload_of_ten_mebibytes_passes_through_a_follower() -> None:
 
     [operation] = cluster["n1"].leader.asked
     assert len(operation.request.tasks[0].payload) == 10 << 20
-
-
-async def test_who_may_do_what_is_asked_in_one_place() -> None:
-    seen: list[tuple[str, str]] = []
-
-    async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
-        cluster.elect("n1", 1)
-        for servicer in cluster["n1"].service.servicers:
-            ruled: Any = servicer
-            ruled._authorize = lambda _who, verb, _namespace, queue: seen.append(
-                (verb.value, queue)
-            )
-        submit = task_service_pb2.SubmitRequest()
-        submit.tasks.add(queue="a")
-        submit.tasks.add(queue="b")
-        await stubs.tasks.Submit(submit, timeout=PATIENCE_S)
-        await stubs.queues.ListQueues(queue_service_pb2.ListQueuesRequest(), timeout=PATIENCE_S)
-
-    assert sorted(seen) == [("read", ""), ("submit", "a"), ("submit", "b")]
-    await until(lambda: cluster["n1"].service.calls == 0, "every call has ended")

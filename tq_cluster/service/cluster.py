@@ -10,7 +10,6 @@ from tq_cluster.core.kernel.validation import check_span, invalid
 from tq_cluster.core.model.limits import MINUTE_MS
 from tq_cluster.errors import OutcomeUnknownError, OverloadedError
 from tq_cluster.raft.log_api import Log
-from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
 from tq_cluster.service.backups import Backups
 from tq_cluster.service.call import Call, Method, Place, StreamMethod
@@ -36,7 +35,6 @@ class ClusterServicer:
         backups: Backups,
         replacement: Replacement,
         members: Collection[str],
-        authorize: Authorize,
     ) -> None:
         self._log = log
         self._leading = leading
@@ -44,7 +42,6 @@ class ClusterServicer:
         self._replacement = replacement
         self._board = board
         self._members = members
-        self._authorize = authorize
         self._transferring = False
 
     def methods(self) -> Sequence[Method | StreamMethod]:
@@ -83,13 +80,11 @@ class ClusterServicer:
     async def get_cluster_status(
         self, _request: pb.GetClusterStatusRequest, call: Call
     ) -> pb.GetClusterStatusResponse:
-        self._authorize(call.caller.principal, Verb.READ, call.caller.namespace, "")
         return await self._board.cluster(call.cut_s)
 
     async def get_node_status(
-        self, request: pb.GetNodeStatusRequest, call: Call
+        self, request: pb.GetNodeStatusRequest, _call: Call
     ) -> pb.GetNodeStatusResponse:
-        self._authorize(call.caller.principal, Verb.READ, call.caller.namespace, "")
         span_s: float | None = None
         if request.HasField("loop_hold_span"):
             fault = check_span("loop_hold_span", request.loop_hold_span, 1, MINUTE_MS)
@@ -99,9 +94,8 @@ class ClusterServicer:
         return pb.GetNodeStatusResponse(node=self._board.node(span_s))
 
     async def transfer_leadership(
-        self, request: pb.TransferLeadershipRequest, call: Call
+        self, request: pb.TransferLeadershipRequest, _call: Call
     ) -> pb.TransferLeadershipResponse:
-        self._authorize(call.caller.principal, Verb.OPERATE, call.caller.namespace, "")
         target = request.target_node_id or None
         if target is not None and target not in self._members:
             right = ", ".join(sorted(self._members))
@@ -127,23 +121,19 @@ class ClusterServicer:
         return pb.TransferLeadershipResponse(leader_id=leader_id)
 
     async def verify_state(
-        self, request: pb.VerifyStateRequest, call: Call
+        self, request: pb.VerifyStateRequest, _call: Call
     ) -> pb.VerifyStateResponse:
-        verb = Verb.OPERATE if request.start else Verb.READ
-        self._authorize(call.caller.principal, verb, call.caller.namespace, "")
         reply: pb.VerifyStateResponse = reply_of(await self._leading.verify_state(request))
         return reply
 
     async def replace_node(
         self, request: pb.ReplaceNodeRequest, call: Call
     ) -> pb.ReplaceNodeResponse:
-        self._authorize(call.caller.principal, Verb.OPERATE, call.caller.namespace, "")
         return await self._replacement.replace(request, call.caller)
 
     async def backup(
-        self, request: pb.BackupRequest, call: Call
+        self, request: pb.BackupRequest, _call: Call
     ) -> AsyncGenerator[pb.BackupResponse, None]:
-        self._authorize(call.caller.principal, Verb.OPERATE, call.caller.namespace, "")
         async with aclosing(self._backups.stream(request)) as parts:
             async for part in parts:
                 yield part

@@ -245,6 +245,19 @@ def permission_denied(principal: str, verb: str, queue: str) -> CallError:
     )
 
 
+def needs_version(field: str, needed: int, cluster_version: int) -> CallError:
+    """The request has a field that the cluster's present version does not take."""
+    return refusal(
+        Refused(
+            reason=errors_pb2.ERROR_REASON_UNSUPPORTED,
+            message=f"{field} needs cluster version {needed}, the cluster decides by"
+            f" {cluster_version}; upgrade every broker first, or leave the field out",
+            field=field,
+            metadata={"needed": str(needed), "cluster_version": str(cluster_version)},
+        )
+    )
+
+
 def unauthenticated(message: str) -> CallError:
     """The caller cannot prove the identity that it claims."""
     return refusal(Refused(reason=errors_pb2.ERROR_REASON_UNAUTHENTICATED, message=message))

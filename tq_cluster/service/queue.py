@@ -13,7 +13,6 @@ from tq_cluster.core.model.operations import (
     Redrive,
 )
 from tq_cluster.core.reads import listings, queries
-from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
 from tq_cluster.service.call import Call, Method, Place
 from tq_cluster.service.reads import Reads, reply_of
@@ -24,10 +23,9 @@ class QueueServicer:
 
     name = "tq.v1.QueueService"
 
-    def __init__(self, *, leading: Leading, reads: Reads, authorize: Authorize) -> None:
+    def __init__(self, *, leading: Leading, reads: Reads) -> None:
         self._leading = leading
         self._reads = reads
-        self._authorize = authorize
 
     def methods(self) -> Sequence[Method]:
         """Return the methods of this service."""
@@ -80,21 +78,18 @@ class QueueServicer:
     async def get_queue_stats(
         self, request: pb.GetQueueStatsRequest, call: Call
     ) -> pb.GetQueueStatsResponse:
-        self._may(Verb.READ, call, request.queue)
         reply: pb.GetQueueStatsResponse = await self._reads.answer(
             queries.queue_stats, request, call
         )
         return reply
 
     async def list_queues(self, request: pb.ListQueuesRequest, call: Call) -> pb.ListQueuesResponse:
-        self._may(Verb.READ, call)
         reply: pb.ListQueuesResponse = await self._reads.answer(listings.list_queues, request, call)
         return reply
 
     async def configure_queue(
         self, request: pb.ConfigureQueueRequest, call: Call
     ) -> pb.ConfigureQueueResponse:
-        self._may(Verb.CONFIGURE, call, request.queue)
         operation = ConfigureQueue(request=request, caller=call.caller)
         reply: pb.ConfigureQueueResponse = reply_of(await self._leading.submit(operation))
         return reply
@@ -102,7 +97,6 @@ class QueueServicer:
     async def delete_queue(
         self, request: pb.DeleteQueueRequest, call: Call
     ) -> pb.DeleteQueueResponse:
-        self._may(Verb.CONFIGURE, call, request.queue)
         operation = DeleteQueue(request=request, caller=call.caller)
         reply: pb.DeleteQueueResponse = reply_of(await self._leading.submit(operation))
         return reply
@@ -110,14 +104,12 @@ class QueueServicer:
     async def list_dead_letters(
         self, request: pb.ListDeadLettersRequest, call: Call
     ) -> pb.ListDeadLettersResponse:
-        self._may(Verb.READ, call, request.queue)
         reply: pb.ListDeadLettersResponse = await self._reads.answer(
             listings.list_dead_letters, request, call
         )
         return reply
 
     async def redrive(self, request: pb.RedriveRequest, call: Call) -> pb.RedriveResponse:
-        self._may(Verb.REDRIVE, call, request.queue)
         operation = Redrive(request=request, caller=call.caller)
         reply: pb.RedriveResponse = reply_of(await self._leading.submit(operation))
         return reply
@@ -125,17 +117,11 @@ class QueueServicer:
     async def delete_dead_letters(
         self, request: pb.DeleteDeadLettersRequest, call: Call
     ) -> pb.DeleteDeadLettersResponse:
-        self._may(Verb.DELETE, call, request.queue)
         operation = DeleteDeadLetters(request=request, caller=call.caller)
         reply: pb.DeleteDeadLettersResponse = reply_of(await self._leading.submit(operation))
         return reply
 
     async def purge_queue(self, request: pb.PurgeQueueRequest, call: Call) -> pb.PurgeQueueResponse:
-        self._may(Verb.PURGE, call, request.queue)
         operation = PurgeQueue(request=request, caller=call.caller)
         reply: pb.PurgeQueueResponse = reply_of(await self._leading.submit(operation))
         return reply
-
-    def _may(self, verb: Verb, call: Call, queue: str = "") -> None:
-        caller = call.caller
-        self._authorize(caller.principal, verb, caller.namespace, queue)

@@ -37,7 +37,7 @@ from tq_cluster.raft import bounds
 from tq_cluster.service import errors
 from tq_cluster.service.admission import Admission, Held, caller_of
 from tq_cluster.service.aimd_window import ShedError
-from tq_cluster.service.authorization import Authenticate, authenticate
+from tq_cluster.service.authorization import Authenticate, Authorizer, authenticate
 from tq_cluster.service.call import (
     Call,
     Header,
@@ -53,6 +53,7 @@ from tq_cluster.service.errors import DETAILS_KEY, CallError
 from tq_cluster.service.forwarding import BrokenError, Forwarder, NotTakenError
 from tq_cluster.service.leaving import Leaving
 from tq_cluster.service.links import metadata_of
+from tq_cluster.service.needs import Needs
 from tq_cluster.service.pacing import Pace
 from tq_cluster.service.peer_authentication import PeerProof, Said, digest_of, principal_in
 from tq_cluster.service.policy import Repeat
@@ -115,13 +116,18 @@ class Router:
         forwarder: Forwarder,
         proof: PeerProof,
         admission: Admission,
+        cluster_version: Callable[[], int],
         authenticate: Authenticate = authenticate,
+        authorizer: Authorizer | None = None,
         tracing: Tracing | None = None,
         jitter: random.Random,
         fatal: Callable[[BaseException], None],
         namespaces: Namespaces = ONLY_DEFAULT,
     ) -> None:
-        """``fatal`` ends the process."""
+        """``authorizer``: None allows everything. ``fatal`` ends the process.
+
+        ``cluster_version``: the version in this node's state, 0 while it has none.
+        """
         self._tracing = tracing
         self._roles = roles
         self._forwarder = forwarder
@@ -131,6 +137,8 @@ class Router:
         self._large: OrderedDict[tuple[str, int, bytes], int] = OrderedDict()
         """Sizes of replies to reads that did not fit, to refuse them without making them."""
         self._authenticate = authenticate
+        self._authorizer = authorizer
+        self._needs = Needs(cluster_version)
         self._jitter = jitter
         self._fatal = fatal
         self._loop = asyncio.get_running_loop()
@@ -180,6 +188,10 @@ class Router:
             asked = await self._read(method, call, held, context)
             request = await parse(method.request, asked.raw, held.cuts)
             self._admission.answered(held)
+            if not self._needs.met(method.policy):
+                await self._needs.check(method.policy, request)
+            if self._authorizer is not None:
+                await self._authorizer.check(method.policy, request, call)
             async with aclosing(method.handle(request, call)) as parts:
                 pace = Pace(context)
                 async for part in parts:
@@ -324,6 +336,9 @@ class Router:
     async def _resolve(self, method: Method, request: Request, call: Call) -> bytes:
         raw = request.raw
         self._fits_as_before(method, raw, call, request.held)
+        if not self._needs.met(method.policy):
+            message = await parse(method.request, raw, request.held.cuts)
+            await self._needs.check(method.policy, message)
         if method.answered_here(raw):
             return await self._serve(method, request, call)
         attempts = _Attempts()
@@ -419,6 +434,8 @@ class Router:
         message = await parse(method.request, request.raw, request.held.cuts)
         try:
             async with asyncio.timeout_at(call.cut_s):
+                if self._authorizer is not None:
+                    await self._authorizer.check(method.policy, message, call)
                 reply = await method.handle(message, call)
         except TimeoutError:
             if method.repeat is Repeat.READ:

@@ -18,6 +18,7 @@ from tq_cluster.service.admission import Admission
 from tq_cluster.service.authorization import (
     Authenticate,
     Authorize,
+    Authorizer,
     authenticate,
     authorize,
 )
@@ -89,6 +90,18 @@ class Parts:
     namespaces: Namespaces = ONLY_DEFAULT
 
 
+def _authorizer(parts: Parts) -> Authorizer | None:
+    """Return None if every call is allowed: then no call pays for being checked."""
+    if parts.authorize is authorize:
+        return None
+    return Authorizer(
+        parts.authorize,
+        leading=parts.leading,
+        committed=parts.committed,
+        reading=parts.reading,
+    )
+
+
 class Service:
     """Everything that listens at a node's API address."""
 
@@ -116,6 +129,8 @@ class Service:
             proof=proof,
             admission=self.admission,
             authenticate=parts.authenticate,
+            authorizer=_authorizer(parts),
+            cluster_version=lambda: parts.facts().cluster_version,
             tracing=parts.tracing,
             jitter=parts.jitter,
             fatal=parts.fatal,
@@ -146,11 +161,10 @@ class Service:
             TaskServicer(
                 leading=parts.leading,
                 reads=reads,
-                authorize=parts.authorize,
                 tracing=parts.tracing,
             ),
-            WorkerServicer(leading=parts.leading, authorize=parts.authorize, tracing=parts.tracing),
-            QueueServicer(leading=parts.leading, reads=reads, authorize=parts.authorize),
+            WorkerServicer(leading=parts.leading, tracing=parts.tracing),
+            QueueServicer(leading=parts.leading, reads=reads),
         )
         cluster = ClusterServicer(
             log=parts.log,
@@ -161,7 +175,6 @@ class Service:
             ),
             replacement=Replacement(node_id=parts.node_id, log=parts.log, leading=parts.leading),
             members=parts.apis,
-            authorize=parts.authorize,
         )
         self._health = Health(
             log=parts.log,

@@ -11,7 +11,6 @@ from tq.v1 import task_service_pb2 as pb
 from tq_cluster.core.kernel.validation import check_wait
 from tq_cluster.core.model.operations import Cancel, Submit
 from tq_cluster.core.reads import listings, queries
-from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
 from tq_cluster.service.call import Call, Method, Place
 from tq_cluster.service.errors import refusal
@@ -33,13 +32,11 @@ class TaskServicer:
         *,
         leading: Leading,
         reads: Reads,
-        authorize: Authorize,
         tracing: Tracing | None = None,
     ) -> None:
         self._tracing = tracing
         self._leading = leading
         self._reads = reads
-        self._authorize = authorize
 
     def methods(self) -> Sequence[Method]:
         """Return the methods of this service."""
@@ -76,12 +73,9 @@ class TaskServicer:
         )
 
     async def submit(self, request: pb.SubmitRequest, call: Call) -> pb.SubmitResponse:
-        caller = call.caller
-        for queue in {task.queue for task in request.tasks}:
-            self._authorize(caller.principal, Verb.SUBMIT, caller.namespace, queue)
         # Without a request id no retry could use the same seed, so any seed will do.
         seed = request.request_id or uuid.uuid4().hex
-        operation = Submit(request=request, id_seed=seed, caller=caller)
+        operation = Submit(request=request, id_seed=seed, caller=call.caller)
         reply: pb.SubmitResponse = reply_of(await self._leading.submit(operation))
         if self._tracing is not None:
             spent_s = asyncio.get_running_loop().time() - call.arrived_s
@@ -89,17 +83,14 @@ class TaskServicer:
         return reply
 
     async def get_task(self, request: pb.GetTaskRequest, call: Call) -> pb.GetTaskResponse:
-        self._may_read(call)
         reply: pb.GetTaskResponse = await self._reads.answer(queries.get_task, request, call)
         return reply
 
     async def list_tasks(self, request: pb.ListTasksRequest, call: Call) -> pb.ListTasksResponse:
-        self._may_read(call, request.queue)
         reply: pb.ListTasksResponse = await self._reads.answer(listings.list_tasks, request, call)
         return reply
 
     async def wait_task(self, request: pb.WaitTaskRequest, call: Call) -> pb.WaitTaskResponse:
-        self._may_read(call)
         if (fault := check_wait("wait", request.wait)) is not None:
             raise refusal(fault)
         wait_s = call.wait_s(request.wait if request.HasField("wait") else None, WAIT_MAX_S)
@@ -109,12 +100,6 @@ class TaskServicer:
         return reply
 
     async def cancel_task(self, request: pb.CancelTaskRequest, call: Call) -> pb.CancelTaskResponse:
-        caller = call.caller
-        self._authorize(caller.principal, Verb.CANCEL, caller.namespace, "")
-        operation = Cancel(request=request, caller=caller)
+        operation = Cancel(request=request, caller=call.caller)
         reply: pb.CancelTaskResponse = reply_of(await self._leading.submit(operation))
         return reply
-
-    def _may_read(self, call: Call, queue: str = "") -> None:
-        caller = call.caller
-        self._authorize(caller.principal, Verb.READ, caller.namespace, queue)

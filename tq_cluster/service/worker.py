@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from tq.v1 import worker_service_pb2 as pb
 from tq_cluster.core.calls.claim import release_all
 from tq_cluster.core.model.operations import Claim, Replied, Report
-from tq_cluster.service.authorization import Authorize, Verb
 from tq_cluster.service.backend import Leading
 from tq_cluster.service.call import Call, Method, Undo
 from tq_cluster.service.reads import reply_of
@@ -31,12 +30,9 @@ class WorkerServicer:
 
     name = "tq.v1.WorkerService"
 
-    def __init__(
-        self, *, leading: Leading, authorize: Authorize, tracing: Tracing | None = None
-    ) -> None:
+    def __init__(self, *, leading: Leading, tracing: Tracing | None = None) -> None:
         self._tracing = tracing
         self._leading = leading
-        self._authorize = authorize
 
     def methods(self) -> Sequence[Method]:
         """Return the methods of this service."""
@@ -71,8 +67,6 @@ class WorkerServicer:
         )
 
     async def claim(self, request: pb.ClaimRequest, call: Call) -> pb.ClaimResponse:
-        for queue in request.queues:
-            self._may_work(call, queue)
         # An absent wait is zero: answer at once.
         wait_s = call.wait_s(request.wait, WAIT_MAX_S)
         operation = Claim(request=request, caller=call.caller)
@@ -89,12 +83,10 @@ class WorkerServicer:
         self._leading.give_back(operation, Replied(reply=reply))
 
     async def heartbeat(self, request: pb.HeartbeatRequest, call: Call) -> pb.HeartbeatResponse:
-        self._may_work(call)
         reply: pb.HeartbeatResponse = reply_of(await self._leading.heartbeat(request, call.caller))
         return reply
 
     async def report(self, request: pb.ReportRequest, call: Call) -> pb.ReportResponse:
-        self._may_work(call)
         operation = Report(request=request, caller=call.caller)
         reply: pb.ReportResponse = reply_of(await self._leading.submit(operation))
         return reply
@@ -102,12 +94,7 @@ class WorkerServicer:
     async def list_workers(
         self, request: pb.ListWorkersRequest, call: Call
     ) -> pb.ListWorkersResponse:
-        self._authorize(call.caller.principal, Verb.READ, call.caller.namespace, "")
         reply: pb.ListWorkersResponse = reply_of(
             await self._leading.list_workers(request, call.caller)
         )
         return reply
-
-    def _may_work(self, call: Call, queue: str = "") -> None:
-        caller = call.caller
-        self._authorize(caller.principal, Verb.WORK, caller.namespace, queue)

@@ -24,7 +24,6 @@ from tq_cluster.raft.startup import align
 from tq_cluster.raft.state_files import StateFiles
 from tq_cluster.reading import Reading
 from tq_cluster.service.admission import Admission
-from tq_cluster.service.authorization import authorize
 from tq_cluster.service.call import Method
 from tq_cluster.service.forwarding import Forwarder
 from tq_cluster.service.links import Links
@@ -178,6 +177,7 @@ class Broker(Machine):
             ),
             proof=proof,
             admission=Admission(CALLS_MAX),
+            cluster_version=lambda: queries.cluster_version(self.store.view()),
             jitter=draw,
             fatal=self._died,
         )
@@ -186,9 +186,9 @@ class Broker(Machine):
             leading=self.leader, committed=self.store, staleness=staleness, reading=reading
         )
         for servicer in (
-            TaskServicer(leading=self.leader, reads=reads, authorize=authorize),
-            WorkerServicer(leading=self.leader, authorize=authorize),
-            QueueServicer(leading=self.leader, reads=reads, authorize=authorize),
+            TaskServicer(leading=self.leader, reads=reads),
+            WorkerServicer(leading=self.leader),
+            QueueServicer(leading=self.leader, reads=reads),
         ):
             for method in servicer.methods():
                 self._methods[f"/{servicer.name}/{method.name}"] = method

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
@@ -49,6 +49,7 @@ __all__ = [
     "next_retired_ms",
     "queue_depths",
     "queue_stats",
+    "queues_of",
     "running_leases",
     "stepped_ms",
     "task_type",
@@ -279,6 +280,20 @@ def task_type(scope: Scope[View], number: int) -> str | None:
     """Return the type of the task with this number, None if the task was removed."""
     spec = scope.view.get(tables.SPECS, tables.number_key(scope.prefix, number))
     return None if spec is None else task_pb2.TaskSpec.FromString(spec).type
+
+
+def queues_of(scope: Scope[Reader], task_ids: Sequence[str]) -> Steps[list[str]]:
+    """Return the names of the queues that these tasks are in, without those of absent tasks."""
+    view, prefix = scope.view, scope.prefix
+    names: dict[int, str] = {}
+    for task_id in task_ids:
+        if view.step_is_over:
+            yield
+        found = rows.find_task(view, prefix, task_id)
+        if found is not None and found[1].queue_id not in names:
+            queue_id = found[1].queue_id
+            names[queue_id] = read_queue(view, prefix, queue_id).name
+    return list(names.values())
 
 
 def _first_reached(
