@@ -1,4 +1,4 @@
-"""`tq-admin cluster-status` and `transfer-leadership`."""
+"""`tq-admin cluster-status`, `server-info` and `transfer-leadership`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.text import Text
 from tq.v1.cluster_service_pb2 import (
     GetClusterStatusRequest,
     GetClusterStatusResponse,
+    GetServerInfoResponse,
     NodeStatus,
 )
 from tq.v1.cluster_service_pb2_grpc import ClusterServiceStub
@@ -70,6 +71,32 @@ def cluster_status(
             " for.",
             ExitCode.UNREACHABLE,
         )
+
+
+def server_info(session: Session) -> None:
+    """Show one broker's version, the cluster's, and the features that it supports now.
+
+    Works without a leader. Ask before you use what is new: all brokers must be of that version.
+    """
+    with doing("cannot ask for the server's version"):
+        info = session.client.server_info()
+    session.output.show(plain(info), lambda: details(_server(info)))
+
+
+def _server(info: GetServerInfoResponse) -> list[tuple[str, object]]:
+    known = info.cluster_version or "not known yet: the node waits for its cluster or its state"
+    return [
+        ("node", info.node_id),
+        ("version", info.version),
+        ("cluster version", known),
+        ("supported up to", info.cluster_version_max),
+        ("features", ", ".join(info.features)),
+        ("payload at most", size(info.limits.payload_bytes_max)),
+        ("call at most", size(info.limits.message_bytes_max)),
+        ("reply at most", size(info.limits.reply_bytes_max)),
+        ("tasks a submit", info.limits.submit_tasks_max),
+        ("request ids kept", span(info.limits.request_id_window.ToTimedelta().total_seconds())),
+    ]
 
 
 def transfer_leadership(

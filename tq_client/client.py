@@ -109,6 +109,7 @@ class Client:
     clear_dead_letters = _iterating(AsyncClient.clear_dead_letters)
 
     list_workers = _blocking(AsyncClient.list_workers)
+    server_info = _blocking(AsyncClient.server_info)
     cluster_status = _blocking(AsyncClient.cluster_status)
     transfer_leadership = _blocking(AsyncClient.transfer_leadership)
     verify_state = _blocking(AsyncClient.verify_state)

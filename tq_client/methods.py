@@ -79,6 +79,9 @@ PURGE_QUEUE: Final = Method[queues.PurgeQueueRequest, queues.PurgeQueueResponse]
     lambda to: to.queues.PurgeQueue, _repeat(queues, "PurgeQueue")
 )
 
+GET_SERVER_INFO: Final = Method[cluster.GetServerInfoRequest, cluster.GetServerInfoResponse](
+    lambda to: to.cluster.GetServerInfo, _repeat(cluster, "GetServerInfo")
+)
 GET_CLUSTER_STATUS: Final = Method[
     cluster.GetClusterStatusRequest, cluster.GetClusterStatusResponse
 ](lambda to: to.cluster.GetClusterStatus, _repeat(cluster, "GetClusterStatus"))

@@ -430,6 +430,7 @@ async def _(ground: Ground) -> Message:
 
 # -------------------------------------------------------------------- ClusterService
 
+_fixed(CLUSTER + "GetServerInfo", "plain", cluster.GetServerInfoRequest(), together=64)
 _fixed(CLUSTER + "GetClusterStatus", "plain", cluster.GetClusterStatusRequest(), together=64)
 _fixed(CLUSTER + "GetNodeStatus", "plain", cluster.GetNodeStatusRequest(), together=64)
 _fixed(CLUSTER + "VerifyState", "a pass at full speed", cluster.VerifyStateRequest(start=True))

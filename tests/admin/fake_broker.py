@@ -58,6 +58,7 @@ class FakeBroker(
         self.workers = worker_pb.ListWorkersResponse(leader_id="n2")
         self.waits_until_finished = 1
         self.cluster = cluster_pb.GetClusterStatusResponse()
+        self.info = cluster_pb.GetServerInfoResponse()
         self.backup: list[cluster_pb.BackupResponse] = []
         self.verified = [cluster_pb.VerifyStateResponse()]
         self.verifies: list[bool] = []
@@ -240,6 +241,12 @@ class FakeBroker(
         self.backups.append(request)
         yield from self.backup
         self.before(context)
+
+    def GetServerInfo(
+        self, request: cluster_pb.GetServerInfoRequest, context: grpc.ServicerContext
+    ) -> cluster_pb.GetServerInfoResponse:
+        self.before(context)
+        return self.info
 
     def GetClusterStatus(
         self, request: cluster_pb.GetClusterStatusRequest, context: grpc.ServicerContext

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 
 import grpc
@@ -248,6 +249,41 @@ def test_the_help_names_the_exit_codes(admin: Admin) -> None:
 
 def test_leadership_is_handed_to_whom_it_says(admin: Admin) -> None:
     assert admin("transfer-leadership", "n3", "-o", "json").json == {"leader_id": "n3"}
+
+
+def test_a_brokers_version_and_features_are_shown(admin: Admin, broker: FakeBroker) -> None:
+    broker.info.version, broker.info.node_id = "1.2.3", "n1"
+    broker.info.cluster_version, broker.info.cluster_version_max = 2, 3
+    broker.info.features.extend(["if-exists", "verify-state"])
+    broker.info.limits.payload_bytes_max = 10_000_000
+    broker.info.limits.request_id_window.FromSeconds(600)
+
+    ran = admin("server-info")
+
+    lines = re.findall(r"^(.+?)  +(.+?) *$", ran.stdout, re.MULTILINE)
+    shown = {name.strip(): value for name, value in lines}
+    assert shown["version"] == "1.2.3"
+    assert shown["cluster version"] == "2"
+    assert shown["features"] == "if-exists, verify-state"
+    assert shown["payload at most"] == "10.0 MB"
+    said = admin("server-info", "-o", "json").json
+    assert (said["version"], said["cluster_version_max"]) == ("1.2.3", 3)
+    assert said["features"] == ["if-exists", "verify-state"]
+
+
+def test_a_broker_that_waits_for_its_cluster_says_so(admin: Admin, broker: FakeBroker) -> None:
+    broker.info.node_id = "n1"
+
+    assert "not known yet" in admin("server-info").stdout
+
+
+def test_a_broker_without_server_info_is_named_as_older(admin: Admin, broker: FakeBroker) -> None:
+    broker.before = lambda context: context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such method")
+
+    ran = admin("server-info")
+
+    assert ran.code == 1
+    assert "another version" in ran.stderr
 
 
 def test_wide_shows_versions_latencies_and_what_is_on_the_disks(

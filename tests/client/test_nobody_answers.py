@@ -39,6 +39,7 @@ CALLS: dict[str, Callable[[AsyncClient], Awaitable[Any] | AsyncIterator[Any]]] =
     "redrive_queue": lambda client: client.redrive_queue("q"),
     "replace_node": lambda client: client.replace_node("n1"),
     "report": lambda client: client.report(ReportRequest(worker_id="w")),
+    "server_info": lambda client: client.server_info(),
     "submit": lambda client: client.submit("q", "t"),
     "submit_many": lambda client: client.submit_many([task_spec("q", "t")]),
     "transfer_leadership": lambda client: client.transfer_leadership(),

@@ -62,6 +62,7 @@ ON_THE_CLUSTER = {
     ),
     "tq-admin verify": "tq-admin verify",
     "tq-admin verify --status": "tq-admin verify --status",
+    "tq-admin server-info": "tq-admin server-info",
     "tq-admin transfer-leadership [NODE]": "tq-admin transfer-leadership",
 }
 """Run here against three brokers; what is left to the reader (which task, which queue) is put in,

@@ -53,6 +53,7 @@ RULES: dict[str, tuple[str, dict[str, object], list[object]]] = {
     "Redrive": ("redrive", {"queue": "queue", "task": "task_ids"}, []),
     "DeleteDeadLetters": ("purge", {"queue": "queue", "task": "task_ids"}, []),
     "PurgeQueue": ("purge", {"queue": "queue"}, []),
+    "GetServerInfo": ("read", {"cluster": True}, []),
     "GetClusterStatus": ("read", {"cluster": True}, []),
     "GetNodeStatus": ("read", {"cluster": True}, []),
     "TransferLeadership": ("operate", {"cluster": True}, []),
@@ -318,6 +319,10 @@ ALLOWED: dict[str, tuple[Ask, list[tuple[str, str]]]] = {
     "a queue in place of tasks": (
         lambda to: to.queues.Redrive(queues_pb.RedriveRequest(queue="q"), timeout=W),
         [("redrive", "q")],
+    ),
+    "the cluster": (
+        lambda to: to.cluster.GetServerInfo(cluster_pb.GetServerInfoRequest(), timeout=W),
+        [("read", "")],
     ),
 }
 

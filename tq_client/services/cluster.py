@@ -5,6 +5,8 @@ from __future__ import annotations
 from tq.v1.cluster_service_pb2 import (
     GetClusterStatusRequest,
     GetClusterStatusResponse,
+    GetServerInfoRequest,
+    GetServerInfoResponse,
     ReplaceNodeRequest,
     ReplaceNodeResponse,
     TransferLeadershipRequest,
@@ -34,6 +36,16 @@ class ClusterCalls(Service):
             request.page_token = answer.reply.next_page_token
             if not request.page_token:
                 return found
+
+    async def server_info(self, *, timeout_s: float | None = None) -> GetServerInfoResponse:
+        """Ask one broker for its version, features and limits; needs no leader.
+
+        UnsupportedError from a broker that is too old to have this call.
+        """
+        answer = await self._caller.call(
+            methods.GET_SERVER_INFO, GetServerInfoRequest(), timeout_s=self._within(timeout_s)
+        )
+        return answer.reply
 
     async def cluster_status(self, *, timeout_s: float | None = None) -> GetClusterStatusResponse:
         """Ask one broker for the status of every broker; needs no leader."""

@@ -48,6 +48,12 @@ class ClusterServicer:
         """Return the methods of this service."""
         return (
             Method(
+                name="GetServerInfo",
+                request=pb.GetServerInfoRequest,
+                handle=self.get_server_info,
+                place=Place.ASKED,
+            ),
+            Method(
                 name="GetClusterStatus",
                 request=pb.GetClusterStatusRequest,
                 handle=self.get_cluster_status,
@@ -76,6 +82,11 @@ class ClusterServicer:
             ),
             StreamMethod(name="Backup", request=pb.BackupRequest, handle=self.backup),
         )
+
+    async def get_server_info(
+        self, _request: pb.GetServerInfoRequest, _call: Call
+    ) -> pb.GetServerInfoResponse:
+        return self._board.info()
 
     async def get_cluster_status(
         self, _request: pb.GetClusterStatusRequest, call: Call

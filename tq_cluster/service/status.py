@@ -10,9 +10,11 @@ import grpc
 import grpc.aio
 
 from tq.v1 import cluster_service_pb2 as pb
+from tq_cluster.core.kernel.batch import CLUSTER_VERSION
 from tq_cluster.core.model.limits import DEFAULT_LIMITS
 from tq_cluster.raft.log_api import Log, LogStatus, Role
 from tq_cluster.reading import Reading
+from tq_cluster.service.features import features_at
 from tq_cluster.service.links import Links
 from tq_cluster.service.ways import Ways
 
@@ -82,6 +84,18 @@ class StatusBoard:
         self._reading = reading
         self._questions: dict[str, _Questions] = {}
 
+    def info(self) -> pb.GetServerInfoResponse:
+        """Return what this node supports."""
+        cluster_version = self._facts().cluster_version
+        return pb.GetServerInfoResponse(
+            version=self._vitals(None).version,
+            cluster_version=cluster_version,
+            cluster_version_max=CLUSTER_VERSION,
+            features=features_at(cluster_version),
+            limits=_limits(),
+            node_id=self._node_id,
+        )
+
     def node(self, hold_span_s: float | None = None) -> pb.NodeStatus:
         """Return this node's own part; the holds of the loop in the last ``hold_span_s``."""
         status, vitals = self._log.status(), self._vitals(hold_span_s)
@@ -128,19 +142,12 @@ class StatusBoard:
             if node.reachable:
                 node.lag_entries = max(0, commit_index - node.applied_index)
         status, facts = self._log.status(), self._facts()
-        limits = pb.ClusterLimits(
-            payload_bytes_max=DEFAULT_LIMITS.payload_bytes_max,
-            message_bytes_max=DEFAULT_LIMITS.message_bytes_max,
-            reply_bytes_max=DEFAULT_LIMITS.reply_bytes_max,
-            submit_tasks_max=DEFAULT_LIMITS.submit_tasks_max,
-        )
-        limits.request_id_window.FromMilliseconds(DEFAULT_LIMITS.request_window_ms)
         return pb.GetClusterStatusResponse(
             cluster_id=facts.cluster_id,
             leader_id=status.leader_id or "",
             term=status.term,
             nodes=nodes,
-            limits=limits,
+            limits=_limits(),
             cluster_version=facts.cluster_version,
             asked_node_id=self._node_id,
         )
@@ -228,6 +235,17 @@ class _Questions:
             self._asking = None
             for answer in (*waiting, *self._waiting):
                 answer.cancel()
+
+
+def _limits() -> pb.ClusterLimits:
+    limits = pb.ClusterLimits(
+        payload_bytes_max=DEFAULT_LIMITS.payload_bytes_max,
+        message_bytes_max=DEFAULT_LIMITS.message_bytes_max,
+        reply_bytes_max=DEFAULT_LIMITS.reply_bytes_max,
+        submit_tasks_max=DEFAULT_LIMITS.submit_tasks_max,
+    )
+    limits.request_id_window.FromMilliseconds(DEFAULT_LIMITS.request_window_ms)
+    return limits
 
 
 def _peers(status: LogStatus) -> Iterable[pb.PeerStatus]:
