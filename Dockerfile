@@ -22,6 +22,7 @@ COPY proto/ proto/
 COPY tq_admin/ tq_admin/
 COPY tq_client/ tq_client/
 COPY tq_cluster/ tq_cluster/
+COPY tq_common/ tq_common/
 COPY tq_process/ tq_process/
 COPY tq_worker/ tq_worker/
 RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \

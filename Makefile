@@ -6,7 +6,7 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-done
-CODE := $(wildcard tq_admin tq_client tq_cluster tq_process tq_worker demo benchmarks chaos scripts tests deploy/rolling-restart hatch_build.py)
+CODE := $(wildcard tq_admin tq_client tq_cluster tq_common tq_process tq_worker demo benchmarks chaos scripts tests deploy/rolling-restart hatch_build.py)
 # Processes that run the tests. One more than there are cores: many tests wait for others.
 TESTERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 # The first interpreter that is new enough; PYTHON=... overrides the choice.

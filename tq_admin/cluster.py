@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, cast
@@ -23,6 +22,7 @@ from tq_admin.failures import ExitCode, Failure, doing, nobody
 from tq_admin.output import details, grid, latency, size, span
 from tq_admin.plain import Plain, plain
 from tq_admin.session import Session
+from tq_common.grpc_causes import cause_of
 
 # The asked node asks its peers meanwhile; a node that is silent for so long counts as down.
 STATUS_S = 3.0
@@ -32,11 +32,6 @@ CHANNEL_OPTIONS = (
     ("grpc.enable_retries", 0),
     # A proxy named by the environment is for the web.
     ("grpc.enable_http_proxy", 0),
-)
-# The beginning of gRPC's message about a failed connection; the cause follows.
-CONNECTING = re.compile(
-    r"^failed to connect to all addresses; last error: \w+: \S+: "
-    r"(Failed to connect to remote host: )?"
 )
 COLUMNS = ("NODE", "ADDRESS", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "REACHABLE", "MESSAGE")
 MESSAGE_SHOWN = 40
@@ -140,7 +135,7 @@ def _cause(call: grpc.Call, timeout_s: float) -> str:
     """Say briefly why a node did not answer."""
     if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"no answer within {timeout_s:g} s"
-    cause = CONNECTING.sub("", call.details() or call.code().name)
+    cause = cause_of(call.details() or call.code().name)
     if "HTTP/2" in cause or call.code() is grpc.StatusCode.UNIMPLEMENTED:
         return f"no broker's API, whatever else it is: {cause}"
     return cause

@@ -19,10 +19,11 @@ from tq_admin.output import Format, Output
 from tq_admin.session import Session
 from tq_admin.watch import EVERY_MIN_S, watch
 from tq_client import Client
-from tq_process.visible import visible
+from tq_common import durations
+from tq_common.addresses import DEFAULT_ADDRESSES
+from tq_common.visible import visible
 
 ADDRESS_VARIABLE = "TQ_ADDRESS"
-DEFAULT_ADDRESS = "127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003"
 DEFAULT_TIMEOUT = "10s"
 CONNECT_S = 1.0
 PANEL = "Global options (before or after the command)"
@@ -34,7 +35,7 @@ AddressOption = Annotated[
         "-a",
         metavar="HOST:PORT[,...]",
         help="Brokers to ask, in turn until one answers. "
-        f"Default: ${ADDRESS_VARIABLE}, else {DEFAULT_ADDRESS}.",
+        f"Default: ${ADDRESS_VARIABLE}, else {DEFAULT_ADDRESSES}.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -156,13 +157,13 @@ def _open(here: Globals, before: Globals) -> Session:
     given = here.address or before.address
     try:
         addresses = values.addresses(
-            given or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS,
+            given or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESSES,
         )
     except ValueError as error:
         hint = "--address" if given else ADDRESS_VARIABLE
         raise typer.BadParameter(str(error), param_hint=hint) from None
     try:
-        timeout = values.duration(here.timeout or before.timeout or DEFAULT_TIMEOUT)
+        timeout = durations.parse(here.timeout or before.timeout or DEFAULT_TIMEOUT)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--timeout") from None
     timeout_s = timeout.total_seconds()

@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from tq_admin.failures import ExitCode, Failure
-from tq_process.visible import visible
+from tq_common.visible import visible
 
 YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 

@@ -16,12 +16,13 @@ from tq_admin.failures import Failure, doing
 from tq_admin.output import details, distance, grid
 from tq_admin.plain import Plain, plain
 from tq_admin.session import Session
-from tq_admin.tasks import PAGE_SIZE_MAX, first, page_size, show_task
+from tq_admin.tasks import first, page_size, show_task
 from tq_admin.values import LIMIT_MAX
 from tq_client import FailureReason, Task, TaskState
+from tq_common.limits import DELETE_TASKS_MAX, PAGE_SIZE_MAX, REDRIVE_TASKS_MAX
 
-# The most tasks that one call takes.
-CALL_MAX = 1_000
+CALL_MAX = min(REDRIVE_TASKS_MAX, DELETE_TASKS_MAX)
+"""The most tasks that one call takes."""
 
 
 class Reason(enum.StrEnum):

@@ -14,7 +14,7 @@ from tq_admin.failures import Failure, doing
 from tq_admin.output import details
 from tq_admin.session import Session
 from tq_client.errors import UnavailableError
-from tq_process.visible import visible
+from tq_common.visible import visible
 
 POLL_S = 0.5
 LAG_ENTRIES_MAX = 1_000

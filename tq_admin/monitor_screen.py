@@ -19,7 +19,7 @@ from tq_admin.readings import Rates, depth
 from tq_admin.stats import bar
 from tq_admin.workers import doing_now
 from tq_client import QueueStats, Task
-from tq_process.visible import visible
+from tq_common.visible import visible
 
 SPARKS = "▁▂▃▄▅▆▇█"
 RATES = (

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tq_admin.grid import Grid
-from tq_process.visible import rewritten, visible
+from tq_common.visible import rewritten, visible
 
 # Wide enough that a table sent to a file or a pipe is not cut to a terminal's 80 columns.
 PIPE_COLUMNS = 200

@@ -11,7 +11,6 @@ import typer
 from rich.console import RenderableType
 
 import tq_client
-from tq_admin import values
 from tq_admin.confirm import YesOption, confirm
 from tq_admin.failures import Failure, doing
 from tq_admin.output import details, distance, grid, instant
@@ -21,6 +20,7 @@ from tq_admin.tasks import first
 from tq_admin.values import LIMIT_MAX
 from tq_client import QueueSettings
 from tq_client.errors import NotFoundError
+from tq_common import durations
 
 COUNTS = (
     "blocked",
@@ -89,7 +89,7 @@ def configure(
         settings = replace(settings, ordering=tq_client.Ordering[ordering.name])
     if aging is not None:
         try:
-            settings = replace(settings, aging=values.duration(aging))
+            settings = replace(settings, aging=durations.parse(aging))
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--aging") from None
     _configure(session, queue, settings, fields)

@@ -10,13 +10,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tq_admin import values
 from tq_admin.failures import doing
 from tq_admin.output import cell, grid, rate
 from tq_admin.plain import Plain, plain
 from tq_admin.readings import DEPTHS, TOTALS, Rates, Reading, depth, together
 from tq_admin.session import Session
 from tq_client import QueueStats
+from tq_common import durations
 
 BAR_COLUMNS = 40
 SHORT = {"submitted": "in", "completed": "done"}
@@ -37,7 +37,7 @@ def stats(
 ) -> None:
     """Show how much is in every queue, and how fast tasks come, run and end."""
     try:
-        interval_s = values.duration(interval).total_seconds()
+        interval_s = durations.parse(interval).total_seconds()
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--interval") from None
     with doing("cannot read the queues"):

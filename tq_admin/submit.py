@@ -17,7 +17,9 @@ from tq_admin.output import details
 from tq_admin.session import Session
 from tq_admin.tasks import show_task
 from tq_client import SpecFields, Task, TaskState, TqError, task_spec
-from tq_client.specs import PRIORITY_MAX, RETRIES_MAX
+from tq_client.specs import RETRIES_MAX
+from tq_common import durations
+from tq_common.limits import PRIORITY_MAX
 
 # The length of one wait, which is repeated until the task ends.
 WAIT_S = 60.0
@@ -89,11 +91,11 @@ def submit(
         "priority": priority,
         "retries": retries,
         "run_at": _read("--run-at", values.instant, run_at),
-        "delay": _read("--delay", values.duration, delay),
+        "delay": _read("--delay", durations.parse, delay),
         "expire_at": _read("--expire-at", values.instant, expire_at),
-        "timeout": _read("--task-timeout", values.duration, task_timeout),
+        "timeout": _read("--task-timeout", durations.parse, task_timeout),
         "backoff": _read("--backoff", values.backoff, backoff),
-        "retention": _read("--retention", values.duration, retention),
+        "retention": _read("--retention", durations.parse, retention),
         "labels": dict(_read("--label", values.label, text) for text in label or ()),
     }
     try:

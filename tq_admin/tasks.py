@@ -19,10 +19,10 @@ from tq_admin.plain import Plain, plain
 from tq_admin.session import Session
 from tq_admin.values import LIMIT_MAX
 from tq_client import TaskState
+from tq_common.limits import PAGE_SIZE_MAX
 
 # How much of a payload or a result a table shows; JSON and YAML show all of it.
 PREVIEW_CHARACTERS = 400
-PAGE_SIZE_MAX = 1_000
 
 
 class State(enum.StrEnum):

@@ -19,7 +19,7 @@ from tq_admin.failures import Failure
 from tq_admin.keys import Keys
 from tq_admin.output import Format, Output, Screenful
 from tq_admin.session import Session
-from tq_process.visible import visible
+from tq_common.visible import visible
 
 EVERY_MIN_S = 0.2
 

@@ -15,7 +15,7 @@ from tq_client.specs import Backoff, Span, SpecFields, task_spec
 if TYPE_CHECKING:
     from tq.v1.task_pb2 import TaskSpec
     from tq_client.async_client import AsyncClient
-    from tq_client.calls import Answer, boottime_s
+    from tq_client.calls import Answer
     from tq_client.client import Client
     from tq_client.enums import AttemptEnd, FailureReason, Ordering, ReadLevel, TaskState
     from tq_client.errors import Reason, TqError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         QueueTotals,
         Task,
     )
+    from tq_common.clock import boottime_s
 
 __all__ = [
     "Answer",
@@ -58,7 +59,7 @@ __all__ = [
 _MODULES = {
     "tq.v1.task_pb2": ("TaskSpec",),
     "tq_client.async_client": ("AsyncClient",),
-    "tq_client.calls": ("Answer", "boottime_s"),
+    "tq_client.calls": ("Answer",),
     "tq_client.client": ("Client",),
     "tq_client.enums": ("AttemptEnd", "FailureReason", "Ordering", "ReadLevel", "TaskState"),
     "tq_client.errors": ("Reason", "TqError"),
@@ -66,6 +67,7 @@ _MODULES = {
         *("Attempt", "Cancellation", "Task"),
         *("QueueSettings", "QueueStats", "QueueTotals"),
     ),
+    "tq_common.clock": ("boottime_s",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

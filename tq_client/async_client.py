@@ -17,9 +17,8 @@ from tq_client.services.cluster import ClusterCalls
 from tq_client.services.queues import QueueCalls
 from tq_client.services.tasks import TaskCalls
 from tq_client.services.workers import WorkerCalls
-from tq_process.addresses import listed
+from tq_common.addresses import DEFAULT_ADDRESSES, listed
 
-DEFAULT_ADDRESSES = "127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003"
 TIMEOUT_S = 30.0
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import random
-import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,13 +22,14 @@ from grpc import aio
 from tq_client import errors, forks, tracing
 from tq_client.connections import CONNECT_TIMEOUT_S, Connection, Connections
 from tq_client.errors import Reason, TqError
+from tq_common.backoff import Pauses
+from tq_common.clock import boottime_s
+from tq_common.limits import MESSAGE_BYTES_MAX
 
 Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 Request = TypeVar("Request", bound=Message)
 Reply = TypeVar("Reply", bound=Message)
 
-MESSAGE_BYTES_MAX = 12 << 20
-"""The largest call that a broker takes; its gRPC would cut off a larger one without a reason."""
 PAUSE_FIRST_S = 0.02
 PAUSE_MAX_S = 1.0
 ATTEMPT_FIRST_S = 0.5
@@ -80,12 +80,6 @@ class Answer(Generic[Reply]):
     """On `boottime_s`, the clock for leases, which runs on while the machine sleeps."""
 
 
-def boottime_s() -> float:
-    """Read the clock for leases, in seconds."""
-    return time.clock_gettime(_LEASE_CLOCK)
-
-
-_LEASE_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _MAY_SUCCEED_ELSEWHERE = frozenset(
     {Reason.NOT_LEADER, Reason.NO_LEADER, Reason.NO_STATE, Reason.OUTCOME_UNKNOWN}
 )
@@ -148,7 +142,7 @@ class Caller:
         # least_s: what sending and holding the call may take; attempt_s: what the answer may take.
         least_s = request.ByteSize() / BYTES_PER_S + (hold_s + HOLD_SLACK_S if hold_s else 0.0)
         attempt_s = ATTEMPT_FIRST_S
-        pause_s = PAUSE_FIRST_S
+        pauses = Pauses(PAUSE_FIRST_S, PAUSE_MAX_S, share_min=0.0, draw=self._draw)
         again: Connection | None = None
         tried: dict[str, TqError] = {}
         first_sent_s: float | None = None
@@ -202,10 +196,7 @@ class Caller:
                 again = None
                 if error.reason in _MAY_SUCCEED_ELSEWHERE:
                     self._connections.failed(connection)
-            # Full jitter (M. Brooker, "Exponential Backoff And Jitter", 2015), on top of what the
-            # broker asks for.
-            wait_s = (error.retry_after_s or 0.0) + self._draw.uniform(0.0, pause_s)
-            pause_s = min(PAUSE_MAX_S, pause_s * 2)
+            wait_s = (error.retry_after_s or 0.0) + pauses.next_s()
             if loop.time() + wait_s >= deadline_s:
                 raise _given_up(tried, method, request, timeout_s, maybe_applied=maybe_applied)
             await self._pause_until(self._closed, wait_s)
@@ -310,6 +301,7 @@ _TERM_DIGITS_MAX = 19
 
 def _check_size(request: Message) -> None:
     size = request.ByteSize()
+    # A larger call would be cut off by the brokers' gRPC, without a reason.
     if size > MESSAGE_BYTES_MAX:
         raise errors.of_reason(
             Reason.PAYLOAD_TOO_LARGE,

@@ -13,7 +13,7 @@ from tq_client.async_client import TIMEOUT_S, AsyncClient
 from tq_client.calls import Answer
 from tq_client.connections import FollowLeader
 from tq_client.engine import Engine
-from tq_process.addresses import listed
+from tq_common.addresses import listed
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

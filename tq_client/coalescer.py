@@ -15,8 +15,8 @@ from tq.v1.task_pb2 import TaskSpec
 from tq.v1.task_service_pb2 import SubmitRequest, SubmitResponse, SubmittedTask
 from tq_client import errors
 from tq_client.errors import Reason
+from tq_common.limits import SUBMIT_TASKS_MAX
 
-TASKS_MAX = 1_000
 BATCH_BYTES_MAX = 1 << 20
 CALLS_MAX = 4
 """Full calls in flight at once; a call that is not full goes only when none is in flight."""
@@ -98,13 +98,13 @@ class Coalescer:
                 self._start(batch)
 
     def _is_full(self) -> bool:
-        return len(self._waiting) >= TASKS_MAX or self._waiting_bytes >= BATCH_BYTES_MAX
+        return len(self._waiting) >= SUBMIT_TASKS_MAX or self._waiting_bytes >= BATCH_BYTES_MAX
 
     def _take(self) -> list[_Waiting]:
         """Take what one call may carry: at least one task, however large."""
         batch: list[_Waiting] = []
         batch_bytes = 0
-        while self._waiting and len(batch) < TASKS_MAX:
+        while self._waiting and len(batch) < SUBMIT_TASKS_MAX:
             waiting = self._waiting[0]
             if batch and batch_bytes + waiting.spec_bytes > BATCH_BYTES_MAX:
                 break

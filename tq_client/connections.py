@@ -17,7 +17,9 @@ from tq.v1 import (
     task_service_pb2_grpc,
     worker_service_pb2_grpc,
 )
-from tq_process.addresses import canonical, split
+from tq_common.addresses import canonical, split
+from tq_common.backoff import doubled_s
+from tq_common.limits import TERM_MAX, TERM_STEP_MAX
 
 if TYPE_CHECKING:
     from tq.v1.cluster_service_pb2_grpc import ClusterServiceAsyncStub
@@ -26,10 +28,6 @@ if TYPE_CHECKING:
     from tq.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 
 CONNECT_TIMEOUT_S = 1.0
-TERM_MAX = 1 << 62
-"""Terms are lower than this."""
-TERM_STEP_MAX = 1 << 20
-"""How far a new term may be above the highest known: no client misses more elections."""
 RESOLVE_AGAIN_MS = 1_000
 RESOLVER = ""
 """gRPC's resolver prefix of each address; a test sets its own name server."""
@@ -219,7 +217,7 @@ class Connections:
         """Ask other brokers first for a while, which doubles with each failure in a row."""
         if connection.quiet_until_s > self._now_s():
             return  # calls in flight fail together and count once
-        quiet_s = min(QUIET_MAX_S, QUIET_FIRST_S * 2**connection.failures)
+        quiet_s = doubled_s(QUIET_FIRST_S, QUIET_MAX_S, connection.failures)
         connection.failures = min(connection.failures + 1, 16)
         connection.quiet_until_s = self._now_s() + quiet_s
         if self.leader == connection.address:

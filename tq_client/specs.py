@@ -10,13 +10,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, TypeAlias, TypedDict, Unpack
 
 from tq.v1.task_pb2 import IfExists, RetryPolicy, TaskSpec
+from tq_common.limits import MAX_ATTEMPTS_MAX, PRIORITY_MAX, RETENTION_S_MAX
+from tq_common.quoting import shown
 
 Span: TypeAlias = "timedelta | float"
 """A length of time: a timedelta, or seconds."""
 
-PRIORITY_MAX: Final = 255
-RETRIES_MAX: Final = 999
-SPAN_MAX: Final = timedelta(days=366)
+RETRIES_MAX: Final = MAX_ATTEMPTS_MAX - 1
+SPAN_MAX: Final = timedelta(seconds=RETENTION_S_MAX)
 """The longest span of any option; for most options the brokers' limit is lower."""
 
 _OTHERS_WORDS: Final[Mapping[str, str]] = {
@@ -178,22 +179,16 @@ def span(name: str, value: object) -> timedelta:
     if isinstance(value, timedelta):
         length = value
     elif isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name}={_shown(value)}: it takes a timedelta, or seconds as a number")
+        raise TypeError(f"{name}={shown(value)}: it takes a timedelta, or seconds as a number")
     elif not math.isfinite(value) or abs(value) > SPAN_MAX.total_seconds():
-        raise ValueError(f"{name}={_shown(value)}: at most {SPAN_MAX.days} days are allowed")
+        raise ValueError(f"{name}={shown(value)}: at most {SPAN_MAX.days} days are allowed")
     else:
         length = timedelta(seconds=value)
     if not timedelta() <= length <= SPAN_MAX:
-        raise ValueError(f"{name}={_shown(value)}: 0 to {SPAN_MAX.days} days are allowed")
+        raise ValueError(f"{name}={shown(value)}: 0 to {SPAN_MAX.days} days are allowed")
     return length
 
 
-def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= _SHOWN_CHARS_MAX else f"{shown[:_SHOWN_CHARS_MAX]}..."
-
-
-_SHOWN_CHARS_MAX: Final = 60
 _UINT32_MAX: Final = (1 << 32) - 1
 
 
@@ -201,7 +196,7 @@ def _text(name: str, value: object) -> str:
     if isinstance(value, str):
         return value
     advice = f"; say str({name})" if type(value).__name__ == "UUID" else ""
-    raise TypeError(f"{name}={_shown(value)}: it takes a str{advice}")
+    raise TypeError(f"{name}={shown(value)}: it takes a str{advice}")
 
 
 def _payload(value: object) -> bytes:
@@ -210,20 +205,20 @@ def _payload(value: object) -> bytes:
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     advice = "; say payload.encode()" if isinstance(value, str) else ""
-    raise TypeError(f"payload={_shown(value)}: it takes bytes{advice}")
+    raise TypeError(f"payload={shown(value)}: it takes bytes{advice}")
 
 
 def _whole(name: str, value: object, most: int, carried_max: int | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}={_shown(value)}: it takes a whole number from 0 to {most}")
+        raise TypeError(f"{name}={shown(value)}: it takes a whole number from 0 to {most}")
     if not 0 <= value <= (most if carried_max is None else carried_max):
-        raise ValueError(f"{name}={_shown(value)}: 0 to {most} are allowed")
+        raise ValueError(f"{name}={shown(value)}: 0 to {most} are allowed")
     return value
 
 
 def _instant(name: str, value: object) -> datetime:
     if not isinstance(value, datetime):
-        raise TypeError(f"{name}={_shown(value)}: it takes a datetime with a time zone")
+        raise TypeError(f"{name}={shown(value)}: it takes a datetime with a time zone")
     if value.tzinfo is None:
         raise ValueError(
             f"{name}: a datetime without a time zone could mean any instant; give it one"
@@ -255,7 +250,7 @@ def _set_delay(spec: TaskSpec, name: str, value: object) -> None:
 def _set_timeout(spec: TaskSpec, name: str, value: object) -> None:
     length = span(name, value)
     if not length:
-        raise ValueError(f"{name}={_shown(value)}: it has to be more than nothing")
+        raise ValueError(f"{name}={shown(value)}: it has to be more than nothing")
     spec.timeout.FromTimedelta(length)
 
 
@@ -265,9 +260,9 @@ def _set_span(spec: TaskSpec, name: str, value: object) -> None:
 
 def _set_if_exists(spec: TaskSpec, name: str, value: object) -> None:
     if not isinstance(value, str):
-        raise TypeError(f"{name}={_shown(value)}: it takes 'refuse' or 'keep'")
+        raise TypeError(f"{name}={shown(value)}: it takes 'refuse' or 'keep'")
     if value not in _IF_EXISTS:
-        raise ValueError(f"{name}={_shown(value)}: 'refuse' and 'keep' are allowed")
+        raise ValueError(f"{name}={shown(value)}: 'refuse' and 'keep' are allowed")
     spec.if_exists = _IF_EXISTS[value]
 
 
@@ -279,16 +274,16 @@ _IF_EXISTS: Final[Mapping[str, IfExists.ValueType]] = {
 
 def _set_labels(spec: TaskSpec, name: str, value: object) -> None:
     if not isinstance(value, Mapping):
-        raise TypeError(f"{name}={_shown(value)}: it takes a mapping of str to str")
+        raise TypeError(f"{name}={shown(value)}: it takes a mapping of str to str")
     for key, text in value.items():
         if not isinstance(key, str) or not isinstance(text, str):
-            raise TypeError(f"{name}: {_shown(key)}: {_shown(text)}: both have to be str")
+            raise TypeError(f"{name}: {shown(key)}: {shown(text)}: both have to be str")
         spec.labels[key] = text
 
 
 def _set_backoff(spec: TaskSpec, name: str, value: object) -> None:
     if not isinstance(value, Backoff):
-        raise TypeError(f"{name}={_shown(value)}: it takes a Backoff(first, factor, most)")
+        raise TypeError(f"{name}={shown(value)}: it takes a Backoff(first, factor, most)")
     spec.retry_policy.CopyFrom(_policy(name, value))
 
 
@@ -300,7 +295,7 @@ def _policy(name: str, backoff: Backoff) -> RetryPolicy:
         policy.max_backoff.FromTimedelta(span(f"{name}.most", backoff.most))
     if backoff.factor is not None:
         if isinstance(backoff.factor, bool) or not isinstance(backoff.factor, int | float):
-            raise TypeError(f"{name}.factor={_shown(backoff.factor)}: it takes a number")
+            raise TypeError(f"{name}.factor={shown(backoff.factor)}: it takes a number")
         policy.multiplier = backoff.factor
     return policy
 

@@ -15,11 +15,12 @@ import typer
 from tq_cluster import config, dev
 from tq_cluster.errors import StartError
 from tq_cluster.raft import secret
-from tq_process import addresses, signals
+from tq_common import addresses
+from tq_common.visible import visible
+from tq_process import signals
 from tq_process.settings import load as loading
 from tq_process.settings.command import Commands
 from tq_process.streams import open_standard_streams
-from tq_process.visible import visible
 
 # gRPC's C core logs to standard error; what matters of its lines is also raised as errors.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

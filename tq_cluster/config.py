@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator
 
 from tq_cluster.errors import StartError
-from tq_process import addresses
+from tq_common import addresses
 from tq_process.settings import load as loading
 from tq_process.settings.setting import Mistake, Problem, Setting, SettingsError, summary
 from tq_process.settings.types import Address, Endpoint, Ratio, Section, whole_number

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import Any, cast
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tq_common.grpc_causes import cause_of
+
 # gRPC's C core logs to standard error; what matters of its lines is in the answer.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
-# The beginning of gRPC's message about a connection that it could not make; the cause follows.
-CONNECTING = re.compile(
-    r"^failed to connect to all addresses; last error: \w+: \S+: "
-    r"(Failed to connect to remote host: )?"
-)
 CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0))
 
 
@@ -35,6 +31,6 @@ def ask(address: str, service: str, timeout_s: float) -> tuple[bool, str]:
             call = cast("grpc.Call", error)  # a unary call's error is the call itself
             if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 return False, f"no answer within {timeout_s:g} s"
-            return False, f"{call.code().name}: {CONNECTING.sub('', call.details() or '')}"
+            return False, f"{call.code().name}: {cause_of(call.details() or '')}"
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
     return reply.status == health_pb2.HealthCheckResponse.SERVING, status

@@ -14,7 +14,7 @@ import time
 from tq.v1.task_pb2 import TaskSpec
 from tq.v1.worker_service_pb2 import ClaimedTask
 from tq_worker.api.context import TaskContext
-from tq_worker.clock import boottime_s
+from tq_common.clock import boottime_s
 
 
 def task_context(

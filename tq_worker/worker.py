@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tq.v1.worker_service_pb2 import ReportResult, TaskReport
+from tq_common.clock import boottime_s
 from tq_worker.api.errors import UsageError
 from tq_worker.broker.calls import Broker
 from tq_worker.broker.claim_groups import claim_groups, problem
@@ -22,7 +23,6 @@ from tq_worker.broker.liveness import Liveness
 from tq_worker.broker.reporter import Reporter
 from tq_worker.broker.slot_fairness import SlotFairness
 from tq_worker.broker.watchdog import LEAVE_S, LoopGuard, Watchdog, die_soon
-from tq_worker.clock import boottime_s
 from tq_worker.pool import orphans
 from tq_worker.pool.pool import Plan, Pool
 from tq_worker.pool.reload import Changes

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.admin.conftest import Admin
 from tq_admin import values
+from tq_common import durations
 
 TEXTS = st.one_of(
     st.text(max_size=30),
@@ -34,7 +35,7 @@ def told(read: Callable[[str], Any], text: str) -> Any:  # noqa: ANN401  # any v
 
 
 @pytest.mark.parametrize(
-    "read", [values.duration, values.instant, values.backoff, values.label, values.addresses]
+    "read", [durations.parse, values.instant, values.backoff, values.label, values.addresses]
 )
 @given(text=TEXTS)
 def test_a_value_is_read_or_refused_in_words(read: Callable[[str], object], text: str) -> None:
@@ -45,7 +46,7 @@ def test_a_value_is_read_or_refused_in_words(read: Callable[[str], object], text
 
 @given(TEXTS)
 def test_what_is_read_can_be_sent(text: str) -> None:
-    length, at = told(values.duration, text), told(values.instant, text)
+    length, at = told(durations.parse, text), told(values.instant, text)
 
     if not isinstance(length, str):
         Duration().FromTimedelta(length)

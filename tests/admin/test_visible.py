@@ -13,7 +13,7 @@ from tests.admin.test_monitor import drawn
 from tq.v1 import task_pb2
 from tq_admin.observer import Observation
 from tq_client import Task
-from tq_process.visible import visible
+from tq_common.visible import visible
 
 # Line ends, a terminal's own commands, markup of the library that draws, text turned around.
 EVIL = "a\nb\x1b[2Jc\x9bd[/x]e\u202ef"

@@ -16,7 +16,7 @@ from tests.simulation.play.mutants import PLANTED, SEEDS_MAX
 from tests.simulation.world.checker import Invariant
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = ("tq_cluster", "tq_client", "tq_worker", "tq_admin")
+SHIPPED = ("tq_cluster", "tq_client", "tq_common", "tq_process", "tq_worker", "tq_admin")
 
 
 def test_every_bug_of_the_table_can_be_planted_and_is_hunted_somewhere() -> None:

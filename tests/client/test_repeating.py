@@ -25,7 +25,7 @@ from tests.client.fake_broker import (
 )
 from tq.v1.worker_service_pb2 import ClaimRequest, HeartbeatRequest
 from tq_client import AsyncClient, QueueSettings, Reason, boottime_s, calls
-from tq_client.connections import QUIET_FIRST_S, TERM_STEP_MAX, Connections
+from tq_client.connections import QUIET_FIRST_S, Connections
 from tq_client.errors import (
     BusyError,
     InternalError,
@@ -33,6 +33,7 @@ from tq_client.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
+from tq_common.limits import TERM_STEP_MAX
 
 
 async def test_a_submit_whose_replies_are_lost_creates_its_task_once() -> None:

@@ -7,9 +7,9 @@ import pytest
 from tests.client.fake_broker import FakeBroker, serving
 from tq.v1.worker_service_pb2 import ReportRequest
 from tq_client import AsyncClient, Reason
-from tq_client.calls import MESSAGE_BYTES_MAX
 from tq_client.errors import InvalidArgumentError
 from tq_cluster.core.model.limits import DEFAULT_LIMITS
+from tq_common.limits import MESSAGE_BYTES_MAX
 
 
 async def test_a_call_above_what_a_broker_takes_is_not_sent_and_told_by_limit_and_size() -> None:

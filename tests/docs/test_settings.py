@@ -21,7 +21,7 @@ from tq_worker.cli.settings import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "operations.md").read_text()
-PACKAGES = ("tq_admin", "tq_client", "tq_cluster", "tq_process", "tq_worker")
+PACKAGES = ("tq_admin", "tq_client", "tq_cluster", "tq_common", "tq_process", "tq_worker")
 VARIABLE = re.compile(r"\b(?:TQ|OTEL)_[A-Z_]+\b")
 REQUIRED = "required"
 

@@ -8,8 +8,9 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from tq.internal.v1 import peer_pb2
-from tq_cluster.raft.bounds import INDEX_MAX, TERM_MAX, TERM_STEP_MAX
+from tq_cluster.raft.bounds import INDEX_MAX
 from tq_cluster.raft.log_api import LogStatus
+from tq_common.limits import TERM_MAX, TERM_STEP_MAX
 
 KINDS = [
     field.name

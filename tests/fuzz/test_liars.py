@@ -10,7 +10,7 @@ from tests.fuzz.liars import lie
 from tests.simulation.world.puppet import Puppet, Stage, append, on_stage
 from tq.internal.v1 import peer_pb2
 from tq_cluster.errors import FatalError
-from tq_cluster.raft.bounds import TERM_STEP_MAX
+from tq_common.limits import TERM_STEP_MAX
 
 HISTORIES = 60
 LIES = 25

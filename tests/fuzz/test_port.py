@@ -12,6 +12,7 @@ from tq.internal.v1 import peer_pb2
 from tq_cluster.raft import bounds, frames
 from tq_cluster.raft.formation import Formation
 from tq_cluster.raft.peers import Peers
+from tq_common.limits import TERM_MAX
 
 INPUTS = 5_000
 """The same ones each time. ``python -m tests.fuzz`` makes as many as one likes."""
@@ -66,7 +67,7 @@ def test_the_fuzzer_notices(planted: str, monkeypatch: pytest.MonkeyPatch) -> No
 def _play_the_corpus() -> None:
     for data in mutating.corpus():
         port = play(data)
-        assert all(_term_of(message) < bounds.TERM_MAX for message in port.messages)
+        assert all(_term_of(message) < TERM_MAX for message in port.messages)
 
 
 def _term_of(message: peer_pb2.PeerMessage) -> int:

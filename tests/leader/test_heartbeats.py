@@ -155,7 +155,9 @@ async def test_an_id_longer_than_any_task_has_is_not_repeated_whole(bench: Bench
     giant = worker_service_pb2.HeldLease(task_id="x" * (3 << 20), token=1)
     request = worker_service_pb2.HeartbeatRequest(worker_id="w", leases=[giant])
 
-    reply = told(await bench.leader.heartbeat(request), worker_service_pb2.HeartbeatResponse)
+    reply = told(
+        await bench.leader.heartbeat(request, ANONYMOUS), worker_service_pb2.HeartbeatResponse
+    )
 
     (result,) = reply.results
     assert (result.status, result.task_id) == (Result.STATUS_LEASE_LOST, "x" * 200)

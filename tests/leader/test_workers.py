@@ -11,17 +11,15 @@ from tq_cluster.core.rows.scope import Scope
 from tq_cluster.leader.workers import (
     FORGOTTEN_S,
     PAGE_BYTES_MAX,
-    QUEUE_CHARS_MAX,
-    QUEUES_MAX,
     QUEUES_NAMED_MAX,
-    TYPE_CHARS_MAX,
     TYPES_A_WORKER_MAX,
-    TYPES_MAX,
     TYPES_NAMED_MAX,
     WORKERS_MAX,
     WorkerRegistry,
 )
 from tq_cluster.storage.memory import MemoryStore
+from tq_common.limits import CLAIM_QUEUES_MAX, CLAIM_TYPES_MAX
+from tq_common.names import QUEUE_NAME_CHARS_MAX, TASK_TYPE_CHARS_MAX
 
 
 class Noted:
@@ -100,7 +98,7 @@ def test_a_worker_that_is_known_by_its_heartbeats_alone_is_not_taken_for_lost() 
 
 def test_the_types_that_a_worker_claims_are_listed() -> None:
     noted = Noted()
-    for types in (["a", "b"], ["c"], ["a"], ["x" * (TYPE_CHARS_MAX + 1)]):
+    for types in (["a", "b"], ["c"], ["a"], ["x" * (TASK_TYPE_CHARS_MAX + 1)]):
         claim = pb.ClaimRequest(worker_id="some", queues=["q"], types=types)
         with noted.registry.claiming(HERE, claim):
             pass
@@ -114,9 +112,9 @@ def test_the_types_that_a_worker_claims_are_listed() -> None:
 
 def test_the_types_that_are_remembered_are_bounded() -> None:
     noted = Noted()
-    workers = TYPES_NAMED_MAX // TYPES_MAX + 10
+    workers = TYPES_NAMED_MAX // CLAIM_TYPES_MAX + 10
     for number in range(100):
-        types = [f"{number}-{at}" for at in range(TYPES_MAX)]
+        types = [f"{number}-{at}" for at in range(CLAIM_TYPES_MAX)]
         with noted.registry.claiming(
             HERE, pb.ClaimRequest(worker_id="w0", queues=["q"], types=types)
         ):
@@ -124,7 +122,7 @@ def test_the_types_that_are_remembered_are_bounded() -> None:
     assert len(noted.listed()["w0"].types) == TYPES_A_WORKER_MAX
     assert noted.listed()["w0"].any_type
     for number in range(workers):
-        types = [f"{number}-{at}" for at in range(TYPES_MAX)]
+        types = [f"{number}-{at}" for at in range(CLAIM_TYPES_MAX)]
         claim = pb.ClaimRequest(worker_id=f"w{number}", queues=["q"], types=types)
         with noted.registry.claiming(HERE, claim):
             pass
@@ -171,8 +169,8 @@ def test_a_worker_that_was_forgotten_still_has_its_leases_when_it_comes_back() -
 
 def test_what_a_claim_is_refused_for_is_not_remembered() -> None:
     noted = Noted()
-    many = [f"q{number}" for number in range(QUEUES_MAX + 1)]
-    for queues in (many, ["q" * (QUEUE_CHARS_MAX + 1)]):
+    many = [f"q{number}" for number in range(CLAIM_QUEUES_MAX + 1)]
+    for queues in (many, ["q" * (QUEUE_NAME_CHARS_MAX + 1)]):
         with noted.registry.claiming(HERE, pb.ClaimRequest(worker_id="w", queues=queues)):
             assert list(noted.listed()["w"].queues) == []
 
@@ -242,13 +240,13 @@ def test_what_a_heartbeat_says_of_its_worker_does_not_keep_the_heartbeat() -> No
 
 def test_of_all_workers_together_so_many_names_of_queues_are_remembered() -> None:
     noted = Noted()
-    names = [f"q{number}" for number in range(QUEUES_MAX)]
+    names = [f"q{number}" for number in range(CLAIM_QUEUES_MAX)]
 
     def remembered() -> int:
         every = [each for some in noted.registry._workers.values() for each in some.values()]
         return sum(len(worker.queues) for worker in every)
 
-    for number in range(2 * QUEUES_NAMED_MAX // QUEUES_MAX):
+    for number in range(2 * QUEUES_NAMED_MAX // CLAIM_QUEUES_MAX):
         with noted.registry.claiming(HERE, pb.ClaimRequest(worker_id=f"w{number}", queues=names)):
             pass
         if not number % 500:
@@ -257,7 +255,7 @@ def test_of_all_workers_together_so_many_names_of_queues_are_remembered() -> Non
 
     noted.now_s += FORGOTTEN_S + 1
     with noted.registry.claiming(HERE, pb.ClaimRequest(worker_id="late", queues=names)):
-        assert remembered() == QUEUES_MAX
+        assert remembered() == CLAIM_QUEUES_MAX
 
 
 def test_many_workers_of_one_namespace_do_not_displace_anothers_few() -> None:

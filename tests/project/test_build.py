@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = (".gitignore", "hatch_build.py", "proto", "pyproject.toml", "README.md", "scripts")
-PACKAGES = ("tq_admin", "tq_client", "tq_cluster", "tq_process", "tq_worker")
+PACKAGES = ("tq_admin", "tq_client", "tq_cluster", "tq_common", "tq_process", "tq_worker")
 
 
 def bare_checkout(folder: Path) -> Path:

@@ -16,7 +16,8 @@ from tests.patience import PATIENCE_S
 from tests.raft.real_cluster import free_addresses, real_cluster
 from tq_cluster.raft.accepting import ADDRESSES_MAX, AcceptRates, Refused, ignored, rated
 from tq_cluster.raft.network import TcpNetwork
-from tq_process import accepting, addresses
+from tq_common import addresses
+from tq_process import accepting
 
 
 class Clock:

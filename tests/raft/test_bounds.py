@@ -9,7 +9,8 @@ import pytest
 from tests.simulation.world.puppet import Puppet, Stage, append, on_stage
 from tq.internal.v1 import peer_pb2
 from tq_cluster.raft import bounds
-from tq_cluster.raft.bounds import TERM_MAX, TERM_STEP_MAX, WALL_MS_MAX
+from tq_cluster.raft.bounds import WALL_MS_MAX
+from tq_common.limits import TERM_MAX, TERM_STEP_MAX
 
 FAR = 1 + TERM_STEP_MAX + 1
 """One more than may be above term 1."""

@@ -12,7 +12,7 @@ from tests.raft.real_cluster import free_addresses
 from tq_cluster.raft import resolving
 from tq_cluster.raft.network import TcpNetwork
 from tq_cluster.raft.resolving import Resolver
-from tq_process import addresses
+from tq_common import addresses
 
 
 class Names:

@@ -18,7 +18,7 @@ from tq_cluster.errors import NotLeaderError
 from tq_cluster.raft import frames
 from tq_cluster.raft.connection import Connection, ConnectionOwner
 from tq_cluster.raft.log_api import Role
-from tq_process import addresses
+from tq_common import addresses
 
 
 async def test_empty_nodes_form_a_cluster_and_agree(tmp_path: Path) -> None:

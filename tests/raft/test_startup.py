@@ -10,12 +10,12 @@ import pytest
 from tests.raft.modelled_disk import ModelledDisk
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import DamagedStateError, FatalError, StartError
-from tq_cluster.raft import bounds
 from tq_cluster.raft.identity import MemberList
 from tq_cluster.raft.journal import Journal, JournalLimits
 from tq_cluster.raft.records import Vote
 from tq_cluster.raft.startup import Alignment, NodeData, align, open_data
 from tq_cluster.raft.syncer import InlineSyncer
+from tq_common.limits import TERM_MAX, TERM_STEP_MAX
 
 MEMBERS = MemberList(incarnations={"n1": "one", "n2": "two", "n3": "three"})
 SMALL = JournalLimits(segment_bytes=300, retain_bytes=300, retain_entries=5)
@@ -251,7 +251,7 @@ def test_a_directory_that_cannot_be_used_is_refused_with_the_name_of_what_is_in_
         opened(tmp_path)
 
 
-@pytest.mark.parametrize("term", [bounds.TERM_MAX, 2**64 - 1, 1 + bounds.TERM_STEP_MAX + 1])
+@pytest.mark.parametrize("term", [TERM_MAX, 2**64 - 1, 1 + TERM_STEP_MAX + 1])
 def test_a_term_that_no_cluster_comes_to_is_refused_with_the_way_out(
     tmp_path: Path, term: int
 ) -> None:

@@ -30,7 +30,6 @@ from tq_cluster.core.invariants import violations
 from tq_cluster.errors import FatalError, StartError
 from tq_cluster.offline.recovering import recover
 from tq_cluster.offline.restore import restore
-from tq_cluster.raft import bounds
 from tq_cluster.raft.disk import FileDisk
 from tq_cluster.raft.identity import read_identity
 from tq_cluster.raft.inspection import inspect
@@ -43,6 +42,7 @@ from tq_cluster.storage.backup import Maker
 from tq_cluster.storage.lock import DirectoryLock
 from tq_cluster.storage.snapshot import NoRoomError
 from tq_cluster.storage.store import Store
+from tq_common.limits import TERM_STEP_MAX
 
 ReportResult = worker_service_pb2.ReportResult
 
@@ -476,7 +476,7 @@ async def test_a_cluster_whose_terms_no_broker_starts_in_is_recovered_whole(
         restore(target, config, SystemClock())
     async with trio(tmp_path / "new", restored) as restored:
         leader_id = await restored.await_leader()
-        assert restored.nodes[leader_id].group.replica.status().term < bounds.TERM_STEP_MAX
+        assert restored.nodes[leader_id].group.replica.status().term < TERM_STEP_MAX
         assert (await state(restored, "a")).state == task_pb2.TASK_STATE_PENDING
 
 

@@ -15,9 +15,9 @@ from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core.model.operations import Caller, Claim, ConfigureQueue, Outcome, Replied, Submit
 from tq_cluster.core.model.types import Principal
 from tq_cluster.errors import OutcomeUnknownError
-from tq_cluster.raft.bounds import TERM_STEP_MAX
 from tq_cluster.service import aimd_window, call, routing
 from tq_cluster.service.peer_authentication import Said, digest_of, marked
+from tq_common.limits import TERM_STEP_MAX
 
 SUBMIT = task_service_pb2.SubmitRequest(request_id="r1")
 UNNAMED = task_service_pb2.SubmitRequest()

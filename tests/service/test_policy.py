@@ -11,11 +11,11 @@ from tests.service.fakes import cluster_of
 from tq.v1 import options_pb2, task_service_pb2
 from tq_client import methods
 from tq_client.calls import Method as ClientMethod
-from tq_cluster.core.kernel.validation import LABELS_MAX
 from tq_cluster.core.model.limits import DEFAULT_LIMITS
 from tq_cluster.errors import StartError
 from tq_cluster.service import policy
 from tq_cluster.service.policy import Repeat, policy_of
+from tq_common.limits import LABELS_MAX
 
 SERVICES = ("task", "worker", "queue", "cluster")
 

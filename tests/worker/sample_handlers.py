@@ -15,8 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+from tq_common.clock import boottime_s
 from tq_worker import PermanentError, Result, RetryableError, TaskContext, task
-from tq_worker.clock import boottime_s
 
 
 def note(payload: bytes, line: str) -> None:

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tq.v1.worker_service_pb2 import TaskReport
+from tq_cluster.core.kernel.validation import check_outcome
+from tq_cluster.core.model.limits import DEFAULT_LIMITS
+from tq_common.limits import ERROR_BYTES_MAX, PAYLOAD_BYTES_MAX, RETRY_AFTER_S_MAX
 from tq_worker import PermanentError, Result, RetryableError
 from tq_worker.wire import task_reports
-from tq_worker.wire.task_reports import ERROR_BYTES_MAX, RESULT_BYTES_MAX
 
 Deed = Callable[[], Any]
 
@@ -119,11 +121,20 @@ def test_a_wish_for_when_that_cannot_be_granted_is_named_and_the_rest_stays() ->
     )
 
 
-@pytest.mark.parametrize("size", [RESULT_BYTES_MAX, RESULT_BYTES_MAX + 1])
+def test_the_longest_wait_that_a_handler_may_ask_for_is_one_that_the_brokers_grant() -> None:
+    report = task_reports.raised("t", 7, RetryableError(retry_after_s=RETRY_AFTER_S_MAX))
+
+    assert report.fail.retry_after.ToSeconds() == RETRY_AFTER_S_MAX
+    assert check_outcome(report, DEFAULT_LIMITS) is None
+    with pytest.raises(ValueError, match="is not from 0 to 7 days"):
+        RetryableError(retry_after_s=RETRY_AFTER_S_MAX + 1)
+
+
+@pytest.mark.parametrize("size", [PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MAX + 1])
 def test_a_result_that_the_queue_does_not_take_is_not_sent(size: int) -> None:
     report = task_reports.returned("t", 7, memoryview(bytes(size)))
 
-    assert report.HasField("fail") == (size > RESULT_BYTES_MAX)
+    assert report.HasField("fail") == (size > PAYLOAD_BYTES_MAX)
     if report.HasField("fail"):
         assert report.fail.error == (
             "the result does not fit: ValueError: it has 10,485,761 bytes; at most 10,485,760 are"

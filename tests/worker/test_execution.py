@@ -10,9 +10,10 @@ import pytest
 from tests.worker.conftest import SAMPLES, SHIPPED, SOLO, Facts, StartWorker
 from tests.worker.fake_broker import FakeBroker
 from tq.internal.v1.worker_child_pb2 import Handler
+from tq_common.limits import CLAIM_TYPES_MAX
 from tq_worker import task
 from tq_worker.api.registry import Registry
-from tq_worker.broker.claim_groups import TYPES_MAX, ClaimGroup, claim_groups, problem
+from tq_worker.broker.claim_groups import ClaimGroup, claim_groups, problem
 
 ALL = (SHIPPED, SAMPLES, SOLO)
 
@@ -267,7 +268,7 @@ def test_a_worker_asks_for_the_types_that_it_has_handlers_of() -> None:
 
 
 def test_more_types_than_a_claim_can_name_are_asked_for_by_leaving_out_the_rest() -> None:
-    names = [f"t{number}" for number in range(TYPES_MAX + 1)]
+    names = [f"t{number}" for number in range(CLAIM_TYPES_MAX + 1)]
 
     [most, few] = claim_groups(known(*names) | known("few", limit=2), {})
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.worker.conftest import Facts, StartWorker
 from tests.worker.fake_broker import FakeBroker
-from tq_worker.clock import boottime_s
+from tq_common.clock import boottime_s
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ import pytest
 
 from tests.worker.conftest import StartWorker
 from tests.worker.fake_broker import FakeBroker
+from tq_common.limits import ERROR_BYTES_MAX
 from tq_worker.telemetry.events import What
-from tq_worker.wire.task_reports import ERROR_BYTES_MAX
 
 
 async def test_a_handlers_result_is_recorded(broker: FakeBroker, start_worker: StartWorker) -> None:
@@ -101,7 +101,7 @@ async def test_a_result_may_carry_a_content_type(
 @pytest.mark.parametrize(
     ("task_type", "error"),
     [
-        ("wrong-retry-after", "ValueError: retry_after_s: nan is not from 0 to 366 days"),
+        ("wrong-retry-after", "ValueError: retry_after_s: nan is not from 0 to 7 days"),
         ("throttled", "ThrottledError: "),
         ("throttled-in-thread", "ThrottledError: "),
         ("later", "LaterError: later"),

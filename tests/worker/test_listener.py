@@ -8,10 +8,10 @@ import pytest
 
 from tq.internal.v1.worker_child_pb2 import Renewal, ToHandlers
 from tq.v1.worker_service_pb2 import ClaimedTask
+from tq_common.clock import boottime_s
 from tq_worker.api.context import TaskContext
 from tq_worker.child.__main__ import Listener
 from tq_worker.child.runner import Attempt
-from tq_worker.clock import boottime_s
 from tq_worker.wire import exits
 from tq_worker.wire.frames import encode
 

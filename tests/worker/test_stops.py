@@ -6,7 +6,7 @@ import pytest
 
 from tests.worker.conftest import Facts, StartWorker
 from tests.worker.fake_broker import FakeBroker
-from tq_worker.clock import boottime_s
+from tq_common.clock import boottime_s
 
 ASYNC_AND_SYNC = pytest.mark.parametrize("task_type", ["until-cancelled", "until-cancelled-sync"])
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tq_client import task_spec
-from tq_worker.clock import boottime_s
+from tq_common.clock import boottime_s
 from tq_worker.testing import task_context
 
 

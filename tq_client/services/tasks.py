@@ -21,11 +21,12 @@ from tq.v1.worker_service_pb2 import (
     ListWorkersResponse,
 )
 from tq_client import errors, methods, tracing
-from tq_client.coalescer import BATCH_BYTES_MAX, TASKS_MAX, Coalescer
+from tq_client.coalescer import BATCH_BYTES_MAX, Coalescer
 from tq_client.enums import ReadLevel, TaskState
 from tq_client.model import Cancellation, Task
 from tq_client.services.base import Service, copy, level
 from tq_client.specs import SpecFields, make_spec
+from tq_common.limits import SUBMIT_TASKS_MAX
 
 if TYPE_CHECKING:
     from tq.v1 import task_pb2
@@ -235,7 +236,7 @@ def _batches(specs: Iterable[TaskSpec]) -> Iterable[list[TaskSpec]]:
     batch_bytes = 0
     for spec in specs:
         spec_bytes = spec.ByteSize()
-        if batch and (len(batch) == TASKS_MAX or batch_bytes + spec_bytes > BATCH_BYTES_MAX):
+        if batch and (len(batch) == SUBMIT_TASKS_MAX or batch_bytes + spec_bytes > BATCH_BYTES_MAX):
             yield batch
             batch, batch_bytes = [], 0
         batch.append(spec)

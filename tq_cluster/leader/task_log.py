@@ -7,11 +7,11 @@ from collections.abc import Callable
 from functools import partial
 
 from tq.v1 import task_pb2
-from tq_cluster.core.kernel.validation import is_traceparent
 from tq_cluster.core.model.events import TaskEvent, What
 from tq_cluster.core.model.namespaces import ONLY_DEFAULT, Namespaces
 from tq_cluster.core.model.types import DEFAULT_NAMESPACE
-from tq_cluster.telemetry.logs import timestamp
+from tq_common.log_lines import timestamp
+from tq_common.traceparents import trace_id_of
 
 _logger = logging.getLogger(__name__)
 
@@ -45,6 +45,6 @@ def write(event: TaskEvent, namespaces: Namespaces = ONLY_DEFAULT) -> None:
     elif event.what is What.DEAD:
         name = task_pb2.FailureReason.Name(event.reason)
         keys["reason"] = name.removeprefix("FAILURE_REASON_")
-    if is_traceparent(event.traceparent):
-        keys["trace_id"] = event.traceparent.split("-")[1]
+    if trace_id := trace_id_of(event.traceparent):
+        keys["trace_id"] = trace_id
     _logger.info(event.what.value, extra=keys)

@@ -18,31 +18,25 @@ from tq_cluster.core.model.types import FencingToken
 from tq_cluster.core.reads import pages
 from tq_cluster.core.reads.steps import COST_BYTES, Reader, Steps
 from tq_cluster.core.rows.scope import Scope
+from tq_common.limits import CLAIM_QUEUES_MAX, CLAIM_TYPES_MAX, LEASE_S_DEFAULT, LEASE_S_MAX
+from tq_common.names import QUEUE_NAME_CHARS_MAX, TASK_TYPE_CHARS_MAX, WORKER_ID_CHARS_MAX
 
 FORGOTTEN_S: Final = 300.0
 """A worker that was silent for so long is not listed any more."""
 ACTIVE_S: Final = 60.0
 """A worker that neither waits nor was heard from for so long is not counted any more."""
 WORKERS_MAX: Final = 10_000
-WORKER_ID_CHARS_MAX: Final = 200
 IDS_A_COST: Final = 20
 """How many ids are sorted in the time that reading one row takes."""
-QUEUES_MAX: Final = 64
 QUEUES_NAMED_MAX: Final = 100_000
 """Total over all workers: their queue names are kept in memory."""
 TYPES_NAMED_MAX: Final = 100_000
 """Total over all workers. A worker whose types find no room counts as one that claims any."""
-TYPES_MAX: Final = 64
-TYPES_A_WORKER_MAX: Final = 2 * TYPES_MAX
-TYPE_CHARS_MAX: Final = 128
+TYPES_A_WORKER_MAX: Final = 2 * CLAIM_TYPES_MAX
 LOST_S: Final = 30.0
 """A worker that does not wait and was silent for so long, and half a lease, is lost."""
-LEASE_S_MAX: Final = 3600.0
-LEASE_S_DEFAULT: Final = 30.0
 PAGE_BYTES_MAX: Final = 4 << 20
 """A page ends once it is larger than this."""
-QUEUE_CHARS_MAX: Final = 128
-"""A longer name cannot be a queue's: its claim will be refused."""
 
 
 @dataclass(slots=True)
@@ -255,10 +249,10 @@ class WorkerRegistry:
         if not types:
             worker.any_type = True
             return
-        if len(types) > TYPES_MAX:
+        if len(types) > CLAIM_TYPES_MAX:
             return  # its claim will be refused
         for name in types:
-            if name in worker.types or len(name) > TYPE_CHARS_MAX:
+            if name in worker.types or len(name) > TASK_TYPE_CHARS_MAX:
                 continue
             full = len(worker.types) >= TYPES_A_WORKER_MAX
             if full or self._types_named >= TYPES_NAMED_MAX:
@@ -305,7 +299,11 @@ class WorkerRegistry:
 
 def _may_be_queues(names: Sequence[str]) -> bool:
     """Whether a claim's queue names may be valid; those of refused claims are not kept."""
-    return len(names) <= QUEUES_MAX and all(len(name) <= QUEUE_CHARS_MAX for name in names)
+    return len(names) <= CLAIM_QUEUES_MAX and all(
+        # A longer name cannot be a queue's: its claim will be refused.
+        len(name) <= QUEUE_NAME_CHARS_MAX
+        for name in names
+    )
 
 
 def _info(worker: Worker, leases: int, now_s: float) -> pb.WorkerInfo:

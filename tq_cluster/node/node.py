@@ -28,7 +28,8 @@ from tq_cluster.storage.rows import CorruptRowError
 from tq_cluster.telemetry import logs, tracing
 from tq_cluster.telemetry.loop_hold import SPAN_S, LoopHold
 from tq_cluster.telemetry.metrics import Metrics
-from tq_process import addresses, descriptors, memory, signals
+from tq_common import addresses
+from tq_process import descriptors, memory, signals
 from tq_process.garbage import OldGarbage
 
 _logger = logging.getLogger(__name__)

@@ -6,16 +6,13 @@ accepted, it would be written to disk, and stay. It is refused before it is used
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
 from tq.internal.v1 import peer_pb2
+from tq_common.limits import TERM_MAX, TERM_STEP_MAX
+from tq_common.names import is_node_id
 
-TERM_MAX: Final = 1 << 62
-"""No broker is ever in this term or a higher one."""
-TERM_STEP_MAX: Final = 1 << 20
-"""How far above this node's own a peer's term may be: a million elections that it missed."""
 INDEX_MAX: Final = 1 << 62
 FILE_BYTES_MAX: Final = 1 << 40
 """The largest size of a state's file: the map of the store is no larger."""
@@ -27,8 +24,6 @@ TEXT_CHARS_MAX: Final = 500
 RUNS_MAX: Final = 32
 """How many runs a node bars at a time."""
 DIGEST_BYTES_MAX: Final = 64
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +46,7 @@ def shown(text: str, chars_max: int = TEXT_CHARS_MAX) -> str:
 
 def is_name(text: str) -> bool:
     """Whether that can be a node's id."""
-    return len(text) <= WORD_CHARS_MAX and _NAME.fullmatch(text) is not None
+    return len(text) <= WORD_CHARS_MAX and is_node_id(text) is not None
 
 
 def _is_word(text: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from tq_cluster.raft.accepting import AcceptRates, Refused, ignored, rated
 from tq_cluster.raft.resolving import Resolver
-from tq_process import addresses
+from tq_common import addresses
 from tq_process.accepting import listening_sockets
 
 

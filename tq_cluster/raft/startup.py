@@ -30,6 +30,7 @@ from tq_cluster.storage import crash
 from tq_cluster.storage.directory import StateDirectory
 from tq_cluster.storage.environment import EMPTY
 from tq_cluster.storage.store import Store
+from tq_common.limits import TERM_MAX
 
 _logger = logging.getLogger(__name__)
 
@@ -208,7 +209,7 @@ def _require_reachable_term(directory: DataDirectory, journal: Journal) -> None:
     term, last_index = journal.getCurrentTerm(), journal.last_index
     last_term = journal.term_at(last_index) if len(journal) else 0
     flaw = bounds.flaw_in_log(term, last_term or 0)
-    if flaw is None or (directory.newcomer and term < bounds.TERM_MAX):
+    if flaw is None or (directory.newcomer and term < TERM_MAX):
         return
     raise StartError(
         f"{directory.path} cannot be used: its journal says what no cluster comes to: {flaw}, as of"

@@ -59,6 +59,8 @@ from tq_cluster.service.peer_authentication import PeerProof, Said, digest_of, p
 from tq_cluster.service.policy import Repeat
 from tq_cluster.service.roles import KnownLeader, Roles
 from tq_cluster.service.wire import parse
+from tq_common.backoff import Pauses
+from tq_common.limits import TERM_MAX
 
 if TYPE_CHECKING:
     from tq_cluster.telemetry.spans import Tracing
@@ -90,7 +92,7 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 class _Attempts:
     """The attempts so far."""
 
-    pause_s: float = PAUSE_FIRST_S
+    pauses: Pauses
     maybe_applied: str = ""
     """Why an attempt may have been applied; empty while certainly none was."""
     last: str = "no leader is known"
@@ -302,7 +304,7 @@ class Router:
         text = metadata.get(Header.MIN_TERM, "")
         min_term = number_in(metadata, Header.MIN_TERM)
         if not min_term and text.strip("0").isdecimal():
-            min_term = bounds.TERM_MAX  # too long to be read
+            min_term = TERM_MAX  # too long to be read
         flaw = bounds.flaw_in_term(min_term, self._roles.term or None)
         if flaw is not None:
             raise errors.no_leader(f"{Header.MIN_TERM}: {flaw}")
@@ -341,7 +343,7 @@ class Router:
             await self._needs.check(method.policy, message)
         if method.answered_here(raw):
             return await self._serve(method, request, call)
-        attempts = _Attempts()
+        attempts = _Attempts(Pauses(PAUSE_FIRST_S, PAUSE_MAX_S, share_min=0.5, draw=self._jitter))
         while True:
             version = self._roles.version
             leader = self._roles.leader(call.min_term)
@@ -482,8 +484,7 @@ class Router:
             raise self._given_up(method, attempts, attempts.last, raw)
         pause_s = left_s
         if known:
-            pause_s = min(left_s, attempts.pause_s * self._jitter.uniform(0.5, 1))
-            attempts.pause_s = min(2 * attempts.pause_s, PAUSE_MAX_S)
+            pause_s = min(left_s, attempts.pauses.next_s())
         await self._roles.changed(version, pause_s)
 
     def _given_up(self, method: Method, attempts: _Attempts, why: str, raw: bytes) -> CallError:

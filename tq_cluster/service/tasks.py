@@ -15,11 +15,10 @@ from tq_cluster.service.backend import Leading
 from tq_cluster.service.call import Call, Method, Place
 from tq_cluster.service.errors import refusal
 from tq_cluster.service.reads import Reads, reply_of
+from tq_common.limits import WAIT_S_MAX
 
 if TYPE_CHECKING:
     from tq_cluster.telemetry.spans import Tracing
-
-WAIT_MAX_S = 60.0
 
 
 class TaskServicer:
@@ -62,7 +61,7 @@ class TaskServicer:
                 name="WaitTask",
                 request=pb.WaitTaskRequest,
                 handle=self.wait_task,
-                default_deadline_s=WAIT_MAX_S + 5,
+                default_deadline_s=WAIT_S_MAX + 5,
                 paced=False,
             ),
             Method(
@@ -93,7 +92,7 @@ class TaskServicer:
     async def wait_task(self, request: pb.WaitTaskRequest, call: Call) -> pb.WaitTaskResponse:
         if (fault := check_wait("wait", request.wait)) is not None:
             raise refusal(fault)
-        wait_s = call.wait_s(request.wait if request.HasField("wait") else None, WAIT_MAX_S)
+        wait_s = call.wait_s(request.wait if request.HasField("wait") else None, WAIT_S_MAX)
         reply: pb.WaitTaskResponse = reply_of(
             await self._leading.wait_task(request, call.caller, wait_s, call.holds)
         )

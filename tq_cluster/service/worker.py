@@ -12,11 +12,10 @@ from tq_cluster.core.model.operations import Claim, Replied, Report
 from tq_cluster.service.backend import Leading
 from tq_cluster.service.call import Call, Method, Undo
 from tq_cluster.service.reads import reply_of
+from tq_common.limits import WAIT_S_MAX
 
 if TYPE_CHECKING:
     from tq_cluster.telemetry.spans import Tracing
-
-WAIT_MAX_S = 60.0
 
 
 def release_unheard(request: bytes, reply: bytes) -> bytes:
@@ -49,7 +48,7 @@ class WorkerServicer:
                 handle=self.claim,
                 unheard=self.claim_unheard,
                 undo=Undo(report, f"/{self.name}/{report.name}", release_unheard),
-                default_deadline_s=WAIT_MAX_S + 5,
+                default_deadline_s=WAIT_S_MAX + 5,
                 paced=False,
             ),
             Method(
@@ -68,7 +67,7 @@ class WorkerServicer:
 
     async def claim(self, request: pb.ClaimRequest, call: Call) -> pb.ClaimResponse:
         # An absent wait is zero: answer at once.
-        wait_s = call.wait_s(request.wait, WAIT_MAX_S)
+        wait_s = call.wait_s(request.wait, WAIT_S_MAX)
         operation = Claim(request=request, caller=call.caller)
         outcome = await self._leading.claim(operation, wait_s, call.received_s)
         reply: pb.ClaimResponse = reply_of(outcome)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 from tq_cluster.telemetry import tracing
-from tq_process.visible import visible
+from tq_common.visible import visible
 
 _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tq_process.visible import visible
+from tq_common.visible import visible
 
 MISTAKES_MAX: Final = 100
 """How many mistakes are listed at most; the rest is counted."""

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 
-from tq_process import addresses
+from tq_common import addresses
 
 _WHOLE = re.compile(r"-?[0-9][0-9_]{0,17}")
 

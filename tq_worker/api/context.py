@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Generic
+from typing import TYPE_CHECKING, Generic
 
+from tq_common.clock import boottime_s
+from tq_common.limits import COMPLETION_TASKS_MAX, MAX_ATTEMPTS_DEFAULT
 from tq_worker.api.errors import TaskCancelledError
-from tq_worker.clock import boottime_s
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
     from tq.v1.worker_service_pb2 import ClaimedTask
 
 
-MAX_ATTEMPTS: Final = 5
-"""The default of max_attempts (proto/tq/v1/task.proto)."""
-
-
-SUBMIT_MAX: Final = 100
-"""The most tasks that one completion may create (proto/tq/v1/worker_service.proto)."""
 if TYPE_CHECKING:
     B_co = TypeVar("B_co", covariant=True, default=bytes)
 else:
@@ -134,7 +129,7 @@ class TaskContext:
     @property
     def max_attempts(self) -> int:
         """How many attempts the task may have, including the first."""
-        return self._claimed.spec.max_attempts or MAX_ATTEMPTS
+        return self._claimed.spec.max_attempts or MAX_ATTEMPTS_DEFAULT
 
     @property
     def is_last_attempt(self) -> bool:
@@ -197,8 +192,8 @@ class TaskContext:
         100. If a task with the same id exists, the completion fails, unless the new task was made
         with if_exists="keep".
         """
-        if len(self.submits) + len(specs) > SUBMIT_MAX:
-            raise ValueError(f"a completion submits at most {SUBMIT_MAX} tasks")
+        if len(self.submits) + len(specs) > COMPLETION_TASKS_MAX:
+            raise ValueError(f"a completion submits at most {COMPLETION_TASKS_MAX} tasks")
         self.submits.extend(specs)
 
     def raise_if_cancelled(self) -> None:

@@ -7,9 +7,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from tq_client import specs
 from tq_client.specs import Backoff, Span, SpecFields
+from tq_common.names import is_task_type
 from tq_worker.api import registry
 from tq_worker.api.context import Result, TaskContext
-from tq_worker.api.registry import TYPE_PATTERN, Execution, Function
+from tq_worker.api.registry import Execution, Function
 from tq_worker.api.signatures import JSON, check_kind, is_plain
 from tq_worker.api.typed import TypedTask
 
@@ -98,7 +99,7 @@ class Decorator:
                 task_type, function, execution=self._execution, concurrency=self._concurrency
             )
             return function
-        if not TYPE_PATTERN.fullmatch(task_type) and self._task_type is None:
+        if not is_task_type(task_type) and self._task_type is None:
             raise ValueError(f"@task: {task_type} cannot be a task's type: give it a name")
         try:
             typed: TypedTask[..., Any] = TypedTask(

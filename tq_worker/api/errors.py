@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from tq.v1 import task_pb2
 from tq_client.model import Task
-
-RETRY_AFTER_S_MAX = 366 * 86_400.0
+from tq_common.limits import RETRY_AFTER_S_MAX
 
 
 class PermanentError(Exception):
@@ -25,13 +24,14 @@ class UnfitTaskError(Exception):
 class RetryableError(Exception):
     """This attempt failed; try again.
 
-    ``retry_after_s``, 0 to 366 days, overrides the retry policy's backoff. An exception that is
+    ``retry_after_s``, 0 to 7 days, overrides the retry policy's backoff. An exception that is
     none of those in this module is retried too, after the policy's backoff.
     """
 
     def __init__(self, message: str = "", *, retry_after_s: float | None = None) -> None:
         if retry_after_s is not None and not 0 <= retry_after_s <= RETRY_AFTER_S_MAX:
-            raise ValueError(f"retry_after_s: {retry_after_s!r} is not from 0 to 366 days")
+            most = RETRY_AFTER_S_MAX // 86_400
+            raise ValueError(f"retry_after_s: {retry_after_s!r} is not from 0 to {most} days")
         super().__init__(message)
         self.retry_after_s = retry_after_s
 

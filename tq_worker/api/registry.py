@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import re
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from tq_common.names import TASK_TYPE_RULE, is_task_type
 from tq_worker.api.context import Result, TaskContext
 
 Execution = Literal["async", "thread", "process"]
-
-TYPE_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 CONCURRENCY_MAX = 1000
 _OURS = (__file__, str(Path(__file__).with_name("decorator.py")))
@@ -57,10 +55,8 @@ class Registry:
         queue: str = "",
     ) -> None:
         """Have ``function`` run tasks of ``task_type``; TypeError or ValueError if it cannot."""
-        if not TYPE_PATTERN.fullmatch(task_type):
-            raise ValueError(
-                f"@task({task_type!r}): a task type is 1 to 128 characters of A-Z a-z 0-9 . _ : -"
-            )
+        if not is_task_type(task_type):
+            raise ValueError(f"@task({task_type!r}): a task type is {TASK_TYPE_RULE}")
         try:
             inspect.signature(function).bind(b"", None)
         except TypeError as error:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from tq_common.quoting import shown
 from tq_worker.api.context import Result, TaskContext
 from tq_worker.api.errors import UnfitTaskError
 
@@ -232,8 +233,8 @@ def _same(one: object, other: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= _SHOWN_CHARS_MAX else f"{shown[:_SHOWN_CHARS_MAX]}..."
+    return shown(value, _SHOWN_CHARS_MAX)
 
 
 _SHOWN_CHARS_MAX = 100
+"""More than of a name: here a value's fields are what does not fit."""

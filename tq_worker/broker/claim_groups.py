@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tq.internal.v1.worker_child_pb2 import Handler
-
-TYPES_MAX = 64
-"""The most types that a claim can name."""
+from tq_common.limits import CLAIM_TYPES_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +34,7 @@ def claim_groups(handlers: Mapping[str, Handler], limits: Mapping[str, int]) -> 
     solo = sorted(name for name, each in handlers.items() if each.solo and name not in limited)
     plain = sorted(set(handlers).difference(limited, solo))
     found = []
-    if len(plain) > TYPES_MAX:
+    if len(plain) > CLAIM_TYPES_MAX:
         found.append(ClaimGroup(except_types=tuple(sorted([*limited, *solo]))))
     elif plain:
         found.append(ClaimGroup(types=tuple(plain)))
@@ -62,9 +60,9 @@ def problem(handlers: Mapping[str, Handler], limits: Mapping[str, int]) -> str |
         return f"--limit {unknown[0]}: no handler for this type; there are: {known}"
     limited = _limited(handlers, limits)
     apart = [name for name, each in handlers.items() if each.solo or name in limited]
-    if len(apart) > TYPES_MAX:
+    if len(apart) > CLAIM_TYPES_MAX:
         return (
-            f"{len(apart)} types have a limit or a process of their own; at most {TYPES_MAX} can: "
-            "run some of them in another worker"
+            f"{len(apart)} types have a limit or a process of their own; at most {CLAIM_TYPES_MAX}"
+            " can: run some of them in another worker"
         )
     return None

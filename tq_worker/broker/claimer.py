@@ -13,6 +13,8 @@ from typing import Protocol
 
 from tq.v1.worker_service_pb2 import ClaimRequest, ClaimResponse
 from tq_client.errors import OutcomeUnknownError, TqError
+from tq_common.backoff import Pauses
+from tq_common.limits import CLAIM_TASKS_MAX
 from tq_worker.broker.calls import Answer, Broker
 from tq_worker.broker.claim_groups import ClaimGroup
 from tq_worker.broker.held_tasks import HeldTasks
@@ -24,8 +26,6 @@ from tq_worker.wire.lease import Stop
 
 _logger = logging.getLogger(__name__)
 
-TASKS_MAX = 1000
-"""The most tasks that a claim is granted."""
 WAIT_S = 20.0
 CALL_S = 5.0
 """How long a claim is tried, beyond its wait, before the worker logs that no broker answers."""
@@ -102,18 +102,17 @@ class Claims:
 
     async def run(self) -> None:
         """Claim until cancelled."""
-        pause_s = PAUSE_FIRST_S
+        pauses = Pauses(PAUSE_FIRST_S, PAUSE_MAX_S, share_min=0.5, draw=random)
         while True:
             request = self._request(await self._appetite())
             first_sent_s = time.monotonic()
             while not await self._claim(request):
-                await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)
-                pause_s = min(PAUSE_MAX_S, pause_s * 2)
+                await asyncio.sleep(pauses.next_s())
                 if time.monotonic() - first_sent_s > min(REPEAT_S, self._parts.lease_s):
                     # The leases that an earlier attempt may have been granted are over, or nearly.
                     break
             else:
-                pause_s = PAUSE_FIRST_S
+                pauses.reset()
 
     async def _claim(self, request: ClaimRequest) -> bool:
         """Make one claim; False if it failed and must be repeated."""
@@ -191,7 +190,7 @@ class Claims:
             return None
         # A claim that tests whether a broker answers does not also wait for tasks.
         waits = self._reached and room <= idle
-        return Appetite(min(room, TASKS_MAX), self._parts.wait_s if waits else 0.0)
+        return Appetite(min(room, CLAIM_TASKS_MAX), self._parts.wait_s if waits else 0.0)
 
     def _of_a_limit(self) -> Appetite | None:
         """What to claim of a type with a limit; None: nothing.
@@ -214,7 +213,7 @@ class Claims:
         if below <= 0:
             return None
         waits = self._reached and not in_turn
-        return Appetite(min(below, idle, TASKS_MAX), self._parts.wait_s if waits else 0.0)
+        return Appetite(min(below, idle, CLAIM_TASKS_MAX), self._parts.wait_s if waits else 0.0)
 
     def _request(self, appetite: Appetite) -> ClaimRequest:
         request = ClaimRequest(

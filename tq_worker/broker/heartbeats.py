@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 
 from tq.v1.worker_service_pb2 import HeartbeatRequest, HeartbeatResult, WorkerUsage
 from tq_client.errors import TqError
+from tq_common.limits import HEARTBEAT_LEASES_MAX
 from tq_worker.broker.calls import Broker
 from tq_worker.broker.held_tasks import HeldTasks
 from tq_worker.wire.lease import Lease, Stop, believed_end_s
 
 _logger = logging.getLogger(__name__)
 
-LEASES_MAX = 10_000
-"""The most leases that one call can list."""
 FIRST_S = 1.0
 """The first heartbeat is early, to report the worker's usage."""
 RETRY = 1 / 8
@@ -56,8 +55,8 @@ class Heartbeats:
         leases = list(self._held_tasks.held.values())
         try:
             # A heartbeat without leases still reports the worker's usage.
-            for at in range(0, max(1, len(leases)), LEASES_MAX):
-                await self._renew(leases[at : at + LEASES_MAX])
+            for at in range(0, max(1, len(leases)), HEARTBEAT_LEASES_MAX):
+                await self._renew(leases[at : at + HEARTBEAT_LEASES_MAX])
         except TqError as error:
             if leases and not self._failing:
                 _logger.warning(

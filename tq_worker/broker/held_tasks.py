@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from tq.v1.worker_service_pb2 import ClaimedTask, Release, ReportResult, TaskReport
+from tq_common.clock import boottime_s
 from tq_worker.broker.prefetch import Prefetch
 from tq_worker.broker.report_policy import settle, settle_death
-from tq_worker.clock import boottime_s
 from tq_worker.pool.process import End, HandlerProcess
 from tq_worker.telemetry.events import What
 from tq_worker.telemetry.stats import Stats

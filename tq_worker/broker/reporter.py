@@ -11,13 +11,14 @@ from collections.abc import Callable
 from tq.v1 import errors_pb2
 from tq.v1.worker_service_pb2 import ReportRequest, ReportResult, TaskReport
 from tq_client.errors import InternalError, RequestError, TqError, UnsupportedError
+from tq_common.backoff import Pauses
+from tq_common.limits import REPORTS_MAX
 from tq_worker.broker.calls import Broker
 from tq_worker.telemetry.events import What
 from tq_worker.wire import task_reports
 
 _logger = logging.getLogger(__name__)
 
-BATCH_REPORTS = 1000
 BATCH_BYTES = 3 * 1024 * 1024
 """A call carries about this much; a larger result goes alone."""
 CALL_S = 10.0
@@ -69,7 +70,7 @@ class Reporter:
 
     async def run(self) -> None:
         """Deliver until cancelled."""
-        pause_s = PAUSE_FIRST_S
+        pauses = Pauses(PAUSE_FIRST_S, PAUSE_MAX_S, share_min=0.5, draw=random)
         while True:
             await self._some.wait()
             batch = self._take()
@@ -89,16 +90,15 @@ class Reporter:
                 if not self._failing:
                     _logger.warning("reports cannot be delivered", extra={"error": str(error)})
                 self._failing = True
-                await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)
-                pause_s = min(PAUSE_MAX_S, pause_s * 2)
+                await asyncio.sleep(pauses.next_s())
                 continue
             if self._failing:
                 _logger.info("reports are delivered again")
             self._failing = False
-            pause_s = PAUSE_FIRST_S
+            pauses.reset()
 
     def _take(self) -> list[TaskReport]:
-        limit = 1 if self._alone else BATCH_REPORTS
+        limit = 1 if self._alone else REPORTS_MAX
         batch: list[TaskReport] = []
         batch_bytes = 0
         while self._waiting and len(batch) < limit:

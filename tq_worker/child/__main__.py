@@ -23,11 +23,11 @@ import traceback
 from collections.abc import Sequence
 
 from tq.internal.v1.worker_child_pb2 import Handler, ToHandlers
+from tq_common.clock import boottime_s
 from tq_worker.api.registry import HANDLERS, load
 from tq_worker.child import sources
 from tq_worker.child.outbox import Outbox
 from tq_worker.child.runner import Attempt, Runner
-from tq_worker.clock import boottime_s
 from tq_worker.telemetry import logs, tracing
 from tq_worker.telemetry.tracing import Telling
 from tq_worker.wire import exits

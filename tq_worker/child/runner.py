@@ -16,13 +16,13 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
+from tq_common.clock import boottime_s
 from tq_worker.api import signatures, typed
 from tq_worker.api.context import RUNNING, TaskContext
 from tq_worker.api.errors import PermanentError
 from tq_worker.api.hooks import HOOKS, Ended, Outcome, call_async, call_in_thread, calls_of
 from tq_worker.api.registry import Handler, Registry
 from tq_worker.child.outbox import Outbox
-from tq_worker.clock import boottime_s
 from tq_worker.telemetry.events import What
 from tq_worker.wire import task_reports
 from tq_worker.wire.lease import EXIT_BEFORE, Stop

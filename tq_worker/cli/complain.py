@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from tq_process.visible import visible
+from tq_common.visible import visible
 
 
 def complain(problems: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
-from tq_process import addresses
+from tq_common import addresses
 from tq_process.settings import load as loading
 from tq_process.settings.setting import Problem, SettingsError
 from tq_process.settings.types import (

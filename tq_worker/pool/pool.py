@@ -10,6 +10,7 @@ from typing import Protocol
 
 from tq.internal.v1.worker_child_pb2 import Handler, Loaded
 from tq.v1.worker_service_pb2 import ClaimedTask
+from tq_common.backoff import doubled_s
 from tq_worker.api.errors import UsageError
 from tq_worker.pool.process import AttemptEvents, End, HandlerProcess
 from tq_worker.pool.shares import shares
@@ -415,4 +416,4 @@ class Pool:
 
 def restart_delay_s(deaths: int) -> float:
     """How long to wait before a restart, after so many deaths in a row."""
-    return min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** (deaths - 1)) if deaths else 0.0
+    return doubled_s(RESTART_FIRST_S, RESTART_MAX_S, deaths - 1) if deaths else 0.0

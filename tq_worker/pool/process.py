@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tq.internal.v1.worker_child_pb2 import FromHandlers, Loaded, Renewal, ToHandlers
 from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
-from tq_worker.clock import boottime_s
+from tq_common.clock import boottime_s
 from tq_worker.pool.channel import Channel
 from tq_worker.wire import exits
 from tq_worker.wire.frames import FrameReader, encode

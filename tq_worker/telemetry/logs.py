@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 
-from tq_process.visible import visible
+from tq_common.visible import visible
 from tq_worker.api.context import current_task
 from tq_worker.telemetry import tracing
 

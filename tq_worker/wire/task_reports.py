@@ -9,14 +9,14 @@ from types import TracebackType
 
 from tq.v1.task_pb2 import TaskSpec
 from tq.v1.worker_service_pb2 import TaskReport
-from tq_worker.api.context import SUBMIT_MAX, Result
-from tq_worker.api.errors import RETRY_AFTER_S_MAX, PermanentError, RetryableError, UnfitTaskError
-
-ERROR_BYTES_MAX = 8 * 1024
-"""How much the brokers keep of an error (proto/tq/v1/worker_service.proto, Failure)."""
-
-RESULT_BYTES_MAX = 10 << 20
-"""The largest result that the brokers take (the same file, Completion)."""
+from tq_common.limits import (
+    COMPLETION_TASKS_MAX,
+    ERROR_BYTES_MAX,
+    PAYLOAD_BYTES_MAX,
+    RETRY_AFTER_S_MAX,
+)
+from tq_worker.api.context import Result
+from tq_worker.api.errors import PermanentError, RetryableError, UnfitTaskError
 
 UNFIT_PAUSE_S = 15.0
 """How long a task waits for a worker that can run it, before it is offered again."""
@@ -131,16 +131,15 @@ def _completion(task_id: str, token: int, value: object, submits: Sequence[TaskS
             f"the handler returned {type(body).__name__}; it must return bytes, Result or None"
         )
     size = memoryview(body).nbytes
-    if size > RESULT_BYTES_MAX:
-        raise ValueError(f"it has {size:,} bytes; at most {RESULT_BYTES_MAX:,} are taken")
+    if size > PAYLOAD_BYTES_MAX:
+        raise ValueError(f"it has {size:,} bytes; at most {PAYLOAD_BYTES_MAX:,} are taken")
     report.complete.result = bytes(body)
     if isinstance(value, Result):
         report.complete.content_type = value.content_type
         report.complete.submit.extend(value.submit)
-    if len(report.complete.submit) > SUBMIT_MAX:
-        raise ValueError(
-            f"it submits {len(report.complete.submit)} tasks; at most {SUBMIT_MAX} are taken"
-        )
+    if len(report.complete.submit) > COMPLETION_TASKS_MAX:
+        count, most = len(report.complete.submit), COMPLETION_TASKS_MAX
+        raise ValueError(f"it submits {count} tasks; at most {most} are taken")
     return report
 
 
@@ -151,7 +150,7 @@ def _retry_after_ms(error: BaseException) -> int | None:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise TypeError(f"it is {type(seconds).__name__}, not a number of seconds")
     if not 0 <= seconds <= RETRY_AFTER_S_MAX:
-        raise ValueError(f"{seconds!r} is not from 0 to 366 days")
+        raise ValueError(f"{seconds!r} is not from 0 to {RETRY_AFTER_S_MAX // 86_400} days")
     return round(seconds * 1000)
 
 

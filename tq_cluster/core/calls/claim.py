@@ -10,15 +10,18 @@ from tq.v1 import errors_pb2, task_pb2, worker_service_pb2
 from tq_cluster.core.kernel import kept_tables, ready_order, request_ids, transitions
 from tq_cluster.core.kernel.batch import Space
 from tq_cluster.core.kernel.queue import Queue
-from tq_cluster.core.kernel.validation import LEASE_MS_DEFAULT, check_claim
+from tq_cluster.core.kernel.validation import check_claim
 from tq_cluster.core.model import states
+from tq_cluster.core.model.limits import SECOND_MS
 from tq_cluster.core.model.operations import Claim, Lease, Refused, Replied, Steps, Unfinished
 from tq_cluster.core.model.proto_time import put_ms, to_ms
 from tq_cluster.core.model.types import DurationMs, FencingToken, TaskId, TaskNumber
 from tq_cluster.core.rows import rows, tables
+from tq_common.limits import LEASE_S_DEFAULT
 
 _ClaimResponse: TypeAlias = worker_service_pb2.ClaimResponse
 
+_LEASE_MS_DEFAULT: Final = LEASE_S_DEFAULT * SECOND_MS
 EXPIRED_MAX: Final = 100
 """About how many tasks past their expire_at one decision of a claim fails."""
 FOUND_A_STEP: Final = 50
@@ -41,7 +44,7 @@ def decide_claim(space: Space, operation: Claim) -> Steps:
         return recalled
     if isinstance(recalled, state_pb2.RequestRow):
         return (yield from _replay(space, recalled))
-    lease_ms = DurationMs(to_ms(request.lease) if request.HasField("lease") else LEASE_MS_DEFAULT)
+    lease_ms = DurationMs(to_ms(request.lease) if request.HasField("lease") else _LEASE_MS_DEFAULT)
     reply = worker_service_pb2.ClaimResponse()
     grant = _Grant(space, operation, lease_ms, reply)
     yield from grant.take(operation.queues or request.queues)

@@ -10,20 +10,15 @@ from tq.v1 import errors_pb2, task_pb2, task_service_pb2
 from tq_cluster.core.kernel import request_ids, transitions
 from tq_cluster.core.kernel.batch import Space
 from tq_cluster.core.kernel.ready_order import type_digest
-from tq_cluster.core.kernel.validation import (
-    MAX_ATTEMPTS_DEFAULT,
-    check_count,
-    check_spec,
-    is_traceparent,
-    item_error,
-    too_large,
-)
+from tq_cluster.core.kernel.validation import check_count, check_spec, item_error, too_large
 from tq_cluster.core.model.ids import derived_id
 from tq_cluster.core.model.limits import SECOND_MS
 from tq_cluster.core.model.operations import Refused, Replied, Steps, Submit
 from tq_cluster.core.model.proto_time import to_ms, to_ms_up
 from tq_cluster.core.model.types import DurationMs, TaskId
 from tq_cluster.core.rows import rows, tables
+from tq_common.limits import MAX_ATTEMPTS_DEFAULT
+from tq_common.traceparents import parse_traceparent
 
 _NO_ROOM: Final = Refused(
     reason=errors_pb2.ERROR_REASON_DISK_PRESSURE,
@@ -53,7 +48,7 @@ def decide_submit(space: Space, operation: Submit) -> Steps:
     reply = task_service_pb2.SubmitResponse()
     memory = state_pb2.RequestRow()
     traceparent = operation.caller.traceparent
-    if not is_traceparent(traceparent):
+    if not parse_traceparent(traceparent):
         traceparent = ""  # a header can be anything
     for item, spec in enumerate(request.tasks):
         task_id = TaskId(spec.task_id) or derived_id(operation.id_seed, item)

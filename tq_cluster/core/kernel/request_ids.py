@@ -24,6 +24,7 @@ from tq_cluster.core.model.operations import Caller, Refused
 from tq_cluster.core.model.proto_time import to_ms
 from tq_cluster.core.model.types import DurationMs
 from tq_cluster.core.rows import tables
+from tq_common.names import REQUEST_ID_CHARS_MAX
 
 Method: TypeAlias = state_pb2.RequestRow.Method.ValueType
 
@@ -69,7 +70,7 @@ def recall(
     """
     if not request.request_id:
         return Fresh(None, method)
-    fault = check_text("request_id", request.request_id, 128) or check_wait(
+    fault = check_text("request_id", request.request_id, REQUEST_ID_CHARS_MAX) or check_wait(
         "retry_age", request.retry_age
     )
     if fault is not None:

@@ -6,40 +6,53 @@ the values that are valid.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tq.v1 import errors_pb2, task_pb2, worker_service_pb2
-from tq_cluster.core.model.ids import is_task_id
-from tq_cluster.core.model.limits import DAY_MS, HOUR_MS, SECOND_MS, Limits
+from tq_cluster.core.model.limits import SECOND_MS, Limits
 from tq_cluster.core.model.operations import Refused
 from tq_cluster.core.model.proto_time import duration, to_ms
+from tq_common.limits import (
+    CLAIM_QUEUES_MAX,
+    CLAIM_TYPES_MAX,
+    CONTENT_TYPE_BYTES_MAX,
+    GIVE_UP_AFTER_S_MAX,
+    GIVE_UP_AFTER_S_MIN,
+    INITIAL_BACKOFF_S_MAX,
+    LABEL_KEY_CHARS_MAX,
+    LABEL_VALUE_CHARS_MAX,
+    LABELS_MAX,
+    LEASE_S_MAX,
+    LEASE_S_MIN,
+    MAX_ATTEMPTS_DEFAULT,
+    MAX_ATTEMPTS_MAX,
+    MAX_BACKOFF_S_MAX,
+    MULTIPLIER_MAX,
+    PAUSE_S_MAX,
+    PRIORITY_MAX,
+    RETENTION_S_MAX,
+    RETRY_AFTER_S_MAX,
+    RUN_AT_AHEAD_S_MAX,
+    TIMEOUT_S_MAX,
+    TRACEPARENT_BYTES_MAX,
+    WAIT_S_MAX,
+)
+from tq_common.names import (
+    NAMESPACE_NAME_RULE,
+    QUEUE_NAME_RULE,
+    TASK_ID_RULE,
+    TASK_TYPE_RULE,
+    WORKER_ID_CHARS_MAX,
+    is_namespace_name,
+    is_queue_name,
+    is_task_id,
+    is_task_type,
+)
+from tq_common.quoting import quoted
 
-LEASE_MS_DEFAULT: Final = 30 * SECOND_MS
-MAX_ATTEMPTS_DEFAULT: Final = 5
-PRIORITY_MAX: Final = 255
-MAX_ATTEMPTS_MAX: Final = 1_000
-MULTIPLIER_MAX: Final = 100
-LABELS_MAX: Final = 32
-_CLAIM_TYPES_MAX: Final = 64
-LABEL_KEY_CHARS_MAX: Final = 64
-LABEL_VALUE_CHARS_MAX: Final = 256
-
-is_queue_name: Final = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
-is_namespace_name: Final = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
-is_traceparent: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
-"""A trace context as the W3C writes it."""
-_is_type: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}").fullmatch
-
-_QUEUE_NAME_RULE = "1 to 128 characters of A-Z a-z 0-9 . _ -"
-_NAMESPACE_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ -"
-_TYPE_RULE = "1 to 128 characters of A-Z a-z 0-9 . _ : -"
-_TASK_ID_RULE = "1 to 200 characters of A-Z a-z 0-9 . _ : -"
-_SHOWN_MAX = 60
 _NANOS_A_SECOND = 1_000_000_000
 _SPAN_SECONDS_MAX = 315_576_000_000
 """10,000 years, where Duration ends."""
@@ -95,10 +108,10 @@ def check_at_most(field: str, count: int, most: int) -> Refused | None:
 def check_spec(spec: task_pb2.TaskSpec, limits: Limits, now_ms: int) -> Refused | None:
     """Check a task that is to be created."""
     if spec.task_id and is_task_id(spec.task_id) is None:
-        return invalid("task_id", f"is {_shown(spec.task_id)}; it takes {_TASK_ID_RULE}")
+        return invalid("task_id", f"is {_shown(spec.task_id)}; it takes {TASK_ID_RULE}")
     if is_queue_name(spec.queue) is None:
-        return invalid("queue", f"is {_shown(spec.queue)}; it takes {_QUEUE_NAME_RULE}")
-    if _is_type(spec.type) is None:
+        return invalid("queue", f"is {_shown(spec.queue)}; it takes {QUEUE_NAME_RULE}")
+    if is_task_type(spec.type) is None:
         return check_type("type", spec.type)
     if len(spec.payload) > limits.payload_bytes_max:
         return too_large("payload", len(spec.payload), limits.payload_bytes_max)
@@ -106,7 +119,8 @@ def check_spec(spec: task_pb2.TaskSpec, limits: Limits, now_ms: int) -> Refused 
         return invalid("priority", f"is {spec.priority}; it takes 0 to {PRIORITY_MAX}")
     if spec.max_attempts > MAX_ATTEMPTS_MAX:
         field, sent = "max_attempts", spec.max_attempts
-        return invalid(field, f"is {sent}; it takes 1 to {MAX_ATTEMPTS_MAX}, or 0 for 5")
+        right = f"1 to {MAX_ATTEMPTS_MAX}, or 0 for {MAX_ATTEMPTS_DEFAULT}"
+        return invalid(field, f"is {sent}; it takes {right}")
     if spec.if_exists:
         fault = _check_if_exists(spec)
         if fault is not None:
@@ -116,8 +130,8 @@ def check_spec(spec: task_pb2.TaskSpec, limits: Limits, now_ms: int) -> Refused 
         if fault is not None:
             return fault
     return (
-        _check_bytes("content_type", spec.content_type)
-        or _check_bytes("traceparent", spec.traceparent)
+        _check_bytes("content_type", spec.content_type, CONTENT_TYPE_BYTES_MAX)
+        or _check_bytes("traceparent", spec.traceparent, TRACEPARENT_BYTES_MAX)
         or _check_times(spec, now_ms)
     )
 
@@ -133,13 +147,14 @@ def _check_if_exists(spec: task_pb2.TaskSpec) -> Refused | None:
 def _check_times(spec: task_pb2.TaskSpec, now_ms: int) -> Refused | None:
     fault: Refused | None = None
     if spec.HasField("run_at"):
-        fault = _check_instant("run_at", spec.run_at, now_ms + 366 * DAY_MS)
+        latest_ms = now_ms + RUN_AT_AHEAD_S_MAX * SECOND_MS
+        fault = _check_instant("run_at", spec.run_at, latest_ms)
     if fault is None and spec.HasField("expire_at"):
         fault = _check_instant("expire_at", spec.expire_at, None)
     if fault is None and spec.HasField("timeout"):
-        fault = check_span("timeout", spec.timeout, 1, 7 * DAY_MS)
+        fault = check_span("timeout", spec.timeout, 1, TIMEOUT_S_MAX * SECOND_MS)
     if fault is None and spec.HasField("retention"):
-        fault = check_span("retention", spec.retention, 0, 366 * DAY_MS)
+        fault = check_span("retention", spec.retention, 0, RETENTION_S_MAX * SECOND_MS)
     if fault is None and spec.HasField("retry_policy"):
         fault = _check_retry_policy(spec.retry_policy)
     return fault
@@ -148,9 +163,11 @@ def _check_times(spec: task_pb2.TaskSpec, now_ms: int) -> Refused | None:
 def _check_retry_policy(policy: task_pb2.RetryPolicy) -> Refused | None:
     fault: Refused | None = None
     if policy.HasField("initial_backoff"):
-        fault = check_span("retry_policy.initial_backoff", policy.initial_backoff, 0, DAY_MS)
+        most_ms = INITIAL_BACKOFF_S_MAX * SECOND_MS
+        fault = check_span("retry_policy.initial_backoff", policy.initial_backoff, 0, most_ms)
     if fault is None and policy.HasField("max_backoff"):
-        fault = check_span("retry_policy.max_backoff", policy.max_backoff, 0, 7 * DAY_MS)
+        most_ms = MAX_BACKOFF_S_MAX * SECOND_MS
+        fault = check_span("retry_policy.max_backoff", policy.max_backoff, 0, most_ms)
     # Written so that a NaN fails too.
     if fault is None and policy.multiplier and not 1 <= policy.multiplier <= MULTIPLIER_MAX:
         field, sent = "retry_policy.multiplier", policy.multiplier
@@ -223,24 +240,24 @@ def check_queue_name(field: str, name: str) -> Refused | None:
     """Check the name of a queue."""
     if is_queue_name(name) is not None:
         return None
-    return invalid(field, f"is {_shown(name)}; it takes {_QUEUE_NAME_RULE}")
+    return invalid(field, f"is {_shown(name)}; it takes {QUEUE_NAME_RULE}")
 
 
 def check_namespace_name(field: str, name: str) -> Refused | None:
     """Check the name of a namespace."""
     if is_namespace_name(name) is not None:
         return None
-    return invalid(field, f"is {_shown(name)}; it takes {_NAMESPACE_RULE}")
+    return invalid(field, f"is {_shown(name)}; it takes {NAMESPACE_NAME_RULE}")
 
 
 def check_type(field: str, task_type: str) -> Refused | None:
     """Check the type of a task."""
-    if _is_type(task_type) is not None:
+    if is_task_type(task_type) is not None:
         return None
-    return invalid(field, f"is {_shown(task_type)}; it takes {_TYPE_RULE}")
+    return invalid(field, f"is {_shown(task_type)}; it takes {TASK_TYPE_RULE}")
 
 
-def _check_bytes(field: str, text: str, most: int = 128) -> Refused | None:
+def _check_bytes(field: str, text: str, most: int) -> Refused | None:
     if len(text) <= most and (text.isascii() or len(text.encode()) <= most):
         return None
     return invalid(field, f"has {len(text.encode())} bytes; at most {most} are taken")
@@ -248,22 +265,23 @@ def _check_bytes(field: str, text: str, most: int = 128) -> Refused | None:
 
 def check_claim(request: worker_service_pb2.ClaimRequest, limits: Limits) -> Refused | None:
     """Check a claim, except its request id."""
-    fault = check_text("worker_id", request.worker_id, 200) or check_count(
-        "queues", len(request.queues), 64
+    fault = check_text("worker_id", request.worker_id, WORKER_ID_CHARS_MAX) or check_count(
+        "queues", len(request.queues), CLAIM_QUEUES_MAX
     )
     for name in request.queues if fault is None else ():
         fault = fault or check_queue_name("queues", name)
     for field, types in (("types", request.types), ("except_types", request.except_types)):
-        if fault is None and len(types) > _CLAIM_TYPES_MAX:
-            most = _CLAIM_TYPES_MAX
+        if fault is None and len(types) > CLAIM_TYPES_MAX:
+            most = CLAIM_TYPES_MAX
             fault = invalid(field, f"has {len(types)} types; at most {most} are taken")
     if fault is None and not 1 <= request.max_tasks <= limits.claim_tasks_max:
         most = limits.claim_tasks_max
         fault = invalid("max_tasks", f"is {request.max_tasks}; it takes 1 to {most}")
     if fault is None and request.HasField("lease"):
-        fault = check_span("lease", request.lease, SECOND_MS, HOUR_MS)
+        least_ms, most_ms = LEASE_S_MIN * SECOND_MS, LEASE_S_MAX * SECOND_MS
+        fault = check_span("lease", request.lease, least_ms, most_ms)
     if fault is None and request.HasField("wait"):
-        fault = check_span("wait", request.wait, 0, 60 * SECOND_MS)
+        fault = check_span("wait", request.wait, 0, WAIT_S_MAX * SECOND_MS)
     return fault
 
 
@@ -279,9 +297,12 @@ def check_outcome(report: worker_service_pb2.TaskReport, limits: Limits) -> Refu
         if len(completion.submit) > limits.completion_tasks_max:
             count, most = len(completion.submit), limits.completion_tasks_max
             return invalid("complete.submit", f"has {count} tasks; at most {most} are taken")
-        return _check_bytes("complete.content_type", completion.content_type)
+        return _check_bytes(
+            "complete.content_type", completion.content_type, CONTENT_TYPE_BYTES_MAX
+        )
     if kind == "fail" and report.fail.HasField("retry_after"):
-        return check_span("fail.retry_after", report.fail.retry_after, 0, 7 * DAY_MS)
+        most_ms = RETRY_AFTER_S_MAX * SECOND_MS
+        return check_span("fail.retry_after", report.fail.retry_after, 0, most_ms)
     if kind == "release":
         return _check_release(report.release)
     return None
@@ -290,14 +311,13 @@ def check_outcome(report: worker_service_pb2.TaskReport, limits: Limits) -> Refu
 def _check_release(release: worker_service_pb2.Release) -> Refused | None:
     fault = None
     if release.HasField("pause"):
-        fault = check_span("release.pause", release.pause, 0, DAY_MS)
+        fault = check_span("release.pause", release.pause, 0, PAUSE_S_MAX * SECOND_MS)
     if fault is None and release.HasField("give_up_after"):
-        fault = check_span("release.give_up_after", release.give_up_after, SECOND_MS, 7 * DAY_MS)
+        least_ms, most_ms = GIVE_UP_AFTER_S_MIN * SECOND_MS, GIVE_UP_AFTER_S_MAX * SECOND_MS
+        fault = check_span("release.give_up_after", release.give_up_after, least_ms, most_ms)
     return fault
 
 
 def _shown(text: str) -> str:
     """Quote a text, cut to 60 characters."""
-    if not text:
-        return "empty"
-    return repr(text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "...")
+    return quoted(text) if text else "empty"

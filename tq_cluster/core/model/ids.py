@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from hashlib import blake2b
-from typing import Final
 
 from tq_cluster.core.model.types import TaskId
+from tq_common.names import TASK_ID_CHARS_MAX
 
-is_task_id: Final = re.compile(r"[A-Za-z0-9._:-]{1,200}").fullmatch
-TASK_ID_CHARS_MAX: Final = 200
 _is_plain_seed = re.compile(r"[A-Za-z0-9._:-]{1,128}").fullmatch
 
 

@@ -1,51 +1,51 @@
-"""The limits of calls and of the state."""
+"""The limits of calls and of the state.
+
+Those that callers meet are in `tq_common.limits`; a test may decide with others.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    pass
+from tq_common import limits as public
+from tq_common.durations import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 
-SECOND_MS: Final = 1_000
-MINUTE_MS: Final = 60 * SECOND_MS
-HOUR_MS: Final = 60 * MINUTE_MS
-DAY_MS: Final = 24 * HOUR_MS
+__all__ = ["DAY_MS", "DEFAULT_LIMITS", "HOUR_MS", "MINUTE_MS", "SECOND_MS", "Limits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """The limits of calls; the defaults are those of the public protos."""
 
-    payload_bytes_max: int = 10 << 20
+    payload_bytes_max: int = public.PAYLOAD_BYTES_MAX
     """Of one task's payload, and of one result."""
     reply_bytes_max: int = 12 << 20
     """The most bytes of a reply of many tasks, unless a single one is larger."""
-    message_bytes_max: int = 12 << 20
+    message_bytes_max: int = public.MESSAGE_BYTES_MAX
     """What a node's gRPC accepts: above any one task or result. Each method accepts a little less,
     so that a call slightly over its limit gets our own error, not gRPC's."""
     answer_bytes_max: int = 32 << 20
     """What a node's gRPC sends: above any one task with payload, result and history."""
-    submit_tasks_max: int = 1_000
-    submit_bytes_max: int = 10 << 20
+    submit_tasks_max: int = public.SUBMIT_TASKS_MAX
+    submit_bytes_max: int = public.SUBMIT_BYTES_MAX
     """Of the payloads of one Submit together."""
-    claim_tasks_max: int = 1_000
-    reports_max: int = 1_000
-    heartbeat_leases_max: int = 10_000
-    completion_tasks_max: int = 100
-    report_submit_tasks_max: int = 1_000
+    claim_tasks_max: int = public.CLAIM_TASKS_MAX
+    reports_max: int = public.REPORTS_MAX
+    heartbeat_leases_max: int = public.HEARTBEAT_LEASES_MAX
+    completion_tasks_max: int = public.COMPLETION_TASKS_MAX
+    report_submit_tasks_max: int = public.REPORT_SUBMIT_TASKS_MAX
     """The most tasks that the completions of one Report submit; more need another call."""
-    report_submit_bytes_max: int = 4 << 20
-    redrive_tasks_max: int = 1_000
-    delete_tasks_max: int = 1_000
+    report_submit_bytes_max: int = public.REPORT_SUBMIT_BYTES_MAX
+    redrive_tasks_max: int = public.REDRIVE_TASKS_MAX
+    delete_tasks_max: int = public.DELETE_TASKS_MAX
     delete_rows_max: int = 1_500
     """About how many rows one call removes, in whole tasks; a large task has more rows."""
-    purge_tasks_max: int = 1_000
+    purge_tasks_max: int = public.PURGE_TASKS_MAX
     purge_tasks_default: int = 400
     """About 10 ms of deciding."""
-    page_size_max: int = 1_000
-    error_bytes_max: int = 8 << 10
+    page_size_max: int = public.PAGE_SIZE_MAX
+    error_bytes_max: int = public.ERROR_BYTES_MAX
     attempts_kept: int = 50
     request_window_ms: int = 10 * MINUTE_MS
     """Within it, by the caller's clock, a repeated request id is recognised."""

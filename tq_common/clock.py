@@ -14,8 +14,3 @@ def boottime_s() -> float:
     It runs on while the machine sleeps, as the leases at the brokers do.
     """
     return _get_s(_CLOCK)
-
-
-def boottime_ns() -> int:
-    """Nanoseconds on the same clock."""
-    return time.clock_gettime_ns(_CLOCK)

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
+DEFAULT_ADDRESSES: Final = "127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003"
+"""The brokers of `tq-cluster dev`."""
 PORT_MAX: Final = 65_535
 NAME_CHARS_MAX: Final = 253
 """RFC 1035, section 2.3.4."""

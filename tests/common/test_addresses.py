@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tq_process.addresses import canonical, listed, split
+from tq_common.addresses import canonical, listed, split
 
 
 @pytest.mark.parametrize(
