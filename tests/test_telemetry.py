@@ -19,6 +19,7 @@ from tq_cluster.telemetry import logs
 from tq_cluster.telemetry.loop_hold import BEAT_S, FINE_BEAT_S, LoopHold
 from tq_cluster.telemetry.metrics import Metrics
 from tq_cluster.telemetry.samples import Samples
+from tq_common.log_lines import TextFormatter
 from tq_worker.telemetry import logs as worker_logs
 
 
@@ -50,7 +51,10 @@ def test_a_log_line_is_an_event_and_its_keys() -> None:
     assert line.endswith('Z n1 info     lease expired task_id="t 1" attempt=3')
 
 
-@pytest.mark.parametrize("formatter", [logs.TextFormatter("n1"), worker_logs.TextFormatter()])
+@pytest.mark.parametrize(
+    "formatter",
+    [TextFormatter(logs.keys_of, "n1"), TextFormatter(worker_logs.keys_of)],
+)
 def test_an_id_neither_breaks_its_line_nor_tells_the_terminal_something(
     formatter: logging.Formatter,
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
+import tq_common
 from tests.collector import collecting
 from tests.test_telemetry import root_logger
 from tq_cluster import telemetry
@@ -32,8 +33,9 @@ def set_up(endpoint: str | None = None, **environment: str) -> Tracing | None:
 @pytest.fixture
 def no_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in an installation without the extra."""
-    monkeypatch.delattr(telemetry, "spans", raising=False)
-    monkeypatch.delitem(sys.modules, "tq_cluster.telemetry.spans", raising=False)
+    for package, name in ((telemetry, "spans"), (tq_common, "span_export")):
+        monkeypatch.delattr(package, name, raising=False)
+        monkeypatch.delitem(sys.modules, f"{package.__name__}.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
 
 

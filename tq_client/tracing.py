@@ -6,7 +6,6 @@ active.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -16,39 +15,29 @@ from typing import TYPE_CHECKING, Self
 
 from tq.v1.task_pb2 import TaskSpec
 from tq_client.errors import TqError
+from tq_common.traceparents import parse_traceparent
+from tq_common.traces import API, active_context, traceparent_of
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span, SpanContext, Tracer, TracerProvider
+    from opentelemetry.trace import Span, Tracer, TracerProvider
 
-_API = "opentelemetry.trace"
 _VERSION = version("tq")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-
-
-def traceparent_of(context: SpanContext) -> str:
-    """Write a span's context as a W3C "traceparent"; empty if it belongs to no trace."""
-    if not context.is_valid:
-        return ""
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
 def current_traceparent() -> str:
     """The "traceparent" of the active span; empty if there is none."""
-    if _API not in sys.modules:
-        return ""
-    from opentelemetry import trace  # noqa: PLC0415 - imported already, by the caller's program
-
-    return traceparent_of(trace.get_current_span().get_span_context())
+    context = active_context()
+    return "" if context is None else traceparent_of(context)
 
 
 def traceparent_in(spec: TaskSpec) -> str:
     """The "traceparent" that a spec carries; empty if it is not a valid one."""
-    return spec.traceparent if _TRACEPARENT.fullmatch(spec.traceparent) else ""
+    return spec.traceparent if parse_traceparent(spec.traceparent) else ""
 
 
 def submission() -> Submission:
     """Begin the span of one submit, if the program uses OpenTelemetry."""
-    return TracedSubmission() if _API in sys.modules else _UNTRACED
+    return TracedSubmission() if API in sys.modules else _UNTRACED
 
 
 class Submission:
@@ -81,7 +70,7 @@ class TracedSubmission(Submission):
     """A submit with a span, whose context is given to tasks that have none of their own."""
 
     def __init__(self) -> None:
-        from opentelemetry import trace  # noqa: PLC0415 - as above
+        from opentelemetry import trace  # noqa: PLC0415 - imported already, by the caller's program
 
         self._span: Span = _tracer(trace.get_tracer_provider()).start_span(
             "tq submit",

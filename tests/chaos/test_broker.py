@@ -6,13 +6,14 @@ import logging
 from pathlib import Path
 
 from chaos.cluster.broker import BrokerProcess, NodeSetup
-from tq_cluster.telemetry import logs
+from tq_cluster.telemetry.logs import keys_of
+from tq_common.log_lines import TextFormatter
 
 
 def test_what_a_broker_complains_of_is_what_it_logs_as_an_error(tmp_path: Path) -> None:
     broker = BrokerProcess("n1", tmp_path, {"n1": {"api": "", "raft": ""}}, setup=NodeSetup())
     handler = logging.FileHandler(broker.log_path)
-    handler.setFormatter(logs.TextFormatter("n1"))
+    handler.setFormatter(TextFormatter(keys_of, "n1"))
     logger = logging.getLogger("tq.broker under test")
     logger.addHandler(handler)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,11 +14,7 @@ from importlib import metadata
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -31,6 +26,9 @@ from opentelemetry.trace import (
 from opentelemetry.util.types import AttributeValue
 
 from tq.v1 import task_pb2, task_service_pb2, worker_service_pb2
+from tq_common.span_export import provider_for
+from tq_common.traceparents import parse_traceparent
+from tq_common.traces import shut_down, traceparent_of
 
 TRACES_MAX = 128
 """The most tasks of one call that get a span: more would hold the event loop too long."""
@@ -38,44 +36,29 @@ FLUSH_S = 2.0
 """How long a stopping node waits for the collector to take its last spans."""
 _NS = 1_000_000_000
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 def export_to(endpoint: str, *, ratio: float | None, node_id: str) -> Tracing:
-    """Record spans and send them to a collector: ``http://`` in plain text, ``https://`` by TLS."""
-    version = metadata.version("tq")
-    named = {"service.name": "tq-cluster", "service.instance.id": node_id}
-    # The environment (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) takes precedence.
-    resource = Resource.create({**named, "service.version": version})
-    provider = TracerProvider(
-        resource=resource.merge(OTELResourceDetector().detect()),
-        sampler=None if ratio is None else ParentBased(TraceIdRatioBased(ratio)),
-        shutdown_on_exit=False,
+    """Record spans and send them to a collector."""
+    provider = provider_for(
+        endpoint,
+        ratio=ratio,
+        service="tq-cluster",
+        attributes={"service.instance.id": node_id},
     )
-    if "://" not in endpoint:
-        endpoint = f"http://{endpoint}"
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
-    return Tracing(provider, version)
+    return Tracing(provider, metadata.version("tq"))
 
 
 def parse(traceparent: str) -> SpanContext | None:
     """Parse a W3C trace context; None for anything else."""
-    match = _TRACEPARENT.fullmatch(traceparent)
+    match = parse_traceparent(traceparent)
     if match is None:
         return None
     context = SpanContext(
         int(match[1], 16), int(match[2], 16), is_remote=True, trace_flags=_flags(match[3])
     )
     return context if context.is_valid else None
-
-
-def write(context: SpanContext) -> str:
-    """Format a W3C trace context."""
-    return (
-        f"00-{trace.format_trace_id(context.trace_id)}-"
-        f"{trace.format_span_id(context.span_id)}-{int(context.trace_flags):02x}"
-    )
 
 
 class Tracing:
@@ -87,10 +70,7 @@ class Tracing:
 
     async def close(self) -> None:
         """Send the remaining spans, for a moment: a collector that is gone delays nothing."""
-        # A daemon: the process need not wait for it either.
-        sending = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
-        sending.start()
-        await asyncio.to_thread(sending.join, FLUSH_S)
+        await asyncio.to_thread(shut_down, self._provider, FLUSH_S)
 
     @contextmanager
     def call(
@@ -117,7 +97,7 @@ class Tracing:
             return
         try:
             with trace.use_span(span, record_exception=False, set_status_on_exception=False):
-                yield write(span.get_span_context())
+                yield traceparent_of(span.get_span_context())
         except BaseException as error:
             span.set_attribute("error.type", reason_of(error))
             span.set_status(StatusCode.ERROR, str(error))
@@ -192,7 +172,7 @@ class Tracing:
                 "tq.claim", _below(parent), SpanKind.SERVER, attributes, None, began_ns
             )
             span.end(ended_ns)
-            task.traceparent = write(span.get_span_context())
+            task.traceparent = traceparent_of(span.get_span_context())
 
 
 def _below(parent: SpanContext | None) -> Context:

@@ -1,4 +1,4 @@
-"""Whether this process exports traces, and the trace ids of a log line.
+"""Whether this process exports traces.
 
 Traces need the extra ``otel``. Nothing of it is imported unless an endpoint is configured.
 """
@@ -6,21 +6,16 @@ Traces need the extra ``otel``. Nothing of it is imported unless an endpoint is 
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tq_cluster.errors import StartError
+from tq_common.traces import TO_DO, standard_endpoint
 
 if TYPE_CHECKING:
     from tq_cluster.telemetry.spans import Tracing
 
 _logger = logging.getLogger(__name__)
-
-STANDARD_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-"""OpenTelemetry's own variables, which apply if the configuration names no endpoint."""
-_API = "opentelemetry.trace"
-_TO_DO = "traces need OpenTelemetry: pip install 'tq[otel]'"
 
 
 def set_up(
@@ -36,8 +31,7 @@ def set_up(
     environment (OTEL_TRACES_SAMPLER), whose default is all. StartError if the configuration asks
     for traces and OpenTelemetry is not installed.
     """
-    standard = next(filter(None, map(environment.get, STANDARD_ENDPOINTS)), None)
-    endpoint = otlp_endpoint or standard
+    endpoint = otlp_endpoint or standard_endpoint(environment)
     if endpoint is None:
         return None
     try:
@@ -46,23 +40,8 @@ def set_up(
         if not (error.name or "").startswith("opentelemetry"):
             raise
         if otlp_endpoint is not None:
-            raise StartError(f"tracing.otlp_endpoint is {endpoint}, and {_TO_DO}") from None
+            raise StartError(f"tracing.otlp_endpoint is {endpoint}, and {TO_DO}") from None
         # A variable for all programs of a host does not request traces of this one.
-        _logger.warning("no traces are exported", extra={"endpoint": endpoint, "why": _TO_DO})
+        _logger.warning("no traces are exported", extra={"endpoint": endpoint, "why": TO_DO})
         return None
     return spans.export_to(endpoint, ratio=ratio, node_id=node_id)
-
-
-def active_ids() -> dict[str, str]:
-    """Return the ids of the span that is active here, as keys of a log line."""
-    if _API not in sys.modules:
-        return {}
-    from opentelemetry import trace  # noqa: PLC0415 - imported already
-
-    context = trace.get_current_span().get_span_context()
-    if not context.is_valid:
-        return {}
-    return {
-        "trace_id": trace.format_trace_id(context.trace_id),
-        "span_id": trace.format_span_id(context.span_id),
-    }

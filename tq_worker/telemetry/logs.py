@@ -1,45 +1,13 @@
-"""Log lines: an event and its keys, as text or as one JSON object a line."""
+"""The log lines of a worker: which keys they have, and where they go."""
 
 from __future__ import annotations
 
-import datetime as dt
-import json
 import logging
 import sys
 
-from tq_common.visible import visible
+from tq_common.log_lines import formatter, own_keys, trace_keys
 from tq_worker.api.context import current_task
 from tq_worker.telemetry import tracing
-
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-
-class TextFormatter(logging.Formatter):
-    """For people: time, level, event, key=value."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        facts = " ".join(f"{key}={_plain(value)}" for key, value in _facts(record).items())
-        text = (
-            f"{_time(record)} {record.levelname.lower():7} {record.getMessage()} {facts}".rstrip()
-        )
-        if record.exc_info:
-            text += "\n" + visible(self.formatException(record.exc_info), lines=True)
-        return text
-
-
-class JsonFormatter(logging.Formatter):
-    """For machines."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "time": _time(record),
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **_facts(record),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
 
 
 class TaskLogFilter(logging.Filter):
@@ -59,6 +27,15 @@ class TaskLogFilter(logging.Filter):
         return True
 
 
+def keys_of(record: logging.LogRecord) -> dict[str, object]:
+    """Return the keys given as ``extra``, after those of the active trace and the current task.
+
+    A key that was given stays as it was given.
+    """
+    own = own_keys(record)
+    return {**trace_keys(own, tracing.active_ids()), **task_facts(), **own}
+
+
 def task_facts() -> dict[str, object]:
     """The keys of a log line that name the current attempt; empty outside one."""
     running = current_task()
@@ -75,7 +52,7 @@ def task_facts() -> dict[str, object]:
 def configure(log_format: str) -> None:
     """Send every log line to standard error in this format, "text" or "json"."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    handler.setFormatter(formatter(log_format, keys_of))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
@@ -87,21 +64,3 @@ def reinstate() -> None:
     for name, logger in logging.root.manager.loggerDict.items():
         if isinstance(logger, logging.Logger) and name.partition(".")[0] == "tq_worker":
             logger.disabled = False
-
-
-def _facts(record: logging.LogRecord) -> dict[str, object]:
-    facts = {key: value for key, value in vars(record).items() if key not in _STANDARD}
-    return {**tracing.active_ids(), **task_facts(), **facts}
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    text = str(value)
-    plain = text.isprintable() and not any(each in text for each in ' "=')
-    return text if text and plain else json.dumps(text)
-
-
-def _time(record: logging.LogRecord) -> str:
-    instant = dt.datetime.fromtimestamp(record.created, dt.UTC)
-    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
+from tq_common.traces import shut_down
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -29,26 +29,11 @@ _W3C = TraceContextTextMapPropagator()
 def export_to(endpoint: str, ratio: float | None, *, with_handlers: bool) -> Tracing:
     """Record spans and send them to a collector; ``with_handlers``: handlers' own spans, too."""
     # Only to export spans: handlers with a provider of their own need only the API.
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-    from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
-    from opentelemetry.sdk.trace import TracerProvider as Provider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
-    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased  # noqa: PLC0415
+    from tq_common.span_export import provider_for  # noqa: PLC0415
 
-    named: dict[str, str | int] = {
-        "service.name": "tq-worker",
-        "service.version": version("tq"),
-        "process.pid": os.getpid(),
-    }
-    # The environment (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) overrides these.
-    provider = Provider(
-        resource=Resource.create({**named}).merge(OTELResourceDetector().detect()),
-        sampler=None if ratio is None else ParentBased(TraceIdRatioBased(ratio)),
-        shutdown_on_exit=False,
+    provider = provider_for(
+        endpoint, ratio=ratio, service="tq-worker", attributes={"process.pid": os.getpid()}
     )
-    if "://" not in endpoint:
-        endpoint = f"http://{endpoint}"
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
     if with_handlers:
         trace.set_tracer_provider(provider)
     return Tracing(provider)
@@ -63,11 +48,7 @@ class Tracing:
 
     def close(self) -> None:
         """Send the last spans, within `FLUSH_S`: a missing collector must not delay the exit."""
-        shut_down = getattr(self._provider, "shutdown", None)
-        if shut_down is not None:
-            thread = threading.Thread(target=shut_down, name="last spans", daemon=True)
-            thread.start()
-            thread.join(FLUSH_S)
+        shut_down(self._provider, FLUSH_S)
 
     def flush(self) -> None:
         """Send the gathered spans, within `FLUSH_S`: this process is about to be killed."""

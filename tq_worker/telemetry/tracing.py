@@ -7,28 +7,24 @@ import it themselves.
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from tq_common import traces
+from tq_common.traceparents import trace_id_of
+from tq_common.traces import TO_DO, installed
 from tq_worker.api.context import current_task
 
 if TYPE_CHECKING:
     from tq_worker.telemetry.spans import Tracing
 
+__all__ = ["TO_DO", "Telling", "active_ids", "installed", "set_up", "trace_of"]
+
 _logger = logging.getLogger(__name__)
 
-STANDARD_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-"""OpenTelemetry's own variables, used if the worker's options name no endpoint."""
-TO_DO = "traces need OpenTelemetry: pip install 'tq[otel]'"
-
 _TRUE = frozenset({"1", "true", "yes", "on"})
-_API = "opentelemetry.trace"
-_EXPORTER = "opentelemetry.exporter.otlp.proto.grpc"
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +57,6 @@ class Telling:
         }
 
 
-def installed() -> bool:
-    """Whether traces can be exported."""
-    try:
-        return find_spec(_EXPORTER) is not None
-    except ModuleNotFoundError:
-        return False
-
-
 def set_up(
     telling: Telling, environment: Mapping[str, str], *, with_handlers: bool = False
 ) -> Tracing | None:
@@ -79,8 +67,7 @@ def set_up(
     """
     if with_handlers and (own := _of_handlers()) is not None:
         return own
-    standard = next(filter(None, map(environment.get, STANDARD_ENDPOINTS)), None)
-    endpoint = telling.otlp_endpoint or standard
+    endpoint = telling.otlp_endpoint or traces.standard_endpoint(environment)
     if endpoint is None:
         return None
     if not installed():
@@ -93,27 +80,21 @@ def set_up(
 
 def active_ids() -> dict[str, str]:
     """The ids of the active span, or of the current task's trace, as keys of a log line."""
-    if _API in sys.modules:
-        from opentelemetry import trace  # noqa: PLC0415 - imported already
-
-        context = trace.get_current_span().get_span_context()
-        if context.is_valid:
-            return {
-                "trace_id": trace.format_trace_id(context.trace_id),
-                "span_id": trace.format_span_id(context.span_id),
-            }
+    active = traces.active_ids()
+    if active:
+        return active
     running = current_task()
     return trace_of(running.traceparent) if running is not None else {}
 
 
 def trace_of(traceparent: str) -> dict[str, str]:
     """The id of the trace that a task belongs to, as a key of a log line."""
-    match = _TRACEPARENT.fullmatch(traceparent)
-    return {"trace_id": match[1]} if match else {}
+    trace_id = trace_id_of(traceparent)
+    return {"trace_id": trace_id} if trace_id else {}
 
 
 def _of_handlers() -> Tracing | None:
-    if _API not in sys.modules:
+    if traces.API not in sys.modules:
         return None
     from opentelemetry import trace  # noqa: PLC0415 - imported already
 
