@@ -19,6 +19,7 @@ from tq.v1.worker_service_pb2 import (
 )
 from tq_client import methods
 from tq_client.services.base import Service, copy
+from tq_common.limits import PAGE_SIZE_MAX
 
 
 class ClusterCalls(Service):
@@ -26,7 +27,7 @@ class ClusterCalls(Service):
 
     async def list_workers(self) -> ListWorkersResponse:
         """List all workers that the leader has heard from in the last 5 minutes, by id."""
-        request, found = ListWorkersRequest(page_size=1_000), ListWorkersResponse()
+        request, found = ListWorkersRequest(page_size=PAGE_SIZE_MAX), ListWorkersResponse()
         while True:
             answer = await self._caller.call(
                 methods.LIST_WORKERS, copy(request), timeout_s=self._timeout_s

@@ -26,7 +26,7 @@ from tq_client.enums import ReadLevel, TaskState
 from tq_client.model import Cancellation, Task
 from tq_client.services.base import Service, copy, level
 from tq_client.specs import SpecFields, make_spec
-from tq_common.limits import SUBMIT_TASKS_MAX
+from tq_common.limits import PAGE_SIZE_MAX, SUBMIT_TASKS_MAX
 
 if TYPE_CHECKING:
     from tq.v1 import task_pb2
@@ -178,7 +178,7 @@ class TaskCalls(Service):
 
     async def _look_for_workers(self) -> ListWorkersResponse:
         answer = await self._caller.call(
-            methods.LIST_WORKERS, ListWorkersRequest(page_size=1_000), timeout_s=LOOK_S
+            methods.LIST_WORKERS, ListWorkersRequest(page_size=PAGE_SIZE_MAX), timeout_s=LOOK_S
         )
         return answer.reply
 
