@@ -13,8 +13,8 @@ import time
 
 from tq.v1.task_pb2 import TaskSpec
 from tq.v1.worker_service_pb2 import ClaimedTask
-from tq_worker.api.context import TaskContext
 from tq_common.clock import boottime_s
+from tq_worker.api.context import TaskContext
 
 
 def task_context(

@@ -10,8 +10,8 @@ import socket
 from collections.abc import Sequence
 
 from tq_client import AsyncClient
-from tq_common.addresses import DEFAULT_ADDRESSES
 from tq_common import addresses
+from tq_common.addresses import DEFAULT_ADDRESSES
 from tq_process import signals
 from tq_worker.api.errors import UsageError
 from tq_worker.broker.connection import Link
