@@ -73,6 +73,7 @@ COMMENTS = {
         " {REPORT_SUBMIT_TASKS_MAX} tasks of {REPORT_SUBMIT_BYTES_MAX} in all"
     ),
     "Failure.error": "At most {ERROR_BYTES_MAX} of it are kept.",
+    "Failure.retry_after": "At most {RETRY_AFTER_S_MAX}.",
     "Release.pause": "At most {PAUSE_S_MAX}.",
     "Release.give_up_after": "{GIVE_UP_AFTER_S_MIN} to {GIVE_UP_AFTER_S_MAX}.",
     "ListWorkersRequest.page_size": "1 to {PAGE_SIZE_MAX};",
@@ -98,8 +99,8 @@ OPTIONS = {
 IN_A_RULE = {"QUEUE_NAME_CHARS_MAX", "TASK_ID_CHARS_MAX", "TASK_TYPE_CHARS_MAX"}
 IN_NO_COMMENT = {
     "MESSAGE_BYTES_MAX",  # above the request_bytes_max of every method
+    "NAMESPACE_NAME_CHARS_MAX",  # of metadata: tests/service/test_namespaces.py
     "NODE_ID_CHARS_MAX",  # no caller sends one
-    "RETRY_AFTER_S_MAX",  # tests/worker/test_endings.py
     "TERM_MAX",  # no caller sends one
     "TERM_STEP_MAX",  # as above
 }
