@@ -16,7 +16,7 @@ from tq_common.clock import boottime_s
 from tq_worker.api.errors import UsageError
 from tq_worker.broker.calls import Broker
 from tq_worker.broker.claim_groups import claim_groups, problem
-from tq_worker.broker.claimer import WAIT_S, Claims, Parts
+from tq_worker.broker.claimer import WAIT_S, Claims, Dependencies
 from tq_worker.broker.heartbeats import Heartbeats
 from tq_worker.broker.held_tasks import STOP_GRACE_S, UNFIT_FOR_S, HeldTasks
 from tq_worker.broker.liveness import Liveness
@@ -130,7 +130,7 @@ class Worker:
             pool=self._pool,
             reporter=self._reporter,
         )
-        self._parts = Parts(
+        self._parts = Dependencies(
             worker_id=options.worker_id,
             queues=options.queues,
             lease_s=options.lease_s,

@@ -100,6 +100,7 @@ IN_A_RULE = {"QUEUE_NAME_CHARS_MAX", "TASK_ID_CHARS_MAX", "TASK_TYPE_CHARS_MAX"}
 IN_NO_COMMENT = {
     "MESSAGE_BYTES_MAX",  # above the request_bytes_max of every method
     "NAMESPACE_NAME_CHARS_MAX",  # of metadata: tests/service/test_namespaces.py
+    "NAMESPACE_NAME_RULE",  # as above
     "NODE_ID_CHARS_MAX",  # no caller sends one
     "TERM_MAX",  # no caller sends one
     "TERM_STEP_MAX",  # as above

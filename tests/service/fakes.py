@@ -45,7 +45,7 @@ from tq_cluster.reading import Reading
 from tq_cluster.service.authorization import Authorize, authorize
 from tq_cluster.service.backups import Copy
 from tq_cluster.service.peer_authentication import Membership
-from tq_cluster.service.service import Parts, Service
+from tq_cluster.service.service import Dependencies, Service
 from tq_cluster.service.status import ClusterFacts, Vitals
 from tq_cluster.storage.memory import MemoryStore
 from tq_cluster.telemetry.spans import Tracing
@@ -302,7 +302,7 @@ class Node:
             loop_hold_max_s=0.003,
             loop_hold_cpu_max_s=0.001,
         )
-        self.parts = Parts(
+        self.parts = Dependencies(
             node_id=node_id,
             apis=apis,
             log=self.log,

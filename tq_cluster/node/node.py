@@ -21,8 +21,8 @@ from tq_cluster.node.group import Dependencies, Fatal, Group
 from tq_cluster.node.instrumentation import ListenElsewhere
 from tq_cluster.node.reload import ReadAgain, Reloading
 from tq_cluster.raft.secret import ClusterSecret
+from tq_cluster.service import service
 from tq_cluster.service.server import calls_ended
-from tq_cluster.service.service import Parts, Service
 from tq_cluster.service.status import Vitals
 from tq_cluster.storage.rows import CorruptRowError
 from tq_cluster.telemetry import logs, tracing
@@ -98,8 +98,8 @@ class Node:
         connections_max = min(config.limits.connections_max, descriptors.for_callers())
         self.metrics.connections_max(connections_max)
         self._callers = descriptors.CallersWatch(connections_max)
-        self.service = Service(
-            Parts(
+        self.service = service.Service(
+            service.Dependencies(
                 node_id=config.node_id,
                 apis={name: member.api for name, member in config.members.items()},
                 log=self.group.replica,

@@ -48,7 +48,7 @@ _JUST_AFTER_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Dependencies:
     """What a node's Raft needs. ``members``: ids and raft addresses, by the configuration file."""
 
     identity: NodeIdentity
@@ -78,7 +78,7 @@ class Engine:
 
     def __init__(
         self,
-        around: Surroundings,
+        around: Dependencies,
         *,
         applied: Callable[[int, int, bool], None],
         settled: Callable[[], None],

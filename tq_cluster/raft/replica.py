@@ -12,7 +12,7 @@ from tq.internal.v1 import peer_pb2
 from tq_cluster.clock import Clock
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import NotAppliedError, NotLeaderError, OutcomeUnknownError
-from tq_cluster.raft.engine import Engine, Surroundings
+from tq_cluster.raft.engine import Dependencies, Engine
 from tq_cluster.raft.formation import Membership, NodeIdentity
 from tq_cluster.raft.journal_door import LogJournal
 from tq_cluster.raft.log_api import LogStatus, PeerProgress, Role, StateMachine
@@ -60,8 +60,8 @@ class Replica:
         disk_low: Callable[[], bool] = lambda: False,
         secret: Secret | None = None,
     ) -> None:
-        """Wire the parts, which ``Surroundings`` explains. ``loop``: by default the running one."""
-        around = Surroundings(
+        """Wire the parts, which ``Dependencies`` explains. ``loop``: by default the running one."""
+        around = Dependencies(
             identity=identity,
             members=members,
             journal=journal,

@@ -54,7 +54,7 @@ NODES_CONNECTIONS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class Dependencies:
     """The parts of the service."""
 
     node_id: str
@@ -90,7 +90,7 @@ class Parts:
     namespaces: Namespaces = ONLY_DEFAULT
 
 
-def _authorizer(parts: Parts) -> Authorizer | None:
+def _authorizer(parts: Dependencies) -> Authorizer | None:
     """Return None if every call is allowed: then no call pays for being checked."""
     if parts.authorize is authorize:
         return None
@@ -105,7 +105,7 @@ def _authorizer(parts: Parts) -> Authorizer | None:
 class Service:
     """Everything that listens at a node's API address."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Dependencies) -> None:
         self._fatal = parts.fatal
         self._leading = parts.leading
         self._links = Links()

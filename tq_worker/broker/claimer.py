@@ -60,7 +60,7 @@ class Appetite:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class Dependencies:
     """The common parts of all claims of a worker."""
 
     worker_id: str
@@ -85,7 +85,7 @@ class Claims:
     the next tasks while others idle.
     """
 
-    def __init__(self, parts: Parts, claim_group: ClaimGroup) -> None:
+    def __init__(self, parts: Dependencies, claim_group: ClaimGroup) -> None:
         self._parts = parts
         self._demand = claim_group
         self._broker = parts.broker
