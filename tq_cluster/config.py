@@ -15,12 +15,12 @@ from pydantic import AfterValidator
 
 from tq_cluster.errors import StartError
 from tq_common import addresses
+from tq_common.names import is_node_id
 from tq_process.settings import load as loading
 from tq_process.settings.setting import Mistake, Problem, Setting, SettingsError, summary
 from tq_process.settings.types import Address, Endpoint, Ratio, Section, whole_number
 
 MEMBERS_MAX = 7
-_NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _TRUE = frozenset({"true", "yes", "on", "1", "y", "t"})
 """The texts for true in the environment and on the command line."""
 
@@ -92,7 +92,7 @@ SETTINGS: Sequence[Setting] = (
 
 
 def _node_id(value: str) -> str:
-    if not _NODE_ID.fullmatch(value):
+    if not is_node_id(value):
         raise ValueError("must be 1 to 64 of A-Z a-z 0-9 . _ - and start with a letter or digit")
     return value
 

@@ -22,9 +22,11 @@ from tq.v1 import (
     task_service_pb2,
     worker_service_pb2,
 )
+from tq_cluster.core.model.namespaces import Namespaces
 from tq_cluster.core.model.types import DEFAULT_NAMESPACE, Principal
 from tq_cluster.errors import StartError
 from tq_cluster.service import paths, policy
+from tq_cluster.service.call import Header
 from tq_cluster.service.errors import permission_denied
 from tq_cluster.service.paths import Path
 from tq_cluster.service.policy import Verb, policy_of
@@ -405,3 +407,28 @@ async def test_without_a_hook_nothing_is_looked_up() -> None:
         await stubs.worker.Heartbeat(heartbeat_of("a"), timeout=W)
 
         assert len(cluster["n1"].leader.asked) == 2
+
+
+@pytest.mark.parametrize("asked", ["n1", "n2"], ids=["at the leader", "forwarded"])
+@pytest.mark.parametrize("level", [tasks_pb.READ_LEVEL_LINEARIZABLE, LOCAL])
+async def test_the_queue_of_a_task_is_that_in_the_callers_namespace(
+    asked: str, level: tasks_pb.ReadLevel.ValueType
+) -> None:
+    heard: list[tuple[int, str]] = []
+
+    def hook(_principal: Principal, _verb: Verb, namespace: int, queue: str) -> None:
+        heard.append((namespace, queue))
+
+    shop = Namespaces({"shop": 7})
+    async with cluster_of("n1", "n2", namespaces=shop, authorize=hook) as cluster:
+        for node in cluster.nodes.values():
+            LoneQueue(store=node.store).submit(spec(queue="open", task_id="a"))
+            LoneQueue(store=node.store, namespace=7).submit(spec(queue="till", task_id="a"))
+            node.store.commit()
+        cluster.elect("n1", 1)
+        request = tasks_pb.GetTaskRequest(task_id="a", omit_payload=True, read_level=level)
+        async with stubs_of(cluster[asked]) as stubs:
+            await stubs.tasks.GetTask(request, timeout=W)
+            await stubs.tasks.GetTask(request, timeout=W, metadata=((Header.NAMESPACE, "shop"),))
+
+    assert heard == [(DEFAULT_NAMESPACE, "open"), (7, "till")]

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from tests.worker.conftest import ROOT
+from tq_common.names import WORKER_ID_CHARS_MAX
 from tq_process.settings.setting import Kind, Setting, SettingsError
 from tq_worker.cli import command, config, run
 from tq_worker.cli.config import WorkerConfig
@@ -168,7 +169,7 @@ def test_what_the_machine_decides_is_filled_in_when_the_worker_starts() -> None:
     )
 
     assert (few.process_slots, few.memory_bytes_max, few.metrics_listen) == (1, None, None)
-    assert 1 <= len(few.worker_id) <= config.WORKER_ID_MAX
+    assert 1 <= len(few.worker_id) <= WORKER_ID_CHARS_MAX
     assert (told.process_slots, told.worker_id) == (7, "me")
     assert (told.memory_bytes_max, told.metrics_listen) == (5_000_000, ("::1", 7301))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
 from tq_common import addresses
+from tq_common.limits import CLAIM_QUEUES_MAX
+from tq_common.names import QUEUE_NAME_RULE, WORKER_ID_CHARS_MAX, is_queue_name, is_task_type
 from tq_process.settings import load as loading
 from tq_process.settings.setting import Problem, SettingsError
 from tq_process.settings.types import (
@@ -35,13 +37,9 @@ CONCURRENCY_MAX: Final = 1000
 PROCESSES_MAX: Final = 64
 TASKS_PER_CHILD_MAX: Final = 1_000_000_000
 MEMORY_MB_MAX: Final = 1_000_000
-QUEUES_MAX: Final = 64
-WORKER_ID_MAX: Final = 200
 DAY_S: Final = 86_400.0
 
-_QUEUE = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-_TYPE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_is_module: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*").fullmatch
 _DURATION = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*(ms|s|m|h)?")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 _NAMED_MAX: Final = 3
@@ -69,13 +67,13 @@ def _spelt(duration_s: float) -> str:
     return f"{duration_s:g}s"
 
 
-def _names(pattern: re.Pattern[str], rule: str, value: object) -> tuple[str, ...]:
+def _names(is_name: Callable[[str], object], rule: str, value: object) -> tuple[str, ...]:
     """Take a list, or text separated by commas; each name counts once."""
     given = value.split(",") if isinstance(value, str) else value
     if not isinstance(given, list | tuple) or not given:
         raise ValueError("must be a list of names, or text with commas between them")
     names = [each.strip() if isinstance(each, str) else each for each in given]
-    faulty = [each for each in names if not isinstance(each, str) or not pattern.fullmatch(each)]
+    faulty = [each for each in names if not isinstance(each, str) or not is_name(each)]
     if faulty:
         quoted = ", ".join(map(loading.shown, faulty[:_NAMED_MAX]))
         more = f" and {len(faulty) - _NAMED_MAX} more" if len(faulty) > _NAMED_MAX else ""
@@ -84,8 +82,8 @@ def _names(pattern: re.Pattern[str], rule: str, value: object) -> tuple[str, ...
 
 
 def _few(queues: tuple[str, ...]) -> tuple[str, ...]:
-    if len(queues) > QUEUES_MAX:
-        raise wrong(f"names {len(queues)} queues; right is {QUEUES_MAX} at most")
+    if len(queues) > CLAIM_QUEUES_MAX:
+        raise wrong(f"names {len(queues)} queues; right is {CLAIM_QUEUES_MAX} at most")
     return queues
 
 
@@ -108,7 +106,7 @@ def _limits(value: object) -> dict[str, int]:
             limit = whole(1, CONCURRENCY_MAX, count)
         except ValueError:
             limit = 0
-        if not limit or not isinstance(name, str) or not _TYPE.fullmatch(name):
+        if not limit or not isinstance(name, str) or not is_task_type(name):
             raise wrong(
                 f"{loading.shown(item)} is no limit; right is a type, and a whole number from 1 to"
                 f" {CONCURRENCY_MAX}, such as resize=2"
@@ -125,8 +123,8 @@ def _addresses(value: object) -> tuple[str, ...]:
 
 
 def _worker_id(value: str) -> str:
-    if not 1 <= len(value) <= WORKER_ID_MAX:
-        raise wrong(f"has {len(value)} characters; right is 1 to {WORKER_ID_MAX}")
+    if not 1 <= len(value) <= WORKER_ID_CHARS_MAX:
+        raise wrong(f"has {len(value)} characters; right is 1 to {WORKER_ID_CHARS_MAX}")
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -139,11 +137,11 @@ def _duration(least_s: float, most_s: float) -> BeforeValidator:
 
 
 Modules = Annotated[
-    tuple[str, ...], BeforeValidator(partial(_names, _MODULE, "modules like package.module"))
+    tuple[str, ...], BeforeValidator(partial(_names, _is_module, "modules like package.module"))
 ]
 Queues = Annotated[
     tuple[str, ...],
-    BeforeValidator(partial(_names, _QUEUE, "1 to 128 characters of A-Z a-z 0-9 . _ -")),
+    BeforeValidator(partial(_names, is_queue_name, QUEUE_NAME_RULE)),
     AfterValidator(_few),
 ]
 Addresses = Annotated[tuple[str, ...], BeforeValidator(_addresses)]
@@ -260,7 +258,7 @@ def _modules(value: object) -> list[str]:
     if not isinstance(given, list):
         return []
     names = (each.strip() for each in given if isinstance(each, str))
-    return list(dict.fromkeys(name for name in names if _MODULE.fullmatch(name)))
+    return list(dict.fromkeys(name for name in names if _is_module(name)))
 
 
 def _contradictions(values: Mapping[str, Any]) -> Iterator[Problem]:
