@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from tq_cluster.core.reads.steps import STEP_COST, Reader, Steps
 from tq_cluster.core.rows.view import View
+from tq_cluster.slices import slices
 
 TURN_COST: Final = STEP_COST
 """The cost of all reads together in one turn of the loop; the last step may exceed it."""
@@ -77,6 +78,7 @@ class Reading:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._slices = slices()
         self._waiting: deque[_Read] = deque()
         self._large: deque[_Read] = deque()
         """Reads whose first step did not answer them."""
@@ -162,6 +164,16 @@ class Reading:
         self._await_turn()
 
     def _await_turn(self) -> None:
-        if not self._turn_is_due:
-            self._turn_is_due = True
-            self._loop.call_soon(self._turn)
+        if self._turn_is_due:
+            return
+        self._turn_is_due = True
+        if self._waiting:
+            self._slices.later(self._turn)
+        else:
+            self._loop.call_soon(self._make_room)
+
+    def _make_room(self) -> None:
+        self._turn_is_due = False
+        self._left = TURN_COST
+        if self._waiting:
+            self._await_turn()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from itertools import zip_longest
-from typing import assert_never
+from typing import Final, assert_never
 
 from tq_cluster.core.calls.cancel import decide_cancel
 from tq_cluster.core.calls.claim import decide_claim
@@ -59,6 +58,9 @@ from tq_cluster.core.model.types import TimestampMs
 from tq_cluster.core.rows.view import Workspace
 
 __all__ = ["Draw", "decide", "deciding"]
+
+TURN_OPERATIONS: Final = 8
+"""How many other operations are decided after each claim that was put off."""
 
 
 def decide(
@@ -138,9 +140,9 @@ def _in_order(operations: Sequence[Operation], first: int) -> list[int]:
     """Return the places of operations in the order of their decision.
 
     What was put off keeps its order and goes before what came since, which is sorted by kind: so
-    nothing is put off for ever. But claims that were put off take turns with all that is no claim.
-    A few hundred claims that look for rare types are many entries of work, and a submit or a report
-    would wait for all of them.
+    nothing is put off for ever. But after each claim that was put off come ``TURN_OPERATIONS`` that
+    are no claims. A few hundred claims that look for rare types are many entries of work, and a
+    submit or a report would wait for all of them.
     """
     later = sorted(range(first, len(operations)), key=lambda place: operations[place].order)
     put_off = range(first)
@@ -156,8 +158,11 @@ def _in_order(operations: Sequence[Operation], first: int) -> list[int]:
         if not isinstance(operations[place], Claim)
     ]
     in_turns = [
-        place for pair in zip_longest(claims, others) for place in pair if place is not None
+        place
+        for turn, claim in enumerate(claims)
+        for place in (claim, *others[turn * TURN_OPERATIONS : (turn + 1) * TURN_OPERATIONS])
     ]
+    in_turns += others[len(claims) * TURN_OPERATIONS :]
     new_claims = [place for place in later if isinstance(operations[place], Claim)]
     return [*before, *in_turns, *new_claims]
 

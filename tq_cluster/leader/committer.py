@@ -43,6 +43,7 @@ from tq_cluster.leader.release_undelivered import release_of
 from tq_cluster.leader.turns import in_turns
 from tq_cluster.raft.log_api import Log
 from tq_cluster.raft.membership import marked
+from tq_cluster.slices import Slices, slices
 
 _logger = logging.getLogger(__name__)
 
@@ -101,6 +102,13 @@ class _Drafted:
     """Empty if nothing changes."""
 
 
+class Cancellable(Protocol):
+    """What may still be cancelled."""
+
+    def cancel(self) -> None:
+        """Cancel it."""
+
+
 @dataclass(slots=True)
 class _Drafting:
     """A batch that is being decided."""
@@ -113,7 +121,7 @@ class _Drafting:
     spent_s: float = 0.0
     ending: frozenset[FencingToken] = frozenset()
     """The leases that the batch may end. Collected when the event loop turns for the first time."""
-    resumed: asyncio.Handle | None = None
+    resumed: Cancellable | None = None
 
 
 class Committer:
@@ -149,6 +157,7 @@ class Committer:
         self._hooks = hooks
         self._fatal = fatal
         self._loop = asyncio.get_running_loop()
+        self._slices = slices()
         self._waiting = Line()
         self._drafting: _Drafting | None = None
         self._in_flight: asyncio.Future[None] | None = None
@@ -292,10 +301,10 @@ class Committer:
         else:
             if not drafting.spent_s:
                 drafting.ending = _may_end(drafting.batch)
-            drafting.spent_s += self._loop.time() - started_s
-            drafting.resumed = _next_turn(self._loop, self._go_on)
+            drafting.spent_s += self._count_slice(started_s)
+            drafting.resumed = _go_on_later(self._slices, self._go_on)
             return
-        self._hooks.decide(drafting.spent_s + self._loop.time() - started_s)
+        self._hooks.decide(drafting.spent_s + self._count_slice(started_s))
         batch = self._give_up_draft()
         decision = drafted.decision
         if decision.put_off:
@@ -308,6 +317,12 @@ class Committer:
             self._answer_after_confirm(batch, decision)
         if self._waiting:
             self._arrange()
+
+    def _count_slice(self, started_s: float) -> float:
+        """Return how long a slice has taken. A batch's first slice does not wait for its turn."""
+        took_s = self._loop.time() - started_s
+        self._slices.took(took_s)
+        return took_s
 
     def _draft(
         self, batch: list[Waiting], base: AppliedAt, now_ms: TimestampMs
@@ -524,9 +539,9 @@ class Committer:
         in_turns(later, _tell, ANSWERS)
 
 
-def _next_turn(loop: asyncio.AbstractEventLoop, go_on: Callable[[], None]) -> asyncio.Handle:
-    """Call ``go_on`` after everything else that is ready. Simulations let time pass here."""
-    return loop.call_soon(go_on)
+def _go_on_later(slices_: Slices, go_on: Callable[[], None]) -> Cancellable:
+    """Call ``go_on`` once its turn comes. Simulations let time pass here."""
+    return slices_.later(go_on, urgent=True)
 
 
 def _may_end(batch: list[Waiting]) -> frozenset[FencingToken]:

@@ -29,6 +29,7 @@ from tq_cluster.telemetry import logs, tracing
 from tq_cluster.telemetry.loop_hold import SPAN_S, LoopHold
 from tq_cluster.telemetry.metrics import Metrics
 from tq_common import addresses
+from tq_common.event_loop import EventLoop
 from tq_process import descriptors, memory, signals
 from tq_process.garbage import OldGarbage
 
@@ -266,7 +267,8 @@ def serve(config: NodeConfig, read_again: ReadAgain) -> None:
     descriptors.raise_limit()
     memory.return_memory()
     try:
-        asyncio.run(_serve(config, read_again))
+        with asyncio.Runner(loop_factory=EventLoop) as runner:
+            runner.run(_serve(config, read_again))
     except FatalError as error:  # at start or stop; while running it ended the process
         end_process(error)
 

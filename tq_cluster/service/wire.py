@@ -10,7 +10,6 @@ Wire format: https://protobuf.dev/programming-guides/encoding/
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -21,6 +20,7 @@ from google.protobuf.message import Message
 from tq.v1 import errors_pb2
 from tq_cluster.core.model.operations import Refused
 from tq_cluster.service.unknown import find_unknown, has_unknown
+from tq_cluster.slices import slices
 
 OTHERS_MAX = 1_000
 """How often fields without a limit of their own, also unknown ones, may occur in a message."""
@@ -121,16 +121,21 @@ def walk(raw: bytes, rules: MessageRules, cuts: list[int]) -> Walk:
 async def check(raw: bytes, rules: MessageRules) -> list[int]:
     """Walk a request with the event loop's other work in between; return where it may be cut."""
     cuts: list[int] = []
-    for _ in walk(raw, rules, cuts):
-        await asyncio.sleep(0)
+    await slices().through(walk(raw, rules, cuts))
     return cuts
 
 
 async def parse(kind: type[Parsed], raw: bytes, cuts: list[int]) -> Parsed:
-    """Parse a request that was checked.
+    """Parse a request that was checked, with the event loop's other work in between.
 
     DecodeError if it is not a message of its type. RefusedRequestError (UNSUPPORTED) if it has a
     field that its type does not have, at any depth: without the field it would be another request.
+    """
+    return await slices().through(_parsing(kind, raw, cuts))
+
+
+def _parsing(kind: type[Parsed], raw: bytes, cuts: list[int]) -> Generator[None, None, Parsed]:
+    """Parse in steps.
 
     Pieces of a message that are parsed one after the other into the same message make the same
     message as the whole; protobuf calls this "merge".
@@ -139,34 +144,22 @@ async def parse(kind: type[Parsed], raw: bytes, cuts: list[int]) -> Parsed:
     if not cuts:
         message.ParseFromString(raw)
         if len(raw) > INSIDE_BYTES:
-            await asyncio.sleep(0)
+            yield
         if has_unknown(message, raw):
-            raise await _unknown(message)
+            raise RefusedRequestError((yield from find_unknown(message)))
         return message
     begin = 0
     for end in (*cuts, len(raw)):
         piece = raw[begin:end]
         message.MergeFromString(piece)
-        await asyncio.sleep(0)
+        yield
         part = kind.FromString(piece)
-        await asyncio.sleep(0)
+        yield
         if has_unknown(part, piece):
-            raise await _unknown(message)
+            raise RefusedRequestError((yield from find_unknown(message)))
         begin = end
-        await asyncio.sleep(0)
+        yield
     return message
-
-
-async def _unknown(message: Message) -> RefusedRequestError:
-    """Make the error of a request that has an unknown field."""
-    search = find_unknown(message)
-    while True:
-        try:
-            next(search)
-        except StopIteration as end:
-            refused: Refused = end.value
-            return RefusedRequestError(refused)
-        await asyncio.sleep(0)
 
 
 def values(raw: bytes, number: int) -> list[bytes]:

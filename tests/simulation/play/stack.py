@@ -63,15 +63,15 @@ STEP_S = 0.001
 def slow_deciding(step_s: float) -> Iterator[None]:
     """Let the event loop run after each step of a decision, for ``step_s``."""
 
-    def next_turn(loop: asyncio.AbstractEventLoop, go_on: Callable[[], None]) -> asyncio.Handle:
-        return loop.call_later(step_s, go_on)
+    def later(_slices: object, go_on: Callable[[], None]) -> asyncio.Handle:
+        return asyncio.get_running_loop().call_later(step_s, go_on)
 
     if not step_s:
         yield
         return
     with (
         mock.patch.object(committer, "SLICE_S", 0.0),
-        mock.patch.object(committer, "_next_turn", next_turn),
+        mock.patch.object(committer, "_go_on_later", later),
     ):
         yield
 

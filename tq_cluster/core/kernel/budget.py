@@ -30,8 +30,10 @@ class Budget:
         )
 
 
-ENTRY_BUDGET: Final = Budget(rows_read_max=8_000, rows_written_max=8_000, bytes_max=1 << 20)
-"""About 1,000 tasks submitted, claimed or completed."""
+ENTRY_BUDGET: Final = Budget(rows_read_max=4_000, rows_written_max=4_000, bytes_max=1 << 20)
+"""About 500 tasks submitted, claimed or completed: some 50 ms of work. A call that comes meanwhile
+waits for the end of the entry, and for all of its own.
+"""
 
 
 NO_BUDGET: Final = Budget(rows_read_max=1 << 62, rows_written_max=1 << 62, bytes_max=1 << 62)
