@@ -11,14 +11,23 @@ import grpc.aio
 import pytest
 
 from tests.circles import left_for_the_collector
-from tests.service.fakes import Node, cluster_of, until
-from tq.v1 import errors_pb2, task_service_pb2, task_service_pb2_grpc
+from tests.patience import PATIENCE_S
+from tests.service.fakes import Node, cluster_of, stubs_of, until
+from tq.v1 import errors_pb2, task_service_pb2, task_service_pb2_grpc, worker_service_pb2
 from tq_cluster.core.model.operations import Outcome, Refused
 from tq_cluster.service.call import Header
 from tq_cluster.service.server import calls_ended
 
 CALLS = 20
 OF_A_CALL = {"RPCState", "_ServicerContext", "Held", "Call", "CallError", "AbortError"}
+OF_A_FORWARDED_CALL = {
+    "RPCState",
+    "_ServicerContext",
+    "Held",
+    "Call",
+    "BrokenError",
+    "UnaryStreamCall",
+}
 
 
 async def refused() -> Outcome:
@@ -69,3 +78,47 @@ async def test_a_call_is_freed_without_the_garbage_collector(
                 await calls_ended()
 
     assert not OF_A_CALL & left.keys(), left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leaves", [False, True], ids=["out of time", "its caller leaves"])
+@pytest.mark.parametrize("name", ["WaitTask", "Claim", "Submit"])
+async def test_a_forwarded_call_ends_at_the_leader_and_is_freed_by_both(
+    name: str, leaves: bool
+) -> None:
+    request = {
+        "WaitTask": task_service_pb2.WaitTaskRequest(task_id="t"),
+        "Claim": worker_service_pb2.ClaimRequest(queues=["q"], worker_id="w", max_tasks=1),
+        "Submit": task_service_pb2.SubmitRequest(request_id="r"),
+    }[name]
+    async with cluster_of("n1", "n2", announced=True) as cluster:
+        cluster.elect("n1", 1)
+        leader = cluster["n1"].leader
+        leader.answer = forever
+        services = [node.service for node in cluster.nodes.values()]
+        async with stubs_of(cluster["n2"]) as stubs:
+
+            async def call(calls: int) -> None:
+                leader.asked.clear()
+                method = getattr(stubs.worker if name == "Claim" else stubs.tasks, name)
+                sent = [
+                    method(request, timeout=PATIENCE_S if leaves else 0.5) for _ in range(calls)
+                ]
+                ended = [asyncio.ensure_future(each.code()) for each in sent]
+                await until(lambda: len(leader.asked) == calls, f"the leader has {calls}")
+                if leaves:
+                    for each in sent:
+                        each.cancel()
+                await asyncio.gather(*ended)
+                await until(
+                    lambda: all(service.calls == 0 for service in services),
+                    f"none is held: {[service.calls for service in services]}",
+                )
+                await calls_ended()
+
+            await call(1)
+            with left_for_the_collector() as left:
+                await call(CALLS)
+
+    assert leader.cancelled == 1 + CALLS
+    assert not OF_A_FORWARDED_CALL & left.keys(), left

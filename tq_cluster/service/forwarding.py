@@ -134,7 +134,10 @@ class Forwarder:
             if address != leader.address and _is_unbelieved(failure):
                 self._ways.shun(leader.node_id)
                 failure = NotTakenError(f"{leader.node_id} did not take {self._node_id} for a node")
-            raise failure from None
+            try:
+                raise failure from None
+            finally:
+                del failure  # a circle: its traceback holds this frame
         else:
             return reply
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 import grpc
@@ -45,9 +46,13 @@ class _Fetched:
         return self._fetch().__await__()
 
     async def _fetch(self) -> bytes:
-        await self._sent.initial_metadata()  # comes with the reply, or with the failure
-        async with self._places:
-            reply = await self._sent.read()
+        try:
+            await self._sent.initial_metadata()  # comes with the reply, or with the failure
+            async with self._places:
+                reply = await self._sent.read()
+        except asyncio.CancelledError:
+            await self._abort()
+            raise
         if not isinstance(reply, bytes):
             raise grpc.aio.AioRpcError(
                 grpc.StatusCode.INTERNAL,
@@ -56,6 +61,17 @@ class _Fetched:
                 "the call was answered without a reply",
             )
         return reply
+
+    async def _abort(self) -> None:
+        """End the call at the other node, too, and free it here.
+
+        gRPC cancels a unary call if its waiter is cancelled, but not one like this. The other node
+        would hold it until its deadline, and might grant tasks to a caller that has gone.
+        """
+        self._sent.cancel()
+        # The call's own task refers to the call through its exception, until that is retrieved.
+        with suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
+            await self._sent.wait_for_connection()
 
     async def trailing_metadata(self) -> grpc.aio.Metadata:
         """Return the metadata that followed the reply."""
