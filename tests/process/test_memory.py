@@ -60,6 +60,7 @@ class Process:
 
     def __init__(self) -> None:
         self.bytes = self.keeps = 100 << 20
+        self.holes = 0
         self.grows_by = 0
         self.looks = asyncio.Semaphore(0)
         self.trims = 0
@@ -68,6 +69,9 @@ class Process:
         self.looks.release()
         self.bytes += self.grows_by
         return self.bytes
+
+    def free(self) -> int:
+        return self.holes
 
     def trim(self) -> None:
         self.trims += 1
@@ -84,14 +88,14 @@ class Process:
 async def process(monkeypatch: pytest.MonkeyPatch) -> Process:
     process = Process()
     monkeypatch.setattr(memory, "EVERY_S", 0.002)
-    memory.FreedMemory(asyncio.get_running_loop(), process.held, process.trim).begin()
+    memory.FreedMemory(asyncio.get_running_loop(), process.held, process.free, process.trim).begin()
     process.looks = asyncio.Semaphore(0)
     process.trims = 0
     return process
 
 
 async def test_what_a_burst_left_is_given_back_once_it_is_over(process: Process) -> None:
-    process.grows_by = 10 << 20
+    process.grows_by, process.holes = 10 << 20, 50 << 20
     await process.looked_at()
     assert process.trims == 0
 
@@ -102,8 +106,29 @@ async def test_what_a_burst_left_is_given_back_once_it_is_over(process: Process)
     assert process.bytes == process.keeps
 
 
+async def test_what_is_freed_after_a_trim_in_the_middle_of_a_burst_is_given_back_too(
+    process: Process,
+) -> None:
+    process.bytes = process.keeps = 300 << 20
+    process.holes = 50 << 20
+    await process.looked_at()
+    assert process.trims == 1
+
+    process.holes, process.keeps = 200 << 20, 110 << 20  # the calls end, and it holds as much
+    await process.looked_at()
+    assert process.trims == 2
+    assert process.bytes == process.keeps
+
+    process.holes = 50 << 20  # used again
+    await process.looked_at()
+    process.holes = 100 << 20
+    await process.looked_at()
+    assert process.trims == 3
+
+
 async def test_what_does_not_go_back_is_not_tried_again_and_again(process: Process) -> None:
-    process.keeps = process.bytes = 200 << 20
+    process.holes = 50 << 20
+    process.keeps = process.bytes
 
     await process.looked_at()
 
@@ -111,7 +136,7 @@ async def test_what_does_not_go_back_is_not_tried_again_and_again(process: Proce
 
 
 async def test_a_little_more_than_before_is_let_be(process: Process) -> None:
-    process.bytes += memory.SLACK_BYTES
+    process.holes = memory.SLACK_BYTES
 
     await process.looked_at()
 
