@@ -22,6 +22,7 @@ from tq.v1 import task_pb2, worker_service_pb2
 from tq_cluster.core.kernel.ready_order import EVERY_TYPE, Appetite, type_digest
 from tq_cluster.core.model.operations import ANY_TYPE, Ready
 from tq_cluster.leader.turns import TURN, in_turns
+from tq_cluster.leader.waiters import Waiter
 
 LOOKS_MAX: Final = 2
 """How many claims in a row may be woken for a task in vain. A claim that is woken and finds nothing
@@ -57,7 +58,7 @@ class Claimant:
     __slots__ = (
         "_came",
         "_for",
-        "_woken",
+        "_waiter",
         "_woken_for",
         "appetite",
         "most",
@@ -76,7 +77,7 @@ class Claimant:
         self.appetite = EVERY_TYPE
         if request.types or request.except_types:
             self.appetite = Appetite(request.types, request.except_types)
-        self._woken = asyncio.Event()
+        self._waiter = Waiter()
         self._woken_for: list[Wake] = []
         """What the claim was woken for since its last look."""
         self._for: list[Wake] = []
@@ -94,23 +95,17 @@ class Claimant:
     @property
     def woken(self) -> bool:
         """Whether something happened since the last wait."""
-        return self._woken.is_set()
+        return self._waiter.woken
 
     def wake(self, *wakes: Wake) -> None:
         """Let it look again."""
         self._woken_for += wakes
-        self._woken.set()
+        self._waiter.wake()
 
     async def wait(self, within_s: float) -> bool:
         """Wait to be woken; False if ``within_s`` passed first, at once if it is not above 0."""
-        if within_s <= 0:
+        if not await self._waiter.wait(within_s):
             return False
-        try:
-            async with asyncio.timeout(within_s):
-                await self._woken.wait()
-        except TimeoutError:
-            return False
-        self._woken.clear()
         self._for, self._woken_for = self._woken_for, []
         return True
 

@@ -13,33 +13,43 @@ Topic = TypeVar("Topic", bound=Hashable)
 
 
 class Waiter:
-    """One waiting call."""
+    """One waiting call. Thousands may wait, so it holds one future and one timer."""
 
-    __slots__ = ("_woken",)
+    __slots__ = ("_asleep", "_woken")
 
     def __init__(self) -> None:
-        self._woken = asyncio.Event()
+        self._asleep: asyncio.Future[None] | None = None
+        self._woken = False
 
     @property
     def woken(self) -> bool:
         """Whether something happened since the last wait."""
-        return self._woken.is_set()
+        return self._woken
 
     def wake(self) -> None:
         """Let it look again."""
-        self._woken.set()
+        self._woken = True
+        self._rise()
 
     async def wait(self, within_s: float) -> bool:
         """Wait to be woken; False if ``within_s`` passed first, at once if it is not above 0."""
         if within_s <= 0:
             return False
-        try:
-            async with asyncio.timeout(within_s):
-                await self._woken.wait()
-        except TimeoutError:
-            return False
-        self._woken.clear()
-        return True
+        if not self._woken:
+            loop = asyncio.get_running_loop()
+            self._asleep = loop.create_future()
+            timer = loop.call_later(within_s, self._rise)
+            try:
+                await self._asleep
+            finally:
+                timer.cancel()
+                self._asleep = None
+        woken, self._woken = self._woken, False
+        return woken
+
+    def _rise(self) -> None:
+        if self._asleep is not None and not self._asleep.done():
+            self._asleep.set_result(None)
 
 
 class Waiters(Generic[Topic]):
