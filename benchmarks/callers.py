@@ -3,7 +3,7 @@
 Three brokers hold 100,000 tasks. Callers from 64 addresses of the loopback network do what the
 chaos suite's abusers do, one kind after the other: read no answers, send giants, call everything at
 its limits. The figure is the anonymous memory of the broker that has the most: before the abuse, at
-its peak, and a minute after.
+its peak, and a minute after. The details name each broker's, the leader's first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from benchmarks.cluster import anonymous_bytes, brokers, fill, pids
 from benchmarks.figures import Figure
 from chaos.abuse.__main__ import UNDER_WAY
 from chaos.cluster.netlab import ROOT
-from chaos.cluster.processes import ProcessCluster
 from tq_client import AsyncClient
 
 KINDS = ("readers", "giants", "storms")
@@ -75,9 +74,13 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     writer.transport.abort()
 
 
-def largest_mb(cluster: ProcessCluster) -> float:
-    """The anonymous memory of the broker that has most."""
-    return max(anonymous_bytes(pid) for pid in pids(cluster)) / 1e6
+def held_mb(running: Sequence[int]) -> list[float]:
+    """The anonymous memory of each process."""
+    return [anonymous_bytes(pid) / 1e6 for pid in running]
+
+
+def _each(sizes: Sequence[float]) -> str:
+    return ", ".join(f"{size:.0f}" for size in sizes) + " MB"
 
 
 @asynccontextmanager
@@ -114,36 +117,37 @@ async def measure(kind: str, data_dir: Path | None) -> list[Figure]:
         async with AsyncClient(cluster.addresses) as client:
             await fill(client, "bench", "noop", TASKS)
         await asyncio.sleep(SETTLE_S)
-        before_mb = most_mb = largest_mb(cluster)
+        leader = cluster.brokers[(await cluster.await_leader(within_s=SETTLE_S)).node_id]
+        running = sorted(pids(cluster), key=lambda pid: pid != leader.pid)
+        before_mb = most_mb = held_mb(running)
         upstreams = islice(cycle(cluster.addresses), ADDRESSES)
         api = [
             await Relay(source, upstream).listen(stack)
             for source, upstream in zip(_sources(), upstreams, strict=True)
         ]
         raft = [broker.raft_address for broker in cluster.brokers.values()]
-        running = pids(cluster)
         async with abuser(kind, api, raft):
             for _ in range(int(ABUSE_S / LOOK_S)):
-                most_mb = max(most_mb, largest_mb(cluster))
+                most_mb = [max(pair) for pair in zip(most_mb, held_mb(running), strict=True)]
                 await asyncio.sleep(LOOK_S)
         await asyncio.sleep(AFTER_S)
-        after_mb = largest_mb(cluster)
-        if pids(cluster) != running:
+        if sorted(pids(cluster)) != sorted(running):
             raise AssertionError("a broker has ended")
+        after_mb = held_mb(running)
     return [
         Figure(
             name=f"{kind}, {ADDRESSES} addresses: a broker's memory at its worst",
-            value=most_mb,
+            value=max(most_mb),
             unit="MB",
             target=MEMORY_MB_MAX,
-            detail=f"before {before_mb:.0f} MB, with {TASKS:,} tasks",
+            detail=f"{_each(most_mb)}; before {_each(before_mb)}, with {TASKS:,} tasks",
         ),
         Figure(
             name=f"{kind}, {ADDRESSES} addresses: {AFTER_S:.0f} s later",
-            value=after_mb / before_mb,
+            value=max(after_mb) / max(before_mb),
             unit="x",
             target=LEFT_MAX,
-            detail=f"{after_mb:.0f} MB",
+            detail=_each(after_mb),
         ),
     ]
 
