@@ -25,7 +25,7 @@ from chaos.run.result import Result, Verdict, read_results
 from chaos.run.run import Plan, no_cluster, obstacle
 from chaos.run_scenario import run_scenario
 from chaos.scenario import Scenario
-from chaos.scenarios import all_scenarios
+from chaos.scenarios import all_scenarios, all_workloads
 
 OUT_DEFAULT = Path("chaos-reports")
 STYLES = {
@@ -47,7 +47,7 @@ console = Console(highlight=False)
 
 @app.command("list")
 def list_() -> None:
-    """List the scenarios, the faults in each, and what this machine lacks for them."""
+    """List scenarios, faults, what this machine lacks for them; workloads and their promises."""
     table = Table("scenario", "faults", "nodes", "ci", "what happens")
     for scenario in all_scenarios().values():
         lacks = _lacks(scenario)
@@ -58,6 +58,14 @@ def list_() -> None:
             f"{scenario.nodes} {scenario.transport}",
             "yes" if scenario.in_ci else "",
             escape(scenario.summary) + notes,
+        )
+    console.print(table)
+    table = Table("workload", "runs in", "its promise, besides I1 to I8")
+    for name, workload in all_workloads().items():
+        table.add_row(
+            name,
+            " ".join(one.name for one in all_scenarios().values() if workload in one.workloads),
+            escape(workload.promise),
         )
     console.print(table)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from chaos.nemeses.nemesis import Nemesis, Transport
-from chaos.workloads.workload import Workload
+from chaos.workload import Workload
 
 
 class Order(enum.Enum):

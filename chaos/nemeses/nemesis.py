@@ -1,6 +1,7 @@
 """The interface of the faults that the suite injects: see ``Nemesis``.
 
-A nemesis is a module in ``chaos/nemeses``; the scenarios that use it are in ``chaos/scenarios``.
+A nemesis is a module in ``chaos/nemeses``; the scenarios that use it are in ``chaos/scenarios``
+and ``chaos/workloads``.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from chaos.cluster.processes import ProcessCluster
 from chaos.cluster.stubs import StubRefusedError, UnansweredError
 from chaos.cluster.verify import differences
 from chaos.context import Happening, Injected, RunContext
+from chaos.history.facts import Facts
 from chaos.history.outages import Outage, outage
 from chaos.history.record import Ledger
 from chaos.history.violation import Violation
@@ -32,6 +33,7 @@ from chaos.nemeses.nemesis import Nemesis, Transport
 from chaos.run.mutants import Mutant
 from chaos.run.watch import Sight, Watch
 from chaos.scenario import Order, Scenario
+from chaos.workload import Workload
 
 QUIET_S = (0.3, 1.0)
 """How long a cluster runs without a fault between two faults."""
@@ -141,6 +143,14 @@ async def play(plan: Plan, folder: Path, tell: Callable[[str], None] | None = No
         took_s=time.monotonic() - started_s,
         error=error,
     )
+
+
+def workloads_violations(workloads: Sequence[Workload], ledger: Ledger) -> list[Violation]:
+    """Find what each workload's own promise says against the history."""
+    if not workloads:
+        return []
+    facts = Facts(ledger)
+    return [violation for workload in workloads for violation in workload.violations(facts)]
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -290,6 +300,7 @@ class _Run:
         self.violations += await context.load.finish(FINISH_S)
         for workload in self._workloads:
             await workload.judge(context)
+        self.violations += workloads_violations(self._workloads, context.ledger)
         if self.plan.transport is not Transport.OUTSIDE:
             for difference in await differences(context.cluster, FINISH_S):
                 context.accuse("I7", difference)

@@ -1,16 +1,16 @@
-"""What workers, operators and payloads do to a cluster whose leaders die."""
+"""Workers that sleep, replies that are lost, clients that retry all at once.
+
+The scenarios of one workload stand beside it, in ``chaos.workloads``.
+"""
 
 from __future__ import annotations
 
-from chaos.nemeses.kill import KillLeader
 from chaos.nemeses.replies import RepliesLost
 from chaos.nemeses.stampede import Stampede
 from chaos.nemeses.timers import DueAsLeaderDies
 from chaos.nemeses.workers import WorkerSleeps
 from chaos.scenario import Scenario
-from chaos.workloads.poison import Poison
 from chaos.workloads.races import Races
-from chaos.workloads.sizes import Sizes
 
 SCENARIOS = (
     Scenario(
@@ -32,21 +32,5 @@ SCENARIOS = (
         summary="hundreds of clients lose the leader at once and retry without pause",
         nemeses=(Stampede,),
         duration_s=2,
-    ),
-    Scenario(
-        name="races",
-        summary="cancels, pauses, purges and redrives race with workers while leaders die",
-        nemeses=(KillLeader,),
-        workloads=(Races,),
-        duration_s=5,
-        more_faults=("F21",),
-    ),
-    Scenario(
-        name="poison",
-        summary="handlers that crash their process, payloads around 64 KiB and at 10 MiB",
-        nemeses=(KillLeader,),
-        workloads=(Poison, Sizes),
-        duration_s=3,
-        more_faults=("F20",),
     ),
 )

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from chaos.clients.client import StubClient
 from chaos.cluster.stubs import StubCaller
 from chaos.context import RunContext
-from chaos.workloads.workload import Workload
+from chaos.workload import Workload
 
 CallerT = TypeVar("CallerT", bound=StubCaller)
 

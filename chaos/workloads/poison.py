@@ -1,15 +1,23 @@
-"""F20: tasks that crash their worker."""
+"""F20: tasks that crash their worker.
+
+The promise: each becomes a dead letter after its attempts, and its neighbours complete.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from chaos.clients.worker import Held, Plan, StubWorker
 from chaos.cluster.stubs import seconds
 from chaos.context import RunContext
+from chaos.history.facts import Facts
 from chaos.history.record import Ledger
+from chaos.history.violation import Violation
+from chaos.nemeses.kill import KillLeader
+from chaos.scenario import Scenario
 from chaos.workloads.background import Background
+from chaos.workloads.sizes import Sizes
 from tq.v1 import task_pb2
 
 QUEUE = "poison"
@@ -36,6 +44,7 @@ class Poison(Background):
     """A few poison tasks among harmless ones, which must complete nevertheless."""
 
     name = "poison"
+    promise = "a task that kills its workers is a dead letter after its attempts; others complete"
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,6 +76,20 @@ class Poison(Background):
             if task is None or task.state != task_pb2.TASK_STATE_COMPLETED:
                 context.accuse("dead letters", f"a harmless task died of its neighbour: {task}")
 
+    def violations(self, facts: Facts) -> Iterator[Violation]:
+        for task in facts.tasks.values():
+            specs = [read.task.spec for read in task.reads if read.task is not None]
+            if not any(spec.queue == QUEUE and spec.type == POISON for spec in specs):
+                continue
+            grants = (grant for lease in task.leases.values() for _, grant in lease.granted)
+            most = max((grant.attempt for grant in grants), default=0)
+            if most > ATTEMPTS:
+                yield Violation(
+                    "dead letters",
+                    f"task {task.task_id}: was given out for attempt {most} of {ATTEMPTS}",
+                    task.task_id,
+                )
+
     async def _submit(self, task_type: str, number: int) -> list[str]:
         spec = task_pb2.TaskSpec(
             queue=QUEUE,
@@ -89,3 +112,15 @@ class Poison(Background):
                 await asyncio.sleep(0)
             finally:
                 await worker.close()
+
+
+SCENARIOS = (
+    Scenario(
+        name="poison",
+        summary="handlers that crash their process, payloads around 64 KiB and at 10 MiB",
+        nemeses=(KillLeader,),
+        workloads=(Poison, Sizes),
+        duration_s=3,
+        more_faults=("F20",),
+    ),
+)

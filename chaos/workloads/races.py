@@ -1,4 +1,7 @@
-"""F21: operators' calls race workers' reports: cancel, pause, purge, redrive, delete."""
+"""F21: operators' calls race workers' reports: cancel, pause, purge, redrive, delete.
+
+Its tasks add no promise of their own: I1 to I8 judge what the calls did to them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from chaos.clients.worker import Plan, StubWorker
 from chaos.cluster.stubs import seconds
 from chaos.context import RunContext
 from chaos.history.calls import Ending
+from chaos.nemeses.kill import KillLeader
+from chaos.scenario import Scenario
 from chaos.workloads.background import Background
 from tq.v1 import task_pb2
 
@@ -94,3 +99,15 @@ class Races(Background):
                     await self._operator.pause(QUEUE, paused=True)
                     await asyncio.sleep(PAUSED_S)
                     await self._operator.pause(QUEUE, paused=False)
+
+
+SCENARIOS = (
+    Scenario(
+        name="races",
+        summary="cancels, pauses, purges and redrives race with workers while leaders die",
+        nemeses=(KillLeader,),
+        workloads=(Races,),
+        duration_s=5,
+        more_faults=("F21",),
+    ),
+)

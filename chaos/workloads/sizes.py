@@ -1,4 +1,7 @@
-"""F20: payloads and results around multiples of 64 KiB, and at the limit."""
+"""F20: payloads and results around multiples of 64 KiB, and at the limit.
+
+It runs in the scenario of ``poison``.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ class Sizes(Background):
     """One task of each size, echoed, and one too large by a byte."""
 
     name = "sizes"
+    promise = "a payload of up to 10 MiB comes back as it was; one of a byte more is refused"
 
     def __init__(self) -> None:
         super().__init__()
