@@ -85,6 +85,10 @@ _MAY_SUCCEED_ELSEWHERE = frozenset(
 )
 
 
+_NOTHING_APPLIED = (errors.UnsupportedError, errors.AccessDeniedError)
+"""Refusals that depend on the broker that is asked, and on the time."""
+
+
 class _AbandonedError(Exception):
     """An attempt was abandoned; the message says why."""
 
@@ -188,6 +192,9 @@ class Caller:
             tried[connection.address] = error
             maybe_applied |= error.reason is Reason.OUTCOME_UNKNOWN
             if not _worth_repeating(error, method.repeat, maybe_applied=maybe_applied):
+                if maybe_applied and isinstance(error, _NOTHING_APPLIED):
+                    # True of this attempt alone: another broker may have taken an earlier one.
+                    error = _refused_later(method, request, error)
                 raise error
             if answered and connection is not again and error.reason is not Reason.NOT_LEADER:
                 # It is alive and will soon learn who leads now; neither is known of the others.
@@ -331,6 +338,17 @@ def _worth_repeating(error: TqError, repeat: Repeat, *, maybe_applied: bool) -> 
     if error.reason in _MAY_SUCCEED_ELSEWHERE:
         return True
     return isinstance(error, errors.BusyError) and error.retry_after_s is not None
+
+
+def _refused_later(method: Method[Any, Any], request: Message, error: TqError) -> TqError:
+    """Make the error for a call that was refused after an attempt that may have been applied."""
+    if method.repeat is Repeat.READ:
+        return error
+    return errors.OutcomeUnknownError(
+        f"an earlier attempt may have been applied; the last was refused: {error}",
+        reason=Reason.OUTCOME_UNKNOWN,
+        metadata=_naming(request),
+    )
 
 
 def _given_up(

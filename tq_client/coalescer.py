@@ -6,14 +6,15 @@ import asyncio
 import copy
 import uuid
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol
 
 from tq.v1.task_pb2 import TaskSpec
 from tq.v1.task_service_pb2 import SubmitRequest, SubmitResponse, SubmittedTask
-from tq_client import errors
+from tq_client import errors, offenders
 from tq_client.errors import Reason
 from tq_common.limits import SUBMIT_TASKS_MAX
 
@@ -48,13 +49,15 @@ class Coalescer:
     """Gathers submits while a call is in flight and sends them as one call.
 
     A call's tasks and request_id are fixed when it is first sent, so that a repeated call is the
-    same call.
+    same call. If it is refused for one of its tasks, the others go in new calls (`offenders`).
     """
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
+        self._again: deque[Sequence[_Waiting]] = deque()
+        """The calls to make without the task for which a call was refused."""
         self._calls: set[asyncio.Task[SubmitResponse]] = set()
         self._flush_due = False
         self._closed = False
@@ -80,16 +83,21 @@ class Coalescer:
     async def close(self) -> None:
         """Fail the unsent submits; wait for the calls in flight, which the owner has ended."""
         self._closed = True
-        for waiting in self._waiting:
+        for waiting in (*self._waiting, *chain.from_iterable(self._again)):
             _fail(
                 waiting, errors.UnavailableError("the client was closed before the task was sent")
             )
         self._waiting.clear()
+        self._again.clear()
         if self._calls:
             await asyncio.wait(self._calls)
 
     def _flush(self) -> None:
         self._flush_due = False
+        while self._again and len(self._calls) < CALLS_MAX:
+            batch = [waiting for waiting in self._again.popleft() if not waiting.answer.done()]
+            if batch:
+                self._start(batch, again=True)
         while self._waiting and (
             not self._calls or (len(self._calls) < CALLS_MAX and self._is_full())
         ):
@@ -116,7 +124,7 @@ class Coalescer:
                 batch_bytes += waiting.spec_bytes
         return batch
 
-    def _start(self, batch: list[_Waiting]) -> None:
+    def _start(self, batch: list[_Waiting], *, again: bool = False) -> None:
         request_id = uuid.uuid4().hex
         deadline_s = max(waiting.deadline_s for waiting in batch)
         for waiting in batch:
@@ -125,11 +133,18 @@ class Coalescer:
         timeout_s = deadline_s - asyncio.get_running_loop().time()
         call = asyncio.create_task(self._send(request, timeout_s), name="tq-submit")
         self._calls.add(call)
-        call.add_done_callback(partial(self._answer, batch))
+        call.add_done_callback(partial(self._answer, batch, again))
 
-    def _answer(self, batch: list[_Waiting], call: asyncio.Task[SubmitResponse]) -> None:
+    def _answer(
+        self, batch: list[_Waiting], again: bool, call: asyncio.Task[SubmitResponse]
+    ) -> None:
         self._calls.discard(call)
+        self._settle(batch, again, call)
         self._flush()
+
+    def _settle(
+        self, batch: list[_Waiting], again: bool, call: asyncio.Task[SubmitResponse]
+    ) -> None:
         failure: BaseException | None
         if call.cancelled():
             failure = errors.of_reason(Reason.OUTCOME_UNKNOWN, "the call was cancelled")
@@ -139,6 +154,8 @@ class Coalescer:
             failure = errors.of_reason(
                 Reason.INTERNAL, f"{len(call.result().results)} results for {len(batch)} tasks"
             )
+        if isinstance(failure, errors.TqError) and self._send_again(batch, again, failure):
+            return
         if failure is not None:
             for waiting in batch:
                 # A copy for each: an exception that is raised twice gathers both tracebacks.
@@ -149,6 +166,20 @@ class Coalescer:
                 _fail(waiting, errors.of_item(result.error))
             elif not waiting.answer.done():
                 waiting.answer.set_result(result.task)
+
+    def _send_again(self, batch: list[_Waiting], again: bool, error: errors.TqError) -> bool:
+        """Fail the task for which a call was refused, and queue the others; False: all failed."""
+        blame = offenders.find([waiting.spec for waiting in batch], error, again=again)
+        if blame is None or self._closed:
+            return False
+        if blame.offender is not None:
+            _fail(batch[blame.offender], offenders.own(error, blame.offender))
+        for positions in blame.again:
+            others = [batch[at] for at in positions]
+            for waiting in others:
+                waiting.request_id = ""  # as if it had never been sent: nothing was applied
+            self._again.append(others)
+        return True
 
 
 def _expire(waiting: _Waiting) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias, Unpack, cast
@@ -20,7 +21,7 @@ from tq.v1.worker_service_pb2 import (
     ListWorkersRequest,
     ListWorkersResponse,
 )
-from tq_client import errors, methods, tracing
+from tq_client import errors, methods, offenders, tracing
 from tq_client.coalescer import BATCH_BYTES_MAX, Coalescer
 from tq_client.enums import ReadLevel, TaskState
 from tq_client.model import Cancellation, Task
@@ -88,20 +89,35 @@ class TaskCalls(Service):
         outcomes: list[str | errors.TqError] = []
         with tracing.submission() as submission:
             for batch in _batches(submission.stamp_all(specs)):
-                left_s = deadline_s - asyncio.get_running_loop().time()
-                try:
-                    response = await self._submit(SubmitRequest(tasks=batch), left_s)
-                except errors.TqError as error:
-                    outcomes.extend([error] * len(batch))
-                    continue
-                outcomes.extend(
-                    errors.of_item(result.error)
-                    if result.HasField("error")
-                    else result.task.task_id
-                    for result in response.results
-                )
+                outcomes.extend(await self._submit_each(batch, deadline_s))
             submission.answered(outcomes)
         return outcomes
+
+    async def _submit_each(
+        self, batch: Sequence[TaskSpec], deadline_s: float
+    ) -> list[str | errors.TqError]:
+        """Submit tasks in one call, or more if it is refused for some of them (`offenders`)."""
+        outcomes: dict[int, str | errors.TqError] = {}
+        calls: deque[tuple[Sequence[int], bool]] = deque([(range(len(batch)), False)])
+        while calls:
+            positions, again = calls.popleft()
+            specs = [batch[at] for at in positions]
+            left_s = deadline_s - asyncio.get_running_loop().time()
+            try:
+                response = await self._submit(SubmitRequest(tasks=specs), left_s)
+            except errors.TqError as error:
+                blame = offenders.find(specs, error, again=again)
+                if blame is None:
+                    outcomes.update(dict.fromkeys(positions, error))
+                    continue
+                if blame.offender is not None:
+                    outcomes[positions[blame.offender]] = offenders.own(error, blame.offender)
+                calls.extend(([positions[at] for at in part], True) for part in blame.again)
+                continue
+            for at, result in zip(positions, response.results, strict=True):
+                failed = result.HasField("error")
+                outcomes[at] = errors.of_item(result.error) if failed else result.task.task_id
+        return [outcomes[at] for at in range(len(batch))]
 
     async def get(
         self,
