@@ -20,7 +20,7 @@ class SlowFsyncs(Nemesis):
 
     name = "slow-fsyncs"
     faults = ("F13",)
-    summary = "one fsync in twenty takes 300 ms on every node: nobody is unseated for it"
+    summary = "one fsync in twenty takes 300 ms on every node: no leader loses its place"
     transports = frozenset({Transport.PROCESSES, Transport.NETLAB})
     hold_s = (3.0, 4.0)
     alone = True

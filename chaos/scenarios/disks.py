@@ -38,7 +38,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="slow-fsyncs",
-        summary="some fsyncs take 300 ms on every node: nobody is unseated for it",
+        summary="some fsyncs take 300 ms on every node: no leader loses its place",
         nemeses=(SlowFsyncs,),
         duration_s=3,
     ),
