@@ -1,4 +1,8 @@
-"""Lengths of time: their units, and how people write them."""
+"""Lengths of time: their units, and how people write them.
+
+One rule for files, variables and flags of every program: a number with its unit; a number alone is
+in seconds.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +30,18 @@ LONGEST: Final = timedelta(days=3660)
 
 
 def parse(text: str) -> timedelta:
-    """Parse a length of time with its unit: 500ms, 30s, 5m, 2h, 1d. At most 10 years.
+    """Parse a length of time: 500ms, 30s, 5m, 2h, 1d, or 30 for 30 seconds. At most 10 years.
 
     ValueError says what is right.
     """
-    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,9})?)\s*([a-z]+)", text.strip(), re.ASCII)
-    if match is None or match[2] not in UNITS_MS:
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)\s*([a-z]*)", text.strip(), re.ASCII)
+    unit = (match[2] or "s") if match is not None else ""
+    if match is None or unit not in UNITS_MS:
         raise ValueError(
-            f"{quoted(text)} is not a length of time with its unit: 500ms, 30s, 5m, 2h, 1d"
+            f"{quoted(text)} is not a length of time: 500ms, 30s, 5m, 2h, 1d; a number alone is in"
+            " seconds"
         )
-    milliseconds = float(match[1]) * UNITS_MS[match[2]]
+    milliseconds = float(match[1]) * UNITS_MS[unit]
     if milliseconds > LONGEST / timedelta(milliseconds=1):
         raise ValueError(f"{quoted(text)} is too long: at most {LONGEST.days} d are allowed")
     return timedelta(milliseconds=milliseconds)

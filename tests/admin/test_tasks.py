@@ -107,7 +107,7 @@ def test_a_refused_task_names_the_reason_and_what_to_do(admin: Admin) -> None:
     [
         (["--payload", "x", "--payload-file", "-"], "give one of --payload and --payload-file"),
         (["--payload-file", "/nowhere/at-all"], "cannot read /nowhere/at-all"),
-        (["--delay", "5"], "not a length of time with its unit"),
+        (["--delay", "5 weeks"], "not a length of time: 500ms, 30s"),
         (["--delay", "5s", "--run-at", "2030-01-01T00:00:00Z"], "give one of --run-at and --delay"),
         (["--run-at", "tomorrow"], "not an instant like"),
         (["--label", "novalue"], "is not key=value"),

@@ -15,6 +15,8 @@ from tq_common import durations
     [
         ("500ms", timedelta(milliseconds=500)),
         ("30s", timedelta(seconds=30)),
+        ("30", timedelta(seconds=30)),
+        ("0.25", timedelta(milliseconds=250)),
         ("1.5 s", timedelta(seconds=1.5)),
         (" 5m ", timedelta(minutes=5)),
         ("5min", timedelta(minutes=5)),
@@ -31,7 +33,7 @@ def test_a_length_is_a_number_and_its_unit(text: str, length: timedelta) -> None
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("30", "'30' is not a length of time with its unit: 500ms, 30s, 5m, 2h, 1d"),
+        ("30x", "'30x' is not a length of time: 500ms, 30s, 5m, 2h, 1d; a number alone is in"),
         ("", "'' is not a length"),
         ("5 weeks", "'5 weeks' is not a length"),
         ("-5s", "'-5s' is not a length"),

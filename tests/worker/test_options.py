@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from tests.worker.conftest import ROOT
+from tq_common import durations
 from tq_common.names import WORKER_ID_CHARS_MAX
 from tq_process.settings.setting import Kind, Setting, SettingsError
 from tq_worker.cli import command, config, run
@@ -565,3 +566,10 @@ def test_plugins_of_pydantic_are_left_to_handler_processes(tmp_path: Path) -> No
     assert "loaded" not in ended("check-config").stdout
     # What the process of the handlers prints is passed on to standard error.
     assert "loaded" in ended("check").stderr
+
+
+@pytest.mark.parametrize("text", ["500ms", "30", "1.5", "5min", "2h", "0.5d"])
+def test_a_time_means_what_it_means_to_every_program(text: str) -> None:
+    loaded = config.load(None, {"TQ_WORKER_DRAIN_TIMEOUT": text}, NEEDED_FLAGS)
+
+    assert loaded.drain_timeout == durations.parse(text).total_seconds()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
-from tq_common import addresses
+from tq_common import addresses, durations
 from tq_common.limits import CLAIM_QUEUES_MAX
 from tq_common.names import QUEUE_NAME_RULE, WORKER_ID_CHARS_MAX, is_queue_name, is_task_type
 from tq_process.settings import load as loading
@@ -40,16 +41,16 @@ MEMORY_MB_MAX: Final = 1_000_000
 DAY_S: Final = 86_400.0
 
 _is_module: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*").fullmatch
-_DURATION = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*(ms|s|m|h)?")
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 _NAMED_MAX: Final = 3
 """How many wrong names a message quotes."""
 
 
 def _duration_s(least_s: float, most_s: float, value: object) -> float:
+    """Read a length of time; a number, or text of a number alone, is in seconds."""
     duration_s = math.nan
-    if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
-        duration_s = float(match[1]) * _UNIT_S[match[2]]
+    if isinstance(value, str):
+        with suppress(ValueError):  # ours says the limits, too
+            duration_s = durations.parse(value).total_seconds()
     elif isinstance(value, int | float) and not isinstance(value, bool):
         duration_s = float(value)
     if least_s <= duration_s <= most_s:
@@ -61,7 +62,7 @@ def _duration_s(least_s: float, most_s: float, value: object) -> float:
 
 def _spelt(duration_s: float) -> str:
     for unit in ("h", "m"):
-        count, rest = divmod(duration_s, _UNIT_S[unit])
+        count, rest = divmod(duration_s * durations.SECOND_MS, durations.UNITS_MS[unit])
         if count and not rest:
             return f"{count:g}{unit}"
     return f"{duration_s:g}s"
