@@ -17,7 +17,7 @@ RUN /build/bin/python -c "import tomllib; \
     >build-requires.txt && /build/bin/pip install -r build-requires.txt
 
 COPY README.md hatch_build.py ./
-COPY scripts/generate_protos.py scripts/
+COPY scripts/generate_options.py scripts/generate_protos.py scripts/
 COPY proto/ proto/
 COPY tq_admin/ tq_admin/
 COPY tq_client/ tq_client/

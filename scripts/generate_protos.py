@@ -1,4 +1,4 @@
-"""Generate the package `tq` from `proto/`: messages, gRPC stubs and their types.
+"""Generate the package `tq` from `proto/`: messages, gRPC stubs and their types, options of tasks.
 
 Nothing is written when nothing changed, and each file is replaced whole, so processes that import
 the package while this runs see an old file or a new one, never half of one.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -21,6 +22,9 @@ PROTO_DIR = ROOT / "proto"
 PACKAGE_DIR = ROOT / "tq"
 STAMP_NAME = ".inputs.sha256"
 INIT_TEXT = '"""Generated from proto/ by scripts/generate_protos.py; do not edit."""\n'
+OPTIONS_PLUGIN = Path(__file__).with_name("generate_options.py").resolve()
+_LIMITS = (ROOT / "tq_common" / "limits.py", ROOT / "tq_common" / "names.py")
+"""What the options of a task may name as their bounds."""
 
 
 def generate(*, force: bool = False) -> bool:
@@ -42,8 +46,10 @@ def generate(*, force: bool = False) -> bool:
 
 
 def _digest(inputs: list[Path]) -> str:
-    """Everything the output depends on: protos, generators, this script."""
-    digest = hashlib.sha256(Path(__file__).read_bytes())
+    """Everything the output depends on: protos, generators, limits, these scripts."""
+    digest = hashlib.sha256()
+    for source in (Path(__file__), OPTIONS_PLUGIN, *_LIMITS):
+        digest.update(hashlib.sha256(source.read_bytes()).digest())
     for distribution in ("grpcio-tools", "mypy-protobuf"):
         digest.update(f"{distribution}=={metadata.version(distribution)}\n".encode())
     for path in inputs:
@@ -57,27 +63,36 @@ def _compile(inputs: list[Path], staging: Path, *, plugins_dir: Path) -> None:
     from grpc_tools import protoc  # noqa: PLC0415 - as above
 
     well_known = Path(grpc_tools.__file__).parent / "_proto"
+    options = _plugin(plugins_dir, "tq_options", str(OPTIONS_PLUGIN))
+    messages, stubs = (
+        _plugin(plugins_dir, f"mypy_{function}", "-c", _MYPY.format(function))
+        for function in ("main", "grpc")
+    )
     arguments = [
         "protoc",
         f"--proto_path={PROTO_DIR}",
         f"--proto_path={well_known}",
-        f"--plugin=protoc-gen-mypy={_plugin(plugins_dir, 'main')}",
-        f"--plugin=protoc-gen-mypy_grpc={_plugin(plugins_dir, 'grpc')}",
+        f"--plugin=protoc-gen-mypy={messages}",
+        f"--plugin=protoc-gen-mypy_grpc={stubs}",
+        f"--plugin=protoc-gen-tq_options={options}",
         f"--python_out={staging}",
         f"--grpc_python_out={staging}",
         f"--mypy_out=quiet:{staging}",
         f"--mypy_grpc_out=quiet:{staging}",
+        f"--tq_options_out={staging}",
         *(str(path.relative_to(PROTO_DIR)) for path in inputs),
     ]
     if protoc.main(arguments) != 0:
         sys.exit("scripts/generate_protos.py: protoc refused the files in proto/, see above")
 
 
-def _plugin(directory: Path, function: str) -> Path:
+_MYPY = "from mypy_protobuf.main import {0}; {0}()"
+
+
+def _plugin(directory: Path, name: str, *arguments: str) -> Path:
     """Write a protoc plugin that runs under this very interpreter, wherever the PATH points."""
-    path = directory / f"protoc-gen-{function}"
-    call = f"from mypy_protobuf.main import {function}; {function}()"
-    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{call}"\n')
+    path = directory / f"protoc-gen-{name}"
+    path.write_text(f"#!/bin/sh\nexec {shlex.join([sys.executable, *arguments])}\n")
     path.chmod(0o755)
     return path
 

@@ -36,7 +36,7 @@ class Entry:
     shown: str = ""
     """Its name for readers, if that is another."""
     inherited: Sequence[tuple[str, str]] = ()
-    """Classes whose methods it has, too: files and names."""
+    """Classes whose fields and methods it has, too: files and names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ _CALLS = tuple(
     )
 )
 _MODEL, _ENUMS, _ERRORS = "tq_client/model.py", "tq_client/enums.py", "tq_client/errors.py"
+_OPTIONS = "tq/v1/task_options.py"
 _CONTEXT, _HOOKS, _TYPED = (f"tq_worker/api/{name}.py" for name in ("context", "hooks", "typed"))
 PARTS: Sequence[Part] = (
     Part(
@@ -75,7 +76,7 @@ PARTS: Sequence[Part] = (
         "For `submit`, `task_spec`, `@task` and `.options`; `from tq_client import Backoff,"
         " task_spec`.",
         (
-            Entry("tq_client/specs.py", "SpecFields"),
+            Entry("tq_client/specs.py", "SpecFields", inherited=((_OPTIONS, "TaskOptions"),)),
             Entry("tq_client/specs.py", "Backoff"),
             Entry("tq_client/specs.py", "task_spec"),
         ),
@@ -84,7 +85,8 @@ PARTS: Sequence[Part] = (
         "What calls return",
         "All of it can be imported from `tq_client`.",
         (
-            *(Entry(_MODEL, name) for name in ("Task", "Attempt", "Cancellation")),
+            Entry(_MODEL, "Task", inherited=((_OPTIONS, "TaskFields"),)),
+            *(Entry(_MODEL, name) for name in ("Attempt", "Cancellation")),
             *(Entry(_MODEL, name) for name in ("QueueStats", "QueueTotals", "QueueSettings")),
             *(Entry(_ENUMS, name) for name in ("TaskState", "FailureReason", "AttemptEnd")),
             *(Entry(_ENUMS, name) for name in ("Ordering", "ReadLevel")),
@@ -176,7 +178,12 @@ def _entry(entry: Entry) -> Iterator[str]:
 
 def _class(definition: ast.ClassDef, entry: Entry) -> Iterator[str]:
     yield from _said(definition)
-    fields = list(_fields(definition))
+    parts = []
+    for file, name in entry.inherited:
+        [part] = find(file, name)
+        assert isinstance(part, ast.ClassDef)
+        parts.append(part)
+    fields = [field for part in (*parts, definition) for field in _fields(part)]
     if fields and fields[0][0].isupper():
         yield (
             "\n".join(f"- `{name}`{': ' if said else ''}{said}" for name, _, said in fields) + "\n"
@@ -185,9 +192,7 @@ def _class(definition: ast.ClassDef, entry: Entry) -> Iterator[str]:
         yield "| field | type | |\n| --- | --- | --- |"
         yield "\n".join(f"| `{name}` | `{kind}` | {said} |" for name, kind, said in fields) + "\n"
     methods = list(_methods(definition))
-    for file, name in entry.inherited:
-        [part] = find(file, name)
-        assert isinstance(part, ast.ClassDef)
+    for part in parts:
         methods += _methods(part)
     for method in methods:
         title = entry.name if method.name == "__init__" else f"{entry.name}.{method.name}"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, TypeVar, overload
+from typing import Annotated, Any
 
 import typer
 
@@ -15,25 +13,17 @@ from tq_admin import values
 from tq_admin.failures import Failure, doing
 from tq_admin.output import details
 from tq_admin.session import Session
+from tq_admin.task_options import read, read_options, with_task_options
 from tq_admin.tasks import show_task
-from tq_client import SpecFields, Task, TaskState, TqError, task_spec
+from tq_client import Task, TaskState, TqError, task_spec
 from tq_client.specs import RETRIES_MAX
 from tq_common import durations
-from tq_common.limits import PRIORITY_MAX
 
 # The length of one wait, which is repeated until the task ends.
 WAIT_S = 60.0
 
-_T = TypeVar("_T")
 
-
-class IfExists(enum.StrEnum):
-    """What to do if the task's id is taken."""
-
-    REFUSE = enum.auto()
-    KEEP = enum.auto()
-
-
+@with_task_options
 def submit(
     session: Session,
     queue: Annotated[str, typer.Argument(help="Created by the first task that names it.")],
@@ -42,16 +32,8 @@ def submit(
     payload_file: Annotated[
         str | None, typer.Option(metavar="FILE", help="The payload from a file; - for stdin.")
     ] = None,
-    content_type: Annotated[str, typer.Option(help="What the payload is.")] = "",
-    priority: Annotated[int, typer.Option(min=0, max=PRIORITY_MAX, help="255 is urgent.")] = 0,
-    run_at: Annotated[
-        str | None, typer.Option(metavar="INSTANT", help="Not before: 2030-01-31T08:00:00Z")
-    ] = None,
     delay: Annotated[
         str | None, typer.Option(metavar="SPAN", help="Not before so long from now: 30s, 5m, 2h")
-    ] = None,
-    task_timeout: Annotated[
-        str | None, typer.Option(metavar="SPAN", help="How long one attempt may run.")
     ] = None,
     retries: Annotated[
         int | None,
@@ -64,39 +46,19 @@ def submit(
             help="How long a failed attempt waits for the next: 5s, or 1s,2,10m",
         ),
     ] = None,
-    expire_at: Annotated[
-        str | None, typer.Option(metavar="INSTANT", help="Not worth starting any more from then.")
-    ] = None,
-    retention: Annotated[
-        str | None, typer.Option(metavar="SPAN", help="How long it is kept once it has ended.")
-    ] = None,
-    label: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be repeated.")
-    ] = None,
-    id_: Annotated[str, typer.Option("--id", help="The task's id. Default: a new one.")] = "",
-    if_exists: Annotated[
-        IfExists, typer.Option(help="If there is a task of this --id: refuse, or keep that one.")
-    ] = IfExists.REFUSE,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until it ends, show it; exit 1 unless COMPLETED.")
     ] = False,
+    **options: Any,  # noqa: ANN401  # what task.proto makes of them
 ) -> None:
     """Submit one task and print its id; when it is printed, a majority has the task on disk."""
-    if run_at is not None and delay is not None:
+    if options["option_run_at"] is not None and delay is not None:
         raise typer.BadParameter("give one of --run-at and --delay")
-    fields: SpecFields = {
-        "task_id": id_ or None,
-        "if_exists": "keep" if if_exists is IfExists.KEEP else None,
-        "content_type": content_type,
-        "priority": priority,
+    fields: dict[str, Any] = {
+        **read_options(options),
         "retries": retries,
-        "run_at": _read("--run-at", values.instant, run_at),
-        "delay": _read("--delay", durations.parse, delay),
-        "expire_at": _read("--expire-at", values.instant, expire_at),
-        "timeout": _read("--task-timeout", durations.parse, task_timeout),
-        "backoff": _read("--backoff", values.backoff, backoff),
-        "retention": _read("--retention", durations.parse, retention),
-        "labels": dict(_read("--label", values.label, text) for text in label or ()),
+        "delay": read("--delay", durations.parse, delay),
+        "backoff": read("--backoff", values.backoff, backoff),
     }
     try:
         spec = task_spec(queue, type_, _payload(payload, payload_file), **fields)
@@ -122,19 +84,6 @@ def _payload(text: str | None, file: str | None) -> bytes:
     except OSError as error:
         message = f"cannot read {file}: {error.strerror}"
         raise typer.BadParameter(message, param_hint="--payload-file") from None
-
-
-@overload
-def _read(option: str, read: Callable[[str], _T], text: str) -> _T: ...
-@overload
-def _read(option: str, read: Callable[[str], _T], text: str | None) -> _T | None: ...
-def _read(option: str, read: Callable[[str], _T], text: str | None) -> _T | None:
-    if text is None:
-        return None
-    try:
-        return read(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def _wait(session: Session, task_id: str) -> None:

@@ -6,7 +6,6 @@ Instants are aware datetimes in UTC, lengths of time are timedeltas; absent valu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -15,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
+from tq.v1.task_options import TaskFields, task_fields
 from tq_client.enums import AttemptEnd, FailureReason, Ordering, TaskState
 from tq_client.specs import Backoff
 
@@ -51,27 +51,18 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Task(TaskFields):
     """A task as a broker describes it; a listing leaves out payload, result and attempts."""
 
-    task_id: str
     queue: str
     type: str
     state: TaskState
     payload: bytes
-    content_type: str
-    priority: int
-    labels: Mapping[str, str]
-    submitted_at: datetime
-    run_at: datetime | None
-    """The earliest start that the submitter asked for; `due_at` says when it is due now."""
-    expire_at: datetime | None
-    timeout: timedelta | None
     retries: int | None
     """How many attempts may follow the first; None is the brokers' default, 4."""
     backoff: Backoff | None
-    retention: timedelta | None
-    """None is the brokers' default."""
+    """How long the task waits before each retry; None is the brokers' default."""
+    submitted_at: datetime
     due_at: datetime | None
     """When a waiting task may next be claimed."""
     finished_at: datetime | None
@@ -88,7 +79,6 @@ class Task:
     cancel_requested: bool
     redrives: int
     """How often the task was redriven from the dead letters."""
-    traceparent: str
     message: task_pb2.Task = field(repr=False, compare=False)
 
     @classmethod
@@ -96,21 +86,14 @@ class Task:
         """Read it from a broker's answer."""
         spec = message.spec
         return cls(
-            task_id=spec.task_id,
+            **task_fields(spec),
             queue=spec.queue,
             type=spec.type,
             state=TaskState(message.state),
             payload=spec.payload,
-            content_type=spec.content_type,
-            priority=spec.priority,
-            labels=dict(spec.labels),
-            submitted_at=_instant(message.submitted_at),
-            run_at=_instant(spec.run_at) if spec.HasField("run_at") else None,
-            expire_at=_instant(spec.expire_at) if spec.HasField("expire_at") else None,
-            timeout=_span(spec.timeout) if spec.HasField("timeout") else None,
             retries=spec.max_attempts - 1 if spec.max_attempts else None,
             backoff=_backoff(spec.retry_policy) if spec.HasField("retry_policy") else None,
-            retention=_span(spec.retention) if spec.HasField("retention") else None,
+            submitted_at=_instant(message.submitted_at),
             due_at=_instant(message.due_at) if message.HasField("due_at") else None,
             finished_at=_instant(message.finished_at) if message.HasField("finished_at") else None,
             attempts_made=message.attempts_made,
@@ -123,7 +106,6 @@ class Task:
             result_content_type=message.result_content_type,
             cancel_requested=message.cancel_requested,
             redrives=message.redrives,
-            traceparent=spec.traceparent,
             message=message,
         )
 

@@ -7,46 +7,29 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, TypeAlias, TypedDict, Unpack
+from typing import Any, Final, TypeAlias, Unpack
 
-from tq.v1.task_pb2 import IfExists, RetryPolicy, TaskSpec
-from tq_common.limits import MAX_ATTEMPTS_MAX, PRIORITY_MAX, RETENTION_S_MAX
+from tq.v1.task_options import OPTIONS, TaskOptions
+from tq.v1.task_pb2 import RetryPolicy, TaskSpec
+from tq_common.limits import MAX_ATTEMPTS_MAX
 from tq_common.quoting import shown
+from tq_common.task_options import Kind, TaskOption
 
 Span: TypeAlias = "timedelta | float"
 """A length of time: a timedelta, or seconds."""
 
 RETRIES_MAX: Final = MAX_ATTEMPTS_MAX - 1
-SPAN_MAX: Final = timedelta(seconds=RETENTION_S_MAX)
+SPAN_MAX: Final = timedelta(
+    milliseconds=max(each.most or 0 for each in OPTIONS if each.kind is Kind.SPAN)
+)
 """The longest span of any option; for most options the brokers' limit is lower."""
 
 _OTHERS_WORDS: Final[Mapping[str, str]] = {
-    "at": "run_at",
-    "autoretry_for": "retries",
     "countdown": "delay",
-    "default_retry_delay": "backoff",
-    "eta": "run_at",
-    "expires": "expire_at",
-    "headers": "labels",
-    "id": "task_id",
-    "job_id": "task_id",
-    "job_timeout": "timeout",
-    "max_attempts": "retries",
-    "max_backoff": "backoff",
-    "max_retries": "retries",
-    "metadata": "labels",
-    "min_backoff": "backoff",
-    "result_expires": "retention",
-    "result_ttl": "retention",
-    "retry": "retries",
-    "retry_backoff": "backoff",
-    "retry_policy": "backoff",
-    "soft_time_limit": "timeout",
-    "tags": "labels",
-    "time_limit": "timeout",
-    "ttl": "expire_at",
+    **{option.field: option.name for option in OPTIONS},
+    **{alias: option.name for option in OPTIONS for alias in option.aliases},
 }
-"""The names of options in Celery, RQ, Dramatiq and others, with ours."""
+"""The names of options in Celery, RQ, Dramatiq, others and the protos, with ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,35 +51,15 @@ class Backoff:
     """False: wait the whole span."""
 
 
-class SpecFields(TypedDict, total=False):
+class SpecFields(TaskOptions, total=False):
     """The options of a task; None means the default."""
 
-    task_id: str | None
-    """1 to 200 characters of A-Z a-z 0-9 . _ : -; a task whose id exists is not created again."""
-    if_exists: Literal["refuse", "keep"] | None
-    """If a task with this ``task_id`` exists: "refuse" (the default) raises ConflictError; "keep"
-    succeeds and keeps the existing task."""
-    content_type: str | None
-    priority: int | None
-    """0, the least urgent and the default, to 255."""
-    run_at: datetime | None
-    """The task does not start before this instant; excludes ``delay``."""
     delay: Span | None
     """The task does not start before this span has passed; excludes ``run_at``."""
-    expire_at: datetime | None
-    """A task that still waits at this instant becomes FAILED; a running one may finish."""
-    timeout: Span | None
-    """How long one attempt may take; by default unlimited."""
     retries: int | None
     """How many attempts may follow the first, 0 to 999; by default 4."""
     backoff: Backoff | None
     """How long the task waits before each retry."""
-    labels: Mapping[str, str] | None
-    """For people and filters; at most 32."""
-    retention: Span | None
-    """How long the task is kept once it has ended; by default 24 h, or 14 d for a dead letter."""
-    traceparent: str | None
-    """The submitter's trace context (W3C "traceparent")."""
 
 
 def task_spec(
@@ -123,7 +86,7 @@ def make_spec(
     spec = TaskSpec(
         queue=_text("queue", queue),
         type=_text("task_type", task_type),
-        payload=_payload(payload),
+        payload=_bytes("payload", payload),
     )
     for name, value in fields.items():
         if value is not None:
@@ -189,9 +152,6 @@ def span(name: str, value: object) -> timedelta:
     return length
 
 
-_UINT32_MAX: Final = (1 << 32) - 1
-
-
 def _text(name: str, value: object) -> str:
     if isinstance(value, str):
         return value
@@ -199,20 +159,20 @@ def _text(name: str, value: object) -> str:
     raise TypeError(f"{name}={shown(value)}: it takes a str{advice}")
 
 
-def _payload(value: object) -> bytes:
+def _bytes(name: str, value: object) -> bytes:
     if isinstance(value, bytes):
         return value
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
-    advice = "; say payload.encode()" if isinstance(value, str) else ""
-    raise TypeError(f"payload={shown(value)}: it takes bytes{advice}")
+    advice = f"; say {name}.encode()" if isinstance(value, str) else ""
+    raise TypeError(f"{name}={shown(value)}: it takes bytes{advice}")
 
 
-def _whole(name: str, value: object, most: int, carried_max: int | None = None) -> int:
+def _whole(name: str, value: object, least: int, most: int, carried_max: int | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}={shown(value)}: it takes a whole number from 0 to {most}")
-    if not 0 <= value <= (most if carried_max is None else carried_max):
-        raise ValueError(f"{name}={shown(value)}: 0 to {most} are allowed")
+        raise TypeError(f"{name}={shown(value)}: it takes a whole number from {least} to {most}")
+    if not least <= value <= (most if carried_max is None else carried_max):
+        raise ValueError(f"{name}={shown(value)}: {least} to {most} are allowed")
     return value
 
 
@@ -226,59 +186,12 @@ def _instant(name: str, value: object) -> datetime:
     return value
 
 
-def _set_text(spec: TaskSpec, name: str, value: object) -> None:
-    setattr(spec, name, _text(name, value))
-
-
-def _set_priority(spec: TaskSpec, name: str, value: object) -> None:
-    # The broker refuses what is only a little out of range, as with every other field.
-    spec.priority = _whole(name, value, PRIORITY_MAX, carried_max=_UINT32_MAX)
-
-
 def _set_retries(spec: TaskSpec, name: str, value: object) -> None:
-    spec.max_attempts = _whole(name, value, RETRIES_MAX) + 1
-
-
-def _set_instant(spec: TaskSpec, name: str, value: object) -> None:
-    getattr(spec, name).FromDatetime(_instant(name, value))
+    spec.max_attempts = _whole(name, value, 0, RETRIES_MAX) + 1
 
 
 def _set_delay(spec: TaskSpec, name: str, value: object) -> None:
     spec.run_at.FromDatetime(datetime.now(UTC) + span(name, value))
-
-
-def _set_timeout(spec: TaskSpec, name: str, value: object) -> None:
-    length = span(name, value)
-    if not length:
-        raise ValueError(f"{name}={shown(value)}: it has to be more than nothing")
-    spec.timeout.FromTimedelta(length)
-
-
-def _set_span(spec: TaskSpec, name: str, value: object) -> None:
-    getattr(spec, name).FromTimedelta(span(name, value))
-
-
-def _set_if_exists(spec: TaskSpec, name: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{name}={shown(value)}: it takes 'refuse' or 'keep'")
-    if value not in _IF_EXISTS:
-        raise ValueError(f"{name}={shown(value)}: 'refuse' and 'keep' are allowed")
-    spec.if_exists = _IF_EXISTS[value]
-
-
-_IF_EXISTS: Final[Mapping[str, IfExists.ValueType]] = {
-    "refuse": IfExists.IF_EXISTS_REFUSE,
-    "keep": IfExists.IF_EXISTS_KEEP,
-}
-
-
-def _set_labels(spec: TaskSpec, name: str, value: object) -> None:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name}={shown(value)}: it takes a mapping of str to str")
-    for key, text in value.items():
-        if not isinstance(key, str) or not isinstance(text, str):
-            raise TypeError(f"{name}: {shown(key)}: {shown(text)}: both have to be str")
-        spec.labels[key] = text
 
 
 def _set_backoff(spec: TaskSpec, name: str, value: object) -> None:
@@ -300,19 +213,125 @@ def _policy(name: str, backoff: Backoff) -> RetryPolicy:
     return policy
 
 
+# ------------------------------------------------------- options in the form of their fields
+
 _Setter = Callable[[TaskSpec, str, object], None]
+"""Sets an option of this name to a value; raises TypeError or ValueError, which name it."""
+_UINT32_MAX: Final = (1 << 32) - 1
+
+
+def _number(option: TaskOption) -> _Setter:
+    field, least, most = option.field, option.least or 0, option.most or 0
+    # The broker refuses what is only a little out of range, as with every other field.
+    carried_max = max(most, _UINT32_MAX)
+
+    def put(spec: TaskSpec, name: str, value: object) -> None:
+        setattr(spec, field, _whole(name, value, least, most, carried_max))
+
+    return put
+
+
+def _flag(option: TaskOption) -> _Setter:
+    def put(spec: TaskSpec, name: str, value: object) -> None:
+        if not isinstance(value, bool):
+            raise TypeError(f"{name}={shown(value)}: it takes True or False")
+        setattr(spec, option.field, value)
+
+    return put
+
+
+def _one_text(option: TaskOption) -> _Setter:
+    field = option.field
+
+    def put(spec: TaskSpec, name: str, value: object) -> None:
+        setattr(spec, field, _text(name, value))
+
+    return put
+
+
+def _some_bytes(option: TaskOption) -> _Setter:
+    def put(spec: TaskSpec, name: str, value: object) -> None:
+        setattr(spec, option.field, _bytes(name, value))
+
+    return put
+
+
+def _length(option: TaskOption) -> _Setter:
+    field, may_be_nothing = option.field, not option.least
+
+    def put(spec: TaskSpec, name: str, value: object) -> None:
+        length = span(name, value)
+        if not (length or may_be_nothing):
+            raise ValueError(f"{name}={shown(value)}: it has to be more than nothing")
+        getattr(spec, field).FromTimedelta(length)
+
+    return put
+
+
+def _moment(option: TaskOption) -> _Setter:
+    field = option.field
+
+    def put(spec: TaskSpec, name: str, value: object) -> None:
+        getattr(spec, field).FromDatetime(_instant(name, value))
+
+    return put
+
+
+def _choice(option: TaskOption) -> _Setter:
+    words = [repr(word) for word in option.choices]
+    several = ", ".join(words[:-1])
+
+    def put(spec: TaskSpec, name: str, value: object) -> None:
+        if not isinstance(value, str):
+            raise TypeError(f"{name}={shown(value)}: it takes {several} or {words[-1]}")
+        if value not in option.choices:
+            raise ValueError(f"{name}={shown(value)}: {several} and {words[-1]} are allowed")
+        setattr(spec, option.field, option.choices[value])
+
+    return put
+
+
+def _texts(option: TaskOption) -> _Setter:
+    def put(spec: TaskSpec, name: str, value: object) -> None:
+        if isinstance(value, str) or not isinstance(value, Collection):
+            raise TypeError(f"{name}={shown(value)}: it takes a list of str")
+        if option.items_max is not None and len(value) > option.items_max:
+            count = f"{len(value):,} entries"
+            raise ValueError(f"{name} has {count}; at most {option.items_max:,} are allowed")
+        getattr(spec, option.field).extend(_text(name, each) for each in value)
+
+    return put
+
+
+def _map(option: TaskOption) -> _Setter:
+    field = option.field
+
+    def put(spec: TaskSpec, name: str, value: object) -> None:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{name}={shown(value)}: it takes a mapping of str to str")
+        texts = getattr(spec, field)
+        for key, text in value.items():
+            if not isinstance(key, str) or not isinstance(text, str):
+                raise TypeError(f"{name}: {shown(key)}: {shown(text)}: both have to be str")
+            texts[key] = text
+
+    return put
+
+
+_BY_KIND: Final[Mapping[Kind, Callable[[TaskOption], _Setter]]] = {
+    Kind.NUMBER: _number,
+    Kind.FLAG: _flag,
+    Kind.TEXT: _one_text,
+    Kind.BYTES: _some_bytes,
+    Kind.SPAN: _length,
+    Kind.INSTANT: _moment,
+    Kind.CHOICE: _choice,
+    Kind.TEXTS: _texts,
+    Kind.MAP: _map,
+}
 _SETTERS: Final[Mapping[str, _Setter]] = {
-    "task_id": _set_text,
-    "if_exists": _set_if_exists,
-    "content_type": _set_text,
-    "priority": _set_priority,
-    "run_at": _set_instant,
+    **{each.name: _BY_KIND[each.kind](each) for each in OPTIONS if not each.by_hand},
     "delay": _set_delay,
-    "expire_at": _set_instant,
-    "timeout": _set_timeout,
     "retries": _set_retries,
     "backoff": _set_backoff,
-    "labels": _set_labels,
-    "retention": _set_span,
-    "traceparent": _set_text,
 }

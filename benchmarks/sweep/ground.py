@@ -6,23 +6,27 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import grpc
 import grpc.aio
 
+from benchmarks.sweep import extremes
 from chaos.cluster.cluster import Cluster
 from tq.v1 import (
     cluster_service_pb2,
     cluster_service_pb2_grpc,
     queue_service_pb2,
     queue_service_pb2_grpc,
+    task_options,
     task_pb2,
     task_service_pb2,
     task_service_pb2_grpc,
     worker_service_pb2,
     worker_service_pb2_grpc,
 )
+from tq_common.task_options import Kind
 
 CALL_S = 60.0
 BATCH = 1_000
@@ -47,7 +51,7 @@ LABELLED = 1_000
 WIDE = "wide." + "w" * 120
 """A queue of the longest name, whose tasks have every field at its maximum."""
 LONG_TYPE = "t" * 128
-LABELS = {f"{n:02}".rjust(64, "k"): "v" * 256 for n in range(32)}
+LABELS = extremes.most(task_options.LABELS, datetime.now(UTC))
 
 Reply = TypeVar("Reply")
 
@@ -63,23 +67,23 @@ class Stubs:
 
 
 def wide_spec(queue: str, task_id: str = "", payload: bytes = b"") -> task_pb2.TaskSpec:
-    """Return a task with every field at its maximum but the payload."""
+    """Return a task with every field at its maximum but the payload; it is ready at once."""
     spec = task_pb2.TaskSpec(
         task_id=task_id,
         queue=queue,
         type=LONG_TYPE,
         payload=payload,
-        content_type="c" * 128,
-        priority=255,
-        max_attempts=1_000,
-        labels=LABELS,
-        traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",
     )
+    for option in task_options.OPTIONS:
+        if not (
+            option is task_options.TASK_ID
+            or option.submit_only
+            or option.kind in {Kind.INSTANT, Kind.OTHER}
+        ):
+            extremes.put(spec, option, extremes.most(option, datetime.now(UTC)))
     spec.retry_policy.initial_backoff.FromSeconds(86_400)
     spec.retry_policy.max_backoff.FromSeconds(7 * 86_400)
     spec.retry_policy.multiplier = 100
-    spec.timeout.FromSeconds(7 * 86_400)
-    spec.retention.FromSeconds(366 * 86_400)
     return spec
 
 

@@ -7,10 +7,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from google.protobuf.message import Message
 
+from benchmarks.sweep import extremes
 from tests.client.fake_broker import Call, Context, FakeBroker, serving
 from tests.patience import PATIENCE_S
 from tq.v1 import task_pb2
@@ -21,7 +23,7 @@ from tq.v1.queue_service_pb2 import (
     ListQueuesResponse,
     QueueStats,
 )
-from tq.v1.task_pb2 import IfExists
+from tq.v1.task_options import OPTIONS
 from tq.v1.task_service_pb2 import (
     ListTasksRequest,
     ListTasksResponse,
@@ -269,25 +271,12 @@ async def test_addresses_come_from_the_environment(monkeypatch: pytest.MonkeyPat
 def test_a_spec_carries_every_field_in_its_own_unit() -> None:
     noon = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
-    spec = task_spec(
-        "mail",
-        "send",
-        b"hello",
-        task_id="t1",
-        content_type="text/plain",
-        priority=7,
-        run_at=noon,
-        timeout=timedelta(seconds=1.5),
-        retries=2,
-        backoff=Backoff(factor=3),
-        labels={"team": "a"},
-        retention=timedelta(days=1),
-        expire_at=noon + timedelta(hours=1),
-        traceparent="00-1",
-        if_exists="keep",
-    )
+    options: Any = {each.name: extremes.most(each, noon) for each in OPTIONS if not each.by_hand}
+    options |= {"run_at": noon, "timeout": timedelta(seconds=1.5)}
+    options |= {"expire_at": noon + timedelta(hours=1)}
 
-    assert spec.if_exists == IfExists.IF_EXISTS_KEEP
+    spec = task_spec("mail", "send", b"hello", retries=2, backoff=Backoff(factor=3), **options)
+
     assert {field.name for field, _ in spec.ListFields()} == set(TaskSpec.DESCRIPTOR.fields_by_name)
     assert spec.run_at.ToDatetime(UTC) == noon
     assert spec.timeout.ToMilliseconds() == 1_500

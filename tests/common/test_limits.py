@@ -136,12 +136,12 @@ def comments() -> Iterator[tuple[str, str]]:
             if line.startswith("//"):
                 comment.append(line.removeprefix("//").strip())
                 continue
-            if line.endswith("{"):
+            if around and (field := re.search(r"(\w+) = \d+(;| \[.*)$", line)):
+                yield f"{around[-1]}.{field[1]}", " ".join(comment)
+            elif line.endswith("{"):
                 around.append(line.split()[1])
             elif line in {"}", "};"}:
                 around.pop()
-            elif around and (field := re.search(r"(\w+) = \d+;$", line)):
-                yield f"{around[-1]}.{field[1]}", " ".join(comment)
             comment = []
 
 

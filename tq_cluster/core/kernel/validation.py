@@ -6,15 +6,18 @@ the values that are valid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tq.v1 import errors_pb2, task_pb2, worker_service_pb2
+from tq.v1.task_options import LABELS, OPTIONS, find_fault
 from tq_cluster.core.model.limits import SECOND_MS, Limits
 from tq_cluster.core.model.operations import Refused
 from tq_cluster.core.model.proto_time import duration, to_ms
+from tq_common import names
 from tq_common.limits import (
     CLAIM_QUEUES_MAX,
     CLAIM_TYPES_MAX,
@@ -22,36 +25,25 @@ from tq_common.limits import (
     GIVE_UP_AFTER_S_MAX,
     GIVE_UP_AFTER_S_MIN,
     INITIAL_BACKOFF_S_MAX,
-    LABEL_KEY_CHARS_MAX,
-    LABEL_VALUE_CHARS_MAX,
-    LABELS_MAX,
     LEASE_S_MAX,
     LEASE_S_MIN,
-    MAX_ATTEMPTS_DEFAULT,
-    MAX_ATTEMPTS_MAX,
     MAX_BACKOFF_S_MAX,
     MULTIPLIER_MAX,
     PAUSE_S_MAX,
-    PRIORITY_MAX,
-    RETENTION_S_MAX,
     RETRY_AFTER_S_MAX,
-    RUN_AT_AHEAD_S_MAX,
-    TIMEOUT_S_MAX,
-    TRACEPARENT_BYTES_MAX,
     WAIT_S_MAX,
 )
 from tq_common.names import (
     NAMESPACE_NAME_RULE,
     QUEUE_NAME_RULE,
-    TASK_ID_RULE,
     TASK_TYPE_RULE,
     WORKER_ID_CHARS_MAX,
     is_namespace_name,
     is_queue_name,
-    is_task_id,
     is_task_type,
 )
 from tq_common.quoting import quoted
+from tq_common.task_options import TaskOption
 
 _NANOS_A_SECOND = 1_000_000_000
 _SPAN_SECONDS_MAX = 315_576_000_000
@@ -107,57 +99,84 @@ def check_at_most(field: str, count: int, most: int) -> Refused | None:
 
 def check_spec(spec: task_pb2.TaskSpec, limits: Limits, now_ms: int) -> Refused | None:
     """Check a task that is to be created."""
-    if spec.task_id and is_task_id(spec.task_id) is None:
-        return invalid("task_id", f"is {_shown(spec.task_id)}; it takes {TASK_ID_RULE}")
     if is_queue_name(spec.queue) is None:
         return invalid("queue", f"is {_shown(spec.queue)}; it takes {QUEUE_NAME_RULE}")
     if is_task_type(spec.type) is None:
         return check_type("type", spec.type)
     if len(spec.payload) > limits.payload_bytes_max:
         return too_large("payload", len(spec.payload), limits.payload_bytes_max)
-    if spec.priority > PRIORITY_MAX:
-        return invalid("priority", f"is {spec.priority}; it takes 0 to {PRIORITY_MAX}")
-    if spec.max_attempts > MAX_ATTEMPTS_MAX:
-        field, sent = "max_attempts", spec.max_attempts
-        right = f"1 to {MAX_ATTEMPTS_MAX}, or 0 for {MAX_ATTEMPTS_DEFAULT}"
-        return invalid(field, f"is {sent}; it takes {right}")
-    if spec.if_exists:
-        fault = _check_if_exists(spec)
-        if fault is not None:
-            return fault
-    if spec.labels:
-        fault = check_labels(spec.labels)
-        if fault is not None:
-            return fault
-    return (
-        _check_bytes("content_type", spec.content_type, CONTENT_TYPE_BYTES_MAX)
-        or _check_bytes("traceparent", spec.traceparent, TRACEPARENT_BYTES_MAX)
-        or _check_times(spec, now_ms)
-    )
-
-
-def _check_if_exists(spec: task_pb2.TaskSpec) -> Refused | None:
-    if spec.if_exists not in task_pb2.IfExists.values():
-        return invalid("if_exists", f"is {spec.if_exists}; it takes REFUSE (1) or KEEP (2)")
-    if spec.if_exists == task_pb2.IF_EXISTS_KEEP and not spec.task_id:
+    fault = find_fault(spec, _CHECKS, now_ms)
+    if fault is None and spec.if_exists == task_pb2.IF_EXISTS_KEEP and not spec.task_id:
         return invalid("if_exists", "is KEEP, and task_id is empty; no task has such an id yet")
-    return None
-
-
-def _check_times(spec: task_pb2.TaskSpec, now_ms: int) -> Refused | None:
-    fault: Refused | None = None
-    if spec.HasField("run_at"):
-        latest_ms = now_ms + RUN_AT_AHEAD_S_MAX * SECOND_MS
-        fault = _check_instant("run_at", spec.run_at, latest_ms)
-    if fault is None and spec.HasField("expire_at"):
-        fault = _check_instant("expire_at", spec.expire_at, None)
-    if fault is None and spec.HasField("timeout"):
-        fault = check_span("timeout", spec.timeout, 1, TIMEOUT_S_MAX * SECOND_MS)
-    if fault is None and spec.HasField("retention"):
-        fault = check_span("retention", spec.retention, 0, RETENTION_S_MAX * SECOND_MS)
     if fault is None and spec.HasField("retry_policy"):
-        fault = _check_retry_policy(spec.retry_policy)
+        return _check_retry_policy(spec.retry_policy)
     return fault
+
+
+class _OptionChecks:
+    """Checks of the values of a task's options against the bounds in task.proto."""
+
+    def number(self, option: TaskOption, value: int) -> Refused | None:
+        least = option.least or 0
+        if option.most is not None and least <= value <= option.most:
+            return None
+        right = f"{least} to {option.most}"
+        if least and option.default:
+            right += f", or 0 for {option.default}"
+        return invalid(option.field, f"is {value}; it takes {right}")
+
+    def text(self, option: TaskOption, value: str | bytes) -> Refused | None:
+        if option.rule:
+            return _check_rule(option, str(value))
+        return None if option.most is None else _check_bytes(option.field, value, option.most)
+
+    def span(self, option: TaskOption, value: Duration) -> Refused | None:
+        return check_span(option.field, value, option.least or 0, option.most or 0)
+
+    def instant(self, option: TaskOption, value: Timestamp, now_ms: int) -> Refused | None:
+        latest_ms = None if option.most is None else now_ms + option.most
+        return _check_instant(option.field, value, latest_ms)
+
+    def choice(self, option: TaskOption, value: int) -> Refused | None:
+        if value in option.choices.values():
+            return None
+        words = " or ".join(f"{word.upper()} ({number})" for word, number in option.choices.items())
+        return invalid(option.field, f"is {value}; it takes {words}")
+
+    def texts(self, option: TaskOption, value: Sequence[str]) -> Refused | None:
+        fault = check_at_most(option.field, len(value), option.items_max or 0)
+        for each in value if fault is None else ():
+            fault = self.text(option, each)
+            if fault is not None:
+                break
+        return fault
+
+    def map(self, option: TaskOption, value: Mapping[str, str]) -> Refused | None:
+        field, count = option.field, len(value)
+        if count > (option.items_max or 0):
+            most = option.items_max
+            return invalid(field, f"has {count} entries; at most {most} are taken")
+        for key, text in sorted(value.items()):
+            if not 1 <= len(key) <= (option.key_max or 0):
+                rule = f"keys take 1 to {option.key_max} characters"
+                return invalid(field, f"has the key {_shown(key)}; {rule}")
+            if len(text) > (option.most or 0):
+                rule = f"values take up to {option.most}"
+                return invalid(f"{field}[{key}]", f"has {len(text)} characters; {rule}")
+        return None
+
+
+_CHECKS: Final = _OptionChecks()
+_IS_NAME: Final[Mapping[str, Callable[[str], object]]] = {
+    option.rule: getattr(names, f"is_{option.rule.lower()}") for option in OPTIONS if option.rule
+}
+
+
+def _check_rule(option: TaskOption, text: str) -> Refused | None:
+    if _IS_NAME[option.rule](text) is not None:
+        return None
+    rule = getattr(names, f"{option.rule}_RULE")
+    return invalid(option.field, f"is {_shown(text)}; it takes {rule}")
 
 
 def _check_retry_policy(policy: task_pb2.RetryPolicy) -> Refused | None:
@@ -176,17 +195,8 @@ def _check_retry_policy(policy: task_pb2.RetryPolicy) -> Refused | None:
 
 
 def check_labels(labels: Mapping[str, str]) -> Refused | None:
-    """Check the labels of a task or of a filter."""
-    if len(labels) > LABELS_MAX:
-        return invalid("labels", f"has {len(labels)} entries; at most {LABELS_MAX} are taken")
-    for key, value in sorted(labels.items()):
-        if not 1 <= len(key) <= LABEL_KEY_CHARS_MAX:
-            rule = f"keys take 1 to {LABEL_KEY_CHARS_MAX} characters"
-            return invalid("labels", f"has the key {_shown(key)}; {rule}")
-        if len(value) > LABEL_VALUE_CHARS_MAX:
-            rule = f"values take up to {LABEL_VALUE_CHARS_MAX}"
-            return invalid(f"labels[{key}]", f"has {len(value)} characters; {rule}")
-    return None
+    """Check the labels of a filter, which are bounded as those of a task are."""
+    return _CHECKS.map(LABELS, labels)
 
 
 def is_span(span: Duration) -> bool:
@@ -257,10 +267,15 @@ def check_type(field: str, task_type: str) -> Refused | None:
     return invalid(field, f"is {_shown(task_type)}; it takes {TASK_TYPE_RULE}")
 
 
-def _check_bytes(field: str, text: str, most: int) -> Refused | None:
-    if len(text) <= most and (text.isascii() or len(text.encode()) <= most):
+def _check_bytes(field: str, text: str | bytes, most: int) -> Refused | None:
+    if len(text) <= most and (text.isascii() or _size(text) <= most):
         return None
-    return invalid(field, f"has {len(text.encode())} bytes; at most {most} are taken")
+    return invalid(field, f"has {_size(text)} bytes; at most {most} are taken")
+
+
+def _size(text: str | bytes) -> int:
+    """Return the bytes that a text has on the wire."""
+    return len(text.encode()) if isinstance(text, str) else len(text)
 
 
 def check_claim(request: worker_service_pb2.ClaimRequest, limits: Limits) -> Refused | None:
