@@ -10,8 +10,9 @@ from tests.scopes import scope_of
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core import invariants
+from tq_cluster.core.features import CLUSTER_VERSION
 from tq_cluster.core.housekeeping import backfill
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.kernel import kept_tables
 from tq_cluster.core.kernel.ready_order import SEARCH_ROWS_MAX
 from tq_cluster.core.model.operations import (
     Claim,
@@ -237,7 +238,7 @@ def test_a_slice_that_was_filled_already_changes_nothing_when_it_is_filled_again
     queue.submitted(*[spec() for _ in range(20)])
     begin(queue)
     fill(queue, rows_max=10)
-    row = backfill.progress(queue.store.view())
+    row = kept_tables.progress(queue.store.view())
     row.from_key = b""
     queue.overwrite(tables.META, tables.BACKFILL_KEY, row.SerializeToString())
 

@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from tests.core.lone_queue import START_MS, LoneQueue, instant, replied, span, spec
 from tests.core.naive import NaiveQueue, NaiveTask
 from tq.v1 import queue_service_pb2, worker_service_pb2
+from tq_cluster.core.features import CLUSTER_VERSION
 from tq_cluster.core.housekeeping import backfill
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION
 from tq_cluster.core.model.operations import FillTables, FormCluster, RaiseVersion
 
 Settings = queue_service_pb2.QueueSettings

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.features import CLUSTER_VERSION
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
 from tq_cluster.raft.log_api import LogStatus, PeerProgress, Role

@@ -21,8 +21,8 @@ from tests.leader.bench import (
 from tests.patience import PATIENCE_S
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import SystemClock
+from tq_cluster.core.features import CLUSTER_VERSION
 from tq_cluster.core.housekeeping import backfill
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION
 from tq_cluster.core.model.operations import (
     ANONYMOUS,
     Claim,

@@ -12,10 +12,10 @@ from tests.scopes import scope_of
 from tests.service.fakes import until
 from tq.v1 import cluster_service_pb2 as pb
 from tq.v1 import worker_service_pb2
+from tq_cluster.core.features import CLUSTER_VERSION
 from tq_cluster.core.housekeeping import backfill
 from tq_cluster.core.invariants import violations
-from tq_cluster.core.kernel import ready_order
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.kernel import kept_tables, ready_order
 from tq_cluster.core.model.operations import (
     ANONYMOUS,
     Claim,
@@ -292,7 +292,7 @@ async def test_a_table_is_filled_once_a_claim_is_in_need_of_it_by_whoever_leads(
     await need_types(bench)
 
     def filled() -> int:
-        return backfill.progress(bench.store.view()).rows
+        return kept_tables.progress(bench.store.view()).rows
 
     await until(lambda: filled() > 5, "some slices")
     bench.log.depose()

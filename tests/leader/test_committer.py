@@ -24,8 +24,8 @@ from tests.leader.bench import (
 from tests.scopes import scope_of
 from tq.internal.v1 import log_pb2
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster.core import decide as decide_module
-from tq_cluster.core.kernel.batch import Batch
+from tq_cluster.core.features import REGISTRY
+from tq_cluster.core.kernel.batch import Space
 from tq_cluster.core.kernel.budget import ENTRY_BUDGET
 from tq_cluster.core.model.operations import (
     ANONYMOUS,
@@ -466,14 +466,11 @@ async def test_an_own_operation_that_cannot_be_decided_is_reported_and_holds_up_
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = Work([MakeDue(tasks_max=10), ExpireLeases(leases=[])])
-    decide_one = decide_module._decide_one
 
-    def fragile(batch: Batch, operation: Operation) -> Steps | Outcome:
-        if isinstance(operation, ExpireLeases):
-            raise ZeroDivisionError
-        return decide_one(batch, operation)
+    def fragile(space: Space, operation: ExpireLeases) -> Steps:
+        raise ZeroDivisionError
 
-    monkeypatch.setattr(decide_module, "_decide_one", fragile)
+    monkeypatch.setitem(REGISTRY.decisions, ExpireLeases, fragile)
     monkeypatch.setattr(bench.leader._committer, "_housekeeping", work)
 
     calls = [await start(bench.leader.submit(submit("a", request_id=f"r{n}"))) for n in range(9)]

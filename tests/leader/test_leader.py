@@ -16,13 +16,13 @@ from tests.scopes import scope_of
 from tq.internal.v1 import log_pb2
 from tq.v1 import errors_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import SystemClock
-from tq_cluster.core import decide as decide_module
+from tq_cluster.core.calls.submit import decide_submit
+from tq_cluster.core.features import REGISTRY
 from tq_cluster.core.kernel import request_ids
-from tq_cluster.core.kernel.batch import Batch
+from tq_cluster.core.kernel.batch import Space
 from tq_cluster.core.model.operations import (
     ANONYMOUS,
     Decision,
-    Operation,
     Outcome,
     Refused,
     Replied,
@@ -128,13 +128,12 @@ async def test_a_deposed_leader_answers_unknown_for_what_was_in_flight_and_no_fo
 async def test_an_operation_that_cannot_be_decided_fails_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fragile(batch: Batch, operation: Operation) -> Steps | Outcome:
-        if isinstance(operation, Submit) and operation.request.tasks[0].type == "bomb":
+    def fragile(space: Space, operation: Submit) -> Steps | Outcome:
+        if operation.request.tasks[0].type == "bomb":
             raise ZeroDivisionError
-        return decide_one(batch, operation)
+        return decide_submit(space, operation)
 
-    decide_one = decide_module._decide_one
-    monkeypatch.setattr(decide_module, "_decide_one", fragile)
+    monkeypatch.setitem(REGISTRY.decisions, Submit, fragile)
     bench.log.held = True
     first = await start(bench.leader.submit(submit("a", request_id="r0")))
     good = await start(bench.leader.submit(submit("a", request_id="r1")))

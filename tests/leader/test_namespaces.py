@@ -30,6 +30,9 @@ from tests.leader.test_task_log import event
 from tests.patience import PATIENCE_S
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import SystemClock
+from tq_cluster.core.features import REGISTRY
+from tq_cluster.core.housekeeping.request_ids import REQUESTS_A_TASK
+from tq_cluster.core.kernel.feature import Instants
 from tq_cluster.core.model.events import What
 from tq_cluster.core.model.namespaces import Namespaces
 from tq_cluster.core.model.operations import (
@@ -37,7 +40,9 @@ from tq_cluster.core.model.operations import (
     Cancel,
     ConfigureQueue,
     ExpireLeases,
+    MakeDue,
     Operation,
+    RemoveRetired,
     Replied,
     Submit,
 )
@@ -46,15 +51,7 @@ from tq_cluster.leader import task_log
 from tq_cluster.leader.leader import Leader
 from tq_cluster.leader.leases import LeaseTable
 from tq_cluster.leader.line import Line, Waiting, weigh
-from tq_cluster.leader.sources import (
-    REQUESTS_A_TASK,
-    STAYS_MAX,
-    DueTasks,
-    ExpiredLeases,
-    InTurns,
-    PastRequests,
-    RetiredTasks,
-)
+from tq_cluster.leader.sources import STAYS_MAX, ExpiredLeases, InTurns
 from tq_cluster.reading import Reading
 from tq_cluster.storage.memory import MemoryStore
 from tq_cluster.telemetry.logs import keys_of
@@ -272,8 +269,13 @@ class Pair:
         for queue in self.queues.values():
             queue.now_ms += ms
 
-    def now_ms(self) -> TimestampMs:
-        return TimestampMs(self.queues[DEFAULT_NAMESPACE].now_ms)
+    def instants(self) -> Instants:
+        now_ms = self.queues[DEFAULT_NAMESPACE].now_ms
+        return Instants(TimestampMs(now_ms), now_ms)
+
+    def source(self, kind: str) -> InTurns:
+        [work] = [work for work in REGISTRY.timed_work if work.kind == kind]
+        return InTurns(work, TWO, self.view, self.instants)
 
     def do(self, operation: Operation) -> None:
         self.queues[operation.caller.namespace].decide(operation)
@@ -301,30 +303,30 @@ def test_leases_that_end_in_one_operation_are_of_one_namespace() -> None:
     assert [more for _, _, more in ended] == [True, False]
 
 
-def due(pair: Pair) -> DueTasks:
+def due(pair: Pair) -> InTurns:
     for queue in pair.queues.values():
         queue.submitted(*[spec(run_at=at(10)) for _ in range(3)])
     pair.pass_time(20)
-    return DueTasks(TWO, pair.view, pair.now_ms)
+    return pair.source("due")
 
 
-def retired(pair: Pair) -> RetiredTasks:
+def retired(pair: Pair) -> InTurns:
     for queue in pair.queues.values():
         for task_id in queue.submitted(*[spec(retention=Duration()) for _ in range(3)]):
             queue.cancel(task_id)
     pair.pass_time(20)
-    return RetiredTasks(TWO, pair.view, pair.now_ms)
+    return pair.source("retention")
 
 
 @pytest.mark.parametrize("source_of", [due, retired])
 def test_namespaces_take_turns_at_what_time_brings(source_of: Callable[[Pair], InTurns]) -> None:
     pair = Pair()
     source = source_of(pair)
-    assert isinstance(source, DueTasks | RetiredTasks)
     done: list[tuple[int, bool]] = []
     while source.first(()) is not None:
         operation = source.operation(1, frozenset())
-        done.append((operation.caller.namespace, operation.more))  # type: ignore[union-attr]  # both kinds have it
+        assert isinstance(operation, MakeDue | RemoveRetired)
+        done.append((operation.caller.namespace, operation.more))
         pair.do(operation)
 
     assert [namespace for namespace, _ in done] == [DEFAULT_NAMESPACE, 7] * 3
@@ -337,7 +339,7 @@ def test_request_ids_are_dropped_in_every_namespace() -> None:
         for number in range(10 * REQUESTS_A_TASK):
             queue.submitted(spec(), request_id=f"r{number}")
     pair.pass_time(3_600_000)
-    source = PastRequests(TWO, pair.view, pair.now_ms)
+    source = pair.source("requests")
     done: list[int] = []
     while source.first(()) is not None:
         operation = source.operation(1, frozenset())

@@ -11,7 +11,7 @@ from tests.simulation.play.cluster import Cluster
 from tests.simulation.play.runs import simulate
 from tests.simulation.world.puppet import Puppet, Stage, append, on_stage
 from tq.internal.v1 import peer_pb2
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.features import CLUSTER_VERSION
 from tq_cluster.raft.log_api import Role
 
 

@@ -25,8 +25,8 @@ from tq.v1 import (
     task_service_pb2,
     worker_service_pb2,
 )
+from tq_cluster.core.features import CLUSTER_VERSION
 from tq_cluster.core.invariants import violations
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION
 from tq_cluster.core.model.operations import Replied
 from tq_cluster.core.reads import queries
 from tq_cluster.core.reads.steps import in_one_go

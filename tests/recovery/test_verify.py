@@ -10,7 +10,7 @@ import pytest
 from tests.recovery.test_backup_and_restore import admin, claim, rows_of, submit
 from tests.service.fakes import until
 from tests.service.trio import Trio, trio
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.features import CLUSTER_VERSION
 from tq_cluster.core.reads import queries
 from tq_cluster.core.rows import tables
 from tq_cluster.errors import StateDiffersError

@@ -27,7 +27,7 @@ from tq.v1 import (
     worker_service_pb2_grpc,
 )
 from tq_cluster.clock import SystemClock
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.features import CLUSTER_VERSION
 from tq_cluster.core.model.namespaces import ONLY_DEFAULT, Namespaces
 from tq_cluster.core.model.operations import (
     Caller,

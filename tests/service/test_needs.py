@@ -13,7 +13,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from tests.patience import PATIENCE_S
 from tests.service.fakes import cluster_of, fails, stubs_of
 from tq.v1 import cluster_service_pb2, options_pb2, task_pb2, task_service_pb2, worker_service_pb2
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.features import CLUSTER_VERSION
 from tq_cluster.errors import StartError
 from tq_cluster.service import policy
 from tq_cluster.service.needs import Needs

@@ -13,7 +13,7 @@ from tests.service.fakes import cluster_of
 from tq.v1 import cluster_service_pb2 as pb
 from tq_client import AsyncClient
 from tq_client.errors import Reason, UnsupportedError
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.features import CLUSTER_VERSION
 from tq_cluster.core.model.limits import DEFAULT_LIMITS
 from tq_cluster.service.features import FEATURES, features_at
 

@@ -10,7 +10,7 @@ import lmdb
 import pytest
 
 from tq.internal.v1 import log_pb2, state_pb2
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.features import CLUSTER_VERSION
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.core.rows import tables
 from tq_cluster.errors import DamagedStateError, FatalError, StartError

@@ -3,57 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Final, assert_never
+from typing import Final
 
-from tq_cluster.core.calls.cancel import decide_cancel
-from tq_cluster.core.calls.claim import decide_claim
-from tq_cluster.core.calls.configure_queue import decide_configure
-from tq_cluster.core.calls.delete_dead_letters import decide_deletion
-from tq_cluster.core.calls.delete_queue import decide_delete_queue
-from tq_cluster.core.calls.purge_queue import decide_purge
-from tq_cluster.core.calls.redrive import decide_redrive
-from tq_cluster.core.calls.report import decide_report
-from tq_cluster.core.calls.submit import decide_submit
-from tq_cluster.core.cluster.formation import decide_formation, decide_version
-from tq_cluster.core.cluster.replacement import decide_replacement
-from tq_cluster.core.cluster.restoring import decide_end_leases, decide_leave, decide_pause
-from tq_cluster.core.cluster.scrubbing import decide_hash, decide_scrub_end
-from tq_cluster.core.housekeeping.backfill import decide_fill
-from tq_cluster.core.housekeeping.due import decide_due
-from tq_cluster.core.housekeeping.lease_expiry import decide_expiries
-from tq_cluster.core.housekeeping.request_ids import decide_forget
-from tq_cluster.core.housekeeping.retention import decide_retired
+from tq_cluster.core.features import REGISTRY
 from tq_cluster.core.kernel.batch import Batch, Draw
 from tq_cluster.core.kernel.budget import NO_BUDGET, Budget
+from tq_cluster.core.kernel.feature import Registry
 from tq_cluster.core.model.limits import DEFAULT_LIMITS, Limits
-from tq_cluster.core.model.operations import (
-    Cancel,
-    Claim,
-    ConfigureQueue,
-    Decision,
-    DeleteDeadLetters,
-    DeleteQueue,
-    EndLeases,
-    EndScrub,
-    ExpireLeases,
-    FillTables,
-    ForgetRequests,
-    FormCluster,
-    HashState,
-    LeaveCluster,
-    MakeDue,
-    Operation,
-    Outcome,
-    PauseQueues,
-    PurgeQueue,
-    RaiseVersion,
-    Redrive,
-    RemoveRetired,
-    ReplaceNode,
-    Report,
-    Steps,
-    Submit,
-)
+from tq_cluster.core.model.operations import Claim, Decision, Operation, Outcome
 from tq_cluster.core.model.types import TimestampMs
 from tq_cluster.core.rows.view import Workspace
 
@@ -72,6 +29,7 @@ def decide(
     *,
     stepped_ms: int = 0,
     tell_events: bool = False,
+    registry: Registry = REGISTRY,
 ) -> Decision:
     """Decide a batch on the leader: its changes, and the outcome for each caller.
 
@@ -79,7 +37,8 @@ def decide(
     nothing. ``now_ms`` is log time, never below the last decided one; ``stepped_ms`` is the total
     by which log time was stepped. ``workspace`` must already hold every entry of the leader's log;
     it receives the changes, and none at all if the operations change nothing. ``draw`` is the
-    source of jitter. ``tell_events`` asks for task events, which cost a row read each.
+    source of jitter. ``tell_events`` asks for task events, which cost a row read each. ``registry``
+    holds the features that decide.
 
     Operations are decided in the order of ``Operation.order``, those of one kind as given.
     """
@@ -91,6 +50,7 @@ def decide(
         limits,
         stepped_ms=stepped_ms,
         tell_events=tell_events,
+        registry=registry,
     )
     try:
         while True:
@@ -111,6 +71,7 @@ def deciding(
     tell_events: bool = False,
     budget: Budget = NO_BUDGET,
     first: int = 0,
+    registry: Registry = REGISTRY,
 ) -> Generator[None, None, Decision]:
     """Decide as `decide` does, in steps of a few rows; in between, others may read but not write.
 
@@ -118,14 +79,25 @@ def deciding(
     none is left half decided. The first ``first`` operations were put off before, the longest
     waiting in front; `_in_order` says how they share the entry with the others.
     """
-    batch = Batch(workspace, now_ms, draw, limits, stepped_ms, tell_events=tell_events)
+    batch = Batch(
+        workspace,
+        now_ms,
+        draw,
+        limits,
+        stepped_ms,
+        moments=registry.moments,
+        kept_tables=registry.kept_tables,
+        tell_events=tell_events,
+    )
     outcomes: dict[int, Outcome] = {}
     places = _in_order(operations, first)
     try:
         for reached, place in enumerate(places):
             if reached and budget.spent_by(workspace):
                 break
-            decided = _decide_one(batch, operations[place])
+            operation = operations[place]
+            space = batch.space(operation.caller.namespace)
+            decided = registry.decisions[type(operation)](space, operation)
             outcomes[place] = decided if isinstance(decided, Outcome) else (yield from decided)
             yield
         yield from batch.finish()
@@ -165,54 +137,3 @@ def _in_order(operations: Sequence[Operation], first: int) -> list[int]:
     in_turns += others[len(claims) * TURN_OPERATIONS :]
     new_claims = [place for place in later if isinstance(operations[place], Claim)]
     return [*before, *in_turns, *new_claims]
-
-
-def _decide_one(batch: Batch, operation: Operation) -> Steps | Outcome:
-    space = batch.space(operation.caller.namespace)
-    match operation:
-        case Submit():
-            return decide_submit(space, operation)
-        case Claim():
-            return decide_claim(space, operation)
-        case Report():
-            return decide_report(space, operation)
-        case Cancel():
-            return decide_cancel(space, operation)
-        case ConfigureQueue():
-            return decide_configure(space, operation)
-        case DeleteQueue():
-            return decide_delete_queue(space, operation)
-        case Redrive():
-            return decide_redrive(space, operation)
-        case DeleteDeadLetters():
-            return decide_deletion(space, operation)
-        case PurgeQueue():
-            return decide_purge(space, operation)
-        case ExpireLeases():
-            return decide_expiries(space, operation)
-        case MakeDue():
-            return decide_due(space, operation)
-        case RemoveRetired():
-            return decide_retired(space, operation)
-        case ForgetRequests():
-            return decide_forget(space, operation)
-        case FormCluster():
-            return decide_formation(space, operation)
-        case RaiseVersion():
-            return decide_version(space, operation)
-        case FillTables():
-            return decide_fill(space, operation)
-        case HashState():
-            return decide_hash(space, operation)
-        case EndScrub():
-            return decide_scrub_end(space, operation)
-        case ReplaceNode():
-            return decide_replacement(space, operation)
-        case EndLeases():
-            return decide_end_leases(space, operation)
-        case PauseQueues():
-            return decide_pause(space)
-        case LeaveCluster():
-            return decide_leave(space, operation)
-        case _:
-            assert_never(operation)

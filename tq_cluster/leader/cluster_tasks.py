@@ -9,9 +9,9 @@ from typing import Final, Protocol
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import cluster_service_pb2 as pb
-from tq_cluster.core.cluster.scrubbing import scrub_row
+from tq_cluster.core.cluster.scrubbing import SCRUB_VERSION, scrub_row
+from tq_cluster.core.features import CLUSTER_VERSION
 from tq_cluster.core.housekeeping import backfill
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION
 from tq_cluster.core.kernel.validation import invalid
 from tq_cluster.core.model.operations import (
     EndScrub,
@@ -35,8 +35,6 @@ from tq_cluster.storage.hashing import HashedRange
 
 _logger = logging.getLogger(__name__)
 
-SCRUB_VERSION: Final = 2
-"""Below this version an older node would treat a hashing entry as one that does nothing."""
 LOOK_S: Final = 5.0
 """How often the leader checks for a version to raise and for members that have not answered."""
 FIRST_S: Final = 30.0

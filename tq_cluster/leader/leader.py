@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from tq.v1 import cluster_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.clock import Clock
+from tq_cluster.core.features import REGISTRY
 from tq_cluster.core.kernel import request_ids
 from tq_cluster.core.kernel.batch import CLUSTER_VERSION_FIRST, Draw
 from tq_cluster.core.kernel.validation import check_claim
@@ -53,7 +54,7 @@ from tq_cluster.leader.housekeeping import Housekeeping
 from tq_cluster.leader.leases import LeaseTable
 from tq_cluster.leader.log_time import LogTime
 from tq_cluster.leader.sampler import Sampler
-from tq_cluster.leader.sources import DueTasks, ExpiredLeases, PastRequests, RetiredTasks
+from tq_cluster.leader.sources import ExpiredLeases, InTurns
 from tq_cluster.leader.ticker import Ticker
 from tq_cluster.leader.turns import let_go
 from tq_cluster.leader.waiters import Waiters
@@ -161,9 +162,10 @@ class Leader:
         self._housekeeping = Housekeeping(
             [
                 ExpiredLeases(self._leases),
-                DueTasks(namespaces, state.view, self._log_time.now_ms),
-                RetiredTasks(namespaces, state.view, self._log_time.now_ms),
-                PastRequests(namespaces, state.view, self._log_time.passed_ms),
+                *(
+                    InTurns(work, namespaces, state.view, self._log_time.instants)
+                    for work in REGISTRY.timed_work
+                ),
                 *self._cluster_tasks.sources(),
             ],
             now_s=self._loop.time,

@@ -13,21 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, takewhile
 
-from tq_cluster.core.model.limits import DEFAULT_LIMITS
-from tq_cluster.core.model.operations import (
-    Claim,
-    DeleteDeadLetters,
-    ExpireLeases,
-    ForgetRequests,
-    MakeDue,
-    Operation,
-    Outcome,
-    PurgeQueue,
-    Redrive,
-    RemoveRetired,
-    Report,
-    Submit,
-)
+from tq_cluster.core.model.operations import Claim, Operation, Outcome, Weight
 
 BATCH_ITEMS_MAX = 1_000
 BATCH_BYTES_MAX = 1 << 20
@@ -166,34 +152,6 @@ def _name_of(operation: Operation) -> tuple[int, str] | None:
     return operation.caller.namespace, operation.request.request_id
 
 
-def weigh(operation: Operation) -> tuple[int, int]:
-    """Return the most items an operation may have, and its payload in bytes.
-
-    An item is about ten rows read or written, such as a task submitted.
-    """
-    match operation:
-        case Submit():
-            return 1 + len(operation.request.tasks), operation.request.ByteSize()
-        case Claim():
-            return 1 + operation.request.max_tasks, 0
-        case Report():
-            reports = operation.request.reports
-            if len(reports) > DEFAULT_LIMITS.reports_max:
-                return 1, 0  # it will be refused, so its reports are not walked
-            children = sum(len(each.complete.submit) for each in reports)
-            children = min(children, DEFAULT_LIMITS.report_submit_tasks_max)
-            return 1 + len(reports) + children, operation.request.ByteSize()
-        case PurgeQueue():
-            return 1 + (operation.request.max_tasks or DEFAULT_LIMITS.purge_tasks_default), 0
-        case Redrive() | DeleteDeadLetters():
-            request = operation.request
-            most = request.max_tasks or DEFAULT_LIMITS.redrive_tasks_max
-            return 1 + (len(request.task_ids) or most), 0
-        case ExpireLeases():
-            return 1 + len(operation.leases), 0
-        case MakeDue():
-            return 1 + operation.tasks_max, 0
-        case RemoveRetired() | ForgetRequests():
-            return 1 + operation.rows_max // 8, 0
-        case _:
-            return 1, 0
+def weigh(operation: Operation) -> Weight:
+    """Return what an operation may take of a batch at most."""
+    return operation.weight()

@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from tq_cluster.clock import Clock
+from tq_cluster.core.kernel.feature import Instants
 from tq_cluster.core.model.types import TimestampMs
 
 SLEW_MAX = 0.10
@@ -67,10 +68,10 @@ class LogTime:
             self._now_ms += elapsed_ms + drawn_ms
         return TimestampMs(int(self._now_ms))
 
-    def passed_ms(self) -> int:
-        """Read the clock without its steps; request ids age by it."""
+    def instants(self) -> Instants:
+        """Read the clock once: log time, and log time without its steps."""
         now_ms = self.now_ms()
-        return now_ms - self.stepped_ms
+        return Instants(now_ms, now_ms - self.stepped_ms)
 
     def wall_ms(self) -> int:
         """Return the median of the members' wall clocks."""

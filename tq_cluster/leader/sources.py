@@ -1,33 +1,19 @@
-"""Work that time brings: expired leases, due tasks, and tasks and request ids past retention."""
+"""The kinds of the leader's own work: expired leases, timed work of features, single operations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
+from tq_cluster.core.kernel.feature import Instants, Slice, TimedWork
 from tq_cluster.core.model.namespaces import Namespaces
-from tq_cluster.core.model.operations import (
-    Caller,
-    ExpireLeases,
-    ForgetRequests,
-    Lease,
-    MakeDue,
-    Operation,
-    RemoveRetired,
-)
-from tq_cluster.core.model.types import TimestampMs
-from tq_cluster.core.reads import queries
+from tq_cluster.core.model.operations import Caller, ExpireLeases, Lease, Operation
 from tq_cluster.core.rows.scope import Scope
 from tq_cluster.core.rows.view import View
 from tq_cluster.leader.leases import LeaseTable
 
-TASK_ROWS: Final = 6
-"""How many rows the removal of one task counts as."""
-REQUESTS_A_TASK: Final = 4
-"""A request id is one row, a task several."""
 _ALL: Final = 0
 """The number that stands for all items of a kind without numbers."""
-RETIRE_S: Final = 1.0
 STAYS_MAX: Final = 4
 """How often a namespace may keep its turn for an item that is still to be done: tried in company,
 alone, and as the only item, it is passed over or decided.
@@ -62,11 +48,21 @@ class ExpiredLeases:
 
 
 class InTurns:
-    """Work that each namespace has of its own: one namespace at a time, all of them by turns."""
+    """Timed work of a feature: one namespace at a time, all of them by turns."""
 
-    def __init__(self, namespaces: Namespaces, view: Callable[[], View]) -> None:
+    def __init__(
+        self,
+        work: TimedWork,
+        namespaces: Namespaces,
+        view: Callable[[], View],
+        instants: Callable[[], Instants],
+    ) -> None:
+        self.kind = work.kind
+        self.pause_s = work.pause_s
+        self._work = work
         self._namespaces = namespaces
         self._view = view
+        self._instants = instants
         self._found: tuple[int, int] | None = None
         """The namespace in which ``first`` has found an item, and its number."""
         self._last: tuple[int, int] | None = None
@@ -93,8 +89,7 @@ class InTurns:
         self._found = rest
         return rest[1]
 
-    def _begin(self, passed_over: Collection[int]) -> tuple[Caller, bool]:
-        """Return the caller of an operation on what was found, and whether others have items."""
+    def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
         assert self._found is not None, "nothing was found"
         self._stayed = self._stayed + 1 if self._found == self._last else 0
         self._last = self._found
@@ -102,7 +97,9 @@ class InTurns:
         others = (each for each in self._namespaces.numbers if each != namespace)
         view = self._view()
         more = any(self._first_in(Scope.of(view, each), passed_over) is not None for each in others)
-        return Caller(namespace=namespace), more
+        return self._work.operation(
+            Slice(items_max, passed_over, more, Caller(namespace=namespace))
+        )
 
     def _is_over(self, found: tuple[int, int]) -> bool:
         """Whether a namespace has had its turn: the others' items go before this one.
@@ -123,81 +120,7 @@ class InTurns:
         return [*numbers[at:], *numbers[:at]]
 
     def _first_in(self, scope: Scope[View], passed_over: Collection[int]) -> int | None:
-        """Return the number of a namespace's first item, None if it has none. Cheap."""
-        raise NotImplementedError
-
-
-class DueTasks(InTurns):
-    """Tasks whose run_at, backoff or expire_at is over."""
-
-    kind = "due"
-    pause_s = 0.0
-
-    def __init__(
-        self,
-        namespaces: Namespaces,
-        view: Callable[[], View],
-        now_ms: Callable[[], TimestampMs],
-    ) -> None:
-        super().__init__(namespaces, view)
-        self._now_ms = now_ms
-
-    def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
-        caller, more = self._begin(passed_over)
-        return MakeDue(tasks_max=items_max, passed_over=passed_over, more=more, caller=caller)
-
-    def _first_in(self, scope: Scope[View], passed_over: Collection[int]) -> int | None:
-        return queries.first_due(scope, self._now_ms(), passed_over)
-
-
-class RetiredTasks(InTurns):
-    """Tasks past their retention."""
-
-    kind = "retention"
-    pause_s = RETIRE_S
-
-    def __init__(
-        self,
-        namespaces: Namespaces,
-        view: Callable[[], View],
-        now_ms: Callable[[], TimestampMs],
-    ) -> None:
-        super().__init__(namespaces, view)
-        self._now_ms = now_ms
-
-    def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
-        rows_max = 1 if items_max == 1 else items_max * TASK_ROWS
-        caller, more = self._begin(passed_over)
-        return RemoveRetired(rows_max=rows_max, passed_over=passed_over, more=more, caller=caller)
-
-    def _first_in(self, scope: Scope[View], passed_over: Collection[int]) -> int | None:
-        return queries.first_retired(scope, self._now_ms(), passed_over)
-
-
-class PastRequests(InTurns):
-    """Request ids past their window."""
-
-    kind = "requests"
-    pause_s = RETIRE_S
-
-    def __init__(
-        self, namespaces: Namespaces, view: Callable[[], View], passed_ms: Callable[[], int]
-    ) -> None:
-        """``passed_ms`` is log time without its steps."""
-        super().__init__(namespaces, view)
-        self._passed_ms = passed_ms
-
-    def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
-        caller, more = self._begin(passed_over)
-        return ForgetRequests(rows_max=items_max * REQUESTS_A_TASK, more=more, caller=caller)
-
-    def _first_in(self, scope: Scope[View], passed_over: Collection[int]) -> int | None:
-        # They have no numbers: if one cannot be dropped, all of its namespace wait.
-        if scope.namespace in passed_over:
-            return None
-        forgotten_ms = queries.next_forgotten_ms(scope)
-        due = forgotten_ms is not None and forgotten_ms <= self._passed_ms()
-        return scope.namespace if due else None
+        return self._work.first(scope, self._instants(), passed_over)
 
 
 class Chore:

@@ -21,7 +21,7 @@ from typing import Protocol
 
 from tq.internal.v1 import peer_pb2
 from tq_cluster.clock import Clock
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.features import CLUSTER_VERSION
 from tq_cluster.raft import bounds, frames
 from tq_cluster.raft.copies import Copies
 from tq_cluster.raft.identity import MemberList, Origin

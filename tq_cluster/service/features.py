@@ -7,7 +7,9 @@ from types import MappingProxyType
 from typing import Final
 
 from tq_cluster.core.cluster.replacement import CLUSTER_VERSION_REPLACING
-from tq_cluster.core.kernel.batch import BY_TYPE_VERSION, CLUSTER_VERSION_FIRST
+from tq_cluster.core.cluster.scrubbing import SCRUB_VERSION
+from tq_cluster.core.kernel.batch import CLUSTER_VERSION_FIRST
+from tq_cluster.core.kernel.claims_by_type import BY_TYPE_VERSION
 
 _ANY: Final = CLUSTER_VERSION_FIRST
 FEATURES: Final[Mapping[str, int]] = MappingProxyType(
@@ -18,7 +20,7 @@ FEATURES: Final[Mapping[str, int]] = MappingProxyType(
         "release-give-up-after": _ANY,
         "replace-node": CLUSTER_VERSION_REPLACING,
         "unknown-fields-refused": _ANY,
-        "verify-state": 2,
+        "verify-state": SCRUB_VERSION,
         "claim-index-by-type": BY_TYPE_VERSION,
     }
 )

@@ -12,7 +12,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from google.protobuf.message import Message
 
 from tq.v1 import options_pb2
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION, CLUSTER_VERSION_FIRST
+from tq_cluster.core.features import CLUSTER_VERSION
+from tq_cluster.core.kernel.batch import CLUSTER_VERSION_FIRST
 from tq_cluster.errors import StartError
 from tq_cluster.service.paths import Path, Step
 from tq_cluster.service.wire import MessageRules, rules_of

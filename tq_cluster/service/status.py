@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from tq.v1 import cluster_service_pb2 as pb
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.features import CLUSTER_VERSION
 from tq_cluster.core.model.limits import DEFAULT_LIMITS
 from tq_cluster.raft.log_api import Log, LogStatus, Role
 from tq_cluster.reading import Reading

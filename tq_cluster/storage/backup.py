@@ -18,7 +18,7 @@ from typing import BinaryIO, Final
 from google.protobuf.message import DecodeError
 
 from tq.internal.v1 import backup_pb2
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.features import CLUSTER_VERSION
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.core.reads import queries
 from tq_cluster.errors import StartError, TqError

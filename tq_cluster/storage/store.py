@@ -17,7 +17,7 @@ from typing import Final
 
 import lmdb
 
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION
+from tq_cluster.core.features import CLUSTER_VERSION
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.core.reads.queries import cluster_version
 from tq_cluster.errors import DamagedStateError, DiskError, FatalError, StartError

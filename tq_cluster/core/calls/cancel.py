@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tq.internal.v1 import state_pb2
 from tq.v1 import task_service_pb2
 from tq_cluster.core.kernel import request_ids, transitions
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.refusals import no_such_task
 from tq_cluster.core.model import states
 from tq_cluster.core.model.operations import Cancel, Outcome, Refused, Replied
@@ -38,3 +41,6 @@ def decide_cancel(space: Space, operation: Cancel) -> Outcome:
     if row.state == states.CANCELLED:
         put_ms(reply.cancelled_at, row.finished_at_ms)
     return Replied(reply=reply)
+
+
+FEATURE: Final = Feature(name="cancel", decisions=(decides(Cancel, decide_cancel),))

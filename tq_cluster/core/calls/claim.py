@@ -9,6 +9,7 @@ from tq.internal.v1 import state_pb2
 from tq.v1 import errors_pb2, task_pb2, worker_service_pb2
 from tq_cluster.core.kernel import kept_tables, ready_order, request_ids, transitions
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.queue import Queue
 from tq_cluster.core.kernel.validation import check_claim
 from tq_cluster.core.model import states
@@ -245,3 +246,6 @@ def _replay(space: Space, remembered: state_pb2.RequestRow) -> Steps:
             spec = rows.read_spec(space.workspace, space.prefix, number)
             reply.lost_task_ids.append(spec.task_id)
     return Replied(reply=reply)
+
+
+FEATURE: Final = Feature(name="claim", decisions=(decides(Claim, decide_claim),))

@@ -8,6 +8,7 @@ from typing import Final
 from tq.v1 import errors_pb2, queue_service_pb2
 from tq_cluster.core.kernel import ready_order
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.queue import (
     AGING_MS_DEFAULT,
     Queue,
@@ -115,3 +116,9 @@ def _changed(name: str, before: StoredSettings) -> Refused:
         field="etag",
         metadata={"field": "etag"},
     )
+
+
+FEATURE: Final = Feature(
+    name="configure queue",
+    decisions=(decides(ConfigureQueue, decide_configure),),
+)

@@ -1,4 +1,4 @@
-"""The selection of dead letters, shared by redrive and delete."""
+"""The lists of dead letters, and the selection that redrive and delete share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from typing import Final
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2
-from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.audit import Audited, Rows
+from tq_cluster.core.kernel.batch import Moments, Space
+from tq_cluster.core.kernel.feature import Feature
+from tq_cluster.core.kernel.indexes import NOTHING
+from tq_cluster.core.kernel.queue import Queue
 from tq_cluster.core.kernel.validation import check_count, check_queue_name, invalid
+from tq_cluster.core.model import states
 from tq_cluster.core.model.operations import Refused
 from tq_cluster.core.reads import pages
 from tq_cluster.core.rows import rows, tables
@@ -74,3 +79,29 @@ def dead_letters(
             if not (goes_on and again):
                 left -= 1
                 yield number, row
+
+
+def _list(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
+    if row.state == states.FAILED:
+        queue.tally.died(row.failure_reason)
+        for key in _keys(space.prefix, number, row):
+            space.workspace.put(tables.DEAD_LETTERS, key, NOTHING)
+
+
+def _keys(prefix: bytes, number: int, row: state_pb2.TaskRow) -> list[bytes]:
+    """Return the keys of a dead letter: in the list of all queues, and in that of its own."""
+    return [
+        tables.dead_letter_key(prefix, queue_id, row.finished_at_ms, number)
+        for queue_id in (tables.ALL_QUEUES, row.queue_id)
+    ]
+
+
+def _audit(state: Audited) -> Iterator[str]:
+    expected: Rows = {}
+    for number, row, _ in state.tasks:
+        if row.state == states.FAILED:
+            expected.update(dict.fromkeys(_keys(state.prefix, number, row), NOTHING))
+    yield from state.compare(tables.DEAD_LETTERS, expected)
+
+
+FEATURE: Final = Feature(name="dead letters", steps=Moments(end=(_list,)), audits=(_audit,))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Final
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2
 from tq_cluster.core.calls.dead_letters import begun, check_choice, dead_letters, token_of
 from tq_cluster.core.kernel import request_ids
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.refusals import no_such_queue
 from tq_cluster.core.kernel.transitions import remove
 from tq_cluster.core.model import states
@@ -86,3 +88,9 @@ def _reply(request: _Request, memory: state_pb2.RequestRow) -> Replied:
             next_page_token=memory.next_page_token,
         )
     )
+
+
+FEATURE: Final = Feature(
+    name="delete dead letters",
+    decisions=(decides(DeleteDeadLetters, decide_deletion),),
+)

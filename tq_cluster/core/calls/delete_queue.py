@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tq.v1 import errors_pb2, queue_service_pb2
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.refusals import no_such_queue
 from tq_cluster.core.kernel.validation import check_queue_name
 from tq_cluster.core.model.operations import (
@@ -34,3 +37,9 @@ def decide_delete_queue(space: Space, operation: DeleteQueue) -> Outcome:
         )
     space.drop_queue(queue)
     return Replied(reply=queue_service_pb2.DeleteQueueResponse())
+
+
+FEATURE: Final = Feature(
+    name="delete queue",
+    decisions=(decides(DeleteQueue, decide_delete_queue),),
+)

@@ -13,6 +13,7 @@ from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2
 from tq_cluster.core.kernel import request_ids, transitions
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.refusals import no_such_queue
 from tq_cluster.core.kernel.validation import check_queue_name, invalid
 from tq_cluster.core.model import states
@@ -100,3 +101,6 @@ def _reply(memory: state_pb2.RequestRow) -> Replied:
             cancelled=memory.changed, next_page_token=memory.next_page_token
         )
     )
+
+
+FEATURE: Final = Feature(name="purge queue", decisions=(decides(PurgeQueue, decide_purge),))

@@ -7,12 +7,14 @@ carries that instant, so that a task that dies again meanwhile is not redriven w
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Final
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2, task_pb2
 from tq_cluster.core.calls.dead_letters import begun, check_choice, dead_letters, token_of
 from tq_cluster.core.kernel import request_ids, transitions
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.refusals import no_such_queue
 from tq_cluster.core.model import states
 from tq_cluster.core.model.events import What
@@ -96,3 +98,6 @@ def _reply(request: queue_service_pb2.RedriveRequest, memory: state_pb2.RequestR
             next_page_token=memory.next_page_token,
         )
     )
+
+
+FEATURE: Final = Feature(name="redrive", decisions=(decides(Redrive, decide_redrive),))

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from functools import partial
+from typing import Final
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import errors_pb2, task_pb2, worker_service_pb2
 from tq_cluster.core.calls import submit
 from tq_cluster.core.kernel import retries, transitions
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.queue import Queue
 from tq_cluster.core.kernel.validation import check_count, check_outcome, item_error, too_large
 from tq_cluster.core.model import states
@@ -312,3 +314,6 @@ def _cut(text: str, bytes_max: int) -> str:
     if len(text) <= bytes_max and text.isascii():
         return text
     return text.encode()[:bytes_max].decode(errors="ignore")
+
+
+FEATURE: Final = Feature(name="report", decisions=(decides(Report, decide_report),))

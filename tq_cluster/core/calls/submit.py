@@ -9,6 +9,7 @@ from tq.internal.v1 import state_pb2
 from tq.v1 import errors_pb2, task_pb2, task_service_pb2
 from tq_cluster.core.kernel import request_ids, transitions
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.ready_order import type_digest
 from tq_cluster.core.kernel.validation import check_count, check_spec, item_error, too_large
 from tq_cluster.core.model.ids import derived_id
@@ -187,3 +188,6 @@ def _replay(space: Space, operation: Submit, row: state_pb2.RequestRow) -> Steps
         result.task.existed = item in kept
         result.task.state = _state_of(space, task_id)
     return Replied(reply=reply)
+
+
+FEATURE: Final = Feature(name="submit", decisions=(decides(Submit, decide_submit),))

@@ -7,6 +7,7 @@ from typing import Final
 from tq.internal.v1 import state_pb2
 from tq_cluster.core.kernel import kept_tables
 from tq_cluster.core.kernel.batch import Space, tokens_by
+from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.validation import invalid
 from tq_cluster.core.model.operations import Done, FormCluster, Outcome, RaiseVersion
 from tq_cluster.core.rows import tables
@@ -68,3 +69,12 @@ def _begin_tokens(space: Space, operation: FormCluster) -> None:
     reached_ms = max(operation.wall_ms, space.now_ms + max(0, since_ms) * 11 // 10)
     space.counters.token = max(space.counters.token, tokens_by(reached_ms + CLOCKS_APART_MS))
     space.workspace.delete(tables.META, tables.RESTORED_KEY)
+
+
+FEATURE: Final = Feature(
+    name="formation",
+    decisions=(
+        decides(FormCluster, decide_formation),
+        decides(RaiseVersion, decide_version),
+    ),
+)

@@ -7,6 +7,7 @@ from typing import Final
 from tq.internal.v1 import state_pb2
 from tq.v1 import cluster_service_pb2, errors_pb2
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.validation import invalid
 from tq_cluster.core.model.operations import Outcome, Refused, ReplaceNode, Replied
 from tq_cluster.core.rows import tables
@@ -42,3 +43,10 @@ def decide_replacement(space: Space, operation: ReplaceNode) -> Outcome:
         space.batch.changed = True
         space.batch.members = {each.node_id: each.incarnation for each in row.members}
     return Replied(reply=reply)
+
+
+FEATURE: Final = Feature(
+    name="replacement",
+    since=CLUSTER_VERSION_REPLACING,
+    decisions=(decides(ReplaceNode, decide_replacement),),
+)

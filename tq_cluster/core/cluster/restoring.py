@@ -13,9 +13,10 @@ from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2
 from tq_cluster.core.kernel import transitions
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.queue import Queue
 from tq_cluster.core.model import states
-from tq_cluster.core.model.operations import Done, EndLeases, LeaveCluster
+from tq_cluster.core.model.operations import Done, EndLeases, LeaveCluster, PauseQueues
 from tq_cluster.core.rows import rows, tables
 
 _EVERY_QUEUE: Final = 1 << 32
@@ -39,7 +40,7 @@ def decide_end_leases(space: Space, operation: EndLeases) -> Done:
     return Done(more=len(found) == operation.tasks_max)
 
 
-def decide_pause(space: Space) -> Done:
+def decide_pause(space: Space, _operation: PauseQueues) -> Done:
     """Pause every queue."""
     start, stop = space.prefix, tables.end_of(space.prefix)
     found = space.workspace.scan(tables.QUEUES, start, stop, limit=_EVERY_QUEUE)
@@ -83,3 +84,13 @@ def _quarantine(
     task = (space, queue, number, row)
     dead = partial(transitions.fail, *task, task_id, task_pb2.FAILURE_REASON_UNCERTAIN)
     transitions.end_lease(*task, task_pb2.Attempt.END_UNCERTAIN, dead)
+
+
+FEATURE: Final = Feature(
+    name="restoring",
+    decisions=(
+        decides(EndLeases, decide_end_leases),
+        decides(PauseQueues, decide_pause),
+        decides(LeaveCluster, decide_leave),
+    ),
+)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tq.internal.v1 import state_pb2
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.model.operations import Done, EndScrub, HashRange, HashState
 from tq_cluster.core.rows import tables
 from tq_cluster.core.rows.view import View
+
+SCRUB_VERSION: Final = 2
+"""The first version that compares states: an older node would take a hashing entry for one that
+does nothing.
+"""
 
 
 def scrub_row(view: View) -> state_pb2.ScrubRow:
@@ -42,3 +50,13 @@ def _put(space: Space, row: state_pb2.ScrubRow) -> None:
     value = row.SerializeToString(deterministic=True)
     space.workspace.put(tables.META, tables.SCRUB_KEY, value)
     space.batch.changed = True
+
+
+FEATURE: Final = Feature(
+    name="scrubbing",
+    since=SCRUB_VERSION,
+    decisions=(
+        decides(HashState, decide_hash),
+        decides(EndScrub, decide_scrub_end),
+    ),
+)

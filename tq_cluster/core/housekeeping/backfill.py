@@ -14,15 +14,18 @@ millions. Four rules make that safe, for every such table:
   then calls work as they did before, at a bounded cost;
 - to fill a row twice, or one that has changed since, does no harm.
 
-Another table needs one more entry of KEPT, and two checks of those two lists;
-``core/invariants.py`` holds the invariants of a table half filled.
+Another table is a `Kept` of the feature that it belongs to, with two checks of those two lists;
+that feature's audit holds the invariants of a table half filled.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from tq.internal.v1 import state_pb2
-from tq_cluster.core.kernel.batch import Space
-from tq_cluster.core.kernel.kept_tables import KEPT, next_rows
+from tq_cluster.core.kernel.batch import Kept, Space
+from tq_cluster.core.kernel.feature import Feature, decides
+from tq_cluster.core.kernel.kept_tables import next_rows, progress
 from tq_cluster.core.model.operations import Done, Filled, FillTables
 from tq_cluster.core.rows import tables
 from tq_cluster.core.rows.view import View, Workspace
@@ -38,11 +41,6 @@ def is_under_way(view: View) -> bool:
     return bool(_unfilled(state_pb2.CountersRow.FromString(found or b"")))
 
 
-def progress(view: View) -> state_pb2.BackfillRow:
-    """Return the progress of the backfill; an empty row if none is under way."""
-    return state_pb2.BackfillRow.FromString(view.get(tables.META, tables.BACKFILL_KEY) or b"")
-
-
 def decide_fill(space: Space, operation: FillTables) -> Done:
     """Fill the table from the next rows, about ``rows_max`` of them, and store where they end.
 
@@ -56,7 +54,8 @@ def decide_fill(space: Space, operation: FillTables) -> Done:
     space.batch.changed = True
     while left > 0:
         row.table = unfilled[0]
-        read, complete = _fill_slice(space.workspace, row, left)
+        kept = space.batch.kept_tables[row.table]
+        read, complete = _fill_slice(space.workspace, row, kept, left)
         left -= read
         if complete:
             space.counters.filled_tables.append(unfilled.pop(0))
@@ -72,13 +71,12 @@ def decide_fill(space: Space, operation: FillTables) -> Done:
 
 
 def _fill_slice(
-    workspace: Workspace, row: state_pb2.BackfillRow, rows_max: int
+    workspace: Workspace, row: state_pb2.BackfillRow, kept: Kept, rows_max: int
 ) -> tuple[int, bool]:
     """Continue the table of ``row``, and set in it where the next slice begins.
 
     Returns the number of rows read, and whether the table is complete.
     """
-    kept = KEPT[row.table]
     found = next_rows(workspace, kept.source, row.from_key, rows_max)
     read = 0
     for key, value in found:
@@ -88,3 +86,6 @@ def _fill_slice(
         row.from_key = key + b"\x00"
         row.rows += 1
     return max(1, read), len(found) < rows_max
+
+
+FEATURE: Final = Feature(name="backfill", decisions=(decides(FillTables, decide_fill),))

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from itertools import islice
+from typing import Final
 
 from tq.v1 import task_pb2
 from tq_cluster.core.kernel import transitions
+from tq_cluster.core.kernel.audit import Audited, Rows
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.feature import Feature, Instants, Slice, TimedWork, decides
+from tq_cluster.core.kernel.indexes import NOTHING
+from tq_cluster.core.model import states
 from tq_cluster.core.model.operations import Done, MakeDue, Steps
+from tq_cluster.core.reads import queries
 from tq_cluster.core.rows import rows, tables
+from tq_cluster.core.rows.scope import Scope
+from tq_cluster.core.rows.view import View
 
 
 def decide_due(space: Space, operation: MakeDue) -> Steps:
@@ -40,3 +49,36 @@ def _reached(space: Space, operation: MakeDue, table: int, limit: int) -> list[i
     found = space.workspace.scan(table, start, stop, limit=limit + len(passed_over))
     numbers = (tables.split_number(key) for key, _ in found)
     return list(islice((number for number in numbers if number not in passed_over), limit))
+
+
+def _first(scope: Scope[View], at: Instants, passed_over: Collection[int]) -> int | None:
+    return queries.first_due(scope, at.now_ms, passed_over)
+
+
+def _operation(work: Slice) -> MakeDue:
+    return MakeDue(
+        tasks_max=work.items_max,
+        passed_over=work.passed_over,
+        more=work.more,
+        caller=work.caller,
+    )
+
+
+def _audit(state: Audited) -> Iterator[str]:
+    due: Rows = {}
+    expiring: Rows = {}
+    for number, row, _ in state.tasks:
+        if row.state in (states.SCHEDULED, states.RETRYING):
+            due[tables.at_key(state.prefix, row.due_at_ms, number)] = NOTHING
+        if row.state in states.WAITING and row.expire_at_ms:
+            expiring[tables.at_key(state.prefix, row.expire_at_ms, number)] = NOTHING
+    yield from state.compare(tables.DUE, due)
+    yield from state.compare(tables.EXPIRING, expiring)
+
+
+FEATURE: Final = Feature(
+    name="due tasks",
+    decisions=(decides(MakeDue, decide_due),),
+    timed_work=(TimedWork(kind="due", first=_first, operation=_operation),),
+    audits=(_audit,),
+)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
+from typing import Final
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2
 from tq_cluster.core.kernel import retries, transitions
-from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.audit import Audited
+from tq_cluster.core.kernel.batch import TOKEN_MAX, Moments, Space
+from tq_cluster.core.kernel.feature import Feature, decides
+from tq_cluster.core.kernel.queue import Queue
 from tq_cluster.core.model import states
+from tq_cluster.core.model.limits import DEFAULT_LIMITS
 from tq_cluster.core.model.operations import Done, ExpireLeases, Lease, Steps
-from tq_cluster.core.rows import tables
+from tq_cluster.core.model.types import FencingToken
+from tq_cluster.core.rows import rows, tables
 
 
 def decide_expiries(space: Space, operation: ExpireLeases) -> Steps:
@@ -40,3 +48,36 @@ def _expire(space: Space, lease: Lease) -> bool:
         transitions.end_lease(*task, task_pb2.Attempt.END_LEASE_EXPIRED, again)
     space.put_task(lease.number, row)
     return True
+
+
+def _end_token(space: Space, _queue: Queue, _number: int, row: state_pb2.TaskRow) -> None:
+    space.wakeups.ended.append(FencingToken(row.token))
+
+
+def _audit(state: Audited) -> Iterator[str]:
+    """Check that tokens rise in each task's history, and that no two leases had the same."""
+    kept = DEFAULT_LIMITS.attempts_kept
+    seen: dict[int, int] = {}
+    for number, row, _ in state.tasks:
+        history = rows.read_history(state.view, state.prefix, number, row, kept)
+        tokens = [attempt.token for attempt in reversed(history)]
+        if row.state in (states.RUNNING, states.COMPLETED):
+            tokens.append(row.token)
+        elif tokens and tokens[-1] != row.token:
+            yield f"task {number} had token {row.token} last, its history ends in {tokens[-1]}"
+        if any(later <= earlier for earlier, later in pairwise(tokens)):
+            yield f"task {number} has tokens that do not rise: {tokens}"
+        for token in tokens:
+            if not 0 < token <= min(state.counters.token, TOKEN_MAX):
+                yield f"task {number} has token {token}, the counter is {state.counters.token}"
+            if token in seen:
+                yield f"tasks {seen[token]} and {number} both had token {token}"
+            seen[token] = number
+
+
+FEATURE: Final = Feature(
+    name="leases",
+    steps=Moments(give_back=(_end_token,)),
+    decisions=(decides(ExpireLeases, decide_expiries),),
+    audits=(_audit,),
+)

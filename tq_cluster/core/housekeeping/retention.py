@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from tq_cluster.core.kernel.audit import Audited, Rows
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.feature import Feature, Instants, Slice, TimedWork, decides
 from tq_cluster.core.kernel.transitions import ROWS_A_TASK_MIN, remove
+from tq_cluster.core.model import states
 from tq_cluster.core.model.operations import Done, RemoveRetired, Steps
+from tq_cluster.core.reads import queries
 from tq_cluster.core.rows import tables
+from tq_cluster.core.rows.scope import Scope
+from tq_cluster.core.rows.view import View
+
+TASK_ROWS: Final = 6
+"""How many rows the removal of one task counts as."""
+PAUSE_S: Final = 1.0
 
 
 def decide_retired(space: Space, operation: RemoveRetired) -> Steps:
@@ -26,3 +39,33 @@ def decide_retired(space: Space, operation: RemoveRetired) -> Steps:
         removed += 1
         yield
     return Done(more=operation.more or left <= 0, items=removed)
+
+
+def _first(scope: Scope[View], at: Instants, passed_over: Collection[int]) -> int | None:
+    return queries.first_retired(scope, at.now_ms, passed_over)
+
+
+def _operation(work: Slice) -> RemoveRetired:
+    return RemoveRetired(
+        rows_max=1 if work.items_max == 1 else work.items_max * TASK_ROWS,
+        passed_over=work.passed_over,
+        more=work.more,
+        caller=work.caller,
+    )
+
+
+def _audit(state: Audited) -> Iterator[str]:
+    expected: Rows = {}
+    for number, row, spec in state.tasks:
+        if row.state in states.TERMINAL:
+            key = tables.at_key(state.prefix, row.retire_at_ms, number)
+            expected[key] = spec.task_id.encode()
+    yield from state.compare(tables.RETIRED, expected)
+
+
+FEATURE: Final = Feature(
+    name="retention",
+    decisions=(decides(RemoveRetired, decide_retired),),
+    timed_work=(TimedWork(kind="retention", first=_first, operation=_operation, pause_s=PAUSE_S),),
+    audits=(_audit,),
+)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias
 
 from tq.internal.v1 import state_pb2
 from tq_cluster.core.kernel.queue import Queue, new_queue_row, read_queue
@@ -16,12 +17,6 @@ from tq_cluster.core.rows import rows, tables
 from tq_cluster.core.rows.view import Workspace
 
 CLUSTER_VERSION_FIRST: Final = 1
-CLUSTER_VERSION: Final = 3
-"""The newest rules that this code can decide by. Version 2: entries that hash the state. Version 3:
-an index of ready tasks by type, and the backfill of tables for older tasks.
-"""
-BY_TYPE_VERSION: Final = 3
-"""The first version that keeps READY_BY_TYPE, once a call needs it."""
 _TOKENS_A_SECOND: Final = 1 << 20
 TOKEN_MAX: Final = (1 << 53) - 1
 """A larger token would lose digits in JSON or in a float."""
@@ -32,6 +27,43 @@ class Draw(Protocol):
 
     def random(self) -> float:
         """Return a number from 0 to 1, not including 1."""
+
+
+Step: TypeAlias = Callable[["Space", Queue, int, state_pb2.TaskRow], None]
+"""A step at a moment of a task's life: namespace, queue, task number, row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moments:
+    """The steps at each moment of a task's life, in their order.
+
+    The queue's counts, the listing by state and the state's index are kept by `transitions` itself.
+    """
+
+    arrive: tuple[Step, ...] = ()
+    """It is new."""
+    ready: tuple[Step, ...] = ()
+    """It becomes PENDING, before it is among the ready."""
+    start: tuple[Step, ...] = ()
+    """A lease on it has been granted."""
+    give_back: tuple[Step, ...] = ()
+    """Its attempt ends: what that held is free again, for its children, too."""
+    end: tuple[Step, ...] = ()
+    """It has become terminal; its children have arrived."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """When a table begins to be kept, and how it is filled."""
+
+    version: int
+    """The cluster version that introduces it."""
+    on_demand: bool
+    """Whether it is kept only once a call has needed it."""
+    source: int
+    """The table that the backfill scans."""
+    fill: Callable[[Workspace, bytes, bytes], int]
+    """Writes the rows for one row of the source, and returns how many rows it read."""
 
 
 def tokens_by(at_ms: int) -> int:
@@ -50,9 +82,16 @@ class Batch:
         limits: Limits,
         stepped_ms: int = 0,
         *,
+        moments: Moments,
+        kept_tables: Mapping[int, Kept],
         tell_events: bool = False,
     ) -> None:
-        """Start from the end of the last batch; time must not have gone back since."""
+        """Start from the end of the last batch; time must not have gone back since.
+
+        ``moments`` and ``kept_tables``, by table number, are what the features registered.
+        """
+        self.moments = moments
+        self.kept_tables = kept_tables
         self.workspace = workspace
         self.now_ms = now_ms
         self.draw = draw
@@ -105,6 +144,7 @@ class Space:
         "batch",
         "counters",
         "limits",
+        "moments",
         "namespace",
         "now_ms",
         "prefix",
@@ -117,6 +157,7 @@ class Space:
         self.workspace = batch.workspace
         self.now_ms = batch.now_ms
         self.limits = batch.limits
+        self.moments = batch.moments
         self.wakeups = batch.wakeups
         self.counters = batch.counters
         self.namespace = namespace

@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from tq.internal.v1 import state_pb2
-from tq_cluster.core.kernel import ready_order
-from tq_cluster.core.kernel.batch import BY_TYPE_VERSION, Space
+from tq_cluster.core.kernel.batch import Kept, Space
 from tq_cluster.core.rows import tables
-from tq_cluster.core.rows.view import Workspace
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """When a table begins to be kept, and how it is filled."""
-
-    version: int
-    """The cluster version that introduces it."""
-    on_demand: bool
-    """Whether it is kept only once a call has needed it."""
-    source: int
-    """The table that the backfill scans."""
-    fill: Callable[[Workspace, bytes, bytes], int]
-    """Writes the rows for one row of the source, and returns how many rows it read."""
-
-
-KEPT: Final[Mapping[int, Kept]] = {
-    # It costs one more row to write and delete per task: a tenth of a submit. A claim by type
-    # needs it once it has to pass over tasks of other types.
-    tables.READY_BY_TYPE: Kept(
-        version=BY_TYPE_VERSION,
-        on_demand=True,
-        source=tables.READY,
-        fill=ready_order.fill_by_type,
-    )
-}
-"""By table number, in the order of the backfill."""
+from tq_cluster.core.rows.view import View, Workspace
 
 
 def begin(space: Space, version: int) -> None:
     """Keep the tables of the cluster version now in force from here on, if not on demand."""
-    for table, kept in KEPT.items():
+    for table, kept in space.batch.kept_tables.items():
         if kept.version <= version and not kept.on_demand:
             _keep(space, table, kept)
 
@@ -50,8 +20,9 @@ def begin(space: Space, version: int) -> None:
 def need(space: Space, table: int) -> bool:
     """Keep a table that a call needs from here on; return whether it can be read already."""
     counters = space.counters
-    if table not in counters.kept_tables and KEPT[table].version <= _cluster_version(space):
-        _keep(space, table, KEPT[table])
+    kept = space.batch.kept_tables[table]
+    if table not in counters.kept_tables and kept.version <= _cluster_version(space):
+        _keep(space, table, kept)
     return table in counters.filled_tables
 
 
@@ -71,6 +42,11 @@ def _keep(space: Space, table: int, kept: Kept) -> None:
 def _cluster_version(space: Space) -> int:
     found = space.workspace.get(tables.META, tables.CLUSTER_KEY)
     return state_pb2.ClusterRow.FromString(found or b"").cluster_version
+
+
+def progress(view: View) -> state_pb2.BackfillRow:
+    """Return the progress of the backfill; an empty row if none is under way."""
+    return state_pb2.BackfillRow.FromString(view.get(tables.META, tables.BACKFILL_KEY) or b"")
 
 
 def next_rows(

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2
 from tq_cluster.core.kernel.batch import Space
-from tq_cluster.core.kernel.moments import INDEX_OF, MOMENTS, NOTHING
+from tq_cluster.core.kernel.indexes import INDEX_OF, NOTHING
 from tq_cluster.core.kernel.queue import Queue
 from tq_cluster.core.model import states
 from tq_cluster.core.model.events import What
@@ -38,13 +38,13 @@ def arrive(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> N
     """Add a new task: SCHEDULED if it is due later, else PENDING."""
     row.state = states.SCHEDULED if row.due_at_ms > space.now_ms else states.PENDING
     if row.state == states.PENDING:
-        for step in MOMENTS.ready:
+        for step in space.moments.ready:
             step(space, queue, number, row)
     _index(space, queue, number, row)
     queue.entries[states.NONE] += 1
     queue.moved(number, row, states.NONE)
     _list(space, queue, number, row.state, NOTHING)
-    for step in MOMENTS.arrive:
+    for step in space.moments.arrive:
         step(space, queue, number, row)
 
 
@@ -82,7 +82,7 @@ def start(
     row.lease_ms = lease_ms
     row.attempts_made += 1
     space.wakeups.granted.append(Lease(token, number, task_id, lease_ms, space.namespace))
-    for step in MOMENTS.start:
+    for step in space.moments.start:
         step(space, queue, number, row)
 
 
@@ -133,7 +133,7 @@ _TOLD_AT_END: Final[Mapping[AttemptEnd, What]] = {
 
 def give_back(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
     """Release all that a live attempt holds: the first step of its end."""
-    for step in MOMENTS.give_back:
+    for step in space.moments.give_back:
         step(space, queue, number, row)
 
 
@@ -156,7 +156,7 @@ def finish(
     retired_key = tables.at_key(space.prefix, row.retire_at_ms, number)
     space.workspace.put(tables.RETIRED, retired_key, task_id.encode())
     space.wakeups.finished.add((space.namespace, TaskId(task_id)))
-    for step in MOMENTS.end:
+    for step in space.moments.end:
         step(space, queue, number, row)
 
 
@@ -210,7 +210,7 @@ def _move(
     before = row.state
     assert state in states.TRANSITIONS[before], f"task {number}: {before} to {state}"
     if state == states.PENDING:
-        for step in MOMENTS.ready:
+        for step in space.moments.ready:
             step(space, queue, number, row)
     _unindex(space, queue, number, row)
     unlist(space, queue, number, before)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 from google.protobuf.message import Message
 
 from tq.v1 import errors_pb2, queue_service_pb2, task_service_pb2, worker_service_pb2
+from tq_cluster.core.model.limits import DEFAULT_LIMITS
 from tq_cluster.core.model.queue_moves import Tally
 from tq_cluster.core.model.types import (
     DEFAULT_NAMESPACE,
@@ -43,93 +44,136 @@ ANONYMOUS = Caller(namespace=DEFAULT_NAMESPACE)
 """The leader itself, and every other caller that names no namespace."""
 
 
+class Weight(NamedTuple):
+    """What an operation may take of a batch at most."""
+
+    items: int
+    """An item is about ten rows read or written, such as a task submitted."""
+    payload_bytes: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Submit:
+class Operation:
+    """What is decided: a caller's call, or a slice of the leader's own work.
+
+    Each kind is a class of its own; the feature that it belongs to registers its decision
+    (`tq_cluster.core.features`).
+    """
+
+    order: ClassVar[int]
+    """The place of its kind within a batch. 0: reports, formation, node replacement; 1: cancels and
+    queue calls; 2: expiries and due tasks; 3: submits; 4: claims; 5: other housekeeping.
+    """
+    caller: Caller = ANONYMOUS
+
+    def weight(self) -> Weight:
+        """Return what it may take of a batch at most."""
+        return Weight(1, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submit(Operation):
     """Create tasks."""
 
     order: ClassVar[int] = 3
     request: task_service_pb2.SubmitRequest
     id_seed: str
     """The seed for the ids of unnamed tasks: the request id, or a random one if there is none."""
-    caller: Caller = ANONYMOUS
     disk_pressure: bool = False
     """Fewer members than a majority have room on their disks: create nothing new."""
     body_digest: bytes = b""
     """The request's digest for request ids, if it was computed before."""
 
+    def weight(self) -> Weight:
+        return Weight(1 + len(self.request.tasks), self.request.ByteSize())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cancel:
+class Cancel(Operation):
     """Cancel one task, or mark it to be cancelled if it runs."""
 
     order: ClassVar[int] = 1
     request: task_service_pb2.CancelTaskRequest
-    caller: Caller = ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(Operation):
     """Lease ready tasks to a worker."""
 
     order: ClassVar[int] = 4
     request: worker_service_pb2.ClaimRequest
     queues: Sequence[str] = ()
     """The request's queues that are still to be searched. Empty: all of them."""
-    caller: Caller = ANONYMOUS
+
+    def weight(self) -> Weight:
+        return Weight(1 + self.request.max_tasks, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Operation):
     """Record how attempts ended."""
 
     order: ClassVar[int] = 0
     request: worker_service_pb2.ReportRequest
-    caller: Caller = ANONYMOUS
+
+    def weight(self) -> Weight:
+        reports = self.request.reports
+        if len(reports) > DEFAULT_LIMITS.reports_max:
+            return Weight(1, 0)  # it will be refused, so its reports are not walked
+        children = sum(len(each.complete.submit) for each in reports)
+        children = min(children, DEFAULT_LIMITS.report_submit_tasks_max)
+        return Weight(1 + len(reports) + children, self.request.ByteSize())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigureQueue:
+class ConfigureQueue(Operation):
     """Set a queue's settings."""
 
     order: ClassVar[int] = 1
     request: queue_service_pb2.ConfigureQueueRequest
-    caller: Caller = ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteQueue:
+class DeleteQueue(Operation):
     """Remove a queue that holds no task."""
 
     order: ClassVar[int] = 1
     request: queue_service_pb2.DeleteQueueRequest
-    caller: Caller = ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Redrive:
+class Redrive(Operation):
     """Make dead letters pending again."""
 
     order: ClassVar[int] = 1
     request: queue_service_pb2.RedriveRequest
-    caller: Caller = ANONYMOUS
+
+    def weight(self) -> Weight:
+        most = self.request.max_tasks or DEFAULT_LIMITS.redrive_tasks_max
+        return Weight(1 + (len(self.request.task_ids) or most), 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteDeadLetters:
+class DeleteDeadLetters(Operation):
     """Remove dead letters before their retention ends."""
 
     order: ClassVar[int] = 1
     request: queue_service_pb2.DeleteDeadLettersRequest
-    caller: Caller = ANONYMOUS
+
+    def weight(self) -> Weight:
+        most = self.request.max_tasks or DEFAULT_LIMITS.redrive_tasks_max
+        return Weight(1 + (len(self.request.task_ids) or most), 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PurgeQueue:
+class PurgeQueue(Operation):
     """Cancel a slice of a queue's waiting tasks."""
 
     order: ClassVar[int] = 1
     request: queue_service_pb2.PurgeQueueRequest
-    caller: Caller = ANONYMOUS
+
+    def weight(self) -> Weight:
+        return Weight(1 + (self.request.max_tasks or DEFAULT_LIMITS.purge_tasks_default), 0)
 
 
 class Lease(NamedTuple):
@@ -144,7 +188,7 @@ class Lease(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExpireLeases:
+class ExpireLeases(Operation):
     """End leases whose workers were silent for too long; skip those that have ended."""
 
     order: ClassVar[int] = 2
@@ -152,11 +196,13 @@ class ExpireLeases:
     """All of the caller's namespace."""
     more: bool = False
     """Whether there are further leases to end."""
-    caller: Caller = ANONYMOUS
+
+    def weight(self) -> Weight:
+        return Weight(1 + len(self.leases), 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MakeDue:
+class MakeDue(Operation):
     """Make tasks pending whose time has come, and fail those past their expire_at."""
 
     order: ClassVar[int] = 2
@@ -165,11 +211,13 @@ class MakeDue:
     """The numbers of tasks to leave as they are, since they could not be decided."""
     more: bool = False
     """Whether tasks of other namespaces are due, too."""
-    caller: Caller = ANONYMOUS
+
+    def weight(self) -> Weight:
+        return Weight(1 + self.tasks_max, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RemoveRetired:
+class RemoveRetired(Operation):
     """Remove tasks past their retention."""
 
     order: ClassVar[int] = 5
@@ -178,22 +226,26 @@ class RemoveRetired:
     """The numbers of tasks to keep, since they could not be removed."""
     more: bool = False
     """Whether other namespaces have such tasks, too."""
-    caller: Caller = ANONYMOUS
+
+    def weight(self) -> Weight:
+        return Weight(1 + self.rows_max // 8, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ForgetRequests:
+class ForgetRequests(Operation):
     """Drop request ids past their window."""
 
     order: ClassVar[int] = 5
     rows_max: int = 200
     more: bool = False
     """Whether other namespaces have such request ids, too."""
-    caller: Caller = ANONYMOUS
+
+    def weight(self) -> Weight:
+        return Weight(1 + self.rows_max // 8, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FormCluster:
+class FormCluster(Operation):
     """Store the members, once: the first entry of a new cluster."""
 
     order: ClassVar[int] = 0
@@ -204,29 +256,26 @@ class FormCluster:
     """A version that every member's software supports."""
     wall_ms: int
     """The members' wall clocks, in ms: over a restored state, new tokens start above them."""
-    caller: Caller = ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RaiseVersion:
+class RaiseVersion(Operation):
     """Decide by newer rules from now on; all members support them, and older nodes cannot start."""
 
     order: ClassVar[int] = 5
     cluster_version: int
-    caller: Caller = ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FillTables:
+class FillTables(Operation):
     """Fill a slice of the new tables for older tasks."""
 
     order: ClassVar[int] = 5
     rows_max: int = 200
-    caller: Caller = ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HashState:
+class HashState(Operation):
     """Have every node hash the next range of the state in a scrub pass."""
 
     order: ClassVar[int] = 5
@@ -238,85 +287,50 @@ class HashState:
     """Whether it is the first range of a pass."""
     urgent: bool = False
     """Whether a caller waits for the pass."""
-    caller: Caller = ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EndScrub:
+class EndScrub(Operation):
     """End a scrub pass: it has reached the end of the state."""
 
     order: ClassVar[int] = 5
     rows: int
-    caller: Caller = ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EndLeases:
+class EndLeases(Operation):
     """End a slice of the running leases of a cluster that no longer exists."""
 
     order: ClassVar[int] = 0
     quarantine: bool
     """Whether their tasks become dead letters, rather than ready again."""
     tasks_max: int = 200
-    caller: Caller = ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PauseQueues:
+class PauseQueues(Operation):
     """Pause every queue, so that an operator can look before anything runs."""
 
     order: ClassVar[int] = 5
-    caller: Caller = ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeaveCluster:
+class LeaveCluster(Operation):
     """Detach the state from its cluster, for a cluster to be formed over it."""
 
     order: ClassVar[int] = 5
     made_at_ms: int
     """When the state was copied, by the wall clock."""
-    caller: Caller = ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReplaceNode:
+class ReplaceNode(Operation):
     """Replace a member's disk by another."""
 
     order: ClassVar[int] = 0
     node_id: str
     incarnation: str
     """The new disk's."""
-    caller: Caller = ANONYMOUS
-
-
-Operation = (
-    Submit
-    | Cancel
-    | Claim
-    | Report
-    | ConfigureQueue
-    | DeleteQueue
-    | Redrive
-    | DeleteDeadLetters
-    | PurgeQueue
-    | ExpireLeases
-    | MakeDue
-    | RemoveRetired
-    | ForgetRequests
-    | FormCluster
-    | RaiseVersion
-    | FillTables
-    | HashState
-    | EndScrub
-    | ReplaceNode
-    | EndLeases
-    | PauseQueues
-    | LeaveCluster
-)
-"""``order`` is the place of its kind within a batch: reports, formation and node replacement;
-cancels and queue calls; expiries and due tasks; submits; claims; other housekeeping.
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
