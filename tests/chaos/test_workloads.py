@@ -49,7 +49,7 @@ def one_module_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 @pytest.mark.usefixtures("one_module_more")
 def test_one_module_in_the_folder_is_a_workload_its_promise_and_its_scenario() -> None:
-    listed = CliRunner().invoke(app, ["list"], env={"COLUMNS": "200"})
+    listed = CliRunner().invoke(app, ["list"], env={"COLUMNS": "200", "TERM": "xterm"})
 
     assert all_scenarios()["limits-kept"].workloads == (all_workloads()["limits"],)
     assert "limits-kept" in listed.output
