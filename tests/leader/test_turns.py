@@ -36,7 +36,7 @@ async def test_what_nobody_needs_is_dropped_a_little_a_turn() -> None:
 
 async def test_a_table_that_was_cleared_is_new_at_once_and_the_old_one_is_freed_in_turns() -> None:
     dropped: list[dict[object, object]] = []
-    table = LeaseTable(asyncio.get_running_loop().time, dropped.append)
+    table = LeaseTable(lambda: 0.0, dropped.append)
     for token in range(100):
         table.grant(lease(token))
 
