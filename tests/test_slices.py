@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Generator
 from itertools import pairwise
 
@@ -209,3 +211,14 @@ async def test_all_parts_of_a_node_share_the_slices_of_its_loop() -> None:
     finally:
         loop.close()
     assert other is not first
+
+
+async def test_a_loop_that_is_closed_is_not_kept() -> None:
+    async def elsewhere() -> weakref.ref[asyncio.AbstractEventLoop]:
+        await slices().through(steps(3, []))
+        return weakref.ref(asyncio.get_running_loop())
+
+    kept = await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
+    gc.collect()
+
+    assert kept() is None

@@ -47,8 +47,8 @@ class Slice:
 class Slices:
     """The slices of one event loop."""
 
+    # It refers to no loop, so that `slices` does not keep loops that are closed.
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._urgent: deque[Slice] = deque()
         self._others: deque[Slice] = deque()
         self._urgent_in_a_row = 0
@@ -77,7 +77,7 @@ class Slices:
         except StopIteration as end:
             result: Result = end.value
             return result
-        ended: asyncio.Future[Result] = self._loop.create_future()
+        ended: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
         def go_on() -> None:
             if ended.done():  # who waited for it has gone
@@ -98,7 +98,7 @@ class Slices:
     def _await_turn(self) -> None:
         if not self._turn_is_due:
             self._turn_is_due = True
-            self._loop.call_soon(self._turn)
+            asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
         self._turn_is_due = False
@@ -113,16 +113,16 @@ class Slices:
 
     def _run_some(self) -> None:
         slices = self._next()
-        began_s = now_s = self._loop.time()
+        time_s = asyncio.get_running_loop().time
+        began_s = time_s()
         try:
             # Those that come meanwhile have to wait for another turn.
             for _ in range(len(slices)):
                 slices.popleft().run()
-                now_s = self._loop.time()
-                if now_s >= began_s + TURN_S:
+                if time_s() >= began_s + TURN_S:
                     break
         finally:
-            self.took(self._loop.time() - began_s)
+            self.took(time_s() - began_s)
 
     def _next(self) -> deque[Slice]:
         """Return the slices whose turn it is."""
