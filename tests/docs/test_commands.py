@@ -118,6 +118,7 @@ make says what it would do.
 NAMED = {
     "tq-admin queues configure",
     "tq-admin queues resume",
+    "tq-admin submit",
     "tq-cluster check-backup",
     "tq-cluster recover",
     "tq-cluster restore",
@@ -150,6 +151,7 @@ BY_THE_GATE = {
     "make setup",
     "make test",
     "make test-compose",
+    "scripts/generate_options.py",
 }
 """Stages of .ci/run, or what makes them up; run here they would run themselves."""
 
