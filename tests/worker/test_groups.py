@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -144,8 +145,12 @@ async def test_of_a_handler_that_forks_the_copy_ends_and_reports_nothing(
 
 
 def zombies_below(pid: int) -> list[int]:
-    below = psutil.Process(pid).children(recursive=True)
-    return [each.pid for each in below if each.status() == psutil.STATUS_ZOMBIE]
+    found = []
+    for each in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # reaped since
+            if each.status() == psutil.STATUS_ZOMBIE:
+                found.append(each.pid)
+    return found
 
 
 def may_be_process_1() -> bool:
