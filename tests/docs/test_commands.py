@@ -151,7 +151,6 @@ BY_THE_GATE = {
     "make setup",
     "make test",
     "make test-compose",
-    "scripts/generate_options.py",
 }
 """Stages of .ci/run, or what makes them up; run here they would run themselves."""
 
