@@ -60,7 +60,12 @@ async def test_a_worker_without_standard_streams_gives_none_of_its_files_their_p
 ) -> None:
     run = "-m tq_worker run --handlers tq_worker.handlers --queues q --address 127.0.0.1:1"
     command = f"{CLOSED} exec {sys.executable} {run}"
-    worker = await asyncio.create_subprocess_exec("/bin/bash", "-c", command, cwd=ROOT)
+    worker = await asyncio.create_subprocess_exec(
+        *("/bin/bash", "-c", command),
+        cwd=ROOT,
+        # Not as nohup starts a process: with that the tests may have been started.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )
 
     def children() -> list[int]:
         listed = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text()

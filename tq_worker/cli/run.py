@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from tq_client import AsyncClient
 from tq_common import addresses
 from tq_common.addresses import DEFAULT_ADDRESSES
+from tq_common.event_loop import EventLoop
 from tq_process import signals
 from tq_worker.api.errors import UsageError
 from tq_worker.broker.connection import Link
@@ -33,7 +34,8 @@ def run(config: WorkerConfig) -> int:
     if options.reload:
         # Bytecode files record times in whole seconds: two changes within one look the same.
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-    return asyncio.run(_run(options, config.address or DEFAULT_ADDRESSES))
+    with asyncio.Runner(loop_factory=EventLoop) as runner:
+        return runner.run(_run(options, config.address or DEFAULT_ADDRESSES))
 
 
 def options_of(config: WorkerConfig) -> WorkerOptions:
