@@ -25,7 +25,11 @@ ARENAS_MAX: Final = 2
 """The most heaps: each keeps its own free memory, and by default threads have eight per core."""
 EVERY_S: Final = 20.0
 SLACK_BYTES: Final = 8 << 20
-"""For less free memory than this it is not worth trimming the whole heap."""
+"""Growth up to this since the last trim is not worth trimming the whole heap."""
+AGAIN_MAX: Final = 32
+"""After a trim that returned little, the process looks twice as often before the next one as before
+the last, at most so often.
+"""
 
 
 def return_memory() -> None:
@@ -43,33 +47,8 @@ def return_memory() -> None:
         mallopt(option, value)
 
 
-class _Statistics(ctypes.Structure):
-    """glibc's ``struct mallinfo2``."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in (
-            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
-            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
-        )
-    )
-
-
 def _trim() -> None:
     ctypes.CDLL(None).malloc_trim(0)
-
-
-def free_bytes() -> int:
-    """The free memory in the heaps of the C library, in bytes, returned to the system or not.
-
-    The memory held stands in for it with glibc before 2.33, which does not tell.
-    """
-    try:
-        statistics = ctypes.CDLL(None).mallinfo2
-    except AttributeError:
-        return held_bytes()
-    statistics.restype = _Statistics
-    return int(statistics().fordblks)
 
 
 def held_bytes(process: int | str = "self") -> int:
@@ -86,31 +65,33 @@ class FreedMemory:
     Blocks below `MMAP_BYTES` leave holes of many pages between live ones. To find them takes glibc
     about 10 ms for 100 MiB; it runs in a thread, but other threads cannot allocate meanwhile.
 
-    The next trim may return what was freed since the last one. The memory that the process holds
-    does not show that: if a trim runs while calls still end, the later ones leave holes, and the
-    process holds as much as before.
+    If a trim runs while calls still end, the later ones leave holes, and the process holds as much
+    as before. Free memory would show that, but to count it glibc walks every hole under the lock of
+    its heap: 50 ms for 150,000. So it trims again, ever less often, while the process holds more
+    than at its least.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         held: Callable[[], int] = held_bytes,
-        free: Callable[[], int] = free_bytes,
         trim: Callable[[], object] = _trim,
     ) -> None:
         self._loop = loop
         self._held = held
-        self._free = free
         self._trim = trim
-        self._least_free = 0
-        """The least since the last trim."""
+        self._least = 0
         self._before = 0
+        self._again = 1
+        """How many looks lie between the last trim and the next, if no burst comes."""
+        self._looks = 1
+        """How many of them are left."""
 
     def begin(self) -> None:
-        """Check every `EVERY_S`, if the C library and the system support that."""
+        """Check every `EVERY_S`, if the C library can trim and the system tells the memory held."""
         try:
             self._trim()
-            self._before, self._least_free = self._held(), self._free()
+            self._least = self._before = self._held()
         except (OSError, AttributeError, LookupError):
             return
         self._wait()
@@ -120,16 +101,24 @@ class FreedMemory:
 
     def _look(self) -> None:
         held = self._held()
-        over, self._before = held <= self._before + SLACK_BYTES, held
-        free = self._free()
-        self._least_free = min(self._least_free, free)
-        if over and free > self._least_free + SLACK_BYTES:
-            self._loop.run_in_executor(None, self._trim).add_done_callback(self._trimmed)
-        else:
-            self._wait()
+        over = held <= self._before + SLACK_BYTES
+        if not over:  # a burst: once it is over, trim at once
+            self._again = self._looks = 1
+        self._before = held
+        self._least = min(self._least, held)
+        if over and held > self._least + SLACK_BYTES:
+            self._looks -= 1
+            if not self._looks:
+                self._loop.run_in_executor(None, self._trim).add_done_callback(self._trimmed)
+                return
+        self._wait()
 
     def _trimmed(self, trimming: asyncio.Future[object]) -> None:
         if not trimming.cancelled():
             trimming.result()
-            self._before, self._least_free = self._held(), self._free()
+            held = self._held()
+            much = held < self._before - SLACK_BYTES
+            self._again = 1 if much else min(2 * self._again, AGAIN_MAX)
+            self._looks = self._again
+            self._before = held
             self._wait()

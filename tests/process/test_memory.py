@@ -60,7 +60,6 @@ class Process:
 
     def __init__(self) -> None:
         self.bytes = self.keeps = 100 << 20
-        self.holes = 0
         self.grows_by = 0
         self.looks = asyncio.Semaphore(0)
         self.trims = 0
@@ -70,17 +69,14 @@ class Process:
         self.bytes += self.grows_by
         return self.bytes
 
-    def free(self) -> int:
-        return self.holes
-
     def trim(self) -> None:
         self.trims += 1
         self.bytes = self.keeps
 
-    async def looked_at(self) -> None:
-        """Wait until it was looked at a few times more."""
+    async def looked_at(self, times: int = 5) -> None:
+        """Wait until it was looked at so often more."""
         async with asyncio.timeout(PATIENCE_S):
-            for _ in range(5):
+            for _ in range(times):
                 await self.looks.acquire()
 
 
@@ -88,14 +84,14 @@ class Process:
 async def process(monkeypatch: pytest.MonkeyPatch) -> Process:
     process = Process()
     monkeypatch.setattr(memory, "EVERY_S", 0.002)
-    memory.FreedMemory(asyncio.get_running_loop(), process.held, process.free, process.trim).begin()
+    memory.FreedMemory(asyncio.get_running_loop(), process.held, process.trim).begin()
     process.looks = asyncio.Semaphore(0)
     process.trims = 0
     return process
 
 
 async def test_what_a_burst_left_is_given_back_once_it_is_over(process: Process) -> None:
-    process.grows_by, process.holes = 10 << 20, 50 << 20
+    process.grows_by = 10 << 20
     await process.looked_at()
     assert process.trims == 0
 
@@ -110,33 +106,39 @@ async def test_what_is_freed_after_a_trim_in_the_middle_of_a_burst_is_given_back
     process: Process,
 ) -> None:
     process.bytes = process.keeps = 300 << 20
-    process.holes = 50 << 20
     await process.looked_at()
-    assert process.trims == 1
+    assert process.trims >= 1
 
-    process.holes, process.keeps = 200 << 20, 110 << 20  # the calls end, and it holds as much
-    await process.looked_at()
-    assert process.trims == 2
+    process.keeps = 110 << 20  # the calls end, and it holds as much
+    await process.looked_at(10)
+
     assert process.bytes == process.keeps
 
-    process.holes = 50 << 20  # used again
-    await process.looked_at()
-    process.holes = 100 << 20
-    await process.looked_at()
-    assert process.trims == 3
+
+async def test_what_does_not_go_back_is_tried_again_ever_less_often(process: Process) -> None:
+    process.bytes = process.keeps = 300 << 20
+
+    await process.looked_at(100)
+
+    assert 4 <= process.trims <= 8
 
 
-async def test_what_does_not_go_back_is_not_tried_again_and_again(process: Process) -> None:
-    process.holes = 50 << 20
-    process.keeps = process.bytes
+async def test_a_burst_is_trimmed_at_once_after_trims_that_returned_little(
+    process: Process,
+) -> None:
+    process.bytes = process.keeps = 300 << 20
+    await process.looked_at(75)  # the next trim is twenty looks away
 
-    await process.looked_at()
+    before = process.trims
+    process.bytes = 400 << 20
+    await process.looked_at(4)
 
-    assert process.trims == 1
+    assert process.trims > before
+    assert process.bytes == process.keeps
 
 
 async def test_a_little_more_than_before_is_let_be(process: Process) -> None:
-    process.holes = memory.SLACK_BYTES
+    process.bytes = process.keeps = (100 << 20) + memory.SLACK_BYTES
 
     await process.looked_at()
 

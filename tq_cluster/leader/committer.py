@@ -43,7 +43,7 @@ from tq_cluster.leader.release_undelivered import release_of
 from tq_cluster.leader.turns import in_turns
 from tq_cluster.raft.log_api import Log
 from tq_cluster.raft.membership import marked
-from tq_cluster.slices import Slices, slices
+from tq_cluster.slices import Slice, Slices, slices
 
 _logger = logging.getLogger(__name__)
 
@@ -102,13 +102,6 @@ class _Drafted:
     """Empty if nothing changes."""
 
 
-class Cancellable(Protocol):
-    """What may still be cancelled."""
-
-    def cancel(self) -> None:
-        """Cancel it."""
-
-
 @dataclass(slots=True)
 class _Drafting:
     """A batch that is being decided."""
@@ -121,7 +114,7 @@ class _Drafting:
     spent_s: float = 0.0
     ending: frozenset[FencingToken] = frozenset()
     """The leases that the batch may end. Collected when the event loop turns for the first time."""
-    resumed: Cancellable | None = None
+    resumed: Slice | None = None
 
 
 class Committer:
@@ -539,7 +532,7 @@ class Committer:
         in_turns(later, _tell, ANSWERS)
 
 
-def _go_on_later(slices_: Slices, go_on: Callable[[], None]) -> Cancellable:
+def _go_on_later(slices_: Slices, go_on: Callable[[], None]) -> Slice:
     """Call ``go_on`` once its turn comes. Simulations let time pass here."""
     return slices_.later(go_on, urgent=True)
 
