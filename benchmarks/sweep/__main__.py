@@ -4,7 +4,8 @@
 sends every RPC of every service requests of many shapes: alone and several at once, through the
 leader and through a follower, beside a lone caller that submits a task every 50 ms. It prints the
 answers and how long the loops were held, and exits with 1 if a bound is broken: a change of leader,
-a broker that ended, or a hold of more than 20 ms and 5 ms for each MiB beyond the first.
+a broker that ended or takes over 512 MB, or a hold of more than 20 ms and 5 ms for each MiB beyond
+the first.
 """
 
 from __future__ import annotations

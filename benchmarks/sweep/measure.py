@@ -28,6 +28,8 @@ ENDLESS_S = 2.0
 """The deadline of a stream that ends only with its caller."""
 STATUS_S = 60.0
 HOLD_BASE_S, HOLD_PER_MIB_S = 0.020, 0.005
+ANONYMOUS_MAX = 512_000_000
+"""The most memory that any calls may make a broker take."""
 LARGE = 64 * MIB
 """The message limit of the sweep's own connections: above that of any broker."""
 
@@ -82,6 +84,8 @@ class Measured:
         found = [f"{name} ended" for name in self.ended]
         if self.terms and not self.moves_leader:
             found.append(f"{self.terms} terms")
+        if self.anonymous_after > ANONYMOUS_MAX:
+            found.append(f"{self.anonymous_after / 1e6:.0f} MB, bound {ANONYMOUS_MAX / 1e6:.0f}")
         for who, wall_s, cpu_s in (
             ("leader", self.leader_wall_s, self.leader_cpu_s),
             ("follower", self.follower_wall_s, self.follower_cpu_s),

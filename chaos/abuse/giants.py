@@ -45,6 +45,11 @@ def requests(size: int) -> Mapping[str, bytes]:
         "/tq.v1.QueueService/Redrive names": field(1, b"") * empty,
         "/tq.v1.TaskService/GetTask unknown field": field(500, bytes(size)),
         "/tq.v1.QueueService/PurgeQueue cut short": field(1, bytes(size))[:-1],
+        "/grpc.health.v1.Health/Check name": field(1, bytes(size)),
+        "/grpc.health.v1.Health/Watch name": field(1, bytes(size)),
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo name": field(
+            3, bytes(size)
+        ),
     }
 
 

@@ -105,6 +105,7 @@ def test_what_breaks_a_bound_is_named() -> None:
     deposed = measured(terms=2)
     asked_to = measured(terms=1, moves_leader=True)
     dead = measured(ended=["n2 (exit code 70)"])
+    large = measured(anonymous_after=600_000_000)
 
     assert quiet.faults(1.0, wall=False) == []
     assert quiet.faults(1.0, wall=True) == ["leader held 500 ms, bound 20"]
@@ -113,3 +114,4 @@ def test_what_breaks_a_bound_is_named() -> None:
     assert deposed.faults(1.0, wall=False) == ["2 terms"]
     assert asked_to.faults(1.0, wall=False) == []
     assert dead.faults(1.0, wall=False) == ["n2 (exit code 70) ended"]
+    assert large.faults(1.0, wall=False) == ["600 MB, bound 512"]

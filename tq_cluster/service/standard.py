@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from tq_cluster.service.admission import caller_of
+from tq_cluster.service.endings import at_end
 from tq_cluster.service.health import HealthServicer
 from tq_cluster.service.intake import Intake, SlowRequestError
 from tq_cluster.service.reflecting import ReflectionServicer
@@ -35,14 +36,17 @@ def add_to(
     reads = _Reads()
 
     async def check(_requests: object, context: _Context) -> Message:
+        at_end(context)
         request = await reads.one(health_pb2.HealthCheckRequest, context, REQUEST_S)
         return await health_of.Check(request, context)
 
     async def watch(_requests: object, context: _Context) -> None:
+        at_end(context)
         request = await reads.one(health_pb2.HealthCheckRequest, context, REQUEST_S)
         await health_of.Watch(request, context)
 
     async def reflect(_requests: object, context: _Context) -> None:
+        at_end(context)
         await reflection_of.ServerReflectionInfo(reads.more(context), context)
 
     checking: Callable[[object, _Context], Awaitable[Message]] = check
