@@ -22,6 +22,7 @@ from tq_client import Client
 from tq_common import durations
 from tq_common.addresses import DEFAULT_ADDRESSES
 from tq_common.visible import visible
+from tq_process.span_option import seconds
 
 ADDRESS_VARIABLE = "TQ_ADDRESS"
 DEFAULT_TIMEOUT = "10s"
@@ -62,8 +63,8 @@ WatchOption = Annotated[
     typer.Option(
         "--watch",
         "-w",
-        metavar="SECONDS",
-        min=EVERY_MIN_S,
+        metavar="SPAN",
+        parser=seconds(EVERY_MIN_S),
         help="Show it again so often, until q or Ctrl-C; as JSON, a reading a line.",
     ),
 ]

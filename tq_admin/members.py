@@ -15,6 +15,7 @@ from tq_admin.output import details
 from tq_admin.session import Session
 from tq_client.errors import UnavailableError
 from tq_common.visible import visible
+from tq_process.span_option import seconds
 
 POLL_S = 0.5
 LAG_ENTRIES_MAX = 1_000
@@ -29,7 +30,13 @@ def replace_node(
     ] = False,
     wait_s: Annotated[
         float,
-        typer.Option("--wait", help="Seconds to wait until the new one has caught up.", min=0),
+        typer.Option(
+            "--wait",
+            metavar="SPAN",
+            parser=seconds(0),
+            show_default="10m",
+            help="How long to wait until the new one has caught up.",
+        ),
     ] = 600.0,
     yes: YesOption = False,
 ) -> None:

@@ -15,6 +15,8 @@ from tq_admin.monitor_screen import draw
 from tq_admin.observer import Observer
 from tq_admin.output import Format
 from tq_admin.session import Session
+from tq_admin.watch import EVERY_MIN_S
+from tq_process.span_option import seconds
 
 REDRAW_S = 0.25
 
@@ -22,7 +24,13 @@ REDRAW_S = 0.25
 def monitor(
     session: Session,
     every: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.2, help="How often the cluster is asked.")
+        float,
+        typer.Option(
+            metavar="SPAN",
+            parser=seconds(EVERY_MIN_S),
+            show_default="1s",
+            help="How often the cluster is asked.",
+        ),
     ] = 1.0,
 ) -> None:
     """Watch nodes, queues, rates, workers and dead letters on one screen; q ends it.

@@ -20,6 +20,7 @@ from tq_common.visible import visible
 from tq_process import signals
 from tq_process.settings import load as loading
 from tq_process.settings.command import Commands
+from tq_process.span_option import seconds
 from tq_process.streams import open_standard_streams
 
 # gRPC's C core logs to standard error; what matters of its lines is also raised as errors.
@@ -192,7 +193,14 @@ def health(
         str, typer.Option(help="Such as tq.v1.TaskService. Default: all that needs a leader.")
     ] = "",
     timeout_s: Annotated[
-        float, typer.Option("--timeout", min=0.001, help="Seconds to wait for the answer.")
+        float,
+        typer.Option(
+            "--timeout",
+            metavar="SPAN",
+            parser=seconds(0.001),
+            show_default="3s",
+            help="How long to wait for the answer.",
+        ),
     ] = 3.0,
 ) -> None:
     """Say whether a broker could serve a call now; exits with 1 where it could not."""

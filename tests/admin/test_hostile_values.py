@@ -70,6 +70,9 @@ def test_an_instant_without_an_offset_is_in_local_time() -> None:
         (("dead-letters", "list", "--limit", str(2**63 - 1)), "--limit"),
         (("stats", "--interval", "99999999999999d"), "--interval"),
         (("list", "--timeout", "99999999999999999d"), "--timeout"),
+        (("list", "--watch", "99999999999999999d"), "--watch"),
+        (("monitor", "--every", "99999999999999999d"), "--every"),
+        (("replace-node", "n1", "--wait", "99999999999999999d"), "--wait"),
     ],
 )
 def test_what_is_too_large_is_wrong_usage_of_its_option(
