@@ -97,7 +97,7 @@ async def test_a_refused_request_to_one_of_grpcs_own_services_is_freed_with_its_
         cluster_of("n1") as cluster,
         grpc.aio.insecure_channel(cluster["n1"].address) as channel,
     ):
-        stub = channel.stream_stream(path)
+        stub: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(path)
 
         async def call() -> None:
             call = stub(iter([bytes(1 << 20)]), timeout=PATIENCE_S)
