@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -35,12 +38,21 @@ async def node_modules() -> Path:
     lock = NODE_FOLDER / "package-lock.json"
     modules = NODE_FOLDER / "node_modules"
     stamp = modules / ".tq-installed-lock.json"
-    if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
-        npm = await asyncio.create_subprocess_exec(
-            *("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"),
-            cwd=NODE_FOLDER,
-            stdin=asyncio.subprocess.DEVNULL,
-        )
-        assert await asyncio.wait_for(npm.wait(), INSTALL_S) == 0, "npm ci failed, see above"
-        stamp.write_bytes(lock.read_bytes())
+    async with _only_one(NODE_FOLDER / ".installing"):
+        if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
+            npm = await asyncio.create_subprocess_exec(
+                *("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"),
+                cwd=NODE_FOLDER,
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+            assert await asyncio.wait_for(npm.wait(), INSTALL_S) == 0, "npm ci failed, see above"
+            stamp.write_bytes(lock.read_bytes())
     return modules
+
+
+@asynccontextmanager
+async def _only_one(path: Path) -> AsyncIterator[None]:
+    """Hold a lock meanwhile: npm empties the folder first, under another process of these tests."""
+    with path.open("w") as file:
+        await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
+        yield
