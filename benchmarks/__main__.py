@@ -10,7 +10,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import claims, handover, machine, memory, outage, report, snapshot, submit, work
+from benchmarks import (
+    claims,
+    handover,
+    lone,
+    machine,
+    memory,
+    outage,
+    report,
+    snapshot,
+    submit,
+    work,
+)
 from benchmarks.figures import Figure
 
 Benchmark = Callable[[Path | None], Awaitable[list[Figure]]]
@@ -22,6 +33,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "submit": submit.throughput,
     "work": work.throughput,
     "alone": submit.alone,
+    "lone": lone.to_done,
     "memory": memory.pending,
     "claims": claims.by_depth,
     "outage": outage.after_sigkill,

@@ -58,8 +58,8 @@ async def _await_completed(client: AsyncClient, count: int) -> tuple[float, int]
 
 
 @contextmanager
-def worker(addresses: list[str], queue: str, log_path: Path) -> Iterator[None]:
-    """Run `tq-worker` on a queue, with handlers that do nothing."""
+def worker(addresses: list[str], queue: str, log_path: Path) -> Iterator[int]:
+    """Run `tq-worker` on a queue, with handlers that do nothing; yield its process id."""
     command = [
         *(sys.executable, "-m", "tq_worker", "run", "--handlers", "benchmarks.handlers"),
         *("--queues", queue, "--concurrency", str(CONCURRENCY)),
@@ -68,7 +68,7 @@ def worker(addresses: list[str], queue: str, log_path: Path) -> Iterator[None]:
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:
-        yield
+        yield process.pid
     except BaseException:
         sys.stderr.write(log_path.read_text(errors="replace")[-4_000:])
         raise
