@@ -35,7 +35,6 @@ class Bench:
                 free=lambda _folder: self.free,
             ),
             members=3,
-            status=self.status,
             hand_over=self.hand_over,
             fatal=self.failures.append,
         )
@@ -68,7 +67,7 @@ class Bench:
 
     async def tick(self, fsync_running_s: float = 0.0) -> bool:
         """One tick, and whether new tasks are refused after it."""
-        self.watch.tick(fsync_running_s)
+        self.watch.tick(self.status(), fsync_running_s)
         for _ in range(3):
             await asyncio.sleep(0)
         return self.watch.pressure

@@ -78,6 +78,10 @@ def first(scope: Scope[View], at: Instants, passed_over: Collection[int]) -> int
     return next((each for each in reminders(scope.view) if each not in passed_over), None)
 
 
+def next_in_ms(scope: Scope[View], at: Instants) -> int | None:
+    return 0 if reminders(scope.view) else None
+
+
 def sending(work: Slice) -> SendReminders:
     return SendReminders(most=work.items_max, caller=work.caller)
 
@@ -94,7 +98,9 @@ REMINDERS = Feature(
     since=CLUSTER_VERSION,
     steps=Moments(end=(remind,)),
     decisions=(decides(SendReminders, decide_send),),
-    timed_work=(TimedWork(kind="reminders", first=first, operation=sending),),
+    timed_work=(
+        TimedWork(kind="reminders", first=first, next_in_ms=next_in_ms, operation=sending),
+    ),
     audits=(audit,),
 )
 

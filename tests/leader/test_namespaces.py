@@ -259,6 +259,7 @@ class Pair:
 
     def __init__(self) -> None:
         store = MemoryStore()
+        self.store = store
         self.view = store.view
         self.queues = {
             DEFAULT_NAMESPACE: LoneQueue(store=store),
@@ -275,7 +276,7 @@ class Pair:
 
     def source(self, kind: str) -> InTurns:
         [work] = [work for work in REGISTRY.timed_work if work.kind == kind]
-        return InTurns(work, TWO, self.view, self.instants)
+        return InTurns(work, TWO, self.view, lambda: self.store.applied, self.instants)
 
     def do(self, operation: Operation) -> None:
         self.queues[operation.caller.namespace].decide(operation)

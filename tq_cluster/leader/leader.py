@@ -33,7 +33,7 @@ from tq_cluster.core.model.operations import (
     Unfinished,
     Wakeups,
 )
-from tq_cluster.core.model.types import FencingToken, TaskId
+from tq_cluster.core.model.types import AppliedAt, FencingToken, TaskId
 from tq_cluster.core.reads import pages, queries
 from tq_cluster.core.reads.steps import Reader, Steps
 from tq_cluster.core.rows.scope import Scope
@@ -84,6 +84,10 @@ Answer = TypeVar("Answer")
 
 class State(Protocol):
     """The applied state, for reads and drafts."""
+
+    @property
+    def applied(self) -> AppliedAt:
+        """The last entry applied."""
 
     def view(self) -> View:
         """Return everything applied so far."""
@@ -163,7 +167,9 @@ class Leader:
             [
                 ExpiredLeases(self._leases),
                 *(
-                    InTurns(work, namespaces, state.view, self._log_time.instants)
+                    InTurns(
+                        work, namespaces, state.view, lambda: state.applied, self._log_time.instants
+                    )
                     for work in REGISTRY.timed_work
                 ),
                 *self._cluster_tasks.sources(),

@@ -8,12 +8,17 @@ from typing import Final
 from tq_cluster.core.kernel.feature import Instants, Slice, TimedWork
 from tq_cluster.core.model.namespaces import Namespaces
 from tq_cluster.core.model.operations import Caller, ExpireLeases, Lease, Operation
+from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.core.rows.scope import Scope
 from tq_cluster.core.rows.view import View
 from tq_cluster.leader.leases import LeaseTable
 
 _ALL: Final = 0
 """The number that stands for all items of a kind without numbers."""
+QUIET_MS_MAX: Final = 1_000
+"""How long at most a source is believed to have nothing to do without a look at the state: in a
+quiet cluster request ids come of age without an entry, and a new namespace may begin.
+"""
 STAYS_MAX: Final = 4
 """How often a namespace may keep its turn for an item that is still to be done: tried in company,
 alone, and as the only item, it is passed over or decided.
@@ -55,14 +60,21 @@ class InTurns:
         work: TimedWork,
         namespaces: Namespaces,
         view: Callable[[], View],
+        applied: Callable[[], AppliedAt],
         instants: Callable[[], Instants],
     ) -> None:
+        """``applied`` returns the last entry that ``view`` shows."""
         self.kind = work.kind
         self.pause_s = work.pause_s
         self._work = work
         self._namespaces = namespaces
         self._view = view
+        self._applied = applied
         self._instants = instants
+        self._nothing_in: AppliedAt | None = None
+        """The state in which ``first`` last found nothing."""
+        self._nothing_until_ms: int | None = None
+        """The log time until which nothing becomes due in that state; None: not known yet."""
         self._found: tuple[int, int] | None = None
         """The namespace in which ``first`` has found an item, and its number."""
         self._last: tuple[int, int] | None = None
@@ -72,6 +84,8 @@ class InTurns:
 
     def first(self, passed_over: Collection[int]) -> int | None:
         """Return the number of the first item of the next namespace that has any."""
+        if not passed_over and self._is_quiet():
+            return None
         view = self._view()
         rest: tuple[int, int] | None = None
         for namespace in self._from_the_last():
@@ -85,9 +99,28 @@ class InTurns:
             self._found = found
             return number
         if rest is None:
+            if not passed_over:
+                self._nothing_in, self._nothing_until_ms = self._applied(), None
             return None
         self._found = rest
         return rest[1]
+
+    def _is_quiet(self) -> bool:
+        """Whether nothing is due, as far as can be said without looking again.
+
+        The instant of the next item is read at the second look into the same state: a state that
+        changes all the time is not asked for it.
+        """
+        if self._nothing_in is None or self._nothing_in != self._applied():
+            return False
+        at = self._instants()
+        if self._nothing_until_ms is None:
+            view = self._view()
+            scopes = (Scope.of(view, namespace) for namespace in self._namespaces.numbers)
+            waits_ms = (self._work.next_in_ms(scope, at) for scope in scopes)
+            soonest_ms = min((each for each in waits_ms if each is not None), default=QUIET_MS_MAX)
+            self._nothing_until_ms = at.now_ms + min(soonest_ms, QUIET_MS_MAX)
+        return at.now_ms < self._nothing_until_ms
 
     def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
         assert self._found is not None, "nothing was found"

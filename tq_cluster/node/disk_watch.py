@@ -35,14 +35,12 @@ class DiskWatch:
         headroom: Headroom,
         *,
         members: int,
-        status: Callable[[], LogStatus],
         hand_over: HandOver,
         fatal: Callable[[BaseException], None],
     ) -> None:
         """``hand_over`` is the log's ``transfer_leadership``."""
         self.headroom = headroom
         self._majority = members // 2 + 1
-        self._status = status
         self._hand_over = hand_over
         self._fatal = fatal
         self._loop = asyncio.get_running_loop()
@@ -63,13 +61,12 @@ class DiskWatch:
         given_up = "" if self.headroom.has_ballast else ", its ballast is given up"
         return f"the disk is nearly full: {self.headroom.free_bytes >> 20} MiB free{given_up}"
 
-    def tick(self, fsync_running_s: float) -> None:
+    def tick(self, status: LogStatus, fsync_running_s: float) -> None:
         """Check the disk; ``fsync_running_s`` is how long the fsync under way has run."""
         low = self.headroom.look()
         if self.headroom.wants_ballast and self._laying is None:
             self._laying = self._loop.run_in_executor(None, self.headroom.lay_ballast)
             self._laying.add_done_callback(self._laid)
-        status = self._status()
         roomy = [
             name for name, peer in status.peers.items() if peer.connected and not peer.disk_low
         ]

@@ -68,7 +68,7 @@ class Dependencies:
 
 
 class Group:
-    """Runs on the event loop it was made in; its node calls ``tick`` every few dozen ms."""
+    """Runs on the event loop it was made in; its node calls ``tick`` some ten times a second."""
 
     def __init__(self, config: NodeConfig, node: Dependencies, *, record_crashes: bool) -> None:
         """Open the data directory; StartError if it cannot be served.
@@ -139,7 +139,6 @@ class Group:
         self.disk = DiskWatch(
             headroom,
             members=len(config.members),
-            status=self.replica.status,
             hand_over=self.replica.transfer_leadership,
             fatal=self.end,
         )
@@ -219,12 +218,12 @@ class Group:
         None: the group has ended.
         """
         try:
-            self.disk.tick(self._journal_syncer.running_s)
+            status = self.replica.status()
+            self.disk.tick(status, self._journal_syncer.running_s)
             started_s = self._loop.time()
             if self.store.commit_due(started_s):
                 self._commit(started_s)
-            role = self.replica.status().role
-            self._shrinking.tick(may_begin=role in {Role.LEADER, Role.FOLLOWER})
+            self._shrinking.tick(may_begin=status.role in {Role.LEADER, Role.FOLLOWER})
             if self._config.metrics_listen is not None:
                 self._look_round()
         except OSError as error:
@@ -233,7 +232,6 @@ class Group:
         except Exception as error:  # noqa: BLE001  # handed on: a state that fails ends the process
             self.end(error)
             return None
-        status = self.replica.status()
         self._metrics.stands(
             leads=status.role is Role.LEADER,
             term=status.term,

@@ -36,7 +36,7 @@ from tq_process.garbage import OldGarbage
 _logger = logging.getLogger(__name__)
 
 EXIT_FATAL = 70
-TICK_S = 0.05
+TICK_S = 0.1
 PEER_HOSTS_MAX = 16
 """Members have one each, and another once they came back at another address."""
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from tq_cluster.telemetry.pairs import Pairs
 
-BEAT_S: Final = 0.02
+BEAT_S: Final = 0.05
 FINE_BEAT_S: Final = 0.002
 """The interval while holds are watched: the precision of a measured hold."""
 SPAN_S: Final = 60.0

@@ -55,6 +55,11 @@ def _first(scope: Scope[View], at: Instants, passed_over: Collection[int]) -> in
     return queries.first_due(scope, at.now_ms, passed_over)
 
 
+def _next_in_ms(scope: Scope[View], at: Instants) -> int | None:
+    next_ms = queries.next_due_ms(scope)
+    return None if next_ms is None else next_ms - at.now_ms
+
+
 def _operation(work: Slice) -> MakeDue:
     return MakeDue(
         tasks_max=work.items_max,
@@ -79,6 +84,6 @@ def _audit(state: Audited) -> Iterator[str]:
 FEATURE: Final = Feature(
     name="due tasks",
     decisions=(decides(MakeDue, decide_due),),
-    timed_work=(TimedWork(kind="due", first=_first, operation=_operation),),
+    timed_work=(TimedWork(kind="due", first=_first, next_in_ms=_next_in_ms, operation=_operation),),
     audits=(_audit,),
 )

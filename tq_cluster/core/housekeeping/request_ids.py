@@ -45,9 +45,13 @@ def _first(scope: Scope[View], at: Instants, passed_over: Collection[int]) -> in
     # They have no numbers: if one cannot be dropped, all of its namespace wait.
     if scope.namespace in passed_over:
         return None
-    forgotten_ms = queries.next_forgotten_ms(scope)
-    due = forgotten_ms is not None and forgotten_ms <= at.passed_ms
-    return scope.namespace if due else None
+    in_ms = _next_in_ms(scope, at)
+    return scope.namespace if in_ms is not None and in_ms <= 0 else None
+
+
+def _next_in_ms(scope: Scope[View], at: Instants) -> int | None:
+    next_ms = queries.next_forgotten_ms(scope)
+    return None if next_ms is None else next_ms - at.passed_ms
 
 
 def _operation(work: Slice) -> ForgetRequests:
@@ -68,6 +72,14 @@ def _audit(state: Audited) -> Iterator[str]:
 FEATURE: Final = Feature(
     name="request ids",
     decisions=(decides(ForgetRequests, decide_forget),),
-    timed_work=(TimedWork(kind="requests", first=_first, operation=_operation, pause_s=PAUSE_S),),
+    timed_work=(
+        TimedWork(
+            kind="requests",
+            first=_first,
+            next_in_ms=_next_in_ms,
+            operation=_operation,
+            pause_s=PAUSE_S,
+        ),
+    ),
     audits=(_audit,),
 )

@@ -45,6 +45,11 @@ def _first(scope: Scope[View], at: Instants, passed_over: Collection[int]) -> in
     return queries.first_retired(scope, at.now_ms, passed_over)
 
 
+def _next_in_ms(scope: Scope[View], at: Instants) -> int | None:
+    next_ms = queries.next_retired_ms(scope)
+    return None if next_ms is None else next_ms - at.now_ms
+
+
 def _operation(work: Slice) -> RemoveRetired:
     return RemoveRetired(
         rows_max=1 if work.items_max == 1 else work.items_max * TASK_ROWS,
@@ -66,6 +71,14 @@ def _audit(state: Audited) -> Iterator[str]:
 FEATURE: Final = Feature(
     name="retention",
     decisions=(decides(RemoveRetired, decide_retired),),
-    timed_work=(TimedWork(kind="retention", first=_first, operation=_operation, pause_s=PAUSE_S),),
+    timed_work=(
+        TimedWork(
+            kind="retention",
+            first=_first,
+            next_in_ms=_next_in_ms,
+            operation=_operation,
+            pause_s=PAUSE_S,
+        ),
+    ),
     audits=(_audit,),
 )

@@ -64,7 +64,11 @@ class TimedWork:
     first: Callable[[Scope[View], Instants, Collection[int]], int | None]
     """Returns the number of a namespace's first item except those passed over, None without any.
 
-    It reads a few rows: it is called some fifty times a second.
+    It reads a few rows: it is called some fifty times a second while the state changes.
+    """
+    next_in_ms: Callable[[Scope[View], Instants], int | None]
+    """Returns how soon a namespace's first item is due, in ms; None without any. Until then, and
+    while the state does not change, ``first`` is not called.
     """
     operation: Callable[[Slice], Operation]
     """Returns the operation that does a slice."""
