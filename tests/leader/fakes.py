@@ -81,6 +81,13 @@ class FakeLog:
             round_.set_result(self.store.applied)
         return round_
 
+    def mark(self) -> int:
+        return len(self.proposals)
+
+    def led_since(self, mark: int) -> bool:
+        """As if every commit since were a round that began after it."""
+        return self.role is Role.LEADER and not self.confirms_held and len(self.proposals) > mark
+
     def common_version(self) -> int | None:
         return self.version
 

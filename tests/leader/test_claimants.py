@@ -13,7 +13,7 @@ import pytest
 from tests.leader.bench import until
 from tq.v1 import task_pb2, worker_service_pb2
 from tq_cluster.core.kernel.ready_order import Appetite, type_digest
-from tq_cluster.core.model.operations import ANY_TYPE, Ready
+from tq_cluster.core.model.operations import ANY_TYPE, Caller, Claim, Ready
 from tq_cluster.core.model.types import DEFAULT_NAMESPACE
 from tq_cluster.leader.claimants import LOOKS_MAX, PLACES, Claimant, Claimants
 
@@ -37,7 +37,8 @@ class Hall:
         request = worker_service_pb2.ClaimRequest(
             worker_id="w", queues=queues, max_tasks=most, types=types, except_types=but
         )
-        return self.stack.enter_context(self.all.join(namespace, request))
+        operation = Claim(caller=Caller(namespace=namespace), request=request)
+        return self.stack.enter_context(self.all.join(operation))
 
     def arrive(self, pending: int | None = None, /, **types: int) -> None:
         """Let so many tasks of each type become ready in queue "mail"."""
@@ -183,7 +184,7 @@ async def test_one_who_looks_is_woken_only_for_what_nobody_takes_who_waits() -> 
 def test_who_leaves_without_looking_passes_the_wake_on() -> None:
     with Hall() as hall, ExitStack() as leaving:
         request = worker_service_pb2.ClaimRequest(worker_id="w", queues=["mail"], max_tasks=3)
-        leaving.enter_context(hall.all.join(DEFAULT_NAMESPACE, request))
+        leaving.enter_context(hall.all.join(Claim(request=request)))
         later = [hall.join() for _ in range(4)]
         hall.arrive(letter=3)
         assert not any(woken(*later))

@@ -29,12 +29,12 @@ from tq_cluster.core.model.operations import (
     ConfigureQueue,
     FormCluster,
     Operation,
-    Outcome,
     Report,
     Submit,
 )
 from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
 from tq_cluster.leader.leader import Leader
+from tq_cluster.leader.line import Waiting
 from tq_cluster.reading import Reading
 
 
@@ -57,6 +57,26 @@ async def test_many_idle_workers_all_get_work_when_much_arrives_at_once(bench: B
 
 async def test_a_long_poll_that_finds_nothing_answers_with_nothing(bench: Bench) -> None:
     assert claimed(await bench.leader.claim(claim(), 0.0, 0.0)) == []
+
+
+async def test_a_claim_that_finds_nothing_is_confirmed_once_it_is_answered(bench: Bench) -> None:
+    confirms = bench.log.confirms
+    waiting = await start(bench.leader.claim(claim(), 0.05, 0.0))
+    assert bench.log.confirms == confirms
+
+    assert claimed(await waiting) == []
+    assert bench.log.confirms == confirms + 1
+
+
+async def test_a_node_that_was_deposed_as_it_was_confirmed_does_not_say_that_there_is_nothing(
+    bench: Bench,
+) -> None:
+    bench.log.confirms_held = True
+    waiting = await start(bench.leader.claim(claim(), 0.05, 0.0))
+    await until(lambda: bool(bench.log._rounds), turn_s=0.01)
+    bench.log.depose()
+    with pytest.raises(NotLeaderError):
+        await waiting
 
 
 async def test_tasks_granted_to_a_caller_who_had_gone_are_given_back(bench: Bench) -> None:
@@ -259,13 +279,13 @@ class Looks:
 
     def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        submit_it = bench.leader._committer.submit
+        wait_for = bench.leader._committer._wait_for
 
-        def counting(operation: Operation) -> asyncio.Future[Outcome]:
+        def counting(operation: Operation, *, own: bool = False) -> Waiting:
             self.count += isinstance(operation, Claim)
-            return submit_it(operation)
+            return wait_for(operation, own=own)
 
-        monkeypatch.setattr(bench.leader._committer, "submit", counting)
+        monkeypatch.setattr(bench.leader._committer, "_wait_for", counting)
 
 
 async def test_a_thousand_workers_idle_for_one_type_are_not_asked_about_tasks_of_another(

@@ -22,6 +22,7 @@ from tq_cluster.core.kernel import request_ids
 from tq_cluster.core.kernel.batch import Space
 from tq_cluster.core.model.operations import (
     ANONYMOUS,
+    Cancel,
     Decision,
     Outcome,
     Refused,
@@ -162,6 +163,44 @@ async def test_waiting_for_a_task_ends_when_it_is_completed(bench: Bench) -> Non
 
     answer = told(await asyncio.wait_for(waiting, PATIENCE_S), task_service_pb2.WaitTaskResponse)
     assert (answer.finished, answer.task.result) == (True, b"done")
+
+
+async def test_an_entry_that_ends_a_wait_is_all_the_confirmation_that_its_answer_needs(
+    bench: Bench,
+) -> None:
+    submitted = await bench.leader.submit(submit("resize"))
+    task_id = told(submitted, task_service_pb2.SubmitResponse).results[0].task.task_id
+    (task,) = claimed(await bench.leader.claim(claim(), 0, 0.0))
+    confirms = bench.log.confirms
+    wait = task_service_pb2.WaitTaskRequest(task_id=task_id)
+    waiting = await start(bench.leader.wait_task(wait, ANONYMOUS, 30, anything))
+    report = worker_service_pb2.ReportRequest(worker_id="w")
+    report.reports.add(task_id=task_id, token=task.token).complete.result = b"done"
+    await bench.leader.submit(Report(request=report))
+
+    answer = told(await asyncio.wait_for(waiting, PATIENCE_S), task_service_pb2.WaitTaskResponse)
+    assert answer.finished
+    assert bench.log.confirms == confirms
+
+
+@pytest.mark.parametrize(("name", "wait_s"), [("", 30), ("", 0), ("nobody", 30)])
+async def test_what_a_wait_finds_in_the_state_is_told_once_it_is_confirmed(
+    bench: Bench, name: str, wait_s: float
+) -> None:
+    """This node may have been deposed without knowing: its state is too old then."""
+    submitted = await bench.leader.submit(submit("resize"))
+    task_id = told(submitted, task_service_pb2.SubmitResponse).results[0].task.task_id
+    if wait_s:
+        cancel = task_service_pb2.CancelTaskRequest(task_id=task_id)
+        await bench.leader.submit(Cancel(request=cancel))
+    bench.log.confirms_held = True
+    wait = task_service_pb2.WaitTaskRequest(task_id=name or task_id)
+    waiting = await start(bench.leader.wait_task(wait, ANONYMOUS, wait_s, anything))
+    assert not waiting.done()
+
+    bench.log.depose()
+    with pytest.raises(NotLeaderError):
+        await asyncio.wait_for(waiting, PATIENCE_S)
 
 
 async def test_a_caller_who_cannot_take_the_answer_hears_it_before_the_answer_is_made(

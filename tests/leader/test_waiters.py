@@ -11,7 +11,7 @@ import pytest
 from tests.patience import PATIENCE_S
 from tests.telling import RecordProperty, tell
 from tq.v1 import worker_service_pb2
-from tq_cluster.core.model.types import DEFAULT_NAMESPACE
+from tq_cluster.core.model.operations import Claim
 from tq_cluster.leader.claimants import Claimants
 from tq_cluster.leader.waiters import Waiters
 
@@ -58,8 +58,8 @@ async def wait_for_a_task(waiters: Waiters[int], _claimants: Claimants, number: 
 
 
 async def wait_with_a_claim(_waiters: Waiters[int], claimants: Claimants, number: int) -> None:
-    claim = worker_service_pb2.ClaimRequest(queues=[f"q{number % 2}"], worker_id="w", max_tasks=1)
-    with claimants.join(DEFAULT_NAMESPACE, claim) as claimant:
+    request = worker_service_pb2.ClaimRequest(queues=[f"q{number % 2}"], worker_id="w", max_tasks=1)
+    with claimants.join(Claim(request=request)) as claimant:
         await claimants.wait(claimant, PATIENCE_S)
 
 

@@ -261,6 +261,52 @@ def test_nothing_is_confirmed_before_the_terms_no_op_is_applied() -> None:
     on_stage(scenario)
 
 
+def test_only_what_was_sent_since_a_mark_shows_that_this_node_has_led_since() -> None:
+    """Answers that were under way prove nothing: another node may lead since they were sent."""
+
+    async def scenario(stage: Stage) -> None:
+        term = await stage.elect("n3")
+        await _confirm_no_op(stage)
+        replica, follower = stage.host.replica, stage.puppets["n3"]
+        before = replica.mark()
+        first = await _append(stage, b"first")
+        marked = replica.mark()
+        assert not replica.led_since(before)
+
+        follower.say(append_reply=_ack(term, 4, first.round))
+        await stage.proposed[-1]
+        assert replica.led_since(before)
+        assert not replica.led_since(marked), (
+            "it was sent before the mark, and its entry is applied"
+        )
+
+        second = await _append(stage, b"second")
+        follower.say(append_reply=_ack(term, 5, second.round))
+        await stage.proposed[-1]
+        assert replica.led_since(marked)
+        assert not replica.led_since(replica.mark())
+
+    on_stage(scenario)
+
+
+def test_no_mark_holds_before_the_terms_no_op_is_applied() -> None:
+    async def scenario(stage: Stage) -> None:
+        term = await stage.elect("n3")
+        marked = stage.host.replica.mark()
+        asked = stage.host.replica.confirm()
+        probe = (await stage.puppets["n3"].hears("probe")).probe
+        stage.puppets["n3"].say(echo=peer_pb2.Echo(term=term, round=probe.round))
+        await stage.pass_time(0.02)
+        assert not stage.host.replica.led_since(marked)
+
+        stage.puppets["n3"].say(append_reply=_ack(term, 3))
+
+        await asked
+        assert stage.host.replica.led_since(marked)
+
+    on_stage(scenario)
+
+
 # ---------------------------------------------------------------------- being told
 
 
@@ -416,7 +462,20 @@ async def _confirm_no_op(stage: Stage) -> None:
     await stage.until("it can decide", lambda: stage.host.replica.decidable() is not None)
 
 
-def _ack(term: int, next_index: int) -> peer_pb2.AppendReply:
+async def _append(stage: Stage, entry: bytes) -> peer_pb2.Append:
+    """Propose an entry; return the message that brings it to a follower."""
+    base = stage.host.replica.decidable()
+    assert base is not None
+    stage.puppets["n3"].heard.clear()
+    stage.proposed.append(stage.host.replica.propose(entry, base))
+    return (await stage.puppets["n3"].hears("append")).append
+
+
+def _ack(term: int, next_index: int, number: int = 0) -> peer_pb2.AppendReply:
     return peer_pb2.AppendReply(
-        term=term, accepted=True, next_index=next_index, last_index=next_index - 1
+        term=term,
+        accepted=True,
+        next_index=next_index,
+        last_index=next_index - 1,
+        round=number,
     )

@@ -124,6 +124,12 @@ class FakeLog:
     def confirm(self) -> asyncio.Future[AppliedAt]:
         raise NotImplementedError
 
+    def mark(self) -> int:
+        raise NotImplementedError
+
+    def led_since(self, mark: int) -> bool:
+        raise NotImplementedError
+
     def common_version(self) -> int | None:
         return CLUSTER_VERSION
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Final
 
 from tq_cluster.core.features import REGISTRY
@@ -10,7 +10,7 @@ from tq_cluster.core.kernel.batch import Batch, Draw
 from tq_cluster.core.kernel.budget import NO_BUDGET, Budget
 from tq_cluster.core.kernel.feature import Registry
 from tq_cluster.core.model.limits import DEFAULT_LIMITS, Limits
-from tq_cluster.core.model.operations import Claim, Decision, Operation, Outcome
+from tq_cluster.core.model.operations import Claim, Decision, Operation, Outcome, Ready
 from tq_cluster.core.model.types import TimestampMs
 from tq_cluster.core.rows.view import Workspace
 
@@ -71,9 +71,14 @@ def deciding(
     tell_events: bool = False,
     budget: Budget = NO_BUDGET,
     first: int = 0,
+    meet: Callable[[Sequence[Ready]], Sequence[Claim]] = lambda _: (),
     registry: Registry = REGISTRY,
 ) -> Generator[None, None, Decision]:
     """Decide as `decide` does, in steps of a few rows; in between, others may read but not write.
+
+    ``meet`` receives what the batch made ready and left ready, and returns claims that wait for it.
+    They are decided last, as if they stood behind the operations: so a task that a worker waits for
+    is submitted and leased in one entry. It is not called once ``budget`` is spent.
 
     Once ``budget`` is spent, the remaining operations are put off; at least one is decided, and
     none is left half decided. The first ``first`` operations were put off before, the longest
@@ -91,15 +96,23 @@ def deciding(
     )
     outcomes: dict[int, Outcome] = {}
     places = _in_order(operations, first)
+    met = False
     try:
-        for reached, place in enumerate(places):
-            if reached and budget.spent_by(workspace):
+        while True:
+            for place in places[len(outcomes) :]:
+                if outcomes and budget.spent_by(workspace):
+                    break
+                operation = operations[place]
+                space = batch.space(operation.caller.namespace)
+                decided = registry.decisions[type(operation)](space, operation)
+                outcomes[place] = decided if isinstance(decided, Outcome) else (yield from decided)
+                yield
+            if met or not batch.changed or budget.spent_by(workspace):
                 break
-            operation = operations[place]
-            space = batch.space(operation.caller.namespace)
-            decided = registry.decisions[type(operation)](space, operation)
-            outcomes[place] = decided if isinstance(decided, Outcome) else (yield from decided)
-            yield
+            met = True
+            claims = meet(batch.ready())
+            places += range(len(operations), len(operations) + len(claims))
+            operations = [*operations, *claims]
         yield from batch.finish()
     finally:
         batch.let_go()

@@ -12,15 +12,15 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, insort
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final, NamedTuple
 
-from tq.v1 import task_pb2, worker_service_pb2
+from tq.v1 import task_pb2
 from tq_cluster.core.kernel.ready_order import EVERY_TYPE, Appetite, type_digest
-from tq_cluster.core.model.operations import ANY_TYPE, Ready
+from tq_cluster.core.model.operations import ANY_TYPE, Claim, Outcome, Ready
 from tq_cluster.leader.turns import TURN, in_turns
 from tq_cluster.leader.waiters import Waiter
 
@@ -57,19 +57,23 @@ class Claimant:
 
     __slots__ = (
         "_came",
+        "_decided",
         "_for",
         "_waiter",
         "_woken_for",
         "appetite",
         "most",
         "namespace",
+        "operation",
         "place",
         "queues",
     )
 
-    def __init__(self, namespace: int, request: worker_service_pb2.ClaimRequest, came: int) -> None:
+    def __init__(self, operation: Claim, came: int) -> None:
+        request = operation.request
         self._came = came
-        self.namespace = namespace
+        self.operation = operation
+        self.namespace = operation.caller.namespace
         self.place = came + _LOOKING
         """Its place in its line; it changes only while the claim is not in the line."""
         self.queues = tuple(dict.fromkeys(request.queues))
@@ -82,6 +86,7 @@ class Claimant:
         """What the claim was woken for since its last look."""
         self._for: list[Wake] = []
         """What the current look is for."""
+        self._decided: asyncio.Future[Outcome] | None = None
 
     def looks(self, *, now: bool) -> None:
         """Look from now on, or wait at its place."""
@@ -101,6 +106,16 @@ class Claimant:
         """Let it look again."""
         self._woken_for += wakes
         self._waiter.wake()
+
+    def meet(self, decided: asyncio.Future[Outcome]) -> None:
+        """Wake it to await its outcome: it is decided with what made its tasks ready."""
+        self._decided = decided
+        self._waiter.wake()
+
+    def take_decided(self) -> asyncio.Future[Outcome] | None:
+        """Take the outcome of a decision that it was met for."""
+        decided, self._decided = self._decided, None
+        return decided
 
     async def wait(self, within_s: float) -> bool:
         """Wait to be woken; False if ``within_s`` passed first, at once if it is not above 0."""
@@ -181,13 +196,13 @@ class Claimants:
         return len(self._waiting)
 
     @contextmanager
-    def join(self, namespace: int, request: worker_service_pb2.ClaimRequest) -> Iterator[Claimant]:
-        """Wait for tasks of a namespace that a claim takes until the context ends.
+    def join(self, operation: Claim) -> Iterator[Claimant]:
+        """Wait for tasks that a claim takes until the context ends.
 
         Join first, then look and call ``looked``, then wait: an event between the look and the wait
         wakes the claim, too. What a claim was woken for and does not take is passed on.
         """
-        claimant = Claimant(namespace, request, next(self._places))
+        claimant = Claimant(operation, next(self._places))
         self._park(claimant)
         try:
             yield claimant
@@ -219,6 +234,30 @@ class Claimants:
             looks = wake.looks - (not specs)
             if left > 0 and looks > 0:
                 self._wake(wake._replace(tasks=left, looks=looks), but=claimant)
+
+    def meet(self, ready: Iterable[Ready]) -> list[Claimant]:
+        """Take the claims that came first of those that wait for what became ready.
+
+        They ask together for about as many tasks as there are. They are woken once they are told
+        what was decided for them (`Claimant.meet`).
+        """
+        met: list[Claimant] = []
+        if self._room <= 0 or not self._waiting:
+            return met
+        for each in ready:
+            for digest, tasks in _bounded(each):
+                left = 0 if digest == ANY_TYPE else tasks
+                while left > 0 and self._room > 0:
+                    claimant = self._first(each.namespace, each.queue, digest)
+                    if claimant is None or claimant.place >= _LOOKING:
+                        break
+                    self._unpark(claimant)
+                    met.append(claimant)
+                    self._room -= claimant.places
+                    left -= claimant.most
+        if self._room <= 0:
+            asyncio.get_running_loop().call_soon(self._turn)
+        return met
 
     def wake(self, ready: Ready) -> None:
         """Wake the first claims that take what became ready."""

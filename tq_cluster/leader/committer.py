@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from tq.internal.v1 import log_pb2
@@ -30,6 +31,7 @@ from tq_cluster.core.model.operations import (
     ExpireLeases,
     Operation,
     Outcome,
+    Ready,
     Replied,
     Report,
     Wakeups,
@@ -37,8 +39,9 @@ from tq_cluster.core.model.operations import (
 from tq_cluster.core.model.types import AppliedAt, FencingToken, TimestampMs
 from tq_cluster.core.rows.view import Workspace
 from tq_cluster.errors import FatalError, NotLeaderError, OverloadedError
+from tq_cluster.leader.claimants import Claimant
 from tq_cluster.leader.hooks import LeaderHooks
-from tq_cluster.leader.line import BATCH_ITEMS_MAX, Line, Waiting, weigh
+from tq_cluster.leader.line import BATCH_ITEMS_MAX, Line, Waiting, name_of, named, weigh
 from tq_cluster.leader.release_undelivered import release_of
 from tq_cluster.leader.turns import in_turns
 from tq_cluster.raft.log_api import Log
@@ -129,6 +132,7 @@ class Committer:
         stepped_ms: Callable[[], int],
         draw: Draw,
         housekeeping: OwnWork,
+        meet: Callable[[Sequence[Ready]], Sequence[Claimant]],
         applied: Callable[[Wakeups], None],
         hooks: LeaderHooks,
         fatal: Callable[[BaseException], None],
@@ -136,9 +140,10 @@ class Committer:
         """Wire the parts together.
 
         While a batch is put together, ``housekeeping`` provides the leader's own operations, one
-        after the other while there is room. ``applied`` receives what every applied decision wakes,
-        before its callers are answered. ``fatal`` ends the process; it is called if the state
-        itself is damaged.
+        after the other while there is room. ``meet`` returns the claims that wait for what a batch
+        has made ready: they join it. ``applied`` receives what every applied decision wakes, before
+        its callers are answered. ``fatal`` ends the process; it is called if the state itself is
+        damaged.
         """
         self._log = log
         self._state = state
@@ -146,6 +151,7 @@ class Committer:
         self._stepped_ms = stepped_ms
         self._draw = draw
         self._housekeeping = housekeeping
+        self._meet = meet
         self._applied = applied
         self._hooks = hooks
         self._fatal = fatal
@@ -302,8 +308,8 @@ class Committer:
         decision = drafted.decision
         if decision.put_off:
             batch = self._put_off(batch, decision.put_off)
-        # The leader's own operations do not count as callers to wait for.
-        self._last_batch = sum(not each.own for each in batch)
+        # The leader's own operations do not count as callers to wait for, nor claims that were met.
+        self._last_batch = sum(not (each.own or each.met) for each in batch)
         if drafted.entry:
             self._propose(batch, drafted, drafting.base)
         else:
@@ -331,6 +337,7 @@ class Committer:
             tell_events=self._hooks.event is not None,
             budget=ENTRY_BUDGET,
             first=sum(each.first for each in batch),
+            meet=partial(self._join, batch),
         )
         entry = log_pb2.Entry()
         yield from workspace.filling(entry)
@@ -350,6 +357,27 @@ class Committer:
             encoded = marked(encoded, decision.members)
         yield
         return _Drafted(decision, encoded)
+
+    def _join(self, batch: list[Waiting], ready: Sequence[Ready]) -> list[Claim]:
+        """Let claims that wait for what became ready join the batch that is being decided."""
+        joining: list[Claim] = []
+        names: set[tuple[int, str]] | None = None
+        for claimant in self._meet(ready):
+            waiting = self._wait_for(claimant.operation)
+            waiting.met = True
+            claimant.meet(waiting.outcome)
+            if names is None:
+                names = named(batch)
+            name = name_of(claimant.operation)
+            if name in names:
+                # A repetition of a claim must not be decided with it: see `Line.take`.
+                self._waiting.add(waiting)
+                continue
+            if name is not None:
+                names.add(name)
+            batch.append(waiting)
+            joining.append(claimant.operation)
+        return joining
 
     def _give_up_draft(self) -> list[Waiting]:
         """Stop deciding the batch; return its operations."""
@@ -494,6 +522,10 @@ class Committer:
         renews = bool(decision.wakeups.granted)
         asked = self._loop.time()
 
+        if all(map(_is_not_told, batch, decision.outcomes)):
+            self._answer(batch, decision)
+            return
+
         def confirmed(round_: asyncio.Future[AppliedAt]) -> None:
             error = round_.exception()
             if renews:
@@ -561,6 +593,16 @@ def _grants(outcome: Outcome) -> bool:
         return False
     reply = outcome.reply
     return isinstance(reply, worker_service_pb2.ClaimResponse) and bool(reply.tasks)
+
+
+def _is_not_told(waiting: Waiting, outcome: Outcome) -> bool:
+    """Whether the outcome is that a claim goes on: it is no answer, so it needs no confirmation."""
+    operation = waiting.operation
+    if not (isinstance(operation, Claim) and operation.waits and isinstance(outcome, Replied)):
+        return False
+    reply = outcome.reply
+    assert isinstance(reply, worker_service_pb2.ClaimResponse)
+    return not reply.tasks and not reply.lost_task_ids
 
 
 def _tell(told: tuple[asyncio.Future[Outcome], Outcome]) -> None:

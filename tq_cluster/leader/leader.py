@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -186,6 +186,7 @@ class Leader:
             stepped_ms=lambda: self._log_time.stepped_ms,
             draw=draw,
             housekeeping=self._housekeeping,
+            meet=self._claimants.meet,
             applied=self._applied,
             hooks=self._hooks,
             fatal=fatal,
@@ -257,7 +258,10 @@ class Leader:
         The confirmation stays valid: every later step sees the same state or a newer one.
         """
         await self._confirm()
-        return await self._reading.answer(query, lambda: nullcontext(self._state.view()))
+        return await self._reading.answer(query, self._open_view)
+
+    def _open_view(self) -> AbstractContextManager[View]:
+        return nullcontext(self._state.view())
 
     async def heartbeat(
         self, request: worker_service_pb2.HeartbeatRequest, caller: Caller
@@ -276,17 +280,21 @@ class Leader:
             return fault
         give_up_s = self._loop.time() + wait_s
         namespace = operation.caller.namespace
+        mark = self._log.mark()
+        operation = replace(operation, waits=wait_s > 0)
         with (
             self._workers.claiming(namespace, operation.request),
-            self._claimants.join(namespace, operation.request) as claimant,
+            self._claimants.join(operation) as claimant,
         ):
             while True:
                 outcome = await self._claim_once(operation, received_s, give_up_s, claimant)
                 if outcome is not None:
                     return outcome
-                if not await self._claimants.wait(claimant, give_up_s - self._loop.time()):
-                    return Replied(reply=worker_service_pb2.ClaimResponse())
-                self._check_leadership()
+                if not await self._wait_for_tasks(claimant, give_up_s):
+                    break
+        if operation.waits and not self._log.led_since(mark):
+            await self._confirm()
+        return Replied(reply=worker_service_pb2.ClaimResponse())
 
     def give_back(self, operation: Claim, outcome: Outcome) -> None:
         """Release tasks that a claim granted to a caller which could not receive the answer."""
@@ -313,14 +321,19 @@ class Leader:
 
         # A waiting call holds no part of the task.
         with self._watchers.join((caller.namespace, task_id)) as waiter:
+            if not self.serving():
+                await self._confirm()
+            mark, check_leadership = self._log.mark(), self._this_leadership()
             while True:
-                finished, size = await self.read(ahead)
-                if finished:
+                # Perhaps in an older state than the caller knows. A task that is unfinished there
+                # is waited for all the same: the wait ends with the leadership.
+                finished, size = await self._reading.answer(ahead, self._open_view)
+                if finished or not await waiter.wait(give_up_s - self._loop.time()):
                     break
-                if not await waiter.wait(give_up_s - self._loop.time()):
-                    await self._confirm()
-                    break
-                self._check_leadership()
+                check_leadership()
+        # Mostly the entry that finished the task has confirmed it.
+        if not self._log.led_since(mark):
+            await self._confirm()
         if size and not request.omit_payload:
             holds(size)
         return await self._told(request, caller.namespace)
@@ -515,7 +528,7 @@ class Leader:
         # The grant comes after this, so the deadline that the worker computes is never later than
         # this leader's.
         waited_ms = int((self._loop.time() - received_s) * 1000)
-        outcome = await self._look(operation)
+        outcome = await self._look(operation, claimant.take_decided())
         looks = 1
         while isinstance(outcome, Unfinished):
             if looks >= LOOKS_MIN and self._loop.time() >= give_up_s:
@@ -538,12 +551,27 @@ class Leader:
         self._workers.granted(operation.caller.namespace, operation.request.worker_id, tokens)
         return outcome
 
-    async def _look(self, operation: Claim) -> Outcome:
-        """Have a claim decided once; release what it is granted if its caller is gone."""
-        asked: asyncio.Future[Outcome] | None = None
+    async def _wait_for_tasks(self, claimant: Claimant, give_up_s: float) -> bool:
+        """Wait until it may find tasks; return False if ``give_up_s`` passed first."""
+        try:
+            return await self._claimants.wait(claimant, give_up_s - self._loop.time())
+        except asyncio.CancelledError:
+            decided = claimant.take_decided()
+            if decided is not None:  # woken for its outcome and cut off in one turn of the loop
+                decided.cancel()  # the committer releases what it is granted
+            raise
+
+    async def _look(
+        self, operation: Claim, asked: asyncio.Future[Outcome] | None = None
+    ) -> Outcome:
+        """Have a claim decided once, or await what is ``asked`` already.
+
+        What it is granted is released if its caller is gone.
+        """
         outcome: Outcome | None = None
         try:
-            asked = self._committer.submit(operation)
+            if asked is None:
+                asked = self._committer.submit(operation)
             outcome = await asked
         finally:
             # Cancelled or failed: the next claim is woken for these tasks when this claim leaves.
@@ -574,6 +602,5 @@ class Leader:
         self, request: task_service_pb2.WaitTaskRequest, namespace: int
     ) -> Replied | Refused:
         return await self._reading.answer(
-            lambda view: queries.wait_task(Scope.of(view, namespace), request),
-            lambda: nullcontext(self._state.view()),
+            lambda view: queries.wait_task(Scope.of(view, namespace), request), self._open_view
         )

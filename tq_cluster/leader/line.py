@@ -35,6 +35,8 @@ class Waiting:
     """The leader's own: it has no caller, and it is found again if it is dropped."""
     first: bool = False
     """An entry was full before its turn came: it is decided before any that was not put off."""
+    met: bool = False
+    """It waited for tasks, and others of its batch made some ready."""
     gives_back: bool = False
     """It releases what a claim was granted: it is decided before a repetition of the claim."""
 
@@ -94,15 +96,15 @@ class Line:
 
     def take(self, batch: list[Waiting]) -> None:
         """Add what one entry may hold beside what the batch has: some large ones, some small."""
-        named = _named(batch)
+        names = named(batch)
         for lane in (self._small, self._large):
-            self._take(lane, batch, named)
+            self._take(lane, batch, names)
 
     def _take(
         self,
         lane: deque[Waiting],
         batch: list[Waiting],
-        named: set[tuple[int, str]],
+        names: set[tuple[int, str]],
         *,
         only_first: bool = False,
     ) -> None:
@@ -120,14 +122,14 @@ class Line:
                 continue
             if only_first and not each.first:
                 break
-            if (name := _name_of(each.operation)) is not None:
-                if name in named:
+            if (name := name_of(each.operation)) is not None:
+                if name in names:
                     # A claim and its repetition: the tasks granted to the first may have to be
                     # released before the second is answered with them. Other operations do not wait
                     # for that.
                     repetitions.append(lane.popleft())
                     continue
-                named.add(name)
+                names.add(name)
             alike = items[each.large] > 0
             items[each.large] += each.items
             payload_bytes[each.large] += each.payload_bytes
@@ -139,13 +141,13 @@ class Line:
         lane.extendleft(reversed(repetitions))
 
 
-def _named(batch: Iterable[Waiting]) -> set[tuple[int, str]]:
+def named(batch: Iterable[Waiting]) -> set[tuple[int, str]]:
     """Return the request ids of the claims in a batch, each with its namespace."""
-    names = (_name_of(each.operation) for each in batch)
+    names = (name_of(each.operation) for each in batch)
     return {name for name in names if name is not None}
 
 
-def _name_of(operation: Operation) -> tuple[int, str] | None:
+def name_of(operation: Operation) -> tuple[int, str] | None:
     """Return the request id of a claim, with its namespace; None for other operations."""
     if not isinstance(operation, Claim) or not operation.request.request_id:
         return None

@@ -118,6 +118,15 @@ class Log(Protocol):
         acknowledged before the call. Fails with NotLeaderError.
         """
 
+    def mark(self) -> int:
+        """Return a mark of the present instant, for ``led_since``."""
+
+    def led_since(self, mark: int) -> bool:
+        """Whether this node is known to have led at an instant after ``mark``, and leads still.
+
+        If so, a read needs no ``confirm`` of its own: the log's other messages did the same.
+        """
+
     def common_version(self) -> int | None:
         """The newest cluster version of all members; None while one has not said its own."""
 

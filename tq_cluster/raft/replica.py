@@ -214,6 +214,18 @@ class Replica:
             self._engine.request_round()
         return confirmed
 
+    def mark(self) -> int:
+        return self._engine.rounds.latest
+
+    def led_since(self, mark: int) -> bool:
+        if not self._core.leads or not self._engine.running:
+            return False
+        if not self._settings.rules.confirm_by_rounds:
+            return True
+        # The state of a new leader may lack acknowledged writes until it has applied its no-op.
+        core = self._core
+        return core.applied_index >= core.noop_index and self._engine.rounds.confirmed() > mark
+
     def _on_applied(self, index: int, term: int, took_effect: bool) -> None:
         flight = self._in_flight
         if flight is None or flight.index != index:

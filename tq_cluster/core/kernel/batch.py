@@ -119,6 +119,11 @@ class Batch:
             space = self._spaces[namespace] = Space(self, namespace)
         return space
 
+    def ready(self) -> list[Ready]:
+        """Return what became ready so far and can still be claimed, by queue."""
+        spaces = self._spaces.values()
+        return [ready for space in spaces for ready in space.ready()]
+
     def finish(self) -> Iterator[None]:
         """Write the queues and counters in steps, if anything changed."""
         if not self.changed:
@@ -238,17 +243,29 @@ class Space:
         )
         self.batch.changed = True
 
-    def _tell_ready(self, queue: Queue) -> None:
-        """Report which types of tasks became ready, if they can be claimed."""
+    def ready(self) -> Iterator[Ready]:
+        """Yield what became ready so far and can still be claimed, a queue at a time."""
+        for queue in self._by_id.values():
+            if queue.changed and (ready := self._ready_in(queue)) is not None:
+                yield ready
+
+    def _ready_in(self, queue: Queue) -> Ready | None:
+        """Return how many more tasks of which types are ready than before, if they can be claimed.
+
+        If as many were taken as became ready, those that are left were there before: the claims
+        that wait had no use for them.
+        """
         pending = queue.counts[states.PENDING]
         if not pending or queue.paused:
-            return
+            return None
         by_type: dict[int, int] = {}
-        for (digest, _, after), count in queue.tally.moves.items():
+        for (digest, before, after), count in queue.tally.moves.items():
             if after == states.PENDING:
                 by_type[digest] = by_type.get(digest, 0) + count
-        if by_type:
-            self.wakeups.ready.append(Ready(self.namespace, queue.name, by_type, pending))
+            elif before == states.PENDING:
+                by_type[digest] = by_type.get(digest, 0) - count
+        more = {digest: count for digest, count in by_type.items() if count > 0}
+        return Ready(self.namespace, queue.name, more, pending) if more else None
 
     def note(self, what: What, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
         """Record an event of a task with the present values of its row, if events are wanted."""
@@ -276,7 +293,8 @@ class Space:
         for queue in self._by_id.values():
             if queue.changed:
                 self.wakeups.tallies.append(queue.tally)
-                self._tell_ready(queue)
+                if (ready := self._ready_in(queue)) is not None:
+                    self.wakeups.ready.append(ready)
                 self.workspace.put(
                     tables.QUEUES,
                     tables.queue_key(self.prefix, queue.queue_id),

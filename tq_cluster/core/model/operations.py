@@ -104,6 +104,8 @@ class Claim(Operation):
     request: worker_service_pb2.ClaimRequest
     queues: Sequence[str] = ()
     """The request's queues that are still to be searched. Empty: all of them."""
+    waits: bool = False
+    """If it finds nothing it waits: its caller does not learn of that outcome."""
 
     def weight(self) -> Weight:
         return Weight(1 + self.request.max_tasks, 0)

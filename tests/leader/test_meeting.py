@@ -1,0 +1,168 @@
+"""A task that meets a waiting claim is submitted and leased in one entry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from tests.leader.bench import Bench, claim, claimed, release, start, submit, told, until
+from tests.patience import PATIENCE_S
+from tq.v1 import worker_service_pb2
+from tq_cluster.core.kernel.ready_order import type_digest
+from tq_cluster.core.model.operations import Claim, Ready
+from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
+from tq_cluster.leader import committer
+from tq_cluster.leader.claimants import Claimant
+
+
+def claim_of(*types: str, worker_id: str = "w", most: int = 1) -> Claim:
+    request = worker_service_pb2.ClaimRequest(
+        worker_id=worker_id, queues=["q"], max_tasks=most, types=types
+    )
+    return Claim(request=request)
+
+
+async def test_a_task_and_the_claim_that_waits_for_it_are_one_entry(bench: Bench) -> None:
+    waiting = await start(bench.leader.claim(claim(), 30, 0.0))
+
+    await bench.leader.submit(submit("resize"))
+
+    assert [task.spec.type for task in claimed(await waiting)] == ["resize"]
+    assert len(bench.log.proposals) == 1
+
+
+async def test_a_released_task_and_the_claim_that_waits_for_it_are_one_entry(bench: Bench) -> None:
+    await bench.leader.submit(submit("resize"))
+    (task,) = claimed(await bench.leader.claim(claim("first"), 0, 0.0))
+    waiting = await start(bench.leader.claim(claim("second"), 30, 0.0))
+    before = len(bench.log.proposals)
+
+    await bench.leader.submit(release(task))
+
+    assert [each.spec.task_id for each in claimed(await waiting)] == [task.spec.task_id]
+    assert len(bench.log.proposals) == before + 1
+
+
+async def test_claims_are_met_in_the_order_in_which_they_came_and_no_more_than_there_are_tasks(
+    bench: Bench,
+) -> None:
+    waiting = [await start(bench.leader.claim(claim(f"w{n}", most=1), 30, 0.0)) for n in range(5)]
+    other = await start(bench.leader.claim(claim_of("parcel"), 30, 0.0))
+
+    await bench.leader.submit(submit("letter", "letter", "letter"))
+    await asyncio.wait_for(asyncio.gather(*waiting[:3]), PATIENCE_S)
+    assert claimed(await bench.leader.claim(claim("nothing"), 0, 0.0)) == []
+
+    assert [each.done() for each in (*waiting, other)] == [True] * 3 + [False] * 3
+    assert len(bench.log.proposals) == 1
+    for each in (*waiting, other):
+        each.cancel()
+
+
+async def test_a_lone_claim_does_not_make_the_next_calls_wait(bench: Bench) -> None:
+    """Claims that were met are no callers for whom a batch would wait."""
+    waiting = [await start(bench.leader.claim(claim(f"w{n}", most=1), 30, 0.0)) for n in range(3)]
+    await bench.leader.submit(submit("a", "b", "c"))
+    await asyncio.gather(*waiting)
+
+    assert bench.leader._committer._last_batch == 1
+
+
+async def test_what_a_claim_was_met_with_is_released_if_its_caller_has_gone(bench: Bench) -> None:
+    gone = await start(bench.leader.claim(claim("gone"), 30, 0.0))
+    bench.log.held = True
+    submitting = await start(bench.leader.submit(submit("resize")))
+    gone.cancel()
+    await until(gone.done)
+
+    bench.log.held = False
+    bench.log.let_through()
+    await submitting
+    (task,) = claimed(await bench.leader.claim(claim("next"), 5, 0.0))
+    assert task.attempt == 1
+    assert len(bench.log.proposals) == 3, "granted with the submit, released, claimed"
+
+
+async def test_a_claim_cut_off_in_the_turn_in_which_it_is_met_is_released(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = await start(bench.leader.claim(claim("gone"), 30, 0.0))
+    meet = bench.leader._committer._meet
+
+    def meeting(ready: Sequence[Ready]) -> Sequence[Claimant]:
+        bench.leader._loop.call_soon(gone.cancel)
+        return meet(ready)
+
+    monkeypatch.setattr(bench.leader._committer, "_meet", meeting)
+    await bench.leader.submit(submit("resize"))
+    monkeypatch.undo()
+
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    (task,) = claimed(await bench.leader.claim(claim("next"), 5, 0.0))
+    assert task.attempt == 1
+
+
+async def test_a_claim_and_its_repetition_are_not_met_in_one_entry(bench: Bench) -> None:
+    first = await start(bench.leader.claim(claim(most=1, request_id="c1"), 30, 0.0))
+    repeated = await start(bench.leader.claim(claim(most=1, request_id="c1"), 30, 0.0))
+    bench.log.held = True
+    submitting = await start(bench.leader.submit(submit("a", "b")))
+    first.cancel()
+    await until(first.done)
+    bench.log.held = False
+    bench.log.let_through()
+    await submitting
+
+    answer = told(await repeated, worker_service_pb2.ClaimResponse)
+    assert len(answer.tasks) == 0, "it was told of a lease that is given back"
+    assert len(answer.lost_task_ids) == 1
+
+
+async def test_a_claim_that_was_met_in_vain_goes_on_waiting(bench: Bench) -> None:
+    """A task of another type with the same digest comes."""
+    assert type_digest("plumless") == type_digest("buckeroo")
+    waiting = await start(bench.leader.claim(claim_of("buckeroo"), 30, 0.0))
+
+    await bench.leader.submit(submit("plumless"))
+    assert not waiting.done()
+    await bench.leader.submit(submit("buckeroo", request_id="r2"))
+
+    assert [task.spec.type for task in claimed(await waiting)] == ["buckeroo"]
+
+
+async def test_a_claim_whose_entry_may_be_applied_under_another_leader_hears_that(
+    bench: Bench,
+) -> None:
+    """It must not be sent again as if it had not been decided."""
+    waiting = await start(bench.leader.claim(claim(), 30, 0.0))
+    bench.log.held = True
+    submitting = asyncio.create_task(bench.leader.submit(submit("resize")))
+    await until(lambda: len(bench.log.proposals) == 1)
+
+    bench.log.depose()
+
+    for call in (waiting, submitting):
+        with pytest.raises(OutcomeUnknownError):
+            await asyncio.wait_for(call, PATIENCE_S)
+
+
+@pytest.mark.parametrize("elected", [False, True])
+async def test_a_leader_that_is_deposed_while_it_meets_a_claim_tells_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, elected: bool
+) -> None:
+    monkeypatch.setattr(committer, "SLICE_S", 0.0)
+    waiting = await start(bench.leader.claim(claim(), 30, 0.0))
+    submitting = asyncio.create_task(bench.leader.submit(submit("resize")))
+    await until(lambda: len(bench.leader._claimants) == 0)
+
+    bench.log.depose()
+    if elected:
+        bench.log.elect()
+
+    for call in (waiting, submitting):
+        with pytest.raises(NotLeaderError):
+            await asyncio.wait_for(call, PATIENCE_S)
+    assert bench.log.proposals == []
