@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Final
 
@@ -47,6 +47,8 @@ from tq_cluster.core.model.operations import (
     Submit,
 )
 from tq_cluster.core.model.types import DEFAULT_NAMESPACE, FencingToken, TimestampMs
+from tq_cluster.core.rows.scope import Scope
+from tq_cluster.core.rows.view import View
 from tq_cluster.leader import task_log
 from tq_cluster.leader.leader import Leader
 from tq_cluster.leader.leases import LeaseTable
@@ -332,6 +334,34 @@ def test_namespaces_take_turns_at_what_time_brings(source_of: Callable[[Pair], I
 
     assert [namespace for namespace, _ in done] == [DEFAULT_NAMESPACE, 7] * 3
     assert [more for _, more in done] == [True] * 5 + [False]
+
+
+def test_a_state_that_does_not_change_is_not_looked_through_until_its_next_item_is_due() -> None:
+    pair = Pair()
+    [work] = [work for work in REGISTRY.timed_work if work.kind == "due"]
+    looks: list[int] = []
+
+    def first(scope: Scope[View], at: Instants, passed_over: Collection[int]) -> int | None:
+        looks.append(scope.namespace)
+        return work.first(scope, at, passed_over)
+
+    counted = replace(work, first=first)
+    source = InTurns(counted, TWO, pair.view, lambda: pair.store.applied, pair.instants)
+    pair.queues[7].submitted(spec(run_at=at(30)))
+    for _ in range(5):
+        assert source.first(()) is None
+        pair.pass_time(1)
+    assert sorted(looks) == [DEFAULT_NAMESPACE, 7]
+
+    pair.queues[DEFAULT_NAMESPACE].submitted(spec(run_at=at(10)))
+    assert source.first(()) is None
+    assert len(looks) == 4, "the state has changed"
+    pair.pass_time(10)
+    assert source.first(()) is not None
+    pair.do(source.operation(50, frozenset()))
+    assert source.first(()) is None
+    pair.pass_time(30)
+    assert source.first(()) is not None
 
 
 def test_request_ids_are_dropped_in_every_namespace() -> None:
