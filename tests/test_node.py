@@ -608,7 +608,7 @@ async def test_a_leader_whose_fsync_is_slow_is_told_to_its_disk_watch_which_can_
     await one.start()
     await until(one.group.leader.serving, "it leads")
     told: list[float] = []
-    monkeypatch.setattr(one.group.disk, "tick", told.append)
+    monkeypatch.setattr(one.group.disk, "tick", lambda _status, running_s: told.append(running_s))
     monkeypatch.setattr(type(one.group._journal_syncer), "running_s", property(lambda _: 1.5))
 
     await until(lambda: 1.5 in told, "the watch was told of the fsync under way")
