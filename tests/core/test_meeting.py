@@ -27,7 +27,8 @@ class Waiting:
     def meet(self, ready: Sequence[Ready]) -> Sequence[Claim]:
         self.asked += 1
         self.told += ready
-        return self.claims if ready else ()
+        claims, self.claims = (self.claims, ()) if ready else ((), self.claims)
+        return claims
 
 
 def decide(
@@ -92,8 +93,8 @@ def test_they_are_told_of_what_the_claims_of_the_batch_have_left() -> None:
     assert [taken(each) for each in decision.outcomes[1:]] == [["a", "a"], ["b"]]
 
 
-def test_what_was_ready_before_is_nothing_new() -> None:
-    """Its claims were woken for it then."""
+def test_a_claim_of_the_batch_that_takes_an_older_task_leaves_the_wake_for_the_new_one() -> None:
+    """It may have been woken for the older one, and has used up that wake."""
     queue = LoneQueue()
     queue.decide(submit("a", priority=1))
     waiting = Waiting()
@@ -101,10 +102,10 @@ def test_what_was_ready_before_is_nothing_new() -> None:
     decision = decide(queue, waiting, submit("a"), claim())
 
     assert waiting.told == []
-    assert decision.wakeups.ready == []
+    assert decision.wakeups.ready == [ready(1, a=1)]
 
 
-def test_nobody_is_asked_for_if_nothing_changed_or_the_entry_is_full() -> None:
+def test_no_claim_is_asked_for_if_nothing_changed_or_the_entry_is_full() -> None:
     waiting = Waiting(claim())
 
     decide(LoneQueue(), waiting, claim())

@@ -10,8 +10,15 @@ import pytest
 from tests.leader.bench import Bench, claim, claimed, release, start, submit, told, until
 from tests.patience import PATIENCE_S
 from tq.v1 import worker_service_pb2
+from tq_cluster.clock import SystemClock
+from tq_cluster.core.features import REGISTRY
+from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.queue import read_queue
 from tq_cluster.core.kernel.ready_order import type_digest
-from tq_cluster.core.model.operations import Claim, Ready
+from tq_cluster.core.model import states
+from tq_cluster.core.model.operations import Claim, Outcome, Ready, Steps
+from tq_cluster.core.model.types import DEFAULT_NAMESPACE
+from tq_cluster.core.rows import tables
 from tq_cluster.errors import NotLeaderError, OutcomeUnknownError
 from tq_cluster.leader import committer
 from tq_cluster.leader.claimants import Claimant
@@ -89,13 +96,13 @@ async def test_a_claim_cut_off_in_the_turn_in_which_it_is_met_is_released(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = await start(bench.leader.claim(claim("gone"), 30, 0.0))
-    meet = bench.leader._committer._meet
+    claims_for = bench.leader._committer._claims_for
 
     def meeting(ready: Sequence[Ready]) -> Sequence[Claimant]:
         bench.leader._loop.call_soon(gone.cancel)
-        return meet(ready)
+        return claims_for(ready)
 
-    monkeypatch.setattr(bench.leader._committer, "_meet", meeting)
+    monkeypatch.setattr(bench.leader._committer, "_claims_for", meeting)
     await bench.leader.submit(submit("resize"))
     monkeypatch.undo()
 
@@ -117,8 +124,55 @@ async def test_a_claim_and_its_repetition_are_not_met_in_one_entry(bench: Bench)
     await submitting
 
     answer = told(await repeated, worker_service_pb2.ClaimResponse)
-    assert len(answer.tasks) == 0, "it was told of a lease that is given back"
+    assert len(answer.tasks) == 0, "its answer names a lease that is released"
     assert len(answer.lost_task_ids) == 1
+
+
+async def test_a_task_is_announced_although_a_claim_that_was_woken_before_takes_another(
+    bench: Bench,
+) -> None:
+    """The first is woken for the first task; in one batch a second task comes and it takes one."""
+    first, second = [await start(bench.leader.claim(claim(w, most=1), 30, 0.0)) for w in "ab"]
+    no_claims = bench.leader._committer._claims_for
+    bench.leader._committer._claims_for = lambda _: ()
+    bench.log.held = True
+    submitting = await start(bench.leader.submit(submit("resize")))
+    again = await start(bench.leader.submit(submit("resize", request_id="r2")))
+    bench.log.held = False
+    bench.log.let_through()
+    await asyncio.gather(submitting, again)
+    bench.leader._committer._claims_for = no_claims
+
+    got = await asyncio.wait_for(asyncio.gather(first, second), PATIENCE_S)
+    assert len({task.spec.task_id for each in got for task in claimed(each)}) == 2
+
+
+async def test_a_claim_that_cannot_be_decided_holds_up_neither_due_tasks_nor_submits(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    decide = REGISTRY.decisions[Claim]
+
+    def bomb(space: Space, operation: Claim) -> Steps | Outcome:
+        queue = space.find_queue("q")
+        if queue is not None and queue.counts[states.PENDING]:
+            raise ZeroDivisionError
+        return decide(space, operation)
+
+    monkeypatch.setitem(REGISTRY.decisions, Claim, bomb)
+    due = submit("resize")
+    due.request.tasks[0].run_at.FromMilliseconds(SystemClock().wall_ms() + 100)
+    await bench.leader.submit(due)
+    waiting = await start(bench.leader.claim(claim(), 30, 0.0))
+
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(waiting, PATIENCE_S)
+    queue = read_queue(bench.store.view(), tables.prefix_of(DEFAULT_NAMESPACE), 1)
+    assert queue.counts[states.PENDING] == 1
+    assert "operation cannot be decided" in caplog.text
+    other = await start(bench.leader.claim(claim("another"), 30, 0.0))
+    await asyncio.wait_for(bench.leader.submit(submit("b", request_id="r2")), PATIENCE_S)
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(other, PATIENCE_S)
 
 
 async def test_a_claim_that_was_met_in_vain_goes_on_waiting(bench: Bench) -> None:

@@ -76,9 +76,10 @@ def deciding(
 ) -> Generator[None, None, Decision]:
     """Decide as `decide` does, in steps of a few rows; in between, others may read but not write.
 
-    ``meet`` receives what the batch made ready and left ready, and returns claims that wait for it.
-    They are decided last, as if they stood behind the operations: so a task that a worker waits for
-    is submitted and leased in one entry. It is not called once ``budget`` is spent.
+    ``meet`` receives what the batch made ready and left ready, and returns a few of the claims that
+    wait for it. They are decided last, as if they stood behind the operations: so a task that a
+    worker waits for is submitted and leased in one entry. It is called again as long as its claims
+    are granted tasks and ``budget`` is not spent.
 
     Once ``budget`` is spent, the remaining operations are put off; at least one is decided, and
     none is left half decided. The first ``first`` operations were put off before, the longest
@@ -96,9 +97,11 @@ def deciding(
     )
     outcomes: dict[int, Outcome] = {}
     places = _in_order(operations, first)
-    met = False
+    given = len(places)
+    granted = batch.wakeups.granted
     try:
         while True:
+            before = len(granted)
             for place in places[len(outcomes) :]:
                 if outcomes and budget.spent_by(workspace):
                     break
@@ -107,10 +110,12 @@ def deciding(
                 decided = registry.decisions[type(operation)](space, operation)
                 outcomes[place] = decided if isinstance(decided, Outcome) else (yield from decided)
                 yield
-            if met or not batch.changed or budget.spent_by(workspace):
+            in_vain = len(places) > given and len(granted) == before
+            if in_vain or not batch.changed or budget.spent_by(workspace):
                 break
-            met = True
             claims = meet(batch.ready())
+            if not claims:
+                break
             places += range(len(operations), len(operations) + len(claims))
             operations = [*operations, *claims]
         yield from batch.finish()

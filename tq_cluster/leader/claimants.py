@@ -5,6 +5,9 @@ changes only that line, however many queues and types it names. A task wakes the
 lines that take its type, in the order in which the claims came. One claim is woken for as many
 tasks as it asks for, so no more claims are woken than there are tasks, and claims for other types
 cost nothing.
+
+Mostly a claim need not be woken at all: it is taken out of its line and decided in the entry that
+makes its task ready (ADR 25).
 """
 
 from __future__ import annotations
@@ -31,6 +34,10 @@ was faster.
 """
 
 
+MET_AT_ONCE: Final = 16
+"""How many claims are taken at once to be decided with what they wait for. If the entry has no room
+for some of them, those go first into the next.
+"""
 PLACES: Final = 4_096
 """How many places may be looked at or changed in one turn of the loop: queues and types of the
 woken claims, and lines in which they are first. About 1 ms of work.
@@ -107,7 +114,7 @@ class Claimant:
         self._woken_for += wakes
         self._waiter.wake()
 
-    def meet(self, decided: asyncio.Future[Outcome]) -> None:
+    def await_outcome(self, decided: asyncio.Future[Outcome]) -> None:
         """Wake it to await its outcome: it is decided with what made its tasks ready."""
         self._decided = decided
         self._waiter.wake()
@@ -235,19 +242,18 @@ class Claimants:
             if left > 0 and looks > 0:
                 self._wake(wake._replace(tasks=left, looks=looks), but=claimant)
 
-    def meet(self, ready: Iterable[Ready]) -> list[Claimant]:
+    def take_for(self, ready: Iterable[Ready]) -> list[Claimant]:
         """Take the claims that came first of those that wait for what became ready.
 
-        They ask together for about as many tasks as there are. They are woken once they are told
-        what was decided for them (`Claimant.meet`).
+        They ask together for about as many tasks as there are, and are no more than
+        ``MET_AT_ONCE``. Each has to be given the outcome to await (`Claimant.await_outcome`).
         """
         met: list[Claimant] = []
-        if self._room <= 0 or not self._waiting:
-            return met
+        had_room = self._room > 0
         for each in ready:
-            for digest, tasks in _bounded(each):
-                left = 0 if digest == ANY_TYPE else tasks
-                while left > 0 and self._room > 0:
+            for digest, tasks in each.by_type.items():
+                left = tasks
+                while left > 0 and self._room > 0 and len(met) < MET_AT_ONCE:
                     claimant = self._first(each.namespace, each.queue, digest)
                     if claimant is None or claimant.place >= _LOOKING:
                         break
@@ -255,7 +261,7 @@ class Claimants:
                     met.append(claimant)
                     self._room -= claimant.places
                     left -= claimant.most
-        if self._room <= 0:
+        if had_room and self._room <= 0:
             asyncio.get_running_loop().call_soon(self._turn)
         return met
 

@@ -132,7 +132,7 @@ class Committer:
         stepped_ms: Callable[[], int],
         draw: Draw,
         housekeeping: OwnWork,
-        meet: Callable[[Sequence[Ready]], Sequence[Claimant]],
+        claims_for: Callable[[Sequence[Ready]], Sequence[Claimant]],
         applied: Callable[[Wakeups], None],
         hooks: LeaderHooks,
         fatal: Callable[[BaseException], None],
@@ -140,10 +140,10 @@ class Committer:
         """Wire the parts together.
 
         While a batch is put together, ``housekeeping`` provides the leader's own operations, one
-        after the other while there is room. ``meet`` returns the claims that wait for what a batch
-        has made ready: they join it. ``applied`` receives what every applied decision wakes, before
-        its callers are answered. ``fatal`` ends the process; it is called if the state itself is
-        damaged.
+        after the other while there is room. ``claims_for`` returns claims that wait for what a
+        batch has made ready: they join it. ``applied`` receives what every applied decision wakes,
+        before its callers are answered. ``fatal`` ends the process; it is called if the state
+        itself is damaged.
         """
         self._log = log
         self._state = state
@@ -151,7 +151,7 @@ class Committer:
         self._stepped_ms = stepped_ms
         self._draw = draw
         self._housekeeping = housekeeping
-        self._meet = meet
+        self._claims_for = claims_for
         self._applied = applied
         self._hooks = hooks
         self._fatal = fatal
@@ -176,10 +176,12 @@ class Committer:
     def submit(self, operation: Operation) -> asyncio.Future[Outcome]:
         """Have ``operation`` decided; the future resolves once the outcome may be returned.
 
-        It fails with NotLeaderError or NotAppliedError (nothing changed), OutcomeUnknownError
-        (something may have changed), or the error that deciding raised. An operation that is
-        cancelled before it is decided is dropped; if it is cancelled after, the tasks granted to a
-        claim are released.
+        A claim that waits is given an empty outcome before that is confirmed.
+
+        The future fails with NotLeaderError or NotAppliedError (nothing changed),
+        OutcomeUnknownError (something may have changed), or the error that deciding raised. An
+        operation that is cancelled before it is decided is dropped; if it is cancelled after, the
+        tasks granted to a claim are released.
         """
         if not self._log.leads():
             raise NotLeaderError(self._log.status().leader_id)
@@ -262,10 +264,13 @@ class Committer:
         base = self._log.decidable()
         if base is None:
             return  # on_decidable wakes us
+        # What is decided alone is looked at for faults: no claim may join it.
+        meets = not self._singly
         batch = self._take_batch()
         if not batch:
             return
-        steps = self._draft(batch, base, self._now_ms())
+        meets &= not self._lone_before
+        steps = self._draft(batch, base, self._now_ms(), meets=meets)
         self._drafting = _Drafting(batch, base, steps, self._loop.create_future())
         self._go_on()
 
@@ -324,7 +329,7 @@ class Committer:
         return took_s
 
     def _draft(
-        self, batch: list[Waiting], base: AppliedAt, now_ms: TimestampMs
+        self, batch: list[Waiting], base: AppliedAt, now_ms: TimestampMs, *, meets: bool
     ) -> Generator[None, None, _Drafted]:
         """Decide a batch and make its entry, in steps."""
         workspace = self._state.workspace()
@@ -337,7 +342,7 @@ class Committer:
             tell_events=self._hooks.event is not None,
             budget=ENTRY_BUDGET,
             first=sum(each.first for each in batch),
-            meet=partial(self._join, batch),
+            meet=partial(self._join, batch) if meets else _nobody,
         )
         entry = log_pb2.Entry()
         yield from workspace.filling(entry)
@@ -362,10 +367,10 @@ class Committer:
         """Let claims that wait for what became ready join the batch that is being decided."""
         joining: list[Claim] = []
         names: set[tuple[int, str]] | None = None
-        for claimant in self._meet(ready):
+        for claimant in self._claims_for(ready):
             waiting = self._wait_for(claimant.operation)
             waiting.met = True
-            claimant.meet(waiting.outcome)
+            claimant.await_outcome(waiting.outcome)
             if names is None:
                 names = named(batch)
             name = name_of(claimant.operation)
@@ -516,13 +521,15 @@ class Committer:
     def _answer_after_confirm(self, batch: list[Waiting], decision: Decision) -> None:
         """Answer results without an entry, once this node is confirmed to have led when it decided.
 
+        If all are claims that found nothing and wait on, there is nothing to confirm yet.
+
         A replayed claim renews its leases. No entry that ends one may come between, or its caller
         would count on a lease that another worker already holds.
         """
         renews = bool(decision.wakeups.granted)
         asked = self._loop.time()
 
-        if all(map(_is_not_told, batch, decision.outcomes)):
+        if all(map(_goes_on_waiting, batch, decision.outcomes)):
             self._answer(batch, decision)
             return
 
@@ -595,10 +602,14 @@ def _grants(outcome: Outcome) -> bool:
     return isinstance(reply, worker_service_pb2.ClaimResponse) and bool(reply.tasks)
 
 
-def _is_not_told(waiting: Waiting, outcome: Outcome) -> bool:
-    """Whether the outcome is that a claim goes on: it is no answer, so it needs no confirmation."""
+def _nobody(_ready: Sequence[Ready]) -> Sequence[Claim]:
+    return ()
+
+
+def _goes_on_waiting(waiting: Waiting, outcome: Outcome) -> bool:
+    """Whether a claim has found nothing and waits: its caller is not told of the outcome."""
     operation = waiting.operation
-    if not (isinstance(operation, Claim) and operation.waits and isinstance(outcome, Replied)):
+    if not (isinstance(operation, Claim) and operation.waits) or type(outcome) is not Replied:
         return False
     reply = outcome.reply
     assert isinstance(reply, worker_service_pb2.ClaimResponse)

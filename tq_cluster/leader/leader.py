@@ -186,7 +186,7 @@ class Leader:
             stepped_ms=lambda: self._log_time.stepped_ms,
             draw=draw,
             housekeeping=self._housekeeping,
-            meet=self._claimants.meet,
+            claims_for=self._claimants.take_for,
             applied=self._applied,
             hooks=self._hooks,
             fatal=fatal,
@@ -323,6 +323,8 @@ class Leader:
         with self._watchers.join((caller.namespace, task_id)) as waiter:
             if not self.serving():
                 await self._confirm()
+                if not self.serving():
+                    raise NotLeaderError(self._log.status().leader_id)
             mark, check_leadership = self._log.mark(), self._this_leadership()
             while True:
                 # Perhaps in an older state than the caller knows. A task that is unfinished there
@@ -557,8 +559,10 @@ class Leader:
             return await self._claimants.wait(claimant, give_up_s - self._loop.time())
         except asyncio.CancelledError:
             decided = claimant.take_decided()
-            if decided is not None:  # woken for its outcome and cut off in one turn of the loop
-                decided.cancel()  # the committer releases what it is granted
+            # Woken for its outcome and cut off in one turn of the loop: the committer releases what
+            # it is granted, if that is not known yet.
+            if decided is not None and not decided.cancel() and not decided.cancelled():
+                self._give_back_unheard(claimant.operation, decided)
             raise
 
     async def _look(

@@ -120,7 +120,10 @@ class Batch:
         return space
 
     def ready(self) -> list[Ready]:
-        """Return what became ready so far and can still be claimed, by queue."""
+        """Return by queue how many more tasks are ready than before the batch.
+
+        Tasks that are taken from here on are taken by claims that were met: see `Space.finish`.
+        """
         spaces = self._spaces.values()
         return [ready for space in spaces for ready in space.ready()]
 
@@ -244,27 +247,37 @@ class Space:
         self.batch.changed = True
 
     def ready(self) -> Iterator[Ready]:
-        """Yield what became ready so far and can still be claimed, a queue at a time."""
+        """Yield how many more tasks are ready than before the batch, a queue at a time."""
         for queue in self._by_id.values():
-            if queue.changed and (ready := self._ready_in(queue)) is not None:
+            if not queue.changed:
+                continue
+            came, left = _moves(queue)
+            if queue.left_before_meeting is None:
+                queue.left_before_meeting = left
+            if (ready := self._more(queue, came, left)) is not None:
                 yield ready
 
-    def _ready_in(self, queue: Queue) -> Ready | None:
-        """Return how many more tasks of which types are ready than before, if they can be claimed.
+    def _to_wake(self, queue: Queue) -> Ready | None:
+        """Return the tasks for which claims are to be woken: all that became ready.
 
-        If as many were taken as became ready, those that are left were there before: the claims
-        that wait had no use for them.
+        Those that a claim of the batch has taken are not subtracted: it may have been woken for
+        another one before, and has used up that wake now. Those that met claims have taken are,
+        because they carried no wake.
         """
+        came, left = _moves(queue)
+        before = queue.left_before_meeting
+        taken = {} if before is None else {each: left[each] - before.get(each, 0) for each in left}
+        return self._more(queue, came, taken)
+
+    def _more(self, queue: Queue, came: Mapping[int, int], left: Mapping[int, int]) -> Ready | None:
         pending = queue.counts[states.PENDING]
         if not pending or queue.paused:
             return None
-        by_type: dict[int, int] = {}
-        for (digest, before, after), count in queue.tally.moves.items():
-            if after == states.PENDING:
-                by_type[digest] = by_type.get(digest, 0) + count
-            elif before == states.PENDING:
-                by_type[digest] = by_type.get(digest, 0) - count
-        more = {digest: count for digest, count in by_type.items() if count > 0}
+        more = {
+            digest: count - left.get(digest, 0)
+            for digest, count in came.items()
+            if count > left.get(digest, 0)
+        }
         return Ready(self.namespace, queue.name, more, pending) if more else None
 
     def note(self, what: What, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
@@ -293,7 +306,7 @@ class Space:
         for queue in self._by_id.values():
             if queue.changed:
                 self.wakeups.tallies.append(queue.tally)
-                if (ready := self._ready_in(queue)) is not None:
+                if (ready := self._to_wake(queue)) is not None:
                     self.wakeups.ready.append(ready)
                 self.workspace.put(
                     tables.QUEUES,
@@ -301,3 +314,15 @@ class Space:
                     queue.row().SerializeToString(deterministic=True),
                 )
                 yield
+
+
+def _moves(queue: Queue) -> tuple[dict[int, int], dict[int, int]]:
+    """Return how many tasks of each type became ready, and how many ceased to be."""
+    came: dict[int, int] = {}
+    left: dict[int, int] = {}
+    for (digest, before, after), count in queue.tally.moves.items():
+        if after == states.PENDING:
+            came[digest] = came.get(digest, 0) + count
+        elif before == states.PENDING:
+            left[digest] = left.get(digest, 0) + count
+    return came, left

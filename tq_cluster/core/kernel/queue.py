@@ -31,6 +31,7 @@ class Queue:
         "changed",
         "counts",
         "entries",
+        "left_before_meeting",
         "name",
         "ordering",
         "paused",
@@ -50,6 +51,8 @@ class Queue:
         self._upper = list(row.upper_bands_by_state)
         self.changed = False
         self.tally = Tally(namespace, row.name)
+        self.left_before_meeting: dict[int, int] | None = None
+        """By type, how many tasks had ceased to be ready when waiting claims were first met."""
 
     def moved(self, number: int, row: state_pb2.TaskRow, before: states.State) -> None:
         """Count a task's move from state ``before`` to the state in its row."""
