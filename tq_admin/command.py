@@ -22,7 +22,7 @@ from tq_client import Client
 from tq_common import durations
 from tq_common.addresses import DEFAULT_ADDRESSES
 from tq_common.visible import visible
-from tq_process.span_option import seconds
+from tq_process.span_option import span_option
 
 ADDRESS_VARIABLE = "TQ_ADDRESS"
 DEFAULT_TIMEOUT = "10s"
@@ -60,11 +60,10 @@ TimeoutOption = Annotated[
 ]
 WatchOption = Annotated[
     float | None,
-    typer.Option(
+    span_option(
         "--watch",
         "-w",
-        metavar="SPAN",
-        parser=seconds(EVERY_MIN_S),
+        least_s=EVERY_MIN_S,
         help="Show it again so often, until q or Ctrl-C; as JSON, a reading a line.",
     ),
 ]

@@ -15,7 +15,7 @@ from tq_admin.output import details
 from tq_admin.session import Session
 from tq_client.errors import UnavailableError
 from tq_common.visible import visible
-from tq_process.span_option import seconds
+from tq_process.span_option import span_option
 
 POLL_S = 0.5
 LAG_ENTRIES_MAX = 1_000
@@ -30,11 +30,10 @@ def replace_node(
     ] = False,
     wait_s: Annotated[
         float,
-        typer.Option(
+        span_option(
             "--wait",
-            metavar="SPAN",
-            parser=seconds(0),
-            show_default="10m",
+            least_s=0,
+            default="10m",
             help="How long to wait until the new one has caught up.",
         ),
     ] = 600.0,

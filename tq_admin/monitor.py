@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import typer
 from rich.console import Console
 from rich.live import Live
 
@@ -16,7 +15,7 @@ from tq_admin.observer import Observer
 from tq_admin.output import Format
 from tq_admin.session import Session
 from tq_admin.watch import EVERY_MIN_S
-from tq_process.span_option import seconds
+from tq_process.span_option import span_option
 
 REDRAW_S = 0.25
 
@@ -25,12 +24,7 @@ def monitor(
     session: Session,
     every: Annotated[
         float,
-        typer.Option(
-            metavar="SPAN",
-            parser=seconds(EVERY_MIN_S),
-            show_default="1s",
-            help="How often the cluster is asked.",
-        ),
+        span_option(least_s=EVERY_MIN_S, default="1s", help="How often the cluster is asked."),
     ] = 1.0,
 ) -> None:
     """Watch nodes, queues, rates, workers and dead letters on one screen; q ends it.

@@ -20,7 +20,7 @@ from tq_common.visible import visible
 from tq_process import signals
 from tq_process.settings import load as loading
 from tq_process.settings.command import Commands
-from tq_process.span_option import seconds
+from tq_process.span_option import span_option
 from tq_process.streams import open_standard_streams
 
 # gRPC's C core logs to standard error; what matters of its lines is also raised as errors.
@@ -194,12 +194,8 @@ def health(
     ] = "",
     timeout_s: Annotated[
         float,
-        typer.Option(
-            "--timeout",
-            metavar="SPAN",
-            parser=seconds(0.001),
-            show_default="3s",
-            help="How long to wait for the answer.",
+        span_option(
+            "--timeout", least_s=0.001, default="3s", help="How long to wait for the answer."
         ),
     ] = 3.0,
 ) -> None:

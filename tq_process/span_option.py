@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import typer
 
 from tq_common import durations
 
 
-def seconds(least_s: float) -> Callable[[str | float], float]:
-    """Return a parser for `typer.Option`: a length of time as `durations.parse` reads it.
+def span_option(*flags: str, least_s: float, help: str, default: str = "") -> Any:  # noqa: A002, ANN401 - as typer's
+    """Return a `typer.Option` that is a length of time, as `durations.parse` reads it, in seconds.
 
-    It returns seconds; less than ``least_s`` is a usage error. A default is a number of seconds.
+    Less than ``least_s`` is a usage error. ``default`` is how the help writes the parameter's
+    default, which is a number of seconds.
     """
+    return typer.Option(
+        *flags,
+        metavar="SPAN",
+        parser=_seconds(least_s),
+        show_default=False,
+        help=f"{help} Default: {default}." if default else help,
+    )
+
+
+def _seconds(least_s: float) -> Callable[[str | float], float]:
 
     def parse(text: str | float) -> float:
         if isinstance(text, int | float):

@@ -68,6 +68,26 @@ async def test_claims_are_met_in_the_order_in_which_they_came_and_no_more_than_t
         each.cancel()
 
 
+@pytest.mark.parametrize("calls", [1, 1_000], ids=["in one call", "each alone"])
+async def test_a_thousand_claims_that_wait_and_a_thousand_tasks_find_each_other(
+    bench: Bench, calls: int
+) -> None:
+    """They are more than an entry holds: some are met, some are put off, some are woken."""
+    waiting = [
+        asyncio.create_task(bench.leader.claim(claim(f"w{n}", most=1), 60, 0.0))
+        for n in range(1_000)
+    ]
+    await until(lambda: len(bench.leader._claimants) == 1_000 and bench.log.decidable() is not None)
+
+    types = ["resize"] * (1_000 // calls)
+    await asyncio.gather(
+        *(bench.leader.submit(submit(*types, request_id=f"r{n}")) for n in range(calls))
+    )
+
+    got = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE_S)
+    assert len({task.spec.task_id for each in got for task in claimed(each)}) == 1_000
+
+
 async def test_a_lone_claim_does_not_make_the_next_calls_wait(bench: Bench) -> None:
     """Claims that were met are no callers for whom a batch would wait."""
     waiting = [await start(bench.leader.claim(claim(f"w{n}", most=1), 30, 0.0)) for n in range(3)]

@@ -4,14 +4,16 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from tq_process.span_option import seconds
+from tq_process.span_option import span_option
 
 app = typer.Typer()
 
 
 @app.command()
 def wait(
-    span: Annotated[float, typer.Option("--wait", metavar="SPAN", parser=seconds(0.2))] = 600.0,
+    span: Annotated[
+        float, span_option("--wait", least_s=0.2, default="10m", help="How long.")
+    ] = 600.0,
 ) -> None:
     typer.echo(f"{span:g}")
 
@@ -47,3 +49,7 @@ def test_another_one_is_wrong_usage_of_the_option(given: str, reason: str) -> No
     assert ran.exit_code == 2
     assert "--wait" in ran.output
     assert reason in " ".join(ran.output.replace("│", " ").split())
+
+
+def test_the_help_writes_the_default_with_its_unit() -> None:
+    assert "How long. Default: 10m." in CliRunner().invoke(app, ["--help"]).output

@@ -20,11 +20,9 @@ from functools import partial
 from typing import Protocol
 
 from tq.internal.v1 import log_pb2
-from tq.v1 import worker_service_pb2
 from tq_cluster.core.decide import deciding
 from tq_cluster.core.kernel.batch import Draw
 from tq_cluster.core.kernel.budget import ENTRY_BUDGET
-from tq_cluster.core.model.limits import DEFAULT_LIMITS
 from tq_cluster.core.model.operations import (
     Claim,
     Decision,
@@ -32,8 +30,6 @@ from tq_cluster.core.model.operations import (
     Operation,
     Outcome,
     Ready,
-    Replied,
-    Report,
     Wakeups,
 )
 from tq_cluster.core.model.types import AppliedAt, FencingToken, TimestampMs
@@ -42,6 +38,7 @@ from tq_cluster.errors import FatalError, NotLeaderError, OverloadedError
 from tq_cluster.leader.claimants import Claimant
 from tq_cluster.leader.hooks import LeaderHooks
 from tq_cluster.leader.line import BATCH_ITEMS_MAX, Line, Waiting, name_of, named, weigh
+from tq_cluster.leader.outcomes import fail, goes_on_waiting, grants, may_end, noted, tell
 from tq_cluster.leader.release_undelivered import release_of
 from tq_cluster.leader.turns import in_turns
 from tq_cluster.raft.log_api import Log
@@ -198,7 +195,7 @@ class Committer:
         if release is None or not self._log.leads():
             return
         waiting = self._wait_for(release)
-        waiting.outcome.add_done_callback(_noted)
+        waiting.outcome.add_done_callback(noted)
         # Before a repetition of the claim that may wait already: decided first, the repetition
         # would be granted the tasks that are then released.
         waiting.first = waiting.gives_back = True
@@ -233,7 +230,7 @@ class Committer:
         self._last_batch = 1
         waiting = [*self._give_up_draft(), *self._waiting]
         self._waiting.clear()
-        in_turns(waiting, lambda each: _fail(each.outcome, error))
+        in_turns(waiting, lambda each: fail(each.outcome, error))
 
     @property
     def _busy(self) -> bool:
@@ -296,7 +293,7 @@ class Committer:
             # No operation's fault: while this node leads, nothing can be decided over a state that
             # is damaged here and intact on the others.
             for each in self._give_up_draft():
-                _fail(each.outcome, error)
+                fail(each.outcome, error)
             self._fatal(error)
             return
         except Exception as error:  # noqa: BLE001 - a fault of ours must not cost the batch
@@ -304,7 +301,7 @@ class Committer:
             return
         else:
             if not drafting.spent_s:
-                drafting.ending = _may_end(drafting.batch)
+                drafting.ending = may_end(drafting.batch)
             drafting.spent_s += self._count_slice(started_s)
             drafting.resumed = _go_on_later(self._slices, self._go_on)
             return
@@ -342,7 +339,7 @@ class Committer:
             tell_events=self._hooks.event is not None,
             budget=ENTRY_BUDGET,
             first=sum(each.first for each in batch),
-            meet=partial(self._join, batch) if meets else _nobody,
+            meet=partial(self._join, batch) if meets else _no_claims,
         )
         entry = log_pb2.Entry()
         yield from workspace.filling(entry)
@@ -472,10 +469,10 @@ class Committer:
         for each in batch:
             if each.own:  # what is due is found again
                 self._housekeeping.failed(each.operation, error, alone=len(batch) == 1)
-                _fail(each.outcome, error)
+                fail(each.outcome, error)
         if len(batch) == len(callers) == 1:
             _log_undecidable(callers[0].operation, error)
-            _fail(callers[0].outcome, error)
+            fail(callers[0].outcome, error)
         else:
             self._wait_again(callers)
             self._singly = len(callers)
@@ -488,7 +485,7 @@ class Committer:
             flight = self._log.propose(drafted.entry, base)
         except NotLeaderError as error:
             for each in batch:
-                _fail(each.outcome, error)
+                fail(each.outcome, error)
             return
         self._in_flight = flight
         self._ending = frozenset(decision.wakeups.ended)
@@ -500,7 +497,7 @@ class Committer:
             error = flight.exception()
             if error is not None:
                 for each in batch:
-                    _fail(each.outcome, error)
+                    fail(each.outcome, error)
             else:
                 self._hooks.commit(self._loop.time() - proposed)
                 self._applied(decision.wakeups)
@@ -529,7 +526,7 @@ class Committer:
         renews = bool(decision.wakeups.granted)
         asked = self._loop.time()
 
-        if all(map(_goes_on_waiting, batch, decision.outcomes)):
+        if all(map(goes_on_waiting, batch, decision.outcomes)):
             self._answer(batch, decision)
             return
 
@@ -544,7 +541,7 @@ class Committer:
                 self._answer(batch, decision)
             else:
                 for each in batch:
-                    _fail(each.outcome, error)
+                    fail(each.outcome, error)
             if renews and self._waiting:
                 self._arrange()
 
@@ -552,7 +549,7 @@ class Committer:
             self._log.confirm().add_done_callback(confirmed)
         except NotLeaderError as error:
             for each in batch:
-                _fail(each.outcome, error)
+                fail(each.outcome, error)
         else:
             self._renewing = renews
 
@@ -562,13 +559,13 @@ class Committer:
         for each, outcome in zip(batch, decision.outcomes, strict=True):
             if each.own:
                 self._own_more |= self._housekeeping.decided(each.operation, outcome)
-            elif not _grants(outcome):
+            elif not grants(outcome):
                 later.append((each.outcome, outcome))
             elif not each.outcome.done():
                 each.outcome.set_result(outcome)
             elif isinstance(each.operation, Claim):
                 self.give_back(each.operation, outcome)
-        in_turns(later, _tell, ANSWERS)
+        in_turns(later, tell, ANSWERS)
 
 
 def _go_on_later(slices_: Slices, go_on: Callable[[], None]) -> Slice:
@@ -576,58 +573,10 @@ def _go_on_later(slices_: Slices, go_on: Callable[[], None]) -> Slice:
     return slices_.later(go_on, urgent=True)
 
 
-def _may_end(batch: list[Waiting]) -> frozenset[FencingToken]:
-    """Return the leases that a batch may end, independent of its decision."""
-    tokens: set[FencingToken] = set()
-    for each in batch:
-        match each.operation:
-            case ExpireLeases():
-                tokens.update(lease.token for lease in each.operation.leases)
-            case Report():
-                reports = each.operation.request.reports[: DEFAULT_LIMITS.reports_max]
-                tokens.update(FencingToken(report.token) for report in reports)
-    return frozenset(tokens)
+def _no_claims(_ready: Sequence[Ready]) -> Sequence[Claim]:
+    return ()
 
 
 def _log_undecidable(operation: Operation, error: Exception) -> None:
     extra = {"operation": type(operation).__name__}
     _logger.critical("operation cannot be decided", exc_info=error, extra=extra)
-
-
-def _grants(outcome: Outcome) -> bool:
-    """Whether the outcome grants leases, which are released if their holder has gone."""
-    if not isinstance(outcome, Replied):
-        return False
-    reply = outcome.reply
-    return isinstance(reply, worker_service_pb2.ClaimResponse) and bool(reply.tasks)
-
-
-def _nobody(_ready: Sequence[Ready]) -> Sequence[Claim]:
-    return ()
-
-
-def _goes_on_waiting(waiting: Waiting, outcome: Outcome) -> bool:
-    """Whether a claim has found nothing and waits: its caller is not told of the outcome."""
-    operation = waiting.operation
-    if not (isinstance(operation, Claim) and operation.waits) or type(outcome) is not Replied:
-        return False
-    reply = outcome.reply
-    assert isinstance(reply, worker_service_pb2.ClaimResponse)
-    return not reply.tasks and not reply.lost_task_ids
-
-
-def _tell(told: tuple[asyncio.Future[Outcome], Outcome]) -> None:
-    future, outcome = told
-    if not future.done():
-        future.set_result(outcome)
-
-
-def _noted(outcome: asyncio.Future[Outcome]) -> None:
-    # No caller waits for the release: if it fails, the lease runs out instead.
-    outcome.exception()
-
-
-def _fail(outcome: asyncio.Future[Outcome], error: BaseException) -> None:
-    if not outcome.done():
-        outcome.set_exception(error)
-        outcome.exception()  # housekeeping never reads its futures; mark the error as seen

@@ -280,7 +280,7 @@ class Leader:
             return fault
         give_up_s = self._loop.time() + wait_s
         namespace = operation.caller.namespace
-        mark = self._log.mark()
+        mark, leadership = self._log.mark(), self._leadership
         operation = replace(operation, waits=wait_s > 0)
         with (
             self._workers.claiming(namespace, operation.request),
@@ -292,7 +292,8 @@ class Leader:
                     return outcome
                 if not await self._wait_for_tasks(claimant, give_up_s):
                     break
-        if operation.waits and not self._log.led_since(mark):
+        led_since = self._leadership == leadership and self._log.led_since(mark)
+        if operation.waits and not led_since:
             await self._confirm()
         return Replied(reply=worker_service_pb2.ClaimResponse())
 
