@@ -30,8 +30,9 @@ READING = (
 async def admin(cluster: ProcessCluster, *arguments: str) -> Ran:
     """Run tq-admin beside the test's own loop; no traceback ever leaves it."""
     environment = {"TQ_ADDRESS": ",".join(cluster.addresses)}
+    given = [*arguments, "--timeout", f"{PATIENCE_S:.0f}s"]
     result = await asyncio.to_thread(
-        CliRunner().invoke, app, list(arguments), env=environment, catch_exceptions=False
+        CliRunner().invoke, app, given, env=environment, catch_exceptions=False
     )
     assert "Traceback" not in result.stderr
     return Ran(result.exit_code, result.stdout, result.stderr)

@@ -132,14 +132,20 @@ async def test_a_forwarded_call_ends_at_the_leader_and_is_freed_by_both(
         async with stubs_of(cluster["n2"]) as stubs:
 
             async def call(calls: int) -> None:
-                leader.asked.clear()
+                within_s = PATIENCE_S if leaves else 0.5
+                while not await all_arrive(calls, within_s):
+                    within_s *= 2  # this machine takes longer to deliver them
+
+            async def all_arrive(calls: int, within_s: float) -> bool:
+                """Whether all calls were at the leader before they ended."""
+                before = len(leader.asked)
                 method = getattr(stubs.worker if name == "Claim" else stubs.tasks, name)
-                sent = [
-                    method(request, timeout=PATIENCE_S if leaves else 0.5) for _ in range(calls)
-                ]
+                sent = [method(request, timeout=within_s) for _ in range(calls)]
                 ended = [asyncio.ensure_future(each.code()) for each in sent]
-                await until(lambda: len(leader.asked) == calls, f"the leader has {calls}")
                 if leaves:
+                    await until(
+                        lambda: len(leader.asked) == before + calls, f"the leader has {calls}"
+                    )
                     for each in sent:
                         each.cancel()
                 await asyncio.gather(*ended)
@@ -148,10 +154,11 @@ async def test_a_forwarded_call_ends_at_the_leader_and_is_freed_by_both(
                     f"none is held: {[service.calls for service in services]}",
                 )
                 await calls_ended()
+                return len(leader.asked) == before + calls
 
             await call(1)
             with left_for_the_collector() as left:
                 await call(CALLS)
 
-    assert leader.cancelled == 1 + CALLS
+    assert leader.cancelled == len(leader.asked) >= 1 + CALLS
     assert not OF_A_FORWARDED_CALL & left.keys(), left
