@@ -1,9 +1,10 @@
 """How much memory 64 addresses can make a broker hold: `python -m benchmarks.callers [KIND...]`.
 
 Three brokers hold 100,000 tasks. Callers from 64 addresses of the loopback network do what the
-chaos suite's abusers do, one kind after the other: read no answers, send giants, call everything at
-its limits. The figure is the anonymous memory of the broker that has the most: before the abuse, at
-its peak, and a minute after. The details name each broker's, the leader's first.
+chaos suite's abusers do, one kind after the other: read no answers, send giants, begin messages
+that they never end, call everything at its limits. The figure is the anonymous memory of the broker
+that has the most: before the abuse, at its peak, and a minute after. The details name each
+broker's, the leader's first.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from chaos.abuse.__main__ import UNDER_WAY
 from chaos.cluster.netlab import ROOT
 from tq_client import AsyncClient
 
-KINDS = ("readers", "giants", "storms")
+KINDS = ("readers", "giants", "conversations", "storms")
 """The kinds of abuse that make a broker hold bytes; the others hold its connections."""
 ADDRESSES = 64
 FIRST_ADDRESS = IPv4Address("127.0.64.1")

@@ -37,6 +37,7 @@ TARGET = ROOT / "docs" / "api.md"
 # As a reader needs them; a file that is not named here comes after these.
 ORDER = (
     "task_service",
+    "conversation_service",
     "worker_service",
     "queue_service",
     "cluster_service",

@@ -35,6 +35,7 @@ class AsyncClient(TaskCalls, QueueCalls, ClusterCalls, WorkerCalls):
         *,
         timeout_s: float = TIMEOUT_S,
         follow_leader: FollowLeader = "auto",
+        conversations: bool = True,
         draw: random.Random | None = None,
     ) -> None:
         """Connect on the first call.
@@ -47,6 +48,9 @@ class AsyncClient(TaskCalls, QueueCalls, ClusterCalls, WorkerCalls):
             follow_leader: ``never`` calls only brokers at the given addresses, which forward to the
                 leader. ``auto`` calls the leader directly, unless all given addresses are on this
                 machine and the leader's is not, as behind a tunnel.
+            conversations: make the calls that are made most over one stream to a broker, which
+                takes half the processor time. False makes each call by itself, for a proxy that
+                ends streams. A broker that is too old for it is asked for each call by itself.
             draw: the source of the jitter.
         """
         forks.check()
@@ -56,7 +60,9 @@ class AsyncClient(TaskCalls, QueueCalls, ClusterCalls, WorkerCalls):
         draw = draw or random.Random()
         self._timeout_s = timeout_s
         loop = asyncio.get_running_loop()
-        self._caller = Caller(Connections(ring, loop.time, draw, follow_leader), draw)
+        self._caller = Caller(
+            Connections(ring, loop.time, draw, follow_leader, converses=conversations), draw
+        )
         self._coalescer = Coalescer(self._submit)
         forks.opened(self._caller)
 

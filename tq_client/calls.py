@@ -11,16 +11,17 @@ import asyncio
 import enum
 import random
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 from grpc import aio
 
 from tq_client import errors, forks, tracing
 from tq_client.connections import CONNECT_TIMEOUT_S, Connection, Connections
+from tq_client.conversation import REQUEST_BYTES_MAX, Conversation, NotTakenError
 from tq_client.errors import Reason, TqError
 from tq_common.backoff import Pauses
 from tq_common.clock import boottime_s
@@ -46,7 +47,7 @@ ANSWERS_TOLD_MAX = 5
 BYTES_PER_S = 1 << 20
 """The rate of a slow network, by which a large request is given more time."""
 HOLD_SLACK_S = 1.5
-CLIENT_NAME = f"tq/{version('tq')}/python"
+CLIENT_METADATA = ("tq-client", f"tq/{version('tq')}/python")
 
 
 class Repeat(enum.Enum):
@@ -69,6 +70,8 @@ class Method(Generic[Request, Reply]):
 
     stub: Callable[[Connection], aio.UnaryUnaryMultiCallable[Request, Reply]]
     repeat: Repeat
+    kind: str = ""
+    """Its field in a message of a conversation; empty if conversations do not carry it."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +96,18 @@ class _AbandonedError(Exception):
     """An attempt was abandoned; the message says why."""
 
 
+class Cancellable(Protocol):
+    """A call, by itself or in a conversation."""
+
+    def cancel(self) -> bool: ...
+
+
 # Compared by identity: kept in a set.
 @dataclass(slots=True, eq=False)
 class _Flight:
     """An attempt that waits for the leader's answer."""
 
-    call: aio.UnaryUnaryCall[Any, Any]
+    call: Cancellable
     connection: Connection
     ends_with_reign: bool
     """Whether the call is made again, to the new leader, as soon as another broker leads."""
@@ -238,30 +247,65 @@ class Caller:
         traceparent: str,
         timeout_s: float,
     ) -> Reply:
-        metadata = [("tq-client", CLIENT_NAME)]
+        term = self._connections.term
+        conversation = self._conversation(method, connection, request)
+        began_s = asyncio.get_running_loop().time()
+        if conversation is not None:
+            asked = conversation.ask(method.kind, request, timeout_s, traceparent, term)
+            try:
+                said: Reply = await self._fly(method, connection, request, asked, asked)
+            except NotTakenError:
+                pass  # it can be made by itself
+            else:
+                self._learn(asked.leader, asked.term)
+                return said
+        metadata = [CLIENT_METADATA]
         if traceparent:
             metadata.append(("traceparent", traceparent))
-        if self._connections.term:
-            metadata.append(("tq-min-term", str(self._connections.term)))
-        call = method.stub(connection)(request, timeout=timeout_s, metadata=metadata)
+        if term:
+            metadata.append(("tq-min-term", str(term)))
+        left_s = max(0.0, began_s + timeout_s - asyncio.get_running_loop().time())
+        call = method.stub(connection)(request, timeout=left_s, metadata=metadata)
+        reply: Reply = await self._fly(method, connection, request, call, call)
+        self._learn(*_who_leads(await call.trailing_metadata()))
+        return reply
+
+    def _conversation(
+        self, method: Method[Any, Any], connection: Connection, request: Message
+    ) -> Conversation | None:
+        """Return the conversation that a call is made in; None if it is made by itself."""
+        if not method.kind or request.ByteSize() > REQUEST_BYTES_MAX:
+            return None
+        conversation = connection.conversation([CLIENT_METADATA])
+        return None if conversation is None or conversation.full else conversation
+
+    async def _fly(
+        self,
+        method: Method[Any, Any],
+        connection: Connection,
+        request: Message,
+        call: Cancellable,
+        answer: Awaitable[Any],
+    ) -> Any:  # noqa: ANN401  # the method's reply
         of_leader = connection.address == self._connections.leader
         flight = _Flight(call, connection, method.repeat is not Repeat.NEVER and of_leader)
         self._flights.add(flight)
         try:
-            reply: Reply = await call
+            reply = await answer
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             # We cancelled the call. Its caller was not cancelled, and must not see it so.
             self._check_open(method, request, maybe_applied=True)
+            if not self._awake.is_set():
+                flight.abandoned = "the process forks"
             if flight.abandoned:
                 raise _AbandonedError(flight.abandoned) from None
             raise
         finally:
             self._flights.discard(flight)
         self._connections.succeeded(connection)
-        self._learn(*_who_leads(await call.trailing_metadata()))
         return reply
 
     def _heed(self, error: TqError, metadata: Metadata) -> bool:

@@ -13,16 +13,19 @@ from grpc import aio
 
 from tq.v1 import (
     cluster_service_pb2_grpc,
+    conversation_service_pb2_grpc,
     queue_service_pb2_grpc,
     task_service_pb2_grpc,
     worker_service_pb2_grpc,
 )
+from tq_client.conversation import Conversation
 from tq_common.addresses import canonical, split
 from tq_common.backoff import doubled_s
 from tq_common.limits import TERM_MAX, TERM_STEP_MAX
 
 if TYPE_CHECKING:
     from tq.v1.cluster_service_pb2_grpc import ClusterServiceAsyncStub
+    from tq.v1.conversation_service_pb2_grpc import ConversationServiceAsyncStub
     from tq.v1.queue_service_pb2_grpc import QueueServiceAsyncStub
     from tq.v1.task_service_pb2_grpc import TaskServiceAsyncStub
     from tq.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
@@ -81,6 +84,9 @@ class _Wire:
         self.workers: WorkerServiceAsyncStub = worker_service_pb2_grpc.WorkerServiceStub(
             self.channel
         )
+        self.conversations: ConversationServiceAsyncStub = (
+            conversation_service_pb2_grpc.ConversationServiceStub(self.channel)
+        )
         self.cluster: ClusterServiceAsyncStub = cluster_service_pb2_grpc.ClusterServiceStub(
             self.channel
         )
@@ -89,12 +95,22 @@ class _Wire:
 class Connection:
     """One broker: its channel, opened on first use, and its recent failures."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, converses: bool = True) -> None:
         self.address = address
+        self._converses = converses
         self.failures = 0
         self.quiet_until_s = 0.0
         """By the loop's clock: until then, the broker is asked only if no other is left."""
         self._wire: _Wire | None = None
+        self._conversation: Conversation | None = None
+        self._barred_until_s = 0.0
+        """By the loop's clock: until then each call is made by itself."""
+
+    def __del__(self) -> None:
+        # A channel that is freed does not end its streams.
+        conversation = getattr(self, "_conversation", None)
+        if conversation is not None and not conversation.ended:
+            conversation.cancel()
 
     @property
     def dialled(self) -> bool:
@@ -116,6 +132,22 @@ class Connection:
     @property
     def cluster(self) -> ClusterServiceAsyncStub:
         return self._wired().cluster
+
+    def conversation(self, metadata: Sequence[tuple[str, str]]) -> Conversation | None:
+        """Return a conversation, begun with ``metadata`` if need be; None: none is to be had."""
+        current = self._conversation
+        if current is not None and not current.old:
+            return current
+        now_s = asyncio.get_running_loop().time()
+        self._conversation = None
+        if current is not None:
+            current.finish()
+            self._barred_until_s = current.barred_until_s
+        if now_s < self._barred_until_s or not self._converses:
+            return None
+        stream = self._wired().conversations.Converse(metadata=metadata)
+        self._conversation = Conversation(stream)
+        return self._conversation
 
     def open(self) -> bool:
         """Whether a call would be sent now; if not, starts to connect."""
@@ -147,6 +179,7 @@ class Connection:
     async def close(self) -> None:
         """Close the channel; a later call opens another."""
         wire, self._wire = self._wire, None
+        self._conversation = None
         if wire is not None:
             await wire.channel.close()
 
@@ -169,7 +202,10 @@ class Connections:
         now_s: Callable[[], float],
         draw: random.Random,
         follow_leader: FollowLeader = "auto",
+        *,
+        converses: bool = True,
     ) -> None:
+        self._converses = converses
         self._all: dict[str, Connection] = {}
         self._now_s = now_s
         ring = list(addresses)
@@ -269,7 +305,7 @@ class Connections:
 
     def _connection(self, address: str) -> Connection:
         if address not in self._all:
-            self._all[address] = Connection(address)
+            self._all[address] = Connection(address, converses=self._converses)
         return self._all[address]
 
 

@@ -26,29 +26,29 @@ def _repeat(service: Any, name: str) -> Repeat:  # noqa: ANN401  # the module of
 
 
 SUBMIT: Final = Method[tasks.SubmitRequest, tasks.SubmitResponse](
-    lambda to: to.tasks.Submit, _repeat(tasks, "Submit")
+    lambda to: to.tasks.Submit, _repeat(tasks, "Submit"), "submit"
 )
 GET_TASK: Final = Method[tasks.GetTaskRequest, tasks.GetTaskResponse](
-    lambda to: to.tasks.GetTask, _repeat(tasks, "GetTask")
+    lambda to: to.tasks.GetTask, _repeat(tasks, "GetTask"), "get_task"
 )
 LIST_TASKS: Final = Method[tasks.ListTasksRequest, tasks.ListTasksResponse](
     lambda to: to.tasks.ListTasks, _repeat(tasks, "ListTasks")
 )
 WAIT_TASK: Final = Method[tasks.WaitTaskRequest, tasks.WaitTaskResponse](
-    lambda to: to.tasks.WaitTask, _repeat(tasks, "WaitTask")
+    lambda to: to.tasks.WaitTask, _repeat(tasks, "WaitTask"), "wait_task"
 )
 CANCEL_TASK: Final = Method[tasks.CancelTaskRequest, tasks.CancelTaskResponse](
-    lambda to: to.tasks.CancelTask, _repeat(tasks, "CancelTask")
+    lambda to: to.tasks.CancelTask, _repeat(tasks, "CancelTask"), "cancel_task"
 )
 
 CLAIM: Final = Method[workers.ClaimRequest, workers.ClaimResponse](
-    lambda to: to.workers.Claim, _repeat(workers, "Claim")
+    lambda to: to.workers.Claim, _repeat(workers, "Claim"), "claim"
 )
 HEARTBEAT: Final = Method[workers.HeartbeatRequest, workers.HeartbeatResponse](
-    lambda to: to.workers.Heartbeat, _repeat(workers, "Heartbeat")
+    lambda to: to.workers.Heartbeat, _repeat(workers, "Heartbeat"), "heartbeat"
 )
 REPORT: Final = Method[workers.ReportRequest, workers.ReportResponse](
-    lambda to: to.workers.Report, _repeat(workers, "Report")
+    lambda to: to.workers.Report, _repeat(workers, "Report"), "report"
 )
 LIST_WORKERS: Final = Method[workers.ListWorkersRequest, workers.ListWorkersResponse](
     lambda to: to.workers.ListWorkers, _repeat(workers, "ListWorkers")

@@ -20,6 +20,7 @@ from benchmarks.sweep.ground import (
     wide_spec,
 )
 from tq.v1 import cluster_service_pb2 as cluster
+from tq.v1 import conversation_service_pb2 as conversation
 from tq.v1 import queue_service_pb2 as queues
 from tq.v1 import task_pb2
 from tq.v1 import task_service_pb2 as tasks
@@ -29,6 +30,7 @@ TASKS = "/tq.v1.TaskService/"
 WORKERS = "/tq.v1.WorkerService/"
 QUEUES_OF = "/tq.v1.QueueService/"
 CLUSTER = "/tq.v1.ClusterService/"
+CONVERSATION = "/tq.v1.ConversationService/"
 HEALTH = "/grpc.health.v1.Health/"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/"
 
@@ -471,6 +473,28 @@ _fixed(
 async def _(ground: Ground) -> Message:
     status = await ground.leader.cluster.GetNodeStatus(cluster.GetNodeStatusRequest())
     return cluster.BackupRequest(min_applied_index=status.node.last_index + 1)
+
+
+# -------------------------------------------------------------------- conversations
+
+
+def _submits(ground: Ground, specs: list[task_pb2.TaskSpec]) -> conversation.ConverseRequest:
+    return conversation.ConverseRequest(
+        calls=[
+            conversation.ConverseCall(call_id=number, submit=_submit(ground, specs))
+            for number in range(1, 65)
+        ]
+    )
+
+
+@_shape(CONVERSATION + "Converse", "64 submits of a task of 3.9 KB")
+async def _(ground: Ground) -> Message:
+    return _submits(ground, [task_pb2.TaskSpec(queue="swept", type="t", payload=bytes(3_900))])
+
+
+@_shape(CONVERSATION + "Converse", "64 submits of 300 tasks")
+async def _(ground: Ground) -> Message:
+    return _submits(ground, [task_pb2.TaskSpec(queue="swept", type="t")] * 300)
 
 
 # -------------------------------------------------------------------- not ours

@@ -13,7 +13,7 @@ import random
 import resource
 from collections.abc import Awaitable, Callable, Mapping
 
-from chaos.abuse import connections, giants, readers, storms, strangers
+from chaos.abuse import connections, conversations, giants, readers, storms, strangers
 from chaos.abuse.target import Target
 
 UNDER_WAY = "under way"
@@ -27,6 +27,7 @@ KINDS: Mapping[str, Callable[[Target], Awaitable[None]]] = {
     "drip": connections.drip,
     "readers": readers.slow,
     "giants": giants.giants,
+    "conversations": conversations.conversations,
     "storms": storms.storms,
     "strangers": strangers.strangers,
 }

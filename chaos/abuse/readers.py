@@ -54,7 +54,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def slow(target: Target) -> None:
     """Ask for a large task by very many calls a connection, and read none of the answers."""
-    task_id = await _submit(target)
+    task_id = await submit_large(target)
     get = task_service_pb2.GetTaskRequest(task_id=task_id).SerializeToString()
     wait = task_service_pb2.WaitTaskRequest(task_id=task_id).SerializeToString()
     target.under_way()
@@ -77,7 +77,8 @@ async def slow(target: Target) -> None:
     )
 
 
-async def _submit(target: Target) -> str:
+async def submit_large(target: Target) -> str:
+    """Submit a task as large as one may be, nearly; return its id."""
     task = task_pb2.TaskSpec(queue=f"{QUEUE}-large", type="t", payload=bytes(PAYLOAD_BYTES))
     request = task_service_pb2.SubmitRequest(request_id=uuid.uuid4().hex, tasks=[task])
     async with connection(target.api[0]) as channel:

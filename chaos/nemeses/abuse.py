@@ -181,6 +181,15 @@ class Giants(Abuse):
     summary = "calls beyond every limit, of 1 to 31 MiB, several at once"
 
 
+class Conversations(Abuse):
+    """Conversations with messages that are never whole, and with answers that are not read."""
+
+    name = "conversations"
+    faults = ("F26", "F27")
+    kind = "conversations"
+    summary = "144 messages of 11 MiB that lack their end, and 64 conversations that are not read"
+
+
 class Storms(Abuse):
     """Every kind of call at its limits, many at once, through every broker."""
 

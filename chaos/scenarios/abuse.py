@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chaos.nemeses.abuse import (
+    Conversations,
     DrippingConnections,
     Giants,
     IdleConnections,
@@ -37,6 +38,14 @@ SCENARIOS = (
         family=Family.ABUSE,
         others_tasks=True,
         duration_s=5,
+    ),
+    Scenario(
+        name="abuse-conversations",
+        summary="conversations whose messages are never whole, and whose answers are not read",
+        nemeses=(Conversations,),
+        family=Family.ABUSE,
+        others_tasks=True,
+        duration_s=8,
     ),
     Scenario(
         name="abuse-storms",

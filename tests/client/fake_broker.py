@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf import any_pb2
@@ -21,6 +21,12 @@ from tq.v1 import (
     queue_service_pb2,
     task_service_pb2,
     worker_service_pb2,
+)
+from tq.v1.conversation_service_pb2 import (
+    ConverseAnswer,
+    ConverseCall,
+    ConverseRequest,
+    ConverseResponse,
 )
 from tq.v1.task_pb2 import TaskState
 from tq_client import AsyncClient, Reason
@@ -54,6 +60,19 @@ class FakeBroker:
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by every call that arrives."""
     address: str = ""
+    converses: ClassVar[bool] = True
+    """Whether it takes conversations; older brokers do not."""
+    full: bool = False
+    """Whether it has no room for another."""
+    refused_after_s: float = 0.0
+    mute: bool = False
+    """Whether no answer in a conversation is sent, which goes on."""
+    conversations: int = 0
+    """How many were begun."""
+    in_conversations: int = 0
+    """How many calls came in them."""
+    streams: set[asyncio.Task[None]] = field(default_factory=set)
+    """Those that go on."""
 
     def __post_init__(self) -> None:
         self.answers.setdefault("Submit", self._submit)
@@ -197,6 +216,8 @@ class _Handlers(grpc.GenericRpcHandler):
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         method = details.method.rsplit("/", 1)[1]
+        if method == "Converse":
+            return self._conversation() if self._broker.converses else None
         metadata = {key: str(value) for key, value in details.invocation_metadata or ()}
 
         async def handle(request: Message, context: Context) -> Message:
@@ -208,6 +229,116 @@ class _Handlers(grpc.GenericRpcHandler):
             request_deserializer=_request_type(method).FromString,
             response_serializer=lambda reply: reply.SerializeToString(),
         )
+
+    def _conversation(self) -> grpc.RpcMethodHandler[Any, Any]:
+        async def converse(requests: AsyncIterator[ConverseRequest], context: Context) -> None:
+            if self._broker.full:
+                await asyncio.sleep(self._broker.refused_after_s)
+                await abort(context, Reason.OVERLOADED, limit_name="conversations")
+            self._broker.conversations += 1
+            here = asyncio.current_task()
+            assert here is not None
+            self._broker.streams.add(here)
+            metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
+            running: dict[int, asyncio.Task[None]] = {}
+            turn = asyncio.Lock()
+
+            async def answer_in_turn(said: ConverseCall) -> None:
+                answer = await _answer_in(self._broker, said, metadata)
+                if self._broker.mute:
+                    return
+                async with turn:
+                    await context.write(ConverseResponse(answers=[answer]))
+
+            try:
+                async for message in requests:
+                    for said in message.calls:
+                        if said.WhichOneof("request") == "cancel":
+                            running[said.call_id].cancel()
+                        else:
+                            self._broker.in_conversations += 1
+                            answering = asyncio.create_task(answer_in_turn(said))
+                            running[said.call_id] = answering
+            except asyncio.CancelledError:
+                async with turn:
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset")
+            finally:
+                self._broker.streams.discard(here)
+                for each in running.values():
+                    each.cancel()
+
+        return grpc.stream_stream_rpc_method_handler(
+            converse,
+            request_deserializer=ConverseRequest.FromString,
+            response_serializer=lambda reply: reply.SerializeToString(),
+        )
+
+
+async def abort(context: Context, reason: Reason, **metadata: str) -> NoReturn:
+    """End a stream with a reason, as the service does."""
+    status = status_pb2.Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message="full")
+    packed = any_pb2.Any()
+    packed.Pack(error_details_pb2.ErrorInfo(domain="tq", reason=str(reason), metadata=metadata))
+    status.details.append(packed)
+    refused = rpc_status.to_status(status)
+    await context.abort(refused.code, refused.details, trailing_metadata=refused.trailing_metadata)
+    raise AssertionError("abort raises")
+
+
+class _AbortedError(Exception):
+    """A call in a conversation was aborted."""
+
+
+class _Inside:
+    """What a step sees of gRPC's context for a call in a conversation."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._until_s = asyncio.get_running_loop().time() + timeout_s
+        self.trailing: dict[str, Any] = {}
+        self.code = grpc.StatusCode.OK
+        self.details = ""
+
+    def time_remaining(self) -> float:
+        return self._until_s - asyncio.get_running_loop().time()
+
+    def set_trailing_metadata(self, trailing: Iterable[tuple[str, Any]]) -> None:
+        self.trailing = dict(trailing)
+
+    async def abort(
+        self,
+        code: grpc.StatusCode,
+        details: str = "",
+        trailing_metadata: Iterable[tuple[str, Any]] = (),
+    ) -> NoReturn:
+        self.trailing |= dict(trailing_metadata)
+        self.code, self.details = code, details
+        raise _AbortedError
+
+
+async def _answer_in(
+    broker: FakeBroker, said: ConverseCall, metadata: Mapping[str, str]
+) -> ConverseAnswer:
+    kind = said.WhichOneof("request")
+    assert kind is not None
+    assert kind != "cancel"
+    own = {"traceparent": said.traceparent, "tq-min-term": str(said.min_term or "")}
+    request = getattr(said, kind)
+    call = Call(
+        request.DESCRIPTOR.name.removesuffix("Request"),
+        request,
+        {**metadata, **{key: value for key, value in own.items() if value}},
+    )
+    inside: Any = _Inside(said.timeout.ToMilliseconds() / 1000)
+    answer = ConverseAnswer(call_id=said.call_id)
+    try:
+        getattr(answer, kind).CopyFrom(await broker.handle(call, inside))
+    except _AbortedError:
+        answer.failure.code = inside.code.value[0]
+        answer.failure.message = inside.details
+        answer.failure.details = inside.trailing.get("grpc-status-details-bin", b"")
+    answer.leader = inside.trailing.get("tq-leader", "")
+    answer.term = min(int(inside.trailing.get("tq-term", 0)), 2**64 - 1)
+    return answer
 
 
 _MODULES = (task_service_pb2, worker_service_pb2, queue_service_pb2, cluster_service_pb2)

@@ -12,6 +12,7 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from tq.v1 import (
     cluster_service_pb2,
+    conversation_service_pb2,
     options_pb2,
     queue_service_pb2,
     task_service_pb2,
@@ -148,6 +149,7 @@ def comments() -> Iterator[tuple[str, str]]:
 def methods() -> Iterator[MethodDescriptor]:
     for module in (
         cluster_service_pb2,
+        conversation_service_pb2,
         queue_service_pb2,
         task_service_pb2,
         worker_service_pb2,

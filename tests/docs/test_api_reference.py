@@ -11,6 +11,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FileDescripto
 from scripts import api_reference
 from tq.v1 import (
     cluster_service_pb2,
+    conversation_service_pb2,
     errors_pb2,
     options_pb2,
     queue_service_pb2,
@@ -25,6 +26,7 @@ FILES: list[FileDescriptor] = [
     module.DESCRIPTOR
     for module in (
         cluster_service_pb2,
+        conversation_service_pb2,
         errors_pb2,
         options_pb2,
         queue_service_pb2,

@@ -120,3 +120,62 @@ async def test_a_node_client_reads_the_reason_of_a_refusal(
     printed, _ = await asyncio.wait_for(process.communicate(), EVENT_S)
 
     assert json.loads(printed) == {"code": 5, "reason": "NOT_FOUND"}
+
+
+async def test_a_node_worker_and_client_make_their_calls_in_one_conversation(
+    cluster: ProcessCluster, node_modules: Path
+) -> None:
+    program = """
+        import { connect, reasonIn, seconds } from "./tq.mjs";
+        const { conversations } = connect([process.argv[1]]);
+        const stream = conversations.Converse();
+        const said = {};
+        const answer = {
+          // The claim was waiting when the task came.
+          claim: ({ tasks: [task] }) => {
+            said.claimed = task.spec.type;
+            const complete = { result: "done" };
+            const reports = [{ taskId: task.spec.taskId, token: task.token, complete }];
+            stream.write({ calls: [{ callId: 3, report: { workerId: "node", reports } }] });
+          },
+          submit: ({ results }) => {
+            said.submitted = results.length;
+          },
+          report: ({ results: [result] }) => {
+            said.reported = result.status;
+            stream.write({ calls: [{ callId: 4, getTask: { taskId: "nobody-submitted-this" } }] });
+          },
+          failure: ({ code, details }) => {
+            said.failed = { code, reason: reasonIn([details]) };
+            stream.end();
+          },
+        };
+        stream.on("data", ({ answers }) => {
+          for (const each of answers) answer[each.answer](each[each.answer]);
+        });
+        stream.on("end", () => {
+          console.log(JSON.stringify(said));
+          process.exit(0);
+        });
+        const claim = {
+          workerId: "node", queues: ["talk"], maxTasks: 1, requestId: "c1", wait: seconds(20),
+        };
+        const submit = { requestId: "s1", tasks: [{ queue: "talk", type: "greet" }] };
+        stream.write({ calls: [{ callId: 1, timeout: seconds(30), claim }] });
+        stream.write({ calls: [{ callId: 2, submit }] });
+    """
+    address = cluster.brokers["n1"].address
+    process = await asyncio.create_subprocess_exec(
+        *("node", "--input-type=module", "--eval", program, address),
+        cwd=NODE_FOLDER,
+        stdout=asyncio.subprocess.PIPE,
+    )
+
+    printed, _ = await asyncio.wait_for(process.communicate(), EVENT_S)
+
+    assert json.loads(printed) == {
+        "submitted": 1,
+        "claimed": "greet",
+        "reported": "STATUS_RECORDED",
+        "failed": {"code": 5, "reason": "NOT_FOUND"},
+    }

@@ -62,6 +62,7 @@ RULES: dict[str, tuple[str, dict[str, object], list[object]]] = {
     "VerifyState": ("read", {"cluster": True}, [("operate", {"cluster": True}, "if start")]),
     "ReplaceNode": ("operate", {"cluster": True}, []),
     "Backup": ("backup", {"cluster": True}, []),
+    "Converse": ("read", {"cluster": True}, []),
 }
 """Every method: its verb, its scope, and what it asks besides, written down a second time."""
 
@@ -69,7 +70,7 @@ RULES: dict[str, tuple[str, dict[str, object], list[object]]] = {
 def described() -> dict[str, MethodDescriptor]:
     """Every method of the public API by its name."""
     found: dict[str, MethodDescriptor] = {}
-    for name in ("task", "worker", "queue", "cluster"):
+    for name in ("task", "worker", "queue", "cluster", "conversation"):
         module = importlib.import_module(f"tq.v1.{name}_service_pb2")
         for service in module.DESCRIPTOR.services_by_name.values():
             found |= service.methods_by_name

@@ -17,7 +17,7 @@ from tq_cluster.service import policy
 from tq_cluster.service.policy import Repeat, policy_of
 from tq_common.limits import LABELS_MAX
 
-SERVICES = ("task", "worker", "queue", "cluster")
+SERVICES = ("task", "worker", "queue", "cluster", "conversation")
 
 
 def described() -> dict[str, MethodDescriptor]:

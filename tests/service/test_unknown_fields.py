@@ -232,7 +232,7 @@ async def test_any_two_requests_one_after_the_other_are_taken(
 def methods() -> dict[str, MethodDescriptor]:
     """Every method of the public API by its path."""
     found: dict[str, MethodDescriptor] = {}
-    for name in ("task", "worker", "queue", "cluster"):
+    for name in ("task", "worker", "queue", "cluster", "conversation"):
         module = importlib.import_module(f"tq.v1.{name}_service_pb2")
         for service in module.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
@@ -249,7 +249,12 @@ async def test_every_method_refuses_at_the_leader_and_through_a_follower(path: s
         for node in (cluster["n1"], cluster["n2"]):
             async with stubs_of(node) as stubs:
                 with fails() as failure:
-                    if described.server_streaming:
+                    if described.client_streaming:
+                        both: Any = stubs.channel.stream_stream(path)
+                        said = both(timeout=PATIENCE_S)
+                        await said.write(raw)
+                        await said.read()
+                    elif described.server_streaming:
                         stream: Any = stubs.channel.unary_stream(path)
                         async for _ in stream(raw, timeout=PATIENCE_S):
                             pass

@@ -121,6 +121,7 @@ class Node:
                 fatal=self.group.end,
                 tracing=self._tracing,
                 secret=self._secret,
+                held_bytes=_held_bytes,
             )
         )
         self._timer: asyncio.TimerHandle | None = None
@@ -179,13 +180,17 @@ class Node:
         status = self.group.tick()
         if status is None:
             return
-        self.metrics.holds(calls=self.service.calls, journal_bytes=status.journal_bytes)
+        self.metrics.holds(
+            calls=self.service.calls,
+            conversations=self.service.conversations.open,
+            journal_bytes=status.journal_bytes,
+        )
         held = self.service.admission
         self.metrics.holds_for_callers(
             request_bytes=held.request_bytes,
             reply_bytes=held.reply_bytes,
             reading=held.reading,
-            refused=held.refused(),
+            refused=held.refused() | self.service.conversations.refused(),
         )
 
     async def _serve_metrics(self) -> None:
@@ -256,6 +261,14 @@ def _openness(secret: ClusterSecret | None) -> str:
     if not secret.required:
         return "cluster_secret_optional: brokers without the secret are taken, too"
     return ""
+
+
+def _held_bytes() -> int:
+    """What this process holds in memory; 0 if the system does not tell."""
+    try:
+        return memory.held_bytes()
+    except (OSError, LookupError):
+        return 0
 
 
 def serve(config: NodeConfig, read_again: ReadAgain) -> None:

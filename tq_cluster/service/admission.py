@@ -113,21 +113,26 @@ class Admission:
         """Read a call's request; CallError if it exceeds its limits."""
         try:
             raw = await self._intake.read(held.caller, receive, until_s, connection)
-            if not isinstance(raw, bytes):
-                raise errors.no_request()  # the caller has closed its side without one
-            size = len(raw)
-            if size > policy.request_bytes_max:
-                raise errors.request_too_large(size, policy.request_bytes_max)
-            if size > SMALL_BYTES:
-                if not self._requests.take(held.caller, size):
-                    raise self._full(self._requests)
-                held.request_bytes = size
-            held.cuts = await check(raw, policy.rules)
         except SlowRequestError as error:
             raise errors.overloaded_by("request_read_time", str(error)) from None
+        if not isinstance(raw, bytes):
+            raise errors.no_request()  # the caller has closed its side without one
+        await self.take(held, policy, raw)
+        return raw
+
+    async def take(self, held: Held, policy: Policy, raw: bytes) -> None:
+        """Hold a call's request until it is answered; CallError if it exceeds its limits."""
+        size = len(raw)
+        if size > policy.request_bytes_max:
+            raise errors.request_too_large(size, policy.request_bytes_max)
+        if size > SMALL_BYTES:
+            if not self._requests.take(held.caller, size):
+                raise self._full(self._requests)
+            held.request_bytes = size
+        try:
+            held.cuts = await check(raw, policy.rules)
         except RefusedRequestError as error:
             raise errors.refusal(error.refused) from None
-        return raw
 
     def answered(self, held: Held) -> None:
         """Release a call's request: its reply is made."""

@@ -207,3 +207,19 @@ class StreamMethod:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "policy", policy_of(self.request, self.name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationMethod:
+    """The method of the API that carries calls of others. Its policy is that of a message."""
+
+    name: str
+    request: type[Message]
+    handle: Callable[[Any], Awaitable[None]]
+    """Takes gRPC's context."""
+    default_deadline_s: float = 3600.0
+    """For a caller that gives no deadline. Nothing is cut off at it."""
+    policy: Policy = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "policy", policy_of(self.request, self.name))

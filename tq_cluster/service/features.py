@@ -15,6 +15,7 @@ _ANY: Final = CLUSTER_VERSION_FIRST
 FEATURES: Final[Mapping[str, int]] = MappingProxyType(
     {
         "backup": _ANY,
+        "conversations": _ANY,
         "if-exists": _ANY,
         "queue-etag": _ANY,
         "release-give-up-after": _ANY,

@@ -40,6 +40,7 @@ from tq_cluster.service.aimd_window import ShedError
 from tq_cluster.service.authorization import Authenticate, Authorizer, authenticate
 from tq_cluster.service.call import (
     Call,
+    ConversationMethod,
     Header,
     Method,
     StreamMethod,
@@ -98,6 +99,36 @@ class _Attempts:
     last: str = "no leader is known"
     broken: int = 0
     """How many leaders broke while they had the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A call as it arrives, by itself or in a conversation."""
+
+    metadata: Mapping[str, str]
+    remaining_s: float | None
+    """None for a caller that gave no deadline."""
+    peer: str
+    """As gRPC names it: address and port."""
+
+    @classmethod
+    def of(cls, context: Context) -> Arrival:
+        """Read a call that was made by itself."""
+        # The published types do not say that the time is None for a caller without a deadline.
+        return cls(
+            metadata_of(context.invocation_metadata()), context.time_remaining(), context.peer()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a call in a conversation is answered with."""
+
+    reply: bytes
+    failure: CallError | None
+    """None if there is a reply."""
+    release: Callable[[], None]
+    """To be called once the caller has it, or is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +197,12 @@ class Router:
         call: Call | None = None
         held: Held | None = None
         try:
-            call, held = self._admit(method, path, context, from_nodes=from_nodes)
-            request = await self._read(method, call, held, context)
-            if self._tracing is None:
-                reply = await self._resolve(method, request, call)
-            else:
-                reply = await self._traced(self._tracing, method, request, call)
+            call, held = self._admit(method, path, Arrival.of(context), from_nodes=from_nodes)
+            at_end(context, partial(self._admission.end, held))
+            reply = await self._handle(method, await self._read(method, call, held, context), call)
             await self.leaving.turn()
         except Exception as error:  # noqa: BLE001  # every failure leaves by the one table
-            await self._fail(error, path, call, context)
+            await self.fail(error, path, call, context)
         else:
             context.set_trailing_metadata(tuple(self._trailing(call, call.request_id)))
             return reply
@@ -182,11 +210,59 @@ class Router:
             if held is not None:
                 self._admission.answered(held)
 
+    async def answer_inside(
+        self, method: Method, path: str, arrival: Arrival, raw: bytes
+    ) -> Answered:
+        """Answer one call of a conversation, as ``answer`` would."""
+        call: Call | None = None
+        held: Held | None = None
+        reply, failure = b"", None
+        try:
+            try:
+                call, held = self._admit(method, path, arrival)
+                await self._admission.take(held, method.policy, raw)
+                reply = await self._handle(method, Request(raw, held), call)
+                self._admission.answered(held)
+                await self.leaving.turn()
+            except Exception as error:  # noqa: BLE001  # as above
+                failure, _ = await self._failed(error, path, call)
+        except asyncio.CancelledError:
+            if held is not None:
+                self._admission.end(held)
+            raise
+        release = partial(self._admission.end, held) if held is not None else _nothing
+        return Answered(reply, failure, release)
+
+    async def admit(
+        self,
+        method: ConversationMethod,
+        path: str,
+        context: Context,
+        ends: list[Callable[[], None]],
+    ) -> None:
+        """Admit a conversation as a call, which it is until it ends; CallError if it may not be.
+
+        ``ends`` receives what releases it.
+        """
+        arrival = Arrival.of(context)
+        call, held = self._admit(method, path, arrival)
+        ends.append(partial(self._admission.end, held))
+        if Header.HOP in arrival.metadata:
+            raise errors.unauthenticated("nodes forward each call by itself")
+        if self._authorizer is not None:
+            await self._authorizer.check(method.policy, method.request(), call)
+
+    def leader(self) -> tuple[str, int]:
+        """Return the leader's address, empty if it is not known, and the term."""
+        leader = self._roles.leader()
+        return leader.address if leader is not None else "", self._roles.term
+
     async def stream(self, method: StreamMethod, path: str, context: Context) -> None:
         """Answer one call with a stream, at this node; its trailing metadata says who leads."""
         call: Call | None = None
         try:
-            call, held = self._admit(method, path, context)
+            call, held = self._admit(method, path, Arrival.of(context))
+            at_end(context, partial(self._admission.end, held))
             asked = await self._read(method, call, held, context)
             request = await parse(method.request, asked.raw, held.cuts)
             self._admission.answered(held)
@@ -199,7 +275,7 @@ class Router:
                 async for part in parts:
                     await pace.write(part.SerializeToString())
         except Exception as error:  # noqa: BLE001  # as above
-            await self._fail(error, path, call, context)
+            await self.fail(error, path, call, context)
         else:
             context.set_trailing_metadata(tuple(self._trailing(call, call.request_id)))
 
@@ -213,13 +289,22 @@ class Router:
             raise errors.unauthenticated(f"this is not the request that {call.hop} has sent")
         return Request(raw, held)
 
-    async def _fail(
+    async def fail(
         self, error: Exception, path: str, call: Call | None, context: Context
     ) -> NoReturn:
-        failed = errors.failure(error)
-        request_id = call.request_id if call is not None else ""
+        """Answer a call that failed; ``call`` is None if it was not admitted."""
         if call is None:
             at_end(context)
+        failed, request_id = await self._failed(error, path, call)
+        trailing = [*self._trailing(call, request_id), (DETAILS_KEY, failed.details)]
+        await context.abort(failed.code, failed.message, tuple(trailing))
+
+    async def _failed(
+        self, error: Exception, path: str, call: Call | None
+    ) -> tuple[CallError, str]:
+        """Return the error for the caller, and the id under which the log has it."""
+        failed = errors.failure(error)
+        request_id = call.request_id if call is not None else ""
         if isinstance(error, FatalError):
             # A damaged row, for example: the other nodes' rows are intact, so they can answer.
             self._fatal(error)
@@ -228,22 +313,20 @@ class Router:
             _logger.error("call failed", extra={"path": path, "call": request_id}, exc_info=error)
             failed = errors.internal(request_id)
         await self.leaving.turn()
-        trailing = [*self._trailing(call, request_id), (DETAILS_KEY, failed.details)]
         _let_go(error)
-        await context.abort(failed.code, failed.message, tuple(trailing))
+        return failed, request_id
 
     def _admit(
         self,
-        method: Method | StreamMethod,
+        method: Method | StreamMethod | ConversationMethod,
         path: str,
-        context: Context,
+        arrival: Arrival,
         *,
         from_nodes: bool = False,
     ) -> tuple[Call, Held]:
-        metadata = metadata_of(context.invocation_metadata())
+        metadata = arrival.metadata
         now_s = self._loop.time()
-        # The published types do not say that it is None for a caller that gave no deadline.
-        remaining_s: float | None = context.time_remaining()
+        remaining_s = arrival.remaining_s
         left_s = method.default_deadline_s if remaining_s is None else certain_s(remaining_s)
         margin = margin_s(left_s)
         request_id = metadata.get(Header.REQUEST_ID, "")
@@ -261,9 +344,8 @@ class Router:
         hop, principal, elapsed_s = self._sender(said, metadata)
         if from_nodes and not hop:
             raise errors.unauthenticated("this port is for the cluster's own nodes: use the API's")
-        caller = f"node:{hop}" if hop else caller_of(context.peer())
+        caller = f"node:{hop}" if hop else caller_of(arrival.peer)
         held = self._admission.admit(caller, method.policy)
-        at_end(context, partial(self._admission.end, held))
         return Call(
             path=path,
             caller=Caller(
@@ -326,10 +408,10 @@ class Router:
             raise errors.unauthenticated(f"only nodes may say that a call is {shown!r}'s")
         return "", self._authenticate(metadata), 0.0
 
-    async def _traced(
-        self, tracing: Tracing, method: Method, request: Request, call: Call
-    ) -> bytes:
-        with tracing.call(
+    async def _handle(self, method: Method, request: Request, call: Call) -> bytes:
+        if self._tracing is None:
+            return await self._resolve(method, request, call)
+        with self._tracing.call(
             method.name, call.path, call.caller.traceparent, errors.reason_name
         ) as traceparent:
             caller = replace(call.caller, traceparent=traceparent)
@@ -506,6 +588,10 @@ class Router:
             served_ms = int((self._loop.time() - call.arrived_s) * 1000)
             trailing.append((Header.SERVED_MS, str(served_ms)))
         return trailing
+
+
+def _nothing() -> None:
+    pass
 
 
 def _let_go(error: BaseException) -> None:

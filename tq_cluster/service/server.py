@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from tq_cluster.errors import StartError
 from tq_cluster.service import standard
-from tq_cluster.service.call import Method, StreamMethod
+from tq_cluster.service.call import ConversationMethod, Method, StreamMethod
 from tq_cluster.service.health import Health
 from tq_cluster.service.limits import (
     SERVER_OPTIONS,
@@ -25,7 +25,7 @@ from tq_cluster.service.routing import Context, Router
 
 CALLS_END_S = 1.0
 REGISTERED = frozenset(
-    {"Submit", "GetTask", "WaitTask", "CancelTask", "Claim", "Heartbeat", "Report"}
+    {"Submit", "GetTask", "WaitTask", "CancelTask", "Claim", "Heartbeat", "Report", "Converse"}
 )
 """The methods that are delivered apart from the others: those that clients and workers call all the
 time. Each of them costs every call a little.
@@ -39,7 +39,7 @@ class Servicer(Protocol):
 
     name: str
 
-    def methods(self) -> Sequence[Method | StreamMethod]:
+    def methods(self) -> Sequence[Method | StreamMethod | ConversationMethod]:
         """Return the methods of the service."""
 
 
@@ -117,10 +117,22 @@ def _is_call(task: asyncio.Task[object]) -> bool:
 
 
 def _raw_handler(
-    router: Router, method: Method | StreamMethod, path: str, *, from_nodes: bool = False
+    router: Router,
+    method: Method | StreamMethod | ConversationMethod,
+    path: str,
+    *,
+    from_nodes: bool = False,
 ) -> grpc.RpcMethodHandler[bytes, bytes]:
     # No deserializers: bytes in, bytes out. Registered as if requests were streams, which are the
     # same on the wire: gRPC reads nothing of a stream before it is asked to.
+    if isinstance(method, ConversationMethod):
+        conversation = method
+
+        async def converse(_requests: object, context: Context) -> None:
+            await conversation.handle(context)
+
+        conversing: Callable[[object, Context], Awaitable[None]] = converse
+        return grpc.stream_stream_rpc_method_handler(conversing)
     if isinstance(method, StreamMethod):
         streamed = method
 

@@ -25,6 +25,7 @@ from tq_cluster.service.authorization import (
 from tq_cluster.service.backend import Committed, Leading
 from tq_cluster.service.backups import Backups, CopyState
 from tq_cluster.service.cluster import ClusterServicer
+from tq_cluster.service.conversations import Conversations
 from tq_cluster.service.forwarding import Forwarder
 from tq_cluster.service.health import Health
 from tq_cluster.service.links import Links
@@ -88,6 +89,8 @@ class Dependencies:
     secret: Secret | None = None
     """The secret that the brokers share."""
     namespaces: Namespaces = ONLY_DEFAULT
+    held_bytes: Callable[[], int] = lambda: 0
+    """How much memory the process holds."""
 
 
 def _authorizer(parts: Dependencies) -> Authorizer | None:
@@ -176,13 +179,14 @@ class Service:
             replacement=Replacement(node_id=parts.node_id, log=parts.log, leading=parts.leading),
             members=parts.apis,
         )
+        self.conversations = Conversations(self._router, led, parts.held_bytes)
         self._health = Health(
             log=parts.log,
             roles=roles,
-            led=[servicer.name for servicer in led],
+            led=[servicer.name for servicer in (*led, self.conversations)],
             always=[cluster.name],
         )
-        self.servicers: tuple[Servicer, ...] = (*led, cluster)
+        self.servicers: tuple[Servicer, ...] = (*led, cluster, self.conversations)
         self._server = build_server(
             self.servicers, self._router, self._health, connections_max=parts.connections_max
         )
@@ -231,6 +235,7 @@ class Service:
         for listening in self._listening_for_nodes:
             listening.close()
         self._listening_for_nodes.clear()
+        self.conversations.stop()
         drain = asyncio.get_running_loop().call_later(DRAIN_S, self._drain)
         try:
             await asyncio.gather(self._server.stop(GRACE_S), self._server_for_nodes.stop(GRACE_S))

@@ -61,6 +61,7 @@ class Metrics:
             "Log time less the median of the members' clocks, on the leader; 0 elsewhere.",
         )
         self._calls = self._gauge("tq_calls", "Calls held now, long polls included.")
+        self._conversations = self._gauge("tq_conversations", "Conversations held now.")
         self._request_bytes = self._gauge(
             "tq_request_held_bytes", "Of requests that wait for their answers."
         )
@@ -183,9 +184,10 @@ class Metrics:
         """Set how far log time is ahead of the members' clocks; called as above."""
         self._log_time_ahead.set(ahead_s)
 
-    def holds(self, *, calls: int, journal_bytes: int) -> None:
+    def holds(self, *, calls: int, conversations: int, journal_bytes: int) -> None:
         """Set what the node holds; called from time to time."""
         self._calls.set(calls)
+        self._conversations.set(conversations)
         self._journal_bytes.set(journal_bytes)
 
     def holds_for_callers(

@@ -11,7 +11,7 @@ import protobuf from "protobufjs";
 const PROTO = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "..", "proto");
 
 const api = grpc.loadPackageDefinition(
-  protoLoader.loadSync(["task_service", "worker_service", "cluster_service"].map((name) => `tq/v1/${name}.proto`), {
+  protoLoader.loadSync(["task_service", "worker_service", "cluster_service", "conversation_service"].map((name) => `tq/v1/${name}.proto`), {
     includeDirs: [PROTO],
     enums: String,
     // Fencing tokens stay below 2^53 for this.
@@ -41,6 +41,7 @@ export function connect(addresses) {
     tasks: stub(api.TaskService),
     workers: stub(api.WorkerService),
     cluster: stub(api.ClusterService),
+    conversations: stub(api.ConversationService),
   };
 }
 
@@ -66,7 +67,12 @@ const details = protobuf.parse(`syntax = "proto3"; package google.rpc;
 
 /** ErrorInfo.reason of a failed call, which is part of tq's contract; empty where the connection failed. */
 export function reasonOf(error) {
-  for (const encoded of error.metadata?.get("grpc-status-details-bin") ?? []) {
+  return reasonIn(error.metadata?.get("grpc-status-details-bin") ?? []);
+}
+
+/** The same of a call that failed in a conversation: CallFailure.details. */
+export function reasonIn(encodedDetails) {
+  for (const encoded of encodedDetails) {
     for (const detail of details.lookupType("google.rpc.Status").decode(encoded).details) {
       if (detail.typeUrl.endsWith("/google.rpc.ErrorInfo")) {
         return details.lookupType("google.rpc.ErrorInfo").decode(detail.value).reason;
