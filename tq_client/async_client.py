@@ -35,7 +35,7 @@ class AsyncClient(TaskCalls, QueueCalls, ClusterCalls, WorkerCalls):
         *,
         timeout_s: float = TIMEOUT_S,
         follow_leader: FollowLeader = "auto",
-        conversations: bool = True,
+        conversations: bool = False,
         draw: random.Random | None = None,
     ) -> None:
         """Connect on the first call.
@@ -48,9 +48,9 @@ class AsyncClient(TaskCalls, QueueCalls, ClusterCalls, WorkerCalls):
             follow_leader: ``never`` calls only brokers at the given addresses, which forward to the
                 leader. ``auto`` calls the leader directly, unless all given addresses are on this
                 machine and the leader's is not, as behind a tunnel.
-            conversations: make the calls that are made most over one stream to a broker, which
-                takes half the processor time. False makes each call by itself, for a proxy that
-                ends streams. A broker that is too old for it is asked for each call by itself.
+            conversations: make the calls that are made most over one stream to each broker, for
+                half of what gRPC costs; a broker that is too old for it is asked for each call by
+                itself. For a program that makes calls all the time, such as a worker.
             draw: the source of the jitter.
         """
         forks.check()

@@ -61,19 +61,12 @@ class Client:
         *,
         timeout_s: float = TIMEOUT_S,
         follow_leader: FollowLeader = "auto",
-        conversations: bool = True,
     ) -> None:
         if addresses is not None:
             addresses = listed(addresses)
         self._timeout_s = timeout_s
         self._engine = Engine(
-            partial(
-                AsyncClient,
-                addresses,
-                timeout_s=timeout_s,
-                follow_leader=follow_leader,
-                conversations=conversations,
-            )
+            partial(AsyncClient, addresses, timeout_s=timeout_s, follow_leader=follow_leader)
         )
 
     def __del__(self) -> None:

@@ -95,7 +95,7 @@ class _Wire:
 class Connection:
     """One broker: its channel, opened on first use, and its recent failures."""
 
-    def __init__(self, address: str, *, converses: bool = True) -> None:
+    def __init__(self, address: str, *, converses: bool = False) -> None:
         self.address = address
         self._converses = converses
         self.failures = 0
@@ -103,14 +103,16 @@ class Connection:
         """By the loop's clock: until then, the broker is asked only if no other is left."""
         self._wire: _Wire | None = None
         self._conversation: Conversation | None = None
+        self._older: set[Conversation] = set()
+        """Those that take no more calls, and have not ended."""
         self._barred_until_s = 0.0
         """By the loop's clock: until then each call is made by itself."""
 
     def __del__(self) -> None:
         # A channel that is freed does not end its streams.
-        conversation = getattr(self, "_conversation", None)
-        if conversation is not None and not conversation.ended:
-            conversation.cancel()
+        for conversation in (*self._older, self._conversation):
+            if conversation is not None and not conversation.ended:
+                conversation.cancel()
 
     @property
     def dialled(self) -> bool:
@@ -142,6 +144,7 @@ class Connection:
         self._conversation = None
         if current is not None:
             current.finish()
+            self._older = {each for each in (*self._older, current) if not each.ended}
             self._barred_until_s = current.barred_until_s
         if now_s < self._barred_until_s or not self._converses:
             return None
@@ -179,7 +182,9 @@ class Connection:
     async def close(self) -> None:
         """Close the channel; a later call opens another."""
         wire, self._wire = self._wire, None
-        self._conversation = None
+        conversations = {each for each in (*self._older, self._conversation) if each is not None}
+        self._conversation, self._older = None, set()
+        await asyncio.gather(*(each.close() for each in conversations if not each.ended))
         if wire is not None:
             await wire.channel.close()
 
@@ -203,7 +208,7 @@ class Connections:
         draw: random.Random,
         follow_leader: FollowLeader = "auto",
         *,
-        converses: bool = True,
+        converses: bool = False,
     ) -> None:
         self._converses = converses
         self._all: dict[str, Connection] = {}

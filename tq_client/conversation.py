@@ -45,6 +45,8 @@ REFUSED_S: Final = 10.0
 UNKNOWN_S: Final = 60.0
 """The same for a broker that is too old for conversations."""
 
+CLOSE_S: Final = 0.5
+"""How long a broker may take to end a conversation in order."""
 _ENDED: Final = (
     aio.AioRpcError,
     aio.BaseError,
@@ -152,6 +154,21 @@ class Conversation:
                 _error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", ())
             )
 
+    async def close(self) -> None:
+        """Give up every call, and return once gRPC has nothing more of the stream.
+
+        A stream that is only cancelled lives on in gRPC for a moment, in which neither its event
+        loop may be closed nor its process fork. So it ends in order, if the broker answers.
+        """
+        for asked in tuple(self._asked.values()):
+            asked.reply.cancel()
+            self.over(asked)
+        self.finish()
+        await asyncio.wait([self._reading], timeout=CLOSE_S)
+        if not self._reading.done():
+            self._stream.cancel()
+            await asyncio.wait([self._reading, *_ending()], timeout=CLOSE_S)
+
     def cancel(self) -> None:
         """End at once; any thread may call it."""
         with suppress(RuntimeError):  # the loop has ended, and with it the stream
@@ -250,6 +267,18 @@ class Conversation:
             else:
                 # However the stream ended, the call may have been applied.
                 asked.reply.set_exception(_error(grpc.StatusCode.UNAVAILABLE, why, ()))
+
+
+def _ending() -> Iterable[asyncio.Task[Any]]:
+    """Return the tasks in which gRPC waits for the ends of its calls.
+
+    The name is one inside grpcio; if it changes, there are none.
+    """
+    return [
+        task
+        for task in asyncio.all_tasks()
+        if getattr(task.get_coro(), "__qualname__", "").endswith("_handle_status_once_received")
+    ]
 
 
 def _failure(failure: CallFailure, leader: str, term: int) -> aio.AioRpcError:

@@ -30,7 +30,7 @@ READING = (
 async def admin(cluster: ProcessCluster, *arguments: str) -> Ran:
     """Run tq-admin beside the test's own loop; no traceback ever leaves it."""
     environment = {"TQ_ADDRESS": ",".join(cluster.addresses)}
-    given = [*arguments, "--timeout", f"{PATIENCE_S:.0f}s"]
+    given = ["--timeout", f"{PATIENCE_S:.0f}s", *arguments]
     result = await asyncio.to_thread(
         CliRunner().invoke, app, given, env=environment, catch_exceptions=False
     )

@@ -42,6 +42,10 @@ async def until(fact: Callable[[], bool], what: str) -> None:
         raise AssertionError(what) from None
 
 
+def talking(addresses: str) -> AsyncClient:
+    return AsyncClient(addresses, conversations=True)
+
+
 async def submit_all(client: AsyncClient, count: int) -> list[str]:
     submits = [client.submit("mail", "send", task_id=f"t{each}") for each in range(count)]
     return list(await asyncio.gather(*submits))
@@ -49,7 +53,7 @@ async def submit_all(client: AsyncClient, count: int) -> list[str]:
 
 async def test_all_calls_to_a_broker_share_one_conversation() -> None:
     broker = FakeBroker()
-    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+    async with serving(broker) as addresses, talking(addresses) as client:
         await client.submit("mail", "send")
         await asyncio.gather(*(client.get(f"t{number}") for number in range(100)))
         await client.cluster_status()  # it is no call of theirs
@@ -61,7 +65,7 @@ async def test_all_calls_to_a_broker_share_one_conversation() -> None:
 async def test_a_call_that_waits_holds_up_no_other() -> None:
     release = asyncio.Event()
     broker = FakeBroker(steps=[hold_until(release)])
-    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+    async with serving(broker) as addresses, talking(addresses) as client:
         waiting = asyncio.create_task(client.get("first"))
         await broker.arrived.wait()
         await client.get("second")
@@ -81,7 +85,7 @@ async def test_a_cancelled_call_is_given_up_at_the_broker_and_alone() -> None:
         raise AssertionError
 
     broker = FakeBroker(steps=[held])
-    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+    async with serving(broker) as addresses, talking(addresses) as client:
         claiming = asyncio.create_task(client.claim(ClaimRequest(worker_id="w")))
         await broker.arrived.wait()
         claiming.cancel()
@@ -96,7 +100,7 @@ async def test_a_call_out_of_time_is_repeated_in_the_same_conversation_if_others
     None
 ):
     broker = FakeBroker(steps=[hang])
-    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+    async with serving(broker) as addresses, talking(addresses) as client:
         submitting = asyncio.create_task(client.submit("mail", "send"))
         await broker.arrived.wait()
         await client.get("t1")
@@ -110,7 +114,7 @@ async def test_a_call_out_of_time_is_repeated_in_the_same_conversation_if_others
 @pytest.mark.usefixtures("older")
 async def test_an_older_broker_is_asked_for_each_call_by_itself() -> None:
     broker = FakeBroker(steps=[lose_reply])
-    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+    async with serving(broker) as addresses, talking(addresses) as client:
         assert await submit_all(client, 10) == [f"t{number}" for number in range(10)]
         await client.get("t1")
 
@@ -125,7 +129,7 @@ async def test_an_older_broker_is_asked_for_a_conversation_again_once_it_may_be_
 ) -> None:
     monkeypatch.setattr(conversation, "UNKNOWN_S", 0.05)
     broker = FakeBroker()
-    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+    async with serving(broker) as addresses, talking(addresses) as client:
         await client.get("t1")
         monkeypatch.setattr(FakeBroker, "converses", True)
         await client.get("t2")
@@ -142,7 +146,7 @@ async def test_a_broker_without_room_for_a_conversation_gets_each_call_by_itself
 ) -> None:
     monkeypatch.setattr(conversation, "REFUSED_S", 0.05)
     broker = FakeBroker(full=True)
-    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+    async with serving(broker) as addresses, talking(addresses) as client:
         await client.submit("mail", "send")
         assert len(broker.of("Submit")) == 1
         broker.full = False
@@ -160,7 +164,7 @@ async def test_what_a_refusal_took_is_taken_off_the_time_of_the_attempt() -> Non
         return await broker.answer(call, context)
 
     broker = FakeBroker(full=True, refused_after_s=0.3, steps=[note])
-    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+    async with serving(broker) as addresses, talking(addresses) as client:
         await client.get("t1")
 
     assert left_s[0] <= calls.ATTEMPT_FIRST_S - 0.2
@@ -173,7 +177,7 @@ async def test_calls_that_go_out_as_a_conversation_ends_are_repeated() -> None:
         raise asyncio.CancelledError
 
     broker = FakeBroker(steps=[end_at_once] * 3)
-    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+    async with serving(broker) as addresses, talking(addresses) as client:
         for _ in range(3):
             await asyncio.gather(*(client.get(f"t{number}") for number in range(50)))
 
@@ -182,7 +186,7 @@ async def test_calls_that_go_out_as_a_conversation_ends_are_repeated() -> None:
 
 async def test_a_conversation_from_which_nothing_is_heard_gives_way_to_another() -> None:
     broker = FakeBroker(mute=True)
-    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+    async with serving(broker) as addresses, talking(addresses) as client:
         waiting = asyncio.create_task(client.get("t1"))
         await until(lambda: broker.conversations == 2, "another is begun")
         broker.mute = False
@@ -192,7 +196,7 @@ async def test_a_conversation_from_which_nothing_is_heard_gives_way_to_another()
 async def test_the_stream_of_a_client_that_was_dropped_ends() -> None:
     broker = FakeBroker()
     async with serving(broker) as addresses:
-        client = AsyncClient(addresses)
+        client = talking(addresses)
         await client.submit("mail", "send")
         assert len(broker.streams) == 1
         del client
@@ -202,7 +206,7 @@ async def test_the_stream_of_a_client_that_was_dropped_ends() -> None:
 
 async def test_calls_of_a_conversation_that_breaks_are_repeated_in_another() -> None:
     broker = FakeBroker(steps=[break_the_conversation])
-    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+    async with serving(broker) as addresses, talking(addresses) as client:
         await client.submit("mail", "send")
 
     first, second = broker.of("Submit")
@@ -219,7 +223,7 @@ async def break_the_conversation(broker: FakeBroker, _call: Call, _context: Cont
 
 async def test_a_large_request_goes_by_itself() -> None:
     broker = FakeBroker()
-    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+    async with serving(broker) as addresses, talking(addresses) as client:
         await client.submit("mail", "send", b"x" * REQUEST_BYTES_MAX)
 
     assert len(broker.of("Submit")) == 1
@@ -232,7 +236,7 @@ async def test_an_old_conversation_gives_way_to_a_new_one_and_ends_with_its_last
     monkeypatch.setattr(conversation, "AGE_S", 0.0)
     release = asyncio.Event()
     broker = FakeBroker(steps=[hold_until(release)])
-    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+    async with serving(broker) as addresses, talking(addresses) as client:
         waiting = asyncio.create_task(client.get("first"))
         await broker.arrived.wait()
         await client.get("second")
@@ -249,7 +253,7 @@ async def test_more_calls_at_a_time_than_a_conversation_takes_go_by_themselves(
     monkeypatch.setattr(conversation, "CALLS_MAX", 5)
     release = asyncio.Event()
     broker = FakeBroker(steps=[hold_until(release)] * 8)
-    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+    async with serving(broker) as addresses, talking(addresses) as client:
         waiting = [asyncio.create_task(client.get(f"t{number}")) for number in range(8)]
         await until(lambda: len(broker.calls) == 8, "all have come")
         assert broker.in_conversations == 5
@@ -257,12 +261,9 @@ async def test_more_calls_at_a_time_than_a_conversation_takes_go_by_themselves(
         await asyncio.gather(*waiting)
 
 
-async def test_a_client_may_be_told_to_make_each_call_by_itself() -> None:
+async def test_a_client_makes_each_call_by_itself_if_it_is_not_told_otherwise() -> None:
     broker = FakeBroker()
-    async with (
-        serving(broker) as addresses,
-        AsyncClient(addresses, conversations=False) as client,
-    ):
+    async with serving(broker) as addresses, AsyncClient(addresses) as client:
         await client.submit("mail", "send")
 
     assert broker.conversations == 0
@@ -277,7 +278,7 @@ async def test_a_closed_client_leaves_no_task_behind() -> None:
 
     broker = FakeBroker()
     async with serving(broker) as addresses:
-        async with AsyncClient(addresses) as client:
+        async with talking(addresses) as client:
             await client.submit("mail", "send")
             assert left()
         await until(lambda: not left(), "one goes on")

@@ -401,7 +401,7 @@ def test_a_command_for_the_cluster_does_its_work(
     arguments = re.split(r"\s+", command.removeprefix("tq-admin "))
     environment = {"TQ_ADDRESS": reader.environment["TQ_ADDRESS"]}
 
-    given = [*arguments, "--timeout", f"{PATIENCE_S:.0f}s"]
+    given = ["--timeout", f"{PATIENCE_S:.0f}s", *arguments]
     ended = CliRunner().invoke(tq_admin.__main__.app, given, env=environment)
 
     assert ended.exit_code == 0, ended.stderr

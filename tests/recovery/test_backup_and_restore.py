@@ -40,7 +40,7 @@ async def admin(nodes: Trio, *arguments: str) -> Ran:
     result = await asyncio.to_thread(
         CliRunner().invoke,
         app,
-        [*arguments, "--timeout", f"{PATIENCE_S:.0f}s"],
+        ["--timeout", f"{PATIENCE_S:.0f}s", *arguments],
         env={"TQ_ADDRESS": ",".join(addresses)},
         catch_exceptions=False,
     )

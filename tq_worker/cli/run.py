@@ -73,7 +73,7 @@ def _drawn_id() -> str:
 
 
 async def _run(options: WorkerOptions, brokers: str | Sequence[str]) -> int:
-    link = Link(lambda: AsyncClient(brokers))
+    link = Link(lambda: AsyncClient(brokers, conversations=True))
     worker = Worker(options, link, link.reconnect)
     left = asyncio.Event()
 
