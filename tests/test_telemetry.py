@@ -15,8 +15,9 @@ import pytest
 from chaos.cluster.ports import free_addresses
 from tests.patience import PATIENCE_S
 from tests.service.fakes import until
+from tq_cluster.beats import BEAT_S
 from tq_cluster.telemetry import logs
-from tq_cluster.telemetry.loop_hold import BEAT_S, FINE_BEAT_S, LoopHold
+from tq_cluster.telemetry.loop_hold import FINE_BEAT_S, LoopHold
 from tq_cluster.telemetry.metrics import Metrics
 from tq_cluster.telemetry.samples import Samples
 from tq_common.log_lines import TextFormatter

@@ -109,7 +109,7 @@ def expire_by_the_wall_clock() -> None:
         make(table, time.time)
 
     mock.patch.object(LeaseTable, "__init__", on_the_wall).start()
-    mock.patch.object(LeaseTable, "note_pass", return_value=None).start()
+    mock.patch.object(LeaseTable, "expect_pass", return_value=None).start()
 
 
 def forget_request_ids() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -60,6 +61,10 @@ class Pile:
     pause_s: float = 0.0
     largest: int = 0
     looks: int = 0
+    quiet_for_s: float = math.inf
+
+    def quiet_s(self) -> float:
+        return self.quiet_for_s
 
     def first(self, passed_over: Collection[int]) -> int | None:
         self.looks += 1
@@ -165,6 +170,17 @@ def test_a_source_with_nothing_to_do_is_no_reason_for_a_batch_until_its_pause_is
     assert list(household.keeping.operations(100)), "a batch that is made anyway takes it along"
     household.clock.at_s += 1
     assert household.keeping.due()
+
+
+def test_nothing_is_due_until_the_first_source_has_something_and_may_cause_a_batch() -> None:
+    soon = Pile("due", MakeDue, quiet_for_s=3.0)
+    later = Pile("retired", RemoveRetired, quiet_for_s=0.0, pause_s=5.0)
+    house = Household(soon, later)
+    assert house.keeping.quiet_s() == 0.0, "it may have something to do at once"
+    assert not house.keeping.due()
+    assert house.keeping.quiet_s() == 3.0
+    house.clock.at_s += 4
+    assert house.keeping.quiet_s() == 1.0, "its pause is not over"
 
 
 def test_a_source_with_nothing_to_do_is_not_asked_for_every_batch() -> None:

@@ -271,7 +271,7 @@ async def test_a_leader_that_was_stopped_begins_no_reign_any_more(bench: Bench) 
     bench.leader.stop()
     await bench.log.start()
     assert not bench.leader.serving()
-    assert bench.leader._ticker._task is None
+    assert bench.leader._ticker._wake is None
 
 
 async def test_the_membership_is_written_once_every_member_was_seen() -> None:

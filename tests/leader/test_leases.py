@@ -90,13 +90,14 @@ def test_a_stall_of_the_leader_moves_every_deadline_by_its_length() -> None:
     clock = Hands()
     table = LeaseTable(clock)
     table.grant(lease(1))
-    table.note_pass(0.02)
+    table.expect_pass(clock.at_s + 0.02)
 
     clock.at_s += 5.02  # the process was stopped; heartbeats wait in the sockets
-    table.note_pass(0.02)
+    table.note_pass()
     assert table.expired(10) == []
+    table.expect_pass(clock.at_s + 1)
     clock.at_s += 1
-    table.note_pass(1)
+    table.note_pass()
     assert table.expired(10) == [lease(1)]
 
 
@@ -125,15 +126,16 @@ def test_nothing_expires_between_a_stall_and_the_pass_that_notices_it() -> None:
     clock = Hands()
     table = LeaseTable(clock)
     table.grant(lease(1))
-    table.note_pass(0.02)
+    table.expect_pass(clock.at_s + 0.02)
     clock.at_s += 60
     assert table.expired(10) == []
 
-    table.note_pass(0.02)
+    table.note_pass()
     assert table.expired(10) == []
     for _ in range(50):
+        table.expect_pass(clock.at_s + 0.02)
         clock.at_s += 0.02
-        table.note_pass(0.02)
+        table.note_pass()
     assert table.expired(10) == [lease(1)]
 
 

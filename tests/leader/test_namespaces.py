@@ -348,12 +348,16 @@ def test_a_state_that_does_not_change_is_not_looked_through_until_its_next_item_
     counted = replace(work, first=first)
     source = InTurns(counted, TWO, pair.view, lambda: pair.store.applied, pair.instants)
     pair.queues[7].submitted(spec(run_at=at(30)))
-    for _ in range(5):
+    assert source.first(()) is None
+    assert source.quiet_s() == 0, "unknown until the second look"
+    for passed_ms in range(5):
         assert source.first(()) is None
+        assert source.quiet_s() == pytest.approx((30 - passed_ms) / 1000)
         pair.pass_time(1)
     assert sorted(looks) == [DEFAULT_NAMESPACE, 7]
 
     pair.queues[DEFAULT_NAMESPACE].submitted(spec(run_at=at(10)))
+    assert source.quiet_s() == 0, "the state has changed"
     assert source.first(()) is None
     assert len(looks) == 4, "the state has changed"
     pair.pass_time(10)

@@ -97,6 +97,8 @@ class ClusterTasks:
         self._leads = False
         self._fills = False
         """Whether something was left to fill at the last check."""
+        self._hurries = False
+        """Whether an operator waited for a pass at the last look."""
         self._look_at_s = self._next_range_s = self._fill_at_s = self._fill_asked_s = 0.0
         self._hashed_at_s = -URGENT_S
         self._begin_after_ms: int | None = None
@@ -125,8 +127,8 @@ class ClusterTasks:
         """Return the sources: raising the version, filling tables, comparing states."""
         return (
             Chore("version", self._raising),
-            Chore("backfill", self._filling, self._begin_slice),
-            Chore("scrub", self._scrubbing),
+            Chore("backfill", self._filling, self._begin_slice, busy=lambda: self._fills),
+            Chore("scrub", self._scrubbing, busy=lambda: self._hurries),
         )
 
     def _raising(self) -> Operation | None:
@@ -155,8 +157,8 @@ class ClusterTasks:
             return None
         view = self._state.view()
         row = scrub_row(view)
-        urgent = row.urgent or self._begin_after_ms is not None
-        due_s = self._hashed_at_s + URGENT_S if urgent else self._next_range_s
+        self._hurries = row.urgent or self._begin_after_ms is not None
+        due_s = self._hashed_at_s + URGENT_S if self._hurries else self._next_range_s
         if self._loop.time() < due_s or not self._may_hash(view):
             return None
         return self._next_range(row)

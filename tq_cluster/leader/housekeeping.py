@@ -53,6 +53,9 @@ class Source(Protocol):
         second.
         """
 
+    def quiet_s(self) -> float:
+        """Return for how long ``first`` finds nothing unless the state changes; 0 if unknown."""
+
     def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
         """Return an operation on up to ``items_max`` items, once ``first`` has found something."""
 
@@ -144,6 +147,14 @@ class Housekeeping:
                 return True
             turn.look_at_s = now_s + turn.source.pause_s
         return False
+
+    def quiet_s(self) -> float:
+        """Return for how long ``due`` will find nothing unless the state changes; 0 if unknown."""
+        now_s = self._now_s()
+        return min(
+            (max(turn.source.quiet_s(), turn.look_at_s - now_s) for turn in self._turns),
+            default=0.0,
+        )
 
     def operations(
         self, items_max: int, waiting: Collection[type[Operation]] = ()

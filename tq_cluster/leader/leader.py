@@ -178,7 +178,12 @@ class Leader:
             done=self._hooks.housekept,
             failed=self._hooks.undecidable,
         )
-        self._ticker = Ticker(leases=self._leases, due=self._housekeeping.due)
+        self._ticker = Ticker(
+            leases=self._leases,
+            due=self._housekeeping.due,
+            quiet_s=self._housekeeping.quiet_s,
+            fatal=fatal,
+        )
         self._committer = Committer(
             log=log,
             state=state,
@@ -410,7 +415,7 @@ class Leader:
         self._log_time.begin(queries.log_time(view), queries.stepped_ms(view))
         self._cluster_tasks.begin()
         self._housekeeping.begin()
-        self._ticker.start(wake=self._committer.wake, ended=self._ended)
+        self._ticker.start(wake=self._committer.wake)
         self._taking_over = self._loop.create_task(self._take_over(), name="take-over")
         self._taking_over.add_done_callback(self._ended)
         self._hooks.begun()
@@ -493,6 +498,7 @@ class Leader:
     # ---------------------------------------------------------------- what decisions wake
 
     def _applied(self, wakeups: Wakeups) -> None:
+        self._ticker.changed()
         for lease in wakeups.granted:
             self._leases.grant(lease)
         for token in wakeups.ended:

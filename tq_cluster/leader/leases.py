@@ -45,9 +45,8 @@ class LeaseTable:
         self._now_s = now_s
         self._drop = drop
         self._stalled_s = 0.0
-        self._passed_at_s: float | None = None
-        self._late_from_s = math.inf
-        """The time from which the next pass is late."""
+        self._pass_at_s = math.inf
+        """When the next pass of the loop is expected."""
         self._begin()
 
     def _begin(self) -> None:
@@ -89,26 +88,26 @@ class LeaseTable:
         ):
             self._drop(each)
         self._begin()
-        self._passed_at_s = None
-        self._late_from_s = math.inf
+        self._pass_at_s = math.inf
 
     def now_s(self) -> float:
         """Return the time that deadlines use: the loop's, less the time it was held up."""
         return self._now_s() - self._stalled_s
 
-    def note_pass(self, interval_s: float) -> None:
-        """Note a pass of the loop, which is expected every ``interval_s``.
+    def expect_pass(self, at_s: float) -> None:
+        """Expect the next pass of the loop at this instant of its clock."""
+        self._pass_at_s = at_s
+
+    def note_pass(self) -> None:
+        """Note that the expected pass of the loop has come.
 
         After a stall every deadline moves by the length of the stall: heartbeats that arrived
         meanwhile still wait in the sockets, so their senders were not silent.
         """
-        at_s = self._now_s()
-        if self._passed_at_s is not None:
-            late_s = at_s - self._passed_at_s - interval_s
-            if late_s > STALL_S:
-                self._stalled_s += late_s
-        self._passed_at_s = at_s
-        self._late_from_s = at_s + interval_s + STALL_S
+        late_s = self._now_s() - self._pass_at_s
+        if late_s > STALL_S:
+            self._stalled_s += late_s
+        self._pass_at_s = math.inf
 
     def grant(self, lease: Lease) -> None:
         """Start a lease, or restart it, from now."""
@@ -143,7 +142,7 @@ class LeaseTable:
         code that runs before it in the same turn must not mistake the stall for silence of the
         workers.
         """
-        if self._now_s() > self._late_from_s:
+        if self._now_s() > self._pass_at_s + STALL_S:
             return []
         now_s = self.now_s()
         if len(self._overdue) < most:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
@@ -36,6 +37,9 @@ class ExpiredLeases:
 
     def first(self, passed_over: Collection[int]) -> int | None:
         return next((lease.token for lease in self._expired(1, passed_over)), None)
+
+    def quiet_s(self) -> float:
+        return math.inf  # a lease lasts seconds: the ticker looks often enough
 
     def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
         expired = self._expired(items_max + 1, passed_over)
@@ -122,6 +126,11 @@ class InTurns:
             self._nothing_until_ms = at.now_ms + min(soonest_ms, QUIET_MS_MAX)
         return at.now_ms < self._nothing_until_ms
 
+    def quiet_s(self) -> float:
+        if self._nothing_until_ms is None or self._nothing_in != self._applied():
+            return 0.0
+        return max(0, self._nothing_until_ms - self._instants().now_ms) / 1000
+
     def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:
         assert self._found is not None, "nothing was found"
         self._stayed = self._stayed + 1 if self._found == self._last else 0
@@ -166,16 +175,24 @@ class Chore:
         kind: str,
         ask: Callable[[], Operation | None],
         begun: Callable[[], None] = lambda: None,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``ask`` returns the operation to do, if any, however often; ``begun`` notes its start."""
+        """``ask`` returns the operation to do, if any, however often; ``begun`` notes its start.
+
+        While ``busy`` holds, operations follow each other at short intervals.
+        """
         self.kind = kind
         self._ask = ask
         self._begun = begun
+        self._busy = busy
         self._found: Operation | None = None
 
     def first(self, passed_over: Collection[int]) -> int | None:
         self._found = None if passed_over else self._ask()
         return None if self._found is None else _ALL
+
+    def quiet_s(self) -> float:
+        return 0.0 if self._busy() else math.inf
 
     def operation(self, items_max: int, passed_over: frozenset[int]) -> Operation:  # noqa: ARG002
         assert self._found is not None, f"{self.kind}: nothing was found"

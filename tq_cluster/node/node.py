@@ -14,6 +14,7 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any, NoReturn
 
+from tq_cluster.beats import next_beat_s
 from tq_cluster.clock import SystemClock
 from tq_cluster.config import NodeConfig
 from tq_cluster.errors import DiskError, FatalError, StartError
@@ -36,7 +37,6 @@ from tq_process.garbage import OldGarbage
 _logger = logging.getLogger(__name__)
 
 EXIT_FATAL = 70
-TICK_S = 0.1
 PEER_HOSTS_MAX = 16
 """Members have one each, and another once they came back at another address."""
 
@@ -155,7 +155,7 @@ class Node:
         await self.service.start()
         self._hold.start()
         self._callers.start()
-        self._timer = self._loop.call_later(TICK_S, self._tick)
+        self._await_tick()
 
     async def stop(self) -> None:
         """Hand leadership over, let calls end, make everything durable, close."""
@@ -175,8 +175,11 @@ class Node:
         if self._tracing is not None:
             await self._tracing.close()
 
+    def _await_tick(self) -> None:
+        self._timer = self._loop.call_at(next_beat_s(self._loop.time()), self._tick)
+
     def _tick(self) -> None:
-        self._timer = self._loop.call_later(TICK_S, self._tick)
+        self._await_tick()
         status = self.group.tick()
         if status is None:
             return

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tq.internal.v1 import peer_pb2
+from tq_cluster.beats import next_beat_s
 from tq_cluster.clock import Clock
 from tq_cluster.errors import FatalError, StateDiffersError
 from tq_cluster.raft import bounds
@@ -39,7 +40,6 @@ from tq_cluster.raft.witness import Witness
 
 _logger = logging.getLogger(__name__)
 
-_PULSE_S = 0.1
 PORT_MAX = 65_535
 STOP_NAMES_ENTRIES_VERSION = 3
 """From this cluster version on a leader's Stop names the entry that is missing."""
@@ -537,7 +537,7 @@ class Engine:
             self.elections.slept(self._loop.time() - self._pulse_due_s)
         else:
             self.elections.replace_mute_connections()
-        self._pulse_due_s = self._loop.time() + _PULSE_S
+        self._pulse_due_s = next_beat_s(self._loop.time())
         self._pulse_timer = self._loop.call_at(self._pulse_due_s, self.guarded, self._pulse)
 
     def _overslept(self) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tq.v1.cluster_service_pb2 import NodeStatus
+from tq_cluster.beats import next_beat_s
 from tq_cluster.clock import Clock
 from tq_cluster.core.model.namespaces import ONLY_DEFAULT, Namespaces
 from tq_cluster.raft.log_api import Log
@@ -46,7 +47,7 @@ from tq_process import sources
 if TYPE_CHECKING:
     from tq_cluster.telemetry.spans import Tracing
 
-TICK_S = 0.2
+TICK_BEATS = 2
 DRAIN_S = 1.0
 """How long calls that need another node's answer may still take while this node stops."""
 GRACE_S = 3.0
@@ -194,8 +195,8 @@ class Service:
             self.servicers, self._router, connections_max=NODES_CONNECTIONS_MAX
         )
         self._listening_for_nodes: list[socket.socket] = []
-        self._refresh = asyncio.Event()
-        self._ticking: asyncio.Task[None] | None = None
+        self._next_tick: asyncio.Handle | None = None
+        """None until started and once stopped."""
         roles.on_leader(self._leader_changed)
 
     @property
@@ -223,8 +224,7 @@ class Service:
         self._health.refresh()
         await self._server_for_nodes.start()
         await self._server.start()
-        self._ticking = asyncio.create_task(self._tick(), name="service tick")
-        self._ticking.add_done_callback(self._ticking_ended)
+        self._next_tick = asyncio.get_running_loop().call_soon(self._tick)
 
     async def show_stopping(self) -> None:
         """Publish NOT_SERVING, so that balanced clients go elsewhere; calls are still answered."""
@@ -241,8 +241,9 @@ class Service:
             await asyncio.gather(self._server.stop(GRACE_S), self._server_for_nodes.stop(GRACE_S))
         finally:
             drain.cancel()
-        if self._ticking is not None:
-            self._ticking.cancel()
+        if self._next_tick is not None:
+            self._next_tick.cancel()
+            self._next_tick = None
         for asking in self._asking:
             asking.cancel()
         await self._links.close()
@@ -252,11 +253,9 @@ class Service:
         self._leading.stop()
 
     def _leader_changed(self, _leader: KnownLeader | None) -> None:
-        self._refresh.set()
-
-    def _ticking_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._fatal(error)
+        if self._next_tick is not None:
+            self._next_tick.cancel()
+            self._next_tick = asyncio.get_running_loop().call_soon(self._tick)
 
     def _keep_connections(self) -> None:
         """Connect to the nodes' listeners ahead: a call uses one only if it is established."""
@@ -270,14 +269,13 @@ class Service:
                 self._asking.add(asking)
                 asking.add_done_callback(self._asking.discard)
 
-    async def _tick(self) -> None:
-        while True:
+    def _tick(self) -> None:
+        try:
             self._keep_connections()
-            self._refresh.clear()
             self._staleness.sample()
             self._health.refresh()
-            try:
-                async with asyncio.timeout(TICK_S):
-                    await self._refresh.wait()
-            except TimeoutError:
-                continue
+        except Exception as error:  # noqa: BLE001  # handed on: without ticks answers go wrong
+            self._fatal(error)
+            return
+        loop = asyncio.get_running_loop()
+        self._next_tick = loop.call_at(next_beat_s(loop.time(), TICK_BEATS), self._tick)

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from tq_cluster.beats import BEAT_S, next_beat_s
 from tq_cluster.telemetry.pairs import Pairs
 
-BEAT_S: Final = 0.05
 FINE_BEAT_S: Final = 0.002
 """The interval while holds are watched: the precision of a measured hold."""
 SPAN_S: Final = 60.0
@@ -94,7 +94,8 @@ class LoopHold:
         self._await_beat()
 
     def _await_beat(self) -> None:
-        self._due_s = self._loop.time() + self.beat_s
+        now_s = self._loop.time()
+        self._due_s = now_s + FINE_BEAT_S if self._watched else next_beat_s(now_s)
         self._cpu_before_s = self._cpu_s()
         self._timer = self._loop.call_at(self._due_s, self._beat)
 

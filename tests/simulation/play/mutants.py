@@ -145,7 +145,7 @@ def _expiry_by_the_wall_clock() -> Iterator[None]:
         leases: Any = broker.leader._leases
         leases._now_s = lambda: broker.clock.wall_ms() / 1000
         # Without this the leader would take the step of the clock for a stall, and wait.
-        leases.note_pass = lambda _interval_s: None
+        leases.expect_pass = lambda _at_s: None
 
     with mock.patch.object(Broker, "_attach", attach_and_plant):
         yield

@@ -12,10 +12,10 @@ from tests.simulation.world.calls import ModelledCalls, ModelledLinks, ServedCal
 from tests.simulation.world.host import Machine
 from tests.simulation.world.state import Applied
 from tests.simulation.world.virtual_loop import HostLoop
+from tq_cluster.beats import next_beat_s
 from tq_cluster.core.model.types import AppliedAt
 from tq_cluster.core.reads import queries
 from tq_cluster.leader.leader import Formation, Leader
-from tq_cluster.node.node import TICK_S
 from tq_cluster.raft.formation import Membership
 from tq_cluster.raft.log_api import StateMachine
 from tq_cluster.raft.members import contradiction
@@ -144,7 +144,7 @@ class Broker(Machine):
         if host_loop is self.host_loop:
             if self.store.commit_due(host_loop.time()):
                 self.store.commit()
-            host_loop.call_later(TICK_S, self._commit_state, host_loop)
+            host_loop.call_at(next_beat_s(host_loop.time()), self._commit_state, host_loop)
 
     def _attach(self, draw: random.Random) -> None:
         reading = Reading()
