@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from tests.patience import PATIENCE_S
 from tests.service.fakes import Cluster, Node, cluster_of, stubs_of, until
+from tests.service.test_turn_limit import Turns
 from tq.internal.v1 import conversation_pb2 as raw
 from tq.v1 import conversation_service_pb2 as pb
 from tq.v1 import errors_pb2, task_pb2, task_service_pb2, worker_service_pb2
@@ -27,6 +29,7 @@ from tq_cluster.service import conversations, errors, pacing
 from tq_cluster.service.call import Header
 from tq_cluster.service.errors import DETAILS_KEY
 from tq_cluster.service.policy import Verb
+from tq_cluster.service.routing import Answered
 from tq_cluster.service.service import Service
 
 SUBMIT = task_service_pb2.SubmitRequest(
@@ -142,6 +145,25 @@ async def test_calls_are_answered_as_they_are_ready_each_under_its_id() -> None:
         10: "report",
     }
     assert {(each.leader, each.term) for each in answers.values()} == {(node.address, 2)}
+
+
+async def test_the_calls_of_a_message_begin_a_few_in_each_turn_of_the_loop() -> None:
+    async with one_node() as (_, node), talk_with(node) as talk:
+        router, turns = node.service.conversations.router, Turns()
+        answer_inside, began = router.answer_inside, list[int]()
+
+        async def noted(*call: Any) -> Answered:  # noqa: ANN401  # passed on as it is
+            began.append(turns.number)
+            return await answer_inside(*call)
+
+        router.answer_inside = noted  # type: ignore[method-assign]  # notes the turn on its way
+        await talk.say(*map(submit, range(1, 65)))
+        await talk.answers(64)
+        turns.stop()
+
+    assert len(began) == 64
+    # Those that are let go in one turn begin in the next, beside those that find room in that.
+    assert max(Counter(began).values()) <= 2 * conversations.CALLS_A_TURN
 
 
 async def test_a_follower_forwards_each_call() -> None:

@@ -28,6 +28,7 @@ from tq_cluster.service.links import metadata_of
 from tq_cluster.service.pacing import Pace
 from tq_cluster.service.routing import Answered, Arrival, Context, Router
 from tq_cluster.service.shares import Shared
+from tq_cluster.service.turn_limit import TurnLimit
 from tq_cluster.service.wire import check, field_bytes, parse, rules_of
 from tq_common.traceparents import parse_traceparent
 from tq_process import connections
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 CONVERSATIONS_MAX: Final = 1_024
 CALLS_MAX: Final = 256
 """How many calls of one conversation run at a time."""
+CALLS_A_TURN: Final = 8
+"""How many calls, of all conversations together, begin in one turn of the loop: each takes up to a
+millisecond before it lets others go on.
+"""
 ANSWERS_A_MESSAGE: Final = 64
 ANSWERS_BYTES: Final = 256 << 10
 """Answers are written together up to this size; a larger one goes alone."""
@@ -82,6 +87,7 @@ class Conversations:
         self.path = f"/{self.name}/{self._method.name}"
         self.request_bytes_max = self._method.policy.request_bytes_max
         self.rules = rules_of(RawCalls.DESCRIPTOR, self._method.policy.limits)
+        self.entering = TurnLimit(CALLS_A_TURN)
         self._held_bytes = held_bytes
         self._places = Shared("conversations", CONVERSATIONS_MAX)
         self._open: set[_Conversation] = set()
@@ -312,6 +318,7 @@ class _Conversation:
         self._say(call_id, "", Answered(b"", error, _nothing))
 
     async def _answer(self, call_id: int, kind: str, arrival: Arrival, request: bytes) -> None:
+        await self._all.entering.turn()
         method, path = self._all.carried[kind]
         self._say(call_id, kind, await self._router.answer_inside(method, path, arrival, request))
 

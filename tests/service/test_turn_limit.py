@@ -8,7 +8,8 @@ from collections import Counter
 from tests.service.fakes import cluster_of, stubs_of, until
 from tq.v1 import task_service_pb2
 from tq_cluster.core.model.operations import Replied
-from tq_cluster.service.leaving import ANSWERS_A_TURN, Leaving
+from tq_cluster.service.routing import ANSWERS_A_TURN
+from tq_cluster.service.turn_limit import TurnLimit
 
 
 class Turns:
@@ -28,7 +29,7 @@ class Turns:
 
 
 async def test_a_few_answers_leave_in_a_turn_in_the_order_in_which_they_were_ready() -> None:
-    leaving, turns = Leaving(), Turns()
+    leaving, turns = TurnLimit(ANSWERS_A_TURN), Turns()
     gone: list[tuple[int, int]] = []
 
     async def leave(number: int) -> None:
@@ -44,7 +45,7 @@ async def test_a_few_answers_leave_in_a_turn_in_the_order_in_which_they_were_rea
 
 
 async def test_an_answer_that_is_alone_leaves_at_once_also_after_many() -> None:
-    leaving, turns = Leaving(), Turns()
+    leaving, turns = TurnLimit(ANSWERS_A_TURN), Turns()
     await asyncio.gather(*(leaving.turn() for _ in range(3 * ANSWERS_A_TURN)))
     for _ in range(3):
         await asyncio.sleep(0)
@@ -57,7 +58,7 @@ async def test_an_answer_that_is_alone_leaves_at_once_also_after_many() -> None:
 
 
 async def test_an_answer_whose_caller_has_gone_takes_no_place() -> None:
-    leaving, turns = Leaving(), Turns()
+    leaving, turns = TurnLimit(ANSWERS_A_TURN), Turns()
     for _ in range(ANSWERS_A_TURN):
         await leaving.turn()
     gone = [asyncio.create_task(leaving.turn()) for _ in range(3 * ANSWERS_A_TURN)]
