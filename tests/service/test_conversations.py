@@ -156,7 +156,7 @@ async def test_the_calls_of_a_message_begin_a_few_in_each_turn_of_the_loop() -> 
             began.append(turns.number)
             return await answer_inside(*call)
 
-        router.answer_inside = noted  # type: ignore[method-assign]  # notes the turn on its way
+        router.answer_inside = noted  # type: ignore[method-assign,assignment]  # notes the turn on its way
         await talk.say(*map(submit, range(1, 65)))
         await talk.answers(64)
         turns.stop()

@@ -213,7 +213,7 @@ class Group:
         self._syncer.close()
 
     def tick(self) -> LogStatus | None:
-        """Commit the state if that is due, and update the gauges; return where the log stands.
+        """Commit the state if that is due, and check the disk; return where the log stands.
 
         None: the group has ended.
         """
@@ -232,6 +232,10 @@ class Group:
         except Exception as error:  # noqa: BLE001  # handed on: a state that fails ends the process
             self.end(error)
             return None
+        return status
+
+    def show(self, status: LogStatus) -> None:
+        """Update the gauges."""
         self._metrics.stands(
             leads=status.role is Role.LEADER,
             term=status.term,
@@ -242,7 +246,6 @@ class Group:
         self._metrics.log_time(self.leader.look_at_clocks())
         headroom = self.disk.headroom
         self._metrics.has_room(free_bytes=headroom.free_bytes, low=headroom.low)
-        return status
 
     def _commit(self, began_s: float) -> None:
         if self._committing:

@@ -21,6 +21,7 @@ from tq_cluster.errors import DiskError, FatalError, StartError
 from tq_cluster.node.group import Dependencies, Fatal, Group
 from tq_cluster.node.instrumentation import ListenElsewhere
 from tq_cluster.node.reload import ReadAgain, Reloading
+from tq_cluster.raft.log_api import LogStatus
 from tq_cluster.raft.secret import ClusterSecret
 from tq_cluster.service import service
 from tq_cluster.service.server import calls_ended
@@ -37,6 +38,7 @@ from tq_process.garbage import OldGarbage
 _logger = logging.getLogger(__name__)
 
 EXIT_FATAL = 70
+GAUGES_TICKS = 5
 PEER_HOSTS_MAX = 16
 """Members have one each, and another once they came back at another address."""
 
@@ -125,6 +127,7 @@ class Node:
             )
         )
         self._timer: asyncio.TimerHandle | None = None
+        self._ticks = 0
         self._stop_metrics: Callable[[], None] = lambda: None
 
     def reload_secret(self) -> None:
@@ -181,8 +184,13 @@ class Node:
     def _tick(self) -> None:
         self._await_tick()
         status = self.group.tick()
-        if status is None:
-            return
+        self._ticks += 1
+        if status is not None and self._ticks % GAUGES_TICKS == 0:
+            self._show(status)
+
+    def _show(self, status: LogStatus) -> None:
+        """Update the gauges."""
+        self.group.show(status)
         self.metrics.holds(
             calls=self.service.calls,
             conversations=self.service.conversations.open,
