@@ -117,7 +117,7 @@ async def test_what_held_the_loop_longest_is_known() -> None:
     hold.start()
     try:
         await until(lambda: len(seen) >= 1, "a beat")
-        time.sleep(0.2)  # noqa: ASYNC251  # holds the loop, which is the point
+        time.sleep(0.3)  # noqa: ASYNC251  # holds the loop, which is the point
         # Known before the beat that it made late: a caller may ask before that beat.
         assert hold.longest().wall_s > 0.1
         await until(lambda: max(seen) > 0.1, "the hold is noted")
@@ -135,7 +135,8 @@ async def test_a_hold_in_which_the_machine_ran_something_else_took_no_processor_
     hold = LoopHold(seen.append, cpu_s=lambda: next(used_s))
     hold.start()
     try:
-        time.sleep(0.2)  # noqa: ASYNC251  # stands for a neighbour that has the processor
+        # Longer than the time until the first beat, stands for a neighbour that has the processor.
+        time.sleep(3 * BEAT_S)  # noqa: ASYNC251
         await until(lambda: bool(seen), "a beat")
         longest = hold.longest()
     finally:
