@@ -129,7 +129,7 @@ class Engine:
             return False
         resting = running.begin(caller_of(running.client).rest())
         concurrent.futures.wait([resting], CLOSE_S)
-        return resting.done()
+        return resting.done() and not resting.cancelled() and resting.exception() is None
 
     def after_fork_in_parent(self) -> None:
         """Go on."""

@@ -2,10 +2,11 @@
 
 A child of a process that has a channel of gRPC's asyncio API open, used or not, cannot use gRPC:
 its calls hang for ever, or it dies by SIGABRT (seen with grpcio 1.85, with fork support and
-without). If all such channels are closed at the fork, the child can. So a `Client`, which has its
-own event loop, closes its channels before a fork and opens them again after it, in the parent and
-in the child. An `AsyncClient` cannot: its program's event loop stands still during the fork. In a
-child of a process that has one open, every client raises ForkedError at once.
+without). If all such channels are closed at the fork, and gRPC's threads have ended, the
+child can. So a `Client`, which has its own event loop, closes its channels before a fork and opens
+them again after it, in the parent and in the child. An `AsyncClient` cannot: its program's event
+loop stands still during the fork. In a child of a process that has one open, every client raises
+ForkedError at once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakSet
 
-from tq_client import errors
+from tq_client import errors, grpc_threads
 
 if TYPE_CHECKING:
     from tq_client.calls import Caller
@@ -76,6 +77,8 @@ def _before() -> None:
     _resting[:] = list(_forkable)
     rested = [each.before_fork() for each in _resting]  # every one of them
     _still_open = not all(rested)
+    if not _still_open and not any(each.dialled for each in _open):
+        grpc_threads.await_end()
 
 
 def _after_in_parent() -> None:

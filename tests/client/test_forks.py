@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.client.fake_broker import FakeBroker, answer, hang
@@ -18,7 +20,7 @@ PREAMBLE = (
 CALL_S, CHILD_S = {CALL_S}, {CHILD_S}
 """
     """
-import asyncio, faulthandler, multiprocessing, os, signal, sys, threading, traceback
+import asyncio, faulthandler, multiprocessing, os, signal, sys, threading, time, traceback
 from tq_client import AsyncClient, Client
 from tq_client.errors import ForkedError
 from tq_client.shared import shared
@@ -66,9 +68,9 @@ def thread(call):
 )
 
 
-async def outcome(program: str, broker: FakeBroker) -> Ended:
+async def outcome(program: str, broker: FakeBroker, before: str = "") -> Ended:
     """Run a program in which a client that is not closed is an error."""
-    return await run(program, broker, "-W", "error::ResourceWarning", preamble=PREAMBLE)
+    return await run(program, broker, "-W", "error::ResourceWarning", preamble=before + PREAMBLE)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +165,97 @@ async def outcome(program: str, broker: FakeBroker) -> Ended:
 )
 async def test_parent_and_child_go_on(program: str) -> None:
     ended = await outcome(program, FakeBroker())
+
+    assert (ended.code, ended.said) == (0, ""), str(ended)
+
+
+COUNTED = """
+import os, threading
+
+# Registered before the client's own hook, so that it is called after it.
+threads = []
+os.register_at_fork(
+    before=lambda: threads.append((len(os.listdir("/proc/self/task")), threading.active_count()))
+)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system shows no threads")
+async def test_no_thread_of_grpc_runs_while_the_process_forks() -> None:
+    ended = await outcome(
+        """
+        import subprocess
+
+        async def used():
+            async with AsyncClient() as client:
+                await client.submit("mail", "send")
+
+        # On a busy machine gRPC's threads take longer to end.
+        spin = "import time; end = time.time() + 60; any(iter(lambda: time.time() > end, True))"
+        busy = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(2 * os.cpu_count())]
+        try:
+            with Client() as client:
+                for _ in range(15):
+                    submit(client)
+                    assert forked(lambda: None) == 0
+                for _ in range(5):
+                    asyncio.run(used())
+                    assert forked(lambda: None) == 0
+        finally:
+            for each in busy:
+                each.kill()
+                each.wait()
+        natives = [native - python for native, python in threads]
+        assert natives == [0] * 20, natives
+        """,
+        FakeBroker(),
+        before=COUNTED,
+    )
+
+    assert (ended.code, ended.said) == (0, ""), str(ended)
+
+
+async def test_after_a_failure_to_close_the_channels_the_child_is_told_so() -> None:
+    ended = await outcome(
+        """
+        async def fails():
+            raise OSError("not closed")
+
+        with Client() as client:
+            submit(client)
+            client._engine._running.client._caller._connections.close = fails
+            assert forked(lambda: submit(client)) == 3
+            del client._engine._running.client._caller._connections.close
+        """,
+        FakeBroker(),
+    )
+
+    assert ended.code == 0, str(ended)
+    assert "was forked from one that had" in ended.said, str(ended)
+
+
+async def test_a_channel_of_the_programs_own_delays_only_the_first_fork() -> None:
+    ended = await outcome(
+        """
+        import grpc
+        from tq_client import grpc_threads
+
+        grpc_threads.await_end.__defaults__ = (0.2,)
+        with grpc.insecure_channel(os.environ["TQ_ADDRESS"]) as channel, Client() as client:
+            grpc.channel_ready_future(channel).result(CALL_S)
+            assert grpc_threads._running()
+            submit(client)
+            looks = []
+            sleep, time.sleep = time.sleep, lambda seconds: (looks.append(seconds), sleep(seconds))
+            client._engine.before_fork()
+            grpc_threads.await_end()
+            assert looks
+            looks.clear()
+            grpc_threads.await_end()
+            assert not looks
+        """,
+        FakeBroker(),
+    )
 
     assert (ended.code, ended.said) == (0, ""), str(ended)
 
