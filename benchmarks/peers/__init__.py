@@ -1,0 +1,1 @@
+"""tq beside other queues: the same work, on one machine, in one run."""

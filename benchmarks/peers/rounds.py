@@ -1,0 +1,121 @@
+"""Every system in every round, one at a time, in an order that rotates."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.peers.catalog import System
+from benchmarks.peers.session import Session
+from benchmarks.peers.workloads import WORKLOADS, Sizes, Workload
+
+FAULT_LENGTH = 200
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a workload gave in one round: values, or why there are none."""
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    fault: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """A system and its outcomes, by workload, one for each round."""
+
+    system: System
+    skipped: str | None = None
+    versions: str = ""
+    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
+
+    def add(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Add those of one round."""
+        for workload, outcome in outcomes.items():
+            self.outcomes.setdefault(workload, []).append(outcome)
+
+
+def order(systems: Sequence[System], number: int) -> list[System]:
+    """Rotate the systems, so that none is always the first or always after the same load."""
+    turn = number % len(systems) if systems else 0
+    return [*systems[turn:], *systems[:turn]]
+
+
+def run(
+    systems: Sequence[System],
+    rounds: int,
+    sizes: Sizes,
+    data_dir: Path | None,
+    progress: Progress,
+) -> list[Row]:
+    """Measure; a system that is not installed is skipped, one that fails has its fault noted."""
+    rows = {system.name: Row(system=system, skipped=system.missing()) for system in systems}
+    present = [system for system in systems if rows[system.name].skipped is None]
+    for system in present:
+        rows[system.name].versions = system.versions()
+    for number in range(rounds):
+        for system in order(present, number):
+            progress(f"round {number + 1} of {rounds}: {system.name}")
+            with tempfile.TemporaryDirectory(prefix="tq-peers-", dir=data_dir) as parent:
+                folder = Path(parent) / "run"
+                folder.mkdir()
+                rows[system.name].add(asyncio.run(measure(system, sizes, folder, progress)))
+    return list(rows.values())
+
+
+async def measure(
+    system: System,
+    sizes: Sizes,
+    folder: Path,
+    progress: Progress,
+    workloads: Sequence[Workload] = WORKLOADS,
+) -> dict[str, Outcome]:
+    """Start a system, run the workloads that it has, and stop it."""
+    wanted = [workload for workload in workloads if workload.name not in system.lacks]
+    outcomes: dict[str, Outcome] = {}
+    try:
+        async with system.running(folder) as session:
+            # The libraries of the systems before, once imported, are no garbage to look through.
+            gc.collect()
+            gc.freeze()
+            for workload in wanted:
+                outcome = await _cell(workload, session, sizes)
+                outcomes[workload.name] = outcome
+                progress(f"{system.name}: {workload.says}: {_said(outcome)}")
+    except Exception as error:  # noqa: BLE001  # a system that fails leaves the others their turn
+        fault = f"the system failed: {_short(error)}"
+        progress(f"{system.name}: {fault}\n{error}")
+        for workload in wanted:
+            outcomes.setdefault(workload.name, Outcome(fault=fault))
+    return outcomes
+
+
+async def _cell(workload: Workload, session: Session, sizes: Sizes) -> Outcome:
+    """Run one workload within its time."""
+    bound = asyncio.timeout(sizes.cell_seconds)
+    try:
+        async with bound:
+            return Outcome(values=await workload.measure(session, sizes))
+    except Exception as error:  # noqa: BLE001  # as in measure
+        if bound.expired():
+            return Outcome(fault=f"ended after {sizes.cell_seconds:g} s")
+        return Outcome(fault=_short(error))
+
+
+def _short(error: BaseException) -> str:
+    """Name an error in one line; of a group, its first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    line = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {line}"[:FAULT_LENGTH]
+
+
+def _said(outcome: Outcome) -> str:
+    if outcome.fault is not None:
+        return outcome.fault
+    return ", ".join(f"{name} {value:,.2f}" for name, value in outcome.values.items())
