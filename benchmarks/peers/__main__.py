@@ -15,6 +15,8 @@ from benchmarks.peers.catalog import SYSTEMS, System
 from benchmarks.peers.workloads import WORKLOADS, Sizes
 from chaos.interrupts import end_in_order
 
+EXIT_INTERRUPTED = 130
+"""As a shell reports a program that Ctrl-C ended."""
 WIDTH = 190
 """The width of the table if the output is a file or a pipe."""
 HOW = """\
@@ -50,19 +52,27 @@ def main() -> None:
         f" {sizes.drain_seconds:g} s of the worker"
     )
     bystanders = machine.Bystanders()
-    rows = rounds.run(
-        systems,
-        arguments.rounds,
-        sizes,
-        arguments.data_dir,
-        lambda text: progress.print(text, markup=False, highlight=False, soft_wrap=True),
-    )
+    rows = rounds.begin(systems)
+    interrupted = False
+    try:
+        rounds.run(
+            rows,
+            arguments.rounds,
+            sizes,
+            arguments.data_dir,
+            lambda text: progress.print(text, markup=False, highlight=False, soft_wrap=True),
+        )
+    except KeyboardInterrupt:
+        interrupted = True
+        described["rounds"] += "; interrupted: only what was complete is here"
     described["other programs"] = f"took {bystanders.share():.0%} of the cores meanwhile"
     table.print_table(console, described, rows)
     if arguments.json is not None:
         table.write_json(arguments.json, described, sizes, rows)
     if arguments.markdown is not None:
         table.write_markdown(arguments.markdown, described, rows)
+    if interrupted:
+        sys.exit(EXIT_INTERRUPTED)
     failed = [row.system.name for row in rows if _failed(row)]
     if failed:
         sys.exit(f"no figures in some cells, see the notes: {', '.join(failed)}")

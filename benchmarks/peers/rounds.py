@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.machine import Bystanders
 from benchmarks.peers.catalog import System
 from benchmarks.peers.session import Session
 from benchmarks.peers.workloads import WORKLOADS, Sizes, Workload
@@ -33,6 +34,8 @@ class Row:
     skipped: str | None = None
     versions: str = ""
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
+    others: list[float] = field(default_factory=list)
+    """The share of the cores that other programs took, in each round."""
 
     def add(self, outcomes: Mapping[str, Outcome]) -> None:
         """Add those of one round."""
@@ -40,32 +43,39 @@ class Row:
             self.outcomes.setdefault(workload, []).append(outcome)
 
 
-def order(systems: Sequence[System], number: int) -> list[System]:
-    """Rotate the systems, so that none is always the first or always after the same load."""
-    turn = number % len(systems) if systems else 0
-    return [*systems[turn:], *systems[:turn]]
+def order(rows: Sequence[Row], number: int) -> list[Row]:
+    """Rotate the systems, so that each round begins with another one."""
+    turn = number % len(rows) if rows else 0
+    return [*rows[turn:], *rows[:turn]]
+
+
+def begin(systems: Sequence[System]) -> list[Row]:
+    """Make the rows: a system that is not installed is skipped."""
+    rows = [Row(system=system, skipped=system.missing()) for system in systems]
+    for row in rows:
+        if row.skipped is None:
+            row.versions = row.system.versions()
+    return rows
 
 
 def run(
-    systems: Sequence[System],
+    rows: Sequence[Row],
     rounds: int,
     sizes: Sizes,
     data_dir: Path | None,
     progress: Progress,
-) -> list[Row]:
-    """Measure; a system that is not installed is skipped, one that fails has its fault noted."""
-    rows = {system.name: Row(system=system, skipped=system.missing()) for system in systems}
-    present = [system for system in systems if rows[system.name].skipped is None]
-    for system in present:
-        rows[system.name].versions = system.versions()
+) -> None:
+    """Measure, and add to the rows; if this is interrupted, they keep what was complete."""
+    present = [row for row in rows if row.skipped is None]
     for number in range(rounds):
-        for system in order(present, number):
-            progress(f"round {number + 1} of {rounds}: {system.name}")
+        for row in order(present, number):
+            progress(f"round {number + 1} of {rounds}: {row.system.name}")
+            bystanders = Bystanders()
             with tempfile.TemporaryDirectory(prefix="tq-peers-", dir=data_dir) as parent:
                 folder = Path(parent) / "run"
                 folder.mkdir()
-                rows[system.name].add(asyncio.run(measure(system, sizes, folder, progress)))
-    return list(rows.values())
+                row.add(asyncio.run(measure(row.system, sizes, folder, progress)))
+            row.others.append(bystanders.share())
 
 
 async def measure(

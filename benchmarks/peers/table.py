@@ -156,6 +156,7 @@ MEANINGS: Final = (
     "client",
     "worker",
     "version",
+    "cores taken by other programs",
 )
 
 
@@ -169,6 +170,7 @@ def _meaning(row: Row) -> list[str]:
         system.client,
         system.worker or DASH,
         last,
+        ", ".join(f"{share:.0%}" for share in row.others) or DASH,
     ]
 
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from benchmarks.peers import etcd, table
 from benchmarks.peers.catalog import SYSTEMS, System
 from benchmarks.peers.processes import ROOT, ServerError, Servers
-from benchmarks.peers.rounds import Outcome, Row, measure, order, run
+from benchmarks.peers.rounds import Outcome, Row, begin, measure, order, run
 from benchmarks.peers.session import AsyncSession, BlockingSession, Calls, Session
 from benchmarks.peers.workloads import WORKLOADS, Metric, Sizes, Workload, drain
 from tests.patience import PATIENCE_S
@@ -142,7 +142,8 @@ def canned_rows() -> list[Row]:
 def test_a_system_whose_server_is_missing_is_skipped_and_its_row_names_the_server() -> None:
     absent = replace(FAKE, programs={"no-such-server": "--version"})
 
-    (found,) = run([absent], 1, Sizes(), None, said)
+    (found,) = begin([absent])
+    run([found], 1, Sizes(), None, said)
 
     assert found.skipped == "no no-such-server"
     assert found.outcomes == {}
@@ -168,11 +169,34 @@ def test_a_system_lacks_and_notes_only_workloads_that_there_are() -> None:
 
 
 def test_each_round_begins_with_another_system() -> None:
-    systems = [replace(FAKE, name=name) for name in "abc"]
+    rows = [row(replace(FAKE, name=name)) for name in "abc"]
 
-    rounds = ["".join(each.name for each in order(systems, number)) for number in range(4)]
+    rounds = ["".join(each.system.name for each in order(rows, number)) for number in range(4)]
 
     assert rounds == ["abc", "bca", "cab", "abc"]
+
+
+def test_an_interrupted_run_keeps_what_was_complete(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begun: list[str] = []
+
+    async def measured(system: System, *_: object) -> dict[str, Outcome]:
+        begun.append(system.name)
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return {"alone": Outcome(values={"alone": 1.0})}
+
+    monkeypatch.setattr("benchmarks.peers.rounds.measure", measured)
+    rows = begin([replace(FAKE, name=name) for name in "ab"])
+
+    with pytest.raises(KeyboardInterrupt):
+        run(rows, 3, Sizes(), tmp_path, said)
+
+    assert begun == ["a", "b", "b"]
+    assert [len(each.outcomes["alone"]) for each in rows] == [1, 1]
+    assert [len(each.others) for each in rows] == [1, 1]
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_workload_that_takes_too_long_is_ended_and_the_next_one_runs(
