@@ -110,7 +110,8 @@ def write_markdown(path: Path, machine: Mapping[str, str], rows: Sequence[Row]) 
     """Write the table as the README can have it."""
     footnotes = Footnotes()
     lines = [f"`{machine['command']}`, {machine['date']}", ""]
-    lines += [f"- {name}: {value}" for name, value in machine.items() if name in ABOUT_THE_MACHINE]
+    about = (*ABOUT_THE_MACHINE, "rounds")
+    lines += [f"- {name}: {value}" for name, value in machine.items() if name in about]
     titles = [f"{metric.title}, {metric.unit}" for _, metric in metrics()]
     lines += ["", "Each cell: the median of the rounds (least to most).", ""]
     lines += _line("system", *titles), _line("---", *["---:"] * len(titles))

@@ -28,7 +28,12 @@ from benchmarks.peers.session import AsyncSession, BlockingSession, Calls, Sessi
 from benchmarks.peers.workloads import WORKLOADS, Metric, Sizes, Workload, drain
 from tests.patience import PATIENCE_S
 
-MACHINE = {"command": "python -m benchmarks.peers", "date": "today", "cpu": "a fast one"}
+MACHINE = {
+    "command": "python -m benchmarks.peers",
+    "date": "today",
+    "cpu": "a fast one",
+    "rounds": "3",
+}
 FAKE = System(
     name="fake",
     module="fake_peer",
@@ -350,6 +355,7 @@ def test_the_markdown_says_what_the_table_says(tmp_path: Path) -> None:
     columns = len(list(table.metrics())) + 1
     assert lines[0] == "`python -m benchmarks.peers`, today"
     assert "- cpu: a fast one" in lines
+    assert "- rounds: 3" in lines
     assert "| 1,000 (900 to 1,200) |" in "\n".join(lines)
     assert "| 50.0 <sup>2</sup> |" in "\n".join(lines)
     assert rows["absent: skipped, no fake-server"].count(" - ") == columns - 1
