@@ -93,8 +93,8 @@ class AsyncSession(Session):
         """Submit one task, and return once the system has confirmed it."""
 
     async def submit_many(self, queue: str, tasks: int) -> None:
-        """Submit tasks in one call, and return once the system has confirmed all."""
-        raise NotImplementedError(f"{type(self).__name__} has no such call: {queue}, {tasks}")
+        """Submit tasks, in one call if there is one, and return once all are confirmed."""
+        await asyncio.gather(*(self.submit(queue) for _ in range(tasks)))
 
     async def to_done(self) -> None:
         """Submit one task to the queue with a worker, and return once its end is known."""
