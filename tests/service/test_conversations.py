@@ -347,10 +347,7 @@ async def test_one_conversation_too_many_is_refused_before_it_is_read(
     assert told.metadata["limit_name"] == "conversations"
 
 
-async def test_a_node_short_of_memory_holds_no_conversation(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(conversations, "LOOK_S", 0.01)
+async def test_a_node_short_of_memory_holds_no_conversation() -> None:
     held = 100 << 20
     async with node_that(lambda parts: replace(parts, held_bytes=lambda: held)) as node:
         node.leader.answer = forever
@@ -367,7 +364,7 @@ async def test_a_node_short_of_memory_holds_no_conversation(
 
         held = conversations.HELD_BYTES_AGAIN - 1
         node.leader.answer = None
-        await asyncio.sleep(0.05)
+        await until(lambda: not node.service.conversations._short, "there is memory again")
         async with talk_with(node) as talk:
             await talk.say(submit(1))
             await talk.answers(1)

@@ -17,6 +17,7 @@ import grpc.aio
 
 from tq.internal.v1.conversation_pb2 import RawAnswer, RawAnswers, RawCall, RawCalls
 from tq.v1 import conversation_service_pb2, errors_pb2
+from tq_cluster.beats import next_beat_s
 from tq_cluster.core.model.operations import Refused
 from tq_cluster.errors import OverloadedError
 from tq_cluster.service import errors
@@ -62,7 +63,6 @@ CUT_AFTER_S: Final = 0.5
 """How long a caller may take to take the end of a conversation."""
 _ANSWERS: Final = RawAnswers.DESCRIPTOR.fields_by_name["answers"].number
 HELD_BYTES_AGAIN: Final = 192 << 20
-LOOK_S: Final = 0.1
 
 
 class Conversations:
@@ -160,7 +160,8 @@ class Conversations:
 
     def _watch(self) -> None:
         if self._look is None and (self._open or self._short):
-            self._look = self._loop.call_later(LOOK_S, self._look_at_memory)
+            at_s = next_beat_s(self._loop.time())
+            self._look = self._loop.call_at(at_s, self._look_at_memory)
 
     def _look_at_memory(self) -> None:
         self._look = None
