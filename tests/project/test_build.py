@@ -42,6 +42,8 @@ def test_a_wheel_of_a_bare_checkout_carries_the_generated_package(tmp_path: Path
     assert generated <= names
     assert {f"{package}/__init__.py" for package in ("tq", *PACKAGES)} <= names
     assert not [name for name in names if name.startswith(("tests/", "proto/"))]
+    # Plain Python, for every platform: docs/adr/0027-no-compiled-modules.md.
+    assert wheel.name.endswith("-py3-none-any.whl")
 
 
 def image_sources() -> list[str]:

@@ -15,7 +15,7 @@ from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core.model.operations import Caller, Claim, ConfigureQueue, Outcome, Replied, Submit
 from tq_cluster.core.model.types import Principal
 from tq_cluster.errors import OutcomeUnknownError
-from tq_cluster.service import aimd_window, call, routing
+from tq_cluster.service import aimd_window, call, entrance, routing
 from tq_cluster.service.peer_authentication import Said, digest_of, marked
 from tq_common.limits import TERM_STEP_MAX
 
@@ -497,7 +497,8 @@ async def test_a_caller_that_passes_for_a_node_has_not_waited_for_longer_than_it
 async def test_a_caller_that_passes_for_a_node_is_asked_who_it_is() -> None:
     async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
         cluster.elect("n1", 1)
-        cluster["n1"].service._router._authenticate = lambda _metadata: Principal("mallory")
+        entrance = cluster["n1"].service._router._entrance
+        entrance._authenticate = lambda _metadata: Principal("mallory")
 
         await stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S, metadata=HOP)
 
@@ -522,7 +523,7 @@ async def test_a_proof_is_of_one_method_and_one_time_and_no_time_is_longer_than_
     digest = await digest_of(claim.SerializeToString())
     async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
         cluster.elect("n1", 1)
-        sign = cluster["n1"].service._router._proof.sign
+        sign = cluster["n1"].service._router._entrance._proof.sign
         asked_s = asyncio.get_running_loop().time()
         for said_path, said_elapsed in (
             (path, elapsed),
@@ -539,7 +540,7 @@ async def test_a_proof_is_of_one_method_and_one_time_and_no_time_is_longer_than_
             await stubs.worker.Claim(claim, timeout=PATIENCE_S, metadata=headers)
 
     proven_s, *forged_s = cluster["n1"].leader.received_s
-    assert asked_s - routing.HOP_S_MAX <= proven_s < asked_s - routing.HOP_S_MAX + 60
+    assert asked_s - entrance.HOP_S_MAX <= proven_s < asked_s - entrance.HOP_S_MAX + 60
     assert min(forged_s) >= asked_s
 
 
@@ -547,7 +548,8 @@ async def test_a_proof_is_of_one_method_and_one_time_and_no_time_is_longer_than_
 async def as_alice(cluster: Cluster) -> AsyncIterator[Stubs]:
     """Call a follower n2 that takes its caller for alice; n1 leads."""
     node = cluster["n2"]
-    node.service._router._authenticate = lambda _metadata: Principal("alice")
+    entrance = node.service._router._entrance
+    entrance._authenticate = lambda _metadata: Principal("alice")
     cluster.elect("n1", 2)
     async with stubs_of(node) as stubs:
         yield stubs

@@ -73,7 +73,8 @@ async def test_a_call_forwarded_to_the_listener_for_nodes_keeps_caller_and_names
         async with as_alice(cluster) as stubs:
             await stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S, metadata=named("shop"))
         async with stubs_of(cluster["n2"]) as stubs:
-            cluster["n2"].service._router._authenticate = lambda _metadata: Principal("")
+            entrance = cluster["n2"].service._router._entrance
+            entrance._authenticate = lambda _metadata: Principal("")
             await stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S, metadata=named("shop"))
 
     assert callers(cluster["n1"]) == [
@@ -158,7 +159,7 @@ async def proven(cluster: Cluster, request: task_service_pb2.SubmitRequest) -> M
         elapsed=marked(3),
         digest=await digest_of(request.SerializeToString()),
     )
-    proof = cluster["n2"].service._router._proof.sign(said)
+    proof = cluster["n2"].service._router._entrance._proof.sign(said)
     assert proof is not None
     return (
         (Header.HOP, said.hop),
@@ -251,7 +252,7 @@ async def test_the_older_proof_is_not_taken_where_the_newer_one_is_demanded(
 
 def make_older(node: Node) -> None:
     """Let a node take calls as a broker of an earlier version does, which knows no namespaces."""
-    router = node.service._router
+    entrance: Any = node.service._router._entrance
 
     def sender(said: Said, metadata: Mapping[str, str]) -> tuple[str, Principal, float]:
         assert node.membership is not None
@@ -263,9 +264,8 @@ def make_older(node: Node) -> None:
             raise errors.unauthenticated("only nodes may say so")
         return "", Principal(""), 0.0
 
-    older: Any = router
-    older._sender = sender
-    older._namespace = lambda _metadata: DEFAULT_NAMESPACE
+    entrance._sender = sender
+    entrance._namespace = lambda _metadata: DEFAULT_NAMESPACE
 
 
 @pytest.mark.parametrize("principal", ["alice", ""], ids=["of alice", "of an anonymous caller"])
@@ -274,7 +274,8 @@ async def test_an_older_leader_takes_a_forwarded_call_in_the_default_namespace_a
 ) -> None:
     async with cluster_of("n1", "n2", namespaces=TWO) as cluster, stubs_of(cluster["n2"]) as stubs:
         cluster.elect("n1", 2)
-        cluster["n2"].service._router._authenticate = lambda _metadata: Principal(principal)
+        entrance = cluster["n2"].service._router._entrance
+        entrance._authenticate = lambda _metadata: Principal(principal)
         make_older(cluster["n1"])
 
         await stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S)
@@ -292,6 +293,7 @@ async def test_an_older_leader_takes_a_forwarded_call_in_the_default_namespace_a
 @asynccontextmanager
 async def as_alice(cluster: Cluster) -> AsyncIterator[Stubs]:
     """Call a follower n2 that takes its caller for alice."""
-    cluster["n2"].service._router._authenticate = lambda _metadata: Principal("alice")
+    entrance = cluster["n2"].service._router._entrance
+    entrance._authenticate = lambda _metadata: Principal("alice")
     async with stubs_of(cluster["n2"]) as stubs:
         yield stubs

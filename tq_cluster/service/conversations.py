@@ -24,10 +24,11 @@ from tq_cluster.service import errors
 from tq_cluster.service.admission import caller_of
 from tq_cluster.service.call import ConversationMethod, Header, Method
 from tq_cluster.service.endings import at_end
+from tq_cluster.service.entrance import Arrival, Context
 from tq_cluster.service.errors import CallError
 from tq_cluster.service.links import metadata_of
 from tq_cluster.service.pacing import Pace
-from tq_cluster.service.routing import Answered, Arrival, Context, Router
+from tq_cluster.service.routing import Answered, Router
 from tq_cluster.service.shares import Shared
 from tq_cluster.service.turn_limit import TurnLimit
 from tq_cluster.service.wire import check, field_bytes, parse, rules_of

@@ -12,32 +12,24 @@ import random
 import traceback
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-import grpc
-import grpc.aio
 from google.protobuf.message import Message
 
-from tq_cluster.core.kernel.refusals import no_such_namespace
-from tq_cluster.core.kernel.validation import check_namespace_name
-from tq_cluster.core.model.namespaces import ONLY_DEFAULT, Namespaces
-from tq_cluster.core.model.operations import Caller
-from tq_cluster.core.model.types import DEFAULT_NAMESPACE, Principal
 from tq_cluster.errors import (
     FatalError,
     NotAppliedError,
     NotLeaderError,
     OutcomeUnknownError,
 )
-from tq_cluster.raft import bounds
 from tq_cluster.service import errors
-from tq_cluster.service.admission import Admission, Held, caller_of
+from tq_cluster.service.admission import Admission, Held
 from tq_cluster.service.aimd_window import ShedError
-from tq_cluster.service.authorization import Authenticate, Authorizer, authenticate
+from tq_cluster.service.authorization import Authorizer
 from tq_cluster.service.call import (
     Call,
     ConversationMethod,
@@ -45,23 +37,19 @@ from tq_cluster.service.call import (
     Method,
     StreamMethod,
     Undo,
-    certain_s,
-    margin_s,
-    number_in,
 )
 from tq_cluster.service.endings import at_end
+from tq_cluster.service.entrance import Arrival, Context, Entrance
 from tq_cluster.service.errors import DETAILS_KEY, CallError
 from tq_cluster.service.forwarding import BrokenError, Forwarder, NotTakenError
-from tq_cluster.service.links import metadata_of
 from tq_cluster.service.needs import Needs
 from tq_cluster.service.pacing import Pace
-from tq_cluster.service.peer_authentication import PeerProof, Said, digest_of, principal_in
+from tq_cluster.service.peer_authentication import digest_of
 from tq_cluster.service.policy import Repeat
 from tq_cluster.service.roles import KnownLeader, Roles
 from tq_cluster.service.turn_limit import TurnLimit
 from tq_cluster.service.wire import parse
 from tq_common.backoff import Pauses
-from tq_common.limits import TERM_MAX
 
 if TYPE_CHECKING:
     from tq_cluster.telemetry.spans import Tracing
@@ -72,8 +60,6 @@ PAUSE_FIRST_S = 0.01
 PAUSE_MAX_S = 0.2
 """Between attempts at the same leader, doubling, half of it random; a role change ends it."""
 
-HOP_S_MAX = 3600.0
-"""The longest time that a call counts as in the cluster, even if a node reports more."""
 BROKEN_MAX = 4
 """How many leaders may break while they serve a call before it is no longer sent to the next one.
 Long polls are not counted: leaders break while those wait, and not because of them.
@@ -88,8 +74,6 @@ ANSWER_KEPT_BYTES = 64 << 10
 LARGE_REPLIES_KEPT = 256
 LARGE_REPLY_REQUEST_BYTES_MAX = 512
 
-Context = grpc.aio.ServicerContext[bytes, bytes]
-
 
 @dataclass(slots=True)
 class _Attempts:
@@ -101,25 +85,6 @@ class _Attempts:
     last: str = "no leader is known"
     broken: int = 0
     """How many leaders broke while they had the call."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A call as it arrives, by itself or in a conversation."""
-
-    metadata: Mapping[str, str]
-    remaining_s: float | None
-    """None for a caller that gave no deadline."""
-    peer: str
-    """As gRPC names it: address and port."""
-
-    @classmethod
-    def of(cls, context: Context) -> Arrival:
-        """Read a call that was made by itself."""
-        # The published types do not say that the time is None for a caller without a deadline.
-        return cls(
-            metadata_of(context.invocation_metadata()), context.time_remaining(), context.peer()
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +114,13 @@ class Router:
         *,
         roles: Roles,
         forwarder: Forwarder,
-        proof: PeerProof,
+        entrance: Entrance,
         admission: Admission,
         cluster_version: Callable[[], int],
-        authenticate: Authenticate = authenticate,
         authorizer: Authorizer | None = None,
         tracing: Tracing | None = None,
         jitter: random.Random,
         fatal: Callable[[BaseException], None],
-        namespaces: Namespaces = ONLY_DEFAULT,
     ) -> None:
         """``authorizer``: None allows everything. ``fatal`` ends the process.
 
@@ -166,12 +129,10 @@ class Router:
         self._tracing = tracing
         self._roles = roles
         self._forwarder = forwarder
-        self._proof = proof
+        self._entrance = entrance
         self._admission = admission
-        self._namespaces = namespaces
         self._large: OrderedDict[tuple[str, int, bytes], int] = OrderedDict()
         """Sizes of replies to reads that did not fit, to refuse them without making them."""
-        self._authenticate = authenticate
         self._authorizer = authorizer
         self._needs = Needs(cluster_version)
         self._jitter = jitter
@@ -199,7 +160,9 @@ class Router:
         call: Call | None = None
         held: Held | None = None
         try:
-            call, held = self._admit(method, path, Arrival.of(context), from_nodes=from_nodes)
+            call, held = self._entrance.admit(
+                method, path, Arrival.of(context), from_nodes=from_nodes
+            )
             at_end(context, partial(self._admission.end, held))
             reply = await self._handle(method, await self._read(method, call, held, context), call)
             await self.leaving.turn()
@@ -221,7 +184,7 @@ class Router:
         reply, failure = b"", None
         try:
             try:
-                call, held = self._admit(method, path, arrival)
+                call, held = self._entrance.admit(method, path, arrival)
                 await self._admission.take(held, method.policy, raw)
                 reply = await self._handle(method, Request(raw, held), call)
                 self._admission.answered(held)
@@ -247,7 +210,7 @@ class Router:
         ``ends`` receives what releases it.
         """
         arrival = Arrival.of(context)
-        call, held = self._admit(method, path, arrival)
+        call, held = self._entrance.admit(method, path, arrival)
         ends.append(partial(self._admission.end, held))
         if Header.HOP in arrival.metadata:
             raise errors.unauthenticated("nodes forward each call by itself")
@@ -263,7 +226,7 @@ class Router:
         """Answer one call with a stream, at this node; its trailing metadata says who leads."""
         call: Call | None = None
         try:
-            call, held = self._admit(method, path, Arrival.of(context))
+            call, held = self._entrance.admit(method, path, Arrival.of(context))
             at_end(context, partial(self._admission.end, held))
             asked = await self._read(method, call, held, context)
             request = await parse(method.request, asked.raw, held.cuts)
@@ -317,98 +280,6 @@ class Router:
         await self.leaving.turn()
         _let_go(error)
         return failed, request_id
-
-    def _admit(
-        self,
-        method: Method | StreamMethod | ConversationMethod,
-        path: str,
-        arrival: Arrival,
-        *,
-        from_nodes: bool = False,
-    ) -> tuple[Call, Held]:
-        metadata = arrival.metadata
-        now_s = self._loop.time()
-        remaining_s = arrival.remaining_s
-        left_s = method.default_deadline_s if remaining_s is None else certain_s(remaining_s)
-        margin = margin_s(left_s)
-        request_id = metadata.get(Header.REQUEST_ID, "")
-        min_term = self._min_term(metadata)
-        namespace = self._namespace(metadata)
-        said = Said(
-            principal=metadata.get(Header.PRINCIPAL, ""),
-            namespace=metadata.get(Header.NAMESPACE, ""),
-            path=path,
-            request_id=request_id,
-            hop=metadata.get(Header.HOP, ""),
-            elapsed=metadata.get(Header.ELAPSED_MS, ""),
-            digest=metadata.get(Header.DIGEST, ""),
-        )
-        hop, principal, elapsed_s = self._sender(said, metadata)
-        if from_nodes and not hop:
-            raise errors.unauthenticated("this port is for the cluster's own nodes: use the API's")
-        caller = f"node:{hop}" if hop else caller_of(arrival.peer)
-        held = self._admission.admit(caller, method.policy)
-        return Call(
-            path=path,
-            caller=Caller(
-                principal=principal,
-                namespace=namespace,
-                traceparent=metadata.get(Header.TRACEPARENT, ""),
-            ),
-            received_s=now_s - elapsed_s,
-            arrived_s=now_s,
-            answer_by_s=now_s + left_s - margin,
-            cut_s=now_s + left_s - margin / 2,
-            holds=partial(self._admission.reserve, held),
-            hop=hop,
-            # A call that claims to be forwarded is not forwarded again, with or without a proof.
-            no_forward=Header.NO_FORWARD in metadata or Header.HOP in metadata,
-            min_term=min_term,
-            request_id=request_id,
-            client=metadata.get(Header.CLIENT, ""),
-            namespace=said.namespace if namespace != DEFAULT_NAMESPACE else "",
-            digest=said.digest if hop else "",
-        ), held
-
-    def _namespace(self, metadata: Mapping[str, str]) -> int:
-        """Return the number of the namespace that a call is for; CallError if there is none."""
-        name = metadata.get(Header.NAMESPACE, "")
-        if not name:
-            return DEFAULT_NAMESPACE
-        fault = check_namespace_name(Header.NAMESPACE, name)
-        if fault is not None:
-            raise errors.refusal(fault)
-        number = self._namespaces.number_of(name)
-        if number is None:
-            raise errors.refusal(no_such_namespace(Header.NAMESPACE, name))
-        return number
-
-    def _min_term(self, metadata: Mapping[str, str]) -> int:
-        """Return the term that the caller has heard of; CallError if no broker reached it."""
-        text = metadata.get(Header.MIN_TERM, "")
-        min_term = number_in(metadata, Header.MIN_TERM)
-        if not min_term and text.strip("0").isdecimal():
-            min_term = TERM_MAX  # too long to be read
-        flaw = bounds.flaw_in_term(min_term, self._roles.term or None)
-        if flaw is not None:
-            raise errors.no_leader(f"{Header.MIN_TERM}: {flaw}")
-        return min_term
-
-    def _sender(self, said: Said, metadata: Mapping[str, str]) -> tuple[str, Principal, float]:
-        """Return a call's forwarding node, its caller, and its seconds in the cluster.
-
-        A node's assertions count if it proves to be one. Without a proof a call counts as its
-        sender's own; so does that of a node of an earlier version, which proves nothing for an
-        anonymous caller.
-        """
-        proof = metadata.get(Header.PEER_PROOF, "")
-        if said.hop and proof and self._proof.holds(proof, said):
-            elapsed_s = min(number_in(metadata, Header.ELAPSED_MS) / 1000, HOP_S_MAX)
-            return said.hop, Principal(principal_in(said.namespace, said.principal)), elapsed_s
-        if said.principal:
-            shown = said.principal[:64]
-            raise errors.unauthenticated(f"only nodes may say that a call is {shown!r}'s")
-        return "", self._authenticate(metadata), 0.0
 
     async def _handle(self, method: Method, request: Request, call: Call) -> bytes:
         if self._tracing is None:

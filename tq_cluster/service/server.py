@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from tq_cluster.errors import StartError
 from tq_cluster.service import standard
 from tq_cluster.service.call import ConversationMethod, Method, StreamMethod
+from tq_cluster.service.entrance import Context
 from tq_cluster.service.health import Health
 from tq_cluster.service.limits import (
     SERVER_OPTIONS,
@@ -21,7 +22,7 @@ from tq_cluster.service.limits import (
     limits_on_connections,
 )
 from tq_cluster.service.reflecting import ReflectionServicer
-from tq_cluster.service.routing import Context, Router
+from tq_cluster.service.routing import Router
 
 CALLS_END_S = 1.0
 REGISTERED = frozenset(

@@ -27,6 +27,7 @@ from tq_cluster.service.backend import Committed, Leading
 from tq_cluster.service.backups import Backups, CopyState
 from tq_cluster.service.cluster import ClusterServicer
 from tq_cluster.service.conversations import Conversations
+from tq_cluster.service.entrance import Entrance
 from tq_cluster.service.forwarding import Forwarder
 from tq_cluster.service.health import Health
 from tq_cluster.service.links import Links
@@ -130,15 +131,19 @@ class Service:
         self._router = Router(
             roles=roles,
             forwarder=forwarder,
-            proof=proof,
+            entrance=Entrance(
+                term=lambda: roles.term,
+                proof=proof,
+                admission=self.admission,
+                authenticate=parts.authenticate,
+                namespaces=parts.namespaces,
+            ),
             admission=self.admission,
-            authenticate=parts.authenticate,
             authorizer=_authorizer(parts),
             cluster_version=lambda: parts.facts().cluster_version,
             tracing=parts.tracing,
             jitter=parts.jitter,
             fatal=parts.fatal,
-            namespaces=parts.namespaces,
         )
         self._staleness = Staleness(
             clock=parts.clock, log=parts.log, written_ms=parts.state_written_ms

@@ -25,13 +25,14 @@ from tq_cluster.raft.state_files import StateFiles
 from tq_cluster.reading import Reading
 from tq_cluster.service.admission import Admission
 from tq_cluster.service.call import Method
+from tq_cluster.service.entrance import Context, Entrance
 from tq_cluster.service.forwarding import Forwarder
 from tq_cluster.service.links import Links
 from tq_cluster.service.peer_authentication import PeerProof
 from tq_cluster.service.queue import QueueServicer
 from tq_cluster.service.reads import Reads
 from tq_cluster.service.roles import Roles
-from tq_cluster.service.routing import Context, Router
+from tq_cluster.service.routing import Router
 from tq_cluster.service.staleness import Staleness
 from tq_cluster.service.tasks import TaskServicer
 from tq_cluster.service.ways import Ways
@@ -170,13 +171,14 @@ class Broker(Machine):
             proof=proof,
             now_s=self.clock.monotonic_s,
         )
+        admission = Admission(CALLS_MAX)
         self._router = Router(
             roles=roles,
             forwarder=Forwarder(
                 node_id=self.name, links=links, ways=ways, roles=roles, proof=proof
             ),
-            proof=proof,
-            admission=Admission(CALLS_MAX),
+            entrance=Entrance(term=lambda: roles.term, proof=proof, admission=admission),
+            admission=admission,
             cluster_version=lambda: queries.cluster_version(self.store.view()),
             jitter=draw,
             fatal=self._died,
