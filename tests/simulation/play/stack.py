@@ -7,7 +7,7 @@ import contextlib
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -315,8 +315,12 @@ def whole_stack_history(
     settings: RaftSettings | None = None,
     appetites: Sequence[Appetite] = (EVERYTHING,) * WORKERS,
     workers_begin_s: float = 0.0,
+    drive: Callable[[Stack], Awaitable[None]] | None = None,
 ) -> History:
-    """Run random faults, clients and workers; then stop the faults, and check the history."""
+    """Run random faults, clients and workers; then stop the faults, and check the history.
+
+    ``drive`` takes steps of its own in place of the story's.
+    """
     trace: list[str] = []
     calls: list[str] = []
     counts: dict[str, int] = {}
@@ -340,7 +344,10 @@ def whole_stack_history(
         try:
             for broker in stack.machines:
                 await broker.start()
-            await play(stack, story.steps(SCRIPT), story, stack.kinds())
+            if drive is None:
+                await play(stack, story.steps(SCRIPT), story, stack.kinds())
+            else:
+                await drive(stack)
             await stack.settle()
             assert not stack.deaths, f"nodes died: {stack.deaths}"
         finally:
