@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
@@ -42,6 +42,7 @@ __all__ = [
     "list_queues",
     "list_tasks",
     "log_time",
+    "may_hold_ready",
     "membership",
     "namespaces_in",
     "next_due_ms",
@@ -121,6 +122,20 @@ def queue_stats(
         return no_such_queue(request.queue)
     stats = describe.queue_stats(view, prefix, read_queue(view, prefix, queue_id))
     return Replied(reply=queue_service_pb2.GetQueueStatsResponse(stats=stats))
+
+
+def may_hold_ready(scope: Scope[View], names: Iterable[str]) -> bool:
+    """Return whether a claim of these queues may find a task; True if only a decision can tell."""
+    view, prefix = scope.view, scope.prefix
+    if view.get(tables.META, tables.RESTORED_KEY) is not None:
+        return True
+    for name in dict.fromkeys(names):
+        queue_id = rows.read_queue_id(view, prefix, name)
+        if queue_id is not None:
+            queue = read_queue(view, prefix, queue_id)
+            if not queue.paused and queue.counts[states.PENDING]:
+                return True
+    return False
 
 
 def heartbeat(
