@@ -13,7 +13,7 @@ TESTERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help setup protos api-docs demo test test-fast test-compose chaos bench lint format types imports proto-check lock lock-check check clean
+.PHONY: help setup protos api-docs demo test test-fast test-compose chaos bench regression lint format types imports proto-check lock lock-check check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ chaos: setup ## Break clusters in every way once, and judge what they did (8 min
 
 bench: setup ## Measure the figures that the README gives
 	$(PY) -m benchmarks
+
+regression: setup ## Compare the processor time a task with the merge base's (6 minutes)
+	$(PY) -m benchmarks.regression $(ARGS)
 
 lint: setup ## Ruff: rules and formatting; words to avoid
 	$(PY) -m ruff check $(CODE)
