@@ -63,16 +63,19 @@ async def _claim(client: AsyncClient) -> Samples:
     worker_id = f"bench-{uuid.uuid4().hex}"
     reports: list[TaskReport] = []
     for number in range(CLAIMS + WARM_UP):
-        request = ClaimRequest(
-            worker_id=worker_id, queues=["bench"], max_tasks=1, lease=Duration(seconds=600)
-        )
         begun_s = time.perf_counter()
-        answer = await client.claim(request)
+        report = await claim(client, worker_id)
         if number >= WARM_UP:
             samples.add(time.perf_counter() - begun_s)
-        [task] = answer.reply.tasks
-        reports.append(
-            TaskReport(task_id=task.spec.task_id, token=task.token, complete=Completion())
-        )
+        reports.append(report)
     await client.report(ReportRequest(worker_id=worker_id, reports=reports))
     return samples
+
+
+async def claim(client: AsyncClient, worker_id: str) -> TaskReport:
+    """Claim one task of the queue; return the report that completes it."""
+    request = ClaimRequest(
+        worker_id=worker_id, queues=["bench"], max_tasks=1, lease=Duration(seconds=600)
+    )
+    [task] = (await client.claim(request)).reply.tasks
+    return TaskReport(task_id=task.spec.task_id, token=task.token, complete=Completion())

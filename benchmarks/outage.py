@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 from benchmarks.cluster import brokers, payload
@@ -58,19 +58,24 @@ async def after_sigstop(data_dir: Path | None) -> list[Figure]:
 
 
 async def _measure(data_dir: Path | None, times: int, fault: Act, recover: Act) -> Samples:
-    """Measure from each fault to the first acknowledgement of a write that was sent after it.
+    return Samples([length_s async for length_s in outages(data_dir, times, fault, recover)])
+
+
+async def outages(
+    data_dir: Path | None, times: int, fault: Act, recover: Act
+) -> AsyncGenerator[float, None]:
+    """Yield the seconds from each fault to the first acknowledgement of a write sent after it.
 
     Three writers submit one task after the other, each through a client of its own. The broker runs
     again and has caught up before the next fault.
     """
-    samples = Samples()
     async with brokers(data_dir) as cluster:
         writers = [_Writer(AsyncClient(cluster.addresses)) for _ in range(WRITERS)]
         writing = [asyncio.create_task(writer.write()) for writer in writers]
         try:
             for _ in range(times):
                 leader = await cluster.await_leader(WITHIN_S)
-                samples.add(await _outage(cluster, leader.node_id, writers, fault))
+                yield await _outage(cluster, leader.node_id, writers, fault)
                 recover(cluster, leader.node_id)
                 await cluster.await_caught_up(cluster.brokers, WITHIN_S)
         finally:
@@ -79,7 +84,6 @@ async def _measure(data_dir: Path | None, times: int, fault: Act, recover: Act) 
             await asyncio.gather(*writing)
             for writer in writers:
                 await writer.client.close()
-    return samples
 
 
 async def _outage(

@@ -103,6 +103,7 @@ TO_THEIR_END = {
     "python -m benchmarks.elections": "python -m benchmarks.elections --help",
     "python -m benchmarks.housekeeping": "python -m benchmarks.housekeeping --help",
     "python -m benchmarks.peers": "python -m benchmarks.peers --help",
+    "python -m benchmarks.plots --out plots": "python -m benchmarks.plots --help",
     "python -m benchmarks.regression --same": "python -m benchmarks.regression --help",
     "python -m benchmarks.soak": "python -m benchmarks.soak --help",
     "python -m benchmarks.soak --rate 10000 --minutes 30": "python -m benchmarks.soak --help",
