@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from chaos.cluster.broker import TQ_CLUSTER
 from chaos.cluster.processes import ProcessCluster
 from chaos.interrupts import end_in_order
 from tq_client import AsyncClient, TqError, task_spec
@@ -18,14 +19,17 @@ FILL_BATCH = 1_000
 
 
 @asynccontextmanager
-async def brokers(data_dir: Path | None) -> AsyncIterator[ProcessCluster]:
+async def brokers(
+    data_dir: Path | None, launcher: Sequence[str] = TQ_CLUSTER
+) -> AsyncIterator[ProcessCluster]:
     """Start three brokers and wait for a leader; their data goes below ``data_dir``.
 
-    They end with this context, also after SIGINT and SIGTERM.
+    They end with this context, also after SIGINT and SIGTERM. ``launcher``: arguments of the
+    interpreter, in place of ``-m tq_cluster``.
     """
     end_in_order()
     with tempfile.TemporaryDirectory(prefix="tq-benchmark-", dir=data_dir) as folder:
-        async with ProcessCluster(Path(folder)) as cluster:
+        async with ProcessCluster(Path(folder), launcher=launcher) as cluster:
             yield cluster
 
 

@@ -60,7 +60,7 @@ async def to_done(data_dir: Path | None) -> list[Figure]:
             costs = Costs(
                 {
                     "brokers": pids(cluster),
-                    "worker": [worker_pid, *_children(worker_pid)],
+                    "worker": [worker_pid, *children(worker_pid)],
                     "caller": [os.getpid()],
                 }
             )
@@ -160,10 +160,10 @@ def scheduled_s(pid: int) -> float:
     return total / 1e9
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     """List the children of a process and theirs."""
     found: list[int] = []
     for thread in Path(f"/proc/{pid}/task").iterdir():
         for child in map(int, (thread / "children").read_text().split()):
-            found += [child, *_children(child)]
+            found += [child, *children(child)]
     return found

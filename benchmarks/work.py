@@ -58,15 +58,25 @@ async def _await_completed(client: AsyncClient, count: int) -> tuple[float, int]
 
 
 @contextmanager
-def worker(addresses: list[str], queue: str, log_path: Path) -> Iterator[int]:
-    """Run `tq-worker` on a queue, with handlers that do nothing; yield its process id."""
+def worker(
+    addresses: list[str],
+    queue: str,
+    log_path: Path,
+    *,
+    python: str = sys.executable,
+    checkout: Path = ROOT,
+) -> Iterator[int]:
+    """Run `tq-worker` on a queue, with handlers that do nothing; yield its process id.
+
+    ``python`` and ``checkout``: the interpreter and the folder of another checkout's worker.
+    """
     command = [
-        *(sys.executable, "-m", "tq_worker", "run", "--handlers", "benchmarks.handlers"),
+        *(python, "-m", "tq_worker", "run", "--handlers", "benchmarks.handlers"),
         *("--queues", queue, "--concurrency", str(CONCURRENCY)),
     ]
     environment = {**os.environ, "TQ_ADDRESS": ",".join(addresses)}
     with log_path.open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=checkout, env=environment, stdout=log, stderr=log)
     try:
         yield process.pid
     except BaseException:

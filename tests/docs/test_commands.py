@@ -101,6 +101,7 @@ TO_THEIR_END = {
     "python -m benchmarks outage": "python -m benchmarks outage --help",
     "python -m benchmarks.callers": "python -m benchmarks.callers --help",
     "python -m benchmarks.elections": "python -m benchmarks.elections --help",
+    "python -m benchmarks.flames --out flames": "python -m benchmarks.flames --help",
     "python -m benchmarks.housekeeping": "python -m benchmarks.housekeeping --help",
     "python -m benchmarks.peers": "python -m benchmarks.peers --help",
     "python -m benchmarks.plots --out plots": "python -m benchmarks.plots --help",
