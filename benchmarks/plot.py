@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
+from itertools import pairwise
 from typing import Final
 
 WIDTH: Final = 900
@@ -23,11 +24,13 @@ DARK_COLOURS: Final = ("#6cb6ff", "#ff8b85", "#6fd06f", "#c3a3f0")
 
 PANEL_HEIGHT: Final = 260
 PANEL_GAP: Final = 88
-LEGEND_WIDTH: Final = 176
+LEGEND_WIDTH: Final = 192
+PANEL_WIDTH: Final = WIDTH - LEFT - LEGEND_WIDTH
 NOTE_CHARACTERS: Final = 120
 """As many small characters fit into the width of a picture."""
 NOTE_HEIGHT: Final = 15
 TICKS_MAX: Final = 6
+LOG_TICKS_MAX: Final = 12
 STEPS: Final = (1, 2, 5, 10)
 """The steps between ticks, times a power of ten."""
 
@@ -199,15 +202,33 @@ def _ruler(axis: Axis, values: Sequence[float]) -> _Ruler:
 
 
 def _log_ruler(values: Sequence[float]) -> _Ruler:
-    """End at a tick on both sides; ticks at powers of ten only if those are enough."""
+    """End at a tick on both sides."""
     least, most = min(values), max(values)
     ticks = list(_steps(10 ** math.floor(math.log10(least))))
     first = max(tick for tick in ticks if tick <= least * (1 + 1e-9))
     last = min(tick for tick in ticks if tick >= most * (1 - 1e-9) and tick > first)
     shown = [tick for tick in ticks if first <= tick <= last]
-    if len(shown) > 2 * TICKS_MAX:
-        shown = [tick for tick in shown if math.log10(tick).is_integer()]
+    if len(shown) > LOG_TICKS_MAX:
+        shown = _powers(shown)
     return _Ruler(first=first, last=last, log=True, ticks=shown)
+
+
+def _powers(ticks: Sequence[float]) -> list[float]:
+    return [tick for tick in ticks if math.log10(tick).is_integer()]
+
+
+def _overlap(ruler: _Ruler, inner: float) -> bool:
+    """Whether the labels of the ticks touch each other on a horizontal axis."""
+    return any(
+        (ruler.place(right) - ruler.place(left)) * inner
+        < (_width(_number(left)) + _width(_number(right))) / 2 + 8
+        for left, right in pairwise(ruler.ticks)
+    )
+
+
+def _width(text: str) -> float:
+    """Estimate the width of a text, rather too large than too small."""
+    return 7.5 * len(text)
 
 
 def _steps(least: float) -> Iterator[float]:
@@ -225,7 +246,7 @@ class _Frame:
     top: int
     x: _Ruler
     y: _Ruler
-    inner: int = WIDTH - LEFT - LEGEND_WIDTH - 16
+    inner: int = PANEL_WIDTH
 
     @property
     def bottom(self) -> int:
@@ -242,7 +263,10 @@ def _panel(panel: Panel, top: int) -> list[str]:
     points = [point for line in panel.lines for point in line.points]
     xs = [x for x, _ in points] + [each.x for each in panel.limits if each.x is not None]
     ys = [y for _, y in points] + [each.y for each in panel.limits if each.y is not None]
-    frame = _Frame(top=top, x=_ruler(panel.x, xs), y=_ruler(panel.y, ys))
+    x = _ruler(panel.x, xs)
+    if x.log and _overlap(x, PANEL_WIDTH):
+        x = replace(x, ticks=_powers(x.ticks))
+    frame = _Frame(top=top, x=x, y=_ruler(panel.y, ys))
     bottom, right = frame.bottom, LEFT + frame.inner
     parts = [
         (
@@ -295,18 +319,17 @@ def _number(value: float) -> str:
 def _limits(panel: Panel, frame: _Frame) -> list[str]:
     """Draw each limit; the labels of vertical ones are at different heights, so none overlap."""
     parts = []
-    below = frame.top + 14
+    height = frame.bottom - 10
     for limit in panel.limits:
         if limit.x is not None:
             at = frame.across(limit.x)
             parts.append(f'<path class="limit dashed" d="M{at:.1f},{frame.top}V{frame.bottom}"/>')
-            # On the side that has more room.
-            left = at > LEFT + frame.inner / 2
+            left = at + 12 + _width(limit.label) > LEFT + frame.inner
             parts.append(
-                f'<text class="ink" x="{at - 6 if left else at + 6:.1f}" y="{below}"'
+                f'<text class="ink" x="{at - 6 if left else at + 6:.1f}" y="{height}"'
                 f' text-anchor="{"end" if left else "start"}">{escape(limit.label)}</text>'
             )
-            below += 16
+            height -= 18
         if limit.y is not None:
             at = frame.up(limit.y)
             parts += [

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from benchmarks import machine
 from benchmarks.plots import depth, outages, throughput
 from benchmarks.plots.load import Limits
-from benchmarks.plots.sizes import DEEP, DEPTHS, RATES, Sizes
+from benchmarks.plots.sizes import DEEP, DEEP_MINUTES, DEPTHS, MINUTES, RATES, Sizes
 from chaos.interrupts import end_in_order
 
 EXIT_INTERRUPTED: Final = 130
@@ -141,11 +141,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in names:
         files = Files(out=chosen.out, name=name, command=_command(parser, chosen, name))
         if chosen.redraw:
-            if files.json.exists():
+            try:
                 PLOTS[name].redraw(files)
                 print(files.svg)
-            else:
+            except FileNotFoundError:
                 faults.append(f"{name}: there is no {files.json}")
+            except ValidationError:
+                faults.append(f"{name}: {files.json} has other fields than this version writes")
             continue
         print(f"measuring {name}", file=sys.stderr)
         fault = PLOTS[name].run(sizes, chosen.data_dir, files)
@@ -163,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _sizes(chosen: argparse.Namespace) -> Sizes:
     depths = [*chosen.depths, DEEP] if chosen.deep else chosen.depths
     return Sizes(
-        minutes=chosen.minutes,
+        minutes=chosen.minutes or (DEEP_MINUTES if chosen.deep else MINUTES),
         rates=sorted(chosen.rates),
         step=Limits(seconds=chosen.seconds, calls_min=chosen.tasks),
         depths=sorted(set(depths)),
@@ -203,9 +205,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--minutes",
         type=_positive,
-        default=Sizes().minutes,
         metavar="N",
-        help="begin nothing further of a plot after so long (default: %(default)g)",
+        help="begin nothing further of a plot after so long"
+        f" (default: {MINUTES:g}, or {DEEP_MINUTES:g} with --deep)",
     )
     parser.add_argument(
         "--rates",

@@ -32,8 +32,8 @@ REPORTS: Final = 500
 FILL_S: Final = 60.0
 FILL_PER_S: Final = 500
 """A fill slower than this, beyond its first minute, is a fault."""
-DISK_BYTES_PER_TASK: Final = 3_000
-"""What three brokers hold together for a pending task, rounded up, with their copies."""
+DISK_BYTES_PER_TASK: Final = 4_000
+"""Three brokers with some 640 B of state for each task, and a copy of each state in the making."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

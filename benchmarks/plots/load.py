@@ -34,6 +34,8 @@ class Limits:
     """The share of a step whose calls are not counted."""
     in_flight_max: int = 20_000
     """More calls that wait end a step: the queue does not keep up."""
+    late_max_s: float = 2.0
+    """A call that begins later ends a step: this process does not keep up."""
     drain_s: float = 5.0
     """How long the last calls may take."""
 
@@ -59,8 +61,8 @@ class Step:
     failed: int
     unfinished: int
     """The calls that did not end. Each, like one that failed, counts until the end of the step."""
-    cut_short: bool
-    """Whether too many calls waited."""
+    cut_short: str
+    """Why the step ended before its last call; empty: it did not."""
 
 
 @dataclass(slots=True)
@@ -94,23 +96,28 @@ async def offer(call: Call, rate: float, limits: Limits) -> Step:
             calls.ended_s[number] = loop.time()
 
     begun_s = loop.time()
-    cut_short = False
+    cut_short = ""
+    number, last = 0, limits.calls(rate)
     try:
-        for number in range(limits.calls(rate)):
-            due_s = begun_s + number / rate
-            if (early_s := due_s - loop.time()) > 0:
-                await asyncio.sleep(early_s)
-            elif number % 16 == 0:
-                # Behind its time: answers are read all the same.
-                await asyncio.sleep(0)
-            if len(in_flight) >= limits.in_flight_max:
-                cut_short = True
-                break
-            calls.due_s.append(due_s)
-            calls.late_s.append(loop.time() - due_s)
-            task = asyncio.create_task(one(number))
-            in_flight.add(task)
-            task.add_done_callback(done)
+        while number < last and not cut_short:
+            # All that is due begins at once. Then answers are read, even if more is due by then.
+            due = min(last, max(number, int((loop.time() - begun_s) * rate)) + 1)
+            for each in range(number, due):
+                due_s = begun_s + each / rate
+                late_s = loop.time() - due_s
+                if late_s > limits.late_max_s:
+                    cut_short = f"calls began {limits.late_max_s:g} s late"
+                elif len(in_flight) >= limits.in_flight_max:
+                    cut_short = f"{limits.in_flight_max:,} calls waited"
+                if cut_short:
+                    break
+                calls.due_s.append(due_s)
+                calls.late_s.append(late_s)
+                task = asyncio.create_task(one(each))
+                in_flight.add(task)
+                task.add_done_callback(done)
+            number = due
+            await asyncio.sleep(max(0.0, begun_s + number / rate - loop.time()))
         offered_until_s = loop.time()
         if in_flight:
             await asyncio.wait(in_flight, timeout=limits.drain_s)
@@ -138,7 +145,7 @@ def _step(
     offered_until_s: float,
     ended_s: float,
     *,
-    cut_short: bool,
+    cut_short: str,
 ) -> Step:
     numbers = [number for number, due_s in enumerate(calls.due_s) if due_s >= counted_from_s]
     if not numbers:
@@ -164,7 +171,7 @@ def overload(step: Step) -> str | None:
     """Say why there is no sense in a higher rate; None: the queue kept up."""
     at = f"at {step.offered_per_s:,.0f}/s offered"
     if step.cut_short:
-        return f"{at} too many calls waited"
+        return f"{at} {step.cut_short}"
     if step.achieved_per_s < ACHIEVED_MIN * step.offered_per_s:
         return f"{at} {step.achieved_per_s:,.0f}/s were achieved"
     if step.p99_ms > P99_MAX_MS:

@@ -28,13 +28,15 @@ RATES: Final = (
 )
 DEPTHS: Final = (1_000, 10_000, 100_000, 1_000_000)
 DEEP: Final = 10_000_000
+MINUTES: Final = 30.0
+DEEP_MINUTES: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
     """The bounds of each plot, in counts and in time."""
 
-    minutes: float = 30.0
+    minutes: float = MINUTES
     """How long each plot may take: then nothing further begins, and what there is gets drawn."""
     rates: Sequence[float] = RATES
     step: Limits = field(default_factory=Limits)

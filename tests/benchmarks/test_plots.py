@@ -54,7 +54,7 @@ async def idle() -> None:
     """Nothing to settle."""
 
 
-def step(offered_per_s: float, **changed: float) -> Step:
+def step(offered_per_s: float, **changed: float | str) -> Step:
     """A step that the queue kept up with, but for what is said."""
     kept_up = Step(
         offered_per_s=offered_per_s,
@@ -66,9 +66,9 @@ def step(offered_per_s: float, **changed: float) -> Step:
         counted=1_000,
         failed=0,
         unfinished=0,
-        cut_short=False,
+        cut_short="",
     )
-    return replace(kept_up, **changed)  # type: ignore[arg-type]  # a bool is a float, too
+    return replace(kept_up, **changed)  # type: ignore[arg-type]  # each as its field
 
 
 def test_a_server_that_keeps_up_has_its_own_latency_and_the_whole_rate(virtual: Run) -> None:
@@ -77,7 +77,7 @@ def test_a_server_that_keeps_up_has_its_own_latency_and_the_whole_rate(virtual: 
     assert found.p50_ms == pytest.approx(5)
     assert found.worst_ms == pytest.approx(5)
     assert found.achieved_per_s == pytest.approx(100, rel=0.01)
-    assert (found.failed, found.unfinished, found.cut_short) == (0, 0, False)
+    assert (found.failed, found.unfinished, found.cut_short) == (0, 0, "")
     assert overload(found) is None
 
 
@@ -157,9 +157,27 @@ def test_a_step_ends_once_too_many_calls_wait(virtual: Run) -> None:
 
     found = virtual(offer(lambda: asyncio.sleep(1e9), 100, limits))
 
-    assert found.cut_short
     assert found.unfinished == 250
-    assert overload(found) == "at 100/s offered too many calls waited"
+    assert overload(found) == "at 100/s offered 250 calls waited"
+
+
+def test_a_step_ends_if_this_process_cannot_begin_so_many_calls(virtual: Run) -> None:
+    async def main() -> tuple[Step, float]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+
+        async def call() -> None:
+            """Keep this process busy for 20 ms, with 10 ms between two calls."""
+            loop.select(0.02)
+
+        begun_s = loop.time()
+        return await offer(call, 100, Limits(seconds=100)), loop.time() - begun_s
+
+    found, took_s = virtual(main())
+
+    # It falls behind by 10 ms with each call, so it is 2 s late after 200 of them.
+    assert overload(found) == "at 100/s offered calls began 2 s late"
+    assert 3 < took_s < 9
 
 
 def test_a_step_has_a_bound_in_time_and_in_calls() -> None:
@@ -179,7 +197,7 @@ def test_a_step_has_a_bound_in_time_and_in_calls() -> None:
         (step(1_000, achieved_per_s=899), "at 1,000/s offered 899/s were achieved"),
         (step(1_000, p99_ms=1_000), None),
         (step(1_000, p99_ms=1_200), "at 1,000/s offered the p99 was 1.2 s"),
-        (step(1_000, cut_short=True), "at 1,000/s offered too many calls waited"),
+        (step(1_000, cut_short="9 calls waited"), "at 1,000/s offered 9 calls waited"),
     ],
 )
 def test_no_higher_rate_is_offered_once_the_queue_does_not_keep_up(
@@ -413,6 +431,32 @@ def test_the_depth_of_ten_million_is_measured_only_if_asked_for() -> None:
 
     assert max(usual.depths) == 1_000_000
     assert max(deep.depths) == DEEP
+    assert deep.minutes > usual.minutes
+
+
+def test_numbers_that_cannot_be_drawn_again_are_named(tmp_path: Path) -> None:
+    (tmp_path / "depth.json").write_text('{"machine": {}, "measured": {"depths": 7}}')
+
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--out", str(tmp_path), "--redraw", "depth", "outage"])
+
+    assert "depth.json has other fields than this version writes" in str(ended.value.code)
+    assert f"outage: there is no {tmp_path / 'outage.json'}" in str(ended.value.code)
+
+
+def test_labels_that_would_touch_are_left_out() -> None:
+    points = [(10.0**power, 1.0) for power in range(3, 8)]
+    panel = Panel(
+        title="p",
+        x=Axis(label="x", log=True),
+        y=Axis(label="y"),
+        lines=[Line(label="l", points=points)],
+    )
+
+    found = texts(picture("t", [], [panel]))
+
+    assert {"1,000", "10,000", "100,000", "1,000,000", "10,000,000"} <= set(found)
+    assert "2,000,000" not in found
 
 
 @pytest.mark.cluster
