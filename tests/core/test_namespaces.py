@@ -23,7 +23,7 @@ MEANT_IN = {
     "core/model/operations.py": "the leader itself, and callers that name none",
     "core/reads/queries.py": "it exists in every state, also in one without queues",
     "leader/task_log.py": "its tasks are logged without their namespace",
-    "service/routing.py": "a call that names none is for it",
+    "service/entrance.py": "a call that names none is for it",
 }
 
 
