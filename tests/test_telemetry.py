@@ -151,7 +151,7 @@ async def test_a_hold_is_looked_for_as_far_back_as_asked_and_closer_once_watched
     hold = LoopHold(seen.append)
     hold.start()
     try:
-        time.sleep(0.2)  # noqa: ASYNC251  # holds the loop, which is the point
+        time.sleep(3 * BEAT_S)  # noqa: ASYNC251  # longer than the first beat is away
         await until(lambda: len(seen) >= 2, "beats")
         assert hold.longest(span_s=60).wall_s > 0.1
         await until(lambda: hold.longest(span_s=0.001).wall_s < 0.1, "it is longer ago than that")
