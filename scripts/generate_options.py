@@ -44,6 +44,7 @@ _BOUNDS = {
     "BYTES": {"max"},
     "TEXTS": {"max", "rule", "items_max"},
     "MAP": {"max", "items_max", "key_max"},
+    "OTHER": {"items_max"},
 }
 _NEEDED = {
     "NUMBER": {"max"},

@@ -32,6 +32,7 @@ MULTIPLIER_MAX: Final = 100
 LABELS_MAX: Final = 32
 LABEL_KEY_CHARS_MAX: Final = 64
 LABEL_VALUE_CHARS_MAX: Final = 256
+DEPENDENCIES_MAX: Final = 1_000
 
 # ------------------------------------------------------------------------------------ calls
 
@@ -40,6 +41,8 @@ MESSAGE_BYTES_MAX: Final = 12 << 20
 SUBMIT_TASKS_MAX: Final = 1_000
 SUBMIT_BYTES_MAX: Final = 10 << 20
 """Of the payloads of one Submit together."""
+CALL_DEPENDENCIES_MAX: Final = 10_000
+"""Of the tasks that one call submits together."""
 PAGE_SIZE_MAX: Final = 1_000
 REDRIVE_TASKS_MAX: Final = 1_000
 DELETE_TASKS_MAX: Final = 1_000

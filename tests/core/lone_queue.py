@@ -26,8 +26,10 @@ from tq_cluster.core.model.operations import (
     Cancel,
     Claim,
     ConfigureQueue,
+    Continue,
     Decision,
     DeleteDeadLetters,
+    Done,
     ExpireLeases,
     ForgetRequests,
     Lease,
@@ -41,6 +43,7 @@ from tq_cluster.core.model.operations import (
     Replied,
     Report,
     Submit,
+    SubmitTogether,
 )
 from tq_cluster.core.model.types import DEFAULT_NAMESPACE, FencingToken, TimestampMs
 from tq_cluster.core.reads import queries
@@ -188,6 +191,17 @@ class LoneQueue:
         assert all(each.HasField("task") for each in reply.results), reply
         return [each.task.task_id for each in reply.results]
 
+    def submit_together(self, *specs: task_pb2.TaskSpec, request_id: str = "") -> Outcome:
+        request = task_service_pb2.SubmitTogetherRequest(request_id=request_id, tasks=specs)
+        id_seed = request_id or f"together-{len(self.entries)}"
+        return self.outcome(SubmitTogether(request=request, id_seed=id_seed, caller=self.caller))
+
+    def submitted_together(self, *specs: task_pb2.TaskSpec, request_id: str = "") -> list[str]:
+        """Submit tasks that are taken, all or none, and return their ids."""
+        outcome = self.submit_together(*specs, request_id=request_id)
+        reply = replied(outcome, task_service_pb2.SubmitTogetherResponse)
+        return [each.task_id for each in reply.tasks]
+
     def claim(
         self,
         most: int = 1,
@@ -267,8 +281,10 @@ class LoneQueue:
         max_tasks: int = 0,
         request_id: str = "",
         page_token: str = "",
+        force: bool = False,
     ) -> Outcome:
         request = queue_service_pb2.RedriveRequest(
+            force=force,
             task_ids=task_ids,
             queue=queue,
             max_tasks=max_tasks,
@@ -328,6 +344,14 @@ class LoneQueue:
     def remove_retired(self, rows_max: int = 200) -> None:
         while queries.first_retired(self.scope(), self.now_ms) is not None:
             self.decide(RemoveRetired(rows_max=rows_max, caller=self.caller))
+
+    def go_on(self, items_max: int = 200) -> None:
+        """Do what earlier operations set off and left."""
+        more = True
+        while more:
+            outcome = self.outcome(Continue(items_max=items_max, caller=self.caller))
+            assert isinstance(outcome, Done)
+            more = outcome.more
 
     def forget_requests(self, rows_max: int = 200) -> None:
         while (forgotten_ms := queries.next_forgotten_ms(self.scope())) is not None:

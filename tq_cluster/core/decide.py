@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Final
 
 from tq_cluster.core.features import REGISTRY
+from tq_cluster.core.kernel import continuations
 from tq_cluster.core.kernel.batch import Batch, Draw
 from tq_cluster.core.kernel.budget import NO_BUDGET, Budget
 from tq_cluster.core.kernel.feature import Registry
@@ -93,6 +94,7 @@ def deciding(
         stepped_ms,
         moments=registry.moments,
         kept_tables=registry.kept_tables,
+        continuations=registry.continuations,
         tell_events=tell_events,
     )
     outcomes: dict[int, Outcome] = {}
@@ -109,6 +111,8 @@ def deciding(
                 space = batch.space(operation.caller.namespace)
                 decided = registry.decisions[type(operation)](space, operation)
                 outcomes[place] = decided if isinstance(decided, Outcome) else (yield from decided)
+                if batch.begun:
+                    yield from continuations.go_on_inline(batch)
                 yield
             in_vain = len(places) > given and len(granted) == before
             if in_vain or not batch.changed or budget.spent_by(workspace):

@@ -27,7 +27,7 @@ from tq_cluster.core.calls import (
 )
 from tq_cluster.core.cluster import formation, replacement, restoring, scrubbing
 from tq_cluster.core.housekeeping import backfill, due, lease_expiry, request_ids, retention
-from tq_cluster.core.kernel import claims_by_type, task_events
+from tq_cluster.core.kernel import claims_by_type, continuations, dependencies, task_events
 from tq_cluster.core.kernel.feature import Feature, Registry
 
 FEATURES: Final[tuple[Feature, ...]] = (
@@ -44,6 +44,8 @@ FEATURES: Final[tuple[Feature, ...]] = (
     retention.FEATURE,
     request_ids.FEATURE,
     claims_by_type.FEATURE,
+    dependencies.FEATURE,
+    continuations.FEATURE,
     # Queues.
     configure_queue.FEATURE,
     delete_queue.FEATURE,

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from struct import Struct
+from typing import Final, NamedTuple
 
 from tq.internal.v1 import state_pb2
-from tq.v1 import queue_service_pb2
+from tq.v1 import errors_pb2, queue_service_pb2, task_pb2
+from tq_cluster.core.kernel import dependencies
 from tq_cluster.core.kernel.audit import Audited, Rows
 from tq_cluster.core.kernel.batch import Moments, Space
 from tq_cluster.core.kernel.feature import Feature
 from tq_cluster.core.kernel.indexes import NOTHING
 from tq_cluster.core.kernel.queue import Queue
-from tq_cluster.core.kernel.validation import check_count, check_queue_name, invalid
+from tq_cluster.core.kernel.refusals import no_such_task
+from tq_cluster.core.kernel.validation import check_count, check_queue_name, invalid, item_error
 from tq_cluster.core.model import states
 from tq_cluster.core.model.operations import Refused
 from tq_cluster.core.reads import pages
 from tq_cluster.core.rows import rows, tables
+from tq_common.quoting import quoted
 
 Choice = queue_service_pb2.RedriveRequest | queue_service_pb2.DeleteDeadLettersRequest
 
 
-_INSTANT_BYTES: Final = 8
+_BEGAN: Final = Struct(">Q")
+_PLACE: Final = Struct(">QQQ")
 
 
 def check_choice(request: Choice, tasks_max: int) -> Refused | None:
@@ -38,18 +43,38 @@ def check_choice(request: Choice, tasks_max: int) -> Refused | None:
     return check_queue_name("queue", request.queue)
 
 
-def begun(space: Space, request: Choice) -> int | Refused:
-    """Return when the first call of this series was made, in ms of log time."""
-    position = pages.position_of(_of_queue(request), request.page_token, _INSTANT_BYTES)
+class Place(NamedTuple):
+    """How far a series of calls on a queue's dead letters has come."""
+
+    began_ms: int
+    """When its first call was made, by log time."""
+    goes_on: bool = False
+    """Whether this is not the first call."""
+    finished_at_ms: int = 0
+    number: int = 0
+    """The last dead letter that was looked at, if one was left as it is."""
+
+
+def place_of(space: Space, request: Choice) -> Place | Refused:
+    """Return where a call goes on."""
+    position = pages.position_of(_of_queue(request), request.page_token)
     if isinstance(position, Refused):
         return position
+    if not position:
+        return Place(space.now_ms)
+    if len(position) not in (_BEGAN.size, _PLACE.size):
+        return pages.made_up("page_token")
+    began_ms, *after = (_BEGAN if len(position) == _BEGAN.size else _PLACE).unpack(position)
     # No genuine token is of the future; a forged one may be.
-    return min(int.from_bytes(position, "big"), space.now_ms) if position else space.now_ms
+    return Place(min(began_ms, space.now_ms), True, *after)  # noqa: FBT003
 
 
-def token_of(request: Choice, began_ms: int) -> str:
+def token_of(request: Choice, place: Place) -> str:
     """Return the token of the next call."""
-    return pages.token_of(_of_queue(request), began_ms.to_bytes(_INSTANT_BYTES, "big"))
+    began_ms, _, finished_at_ms, number = place
+    # As versions before this one wrote it, if nothing was passed over.
+    position = _PLACE.pack(began_ms, finished_at_ms, number) if number else _BEGAN.pack(began_ms)
+    return pages.token_of(_of_queue(request), position)
 
 
 def _of_queue(request: Choice) -> Choice:
@@ -58,13 +83,16 @@ def _of_queue(request: Choice) -> Choice:
 
 
 def dead_letters(
-    space: Space, queue_id: int, began_ms: int, limit: int, *, goes_on: bool
+    space: Space, queue_id: int, place: Place, limit: int
 ) -> Iterator[tuple[int, state_pb2.TaskRow]]:
-    """Yield a queue's dead letters that failed up to ``began_ms``, the oldest first.
+    """Yield a queue's dead letters that failed up to the beginning of a series, the oldest first.
 
-    It yields up to ``limit`` + 1. ``goes_on`` means that this is not the first call.
+    It yields up to ``limit`` + 1.
     """
-    start = tables.dead_letter_key(space.prefix, queue_id, 0, 0)
+    began_ms = place.began_ms
+    start = tables.dead_letter_key(space.prefix, queue_id, place.finished_at_ms, place.number)
+    if place.number:
+        start += b"\0"
     stop = tables.dead_letter_key(space.prefix, queue_id, began_ms + 1, 0)
     left = limit + 1
     while left > 0:
@@ -76,9 +104,45 @@ def dead_letters(
             row = rows.read_task(space.workspace, space.prefix, number)
             # Redriven and dead again in the millisecond in which the series began: left out.
             again = row.redrives and row.due_at_ms == row.finished_at_ms == began_ms
-            if not (goes_on and again):
+            if not (place.goes_on and again):
                 left -= 1
                 yield number, row
+
+
+def left_alone(space: Space, request: Choice, places: Sequence[int]) -> list[errors_pb2.ItemError]:
+    """Return why calls by id leave tasks alone, for their positions in ``task_ids``."""
+    errors = []
+    for item in places:
+        task_id = request.task_ids[item]
+        found = rows.find_task(space.workspace, space.prefix, task_id)
+        fault = no_such_task(task_id) if found is None else keeps(space, request, *found)
+        if fault is None:
+            fault = invalid("task_ids", f"has {quoted(task_id)}, which is no dead letter by now")
+        errors.append(item_error(fault))
+    return errors
+
+
+def keeps(space: Space, request: Choice, number: int, row: state_pb2.TaskRow) -> Refused | None:
+    """Return why a task is not to be redriven or deleted."""
+    if row.state != states.FAILED:
+        state = task_pb2.TaskState.Name(row.state).removeprefix("TASK_STATE_")
+        return invalid("task_ids", f"has a task that is {state}; only dead letters are taken")
+    if isinstance(request, queue_service_pb2.DeleteDeadLettersRequest):
+        hold = dependencies.keeps_from_removal(space, number, row, is_dead=True)
+        return None if hold is None else hold.why
+    if row.failure_reason == task_pb2.FAILURE_REASON_DEPENDENCY:
+        return _failed_with(space, row)
+    return None if request.force else dependencies.keeps_from_redrive(space, number, row)
+
+
+def _failed_with(space: Space, row: state_pb2.TaskRow) -> Refused:
+    found = space.workspace.get(tables.TASKS, tables.number_key(space.prefix, row.ended_by))
+    if found is None:
+        return invalid("task_ids", "has a task that failed through one that was deleted meanwhile")
+    parent = rows.read_spec(space.workspace, space.prefix, row.ended_by).task_id
+    return invalid(
+        "task_ids", f"has a task that failed because task {parent} did: redrive that one instead"
+    )
 
 
 def _list(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:

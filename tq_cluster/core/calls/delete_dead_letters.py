@@ -7,13 +7,20 @@ from typing import Final
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2
-from tq_cluster.core.calls.dead_letters import begun, check_choice, dead_letters, token_of
+from tq_cluster.core.calls.dead_letters import (
+    Place,
+    check_choice,
+    dead_letters,
+    keeps,
+    left_alone,
+    place_of,
+    token_of,
+)
 from tq_cluster.core.kernel import request_ids
 from tq_cluster.core.kernel.batch import Space
 from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.refusals import no_such_queue
-from tq_cluster.core.kernel.transitions import remove
-from tq_cluster.core.model import states
+from tq_cluster.core.kernel.removal import remove
 from tq_cluster.core.model.operations import DeleteDeadLetters, Refused, Replied, Steps
 from tq_cluster.core.rows import rows
 
@@ -26,15 +33,15 @@ def decide_deletion(space: Space, operation: DeleteDeadLetters) -> Steps:
     fault = check_choice(request, space.limits.delete_tasks_max)
     if fault is not None:
         return fault
-    began_ms = begun(space, request)
-    if isinstance(began_ms, Refused):
-        return began_ms
+    place = place_of(space, request)
+    if isinstance(place, Refused):
+        return place
     method = state_pb2.RequestRow.METHOD_DELETE_DEAD_LETTERS
     recalled = request_ids.recall(space, operation.caller, method, request)
     if isinstance(recalled, Refused):
         return recalled
     if isinstance(recalled, state_pb2.RequestRow):
-        return _reply(request, recalled)
+        return _reply(space, request, recalled)
     row = state_pb2.RequestRow()
     if request.task_ids:
         yield from _delete_named(space, request, row)
@@ -42,10 +49,10 @@ def decide_deletion(space: Space, operation: DeleteDeadLetters) -> Steps:
         queue = space.find_queue(request.queue)
         if queue is None:
             return no_such_queue(request.queue)
-        yield from _delete_oldest(space, queue.queue_id, began_ms, request, row)
+        yield from _delete_oldest(space, queue.queue_id, place, request, row)
     if row.changed:
         request_ids.remember(space, recalled, row)
-    return _reply(request, row)
+    return _reply(space, request, row)
 
 
 def _delete_named(space: Space, request: _Request, memory: state_pb2.RequestRow) -> Generator[None]:
@@ -56,34 +63,39 @@ def _delete_named(space: Space, request: _Request, memory: state_pb2.RequestRow)
             return
         memory.reached = item + 1
         found = rows.find_task(space.workspace, space.prefix, task_id)
-        if found is None or found[1].state != states.FAILED:
+        if found is None or keeps(space, request, *found) is not None:
             memory.skipped.append(item)
         else:
-            left -= remove(space, found[0], task_id.encode())
+            left -= yield from remove(space, *found, task_id.encode())
             memory.changed += 1
 
 
 def _delete_oldest(
-    space: Space, queue_id: int, began_ms: int, request: _Request, memory: state_pb2.RequestRow
+    space: Space, queue_id: int, place: Place, request: _Request, memory: state_pb2.RequestRow
 ) -> Generator[None]:
     left = space.limits.delete_rows_max
     limit = request.max_tasks or space.limits.delete_tasks_max
-    goes_on = bool(request.page_token)
-    for number, _ in dead_letters(space, queue_id, began_ms, limit, goes_on=goes_on):
+    looked_at = 0
+    for number, row in dead_letters(space, queue_id, place, limit):
         yield
-        if left <= 0 or memory.changed == limit:
-            memory.next_page_token = token_of(request, began_ms)
+        if left <= 0 or looked_at == limit:
+            memory.next_page_token = token_of(request, place)
             return
+        looked_at += 1
+        if keeps(space, request, number, row) is not None:
+            place = place._replace(finished_at_ms=row.finished_at_ms, number=number)
+            continue
         task_id = rows.read_spec(space.workspace, space.prefix, number).task_id
-        left -= remove(space, number, task_id.encode())
+        left -= yield from remove(space, number, row, task_id.encode())
         memory.changed += 1
 
 
-def _reply(request: _Request, memory: state_pb2.RequestRow) -> Replied:
+def _reply(space: Space, request: _Request, memory: state_pb2.RequestRow) -> Replied:
     return Replied(
         reply=queue_service_pb2.DeleteDeadLettersResponse(
             deleted=memory.changed,
             skipped_task_ids=[request.task_ids[item] for item in memory.skipped],
+            skipped=left_alone(space, request, memory.skipped),
             remaining_task_ids=request.task_ids[memory.reached :],
             next_page_token=memory.next_page_token,
         )

@@ -1,7 +1,8 @@
 """Redrive dead letters: make them PENDING again.
 
 A redrive of a queue covers the dead letters that it held when the redrive began: the page token
-carries that instant, so that a task that dies again meanwhile is not redriven without end.
+carries that instant, so that a task that dies again meanwhile is not redriven without end. It passes
+over tasks that failed only because another one did, and those whose failure let others start.
 """
 
 from __future__ import annotations
@@ -10,14 +11,20 @@ from collections.abc import Generator
 from typing import Final
 
 from tq.internal.v1 import state_pb2
-from tq.v1 import queue_service_pb2, task_pb2
-from tq_cluster.core.calls.dead_letters import begun, check_choice, dead_letters, token_of
-from tq_cluster.core.kernel import request_ids, transitions
+from tq.v1 import queue_service_pb2
+from tq_cluster.core.calls.dead_letters import (
+    check_choice,
+    dead_letters,
+    keeps,
+    left_alone,
+    place_of,
+    token_of,
+)
+from tq_cluster.core.kernel import dependencies, request_ids, transitions
 from tq_cluster.core.kernel.batch import Space
 from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.refusals import no_such_queue
 from tq_cluster.core.model import states
-from tq_cluster.core.model.events import What
 from tq_cluster.core.model.operations import Redrive, Refused, Replied, Steps
 from tq_cluster.core.rows import rows
 
@@ -28,15 +35,15 @@ def decide_redrive(space: Space, operation: Redrive) -> Steps:
     fault = check_choice(request, space.limits.redrive_tasks_max)
     if fault is not None:
         return fault
-    began_ms = begun(space, request)
-    if isinstance(began_ms, Refused):
-        return began_ms
+    place = place_of(space, request)
+    if isinstance(place, Refused):
+        return place
     method = state_pb2.RequestRow.METHOD_REDRIVE
     recalled = request_ids.recall(space, operation.caller, method, request)
     if isinstance(recalled, Refused):
         return recalled
     if isinstance(recalled, state_pb2.RequestRow):
-        return _reply(request, recalled)
+        return _reply(space, request, recalled)
     row = state_pb2.RequestRow()
     if request.task_ids:
         yield from _redrive_named(space, request, row)
@@ -45,18 +52,21 @@ def decide_redrive(space: Space, operation: Redrive) -> Steps:
         if queue is None:
             return no_such_queue(request.queue)
         limit = request.max_tasks or space.limits.redrive_tasks_max
-        for number, task in dead_letters(
-            space, queue.queue_id, began_ms, limit, goes_on=bool(request.page_token)
-        ):
-            if row.changed == limit:
-                row.next_page_token = token_of(request, began_ms)
+        looked_at = 0
+        for number, task in dead_letters(space, queue.queue_id, place, limit):
+            if looked_at == limit:
+                row.next_page_token = token_of(request, place)
                 break
-            _redrive(space, number, task)
-            row.changed += 1
+            looked_at += 1
+            if keeps(space, request, number, task) is None:
+                _redrive(space, number, task)
+                row.changed += 1
+            else:
+                place = place._replace(finished_at_ms=task.finished_at_ms, number=number)
             yield
     if row.changed:
         request_ids.remember(space, recalled, row)
-    return _reply(request, row)
+    return _reply(space, request, row)
 
 
 def _redrive_named(
@@ -65,7 +75,7 @@ def _redrive_named(
     for item, task_id in enumerate(request.task_ids):
         yield
         found = rows.find_task(space.workspace, space.prefix, task_id)
-        if found is None or found[1].state != states.FAILED:
+        if found is None or keeps(space, request, *found) is not None:
             memory.skipped.append(item)
         else:
             _redrive(space, *found)
@@ -74,27 +84,21 @@ def _redrive_named(
 
 def _redrive(space: Space, number: int, row: state_pb2.TaskRow) -> None:
     """Make a dead letter PENDING with no attempts made, at the back of its priority."""
-    queue = space.queue(row.queue_id)
-    transitions.forget_end(space, queue, number, row)
     row.due_at_ms = space.now_ms
-    if row.expire_at_ms <= space.now_ms:
-        row.expire_at_ms = 0  # an operator wants it started, even this late
-    row.attempts_made = 0
-    row.redrives += 1
-    row.failure_reason = task_pb2.FAILURE_REASON_UNSPECIFIED
-    row.finished_at_ms = 0
-    row.retire_at_ms = 0
-    transitions.make_pending(space, queue, number, row)
-    space.note(What.REDRIVEN, queue, number, row)
+    transitions.reopen(space, space.queue(row.queue_id), number, row, states.PENDING)
     space.put_task(number, row)
+    if row.has_dependents:
+        dependencies.changed(space, number, row)
 
 
-def _reply(request: queue_service_pb2.RedriveRequest, memory: state_pb2.RequestRow) -> Replied:
-    skipped = [request.task_ids[item] for item in memory.skipped]
+def _reply(
+    space: Space, request: queue_service_pb2.RedriveRequest, memory: state_pb2.RequestRow
+) -> Replied:
     return Replied(
         reply=queue_service_pb2.RedriveResponse(
             redriven=memory.changed,
-            skipped_task_ids=skipped,
+            skipped_task_ids=[request.task_ids[item] for item in memory.skipped],
+            skipped=left_alone(space, request, memory.skipped),
             next_page_token=memory.next_page_token,
         )
     )

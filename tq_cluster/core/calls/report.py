@@ -18,7 +18,13 @@ from tq_cluster.core.kernel import retries, transitions
 from tq_cluster.core.kernel.batch import Space
 from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.queue import Queue
-from tq_cluster.core.kernel.validation import check_count, check_outcome, item_error, too_large
+from tq_cluster.core.kernel.validation import (
+    check_count,
+    check_dependencies_in_all,
+    check_outcome,
+    item_error,
+    too_large,
+)
 from tq_cluster.core.model import states
 from tq_cluster.core.model.ids import child_seed, derived_id, echoed
 from tq_cluster.core.model.limits import Limits
@@ -58,12 +64,13 @@ def decide_report(space: Space, operation: Report) -> Steps:
 
 
 class _Room:
-    """The tasks and bytes that one call may still create."""
+    """The tasks, dependencies and bytes that one call may still create."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._tasks = limits.report_submit_tasks_max
         self._bytes = limits.report_submit_bytes_max
+        self._dependencies = limits.call_dependencies_max
 
     def take(self, submitted: Sequence[task_pb2.TaskSpec]) -> Refused | None:
         """Reserve room for the tasks of a completion, or refuse it, before they are checked.
@@ -76,6 +83,15 @@ class _Room:
             most = limits.report_submit_tasks_max
             return _no_room(f"{count} tasks, and {self._tasks} of {most} tasks", most)
         self._tasks -= count
+        fault = check_dependencies_in_all("complete.submit", submitted, limits)
+        if fault is not None:
+            return fault
+        dependencies = sum(len(spec.depends_on) for spec in submitted)
+        if dependencies > self._dependencies:
+            most = limits.call_dependencies_max
+            left = f"{dependencies} dependencies, and {self._dependencies} of {most}"
+            return _no_room(left, most)
+        self._dependencies -= dependencies
         size = sum(spec.ByteSize() for spec in submitted)
         if size > limits.report_submit_bytes_max:
             return too_large("complete.submit", size, limits.report_submit_bytes_max)
@@ -145,20 +161,17 @@ def _record_with_children(
         children = [
             TaskId(spec.task_id) or derived_id(seed, item) for item, spec in enumerate(submitted)
         ]
-        fault = submit.check_together(space, submitted, children, "complete.submit")
-        yield
+        plan = yield from submit.plan_together(space, submitted, children, "complete.submit")
+        fault = plan if isinstance(plan, Refused) else None
     if fault is not None:
         _refuse(row, result, fault)
         return
+    assert isinstance(plan, submit.Plan)
     queue = space.queue(row.queue_id)
     transitions.give_back(space, queue, number, row)
-    for spec, task_id in zip(submitted, children, strict=True):
-        yield
-        taken = submit.find_taken(space, task_id)
-        if taken is None:
-            submit.create(space, spec, task_id)
-        else:
-            assert submit.keeps(spec, taken), "or it was refused"
+    yield from submit.create_together(space, plan)
+    # A child may depend on this very task.
+    row.has_dependents = rows.read_task(space.workspace, space.prefix, number).has_dependents
     _complete(space, report, queue, number, row, children)
     space.put_task(number, row)
     result.status = _Result.STATUS_RECORDED

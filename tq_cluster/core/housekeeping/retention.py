@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final
 
+from tq_cluster.core.kernel import dependencies, transitions
 from tq_cluster.core.kernel.audit import Audited, Rows
 from tq_cluster.core.kernel.batch import Space
 from tq_cluster.core.kernel.feature import Feature, Instants, Slice, TimedWork, decides
-from tq_cluster.core.kernel.transitions import ROWS_A_TASK_MIN, remove
+from tq_cluster.core.kernel.removal import ROWS_A_TASK_MIN, remove
 from tq_cluster.core.model import states
 from tq_cluster.core.model.operations import Done, RemoveRetired, Steps
 from tq_cluster.core.reads import queries
-from tq_cluster.core.rows import tables
+from tq_cluster.core.rows import rows, tables
 from tq_cluster.core.rows.scope import Scope
 from tq_cluster.core.rows.view import View
 
@@ -22,7 +23,10 @@ PAUSE_S: Final = 1.0
 
 
 def decide_retired(space: Space, operation: RemoveRetired) -> Steps:
-    """Remove whole tasks past their retention, about ``rows_max`` rows in all."""
+    """Remove whole tasks past their retention, about ``rows_max`` rows in all.
+
+    One that other tasks still need is put off.
+    """
     left = operation.rows_max
     start = tables.at_key(space.prefix, 0, 0)
     stop = tables.at_key(space.prefix, space.now_ms + 1, 0)
@@ -35,7 +39,15 @@ def decide_retired(space: Space, operation: RemoveRetired) -> Steps:
             continue
         if left <= 0:
             return Done(more=True, items=removed)
-        left -= remove(space, number, task_id)
+        row = rows.read_task(space.workspace, space.prefix, number)
+        if row.has_dependents:
+            left -= dependencies.DEPENDENTS_LOOKED_AT
+            hold = dependencies.keeps_from_removal(space, number, row)
+            if hold is not None:
+                transitions.put_off_removal(space, number, row, task_id, hold.again_in_ms)
+                yield
+                continue
+        left -= yield from remove(space, number, row, task_id)
         removed += 1
         yield
     return Done(more=operation.more or left <= 0, items=removed)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from tq.internal.v1 import state_pb2
 from tq_cluster.core.kernel.queue import Queue, new_queue_row, read_queue
@@ -66,6 +67,21 @@ class Kept:
     """Writes the rows for one row of the source, and returns how many rows it read."""
 
 
+class Progress(NamedTuple):
+    """What a slice of a continuation did."""
+
+    items: int
+    """An item is a few rows read or written."""
+    complete: bool
+    """Whether nothing of it is left."""
+
+
+GoOn: TypeAlias = Callable[
+    ["Space", state_pb2.ContinuationRow, int], Generator[None, None, Progress]
+]
+"""Does a slice of a continuation of up to so many items, and moves the cursor in its row."""
+
+
 def tokens_by(at_ms: int) -> int:
     """Return the least token of a lease granted at this instant."""
     return at_ms // 1000 * _TOKENS_A_SECOND
@@ -84,14 +100,19 @@ class Batch:
         *,
         moments: Moments,
         kept_tables: Mapping[int, Kept],
+        continuations: Mapping[int, GoOn],
         tell_events: bool = False,
     ) -> None:
         """Start from the end of the last batch; time must not have gone back since.
 
-        ``moments`` and ``kept_tables``, by table number, are what the features registered.
+        ``moments``, ``kept_tables``, by table number, and ``continuations``, by kind, are what the
+        features registered.
         """
         self.moments = moments
         self.kept_tables = kept_tables
+        self.continuations = continuations
+        self.begun: deque[tuple[Space, state_pb2.ContinuationRow]] = deque()
+        """The continuations that the present operation has begun."""
         self.workspace = workspace
         self.now_ms = now_ms
         self.draw = draw
@@ -141,6 +162,7 @@ class Batch:
     def let_go(self) -> None:
         """Drop the spaces, which refer to the batch: no cycle is left for garbage collection."""
         self._spaces.clear()
+        self.begun.clear()
 
 
 class Space:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from tq_cluster.core.kernel.audit import Audited
-from tq_cluster.core.kernel.batch import CLUSTER_VERSION_FIRST, Kept, Moments, Space
+from tq_cluster.core.kernel.batch import CLUSTER_VERSION_FIRST, GoOn, Kept, Moments, Space
 from tq_cluster.core.model.operations import Caller, Operation, Outcome, Steps
 from tq_cluster.core.model.types import TimestampMs
 from tq_cluster.core.rows.scope import Scope
@@ -89,6 +89,8 @@ class Feature:
     timed_work: tuple[TimedWork, ...] = ()
     kept_tables: Mapping[int, Kept] = field(default_factory=dict)
     """Its tables that tasks from before it need, too, by number; filled in this order."""
+    continuations: Mapping[int, GoOn] = field(default_factory=dict)
+    """How what it sets off goes on, by the kind of continuation (`kernel.continuations`)."""
     audits: tuple[Audit, ...] = ()
     """What must hold of every state."""
 
@@ -99,6 +101,7 @@ class Registry:
     __slots__ = (
         "audits",
         "cluster_version",
+        "continuations",
         "decisions",
         "features",
         "kept_tables",
@@ -121,9 +124,9 @@ class Registry:
         )
         self.decisions: Final[dict[type[Operation], Decide[Any]]] = {}
         for decision in _in_order(feature.decisions for feature in features):
-            kind = decision.operation
-            assert kind not in self.decisions, f"two features decide {kind.__name__}"
-            self.decisions[kind] = decision.decide
+            operation = decision.operation
+            assert operation not in self.decisions, f"two features decide {operation.__name__}"
+            self.decisions[operation] = decision.decide
 
         self.kept_tables: Final[dict[int, Kept]] = {}
         for feature in features:
@@ -134,6 +137,12 @@ class Registry:
                     f" the feature is used from version {feature.since} on"
                 )
                 self.kept_tables[table] = kept
+
+        self.continuations: Final[dict[int, GoOn]] = {}
+        for feature in features:
+            for kind, go_on in feature.continuations.items():
+                assert kind not in self.continuations, f"two features go on with kind {kind}"
+                self.continuations[kind] = go_on
 
         self.timed_work: Final = _in_order(feature.timed_work for feature in features)
         kinds = [work.kind for work in self.timed_work]

@@ -35,8 +35,10 @@ RETENTION_MS: Final[dict[states.State, int]] = {
 
 
 def arrive(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
-    """Add a new task: SCHEDULED if it is due later, else PENDING."""
+    """Add a new task: BLOCKED if it waits for others, SCHEDULED if it is due later, else PENDING."""
     row.state = states.SCHEDULED if row.due_at_ms > space.now_ms else states.PENDING
+    if row.dependencies_held < row.dependencies_needed:
+        row.state = states.BLOCKED
     if row.state == states.PENDING:
         for step in space.moments.ready:
             step(space, queue, number, row)
@@ -46,6 +48,13 @@ def arrive(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> N
     _list(space, queue, number, row.state, NOTHING)
     for step in space.moments.arrive:
         step(space, queue, number, row)
+
+
+def unblock(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
+    """Let a BLOCKED task go on: SCHEDULED until its run_at, if that lies ahead, else PENDING."""
+    later = row.due_at_ms > space.now_ms
+    row.due_at_ms = max(row.due_at_ms, space.now_ms)
+    _move(space, queue, number, row, states.SCHEDULED if later else states.PENDING)
 
 
 def make_pending(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
@@ -147,6 +156,8 @@ def finish(
 ) -> None:
     """Make a task terminal, to be kept for its retention."""
     now_ms = space.now_ms
+    if state == states.CANCELLED and not row.cancel_reason:
+        row.cancel_reason = task_pb2.CANCEL_REASON_REQUESTED
     _move(space, queue, number, row, state)
     queue.tally.ended(state, now_ms - row.submitted_at_ms, row.attempts_made)
     kept_ms = row.retention_ms if row.HasField("retention_ms") else RETENTION_MS[state]
@@ -171,6 +182,35 @@ def fail(
     """Make a task a dead letter."""
     row.failure_reason = reason
     finish(space, queue, number, row, task_id, states.FAILED)
+
+
+def reopen(
+    space: Space, queue: Queue, number: int, row: state_pb2.TaskRow, state: states.State
+) -> None:
+    """Bring a dead letter back to PENDING or BLOCKED, with no attempts made."""
+    forget_end(space, queue, number, row)
+    if row.expire_at_ms <= space.now_ms:
+        row.expire_at_ms = 0  # an operator wants it started, even this late
+    row.attempts_made = 0
+    row.redrives += 1
+    row.failure_reason = task_pb2.FAILURE_REASON_UNSPECIFIED
+    row.finished_at_ms = 0
+    row.retire_at_ms = 0
+    row.ended_by = 0
+    _move(space, queue, number, row, state)
+    space.note(What.REDRIVEN, queue, number, row)
+
+
+def put_off_removal(
+    space: Space, number: int, row: state_pb2.TaskRow, task_id: bytes, by_ms: int
+) -> None:
+    """Keep a terminal task that is past its retention for another while."""
+    before = tables.at_key(space.prefix, row.retire_at_ms, number)
+    space.workspace.delete(tables.RETIRED, before)
+    row.retire_at_ms = space.now_ms + by_ms
+    after = tables.at_key(space.prefix, row.retire_at_ms, number)
+    space.workspace.put(tables.RETIRED, after, task_id)
+    space.put_task(number, row)
 
 
 def forget_end(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
@@ -257,34 +297,3 @@ def _put_attempt(
     dropped = place - space.limits.attempts_kept
     if dropped >= 0:
         space.workspace.delete(tables.ATTEMPTS, tables.attempt_key(space.prefix, number, dropped))
-
-
-ROWS_A_TASK_MIN: Final = 5
-"""Id, task, spec, listing by state, and the row in RETIRED."""
-ROWS_A_DEAD_LETTER: Final = 2
-"""Its rows in DEAD_LETTERS: in its queue's list, and in that of all queues."""
-
-
-def remove(space: Space, number: int, task_id: bytes) -> int:
-    """Remove everything about a terminal task; return how many rows that were."""
-    workspace, prefix = space.workspace, space.prefix
-    row = rows.read_task(workspace, prefix, number)
-    queue = space.queue(row.queue_id)
-    forget_end(space, queue, number, row)
-    unlist(space, queue, number, row.state)
-    key = tables.number_key(prefix, number)
-    count = ROWS_A_TASK_MIN + (ROWS_A_DEAD_LETTER if row.state == states.FAILED else 0)
-    workspace.delete(tables.TASK_IDS, prefix + task_id)
-    workspace.delete(tables.TASKS, key)
-    workspace.delete(tables.SPECS, key)
-    rows.delete_chunks(workspace, tables.PAYLOADS, prefix, number, row.payload_chunks)
-    count += row.payload_chunks
-    if row.has_result:
-        chunks = rows.read_result(workspace, prefix, number).chunks
-        rows.delete_chunks(workspace, tables.RESULT_CHUNKS, prefix, number, chunks)
-        workspace.delete(tables.RESULTS, key)
-        count += chunks + 1
-    first_kept = max(0, row.history_length - space.limits.attempts_kept)
-    for place in range(first_kept, row.history_length):
-        workspace.delete(tables.ATTEMPTS, tables.attempt_key(prefix, number, place))
-    return count + row.history_length - first_kept

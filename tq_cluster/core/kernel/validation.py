@@ -22,6 +22,7 @@ from tq_common.limits import (
     CLAIM_QUEUES_MAX,
     CLAIM_TYPES_MAX,
     CONTENT_TYPE_BYTES_MAX,
+    DEPENDENCIES_MAX,
     GIVE_UP_AFTER_S_MAX,
     GIVE_UP_AFTER_S_MIN,
     INITIAL_BACKOFF_S_MAX,
@@ -36,10 +37,12 @@ from tq_common.limits import (
 from tq_common.names import (
     NAMESPACE_NAME_RULE,
     QUEUE_NAME_RULE,
+    TASK_ID_RULE,
     TASK_TYPE_RULE,
     WORKER_ID_CHARS_MAX,
     is_namespace_name,
     is_queue_name,
+    is_task_id,
     is_task_type,
 )
 from tq_common.quoting import quoted
@@ -109,8 +112,58 @@ def check_spec(spec: task_pb2.TaskSpec, limits: Limits, now_ms: int) -> Refused 
     if fault is None and spec.if_exists == task_pb2.IF_EXISTS_KEEP and not spec.task_id:
         return invalid("if_exists", "is KEEP, and task_id is empty; no task has such an id yet")
     if fault is None and spec.HasField("retry_policy"):
-        return _check_retry_policy(spec.retry_policy)
+        fault = _check_retry_policy(spec.retry_policy)
+    if fault is None and (spec.need or spec.depends_on):
+        fault = _check_dependencies(spec)
     return fault
+
+
+def _check_dependencies(spec: task_pb2.TaskSpec) -> Refused | None:
+    """Check what a task depends on, but for whether those tasks exist."""
+    dependencies = spec.depends_on
+    count = len(dependencies)
+    fault = check_at_most("depends_on", count, DEPENDENCIES_MAX)
+    if fault is not None:
+        return fault
+    if spec.need > count:
+        return invalid("need", f"is {spec.need}, of {count} in depends_on")
+    named: set[str | int] = set()
+    for place, dependency in enumerate(dependencies):
+        field = f"depends_on[{place}]"
+        kind = dependency.WhichOneof("on")
+        if kind is None:
+            return invalid(field, "names no task; it takes task_id or item")
+        on = dependency.task_id if kind == "task_id" else dependency.item
+        if kind == "task_id" and is_task_id(dependency.task_id) is None:
+            return invalid(
+                f"{field}.task_id", f"is {_shown(dependency.task_id)}; it takes {TASK_ID_RULE}"
+            )
+        if on in named:
+            return invalid(field, f"names {kind} {on} a second time; each task is named once")
+        named.add(on)
+        for name in ("condition", "otherwise"):
+            number, values = getattr(dependency, name), _DEPENDENCY_WORDS[name]
+            if not 0 <= number < len(values):
+                words = ", ".join(f"{word} ({each})" for each, word in enumerate(values))
+                return invalid(f"{field}.{name}", f"is {number}; it takes {words}")
+    return None
+
+
+def check_dependencies_in_all(
+    field: str, specs: Sequence[task_pb2.TaskSpec], limits: Limits
+) -> Refused | None:
+    """Check how many dependencies the tasks in ``field`` have together."""
+    count = sum(len(spec.depends_on) for spec in specs)
+    if count <= limits.call_dependencies_max:
+        return None
+    most = limits.call_dependencies_max
+    return invalid(field, f"has {count} dependencies in all; at most {most} are taken")
+
+
+_DEPENDENCY_WORDS: Final[Mapping[str, Sequence[str]]] = {
+    "condition": task_pb2.Dependency.Condition.keys(),
+    "otherwise": task_pb2.Dependency.Otherwise.keys(),
+}
 
 
 class _OptionChecks:

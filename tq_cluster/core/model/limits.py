@@ -30,6 +30,8 @@ class Limits:
     submit_tasks_max: int = public.SUBMIT_TASKS_MAX
     submit_bytes_max: int = public.SUBMIT_BYTES_MAX
     """Of the payloads of one Submit together."""
+    call_dependencies_max: int = public.CALL_DEPENDENCIES_MAX
+    """Of the tasks that one call submits, or its completions."""
     claim_tasks_max: int = public.CLAIM_TASKS_MAX
     reports_max: int = public.REPORTS_MAX
     heartbeat_leases_max: int = public.HEARTBEAT_LEASES_MAX

@@ -89,6 +89,21 @@ class Submit(Operation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitTogether(Operation):
+    """Create all of the tasks, or none."""
+
+    order: ClassVar[int] = 3
+    request: task_service_pb2.SubmitTogetherRequest
+    id_seed: str
+    """As in `Submit`."""
+    disk_pressure: bool = False
+    body_digest: bytes = b""
+
+    def weight(self) -> Weight:
+        return Weight(1 + len(self.request.tasks), self.request.ByteSize())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel(Operation):
     """Cancel one task, or mark it to be cancelled if it runs."""
 
@@ -231,6 +246,21 @@ class RemoveRetired(Operation):
 
     def weight(self) -> Weight:
         return Weight(1 + self.rows_max // 8, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continue(Operation):
+    """Go on with what earlier operations set off and did not finish."""
+
+    order: ClassVar[int] = 2
+    items_max: int = 200
+    passed_over: frozenset[int] = frozenset()
+    """The turns of continuations to leave, since they could not be decided."""
+    more: bool = False
+    """Whether other namespaces have continuations, too."""
+
+    def weight(self) -> Weight:
+        return Weight(1 + self.items_max, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

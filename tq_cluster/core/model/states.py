@@ -23,7 +23,7 @@ ALL: Final[tuple[State, ...]] = tuple(task_pb2.TaskState.values())
 TERMINAL: Final[frozenset[State]] = frozenset({COMPLETED, FAILED, CANCELLED})
 WAITING: Final[frozenset[State]] = frozenset({BLOCKED, SCHEDULED, PENDING, RETRYING})
 
-UNFINISHED: Final[tuple[State, ...]] = (SCHEDULED, PENDING, RUNNING, RETRYING)
+UNFINISHED: Final[tuple[State, ...]] = (BLOCKED, SCHEDULED, PENDING, RUNNING, RETRYING)
 
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     BLOCKED: frozenset({SCHEDULED, PENDING, FAILED, CANCELLED}),
@@ -32,7 +32,7 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     RUNNING: frozenset({PENDING, RETRYING, COMPLETED, FAILED, CANCELLED}),
     RETRYING: frozenset({PENDING, FAILED, CANCELLED}),
     COMPLETED: frozenset(),
-    FAILED: frozenset({PENDING}),
+    FAILED: frozenset({BLOCKED, PENDING}),
     CANCELLED: frozenset(),
 }
 """The states that a task can move to, by its present state."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2, task_pb2
-from tq_cluster.core.kernel import ready_order
+from tq_cluster.core.kernel import dependencies, ready_order
 from tq_cluster.core.kernel.queue import Queue, settings_of
 from tq_cluster.core.model import states
 from tq_cluster.core.model.limits import DEFAULT_LIMITS
@@ -87,6 +87,37 @@ def _content(
         yield
 
 
+def add_dependencies(
+    view: Reader, prefix: bytes, number: int, row: state_pb2.TaskRow, task: task_pb2.Task
+) -> Steps[bool]:
+    """Add what a task depends on and what became of it, in steps; False if it was removed."""
+    if row.ended_by:
+        task.ended_by = _id_of(view, prefix, row.ended_by)
+    if not row.has_dependencies:
+        return True
+    all_of_it = dependencies.find_dependencies(view, prefix, number)
+    if all_of_it is None:
+        return False
+    task.spec.depends_on.extend(all_of_it.depends_on)
+    for parent_number, dependency in zip(all_of_it.on, all_of_it.depends_on, strict=True):
+        told = task.dependencies.add(task_id=dependency.task_id)
+        parent = view.get(tables.TASKS, tables.number_key(prefix, parent_number))
+        if parent is not None:
+            told.state = state_pb2.TaskRow.FromString(parent).state
+        edge = dependencies.read_edge(view, prefix, parent_number, dependency, number)
+        if edge is not None:
+            told.status = edge.status
+        if view.step_is_over:
+            yield
+    return True
+
+
+def _id_of(view: View, prefix: bytes, number: int) -> str:
+    """Return the id of a task by its number; empty if it is gone."""
+    found = view.get(tables.SPECS, tables.number_key(prefix, number))
+    return "" if found is None else task_pb2.TaskSpec.FromString(found).task_id
+
+
 def brief_task(row: state_pb2.TaskRow, spec: task_pb2.TaskSpec) -> task_pb2.Task:
     """Return a task from its spec and its row, without history."""
     task = task_pb2.Task(
@@ -96,9 +127,10 @@ def brief_task(row: state_pb2.TaskRow, spec: task_pb2.TaskSpec) -> task_pb2.Task
         attempts_made=row.attempts_made,
         cancel_requested=row.cancel_requested,
         redrives=row.redrives,
+        cancel_reason=row.cancel_reason,
     )
     put_ms(task.submitted_at, row.submitted_at_ms)
-    if row.state in states.WAITING:
+    if row.state in states.WAITING and row.state != states.BLOCKED:
         put_ms(task.due_at, row.due_at_ms)
     if row.state in states.TERMINAL:
         put_ms(task.finished_at, row.finished_at_ms)

@@ -60,6 +60,11 @@ def position_of(
     return position
 
 
+def made_up(field: str) -> Refused:
+    """Return the refusal of a token that no page ended with."""
+    return invalid(field, _MADE_UP)
+
+
 def _filters_digest(request: Message) -> bytes:
     filters = type(request)()
     filters.CopyFrom(request)

@@ -94,9 +94,12 @@ def _read_task(
             return no_such_task(request.task_id)
         if request.omit_payload:
             task.CopyFrom(describe.whole_task(view, prefix, *found))
-            return None
-        there = yield from describe.add_task_with_payload(view, prefix, *found, task)
+            there = True
+        else:
+            there = yield from describe.add_task_with_payload(view, prefix, *found, task)
         # If it was removed meanwhile, look again: another task may have its id by now.
+        if there:
+            there = yield from describe.add_dependencies(view, prefix, *found, task)
         if there:
             return None
 

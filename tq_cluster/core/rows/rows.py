@@ -46,12 +46,14 @@ def put_spec(
 ) -> int:
     """Store a spec under its final id and return the number of its payload's chunks.
 
-    ``traceparent`` is stored if the spec names none.
+    ``traceparent`` is stored if the spec names none. Dependencies are left out.
     """
     stored = task_pb2.TaskSpec()
     stored.CopyFrom(spec)
     stored.DiscardUnknownFields()  # no limit was checked for them
     stored.task_id = task_id
+    if spec.depends_on:
+        stored.ClearField("depends_on")  # they have a row of their own
     if traceparent and not spec.traceparent:
         stored.traceparent = traceparent
     chunks = 0
@@ -84,11 +86,14 @@ def find_task(
     view: View, prefix: bytes, task_id: str
 ) -> tuple[TaskNumber, state_pb2.TaskRow] | None:
     """Return number and row of the task with this id, if there is one."""
+    number = find_task_number(view, prefix, task_id)
+    return None if number is None else (number, read_task(view, prefix, number))
+
+
+def find_task_number(view: View, prefix: bytes, task_id: str) -> TaskNumber | None:
+    """Return the number of the task with this id, if there is one."""
     found = view.get(tables.TASK_IDS, tables.name_key(prefix, task_id))
-    if found is None:
-        return None
-    number = TaskNumber(int.from_bytes(found, "big"))
-    return number, read_task(view, prefix, number)
+    return None if found is None else TaskNumber(int.from_bytes(found, "big"))
 
 
 def read_result(view: View, prefix: bytes, number: int) -> state_pb2.ResultRow:

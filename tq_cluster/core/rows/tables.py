@@ -54,6 +54,18 @@ READY_BY_TYPE: Final = 19
 """queue id, digest of the type (u32), 255 - priority (u8), due at, task number -> nothing. The rows
 of READY, each with its type in place of its lane. From cluster version 3 on.
 """
+CONTINUATIONS: Final = 20
+"""turn (u64) -> ContinuationRow. What is to go on, the next first. From cluster version 4 on."""
+DEPENDENCIES: Final = 21
+"""task number -> DependenciesRow, if the task has dependencies. From cluster version 4 on."""
+DEPENDENTS: Final = 22
+"""task waited for (u64), group (u8), task number -> DependentRow. From cluster version 4 on.
+
+Group AFTER_SUCCESS: the dependent waits for a completion. AFTER_FAILURE: it may start if there is
+none.
+"""
+AFTER_SUCCESS: Final = 0
+AFTER_FAILURE: Final = 1
 
 INLINE_BYTES_MAX: Final = 4 << 10
 """A payload or result up to this size is in its spec's or result's row, at no extra read."""
@@ -74,6 +86,7 @@ _READY = Struct(">3sIIBQQ")
 _AT = Struct(">3sQQ")
 _DEAD_LETTER = Struct(">3sIQQ")
 _BUCKET = Struct(">3sI")
+_DEPENDENT = Struct(">3sQBQ")
 
 
 def prefix_of(namespace: int) -> bytes:
@@ -105,7 +118,7 @@ def name_key(prefix: bytes, name: str) -> bytes:
 
 
 def number_key(prefix: bytes, number: int) -> bytes:
-    """Key of TASKS, SPECS and RESULTS."""
+    """Key of TASKS, SPECS, RESULTS and DEPENDENCIES, and of CONTINUATIONS by their turns."""
     return _NUMBER.pack(prefix, number)
 
 
@@ -173,6 +186,11 @@ def dead_letter_key(prefix: bytes, queue_id: int, finished_at_ms: int, number: i
 def bucket_key(prefix: bytes, bucket: int) -> bytes:
     """Return the prefix of the keys of REQUESTS in one bucket."""
     return _BUCKET.pack(prefix, bucket)
+
+
+def dependent_key(prefix: bytes, number: int, group: int, dependent: int) -> bytes:
+    """Key of DEPENDENTS."""
+    return _DEPENDENT.pack(prefix, number, group, dependent)
 
 
 def end_of(prefix: bytes) -> bytes:

@@ -1,0 +1,474 @@
+"""Tasks that wait for other tasks: what releases them, what ends them, and what a redrive undoes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.core.lone_queue import LoneQueue, at, reason, replied, span, spec
+from tq.v1 import queue_service_pb2, task_pb2
+from tq_cluster.core.model.operations import Refused
+
+Dependency = task_pb2.Dependency
+NOT_COMPLETED = Dependency.CONDITION_NOT_COMPLETED
+ENDED = Dependency.CONDITION_ENDED
+SKIP = Dependency.OTHERWISE_SKIP
+FAIL = Dependency.OTHERWISE_FAIL
+
+
+def after(*names: str, **how: int) -> list[task_pb2.Dependency]:
+    return [Dependency(task_id=name, **how) for name in names]  # type: ignore[arg-type]  # as above
+
+
+def run(queue: LoneQueue, name: str, end: str = "complete") -> None:
+    """Let the one ready task of this name end so."""
+    [task] = [each for each in queue.claimed(100) if each.spec.task_id == name]
+    if end == "complete":
+        queue.complete(task)
+    else:
+        queue.fail(task, permanent=True)
+
+
+def states(queue: LoneQueue, *names: str) -> list[str]:
+    return [queue.state(name) for name in names]
+
+
+def test_a_task_starts_once_all_that_it_depends_on_have_completed() -> None:
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="a"), spec(task_id="b"))
+    queue.submitted(spec(task_id="c", depends_on=after("a", "b")))
+    first, second = queue.claimed(5)
+
+    queue.complete(first)
+    assert states(queue, "c") == ["BLOCKED"]
+    assert queue.stats().blocked == 1
+    queue.complete(second)
+
+    assert queue.claimed_ids() == ["c"]
+    assert queue.stats().blocked == 0
+
+
+def test_a_chain_goes_on_in_the_entry_of_each_completion() -> None:
+    queue = LoneQueue()
+    queue.submitted_together(
+        spec(task_id="a"),
+        spec(task_id="b", depends_on=[Dependency(item=0)]),
+        spec(task_id="c", depends_on=[Dependency(item=1)]),
+    )
+    for name in "abc":
+        before = len(queue.entries)
+        run(queue, name)
+        assert len(queue.entries) == before + 2, "one for the claim, one for the completion"
+
+
+@pytest.mark.parametrize(
+    ("condition", "otherwise", "end", "expected"),
+    [
+        (0, 0, "complete", ("PENDING", "")),
+        (0, 0, "fail", ("FAILED", "DEPENDENCY")),
+        (0, 0, "cancel", ("CANCELLED", "DEPENDENCY")),
+        (0, SKIP, "fail", ("CANCELLED", "SKIPPED")),
+        (NOT_COMPLETED, 0, "fail", ("PENDING", "")),
+        (NOT_COMPLETED, 0, "cancel", ("PENDING", "")),
+        (NOT_COMPLETED, 0, "complete", ("CANCELLED", "SKIPPED")),
+        (NOT_COMPLETED, FAIL, "complete", ("FAILED", "DEPENDENCY")),
+        (ENDED, 0, "complete", ("PENDING", "")),
+        (ENDED, 0, "fail", ("PENDING", "")),
+        (ENDED, 0, "cancel", ("PENDING", "")),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_the_condition_decides_whether_an_end_releases_or_ends(
+    condition: Dependency.Condition.ValueType,
+    otherwise: Dependency.Otherwise.ValueType,
+    end: str,
+    expected: tuple[str, str],
+    *,
+    late: bool,
+) -> None:
+    """``late``: the parent has ended before its dependent is submitted."""
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="a"))
+    child = spec(task_id="b", depends_on=after("a", condition=condition, otherwise=otherwise))
+    if not late:
+        queue.submitted(child)
+    if end == "cancel":
+        queue.cancel("a")
+    else:
+        run(queue, "a", end)
+    if late:
+        queue.submitted(child)
+
+    task = queue.task("b")
+    why = ""
+    if task.failure_reason:
+        why = task_pb2.FailureReason.Name(task.failure_reason).removeprefix("FAILURE_REASON_")
+    if task.cancel_reason:
+        why = task_pb2.CancelReason.Name(task.cancel_reason).removeprefix("CANCEL_REASON_")
+    assert (queue.state("b"), why) == expected
+    assert task.ended_by == ("a" if why else "")
+
+
+def test_what_depends_on_a_skipped_task_starts() -> None:
+    queue = LoneQueue()
+    queue.submitted_together(
+        spec(task_id="charge"),
+        spec(task_id="refund", depends_on=after("charge", condition=NOT_COMPLETED)),
+        spec(task_id="tell", depends_on=after("refund")),
+        spec(task_id="complain", depends_on=after("refund", condition=NOT_COMPLETED)),
+    )
+    run(queue, "charge")
+
+    assert states(queue, "refund", "tell", "complain") == ["CANCELLED", "PENDING", "CANCELLED"]
+
+
+def test_a_failure_goes_down_a_deep_chain_in_slices() -> None:
+    queue = LoneQueue()
+    count = 60
+    chain = [spec(task_id="t0")]
+    chain += [
+        spec(task_id=f"t{each}", depends_on=after(f"t{each - 1}")) for each in range(1, count)
+    ]
+    queue.submitted_together(*chain)
+    run(queue, "t0", "fail")
+    assert queue.state(f"t{count - 1}") == "BLOCKED", "an entry's work is bounded"
+
+    queue.go_on()
+
+    assert {queue.state(f"t{each}") for each in range(count)} == {"FAILED"}
+    assert queue.task(f"t{count - 1}").ended_by == f"t{count - 2}"
+
+
+def test_many_dependents_are_released_in_slices_and_take_turns() -> None:
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="a"), spec(task_id="b"))
+    queue.submitted(*(spec(task_id=f"a{each}", depends_on=after("a")) for each in range(100)))
+    queue.submitted(*(spec(task_id=f"b{each}", depends_on=after("b")) for each in range(20)))
+    tasks = queue.claimed(2)
+    for task in tasks:
+        queue.complete(task)
+
+    from tq_cluster.core.model.operations import Continue  # noqa: PLC0415
+
+    queue.decide(Continue(items_max=70, caller=queue.caller))
+    assert queue.stats().blocked == 120 - 32 - 64 - 4, "the small one had its turn"
+    queue.go_on()
+
+    assert queue.stats().blocked == 0
+    assert queue.stats().pending == 120
+
+
+def test_need_says_how_many_have_to_hold() -> None:
+    queue = LoneQueue()
+    queue.submitted(*(spec(task_id=each) for each in "abc"))
+    queue.submitted(spec(task_id="two", depends_on=after("a", "b", "c"), need=2))
+    queue.submitted(spec(task_id="any", depends_on=after("a", "b", "c"), need=1))
+    a, b, c = queue.claimed(3)
+
+    queue.fail(a, permanent=True)
+    assert states(queue, "two", "any") == ["BLOCKED", "BLOCKED"]
+    queue.complete(b)
+    assert states(queue, "two", "any") == ["BLOCKED", "PENDING"]
+    queue.complete(c)
+    assert states(queue, "two") == ["PENDING"]
+    assert [each.status for each in queue.task("any").dependencies] == [3, 2, 1], (
+        "what held as it became ready is kept"
+    )
+
+
+def test_too_few_left_ends_it_by_the_last_of_them() -> None:
+    queue = LoneQueue()
+    queue.submitted(*(spec(task_id=each) for each in "abc"))
+    ways = [*after("a"), *after("b", otherwise=SKIP), *after("c")]
+    queue.submitted(spec(task_id="two", depends_on=ways, need=2))
+    a, b, _ = queue.claimed(3)
+    queue.fail(a, permanent=True)
+    queue.fail(b, permanent=True)
+
+    assert states(queue, "two") == ["CANCELLED"]
+    assert queue.task("two").ended_by == "b"
+
+
+def test_run_at_holds_beside_the_dependencies() -> None:
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="a"))
+    queue.submitted(spec(task_id="b", depends_on=after("a"), run_at=at(1_000)))
+    run(queue, "a")
+    assert states(queue, "b") == ["SCHEDULED"]
+    queue.wait(1_000)
+    assert states(queue, "b") == ["PENDING"]
+
+
+def test_a_blocked_task_expires_and_can_be_cancelled_and_purged() -> None:
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="a"))
+    queue.submitted(spec(task_id="b", depends_on=after("a"), expire_at=at(500)))
+    queue.submitted(spec(task_id="c", depends_on=after("b")))
+    queue.submitted(spec(task_id="d", depends_on=after("a")))
+    queue.submitted(spec(task_id="e", depends_on=after("d")))
+    queue.wait(500)
+    assert states(queue, "b", "c") == ["FAILED", "FAILED"]
+    queue.cancel("d")
+    assert states(queue, "d", "e") == ["CANCELLED", "CANCELLED"]
+    queue.submitted(spec(task_id="f", depends_on=after("a")))
+    queue.purge()
+    queue.go_on()
+    assert states(queue, "a", "f") == ["CANCELLED", "CANCELLED"]
+
+
+# ---------------------------------------------------------------- calls that are refused
+
+
+def test_a_dependency_on_a_missing_task_is_refused_by_its_place() -> None:
+    queue = LoneQueue()
+    outcome = queue.submit_together(
+        spec(task_id="a"), spec(depends_on=[*after("a"), *after("nowhere")])
+    )
+    assert isinstance(outcome, Refused)
+    assert reason(outcome) == "NOT_FOUND"
+    assert outcome.field == "tasks[1].depends_on[1].task_id"
+    assert not queue.exists("a"), "all or none"
+
+
+def test_tasks_that_wait_for_each_other_are_refused_and_the_circle_is_named() -> None:
+    queue = LoneQueue()
+    outcome = queue.submit_together(
+        spec(task_id="x"),
+        spec(task_id="a", depends_on=after("c")),
+        spec(task_id="b", depends_on=[Dependency(item=1)]),
+        spec(task_id="c", depends_on=after("b")),
+        spec(task_id="d", depends_on=after("c")),
+    )
+    assert isinstance(outcome, Refused)
+    assert reason(outcome) == "CYCLE"
+    assert outcome.message.endswith("a → b → c → a"), outcome.message
+    assert outcome.field == "tasks[1].depends_on"
+
+    alone = queue.submit_together(spec(task_id="a", depends_on=[Dependency(item=0)]))
+    assert isinstance(alone, Refused)
+    assert alone.message.endswith("a → a")
+
+
+@pytest.mark.parametrize(
+    ("depends_on", "need", "message"),
+    [
+        ([Dependency()], 0, "depends_on[0] names no task; it takes task_id or item"),
+        (after("a", "a"), 0, "depends_on[1] names task_id a a second time"),
+        (after("a b"), 0, "depends_on[0].task_id is 'a b'"),
+        (after("a", condition=9), 0, "depends_on[0].condition is 9; it takes CONDITION_UNSPECIFIED"),
+        (after("a"), 2, "need is 2, of 1 in depends_on"),
+        ([], 1, "need is 1, of 0 in depends_on"),
+        (after(*map(str, range(1_001))), 0, "depends_on has 1001 items; at most 1000 are taken"),
+        ([Dependency(item=0)], 0, "depends_on[0].item is taken only if all tasks of the call"),
+    ],
+)
+def test_what_is_wrong_with_a_dependency_is_said(
+    depends_on: list[task_pb2.Dependency], need: int, message: str
+) -> None:
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="a"))
+    outcome = queue.submit(spec(depends_on=depends_on, need=need))
+    from tq.v1 import task_service_pb2  # noqa: PLC0415
+
+    [result] = replied(outcome, task_service_pb2.SubmitResponse).results
+    assert result.error.message.startswith(message), result.error.message
+
+
+def test_a_repeated_call_answers_the_same() -> None:
+    queue = LoneQueue()
+    graph = [spec(), spec(depends_on=[Dependency(item=0)])]
+    first = queue.submitted_together(*graph, request_id="r")
+    assert first == ["r-0", "r-1"]
+    before = len(queue.entries)
+    assert queue.submitted_together(*graph, request_id="r") == first
+    assert len(queue.entries) == before
+
+
+def test_the_children_of_a_completion_may_depend_on_it_and_on_each_other() -> None:
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="parent"))
+    [task] = queue.claimed()
+    queue.complete(
+        task,
+        submit=[
+            spec(task_id="c", depends_on=[Dependency(item=1)]),
+            spec(task_id="b", depends_on=after("parent")),
+        ],
+    )
+    assert states(queue, "b", "c") == ["PENDING", "BLOCKED"]
+    run(queue, "b")
+    assert states(queue, "c") == ["PENDING"]
+
+
+# ---------------------------------------------------------------- redrive
+
+
+def redriven(queue: LoneQueue, *names: str, force: bool = False) -> list[str]:
+    """Redrive tasks by id, and return why those that were left alone were."""
+    outcome = queue.redrive(*names, force=force)
+    reply = replied(outcome, queue_service_pb2.RedriveResponse)
+    return [each.message for each in reply.skipped]
+
+
+def test_a_redrive_takes_back_what_failed_with_the_task() -> None:
+    queue = LoneQueue()
+    queue.submitted_together(
+        spec(task_id="a"),
+        spec(task_id="b", depends_on=after("a")),
+        spec(task_id="c", depends_on=after("b")),
+        spec(task_id="other"),
+        spec(task_id="d", depends_on=after("b", "other")),
+    )
+    run(queue, "a", "fail")
+    assert states(queue, "b", "c", "d") == ["FAILED"] * 3
+
+    assert redriven(queue, "a") == []
+
+    assert states(queue, "a", "b", "c", "d") == ["PENDING", "BLOCKED", "BLOCKED", "BLOCKED"]
+    run(queue, "a")
+    run(queue, "b")
+    assert states(queue, "c", "d") == ["PENDING", "BLOCKED"]
+
+
+def test_what_failed_with_another_is_not_redriven_itself() -> None:
+    queue = LoneQueue()
+    queue.submitted_together(spec(task_id="a"), spec(task_id="b", depends_on=after("a")))
+    run(queue, "a", "fail")
+
+    [why] = redriven(queue, "b")
+    assert "failed because task a did: redrive that one instead" in why
+    reply = replied(queue.redrive(queue="default"), queue_service_pb2.RedriveResponse)
+    assert reply.redriven == 1
+    assert states(queue, "a", "b") == ["PENDING", "BLOCKED"]
+
+
+def test_a_redrive_is_refused_once_the_failure_has_let_another_go() -> None:
+    queue = LoneQueue()
+    queue.submitted_together(
+        spec(task_id="charge"),
+        spec(task_id="refund", depends_on=after("charge", condition=NOT_COMPLETED)),
+    )
+    run(queue, "charge", "fail")
+    assert states(queue, "refund") == ["PENDING"]
+
+    [why] = redriven(queue, "charge")
+    assert "task refund was let go because this one failed" in why
+    assert states(queue, "charge", "refund") == ["FAILED", "PENDING"]
+
+    assert redriven(queue, "charge", force=True) == []
+    assert states(queue, "charge", "refund") == ["PENDING", "PENDING"]
+    run(queue, "charge")
+    assert states(queue, "refund") == ["RUNNING"], "forced: it stays as it is"
+
+
+def test_a_compensation_that_still_waits_for_something_else_waits_again() -> None:
+    queue = LoneQueue()
+    queue.submitted_together(
+        spec(task_id="charge"),
+        spec(task_id="approval"),
+        spec(
+            task_id="refund",
+            depends_on=[*after("charge", condition=NOT_COMPLETED), *after("approval")],
+        ),
+    )
+    charge, approval = queue.claimed(2)
+    queue.fail(charge, permanent=True)
+    assert redriven(queue, "charge") == []
+    queue.complete(approval)
+    assert states(queue, "refund") == ["BLOCKED"], "the charge may still succeed"
+    run(queue, "charge")
+    assert states(queue, "refund") == ["CANCELLED"]
+
+
+def test_a_half_done_cascade_is_met_by_a_redrive_and_by_the_next_end() -> None:
+    queue = LoneQueue()
+    count = 90
+    queue.submitted(spec(task_id="a"))
+    queue.submitted(*(spec(task_id=f"c{each}", depends_on=after("a")) for each in range(count)))
+    run(queue, "a", "fail")
+    assert queue.stats().blocked == count - 16
+    assert redriven(queue, "a") == []
+    run(queue, "a", "fail")
+    assert redriven(queue, "a") == []
+    queue.go_on(items_max=20)
+    assert queue.stats().blocked == count
+    run(queue, "a", "complete")
+    queue.go_on(items_max=20)
+    assert queue.stats().pending == count
+
+
+def test_a_queue_is_redriven_in_pages_past_what_is_left_alone() -> None:
+    queue = LoneQueue()
+    for each in range(5):
+        queue.submitted_together(
+            spec(task_id=f"a{each}"), spec(task_id=f"b{each}", depends_on=after(f"a{each}"))
+        )
+        run(queue, f"a{each}", "fail")
+        queue.now_ms += 1
+    total, token, calls = 0, "", 0
+    while True:
+        outcome = queue.redrive(queue="default", max_tasks=2, page_token=token)
+        reply = replied(outcome, queue_service_pb2.RedriveResponse)
+        total, token, calls = total + reply.redriven, reply.next_page_token, calls + 1
+        if not token:
+            break
+        assert calls < 20
+    assert total == 5
+    assert queue.stats().failed == 0
+
+
+# ---------------------------------------------------------------- removal
+
+
+def test_a_task_is_kept_while_another_needs_it() -> None:
+    queue = LoneQueue()
+    queue.submitted_together(
+        spec(task_id="a", retention=span(1_000)),
+        spec(task_id="b"),
+        spec(task_id="c", depends_on=after("a", "b")),
+    )
+    run(queue, "a")
+    queue.wait(5_000)
+    queue.remove_retired()
+    assert queue.exists("a")
+
+    # ``c`` ends, and with it the need for ``a``.
+    queue.cancel("c")
+    queue.wait(60_000)
+    queue.remove_retired()
+    assert not queue.exists("a")
+    assert queue.exists("c")
+
+
+def test_a_dead_letter_with_a_waiting_dependent_is_not_deleted() -> None:
+    queue = LoneQueue()
+    queue.submitted_together(
+        spec(task_id="a"),
+        spec(task_id="b"),
+        spec(task_id="c", depends_on=[*after("a", condition=NOT_COMPLETED), *after("b")]),
+        spec(task_id="d", depends_on=after("a")),
+    )
+    run(queue, "a", "fail")
+    reply = replied(queue.delete("a"), queue_service_pb2.DeleteDeadLettersResponse)
+    assert reply.deleted == 0
+    assert "task c depends on it" in reply.skipped[0].message
+    queue.cancel("c")
+    reply = replied(queue.delete(queue="default"), queue_service_pb2.DeleteDeadLettersResponse)
+    assert reply.deleted == 2
+    assert not queue.exists("d")
+
+
+def test_a_task_with_many_ended_dependents_is_removed_in_slices() -> None:
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="a", retention=span(1)))
+    queue.submitted(
+        *(
+            spec(task_id=f"c{each}", depends_on=after("a"), retention=span(10**9))
+            for each in range(250)
+        )
+    )
+    queue.purge(max_tasks=1_000)
+    queue.go_on()
+    queue.wait(1_000)
+    queue.remove_retired()
+    assert not queue.exists("a")
+    assert queue.exists("c0")
