@@ -43,6 +43,8 @@ class Reason(enum.StrEnum):
     QUEUE_IN_USE = "QUEUE_IN_USE"
     SETTINGS_CHANGED = "SETTINGS_CHANGED"
     UNSUPPORTED = "UNSUPPORTED"
+    CYCLE = "CYCLE"
+    HAS_DEPENDENTS = "HAS_DEPENDENTS"
     NOT_LEADER = "NOT_LEADER"
     NO_LEADER = "NO_LEADER"
     REQUEST_IDS_EXHAUSTED = "REQUEST_IDS_EXHAUSTED"
@@ -153,6 +155,8 @@ _FAMILIES: dict[Reason, type[TqError]] = {
     Reason.NOT_REPLACEABLE: ConflictError,
     Reason.QUEUE_IN_USE: ConflictError,
     Reason.SETTINGS_CHANGED: ConflictError,
+    Reason.CYCLE: InvalidArgumentError,
+    Reason.HAS_DEPENDENTS: ConflictError,
     Reason.UNSUPPORTED: UnsupportedError,
     Reason.NOT_LEADER: UnavailableError,
     Reason.NO_LEADER: UnavailableError,

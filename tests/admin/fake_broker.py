@@ -65,6 +65,13 @@ class FakeBroker(
         self.backups: list[cluster_pb.BackupRequest] = []
         self.before: Callable[[grpc.ServicerContext], None] = lambda context: None
 
+    def SubmitTogether(
+        self,
+        request: task_service_pb.SubmitTogetherRequest,
+        context: grpc.ServicerContext,
+    ) -> task_service_pb.SubmitTogetherResponse:
+        raise NotImplementedError
+
     def Submit(
         self, request: task_service_pb.SubmitRequest, context: grpc.ServicerContext
     ) -> task_service_pb.SubmitResponse:

@@ -9,7 +9,7 @@ from tests.core.lone_queue import LoneQueue, at, span, spec
 from tests.scopes import scope_of
 from tq.internal.v1 import log_pb2
 from tq.v1 import task_pb2
-from tq_cluster.core.kernel.transitions import ROWS_A_TASK_MIN
+from tq_cluster.core.kernel.removal import ROWS_A_TASK_MIN
 from tq_cluster.core.model.limits import DAY_MS, MINUTE_MS
 from tq_cluster.core.model.operations import (
     Done,

@@ -40,6 +40,8 @@ CONTRACT = {
     "NOT_REPLACEABLE": (grpc.StatusCode.FAILED_PRECONDITION, False),
     "QUEUE_IN_USE": (grpc.StatusCode.FAILED_PRECONDITION, False),
     "SETTINGS_CHANGED": (grpc.StatusCode.FAILED_PRECONDITION, False),
+    "CYCLE": (grpc.StatusCode.INVALID_ARGUMENT, False),
+    "HAS_DEPENDENTS": (grpc.StatusCode.FAILED_PRECONDITION, False),
     "UNSUPPORTED": (grpc.StatusCode.UNIMPLEMENTED, False),
     "NOT_LEADER": (grpc.StatusCode.FAILED_PRECONDITION, True),
     "NO_LEADER": (grpc.StatusCode.UNAVAILABLE, True),

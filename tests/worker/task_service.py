@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Never
+
 from grpc import aio
 
 from tests.worker.fake_broker import TERMINAL, Context, FakeBroker, FakeTask
@@ -39,6 +41,9 @@ class FakeTaskService(TaskServiceServicer):
 
     async def stop(self) -> None:
         await self._server.stop(None)
+
+    async def SubmitTogether(self, request: object, context: object) -> Never:
+        raise NotImplementedError
 
     async def Submit(
         self, request: SubmitRequest, _context: Context[SubmitRequest, SubmitResponse]

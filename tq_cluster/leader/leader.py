@@ -30,6 +30,7 @@ from tq_cluster.core.model.operations import (
     Replied,
     Report,
     Submit,
+    SubmitTogether,
     Unfinished,
     Wakeups,
 )
@@ -237,7 +238,7 @@ class Leader:
 
     async def submit(self, operation: Operation) -> Outcome:
         """Have one operation decided, committed and applied; raises what Committer.submit does."""
-        if isinstance(operation, Submit):
+        if isinstance(operation, Submit | SubmitTogether):
             if self._disk_pressure():
                 operation = replace(operation, disk_pressure=True)
             if operation.request.request_id and operation.request.ByteSize() > DIGEST_BYTES_MAX:
@@ -249,7 +250,7 @@ class Leader:
             self._workers.reported(namespace, operation.request, outcome.reply)
         return outcome
 
-    async def _digest(self, operation: Submit) -> bytes:
+    async def _digest(self, operation: Submit | SubmitTogether) -> bytes:
         """Hash a large request in another thread, so that the loop goes on meanwhile."""
         if self._stopped:
             raise NotLeaderError(self._log.status().leader_id)

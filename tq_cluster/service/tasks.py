@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tq.v1 import task_service_pb2 as pb
 from tq_cluster.core.kernel.validation import check_wait
-from tq_cluster.core.model.operations import Cancel, Submit
+from tq_cluster.core.model.operations import Cancel, Submit, SubmitTogether
 from tq_cluster.core.reads import listings, queries
 from tq_cluster.service.backend import Leading
 from tq_cluster.service.call import Call, Method, Place
@@ -46,6 +46,11 @@ class TaskServicer:
                 handle=self.submit,
             ),
             Method(
+                name="SubmitTogether",
+                request=pb.SubmitTogetherRequest,
+                handle=self.submit_together,
+            ),
+            Method(
                 name="GetTask",
                 request=pb.GetTaskRequest,
                 handle=self.get_task,
@@ -78,7 +83,19 @@ class TaskServicer:
         reply: pb.SubmitResponse = reply_of(await self._leading.submit(operation))
         if self._tracing is not None:
             spent_s = asyncio.get_running_loop().time() - call.arrived_s
-            self._tracing.submitted(request, reply, spent_s)
+            self._tracing.submitted(request.tasks, reply.results, spent_s)
+        return reply
+
+    async def submit_together(
+        self, request: pb.SubmitTogetherRequest, call: Call
+    ) -> pb.SubmitTogetherResponse:
+        seed = request.request_id or uuid.uuid4().hex
+        operation = SubmitTogether(request=request, id_seed=seed, caller=call.caller)
+        reply: pb.SubmitTogetherResponse = reply_of(await self._leading.submit(operation))
+        if self._tracing is not None:
+            spent_s = asyncio.get_running_loop().time() - call.arrived_s
+            results = [pb.SubmitResult(task=task) for task in reply.tasks]
+            self._tracing.submitted(request.tasks, results, spent_s)
         return reply
 
     async def get_task(self, request: pb.GetTaskRequest, call: Call) -> pb.GetTaskResponse:

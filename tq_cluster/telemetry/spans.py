@@ -36,6 +36,8 @@ FLUSH_S = 2.0
 """How long a stopping node waits for the collector to take its last spans."""
 _NS = 1_000_000_000
 
+_SUBMITS = frozenset({"Submit", "SubmitTogether"})
+"""The methods that begin a trace for their tasks."""
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -82,7 +84,8 @@ class Tracing:
         trace. ``reason_of`` names the caller's reason for a failure.
         """
         parent = parse(traceparent)
-        if (parent is None and method != "Submit") or (parent is not None and not _sampled(parent)):
+        begins = parent is None and method in _SUBMITS
+        if not begins and (parent is None or not _sampled(parent)):
             yield traceparent
             return
         service = path.strip("/").partition("/")[0]
@@ -107,8 +110,8 @@ class Tracing:
 
     def submitted(
         self,
-        request: task_service_pb2.SubmitRequest,
-        reply: task_service_pb2.SubmitResponse,
+        specs: Sequence[task_pb2.TaskSpec],
+        results: Sequence[task_service_pb2.SubmitResult],
         spent_s: float,
     ) -> None:
         """Record a submit in the trace of each task that it created.
@@ -118,13 +121,13 @@ class Tracing:
         call = trace.get_current_span()
         own = call.get_span_context()
         if call.is_recording():
-            call.set_attributes(_of_tasks("submit", "send", request.tasks))
-            if len(reply.results) == 1:
-                call.set_attribute("messaging.message.id", reply.results[0].task.task_id)
+            call.set_attributes(_of_tasks("submit", "send", specs))
+            if len(results) == 1:
+                call.set_attribute("messaging.message.id", results[0].task.task_id)
         links = [Link(own)] if own.is_valid else []
         ended_ns = time.time_ns()
         seen: set[str] = set()
-        for spec, result in zip(request.tasks, reply.results, strict=True):
+        for spec, result in zip(specs, results, strict=True):
             if not spec.traceparent or spec.traceparent in seen or len(seen) >= TRACES_MAX:
                 continue
             seen.add(spec.traceparent)

@@ -66,7 +66,7 @@ def place_of(space: Space, request: Choice) -> Place | Refused:
         return pages.made_up("page_token")
     began_ms, *after = (_BEGAN if len(position) == _BEGAN.size else _PLACE).unpack(position)
     # No genuine token is of the future; a forged one may be.
-    return Place(min(began_ms, space.now_ms), True, *after)  # noqa: FBT003
+    return Place(min(began_ms, space.now_ms), True, *after)
 
 
 def token_of(request: Choice, place: Place) -> str:

@@ -1,8 +1,8 @@
 """Redrive dead letters: make them PENDING again.
 
 A redrive of a queue covers the dead letters that it held when the redrive began: the page token
-carries that instant, so that a task that dies again meanwhile is not redriven without end. It passes
-over tasks that failed only because another one did, and those whose failure let others start.
+carries that instant, so that a task that dies again meanwhile is not redriven without end. Tasks
+that failed only because another one did, and those whose failure let others start, are passed over.
 """
 
 from __future__ import annotations
@@ -52,12 +52,11 @@ def decide_redrive(space: Space, operation: Redrive) -> Steps:
         if queue is None:
             return no_such_queue(request.queue)
         limit = request.max_tasks or space.limits.redrive_tasks_max
-        looked_at = 0
-        for number, task in dead_letters(space, queue.queue_id, place, limit):
+        found = dead_letters(space, queue.queue_id, place, limit)
+        for looked_at, (number, task) in enumerate(found):
             if looked_at == limit:
                 row.next_page_token = token_of(request, place)
                 break
-            looked_at += 1
             if keeps(space, request, number, task) is None:
                 _redrive(space, number, task)
                 row.changed += 1

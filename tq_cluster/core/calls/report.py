@@ -155,18 +155,17 @@ def _record_with_children(
     """Record a completion and all the tasks that it submits, or none of it."""
     submitted = report.complete.submit
     fault = check_outcome(report, space.limits) or room.take(submitted)
-    children: list[TaskId] = []
-    if fault is None:
-        seed = child_seed(report.task_id, report.token)
-        children = [
-            TaskId(spec.task_id) or derived_id(seed, item) for item, spec in enumerate(submitted)
-        ]
-        plan = yield from submit.plan_together(space, submitted, children, "complete.submit")
-        fault = plan if isinstance(plan, Refused) else None
     if fault is not None:
         _refuse(row, result, fault)
         return
-    assert isinstance(plan, submit.Plan)
+    seed = child_seed(report.task_id, report.token)
+    children = [
+        TaskId(spec.task_id) or derived_id(seed, item) for item, spec in enumerate(submitted)
+    ]
+    plan = yield from submit.plan_together(space, submitted, children, "complete.submit")
+    if isinstance(plan, Refused):
+        _refuse(row, result, plan)
+        return
     queue = space.queue(row.queue_id)
     transitions.give_back(space, queue, number, row)
     yield from submit.create_together(space, plan)

@@ -205,9 +205,7 @@ def find_parents(
         else:
             task_id = TaskId(dependency.task_id)
         number = rows.find_task_number(space.workspace, space.prefix, task_id)
-        if number is None and task_id in planned:
-            number = 0
-        if number is None:
+        if number is None and task_id not in planned:
             return Refused(
                 reason=errors_pb2.ERROR_REASON_NOT_FOUND,
                 message=f"{field} names the task {task_id}, which does not exist: it was never"
@@ -217,7 +215,7 @@ def find_parents(
             )
         if task_id in found:
             return invalid(field, f"names the task {task_id} a second time")
-        found[task_id] = number
+        found[task_id] = number or 0
     return Parents(tuple(found), tuple(found.values()))
 
 
@@ -314,9 +312,7 @@ def plan_together(
     return Plan(specs, task_ids, [item for item in order if item not in left_out], kept)
 
 
-def create_together(
-    space: Space, plan: Plan, traceparent: str = ""
-) -> Generator[None, None, None]:
+def create_together(space: Space, plan: Plan, traceparent: str = "") -> Generator[None, None, None]:
     """Create the tasks of a plan that was made in the same decision."""
     for item in plan.order:
         yield
@@ -331,7 +327,7 @@ def create_together(
 def _in_order_of_creation(
     count: int, parents: Mapping[int, Sequence[int]]
 ) -> Generator[None, None, list[int]]:
-    """Return items such that each stands after its parents; those in or behind a circle are left out.
+    """Return items such that each stands after its parents, without those behind a circle.
 
     Of those that may come next, the first of the call does: so without dependencies the order is
     the call's.

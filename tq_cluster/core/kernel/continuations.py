@@ -1,8 +1,8 @@
 """What an operation sets off beyond itself: a little of it at once, the rest in slices.
 
 The end of one task may release, or end, thousands of others. The operation that ends it begins a
-continuation. After each operation, what was begun goes on within a small bound; what is left then is
-written down as a row, in the same entry. From there the leader does a slice after the other, as
+continuation. After each operation, what was begun goes on within a small bound; what is left then
+is written down as a row, in the same entry. From there the leader does a slice after the other, as
 timed work. A slice and its new cursor are one entry, so nothing is done twice or left out, whoever
 leads.
 
@@ -13,7 +13,7 @@ to the back after its slice, so that small ones do not wait for a large one.
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterator
-from typing import Final
+from typing import Final, TypeAlias
 
 from tq.internal.v1 import state_pb2
 from tq_cluster.core.kernel.audit import Audited
@@ -31,7 +31,7 @@ INLINE_ITEMS: Final = 16
 SLICE_ITEMS: Final = 64
 """How many items a continuation does in one turn."""
 
-Kind = state_pb2.ContinuationRow.Kind.ValueType
+Kind: TypeAlias = state_pb2.ContinuationRow.Kind.ValueType
 
 
 def begin(space: Space, kind: Kind, owner: int, generation: int) -> None:
@@ -122,9 +122,7 @@ FEATURE: Final = Feature(
     since=CONTINUATIONS_VERSION,
     decisions=(decides(Continue, decide_continue),),
     timed_work=(
-        TimedWork(
-            kind="continuations", first=_first, next_in_ms=_next_in_ms, operation=_operation
-        ),
+        TimedWork(kind="continuations", first=_first, next_in_ms=_next_in_ms, operation=_operation),
     ),
     audits=(_audit,),
 )

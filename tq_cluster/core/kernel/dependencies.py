@@ -191,9 +191,7 @@ def _first_that_broke_it(
     for place, (parent_number, dependency) in enumerate(
         zip(all_of_it.on, all_of_it.depends_on, strict=True)
     ):
-        value = space.workspace.get(
-            tables.TASKS, tables.number_key(space.prefix, parent_number)
-        )
+        value = space.workspace.get(tables.TASKS, tables.number_key(space.prefix, parent_number))
         if value is None:
             continue
         parent = state_pb2.TaskRow.FromString(value)
@@ -204,9 +202,7 @@ def _first_that_broke_it(
         return None
     _, parent_number, place = sorted(found)[spare]
     dependency = all_of_it.depends_on[place]
-    edge = state_pb2.DependentRow(
-        condition=dependency.condition, otherwise=dependency.otherwise
-    )
+    edge = state_pb2.DependentRow(condition=dependency.condition, otherwise=dependency.otherwise)
     return parent_number, edge, rows.read_task(space.workspace, space.prefix, parent_number)
 
 
@@ -249,9 +245,7 @@ def _align_all(
     return Progress(items, complete=not edges or job.cursor == edges[-1][0])
 
 
-def _edges_from(
-    space: Space, start: bytes, owner: int, limit: int
-) -> list[tuple[bytes, bytes]]:
+def _edges_from(space: Space, start: bytes, owner: int, limit: int) -> list[tuple[bytes, bytes]]:
     stop = tables.number_key(space.prefix, owner + 1)
     return list(space.workspace.scan(tables.DEPENDENTS, start, stop, limit=limit))
 

@@ -19,7 +19,7 @@ from tq_cluster.core.model.events import What
 from tq_cluster.core.model.limits import DAY_MS
 from tq_cluster.core.model.operations import Lease
 from tq_cluster.core.model.types import DurationMs, TaskId, TaskNumber
-from tq_cluster.core.rows import rows, tables
+from tq_cluster.core.rows import tables
 
 AttemptEnd: TypeAlias = task_pb2.Attempt.End.ValueType
 
@@ -35,7 +35,7 @@ RETENTION_MS: Final[dict[states.State, int]] = {
 
 
 def arrive(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
-    """Add a new task: BLOCKED if it waits for others, SCHEDULED if it is due later, else PENDING."""
+    """Add a new task: BLOCKED if it waits for others, SCHEDULED if it is due later, or PENDING."""
     row.state = states.SCHEDULED if row.due_at_ms > space.now_ms else states.PENDING
     if row.dependencies_held < row.dependencies_needed:
         row.state = states.BLOCKED
