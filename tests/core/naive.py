@@ -11,7 +11,35 @@ GIVE_UP_AFTER_MS = 1_000
 """The back-off after a task's first attempt; it doubles after each further one."""
 
 TERMINAL = ("COMPLETED", "FAILED", "CANCELLED")
-WAITING = ("SCHEDULED", "PENDING", "RETRYING")
+WAITING = ("BLOCKED", "SCHEDULED", "PENDING", "RETRYING")
+PUT_OFF_MS = 60_000
+"""How long a task that another needs is kept beyond its retention, each time it is looked at."""
+
+
+@dataclass
+class NaiveEdge:
+    """One dependency of a task."""
+
+    parent: NaiveTask
+    condition: str = "COMPLETED"
+    otherwise: str = "FAIL"
+    status: str = "OPEN"
+    redrives: int = 0
+    """How often the parent had been redriven when the status was found."""
+
+    def found(self) -> str:
+        """What the dependency is as the parent stands."""
+        if self.parent.state not in TERMINAL:
+            return "OPEN"
+        if self.condition == "ENDED":
+            return "HOLDS"
+        completed = self.parent.state == "COMPLETED" or self.parent.why == "SKIPPED"
+        return "HOLDS" if completed == (self.condition == "COMPLETED") else "BROKEN"
+
+    @property
+    def after_failure(self) -> bool:
+        """Whether the parent's failure may start or skip the task."""
+        return self.condition != "COMPLETED" or self.otherwise == "SKIP"
 
 
 @dataclass
@@ -25,13 +53,19 @@ class NaiveTask:
     expire_ms: int | None
     retention_ms: int
     type: str = "work"
+    edges: list[NaiveEdge] = field(default_factory=list)
+    need: int = 0
     state: str = "PENDING"
     failure: str = ""
+    why: str = ""
+    """Why it is CANCELLED."""
+    ended_by: str = ""
     attempts: int = 0
     token: int = 0
     cancel_requested: bool = False
     unfit_since_ms: int | None = None
     finished_ms: int = 0
+    retire_ms: int = 0
     redrives: int = 0
     place: int = 0
     """Its place in the order of all submits."""
@@ -48,6 +82,8 @@ class NaiveQueue:
         self.submitted = 0
         self.entries: Counter[str] = Counter()
         """How often a task entered each state."""
+        self.changed: list[NaiveTask] = []
+        """Tasks that have ended or were redriven, whose dependents were not told yet."""
         self.paused = False
         self.aging_ms: int | None = None
 
@@ -65,7 +101,102 @@ class NaiveQueue:
         self.submitted += 1
         task.place = self.submitted
         self.tasks.append(task)
+        for edge in task.edges:
+            edge.status, edge.redrives = edge.found(), edge.parent.redrives
+        if self.holding(task) < task.need:
+            task.state = "BLOCKED"
+        if task.state == "BLOCKED" and self.hopeless(task):
+            broken = [edge for edge in task.edges if edge.status == "BROKEN"]
+            broken.sort(key=lambda edge: (edge.parent.finished_ms, edge.parent.place))
+            self.give_up(task, broken[len(task.edges) - task.need])
         return True
+
+    # ---------------------------------------------------------------- dependencies
+
+    def holding(self, task: NaiveTask) -> int:
+        return sum(edge.status == "HOLDS" for edge in task.edges)
+
+    def hopeless(self, task: NaiveTask) -> bool:
+        return sum(edge.status != "BROKEN" for edge in task.edges) < task.need
+
+    def give_up(self, task: NaiveTask, edge: NaiveEdge) -> None:
+        task.ended_by = edge.parent.id
+        if edge.otherwise == "SKIP":
+            self.finish(task, "CANCELLED", why="SKIPPED")
+        elif edge.parent.state == "CANCELLED" and edge.parent.why != "SKIPPED":
+            self.finish(task, "CANCELLED", why="DEPENDENCY")
+        else:
+            self.finish(task, "FAILED", "DEPENDENCY")
+
+    def dependents(self, parent: NaiveTask) -> list[tuple[NaiveTask, NaiveEdge]]:
+        """In the order in which they are told."""
+        found = [
+            (task, edge) for task in self.tasks for edge in task.edges if edge.parent is parent
+        ]
+        return sorted(found, key=lambda each: (each[1].after_failure, each[0].place))
+
+    def tell_dependents(self) -> None:
+        """Bring all tasks in line with those that they depend on, one change after the other."""
+        while self.changed:
+            parent = self.changed.pop(0)
+            for task, edge in self.dependents(parent):
+                if task.state == "BLOCKED":
+                    edge.status, edge.redrives = edge.found(), parent.redrives
+                    self.go_on(task, edge)
+                elif (
+                    task.failure == "DEPENDENCY"
+                    and task.ended_by == parent.id
+                    and edge.found() != "BROKEN"
+                ):
+                    self.take_back(task)
+
+    def go_on(self, task: NaiveTask, edge: NaiveEdge) -> None:
+        """Let a BLOCKED task start, end, or wait on."""
+        if self.holding(task) >= task.need:
+            task.state = "SCHEDULED" if task.due_ms > self.now_ms else "PENDING"
+            task.due_ms = max(task.due_ms, self.now_ms)
+        elif self.hopeless(task):
+            self.give_up(task, edge)
+
+    def take_back(self, task: NaiveTask) -> None:
+        for edge in task.edges:
+            if edge.parent in self.tasks:
+                edge.status, edge.redrives = edge.found(), edge.parent.redrives
+            else:
+                edge.status = "BROKEN" if edge.condition == "COMPLETED" else "HOLDS"
+        if self.hopeless(task):
+            broken = [edge for edge in task.edges if edge.found() == "BROKEN"]
+            broken = [edge for edge in broken if edge.parent in self.tasks]
+            broken.sort(key=lambda edge: (edge.parent.finished_ms, edge.parent.place))
+            spare = len(task.edges) - task.need
+            if len(broken) > spare:
+                task.ended_by = broken[spare].parent.id
+            return
+        self.reopen(task, "BLOCKED")
+        if self.holding(task) >= task.need:
+            task.state = "SCHEDULED" if task.due_ms > self.now_ms else "PENDING"
+            task.due_ms = max(task.due_ms, self.now_ms)
+
+    def may_be_redriven(self, task: NaiveTask) -> bool:
+        if task.failure == "DEPENDENCY":
+            return False
+        for dependent, edge in self.dependents(task):
+            let_go = edge.status == "HOLDS" and edge.redrives == task.redrives
+            may_have_run = dependent.state not in TERMINAL or dependent.token
+            skipped = dependent.why == "SKIPPED" and dependent.ended_by == task.id
+            if (
+                edge.after_failure
+                and dependent.state != "BLOCKED"
+                and ((let_go and may_have_run) or skipped)
+            ):
+                return False
+        return True
+
+    def needed(self, task: NaiveTask, *, is_dead: bool = False) -> bool:
+        return any(
+            dependent.state not in TERMINAL or (dependent.failure == "DEPENDENCY" and not is_dead)
+            for dependent, _ in self.dependents(task)
+        )
 
     def next_up(
         self, most: int, types: Sequence[str] = (), except_types: Sequence[str] = ()
@@ -185,16 +316,25 @@ class NaiveQueue:
         ]
 
     def redrive(self, task: NaiveTask) -> None:
-        task.state = "PENDING"
-        task.failure = ""
+        task.due_ms = self.now_ms
+        self.reopen(task, "PENDING")
+
+    def reopen(self, task: NaiveTask, state: str) -> None:
+        task.state = state
+        task.failure = task.ended_by = ""
         task.attempts = 0
         task.unfit_since_ms = None
-        task.due_ms = self.now_ms
         task.redrives += 1
         if task.expire_ms is not None and task.expire_ms <= self.now_ms:
             task.expire_ms = None
+        self.changed.append(task)
 
-    def finish(self, task: NaiveTask, state: str, failure: str = "") -> None:
+    def finish(
+        self, task: NaiveTask, state: str, failure: str = "", why: str = "REQUESTED"
+    ) -> None:
+        self.changed.append(task)
+        task.why = why if state == "CANCELLED" else ""
+        task.retire_ms = self.now_ms + task.retention_ms
         task.state = state
         self.entries[state] += 1
         task.failure = failure
@@ -207,10 +347,14 @@ class NaiveQueue:
             if task.state in WAITING:
                 if task.expire_ms is not None and task.expire_ms <= self.now_ms:
                     self.finish(task, "FAILED", "EXPIRED")
-                elif task.due_ms <= self.now_ms:
+                elif task.due_ms <= self.now_ms and task.state != "BLOCKED":
                     task.state = "PENDING"
-        self.tasks = [
-            task
-            for task in self.tasks
-            if task.state not in TERMINAL or task.finished_ms + task.retention_ms > self.now_ms
-        ]
+        self.tell_dependents()
+        ended = [task for task in self.tasks if task.state in TERMINAL]
+        for task in sorted(ended, key=lambda each: (each.retire_ms, each.place)):
+            if task.retire_ms > self.now_ms:
+                continue
+            if self.needed(task):
+                task.retire_ms = self.now_ms + PUT_OFF_MS
+            else:
+                self.tasks.remove(task)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import hypothesis
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -20,10 +22,12 @@ from tests.core.lone_queue import (
     state_of,
     status,
 )
-from tests.core.naive import BACKOFF_MS, GIVE_UP_AFTER_MS, NaiveQueue, NaiveTask
+from tests.core.naive import BACKOFF_MS, GIVE_UP_AFTER_MS, NaiveEdge, NaiveQueue, NaiveTask
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core.model.operations import Refused
 
+Dependency = task_pb2.Dependency
+STATUS = task_pb2.DependencyStatus.Status
 Settings = queue_service_pb2.QueueSettings
 Choice = tuple[tuple[str, ...], tuple[str, ...]]
 RETENTION_MS = 3_000
@@ -36,8 +40,18 @@ plans = st.fixed_dictionaries(
         "max_attempts": st.integers(1, 3),
         "expire_in_ms": st.sampled_from([None, None, None, 50, 500]),
         "task_type": st.sampled_from(["work", "work", "play"]),
+        "on": st.lists(
+            st.tuples(
+                st.integers(0, 9),
+                st.sampled_from(["COMPLETED", "COMPLETED", "NOT_COMPLETED", "ENDED"]),
+                st.sampled_from(["FAIL", "SKIP"]),
+            ),
+            max_size=3,
+        ),
+        "need": st.integers(0, 3),
     }
 )
+"""``on`` names tasks by how many were submitted since, beside condition and otherwise."""
 choices = st.sampled_from(
     [((), ())] * 4 + [(("play",), ()), ((), ("work",)), ((), ("play",)), (("work",), ("work",))]
 )
@@ -67,8 +81,8 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
     # ---------------------------------------------------------------- moves
 
     @rule(batch=st.lists(plans, min_size=1, max_size=4), repeatable=st.booleans())
-    def submit(self, batch: list[dict[str, int | str | None]], *, repeatable: bool) -> None:
-        specs = [self._spec(**plan) for plan in batch]  # type: ignore[arg-type]  # as the strategy has it
+    def submit(self, batch: list[dict[str, Any]], *, repeatable: bool) -> None:
+        specs = [self._spec(**plan) for plan in batch]
         request_id = f"submit-{self.named}" if repeatable else ""
         ids = self.queue.submitted(*specs, request_id=request_id)
         assert ids == [each.task_id for each in specs]
@@ -190,26 +204,29 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
             assert not isinstance(outcome, Refused)
             assert self.queue.state(task_id) == expected
 
-    @rule(most=st.integers(1, 3))
-    def redrive(self, most: int) -> None:
-        dead = [task for task in self.naive.tasks if task.state == "FAILED"]
-        dead.sort(key=lambda task: task.finished_ms)
-        for task in dead[:most]:
-            self.naive.redrive(task)
-        outcome = self.queue.redrive(queue="default", max_tasks=most)
+    @rule(most=st.integers(1, 3), force=st.booleans())
+    def redrive(self, most: int, *, force: bool) -> None:
+        redriven = 0
+        for task in self._dead()[:most]:
+            forced = force and task.failure != "DEPENDENCY"
+            if forced or self.naive.may_be_redriven(task):
+                self.naive.redrive(task)
+                redriven += 1
+        outcome = self.queue.redrive(queue="default", max_tasks=most, force=force)
         reply = replied(outcome, queue_service_pb2.RedriveResponse)
-        assert reply.redriven == len(dead[:most])
+        assert reply.redriven == redriven
 
     @rule(most=st.integers(1, 3))
     def delete_dead_letters(self, most: int) -> None:
-        dead = [task for task in self.naive.tasks if task.state == "FAILED"]
-        dead.sort(key=lambda task: task.finished_ms)
-        for task in dead[:most]:
-            self.naive.tasks.remove(task)
+        deleted = []
+        for task in self._dead()[:most]:
+            if not self.naive.needed(task, is_dead=True):
+                self.naive.tasks.remove(task)
+                deleted.append(task)
         outcome = self.queue.delete(queue="default", max_tasks=most)
         reply = replied(outcome, queue_service_pb2.DeleteDeadLettersResponse)
-        assert reply.deleted == len(dead[:most])
-        assert not any(self.queue.exists(task.id) for task in dead[:most])
+        assert reply.deleted == len(deleted)
+        assert not any(self.queue.exists(task.id) for task in deleted)
 
     @rule(most=st.integers(1, 3))
     def purge(self, most: int) -> None:
@@ -240,8 +257,11 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
 
     @invariant()
     def both_agree_on_every_task(self) -> None:
+        self.naive.tell_dependents()
+        self.queue.go_on()
         self.naive.settle()
         self.queue.make_due()
+        self.queue.go_on()
         self.queue.remove_retired()
         self.queue.forget_requests()
         for task in self.naive.tasks:
@@ -252,8 +272,15 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
             assert seen.cancel_requested == task.cancel_requested
             assert seen.redrives == task.redrives
             assert failure.removeprefix("FAILURE_REASON_") == (task.failure or "UNSPECIFIED")
+            why = task_pb2.CancelReason.Name(seen.cancel_reason)
+            assert why.removeprefix("CANCEL_REASON_") == (task.why or "UNSPECIFIED")
+            assert seen.ended_by in (task.ended_by, "")
+            statuses = [STATUS.Name(each.status) for each in seen.dependencies if each.state]
+            assert statuses == [
+                f"STATUS_{edge.status}" for edge in task.edges if edge.parent in self.naive.tasks
+            ]
         stats = self.queue.stats()
-        for state in ("SCHEDULED", "PENDING", "RUNNING", "RETRYING", "COMPLETED", "FAILED"):
+        for state in ("BLOCKED", "SCHEDULED", "PENDING", "RUNNING", "RETRYING", "COMPLETED", "FAILED"):
             assert getattr(stats, state.lower()) == self.naive.count(state)
         assert stats.totals.submitted == self.naive.submitted
         assert stats.totals.claimed == self.naive.entries["RUNNING"]
@@ -280,9 +307,17 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
         max_attempts: int,
         expire_in_ms: int | None,
         task_type: str,
+        on: list[tuple[int, str, str]],
+        need: int,
     ) -> task_pb2.TaskSpec:
         """A task for both queues, given to the naive one."""
+        edges = {}
+        for back, condition, otherwise in on:
+            parent = self.naive.find(f"task-{self.named - back}")
+            if parent is not None:
+                edges.setdefault(parent.id, NaiveEdge(parent, condition, otherwise))
         self.named += 1
+        need = min(need, len(edges)) or len(edges)
         now_ms = self.queue.now_ms
         task = NaiveTask(
             id=f"task-{self.named}",
@@ -292,6 +327,8 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
             expire_ms=None if expire_in_ms is None else now_ms + expire_in_ms,
             retention_ms=RETENTION_MS,
             type=task_type,
+            edges=list(edges.values()),
+            need=need,
         )
         assert self.naive.submit(task)
         return spec(
@@ -302,10 +339,24 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
             max_attempts=max_attempts,
             expire_at=None if task.expire_ms is None else instant(task.expire_ms),
             retention=span(RETENTION_MS),
+            need=need,
+            depends_on=[
+                Dependency(
+                    task_id=edge.parent.id,
+                    condition=Dependency.Condition.Value(f"CONDITION_{edge.condition}"),
+                    otherwise=Dependency.Otherwise.Value(f"OTHERWISE_{edge.otherwise}"),
+                )
+                for edge in task.edges
+            ],
             retry_policy=task_pb2.RetryPolicy(
                 initial_backoff=span(BACKOFF_MS), multiplier=2, no_jitter=True
             ),
         )
+
+    def _dead(self) -> list[NaiveTask]:
+        """The dead letters, the first to fail first."""
+        dead = [task for task in self.naive.tasks if task.state == "FAILED"]
+        return sorted(dead, key=lambda task: task.finished_ms)
 
     def _is_live(self, claimed: Claimed) -> bool:
         task = self.naive.find(claimed.spec.task_id)
