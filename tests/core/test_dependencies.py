@@ -186,6 +186,20 @@ def test_too_few_left_ends_it_by_the_last_of_them() -> None:
     assert queue.task("two").ended_by == "b"
 
 
+def test_a_late_task_is_ended_by_the_end_that_would_have_ended_it() -> None:
+    queue = LoneQueue()
+    queue.submitted(*(spec(task_id=each) for each in "abc"))
+    a, b, _ = queue.claimed(3)
+    queue.fail(a, permanent=True)
+    queue.now_ms += 1
+    queue.fail(b, permanent=True)
+    ways = [*after("b", otherwise=SKIP), *after("a"), *after("c")]
+    queue.submitted(spec(task_id="two", depends_on=ways, need=2))
+
+    assert states(queue, "two") == ["CANCELLED"]
+    assert queue.task("two").ended_by == "b"
+
+
 def test_run_at_holds_beside_the_dependencies() -> None:
     queue = LoneQueue()
     queue.submitted(spec(task_id="a"))
@@ -359,6 +373,41 @@ def test_a_redrive_is_refused_once_the_failure_has_let_another_go() -> None:
     assert states(queue, "charge", "refund") == ["PENDING", "PENDING"]
     run(queue, "charge")
     assert states(queue, "refund") == ["RUNNING"], "forced: it stays as it is"
+
+
+def test_what_an_earlier_failure_let_go_does_not_forbid_a_later_redrive() -> None:
+    queue = LoneQueue()
+    queue.submitted_together(
+        spec(task_id="charge"),
+        spec(task_id="refund", depends_on=after("charge", condition=NOT_COMPLETED)),
+    )
+    run(queue, "charge", "fail")
+    run(queue, "refund")
+    assert redriven(queue, "charge", force=True) == []
+    run(queue, "charge", "fail")
+
+    assert redriven(queue, "charge") == []
+
+
+def test_a_task_is_taken_back_past_a_parent_that_was_deleted() -> None:
+    queue = LoneQueue()
+    queue.submitted_together(
+        spec(task_id="a"),
+        spec(task_id="b"),
+        spec(task_id="c", depends_on=[*after("a", condition=NOT_COMPLETED), *after("b")]),
+        spec(task_id="d", depends_on=after("b", "a")),
+    )
+    a, b = queue.claimed(2)
+    queue.fail(b, permanent=True)
+    queue.fail(a, permanent=True)
+    assert states(queue, "c", "d") == ["FAILED", "FAILED"]
+    queue.delete("a")
+    assert not queue.exists("a")
+
+    assert redriven(queue, "b") == []
+    assert states(queue, "c", "d") == ["BLOCKED", "FAILED"]
+    run(queue, "b")
+    assert states(queue, "c", "d") == ["PENDING", "FAILED"]
 
 
 def test_a_compensation_that_still_waits_for_something_else_waits_again() -> None:
