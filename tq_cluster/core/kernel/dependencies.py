@@ -152,6 +152,15 @@ def _count(row: state_pb2.TaskRow, status: Status, by: int) -> None:
         row.dependencies_held += by
 
 
+def _status_of_deleted(dependency: task_pb2.Dependency) -> Status:
+    """Return what a dependency is whose parent is gone, once its task waits again.
+
+    Only dead letters are ever removed before a task that failed through a parent.
+    """
+    needs_success = dependency.condition <= _Dependency.CONDITION_COMPLETED
+    return BROKEN if needs_success else HOLDS
+
+
 def _is_hopeless(row: state_pb2.TaskRow) -> bool:
     return row.dependencies_held + row.dependencies_open < row.dependencies_needed
 
@@ -317,9 +326,7 @@ def _take_back(space: Space, number: int, row: state_pb2.TaskRow) -> Generator[N
         yield
         found = space.workspace.get(tables.TASKS, tables.number_key(space.prefix, parent_number))
         if found is None:
-            # Only a dead letter is ever deleted while a task that failed through a parent is there.
-            needs_success = dependency.condition <= _Dependency.CONDITION_COMPLETED
-            _count(row, BROKEN if needs_success else HOLDS, 1)
+            _count(row, _status_of_deleted(dependency), 1)
             continue
         parent = state_pb2.TaskRow.FromString(found)
         status = status_of(dependency.condition, parent)
@@ -490,6 +497,7 @@ def _audit_task(
         key = tables.dependent_key(state.prefix, parent_number, _group_of(dependency), number)
         parent = state.rows_of_tasks.get(parent_number)
         if key not in found:
+            _count(counted, _status_of_deleted(dependency), 1)
             if parent is not None and row.state not in states.TERMINAL:
                 yield f"task {number} waits for task {parent_number}, which does not know"
             continue
