@@ -77,6 +77,7 @@ def wide_spec(queue: str, task_id: str = "", payload: bytes = b"") -> task_pb2.T
     for option in task_options.OPTIONS:
         if not (
             option is task_options.TASK_ID
+            or option is task_options.NEED
             or option.submit_only
             or option.kind in {Kind.INSTANT, Kind.OTHER}
         ):

@@ -132,6 +132,41 @@ async def _(ground: Ground) -> Message:
     return _submit(ground, [faulty] * (SUBMIT_BYTES_MAX // (faulty.ByteSize() + 4)))
 
 
+@_shape(TASKS + "Submit", "10 tasks that wait for 1,000 each", together=2)
+async def _(ground: Ground) -> Message:
+    on = [task_pb2.Dependency(task_id=lease.task_id) for lease in ground.held[:1_000]]
+    return _submit(ground, [task_pb2.TaskSpec(queue="swept", type="t", depends_on=on)] * 10)
+
+
+def _together(ground: Ground, specs: list[task_pb2.TaskSpec]) -> tasks.SubmitTogetherRequest:
+    return tasks.SubmitTogetherRequest(request_id=ground.fresh("sweep"), tasks=specs)
+
+
+def _waiting(*items: int) -> task_pb2.TaskSpec:
+    on = [task_pb2.Dependency(item=item) for item in items]
+    return task_pb2.TaskSpec(queue="swept", type="t", depends_on=on)
+
+
+@_shape(TASKS + "SubmitTogether", "1,000 tasks, of which 990 wait for 10 each", together=2)
+async def _(ground: Ground) -> Message:
+    specs = [_waiting(*range(max(0, item - 10), item)) for item in range(1_000)]
+    return _together(ground, specs)
+
+
+@_shape(TASKS + "SubmitTogether", "a circle of 1,000 tasks")
+async def _(ground: Ground) -> Message:
+    return _together(ground, [_waiting((item + 1) % 1_000) for item in range(1_000)])
+
+
+@_shape(TASKS + "SubmitTogether", "every field at its maximum", together=2)
+async def _(ground: Ground) -> Message:
+    request = _together(ground, [])
+    one = wide_spec(WIDE, ground.fresh("wide").ljust(200, "i")).ByteSize() + 4
+    for _n in range(min(1_000, SUBMIT_BYTES_MAX // one)):
+        request.tasks.append(wide_spec(WIDE, ground.fresh("wide").ljust(200, "i")))
+    return request
+
+
 _fixed(
     TASKS + "GetTask", "payload and result of 10 MiB", tasks.GetTaskRequest(task_id="giant-done")
 )
@@ -316,6 +351,22 @@ async def _(ground: Ground) -> Message:
     children = [task_pb2.TaskSpec(queue="children", type="t")] * 100
     outcome = workers.TaskReport(complete=workers.Completion(submit=children))
     return _reports(await ground.leased(1_000), outcome, ground.worker_id)
+
+
+@_shape(WORKERS + "Report", "1,000 completions that 10 tasks wait for each", together=2)
+async def _(ground: Ground) -> Message:
+    held = await ground.leased(1_000)
+    for begin in range(0, 1_000, 100):
+        specs = [
+            task_pb2.TaskSpec(
+                queue="released", type="t", depends_on=[task_pb2.Dependency(task_id=lease.task_id)]
+            )
+            for lease in held[begin : begin + 100]
+            for _n in range(10)
+        ]
+        await ground.leader.tasks.Submit(_submit(ground, specs), timeout=30)
+    outcome = workers.TaskReport(complete=workers.Completion())
+    return _reports(held, outcome, ground.worker_id)
 
 
 @_shape(WORKERS + "Report", "10 wide completions with 90 wide children each", together=2)

@@ -42,12 +42,18 @@ COMMENTS = {
     "RetryPolicy.initial_backoff": "At most {INITIAL_BACKOFF_S_MAX}.",
     "RetryPolicy.multiplier": "At least 1, at most {MULTIPLIER_MAX}.",
     "RetryPolicy.max_backoff": "At most {MAX_BACKOFF_S_MAX}.",
+    "TaskSpec.depends_on": "At most {DEPENDENCIES_MAX}, and {CALL_DEPENDENCIES_MAX} in a call.",
     "Attempt.error": "At most {ERROR_BYTES_MAX} of it.",
     "Task.last_error": "at most {ERROR_BYTES_MAX} of it.",
     "Task.result": "At most {PAYLOAD_BYTES_MAX}.",
     "SubmitRequest.request_id": "1 to {REQUEST_ID_CHARS_MAX} characters",
     "SubmitRequest.tasks": (
-        "1 to {SUBMIT_TASKS_MAX} tasks, with payloads of at most {SUBMIT_BYTES_MAX} in all."
+        "1 to {SUBMIT_TASKS_MAX} tasks, with payloads of at most {SUBMIT_BYTES_MAX} and at most"
+        " {CALL_DEPENDENCIES_MAX} dependencies in all."
+    ),
+    "SubmitTogetherRequest.tasks": (
+        "1 to {SUBMIT_TASKS_MAX} tasks in any order, with payloads of at most {SUBMIT_BYTES_MAX}"
+        " and at most {CALL_DEPENDENCIES_MAX} dependencies in all."
     ),
     "ListTasksRequest.labels": "at most {LABELS_MAX}, as a task has.",
     "ListTasksRequest.page_size": "1 to {PAGE_SIZE_MAX};",
@@ -84,6 +90,10 @@ COMMENTS = {
 OPTIONS = {
     ("Submit", "tasks"): limits.SUBMIT_TASKS_MAX,
     ("Submit", "tasks.labels"): limits.LABELS_MAX,
+    ("Submit", "tasks.depends_on"): limits.DEPENDENCIES_MAX,
+    ("SubmitTogether", "tasks"): limits.SUBMIT_TASKS_MAX,
+    ("SubmitTogether", "tasks.labels"): limits.LABELS_MAX,
+    ("SubmitTogether", "tasks.depends_on"): limits.DEPENDENCIES_MAX,
     ("ListTasks", "labels"): limits.LABELS_MAX,
     ("Redrive", "task_ids"): limits.REDRIVE_TASKS_MAX,
     ("DeleteDeadLetters", "task_ids"): limits.DELETE_TASKS_MAX,

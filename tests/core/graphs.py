@@ -86,9 +86,7 @@ class Run:
             and task.failure != "DEPENDENCY"
             and (force or self.naive.may_be_redriven(task))
         )
-        reply = replied(
-            self.queue.redrive(name, force=force), queue_service_pb2.RedriveResponse
-        )
+        reply = replied(self.queue.redrive(name, force=force), queue_service_pb2.RedriveResponse)
         assert bool(reply.redriven) == allowed, f"redrive of {name}: {reply}"
         if allowed:
             assert task is not None

@@ -280,7 +280,15 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
                 f"STATUS_{edge.status}" for edge in task.edges if edge.parent in self.naive.tasks
             ]
         stats = self.queue.stats()
-        for state in ("BLOCKED", "SCHEDULED", "PENDING", "RUNNING", "RETRYING", "COMPLETED", "FAILED"):
+        for state in (
+            "BLOCKED",
+            "SCHEDULED",
+            "PENDING",
+            "RUNNING",
+            "RETRYING",
+            "COMPLETED",
+            "FAILED",
+        ):
             assert getattr(stats, state.lower()) == self.naive.count(state)
         assert stats.totals.submitted == self.naive.submitted
         assert stats.totals.claimed == self.naive.entries["RUNNING"]
@@ -311,7 +319,7 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
         need: int,
     ) -> task_pb2.TaskSpec:
         """A task for both queues, given to the naive one."""
-        edges = {}
+        edges: dict[str, NaiveEdge] = {}
         for back, condition, otherwise in on:
             parent = self.naive.find(f"task-{self.named - back}")
             if parent is not None:

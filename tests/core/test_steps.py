@@ -8,19 +8,22 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from tests.core.lone_queue import LoneQueue, replied, report_of, spec
-from tq.v1 import errors_pb2, queue_service_pb2, task_service_pb2, worker_service_pb2
+from tq.v1 import errors_pb2, queue_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core.decide import deciding
 from tq_cluster.core.kernel.budget import NO_BUDGET, Budget
-from tq_cluster.core.model.limits import DEFAULT_LIMITS
+from tq_cluster.core.model.limits import DAY_MS, DEFAULT_LIMITS
 from tq_cluster.core.model.operations import (
     Claim,
+    Continue,
     Decision,
     DeleteDeadLetters,
     Operation,
     PurgeQueue,
     Redrive,
+    RemoveRetired,
     Report,
     Submit,
+    SubmitTogether,
 )
 from tq_cluster.core.model.types import TimestampMs
 from tq_cluster.storage.drafts import Draft
@@ -114,6 +117,72 @@ def with_ready_tasks(queue: LoneQueue) -> Operation:
     )
 
 
+def waiting_for(*items: int, **fields: object) -> task_pb2.TaskSpec:
+    return spec(depends_on=[task_pb2.Dependency(item=item) for item in items], **fields)
+
+
+def with_a_graph(queue: LoneQueue) -> Operation:
+    tasks = [waiting_for(*range(max(0, item - 10), item)) for item in range(1_000)]
+    request = task_service_pb2.SubmitTogetherRequest(tasks=tasks)
+    return SubmitTogether(request=request, id_seed="s")
+
+
+def with_a_circle(queue: LoneQueue) -> Operation:
+    tasks = [waiting_for((item + 1) % 1_000) for item in range(1_000)]
+    request = task_service_pb2.SubmitTogetherRequest(tasks=tasks)
+    return SubmitTogether(request=request, id_seed="s")
+
+
+def on_all(names: Sequence[str]) -> list[task_pb2.Dependency]:
+    return [task_pb2.Dependency(task_id=name) for name in names]
+
+
+def with_many_dependencies(queue: LoneQueue) -> Operation:
+    names = [task.spec.task_id for task in claimed(queue, 1_000)]
+    tasks = [spec(depends_on=on_all(names)) for _ in range(10)]
+    return Submit(request=task_service_pb2.SubmitRequest(tasks=tasks), id_seed="s")
+
+
+def with_tasks_that_others_wait_for(queue: LoneQueue) -> Operation:
+    tasks = claimed(queue, 1_000)
+    for task in tasks:
+        queue.submitted(*[spec(queue="next", depends_on=on_all([task.spec.task_id]))] * 2)
+    return completions(tasks, 0)
+
+
+def with_much_to_go_on_with(queue: LoneQueue) -> Operation:
+    queue.decide(with_tasks_that_others_wait_for(queue))
+    return Continue(items_max=1_000)
+
+
+def with_a_failure_to_take_back(queue: LoneQueue) -> Operation:
+    """A task waits for 1,000 others: one of them fails, and is redriven."""
+    tasks = claimed(queue, 1_000)
+    names = [task.spec.task_id for task in tasks]
+    queue.submitted(spec(depends_on=on_all(names)))
+    queue.fail(tasks[0], permanent=True)
+    request = queue_service_pb2.RedriveRequest(task_ids=names[:1])
+    return Redrive(request=request)
+
+
+def with_tasks_that_failed_with_another(queue: LoneQueue) -> Operation:
+    [task] = claimed(queue, 1)
+    specs = [spec(depends_on=on_all([task.spec.task_id])) for _ in range(1_000)]
+    names = queue.submitted(*specs)
+    queue.fail(task, permanent=True)
+    queue.go_on()
+    return Redrive(request=queue_service_pb2.RedriveRequest(task_ids=names))
+
+
+def with_retired_tasks(queue: LoneQueue) -> Operation:
+    names = queue.submitted(*[spec() for _ in range(1_000)])
+    queue.submitted(spec(depends_on=on_all(names)))
+    queue.purge(max_tasks=1_000)
+    queue.go_on()
+    queue.now_ms += 2 * DAY_MS
+    return RemoveRetired(rows_max=100_000)
+
+
 def steps_of(
     queue: LoneQueue, *operations: Operation, budget: Budget = NO_BUDGET, first: int = 0
 ) -> Iterator[tuple[Draft, Decision | None]]:
@@ -147,6 +216,14 @@ def steps_of(
         with_dead_letters,
         with_old_dead_letters,
         with_ready_tasks,
+        with_a_graph,
+        with_a_circle,
+        with_many_dependencies,
+        with_tasks_that_others_wait_for,
+        with_much_to_go_on_with,
+        with_a_failure_to_take_back,
+        with_tasks_that_failed_with_another,
+        with_retired_tasks,
     ],
 )
 def test_no_step_of_the_largest_legal_call_is_long(

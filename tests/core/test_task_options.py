@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.sweep import extremes
 from tq.v1 import errors_pb2, task_pb2
-from tq.v1.task_options import OPTIONS
+from tq.v1.task_options import NEED, OPTIONS
+from tq.v1.task_pb2 import Dependency
 from tq_cluster.core.kernel.validation import check_spec
 from tq_cluster.core.model.limits import DEFAULT_LIMITS
 from tq_cluster.core.model.operations import Refused
@@ -24,6 +25,8 @@ def checked(option: TaskOption, value: object) -> Refused | None:
     spec = task_pb2.TaskSpec(queue="q", type="t")
     if option.submit_only:
         spec.task_id = "t1"
+    if option is NEED:
+        spec.depends_on.extend(Dependency(task_id=f"t{each}") for each in range(1_000))
     extremes.put(spec, option, value)
     return check_spec(spec, DEFAULT_LIMITS, int(NOW.timestamp() * 1_000))
 

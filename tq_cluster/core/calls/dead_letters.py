@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -109,10 +109,13 @@ def dead_letters(
                 yield number, row
 
 
-def left_alone(space: Space, request: Choice, places: Sequence[int]) -> list[errors_pb2.ItemError]:
+def left_alone(
+    space: Space, request: Choice, places: Sequence[int]
+) -> Generator[None, None, list[errors_pb2.ItemError]]:
     """Return why calls by id leave tasks alone, for their positions in ``task_ids``."""
-    errors = []
+    errors: list[errors_pb2.ItemError] = []
     for item in places:
+        yield
         task_id = request.task_ids[item]
         found = rows.find_task(space.workspace, space.prefix, task_id)
         fault = no_such_task(task_id) if found is None else keeps(space, request, *found)

@@ -41,7 +41,7 @@ def decide_deletion(space: Space, operation: DeleteDeadLetters) -> Steps:
     if isinstance(recalled, Refused):
         return recalled
     if isinstance(recalled, state_pb2.RequestRow):
-        return _reply(space, request, recalled)
+        return (yield from _reply(space, request, recalled))
     row = state_pb2.RequestRow()
     if request.task_ids:
         yield from _delete_named(space, request, row)
@@ -52,7 +52,7 @@ def decide_deletion(space: Space, operation: DeleteDeadLetters) -> Steps:
         yield from _delete_oldest(space, queue.queue_id, place, request, row)
     if row.changed:
         request_ids.remember(space, recalled, row)
-    return _reply(space, request, row)
+    return (yield from _reply(space, request, row))
 
 
 def _delete_named(space: Space, request: _Request, memory: state_pb2.RequestRow) -> Generator[None]:
@@ -90,12 +90,15 @@ def _delete_oldest(
         memory.changed += 1
 
 
-def _reply(space: Space, request: _Request, memory: state_pb2.RequestRow) -> Replied:
+def _reply(
+    space: Space, request: _Request, memory: state_pb2.RequestRow
+) -> Generator[None, None, Replied]:
+    skipped = yield from left_alone(space, request, memory.skipped)
     return Replied(
         reply=queue_service_pb2.DeleteDeadLettersResponse(
             deleted=memory.changed,
             skipped_task_ids=[request.task_ids[item] for item in memory.skipped],
-            skipped=left_alone(space, request, memory.skipped),
+            skipped=skipped,
             remaining_task_ids=request.task_ids[memory.reached :],
             next_page_token=memory.next_page_token,
         )

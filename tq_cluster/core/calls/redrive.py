@@ -43,7 +43,7 @@ def decide_redrive(space: Space, operation: Redrive) -> Steps:
     if isinstance(recalled, Refused):
         return recalled
     if isinstance(recalled, state_pb2.RequestRow):
-        return _reply(space, request, recalled)
+        return (yield from _reply(space, request, recalled))
     row = state_pb2.RequestRow()
     if request.task_ids:
         yield from _redrive_named(space, request, row)
@@ -65,7 +65,7 @@ def decide_redrive(space: Space, operation: Redrive) -> Steps:
             yield
     if row.changed:
         request_ids.remember(space, recalled, row)
-    return _reply(space, request, row)
+    return (yield from _reply(space, request, row))
 
 
 def _redrive_named(
@@ -92,12 +92,13 @@ def _redrive(space: Space, number: int, row: state_pb2.TaskRow) -> None:
 
 def _reply(
     space: Space, request: queue_service_pb2.RedriveRequest, memory: state_pb2.RequestRow
-) -> Replied:
+) -> Generator[None, None, Replied]:
+    skipped = yield from left_alone(space, request, memory.skipped)
     return Replied(
         reply=queue_service_pb2.RedriveResponse(
             redriven=memory.changed,
             skipped_task_ids=[request.task_ids[item] for item in memory.skipped],
-            skipped=left_alone(space, request, memory.skipped),
+            skipped=skipped,
             next_page_token=memory.next_page_token,
         )
     )

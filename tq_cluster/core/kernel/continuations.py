@@ -51,6 +51,7 @@ def go_on_inline(batch: Batch) -> Generator[None, None, None]:
             if progress.complete:
                 continue
         _put(space, row)
+        yield
 
 
 def decide_continue(space: Space, operation: Continue) -> Steps:
