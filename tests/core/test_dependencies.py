@@ -6,7 +6,7 @@ import pytest
 
 from tests.core.lone_queue import LoneQueue, at, reason, replied, span, spec
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
-from tq_cluster.core.model.operations import Continue, Refused
+from tq_cluster.core.model.operations import Continue, EndLeases, Refused
 
 Dependency = task_pb2.Dependency
 NOT_COMPLETED = Dependency.CONDITION_NOT_COMPLETED
@@ -464,6 +464,24 @@ def test_a_queue_is_redriven_in_pages_past_what_is_left_alone() -> None:
         assert calls < 20
     assert total == 5
     assert queue.stats().failed == 0
+
+
+def test_what_waits_for_an_uncertain_end_waits_until_somebody_decides() -> None:
+    queue = LoneQueue()
+    queue.submitted_together(
+        spec(task_id="charge"),
+        spec(task_id="ship", depends_on=after("charge")),
+        spec(task_id="refund", depends_on=after("charge", condition=NOT_COMPLETED)),
+    )
+    queue.claimed()
+    queue.decide(EndLeases(quarantine=True, caller=queue.caller))
+    queue.go_on()
+    assert queue.task("charge").failure_reason == task_pb2.FAILURE_REASON_UNCERTAIN
+    assert states(queue, "ship", "refund") == ["BLOCKED", "BLOCKED"]
+
+    assert redriven(queue, "charge") == []
+    run(queue, "charge")
+    assert states(queue, "ship", "refund") == ["PENDING", "CANCELLED"]
 
 
 # ---------------------------------------------------------------- removal

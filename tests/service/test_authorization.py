@@ -22,6 +22,7 @@ from tq.v1 import (
     task_service_pb2,
     worker_service_pb2,
 )
+from tq_cluster.core.features import CLUSTER_VERSION
 from tq_cluster.core.model.namespaces import Namespaces
 from tq_cluster.core.model.types import DEFAULT_NAMESPACE, Principal
 from tq_cluster.errors import StartError
@@ -35,6 +36,7 @@ TASK = "task_id"
 CONTENT = ("read-content", {"task": TASK}, "unless omit_payload")
 RULES: dict[str, tuple[str, dict[str, object], list[object]]] = {
     "Submit": ("submit", {"queue": "tasks.queue"}, []),
+    "SubmitTogether": ("submit", {"queue": "tasks.queue"}, []),
     "GetTask": ("read", {"task": TASK}, [CONTENT]),
     "ListTasks": ("read", {"queue": "queue"}, []),
     "WaitTask": ("read", {"task": TASK}, [CONTENT]),
@@ -369,6 +371,7 @@ async def test_names_are_gathered_with_pauses_and_not_without_end(
     hook = Hook()
     monkeypatch.setattr(paths, "VALUES_MAX", 3)
     async with cluster_of("n1", authorize=hook) as cluster, stubs_of(cluster["n1"]) as stubs:
+        cluster["n1"].cluster_version = CLUSTER_VERSION  # no field is looked for
         cluster.elect("n1", 1)
         await stubs.tasks.Submit(submit_of("a", "b", "c"), timeout=W)
         with fails() as failure:

@@ -10,12 +10,14 @@ from tq_cluster.core.cluster.replacement import CLUSTER_VERSION_REPLACING
 from tq_cluster.core.cluster.scrubbing import SCRUB_VERSION
 from tq_cluster.core.kernel.batch import CLUSTER_VERSION_FIRST
 from tq_cluster.core.kernel.claims_by_type import BY_TYPE_VERSION
+from tq_cluster.core.kernel.continuations import CONTINUATIONS_VERSION
 
 _ANY: Final = CLUSTER_VERSION_FIRST
 FEATURES: Final[Mapping[str, int]] = MappingProxyType(
     {
         "backup": _ANY,
         "conversations": _ANY,
+        "dependencies": CONTINUATIONS_VERSION,
         "if-exists": _ANY,
         "queue-etag": _ANY,
         "release-give-up-after": _ANY,
