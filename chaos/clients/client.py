@@ -52,6 +52,31 @@ class StubClient(StubCaller):
             within_s=within_s,
         )
 
+    async def submit_together(
+        self, specs: Sequence[task_pb2.TaskSpec], *, within_s: float = 30
+    ) -> list[str]:
+        """Create tasks of one queue, all or none, each labelled for the ledger."""
+        request_id = str(uuid.uuid4())
+        for item, spec in enumerate(specs):
+            spec.labels[LEDGER_LABEL] = ledger_label(request_id, item)
+
+        async def send(broker: Broker, age: Duration, call: SubmitCall) -> list[str]:
+            request = task_service_pb2.SubmitTogetherRequest(
+                request_id=request_id, retry_age=age, tasks=specs
+            )
+            reply = await broker.tasks.SubmitTogether(request, timeout=self._send_s)
+            ids = [task.task_id for task in reply.tasks]
+            self.ledger.submitted(call, ids)
+            return ids
+
+        return await self.until_answered(
+            lambda: self.ledger.submit(
+                self.actor, request_id, len(specs), specs[0].queue, together=True
+            ),
+            send,
+            within_s=within_s,
+        )
+
     async def read(self, task_id: str, *, within_s: float = 30) -> task_pb2.Task | None:
         """Read one task, linearizably; None when there is none."""
         return await self.until_answered(

@@ -41,6 +41,8 @@ class SubmitCall(Call):
     request_id: str
     tasks: int
     queue: str = ""
+    together: bool = False
+    """Whether its tasks are created all or none, and may wait for each other."""
     task_ids: Sequence[str | None] = ()
 
 

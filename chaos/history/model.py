@@ -17,6 +17,7 @@ State: TypeAlias = "task_pb2.TaskState.ValueType"
 End: TypeAlias = "task_pb2.Attempt.End.ValueType"
 
 ABSENT: State = task_pb2.TASK_STATE_UNSPECIFIED
+BLOCKED = task_pb2.TASK_STATE_BLOCKED
 SCHEDULED = task_pb2.TASK_STATE_SCHEDULED
 PENDING = task_pb2.TASK_STATE_PENDING
 RUNNING = task_pb2.TASK_STATE_RUNNING
@@ -26,7 +27,7 @@ FAILED = task_pb2.TASK_STATE_FAILED
 CANCELLED = task_pb2.TASK_STATE_CANCELLED
 
 TERMINAL = frozenset({COMPLETED, FAILED, CANCELLED})
-WAITING = frozenset({task_pb2.TASK_STATE_BLOCKED, SCHEDULED, PENDING, RETRYING})
+WAITING = frozenset({BLOCKED, SCHEDULED, PENDING, RETRYING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,10 @@ class TaskState:
                 yield self.over(task_pb2.Attempt.END_RELEASED, PENDING, reported=True)
         elif self.state in {RETRYING, SCHEDULED}:
             yield replace(self, state=PENDING)
+        elif self.state == BLOCKED:
+            # What it waits for has ended; the workload that submits such tasks judges how.
+            for after in (PENDING, FAILED, CANCELLED):
+                yield replace(self, state=after)
 
 
 def with_unseen(states: frozenset[TaskState]) -> frozenset[TaskState]:

@@ -13,6 +13,7 @@ from typing import ClassVar
 from chaos.history.calls import Ending
 from chaos.history.model import (
     ABSENT,
+    BLOCKED,
     CANCELLED,
     COMPLETED,
     FAILED,
@@ -51,7 +52,9 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create(Operation):
-    """A submit; repeating it changes nothing."""
+    """A submit; repeating it changes nothing. ``may_wait``: for other tasks."""
+
+    may_wait: bool = False
 
     def apply(self, task: TaskState) -> Iterator[TaskState]:
         if task.exists or task.deleted:
@@ -59,6 +62,8 @@ class Create(Operation):
         else:
             yield replace(task, state=PENDING)
             yield replace(task, state=SCHEDULED)
+            if self.may_wait:
+                yield replace(task, state=BLOCKED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,6 +64,7 @@ def _creations(facts: Facts, task: TaskFacts) -> Iterator[ops.Operation]:
         known_by_s=task.acknowledged_by_s,
         what="the submit",
         certain=acknowledged,
+        may_wait=any(call.together for call in calls),
     )
 
 

@@ -68,7 +68,9 @@ class Ledger:
     def __post_init__(self) -> None:
         self.started_s = self.now_s()
 
-    def submit(self, actor: str, request_id: str, tasks: int, queue: str = "") -> SubmitCall:
+    def submit(
+        self, actor: str, request_id: str, tasks: int, queue: str = "", *, together: bool = False
+    ) -> SubmitCall:
         """Write down that a submit is about to be sent; ``queue`` where all go to one."""
         return self._begin(
             SubmitCall(
@@ -77,6 +79,7 @@ class Ledger:
                 request_id=request_id,
                 tasks=tasks,
                 queue=queue,
+                together=together,
             )
         )
 

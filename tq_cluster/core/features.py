@@ -27,7 +27,8 @@ from tq_cluster.core.calls import (
 )
 from tq_cluster.core.cluster import formation, replacement, restoring, scrubbing
 from tq_cluster.core.housekeeping import backfill, due, lease_expiry, request_ids, retention
-from tq_cluster.core.kernel import claims_by_type, continuations, dependencies, task_events
+from tq_cluster.core.kernel import claims_by_type, continuations, task_events
+from tq_cluster.core.kernel.dependencies import ends as dependencies
 from tq_cluster.core.kernel.feature import Feature, Registry
 
 FEATURES: Final[tuple[Feature, ...]] = (

@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import errors_pb2, queue_service_pb2, task_pb2
-from tq_cluster.core.kernel import dependencies
 from tq_cluster.core.kernel.audit import Audited, Rows
 from tq_cluster.core.kernel.batch import Moments, Space
+from tq_cluster.core.kernel.dependencies import holds
 from tq_cluster.core.kernel.feature import Feature
 from tq_cluster.core.kernel.indexes import NOTHING
 from tq_cluster.core.kernel.queue import Queue
@@ -131,11 +131,11 @@ def keeps(space: Space, request: Choice, number: int, row: state_pb2.TaskRow) ->
         state = task_pb2.TaskState.Name(row.state).removeprefix("TASK_STATE_")
         return invalid("task_ids", f"has a task that is {state}; only dead letters are taken")
     if isinstance(request, queue_service_pb2.DeleteDeadLettersRequest):
-        hold = dependencies.keeps_from_removal(space, number, row, is_dead=True)
+        hold = holds.keeps_from_removal(space, number, row, is_dead=True)
         return None if hold is None else hold.why
     if row.failure_reason == task_pb2.FAILURE_REASON_DEPENDENCY:
         return _failed_with(space, row)
-    return None if request.force else dependencies.keeps_from_redrive(space, number, row)
+    return None if request.force else holds.keeps_from_redrive(space, number, row)
 
 
 def _failed_with(space: Space, row: state_pb2.TaskRow) -> Refused:

@@ -20,8 +20,9 @@ from tq_cluster.core.calls.dead_letters import (
     place_of,
     token_of,
 )
-from tq_cluster.core.kernel import dependencies, request_ids, transitions
+from tq_cluster.core.kernel import request_ids, transitions
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.dependencies import ends
 from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.refusals import no_such_queue
 from tq_cluster.core.model import states
@@ -87,7 +88,7 @@ def _redrive(space: Space, number: int, row: state_pb2.TaskRow) -> None:
     transitions.reopen(space, space.queue(row.queue_id), number, row, states.PENDING)
     space.put_task(number, row)
     if row.has_dependents:
-        dependencies.changed(space, number, row)
+        ends.changed(space, number, row)
 
 
 def _reply(

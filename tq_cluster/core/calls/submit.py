@@ -8,8 +8,9 @@ from typing import Final, NamedTuple
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import errors_pb2, task_pb2, task_service_pb2
-from tq_cluster.core.kernel import dependencies, request_ids, transitions
+from tq_cluster.core.kernel import request_ids, transitions
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.dependencies import attaching
 from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.ready_order import type_digest
 from tq_cluster.core.kernel.validation import (
@@ -258,10 +259,10 @@ def create(
     id_key = tables.name_key(space.prefix, task_id)
     space.workspace.put(tables.TASK_IDS, id_key, number.to_bytes(8, "big"))
     if parents.numbers:
-        yield from dependencies.attach(space, spec, number, row, *parents)
+        yield from attaching.attach(space, spec, number, row, *parents)
     transitions.arrive(space, queue, number, row)
     if parents.numbers:
-        dependencies.settle_new(space, queue, number, row)
+        attaching.settle_new(space, queue, number, row)
     space.put_task(number, row)
     return row
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from tq_cluster.core.kernel import dependencies, transitions
+from tq_cluster.core.kernel import transitions
 from tq_cluster.core.kernel.audit import Audited, Rows
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.dependencies import holds
 from tq_cluster.core.kernel.feature import Feature, Instants, Slice, TimedWork, decides
 from tq_cluster.core.kernel.removal import ROWS_A_TASK_MIN, remove
 from tq_cluster.core.model import states
@@ -41,8 +42,8 @@ def decide_retired(space: Space, operation: RemoveRetired) -> Steps:
             return Done(more=True, items=removed)
         row = rows.read_task(space.workspace, space.prefix, number)
         if row.has_dependents:
-            left -= dependencies.DEPENDENTS_LOOKED_AT
-            hold = dependencies.keeps_from_removal(space, number, row)
+            left -= holds.DEPENDENTS_LOOKED_AT
+            hold = holds.keeps_from_removal(space, number, row)
             if hold is not None:
                 transitions.put_off_removal(space, number, row, task_id, hold.again_in_ms)
                 yield

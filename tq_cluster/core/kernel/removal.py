@@ -6,8 +6,9 @@ from collections.abc import Generator
 from typing import Final
 
 from tq.internal.v1 import state_pb2
-from tq_cluster.core.kernel import dependencies, transitions
+from tq_cluster.core.kernel import transitions
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.dependencies import attaching
 from tq_cluster.core.model import states
 from tq_cluster.core.rows import rows, tables
 
@@ -22,7 +23,7 @@ def remove(
 ) -> Generator[None, None, int]:
     """Remove a terminal task that no other needs; return how many rows that were.
 
-    `dependencies.keeps_from_removal` says whether another needs it.
+    `holds.keeps_from_removal` says whether another needs it.
     """
     workspace, prefix = space.workspace, space.prefix
     queue = space.queue(row.queue_id)
@@ -31,7 +32,7 @@ def remove(
     key = tables.number_key(prefix, number)
     count = ROWS_A_TASK_MIN + (ROWS_A_DEAD_LETTER if row.state == states.FAILED else 0)
     if row.has_dependencies:
-        count += yield from dependencies.forget(space, number)
+        count += yield from attaching.forget(space, number)
     workspace.delete(tables.TASK_IDS, prefix + task_id)
     workspace.delete(tables.TASKS, key)
     workspace.delete(tables.SPECS, key)

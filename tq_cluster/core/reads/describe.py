@@ -7,7 +7,8 @@ from typing import Final
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2, task_pb2
-from tq_cluster.core.kernel import dependencies, ready_order
+from tq_cluster.core.kernel import ready_order
+from tq_cluster.core.kernel.dependencies import edges
 from tq_cluster.core.kernel.queue import Queue, settings_of
 from tq_cluster.core.model import states
 from tq_cluster.core.model.limits import DEFAULT_LIMITS
@@ -95,7 +96,7 @@ def add_dependencies(
         task.ended_by = _id_of(view, prefix, row.ended_by)
     if not row.has_dependencies:
         return True
-    all_of_it = dependencies.find_dependencies(view, prefix, number)
+    all_of_it = edges.find_dependencies(view, prefix, number)
     if all_of_it is None:
         return False
     task.spec.depends_on.extend(all_of_it.depends_on)
@@ -104,7 +105,7 @@ def add_dependencies(
         parent = view.get(tables.TASKS, tables.number_key(prefix, parent_number))
         if parent is not None:
             told.state = state_pb2.TaskRow.FromString(parent).state
-        edge = dependencies.read_edge(view, prefix, parent_number, dependency, number)
+        edge = edges.read_edge(view, prefix, parent_number, dependency, number)
         if edge is not None:
             told.status = edge.status
         if view.step_is_over:
