@@ -44,6 +44,11 @@ class TaskState:
     """Everything about a task that an answer can depend on."""
 
     state: State = ABSENT
+    may_wait: bool = False
+    """Whether it may depend on other tasks, or they on it: their ends and redrives move it, too."""
+    failed_with: bool = False
+    """Whether it is FAILED because of a task that it waited for: that one's redrive takes it
+    back."""
     deleted: bool = False
     """Whether the task was deleted: a repeated submit does not create it again."""
     token: int = 0
@@ -96,8 +101,12 @@ class TaskState:
             yield replace(self, state=PENDING)
         elif self.state == BLOCKED:
             # What it waits for has ended; the workload that submits such tasks judges how.
-            for after in (PENDING, FAILED, CANCELLED):
-                yield replace(self, state=after)
+            yield replace(self, state=PENDING)
+            yield replace(self, state=SCHEDULED)
+            yield replace(self, state=FAILED, failed_with=True)
+            yield replace(self, state=CANCELLED)
+        elif self.failed_with:
+            yield replace(self, state=BLOCKED, failed_with=False)
 
 
 def with_unseen(states: frozenset[TaskState]) -> frozenset[TaskState]:

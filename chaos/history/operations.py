@@ -60,10 +60,10 @@ class Create(Operation):
         if task.exists or task.deleted:
             yield task
         else:
-            yield replace(task, state=PENDING)
-            yield replace(task, state=SCHEDULED)
+            yield replace(task, state=PENDING, may_wait=self.may_wait)
+            yield replace(task, state=SCHEDULED, may_wait=self.may_wait)
             if self.may_wait:
-                yield replace(task, state=BLOCKED)
+                yield replace(task, state=BLOCKED, may_wait=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,9 +202,11 @@ class Redrive(Operation):
         if self.request_id in task.remembered:
             if self.done is not False:
                 yield task
-        elif task.state == FAILED:
+        elif task.state == FAILED and not task.failed_with:
             if self.done is not False:
                 yield _redriven(task, self.request_id)
+            if task.may_wait and not self.done:
+                yield task  # its failure may have let another task go
         elif not self.done:
             yield task
 
@@ -223,6 +225,8 @@ class Delete(Operation):
         elif task.state == FAILED:
             if self.done is not False:
                 yield _deleted(task, self.request_id)
+            if task.may_wait and not self.done:
+                yield task  # another task may need it
         elif not self.done:
             yield task
 
@@ -240,7 +244,7 @@ class Sweep(Operation):
             return
         if self.kind == "purge" and task.state in WAITING:
             yield replace(task, state=CANCELLED, remembered=task.remembered | {self.request_id})
-        elif self.kind == "redrive" and task.state == FAILED:
+        elif self.kind == "redrive" and task.state == FAILED and not task.failed_with:
             yield _redriven(task, self.request_id)
         elif self.kind == "delete" and task.state == FAILED:
             yield _deleted(task, self.request_id)
@@ -281,7 +285,9 @@ class Seen(Operation):
             task.state == self.state
             and tuple(attempts) == self.attempts
             and task.cancel_requested == self.cancel_requested
-            and task.redrives == self.redrives
+            and (
+                task.redrives == self.redrives or (task.may_wait and task.redrives < self.redrives)
+            )
             and (self.state != COMPLETED or task.result == self.result)
         ):
             yield task

@@ -83,8 +83,7 @@ class Run:
         allowed = (
             task is not None
             and task.state == "FAILED"
-            and task.failure != "DEPENDENCY"
-            and (force or self.naive.may_be_redriven(task))
+            and self.naive.may_be_redriven(task, force=force)
         )
         reply = replied(self.queue.redrive(name, force=force), queue_service_pb2.RedriveResponse)
         assert bool(reply.redriven) == allowed, f"redrive of {name}: {reply}"

@@ -60,6 +60,8 @@ class NaiveTask:
     why: str = ""
     """Why it is CANCELLED."""
     ended_by: str = ""
+    let_go: bool = False
+    """Whether its failure has started or skipped another task."""
     attempts: int = 0
     token: int = 0
     cancel_requested: bool = False
@@ -109,6 +111,7 @@ class NaiveQueue:
             broken = [edge for edge in task.edges if edge.status == "BROKEN"]
             broken.sort(key=lambda edge: (edge.parent.finished_ms, edge.parent.place))
             self.give_up(task, broken[len(task.edges) - task.need])
+        self.mark_parents(task)
         return True
 
     # ---------------------------------------------------------------- dependencies
@@ -147,6 +150,7 @@ class NaiveQueue:
                     task.failure == "DEPENDENCY"
                     and task.ended_by == parent.id
                     and edge.found() != "BROKEN"
+                    and not task.let_go
                 ):
                     self.take_back(task)
 
@@ -157,6 +161,23 @@ class NaiveQueue:
             task.due_ms = max(task.due_ms, self.now_ms)
         elif self.hopeless(task):
             self.give_up(task, edge)
+        self.mark_parents(task)
+
+    def mark_parents(self, task: NaiveTask) -> None:
+        """Note which failures have started or skipped a task."""
+        skipped = task.why == "SKIPPED"
+        for edge in task.edges if task.state != "BLOCKED" else ():
+            cause = "BROKEN" if skipped else "HOLDS"
+            if edge.found() == cause and (skipped or edge.condition != "COMPLETED"):
+                self.mark(edge.parent)
+
+    def mark(self, failed: NaiveTask) -> None:
+        while failed.state == "FAILED" and failed in self.tasks and not failed.let_go:
+            failed.let_go = True
+            above = self.find(failed.ended_by)
+            if failed.failure != "DEPENDENCY" or above is None:
+                return
+            failed = above
 
     def take_back(self, task: NaiveTask) -> None:
         for edge in task.edges:
@@ -170,27 +191,21 @@ class NaiveQueue:
             broken.sort(key=lambda edge: (edge.parent.finished_ms, edge.parent.place))
             spare = len(task.edges) - task.need
             if len(broken) > spare:
-                task.ended_by = broken[spare].parent.id
+                self.reopen(task, "BLOCKED")
+                self.give_up(task, broken[spare])
             return
         self.reopen(task, "BLOCKED")
         if self.holding(task) >= task.need:
             task.state = "SCHEDULED" if task.due_ms > self.now_ms else "PENDING"
             task.due_ms = max(task.due_ms, self.now_ms)
+        self.mark_parents(task)
 
-    def may_be_redriven(self, task: NaiveTask) -> bool:
+    def may_be_redriven(self, task: NaiveTask, *, force: bool = False) -> bool:
         if task.failure == "DEPENDENCY":
-            return False
-        for dependent, edge in self.dependents(task):
-            let_go = edge.status == "HOLDS" and edge.redrives == task.redrives
-            may_have_run = dependent.state not in TERMINAL or dependent.token
-            skipped = dependent.why == "SKIPPED" and dependent.ended_by == task.id
-            if (
-                edge.after_failure
-                and dependent.state != "BLOCKED"
-                and ((let_go and may_have_run) or skipped)
-            ):
+            edge = next((edge for edge in task.edges if edge.parent.id == task.ended_by), None)
+            if edge is not None and edge.parent in self.tasks and edge.found() == "BROKEN":
                 return False
-        return True
+        return force or not task.let_go
 
     def needed(self, task: NaiveTask, *, is_dead: bool = False) -> bool:
         return any(
@@ -316,12 +331,16 @@ class NaiveQueue:
         ]
 
     def redrive(self, task: NaiveTask) -> None:
+        if task.failure == "DEPENDENCY":
+            self.take_back(task)
+            return
         task.due_ms = self.now_ms
         self.reopen(task, "PENDING")
 
     def reopen(self, task: NaiveTask, state: str) -> None:
         task.state = state
         task.failure = task.ended_by = ""
+        task.let_go = False
         task.attempts = 0
         task.unfit_since_ms = None
         task.redrives += 1

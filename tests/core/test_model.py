@@ -208,8 +208,8 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
     def redrive(self, most: int, *, force: bool) -> None:
         redriven = 0
         for task in self._dead()[:most]:
-            forced = force and task.failure != "DEPENDENCY"
-            if forced or self.naive.may_be_redriven(task):
+            by_itself = task.failure != "DEPENDENCY"
+            if by_itself and self.naive.may_be_redriven(task, force=force):
                 self.naive.redrive(task)
                 redriven += 1
         outcome = self.queue.redrive(queue="default", max_tasks=most, force=force)

@@ -15,6 +15,7 @@ from chaos.history.calls import Answer, ClaimCall, ReadCall, ReportCall, SubmitC
 from chaos.history.model import TERMINAL
 from chaos.history.record import Ledger
 from chaos.history.verdict import check, report
+from chaos.workloads.chains import Node, faults_of
 from tests.scopes import scope_of
 from tests.simulation.play.faults import USUAL_LATENCY_S, WEIGHTS
 from tests.simulation.play.play import Kind, play
@@ -117,6 +118,8 @@ class Stack:
             broker.checker = self.checker
             broker.on_death = self._died
             broker.on_start.append(self._attend)
+        self.graphs: list[list[Node]] = []
+        """The graphs of tasks that were submitted; in the end, each task has ended as it should."""
         self.ledger = Ledger(now_s=loop.time)
         addresses = [api_address(name) for name in names]
         self._world = World(loop, self.calls, addresses, self.ledger)
@@ -255,6 +258,7 @@ class Stack:
         found = check(self.ledger)
         if found:
             raise Violation(report(self.ledger, found, at_most=3))
+        self._check_graphs()
 
     async def _within(self, seconds: float, done: asyncio.Future[None]) -> None:
         finished, _ = await asyncio.wait([done], timeout=seconds)
@@ -281,6 +285,19 @@ class Stack:
 
     def _acknowledged(self) -> set[str]:
         return {task_id for client in self.clients for task_id in client.task_ids}
+
+    def _check_graphs(self) -> None:
+        """Compare the ends of tasks with those of the tasks that they waited for."""
+        reads = [call for call in self.ledger.calls if isinstance(call, ReadCall)]
+        last = {call.task_id: call.task for call in reads if call.task is not None}
+        for graph in self.graphs:
+            for node in graph:
+                task = last[node.task_id]
+                if task.cancel_reason == task_pb2.CANCEL_REASON_REQUESTED:
+                    continue
+                parents = {each.item: last[graph[each.item].task_id] for each in node.depends_on}
+                for fault in faults_of(node, task, parents):
+                    raise Violation(f"task {node.task_id} {fault}")
 
     async def _until_equal(self) -> None:
         end_s = self.loop.time() + 10.0

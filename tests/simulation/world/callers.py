@@ -124,7 +124,7 @@ class Caller:
         """Record what a failed call shows; raise if no retry helps."""
         reason = reason_of(error)
         detail = f"{error.code().name} {reason}".strip()
-        if reason in NOT_APPLIED:
+        if reason in NOT_APPLIED or reason == "UNSUPPORTED":  # the cluster version is yet to rise
             self.world.ledger.refused(call, detail)
         elif reason == "OUTCOME_UNKNOWN" or (not reason and error.code() in MAYBE):
             self.world.ledger.unanswered(call, detail)
@@ -166,6 +166,34 @@ class Client(Caller):
         self.task_ids += await self.until_answered(
             lambda: self.world.ledger.submit(self.name, request_id, len(specs)), send
         )
+
+    async def submit_together(self, specs: Sequence[task_pb2.TaskSpec]) -> list[str]:
+        """Create tasks, all or none, each labelled for the ledger; return their ids."""
+        request_id = self.next_request_id()
+        for item, spec in enumerate(specs):
+            spec.labels[LEDGER_LABEL] = ledger_label(request_id, item)
+
+        async def send(address: str, age: Duration, call: SubmitCall) -> list[str]:
+            request = task_service_pb2.SubmitTogetherRequest(
+                request_id=request_id, retry_age=age, tasks=specs
+            )
+            reply = await self.ask(
+                address,
+                "/tq.v1.TaskService/SubmitTogether",
+                request,
+                task_service_pb2.SubmitTogetherResponse,
+                within_s=SEND_S,
+            )
+            ids = [task.task_id for task in reply.tasks]
+            self.world.ledger.submitted(call, ids)
+            return ids
+
+        ids = await self.until_answered(
+            lambda: self.world.ledger.submit(self.name, request_id, len(specs), together=True),
+            send,
+        )
+        self.task_ids += ids
+        return ids
 
     async def read(self, task_id: str) -> None:
         """Read one task, linearizably."""

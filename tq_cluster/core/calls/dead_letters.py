@@ -134,18 +134,14 @@ def keeps(space: Space, request: Choice, number: int, row: state_pb2.TaskRow) ->
         hold = holds.keeps_from_removal(space, number, row, is_dead=True)
         return None if hold is None else hold.why
     if row.failure_reason == task_pb2.FAILURE_REASON_DEPENDENCY:
-        return _failed_with(space, row)
-    return None if request.force else holds.keeps_from_redrive(space, number, row)
-
-
-def _failed_with(space: Space, row: state_pb2.TaskRow) -> Refused:
-    found = space.workspace.get(tables.TASKS, tables.number_key(space.prefix, row.ended_by))
-    if found is None:
-        return invalid("task_ids", "has a task that failed through one that was deleted meanwhile")
-    parent = rows.read_spec(space.workspace, space.prefix, row.ended_by).task_id
-    return invalid(
-        "task_ids", f"has a task that failed because task {parent} did: redrive that one instead"
-    )
+        parent = holds.failed_through(space, number, row)
+        if parent is not None:
+            state = task_pb2.TaskState.Name(parent[1]).removeprefix("TASK_STATE_")
+            why = f"has a task that failed because task {parent[0]} is {state}: redrive that one"
+            return invalid("task_ids", why)
+        if not request.task_ids:
+            return invalid("queue", "has a task that failed with another: that one is redriven")
+    return None if request.force else holds.keeps_from_redrive(space, row)
 
 
 def _list(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:

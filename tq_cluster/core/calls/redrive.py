@@ -11,7 +11,7 @@ from collections.abc import Generator
 from typing import Final
 
 from tq.internal.v1 import state_pb2
-from tq.v1 import queue_service_pb2
+from tq.v1 import queue_service_pb2, task_pb2
 from tq_cluster.core.calls.dead_letters import (
     check_choice,
     dead_letters,
@@ -59,7 +59,7 @@ def decide_redrive(space: Space, operation: Redrive) -> Steps:
                 row.next_page_token = token_of(request, place)
                 break
             if keeps(space, request, number, task) is None:
-                _redrive(space, number, task)
+                yield from _redrive(space, number, task)
                 row.changed += 1
             else:
                 place = place._replace(finished_at_ms=task.finished_at_ms, number=number)
@@ -78,12 +78,18 @@ def _redrive_named(
         if found is None or keeps(space, request, *found) is not None:
             memory.skipped.append(item)
         else:
-            _redrive(space, *found)
+            yield from _redrive(space, *found)
             memory.changed += 1
 
 
-def _redrive(space: Space, number: int, row: state_pb2.TaskRow) -> None:
-    """Make a dead letter PENDING with no attempts made, at the back of its priority."""
+def _redrive(space: Space, number: int, row: state_pb2.TaskRow) -> Generator[None]:
+    """Make a dead letter PENDING with no attempts made, at the back of its priority.
+
+    One that failed with another task, which no longer stands in its way, waits again.
+    """
+    if row.failure_reason == task_pb2.FAILURE_REASON_DEPENDENCY:
+        yield from ends.take_back(space, number, row)
+        return
     row.due_at_ms = space.now_ms
     transitions.reopen(space, space.queue(row.queue_id), number, row, states.PENDING)
     space.put_task(number, row)

@@ -10,7 +10,7 @@ from tq.internal.v1 import state_pb2
 from tq.v1 import errors_pb2, task_pb2, task_service_pb2
 from tq_cluster.core.kernel import request_ids, transitions
 from tq_cluster.core.kernel.batch import Space
-from tq_cluster.core.kernel.dependencies import attaching
+from tq_cluster.core.kernel.dependencies import attaching, marking
 from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.ready_order import type_digest
 from tq_cluster.core.kernel.validation import (
@@ -264,6 +264,8 @@ def create(
     if parents.numbers:
         attaching.settle_new(space, queue, number, row)
     space.put_task(number, row)
+    if parents.numbers:
+        yield from marking.mark_parents(space, number, row)
     return row
 
 

@@ -196,7 +196,7 @@ def reopen(
     row.failure_reason = task_pb2.FAILURE_REASON_UNSPECIFIED
     row.finished_at_ms = 0
     row.retire_at_ms = 0
-    row.ended_by = 0
+    row.ended_by = row.let_go = 0
     _move(space, queue, number, row, state)
     space.note(What.REDRIVEN, queue, number, row)
 

@@ -47,8 +47,10 @@ def attach(
             status=status,
             redrives=parent.redrives,
         )
-        key = tables.dependent_key(space.prefix, parent_number, group_of(dependency), number)
-        put_edge(space, key, edge)
+        group = group_of(dependency)
+        if group == tables.AFTER_FAILURE:
+            row.after_failure = True
+        put_edge(space, tables.dependent_key(space.prefix, parent_number, group, number), edge)
         stored.depends_on.add(
             task_id=task_id, condition=dependency.condition, otherwise=dependency.otherwise
         )

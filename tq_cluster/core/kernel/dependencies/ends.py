@@ -34,6 +34,7 @@ from tq_cluster.core.kernel.dependencies.edges import (
     status_of_deleted,
 )
 from tq_cluster.core.kernel.dependencies.giving_up import first_that_broke_it, give_up
+from tq_cluster.core.kernel.dependencies.marking import mark_parents
 from tq_cluster.core.kernel.feature import Feature
 from tq_cluster.core.kernel.queue import Queue
 from tq_cluster.core.model import states
@@ -98,9 +99,10 @@ def _align(
         elif is_hopeless(row):
             give_up(space, queue, number, row, owner, edge, parent)
         space.put_task(number, row)
-        return 0
-    if _failed_through(row, owner) and status != BROKEN:
-        return (yield from _take_back(space, number, row))
+        return (yield from mark_parents(space, number, row))
+    # What has let others go stays as it is.
+    if _failed_through(row, owner) and status != BROKEN and not row.let_go:
+        return (yield from take_back(space, number, row))
     return 0
 
 
@@ -109,7 +111,7 @@ def _failed_through(row: state_pb2.TaskRow, owner: int) -> bool:
     return by_a_parent and row.ended_by == owner
 
 
-def _take_back(space: Space, number: int, row: state_pb2.TaskRow) -> Generator[None, None, int]:
+def take_back(space: Space, number: int, row: state_pb2.TaskRow) -> Generator[None, None, int]:
     """Let a task that failed through a parent wait again; return how many items that cost.
 
     Other parents may have ended meanwhile: all its dependencies are looked at anew.
@@ -134,19 +136,19 @@ def _take_back(space: Space, number: int, row: state_pb2.TaskRow) -> Generator[N
         group = group_of(dependency)
         put_edge(space, tables.dependent_key(space.prefix, parent_number, group, number), edge)
     queue = space.queue(row.queue_id)
-    if is_hopeless(row):
-        broken = first_that_broke_it(space, number, row)
-        if broken is not None:
-            row.ended_by = broken[0]
-        space.put_task(number, row)
+    broken = first_that_broke_it(space, number, row) if is_hopeless(row) else None
+    if is_hopeless(row) and broken is None:
+        space.put_task(number, row)  # through parents that are gone: it stays as it is
         return len(all_of_it.on)
     transitions.reopen(space, queue, number, row, states.BLOCKED)
-    if row.dependencies_held >= row.dependencies_needed:
+    if broken is not None:
+        give_up(space, queue, number, row, *broken)  # as another parent's end asks
+    elif row.dependencies_held >= row.dependencies_needed:
         transitions.unblock(space, queue, number, row)
     space.put_task(number, row)
     if row.has_dependents:
         changed(space, number, row)
-    return len(all_of_it.on)
+    return len(all_of_it.on) + (yield from mark_parents(space, number, row))
 
 
 FEATURE: Final = Feature(

@@ -7,7 +7,12 @@ from typing import Final, NamedTuple
 from tq.internal.v1 import state_pb2
 from tq.v1 import errors_pb2, task_pb2
 from tq_cluster.core.kernel.batch import Space
-from tq_cluster.core.kernel.dependencies.edges import HOLDS, edges_from, is_skipped
+from tq_cluster.core.kernel.dependencies.edges import (
+    BROKEN,
+    edges_from,
+    read_dependencies,
+    status_of,
+)
 from tq_cluster.core.model import states
 from tq_cluster.core.model.limits import MINUTE_MS
 from tq_cluster.core.model.operations import Refused
@@ -17,35 +22,36 @@ DEPENDENTS_LOOKED_AT: Final = 100
 """How many dependents of a task a call looks at before it removes or redrives the task."""
 
 
-def keeps_from_redrive(space: Space, number: int, row: state_pb2.TaskRow) -> Refused | None:
+def keeps_from_redrive(space: Space, row: state_pb2.TaskRow) -> Refused | None:
     """Return why a dead letter is not to be redriven: what its end has set off cannot be undone.
 
     Tasks that only wait, or that failed with it, are taken back; these forbid nothing.
     """
-    if not row.has_dependents:
+    if not row.let_go:
         return None
-    start = tables.dependent_key(space.prefix, number, tables.AFTER_FAILURE, 0)
-    edges = edges_from(space, start, number, DEPENDENTS_LOOKED_AT)
-    for key, value in edges:
-        dependent = tables.split_number(key)
-        found = rows.read_task(space.workspace, space.prefix, dependent)
-        edge = state_pb2.DependentRow.FromString(value)
-        let_go = edge.status == HOLDS and edge.redrives == row.redrives
-        may_have_run = found.state not in states.TERMINAL or found.token
-        if found.state == states.BLOCKED or not (
-            (let_go and may_have_run) or (is_skipped(found) and found.ended_by == number)
-        ):
-            continue
-        name = rows.read_spec(space.workspace, space.prefix, dependent).task_id
-        what = "was skipped" if is_skipped(found) else "was let go"
-        return _has_dependents(
-            name, f"task {name} {what} because this one failed; with force it stays as it is"
-        )
-    if len(edges) == DEPENDENTS_LOOKED_AT:
-        return _has_dependents(
-            "", "over 100 tasks depend on its failure; with force those that were let go stay so"
-        )
-    return None
+    found = space.workspace.get(tables.SPECS, tables.number_key(space.prefix, row.let_go))
+    name = "" if found is None else task_pb2.TaskSpec.FromString(found).task_id
+    return _has_dependents(
+        name,
+        f"task {name or 'that is gone by now'} was started or skipped because this one failed;"
+        " with force it stays as it is",
+    )
+
+
+def failed_through(
+    space: Space, number: int, row: state_pb2.TaskRow
+) -> tuple[str, task_pb2.TaskState.ValueType] | None:
+    """Return id and state of the parent through which a task failed and would fail again."""
+    parent_number = row.ended_by
+    found = space.workspace.get(tables.TASKS, tables.number_key(space.prefix, parent_number))
+    if found is None:
+        return None
+    parent = state_pb2.TaskRow.FromString(found)
+    all_of_it = read_dependencies(space.workspace, space.prefix, number)
+    dependency = all_of_it.depends_on[list(all_of_it.on).index(parent_number)]
+    if status_of(dependency.condition, parent) != BROKEN:
+        return None
+    return dependency.task_id, parent.state
 
 
 class Hold(NamedTuple):
