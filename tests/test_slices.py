@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import weakref
 from collections.abc import Callable, Generator
@@ -222,3 +223,43 @@ async def test_a_loop_that_is_closed_is_not_kept() -> None:
     gc.collect()
 
     assert kept() is None
+
+
+class Large:
+    """What a request is made of."""
+
+
+@pytest.mark.parametrize("end", ["returns", "fails", "is left"])
+async def test_steps_leave_nothing_for_the_garbage_collector(end: str) -> None:
+    """A request of many megabytes is freed with its call, not a minute later."""
+    held: list[weakref.ref[Large]] = []
+
+    def steps() -> Generator[None, None, Large]:
+        large = Large()
+        held.append(weakref.ref(large))
+        for _ in range(3):
+            yield
+        if end == "fails":
+            raise ValueError(end)
+        return large
+
+    async def call() -> None:
+        with contextlib.suppress(ValueError):
+            await slices().through(steps())
+
+    gc.collect()
+    gc.disable()
+    try:
+        calling = asyncio.create_task(call())
+        await asyncio.sleep(0)
+        if end == "is left":
+            calling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await calling
+        else:
+            await calling
+        del calling
+        await several_turns(20)
+        assert [each() for each in held] == [None]
+    finally:
+        gc.enable()

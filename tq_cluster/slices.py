@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 Result = TypeVar("Result")
@@ -42,6 +42,39 @@ class Slice:
         """Run it, unless it was cancelled."""
         if self._go_on is not None:
             self._go_on()
+
+
+class _Passage(Generic[Result]):
+    """Steps that go on as slices until they end.
+
+    It leaves no circle, as a function that hands itself on would: the result, perhaps a request of
+    many megabytes, would be kept until the garbage collector comes.
+    """
+
+    __slots__ = ("_ended", "_slices", "_steps")
+
+    def __init__(
+        self, slices: Slices, steps: Generator[None, None, Result], ended: asyncio.Future[Result]
+    ) -> None:
+        self._slices = slices
+        self._steps = steps
+        self._ended = ended
+
+    def go_on(self) -> None:
+        """Take the next step."""
+        if self._ended.done():  # who waited for it has gone
+            self._steps.close()
+            return
+        try:
+            next(self._steps)
+        except StopIteration as end:
+            self._ended.set_result(end.value)
+        except Exception as error:  # noqa: BLE001  # it is the caller's, who waits for it
+            self._ended.set_exception(error)
+            # The error has this frame and those below in its traceback, and they have this object.
+            del self._ended, self._steps
+        else:
+            self._slices.later(self.go_on)
 
 
 class Slices:
@@ -78,22 +111,11 @@ class Slices:
             result: Result = end.value
             return result
         ended: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-
-        def go_on() -> None:
-            if ended.done():  # who waited for it has gone
-                steps.close()
-                return
-            try:
-                next(steps)
-            except StopIteration as end:
-                ended.set_result(end.value)
-            except Exception as error:  # noqa: BLE001  # it is the caller's, who waits for it
-                ended.set_exception(error)
-            else:
-                self.later(go_on)
-
-        self.later(go_on)
-        return await ended
+        self.later(_Passage(self, steps, ended).go_on)
+        try:
+            return await ended
+        finally:
+            del ended, steps  # an error has this frame in its traceback
 
     def _await_turn(self) -> None:
         if not self._turn_is_due:

@@ -136,11 +136,11 @@ def _add(counts: dict[_Key, int], key: _Key, count: int) -> None:
 
 
 def _event(before: states.State, after: states.State) -> Event | None:
-    """Return the event that a move counts as; None for a task that only became due."""
+    """Return the event that a move counts as; None for a task that only came closer to its turn."""
     if before == states.NONE:
         return "submitted"
-    if after == states.PENDING:
-        if before == states.RUNNING:
-            return "released"
-        return "redriven" if before == states.FAILED else None
-    return _BY_END[after]
+    if before == states.FAILED:
+        return "redriven"
+    if before == states.RUNNING and after == states.PENDING:
+        return "released"
+    return _BY_END.get(after)

@@ -3,8 +3,8 @@
 The end of one task may release, or end, thousands of others. The operation that ends it begins a
 continuation. After each operation, what was begun goes on within a small bound; what is left then
 is written down as a row, in the same entry. From there the leader does a slice after the other, as
-timed work. A slice and its new cursor are one entry, so nothing is done twice or left out, whoever
-leads.
+timed work. A slice and its new cursor are one entry, so nothing is done twice or left out when the
+leader changes.
 
 A slice that sets off more begins another continuation; nothing recurses. Rows take turns: each goes
 to the back after its slice, so that small ones do not wait for a large one.

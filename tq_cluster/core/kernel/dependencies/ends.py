@@ -114,7 +114,7 @@ def _failed_through(row: state_pb2.TaskRow, owner: int) -> bool:
 def take_back(space: Space, number: int, row: state_pb2.TaskRow) -> Generator[None, None, int]:
     """Let a task that failed through a parent wait again; return how many items that cost.
 
-    Other parents may have ended meanwhile: all its dependencies are looked at anew.
+    Other parents may have ended meanwhile: all its dependencies are looked at again.
     """
     all_of_it = read_dependencies(space.workspace, space.prefix, number)
     row.dependencies_open = row.dependencies_held = 0
