@@ -47,8 +47,14 @@ COMMENTS = {
     "Task.result": "At most {PAYLOAD_BYTES_MAX}.",
     "SubmitRequest.request_id": "1 to {REQUEST_ID_CHARS_MAX} characters",
     "SubmitRequest.tasks": (
-        "1 to {SUBMIT_TASKS_MAX} tasks, with payloads of at most {SUBMIT_BYTES_MAX} in all."
+        "1 to {SUBMIT_TASKS_MAX} tasks, with payloads of at most {SUBMIT_BYTES_MAX} and at most"
+        " {CALL_DEPENDENCIES_MAX} dependencies in all."
     ),
+    "SubmitTogetherRequest.tasks": (
+        "1 to {SUBMIT_TASKS_MAX} tasks in any order, with payloads of at most {SUBMIT_BYTES_MAX}"
+        " and at most {CALL_DEPENDENCIES_MAX} dependencies in all."
+    ),
+    "TaskSpec.depends_on": "At most {DEPENDENCIES_MAX}, and {CALL_DEPENDENCIES_MAX} in a call.",
     "ListTasksRequest.labels": "at most {LABELS_MAX}, as a task has.",
     "ListTasksRequest.page_size": "1 to {PAGE_SIZE_MAX};",
     "WaitTaskRequest.wait": "or {WAIT_S_MAX}.",
@@ -84,6 +90,10 @@ COMMENTS = {
 OPTIONS = {
     ("Submit", "tasks"): limits.SUBMIT_TASKS_MAX,
     ("Submit", "tasks.labels"): limits.LABELS_MAX,
+    ("Submit", "tasks.depends_on"): limits.DEPENDENCIES_MAX,
+    ("SubmitTogether", "tasks"): limits.SUBMIT_TASKS_MAX,
+    ("SubmitTogether", "tasks.labels"): limits.LABELS_MAX,
+    ("SubmitTogether", "tasks.depends_on"): limits.DEPENDENCIES_MAX,
     ("ListTasks", "labels"): limits.LABELS_MAX,
     ("Redrive", "task_ids"): limits.REDRIVE_TASKS_MAX,
     ("DeleteDeadLetters", "task_ids"): limits.DELETE_TASKS_MAX,
