@@ -10,11 +10,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from tq_admin.confirm import YesOption, confirm
 from tq_admin.failures import Failure, doing
-from tq_admin.output import details, distance, grid
+from tq_admin.output import cell, details, distance, grid, prose
 from tq_admin.plain import Plain, plain
 from tq_admin.session import Session
 from tq_admin.tasks import first, page_size, show_task
@@ -222,15 +223,9 @@ def _outcome(verb: str, count: int, skipped: Mapping[str, TqError]) -> Renderabl
     """How many tasks it was, and why others were left as they are."""
     if not skipped:
         return details([(verb, count)])
-    rows = [
-        (task_id, str(error.reason), error.message)
-        for task_id, error in list(skipped.items())[:SKIPPED_SHOWN]
-    ]
-    parts: list[RenderableType] = [
-        details([(verb, count), ("skipped", len(skipped))]),
-        Text(),
-        grid(("SKIPPED", "REASON", "WHY"), rows, optional=("REASON",)),
-    ]
+    parts: list[RenderableType] = [details([(verb, count), ("skipped", len(skipped))]), Text()]
+    for task_id, error in list(skipped.items())[:SKIPPED_SHOWN]:
+        parts += [cell(task_id), Padding(prose(str(error)), (0, 0, 0, 2))]
     if len(skipped) > SKIPPED_SHOWN:
         parts.append(Text(f"and {len(skipped) - SKIPPED_SHOWN:,} more", style="dim"))
     return Group(*parts)
@@ -239,7 +234,7 @@ def _outcome(verb: str, count: int, skipped: Mapping[str, TqError]) -> Renderabl
 def _refuse_skipped(skipped: Mapping[str, TqError], if_it_has_dependents: str) -> None:
     if not skipped:
         return
-    has_dependents = {error.reason for error in skipped.values()} == {Refusal.HAS_DEPENDENTS}
+    has_dependents = Refusal.HAS_DEPENDENTS in {error.reason for error in skipped.values()}
     named = [*skipped][:SKIPPED_SHOWN]
     more = f", and {len(skipped) - len(named):,} more" if len(skipped) > len(named) else ""
     raise Failure(
@@ -254,9 +249,9 @@ def _tell_of_others(session: Session, queue: str) -> None:
         left = session.client.queue_stats(queue).failed
     if left:
         session.output.remark(
-            f"{left:,} dead letters are left: tasks that failed only because another did (they"
-            " wait again soon if that one was redriven), and those of which others have started"
-            " because they failed (see --force)."
+            f"Dead letters that are left: {left:,}. They failed only because other tasks did, and"
+            " wait again soon after those are redriven; or others have started because they failed"
+            " (see --force)."
         )
 
 

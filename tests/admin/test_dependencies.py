@@ -200,8 +200,8 @@ def test_a_redrive_says_why_it_left_a_task_and_takes_it_by_force(
     assert rows(refused.stdout) == [
         ["redriven", "1"],
         ["skipped", "1"],
-        ["SKIPPED", "REASON", "WHY"],
-        ["charge", "HAS_DEPENDENTS", *LET_GO.split()],
+        ["charge"],
+        ["HAS_DEPENDENTS:", *LET_GO.split()],
     ]
     assert refused.stderr.splitlines() == [
         "tq-admin: left as they are: charge",
@@ -219,7 +219,7 @@ def test_a_redrive_of_a_queue_says_that_some_are_left(admin: Admin, broker: Fake
     all_of_them = admin("dead-letters", "redrive", "--queue", "q", "--force", "-o", "json")
 
     assert (some.code, some.stdout.split()) == (0, ["redriven", "1"])
-    assert some.stderr.startswith("1 dead letters are left: ")
+    assert some.stderr.startswith("Dead letters that are left: 1. They failed only because ")
     assert (all_of_them.json["redriven"], all_of_them.stderr) == (1, "")
 
 
@@ -253,10 +253,10 @@ def test_a_dead_letter_that_others_need_is_not_deleted(admin: Admin, broker: Fak
     of_queue = admin("dead-letters", "delete", "--queue", "q", "--yes")
 
     assert named.code == 1
-    assert "charge HAS_DEPENDENTS task refund depends on it, and may" in flat(named.stdout)
-    assert "nope NOT_FOUND there is no task 'nope'" in flat(named.stdout)
+    assert "charge HAS_DEPENDENTS: task refund depends on it, and may" in flat(named.stdout)
+    assert "nope NOT_FOUND: there is no task 'nope'" in flat(named.stdout)
     assert "left as they are: charge, nope" in named.stderr
-    assert "See where they stand" in named.stderr
+    assert "Try again once those tasks have ended, or cancel them" in named.stderr
     assert list(broker.tasks) == ["charge"]
     assert of_queue.code == 0
     assert "1 are left, or were gone" in of_queue.stderr
