@@ -108,7 +108,8 @@ class TaskCalls(Service):
             InvalidArgumentError: a value out of range, or too many; reason CYCLE if tasks wait for
                 each other in a circle.
             NotFoundError: a task of ``depends_on`` does not exist.
-            ConflictError: a task with one of the ids exists, and that has no if_exists="keep".
+            ConflictError: a task with one of the ids exists, and the new one does not say
+                if_exists="keep".
             UnsupportedError: the brokers, or some of them, are too old.
         """
         with tracing.submission() as submission:
