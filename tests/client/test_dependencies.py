@@ -225,6 +225,21 @@ async def test_the_blocking_client_submits_together_as_well() -> None:
     assert task_ids[0] == "one"
 
 
+async def test_no_call_of_many_tasks_has_more_dependencies_than_brokers_take() -> None:
+    many = [str(each) for each in range(600)]
+    specs = [task_spec("q", "t", task_id=f"t{each}", depends_on=many) for each in range(20)]
+    broker = FakeBroker()
+    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+        at_once = await client.submit_many(specs)
+        each_by_itself = await asyncio.gather(
+            *(client.submit("q", "t", task_id=f"t{each}", depends_on=many) for each in range(20))
+        )
+
+    assert at_once == each_by_itself == [spec.task_id for spec in specs]
+    counts = [len(request.tasks) for request in broker.of("Submit")]
+    assert counts == [16, 4, 16, 4], "at most 10,000 dependencies a call"
+
+
 # ---------------------------------------------------------------- what is said of a task
 
 

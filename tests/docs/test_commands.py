@@ -65,6 +65,7 @@ ON_THE_CLUSTER = {
         "tq-admin submit shop close --id close-7 --after charge-7:ended --after refund-7:ended"
     ),
     "tq-admin status close-7": "tq-admin status close-7",
+    "tq-admin list --state blocked": "tq-admin list --state blocked",
     "tq-admin dead-letters delete": "tq-admin dead-letters delete --queue mail --yes",
     "tq-admin dead-letters list --reason UNCERTAIN": (
         "tq-admin dead-letters list --reason UNCERTAIN"

@@ -29,7 +29,7 @@ from tq_client.errors import Reason
 from tq_client.model import Cancellation, Task
 from tq_client.services.base import Service, copy, level
 from tq_client.specs import SpecFields, make_spec
-from tq_common.limits import PAGE_SIZE_MAX, SUBMIT_TASKS_MAX
+from tq_common.limits import CALL_DEPENDENCIES_MAX, PAGE_SIZE_MAX, SUBMIT_TASKS_MAX
 
 if TYPE_CHECKING:
     from tq.v1 import task_pb2
@@ -293,13 +293,18 @@ class TaskCalls(Service):
 def _batches(specs: Iterable[TaskSpec]) -> Iterable[list[TaskSpec]]:
     """Split specs into batches for one call each: at least one task, however large."""
     batch: list[TaskSpec] = []
-    batch_bytes = 0
+    batch_bytes = batch_dependencies = 0
     for spec in specs:
-        spec_bytes = spec.ByteSize()
-        if batch and (len(batch) == SUBMIT_TASKS_MAX or batch_bytes + spec_bytes > BATCH_BYTES_MAX):
+        spec_bytes, dependencies = spec.ByteSize(), len(spec.depends_on)
+        if batch and (
+            len(batch) == SUBMIT_TASKS_MAX
+            or batch_bytes + spec_bytes > BATCH_BYTES_MAX
+            or batch_dependencies + dependencies > CALL_DEPENDENCIES_MAX
+        ):
             yield batch
-            batch, batch_bytes = [], 0
+            batch, batch_bytes, batch_dependencies = [], 0, 0
         batch.append(spec)
         batch_bytes += spec_bytes
+        batch_dependencies += dependencies
     if batch:
         yield batch
