@@ -204,6 +204,9 @@ def _queues(queues: Sequence[QueueStats], seen: Observation, *, wide: bool) -> R
     blocked = wide and any(each.blocked for each in queues)
     more = ("RETRYING", "SCHEDULED", *(["BLOCKED"] if blocked else [])) if wide else ()
     numbers = ("WAITING", "RUNNING", *more, "FAILED", "IN", "DONE")
+    bar_columns = BAR_COLUMNS if wide else BAR_COLUMNS // 3
+    if blocked:
+        bar_columns -= len("BLOCKED  ")  # as wide together as without it
     last = "NEXT HAS WAITED" if wide else "NEXT"
     table = _table("QUEUE", *numbers, "DEPTH", last, right=numbers)
     deepest = max(map(depth, queues))
@@ -220,7 +223,7 @@ def _queues(queues: Sequence[QueueStats], seen: Observation, *, wide: bool) -> R
             Text(f"{each.failed:,}", style="red" if each.failed else ""),
             rate(rates["submitted"]) if rates else "",
             rate(rates["completed"]) if rates else "",
-            bar(each, deepest, BAR_COLUMNS if wide else BAR_COLUMNS // 3),
+            bar(each, deepest, bar_columns),
             note,
         )
     return table
