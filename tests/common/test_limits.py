@@ -42,6 +42,7 @@ COMMENTS = {
     "RetryPolicy.initial_backoff": "At most {INITIAL_BACKOFF_S_MAX}.",
     "RetryPolicy.multiplier": "At least 1, at most {MULTIPLIER_MAX}.",
     "RetryPolicy.max_backoff": "At most {MAX_BACKOFF_S_MAX}.",
+    "TaskSpec.depends_on": "At most {DEPENDENCIES_MAX}, and {CALL_DEPENDENCIES_MAX} in a call.",
     "Attempt.error": "At most {ERROR_BYTES_MAX} of it.",
     "Task.last_error": "at most {ERROR_BYTES_MAX} of it.",
     "Task.result": "At most {PAYLOAD_BYTES_MAX}.",
@@ -54,7 +55,6 @@ COMMENTS = {
         "1 to {SUBMIT_TASKS_MAX} tasks in any order, with payloads of at most {SUBMIT_BYTES_MAX}"
         " and at most {CALL_DEPENDENCIES_MAX} dependencies in all."
     ),
-    "TaskSpec.depends_on": "At most {DEPENDENCIES_MAX}, and {CALL_DEPENDENCIES_MAX} in a call.",
     "ListTasksRequest.labels": "at most {LABELS_MAX}, as a task has.",
     "ListTasksRequest.page_size": "1 to {PAGE_SIZE_MAX};",
     "WaitTaskRequest.wait": "or {WAIT_S_MAX}.",
