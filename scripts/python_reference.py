@@ -73,11 +73,12 @@ PARTS: Sequence[Part] = (
     ),
     Part(
         "Options of a task",
-        "For `submit`, `task_spec`, `@task` and `.options`; `from tq_client import Backoff,"
+        "For `submit`, `task_spec`, `@task` and `.options`; `from tq_client import After, Backoff,"
         " task_spec`.",
         (
             Entry("tq_client/specs.py", "SpecFields", inherited=((_OPTIONS, "TaskOptions"),)),
             Entry("tq_client/specs.py", "Backoff"),
+            Entry("tq_client/dependencies.py", "After"),
             Entry("tq_client/specs.py", "task_spec"),
         ),
     ),
@@ -86,9 +87,11 @@ PARTS: Sequence[Part] = (
         "All of it can be imported from `tq_client`.",
         (
             Entry(_MODEL, "Task", inherited=((_OPTIONS, "TaskFields"),)),
-            *(Entry(_MODEL, name) for name in ("Attempt", "Cancellation")),
+            *(Entry(_MODEL, name) for name in ("Attempt", "DependencyStatus", "Cancellation")),
+            *(Entry(_MODEL, name) for name in ("Redrive", "Deletion")),
             *(Entry(_MODEL, name) for name in ("QueueStats", "QueueTotals", "QueueSettings")),
-            *(Entry(_ENUMS, name) for name in ("TaskState", "FailureReason", "AttemptEnd")),
+            *(Entry(_ENUMS, name) for name in ("TaskState", "FailureReason", "CancelReason")),
+            *(Entry(_ENUMS, name) for name in ("DependencyOutcome", "AttemptEnd")),
             *(Entry(_ENUMS, name) for name in ("Ordering", "ReadLevel")),
             Entry("tq_client/calls.py", "Answer"),
         ),

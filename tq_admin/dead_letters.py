@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Annotated
 
 import typer
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
 
 from tq_admin.confirm import YesOption, confirm
 from tq_admin.failures import Failure, doing
-from tq_admin.output import details, distance, grid
+from tq_admin.output import cell, details, distance, grid, prose
 from tq_admin.plain import Plain, plain
 from tq_admin.session import Session
 from tq_admin.tasks import first, page_size, show_task
 from tq_admin.values import LIMIT_MAX
-from tq_client import FailureReason, Task, TaskState
+from tq_client import FailureReason, Task, TaskState, TqError
+from tq_client import Reason as Refusal
 from tq_common.limits import DELETE_TASKS_MAX, PAGE_SIZE_MAX, REDRIVE_TASKS_MAX
 
 CALL_MAX = min(REDRIVE_TASKS_MAX, DELETE_TASKS_MAX)
 """The most tasks that one call takes."""
+SKIPPED_SHOWN = 20
+"""How many skipped tasks a table shows; JSON and YAML show all."""
 
 
 class Reason(enum.StrEnum):
@@ -38,6 +43,13 @@ class Reason(enum.StrEnum):
 ReasonOption = Annotated[
     Reason | None,
     typer.Option("--reason", help="Only those given up for this reason.", case_sensitive=False),
+]
+ForceOption = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Also tasks of which others have started because they failed; those go on.",
+    ),
 ]
 TaskIdsArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[TASK_ID...]", help="Which; or give --queue.")
@@ -81,15 +93,22 @@ def show(session: Session, task_id: Annotated[str, typer.Argument()]) -> None:
             f"See it with: tq-admin status {task_id}",
         )
     show_task(session, task.message)
-    session.output.remark(f"Try it again: tq-admin retry {task_id}")
+    if task.failure_reason != FailureReason.DEPENDENCY:
+        session.output.remark(f"Try it again: tq-admin retry {task_id}")
+    elif task.ended_by:
+        session.output.remark(
+            f"It waits again once task {task.ended_by} is tried: tq-admin retry {task.ended_by}"
+        )
     session.output.remark(f"Forget it: tq-admin dead-letters delete {task_id}")
 
 
 def retry(
-    session: Session, task_ids: Annotated[list[str], typer.Argument(metavar="TASK_ID...")]
+    session: Session,
+    task_ids: Annotated[list[str], typer.Argument(metavar="TASK_ID...")],
+    force: ForceOption = False,
 ) -> None:
     """Make dead letters pending again: what `dead-letters redrive` does, by id."""
-    _show_redriven(session, _redrive_tasks(session, task_ids))
+    _show_redriven(session, _redrive_tasks(session, task_ids, force=force))
 
 
 def redrive(
@@ -103,17 +122,29 @@ def redrive(
             min=1, max=LIMIT_MAX, help="With --queue or --reason: how many at most, else all."
         ),
     ] = None,
+    force: ForceOption = False,
 ) -> None:
     """Make dead letters pending again with a fresh count of attempts.
 
-    Those are meant that are there when it begins: one that dies again meanwhile is left alone.
+    Those are meant that are there when it begins: one that dies again meanwhile is left alone. A
+    task that failed only because another did is not redriven itself: it waits again once that one
+    is redriven.
     """
+    if reason is Reason.DEPENDENCY and not task_ids:
+        raise typer.BadParameter(
+            "these failed only because other tasks did: redrive those, and these wait again"
+            " (tq-admin status TASK_ID names the other task)",
+            param_hint="--reason",
+        )
     if reason is not None and not task_ids:
-        _show_redriven(session, _redrive_reason(session, queue, reason, limit))
+        _show_redriven(session, _redrive_reason(session, queue, reason, limit, force=force))
     elif _chosen_by_id(task_ids, queue or (reason or "")):
-        _show_redriven(session, _redrive_tasks(session, task_ids or []))
+        _show_redriven(session, _redrive_tasks(session, task_ids or [], force=force))
     else:
-        _show_redriven(session, _redrive_queue(session, queue, limit))
+        redriven = _redrive_queue(session, queue, limit, force=force)
+        _show_redriven(session, redriven)
+        if not redriven.more:
+            _tell_of_others(session, queue)
 
 
 def delete(
@@ -124,7 +155,7 @@ def delete(
 ) -> None:
     """Delete dead letters for good: payload, history and all."""
     deleted = 0
-    skipped: list[str] = []
+    skipped: dict[str, TqError] = {}
     if _chosen_by_id(task_ids, queue):
         ids = task_ids or []
         confirm(f"Delete {len(ids):,} dead letters for good?", yes=yes)
@@ -136,10 +167,15 @@ def delete(
             confirm(f"Delete all {count:,} dead letters of queue {queue} for good?", yes=yes)
             deleted = _delete_queue(session, queue, count)
             if deleted < count:
-                session.output.remark(f"{count - deleted:,} are left or were gone: run it again.")
-    data = {"deleted": deleted, "skipped_task_ids": skipped}
-    session.output.show(data, lambda: details([("deleted", deleted)]))
-    _refuse_skipped(skipped)
+                session.output.remark(
+                    f"{count - deleted:,} are left, or were gone. Run it again; one that stays is"
+                    " still needed by another task: tq-admin dead-letters delete TASK_ID names it."
+                )
+    data = {"deleted": deleted, **_plain_skipped(skipped)}
+    session.output.show(data, lambda: _outcome("deleted", deleted, skipped))
+    _refuse_skipped(
+        skipped, "Try again once those tasks have ended, or cancel them: tq-admin cancel TASK_ID"
+    )
 
 
 def _chosen_by_id(task_ids: list[str] | None, queue: str) -> bool:
@@ -153,7 +189,8 @@ class _Redriven:
     """The outcome of a redrive."""
 
     count: int = 0
-    skipped: list[str] = field(default_factory=list)
+    skipped: dict[str, TqError] = field(default_factory=dict)
+    """The tasks that were left as they are, with the reasons."""
     more: bool = False
     """Whether some were left alone because of --limit."""
 
@@ -161,51 +198,99 @@ class _Redriven:
 def _show_redriven(session: Session, redriven: _Redriven) -> None:
     data = {
         "redriven": redriven.count,
-        "skipped_task_ids": redriven.skipped,
+        **_plain_skipped(redriven.skipped),
         "more": redriven.more,
     }
-    session.output.show(data, lambda: details([("redriven", redriven.count)]))
+    session.output.show(data, lambda: _outcome("redriven", redriven.count, redriven.skipped))
     if redriven.more:
         session.output.remark("There are more: run it again, or without --limit.")
-    _refuse_skipped(redriven.skipped)
+    _refuse_skipped(
+        redriven.skipped, "Redrive it all the same with --force: what was let go stays as it is."
+    )
 
 
-def _refuse_skipped(skipped: list[str]) -> None:
-    if skipped:
-        raise Failure(
-            f"not dead letters, and left alone: {', '.join(skipped)}",
-            "See where they stand: tq-admin status TASK_ID",
+def _plain_skipped(skipped: Mapping[str, TqError]) -> Plain:
+    return {
+        "skipped_task_ids": list(skipped),
+        "skipped": [
+            {"task_id": task_id, "reason": str(error.reason), "message": error.message}
+            for task_id, error in skipped.items()
+        ],
+    }
+
+
+def _outcome(verb: str, count: int, skipped: Mapping[str, TqError]) -> RenderableType:
+    """How many tasks it was, and why others were left as they are."""
+    if not skipped:
+        return details([(verb, count)])
+    parts: list[RenderableType] = [details([(verb, count), ("skipped", len(skipped))]), Text()]
+    for task_id, error in list(skipped.items())[:SKIPPED_SHOWN]:
+        parts += [cell(task_id), Padding(prose(str(error)), (0, 0, 0, 2))]
+    if len(skipped) > SKIPPED_SHOWN:
+        parts.append(Text(f"and {len(skipped) - SKIPPED_SHOWN:,} more", style="dim"))
+    return Group(*parts)
+
+
+def _refuse_skipped(skipped: Mapping[str, TqError], if_it_has_dependents: str) -> None:
+    if not skipped:
+        return
+    has_dependents = Refusal.HAS_DEPENDENTS in {error.reason for error in skipped.values()}
+    named = [*skipped][:SKIPPED_SHOWN]
+    more = f", and {len(skipped) - len(named):,} more" if len(skipped) > len(named) else ""
+    raise Failure(
+        f"left as they are: {', '.join(named)}{more}",
+        if_it_has_dependents if has_dependents else "See where they stand: tq-admin status TASK_ID",
+    )
+
+
+def _tell_of_others(session: Session, queue: str) -> None:
+    """Say that a redrive of a queue has passed dead letters over."""
+    with doing(f"cannot count the dead letters of queue {queue}"):
+        left = session.client.queue_stats(queue).failed
+    if left:
+        session.output.remark(
+            f"Dead letters that are left: {left:,}. They failed only because other tasks did, and"
+            " wait again soon after those are redriven; or others have started because they failed"
+            " (see --force)."
         )
 
 
-def _redrive_tasks(session: Session, task_ids: Iterable[str]) -> _Redriven:
+def _redrive_tasks(session: Session, task_ids: Iterable[str], *, force: bool) -> _Redriven:
     redriven = _Redriven()
     ids = iter(task_ids)
     while some := list(islice(ids, CALL_MAX)):
         with doing(_what("redrive", redriven.count)):
-            response = session.client.redrive(some)
+            response = session.client.redrive(some, force=force)
         redriven.count += response.redriven
-        redriven.skipped += response.skipped_task_ids
+        redriven.skipped.update(response.skipped)
     return redriven
 
 
-def _redrive_reason(session: Session, queue: str, reason: Reason, limit: int | None) -> _Redriven:
+def _redrive_reason(
+    session: Session, queue: str, reason: Reason, limit: int | None, *, force: bool
+) -> _Redriven:
     """Redrive by id: new dead letters come before the listing's place, and are left alone."""
     found, more = _found(session, queue, reason, limit or LIMIT_MAX)
-    redriven = _redrive_tasks(session, (task.task_id for task in found))
+    redriven = _redrive_tasks(session, (task.task_id for task in found), force=force)
     # Another redrive, or retention, was faster: they are no longer dead letters, as requested.
-    redriven.skipped.clear()
+    redriven.skipped = {
+        task_id: error
+        for task_id, error in redriven.skipped.items()
+        if error.reason is Refusal.HAS_DEPENDENTS
+    }
     redriven.more = more
     return redriven
 
 
-def _redrive_queue(session: Session, queue: str, limit: int | None) -> _Redriven:
+def _redrive_queue(session: Session, queue: str, limit: int | None, *, force: bool) -> _Redriven:
     redriven = _Redriven()
     page_token = ""
     while True:
         most = CALL_MAX if limit is None else min(limit - redriven.count, CALL_MAX)
         with doing(_what("redrive", redriven.count)):
-            response = session.client.redrive(queue=queue, max_tasks=most, page_token=page_token)
+            response = session.client.redrive(
+                queue=queue, max_tasks=most, page_token=page_token, force=force
+            )
         redriven.count += response.redriven
         page_token = response.next_page_token
         if not page_token or redriven.count == limit:
@@ -218,15 +303,15 @@ def _redrive_queue(session: Session, queue: str, limit: int | None) -> _Redriven
     return redriven
 
 
-def _delete_tasks(session: Session, task_ids: list[str]) -> tuple[int, list[str]]:
+def _delete_tasks(session: Session, task_ids: list[str]) -> tuple[int, dict[str, TqError]]:
     deleted = 0
-    skipped: list[str] = []
+    skipped: dict[str, TqError] = {}
     left = task_ids
     while left:
         with doing(_what("delete", deleted)):
             response = session.client.delete_dead_letters(left[:CALL_MAX])
         deleted += response.deleted
-        skipped += response.skipped_task_ids
+        skipped.update(response.skipped)
         left = [*response.remaining_task_ids, *left[CALL_MAX:]]
     return deleted, skipped
 

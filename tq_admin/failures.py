@@ -29,7 +29,9 @@ class Failure(Exception):  # noqa: N818 - not a fault of the program: a message 
 
 
 ADVICE = {
+    Reason.CYCLE: "Nothing was created. Leave one of these dependencies out.",
     Reason.DISK_PRESSURE: "Free disk space on the brokers; completions are still taken.",
+    Reason.HAS_DEPENDENTS: "See where the other task stands with: tq-admin status TASK_ID",
     Reason.INVALID_ARGUMENT: "See what it takes with --help.",
     Reason.INTERNAL: "Nothing was changed. The leader's log names the cause.",
     Reason.NO_LEADER: "See who is missing with: tq-admin cluster-status",

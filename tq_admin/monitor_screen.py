@@ -201,8 +201,12 @@ def _failed(queues: Iterable[QueueStats]) -> int:
 def _queues(queues: Sequence[QueueStats], seen: Observation, *, wide: bool) -> RenderableType:
     if not queues:
         return Text("none yet: the first task that names a queue creates it", style="dim")
-    more = ("RETRYING", "SCHEDULED") if wide else ()
+    blocked = wide and any(each.blocked for each in queues)
+    more = ("RETRYING", "SCHEDULED", *(["BLOCKED"] if blocked else [])) if wide else ()
     numbers = ("WAITING", "RUNNING", *more, "FAILED", "IN", "DONE")
+    bar_columns = BAR_COLUMNS if wide else BAR_COLUMNS // 3
+    if blocked:
+        bar_columns -= len("BLOCKED  ")  # as wide together as without it
     last = "NEXT HAS WAITED" if wide else "NEXT"
     table = _table("QUEUE", *numbers, "DEPTH", last, right=numbers)
     deepest = max(map(depth, queues))
@@ -215,10 +219,11 @@ def _queues(queues: Sequence[QueueStats], seen: Observation, *, wide: bool) -> R
             f"{each.pending:,}",
             f"{each.running:,}",
             *((f"{each.retrying:,}", f"{each.scheduled:,}") if wide else ()),
+            *([f"{each.blocked:,}"] if blocked else []),
             Text(f"{each.failed:,}", style="red" if each.failed else ""),
             rate(rates["submitted"]) if rates else "",
             rate(rates["completed"]) if rates else "",
-            bar(each, deepest, BAR_COLUMNS if wide else BAR_COLUMNS // 3),
+            bar(each, deepest, bar_columns),
             note,
         )
     return table

@@ -35,6 +35,8 @@ STATE_STYLES = {
     "STRANGER": "bold red",
     "FORMING": "yellow",
     "CANDIDATE": "yellow",
+    "BROKEN": "red",
+    "HOLDS": "green",
 }
 
 

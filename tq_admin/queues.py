@@ -115,19 +115,19 @@ def delete(session: Session, queue: QueueArgument) -> None:
 
 
 def purge(session: Session, queue: QueueArgument, yes: YesOption = False) -> None:
-    """Cancel every task that waits in a queue: pending, scheduled and retrying ones.
+    """Cancel every task that waits in a queue: pending, scheduled, retrying and blocked ones.
 
     Running tasks are left to finish, and tasks submitted meanwhile stay.
     """
     with doing(f"cannot purge queue {queue}"):
         stats = session.client.queue_stats(queue)
-    waiting = stats.pending + stats.scheduled + stats.retrying
+    waiting = stats.pending + stats.scheduled + stats.retrying + stats.blocked
     cancelled = 0
     if waiting:
         confirm(
             f"Cancel the {waiting:,} tasks that wait in queue {queue} "
             f"({stats.pending:,} pending, {stats.scheduled:,} scheduled, "
-            f"{stats.retrying:,} retrying)?",
+            f"{stats.retrying:,} retrying, {stats.blocked:,} blocked)?",
             yes=yes,
         )
         cancelled = _purge(session, queue)

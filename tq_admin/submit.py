@@ -46,6 +46,16 @@ def submit(
             help="How long a failed attempt waits for the next: 5s, or 1s,2,10m",
         ),
     ] = None,
+    after: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--after",
+            "--depends-on",
+            metavar="ID[:CONDITION[:OTHERWISE]]",
+            help="It waits for this task to be completed (default), not-completed or ended; if that"
+            " can no longer happen, it is to fail or skip. May be repeated.",
+        ),
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until it ends, show it; exit 1 unless COMPLETED.")
     ] = False,
@@ -59,6 +69,7 @@ def submit(
         "retries": retries,
         "delay": read("--delay", durations.parse, delay),
         "backoff": read("--backoff", values.backoff, backoff),
+        "depends_on": [read("--after", values.after, text) for text in after or ()],
     }
     try:
         spec = task_spec(queue, type_, _payload(payload, payload_file), **fields)
@@ -102,5 +113,5 @@ def _wait(session: Session, task_id: str) -> None:
 
 def _ending(task: Task) -> str:
     ending = f"task {task.task_id} ended {task.state}"
-    error, *_ = task.last_error.splitlines() or [""]
+    error, *_ = (task.dependency_note or task.last_error).splitlines() or [""]
     return f"{ending}: {error}" if error else ending

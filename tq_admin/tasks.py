@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+import tq_client
 from tq.v1.task_pb2 import Task
 from tq_admin import values
 from tq_admin.failures import Failure, doing
@@ -18,11 +20,13 @@ from tq_admin.output import details, distance, grid, instant, prose, took
 from tq_admin.plain import Plain, plain
 from tq_admin.session import Session
 from tq_admin.values import LIMIT_MAX
-from tq_client import TaskState
+from tq_client import DependencyOutcome, TaskState
 from tq_common.limits import PAGE_SIZE_MAX
 
 # How much of a payload or a result a table shows; JSON and YAML show all of it.
 PREVIEW_CHARACTERS = 400
+# How many dependencies a table shows; JSON and YAML show all of them.
+DEPENDENCIES_SHOWN = 20
 
 
 class State(enum.StrEnum):
@@ -166,6 +170,8 @@ def _cancelled_table(cancelled: list[Plain]) -> RenderableType:
 
 def _details(task: Task, data: Plain) -> RenderableType:
     spec = data["spec"] or {}
+    why = tq_client.Task.of(task).dependency_note
+    count = len(task.dependencies)
     pairs: list[tuple[str, object]] = [
         ("task", spec.get("task_id")),
         ("queue", spec.get("queue")),
@@ -178,16 +184,27 @@ def _details(task: Task, data: Plain) -> RenderableType:
         ("due", instant(data["due_at"])),
         ("finished", instant(data["finished_at"])),
         ("labels", spec.get("labels")),
+        ("needs", f"{task.spec.need:,} of {count:,}" if task.spec.need and count else None),
         ("failure", data["failure_reason"] if task.failure_reason else None),
         ("last error", prose(task.last_error) if task.last_error else None),
         ("cancel", "requested" if task.cancel_requested else None),
+        ("cancelled", data["cancel_reason"] if task.cancel_reason else None),
+        ("ended by", task.ended_by or None),
+        ("why", why or None),
         ("redrives", task.redrives or None),
         ("payload", _content(task.spec.payload)),
         ("result", _content(task.result)),
     ]
     shown = [(name, value) for name, value in pairs if value not in (None, "", {})]
-    if not task.attempts:
-        return details(shown)
+    parts: list[RenderableType] = [details(shown)]
+    if task.dependencies:
+        parts += [Text(), *_dependencies(task)]
+    if task.attempts:
+        parts += [Text(), _history(data), *_other_errors(task)]
+    return Group(*parts)
+
+
+def _history(data: Plain) -> RenderableType:
     columns = ("ATTEMPT", "END", "WORKER", "TOKEN", "STARTED", "TOOK", "ERROR")
     attempts = [
         (
@@ -201,8 +218,46 @@ def _details(task: Task, data: Plain) -> RenderableType:
         )
         for attempt in data["attempts"]
     ]
-    history = grid(columns, attempts, elastic="ERROR", optional=("TOKEN", "WORKER"))
-    return Group(details(shown), Text(), history, *_other_errors(task))
+    return grid(columns, attempts, elastic="ERROR", optional=("TOKEN", "WORKER"))
+
+
+def _dependencies(task: Task) -> list[RenderableType]:
+    """What it depends on, and what became of that: first what is broken, then what is open."""
+    ours = tq_client.Task.of(task)
+    found = sorted(
+        zip(ours.depends_on, ours.dependencies, strict=False),
+        key=lambda pair: _FIRST.get(pair[1].status, len(_FIRST)),
+    )
+    columns = ("DEPENDS ON", "CONDITION", "OTHERWISE", "IT IS", "DEPENDENCY")
+    rows = [
+        (
+            each.task_id,
+            after.condition.replace("_", " "),
+            after.otherwise or _OTHERWISE.get(after.condition),
+            "removed" if each.state is None else str(each.state),
+            None if each.status is None else str(each.status),
+        )
+        for after, each in found[:DEPENDENCIES_SHOWN]
+    ]
+    shown: list[RenderableType] = [grid(columns, rows, optional=("OTHERWISE", "CONDITION"))]
+    others = Counter(_IN_WORDS.get(each.status, "") for _, each in found[DEPENDENCIES_SHOWN:])
+    if others:
+        kinds = ", ".join(f"{others[each]:,} {each}" for each in _IN_WORDS.values() if others[each])
+        count = len(found) - DEPENDENCIES_SHOWN
+        shown.append(Text(f"and {count:,} more" + (f": {kinds}" if kinds else ""), style="dim"))
+    return shown
+
+
+_OTHERWISE: Final = {"completed": "fail", "not_completed": "skip"}
+_FIRST: Final[Mapping[DependencyOutcome | None, int]] = {
+    DependencyOutcome.BROKEN: 0,
+    DependencyOutcome.OPEN: 1,
+}
+_IN_WORDS: Final[Mapping[DependencyOutcome | None, str]] = {
+    DependencyOutcome.BROKEN: "broken",
+    DependencyOutcome.OPEN: "open",
+    DependencyOutcome.HOLDS: "hold",
+}
 
 
 def _other_errors(task: Task) -> list[RenderableType]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from typing import Any
 
-from tq_client import Backoff
+from tq_client import After, Backoff
 from tq_common import durations
 from tq_common.addresses import listed
 from tq_common.quoting import quoted
@@ -27,6 +29,25 @@ def instant(text: str) -> datetime:
         raise ValueError(message) from None
     except OverflowError:
         raise ValueError(f"{quoted(text)}: years 1 to 9999 are allowed") from None
+
+
+_AFTER = re.compile(
+    "(?P<id>.+?)(?::(?P<condition>completed|not[-_]completed|ended)(?::(?P<otherwise>fail|skip))?)?",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def after(text: str) -> After:
+    """Parse `ID[:CONDITION[:OTHERWISE]]`: charge-7, charge-7:not-completed, charge-7:ended.
+
+    A task id may contain colons: only what is a condition at the end is taken for one.
+    """
+    parts = _AFTER.fullmatch(text)
+    if parts is None:
+        raise ValueError(f"{quoted(text)} is not ID[:CONDITION[:OTHERWISE]], as in charge-7:ended")
+    condition: Any = (parts["condition"] or "completed").lower().replace("-", "_")
+    otherwise: Any = parts["otherwise"] and parts["otherwise"].lower()
+    return After(parts["id"], condition, otherwise)
 
 
 def backoff(text: str) -> Backoff:

@@ -10,6 +10,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tq_client.dependencies import After
 from tq_client.specs import Backoff, Span, SpecFields, task_spec
 
 if TYPE_CHECKING:
@@ -17,26 +18,42 @@ if TYPE_CHECKING:
     from tq_client.async_client import AsyncClient
     from tq_client.calls import Answer
     from tq_client.client import Client
-    from tq_client.enums import AttemptEnd, FailureReason, Ordering, ReadLevel, TaskState
+    from tq_client.enums import (
+        AttemptEnd,
+        CancelReason,
+        DependencyOutcome,
+        FailureReason,
+        Ordering,
+        ReadLevel,
+        TaskState,
+    )
     from tq_client.errors import Reason, TqError
     from tq_client.model import (
         Attempt,
         Cancellation,
+        Deletion,
+        DependencyStatus,
         QueueSettings,
         QueueStats,
         QueueTotals,
+        Redrive,
         Task,
     )
     from tq_common.clock import boottime_s
 
 __all__ = [
+    "After",
     "Answer",
     "AsyncClient",
     "Attempt",
     "AttemptEnd",
     "Backoff",
+    "CancelReason",
     "Cancellation",
     "Client",
+    "Deletion",
+    "DependencyOutcome",
+    "DependencyStatus",
     "FailureReason",
     "Ordering",
     "QueueSettings",
@@ -44,6 +61,7 @@ __all__ = [
     "QueueTotals",
     "ReadLevel",
     "Reason",
+    "Redrive",
     "Span",
     "SpecFields",
     "Task",
@@ -61,10 +79,14 @@ _MODULES = {
     "tq_client.async_client": ("AsyncClient",),
     "tq_client.calls": ("Answer",),
     "tq_client.client": ("Client",),
-    "tq_client.enums": ("AttemptEnd", "FailureReason", "Ordering", "ReadLevel", "TaskState"),
+    "tq_client.enums": (
+        *("AttemptEnd", "CancelReason", "DependencyOutcome", "FailureReason"),
+        *("Ordering", "ReadLevel", "TaskState"),
+    ),
     "tq_client.errors": ("Reason", "TqError"),
     "tq_client.model": (
-        *("Attempt", "Cancellation", "Task"),
+        *("Attempt", "Cancellation", "DependencyStatus", "Task"),
+        *("Deletion", "Redrive"),
         *("QueueSettings", "QueueStats", "QueueTotals"),
     ),
     "tq_common.clock": ("boottime_s",),

@@ -92,6 +92,7 @@ class Client:
     # `AsyncClient` documents each of these.
     submit = _blocking(AsyncClient.submit)
     submit_many = _blocking(AsyncClient.submit_many)
+    submit_together = _blocking(AsyncClient.submit_together)
     get = _blocking(AsyncClient.get)
     wait = _blocking(AsyncClient.wait)
     cancel = _blocking(AsyncClient.cancel)

@@ -16,7 +16,7 @@ from tq.v1.task_pb2 import TaskSpec
 from tq.v1.task_service_pb2 import SubmitRequest, SubmitResponse, SubmittedTask
 from tq_client import errors, offenders
 from tq_client.errors import Reason
-from tq_common.limits import SUBMIT_TASKS_MAX
+from tq_common.limits import CALL_DEPENDENCIES_MAX, SUBMIT_TASKS_MAX
 
 BATCH_BYTES_MAX = 1 << 20
 CALLS_MAX = 4
@@ -111,10 +111,14 @@ class Coalescer:
     def _take(self) -> list[_Waiting]:
         """Take what one call may carry: at least one task, however large."""
         batch: list[_Waiting] = []
-        batch_bytes = 0
+        batch_bytes = batch_dependencies = 0
         while self._waiting and len(batch) < SUBMIT_TASKS_MAX:
             waiting = self._waiting[0]
-            if batch and batch_bytes + waiting.spec_bytes > BATCH_BYTES_MAX:
+            dependencies = len(waiting.spec.depends_on)
+            if batch and (
+                batch_bytes + waiting.spec_bytes > BATCH_BYTES_MAX
+                or batch_dependencies + dependencies > CALL_DEPENDENCIES_MAX
+            ):
                 break
             self._waiting.popleft()
             self._waiting_bytes -= waiting.spec_bytes
@@ -122,6 +126,7 @@ class Coalescer:
             if not waiting.answer.done():
                 batch.append(waiting)
                 batch_bytes += waiting.spec_bytes
+                batch_dependencies += dependencies
         return batch
 
     def _start(self, batch: list[_Waiting], *, again: bool = False) -> None:

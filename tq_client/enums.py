@@ -54,6 +54,26 @@ class FailureReason(_Named):
     UNCERTAIN = task_pb2.FAILURE_REASON_UNCERTAIN
 
 
+class CancelReason(_Named):
+    """Why a task is CANCELLED (the same place)."""
+
+    REQUESTED = task_pb2.CANCEL_REASON_REQUESTED
+    SKIPPED = task_pb2.CANCEL_REASON_SKIPPED
+    """It was not needed: what it waited for ended in another way."""
+    DEPENDENCY = task_pb2.CANCEL_REASON_DEPENDENCY
+    """A task that it depends on was cancelled."""
+
+
+class DependencyOutcome(_Named):
+    """What became of a dependency so far (the same place, DependencyStatus.Status)."""
+
+    OPEN = task_pb2.DependencyStatus.STATUS_OPEN
+    """The other task has not ended, or it is not known how."""
+    HOLDS = task_pb2.DependencyStatus.STATUS_HOLDS
+    BROKEN = task_pb2.DependencyStatus.STATUS_BROKEN
+    """It can no longer hold."""
+
+
 class AttemptEnd(_Named):
     """How an attempt ended (the same place, Attempt.End)."""
 

@@ -28,6 +28,9 @@ def _repeat(service: Any, name: str) -> Repeat:  # noqa: ANN401  # the module of
 SUBMIT: Final = Method[tasks.SubmitRequest, tasks.SubmitResponse](
     lambda to: to.tasks.Submit, _repeat(tasks, "Submit"), "submit"
 )
+SUBMIT_TOGETHER: Final = Method[tasks.SubmitTogetherRequest, tasks.SubmitTogetherResponse](
+    lambda to: to.tasks.SubmitTogether, _repeat(tasks, "SubmitTogether")
+)
 GET_TASK: Final = Method[tasks.GetTaskRequest, tasks.GetTaskResponse](
     lambda to: to.tasks.GetTask, _repeat(tasks, "GetTask"), "get_task"
 )

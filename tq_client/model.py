@@ -6,6 +6,7 @@ Instants are aware datetimes in UTC, lengths of time are timedeltas; absent valu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -15,10 +16,21 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
 from tq.v1.task_options import TaskFields, task_fields
-from tq_client.enums import AttemptEnd, FailureReason, Ordering, TaskState
+from tq_client.dependencies import After
+from tq_client.enums import (
+    AttemptEnd,
+    CancelReason,
+    DependencyOutcome,
+    FailureReason,
+    Ordering,
+    TaskState,
+)
 from tq_client.specs import Backoff
 
 if TYPE_CHECKING:
+    # Not at run time: a handler process imports this module, and needs no gRPC.
+    from tq_client.errors import TqError
+
     _Ordering: TypeAlias = queue_service_pb2.QueueSettings.Ordering.ValueType
 
 
@@ -51,8 +63,33 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DependencyStatus:
+    """What became of one entry of ``depends_on``."""
+
+    task_id: str
+    """The task that is waited for."""
+    status: DependencyOutcome | None
+    """It no longer changes once the waiting task is not BLOCKED; None if it is not kept."""
+    state: TaskState | None
+    """The state of the other task by now; None if that is removed."""
+
+    @classmethod
+    def of(cls, message: task_pb2.DependencyStatus) -> DependencyStatus:
+        """Read it from a broker's answer."""
+        return cls(
+            task_id=message.task_id,
+            status=DependencyOutcome(message.status) if message.status else None,
+            state=TaskState(message.state) if message.state else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task(TaskFields):
-    """A task as a broker describes it; a listing leaves out payload, result and attempts."""
+    """A task as a broker describes it.
+
+    A listing leaves out payload, result, attempts, and all about dependencies but
+    ``failure_reason`` and ``cancel_reason``.
+    """
 
     queue: str
     type: str
@@ -62,6 +99,8 @@ class Task(TaskFields):
     """How many attempts may follow the first; None is the brokers' default, 4."""
     backoff: Backoff | None
     """How long the task waits before each retry; None is the brokers' default."""
+    depends_on: tuple[After, ...]
+    """The tasks that have to end before it starts."""
     submitted_at: datetime
     due_at: datetime | None
     """When a waiting task may next be claimed."""
@@ -72,6 +111,12 @@ class Task(TaskFields):
     """The last 50 attempts, the oldest first."""
     failure_reason: FailureReason | None
     """Why the task is FAILED; None in any other state."""
+    cancel_reason: CancelReason | None
+    """Why the task is CANCELLED; None in any other state, or if an older broker cancelled it."""
+    ended_by: str
+    """The id of the task whose end ended this one, if a dependency did; else empty."""
+    dependencies: tuple[DependencyStatus, ...]
+    """What became of each of ``depends_on``, in the same order."""
     last_error: str
     """The error of the last failed attempt; empty if none failed."""
     result: bytes
@@ -93,6 +138,7 @@ class Task(TaskFields):
             payload=spec.payload,
             retries=spec.max_attempts - 1 if spec.max_attempts else None,
             backoff=_backoff(spec.retry_policy) if spec.HasField("retry_policy") else None,
+            depends_on=tuple(map(After.of, spec.depends_on)),
             submitted_at=_instant(message.submitted_at),
             due_at=_instant(message.due_at) if message.HasField("due_at") else None,
             finished_at=_instant(message.finished_at) if message.HasField("finished_at") else None,
@@ -101,6 +147,9 @@ class Task(TaskFields):
             failure_reason=(
                 FailureReason(message.failure_reason) if message.failure_reason else None
             ),
+            cancel_reason=CancelReason(message.cancel_reason) if message.cancel_reason else None,
+            ended_by=message.ended_by,
+            dependencies=tuple(map(DependencyStatus.of, message.dependencies)),
             last_error=message.last_error,
             result=message.result,
             result_content_type=message.result_content_type,
@@ -108,6 +157,50 @@ class Task(TaskFields):
             redrives=message.redrives,
             message=message,
         )
+
+    @property
+    def dependency_note(self) -> str:
+        """What its dependencies have made of it, in words; empty if they have made nothing.
+
+        For a BLOCKED task: what it waits for. For one that ended without having run because another
+        task ended: which, and how.
+        """
+        if self.state == TaskState.BLOCKED:
+            return self._what_it_waits_for()
+        if self.failure_reason == FailureReason.DEPENDENCY:
+            return f"it never ran, as it depends on {self._what_ended_it()}"
+        if self.cancel_reason == CancelReason.DEPENDENCY:
+            return f"it was cancelled, as it depends on {self._what_ended_it()}"
+        if self.cancel_reason == CancelReason.SKIPPED:
+            return f"it was skipped, as it depends on {self._what_ended_it()}"
+        return ""
+
+    def _what_it_waits_for(self) -> str:
+        waited_for = [each for each in self.dependencies if each.status == DependencyOutcome.OPEN]
+        if not waited_for:
+            return ""
+        first = waited_for[0]
+        named = first.task_id if first.state is None else f"{first.task_id}, which is {first.state}"
+        held = sum(each.status == DependencyOutcome.HOLDS for each in self.dependencies)
+        wanted = (self.need or len(self.dependencies)) - held
+        if len(waited_for) == 1:
+            return f"it waits for task {named}"
+        some = "" if wanted == len(waited_for) else f"{wanted:,} of "
+        return f"it waits for {some}{len(waited_for):,} tasks; the first is {named}"
+
+    def _what_ended_it(self) -> str:
+        """Name the task that ended this one, and how it ended, as far as that is known."""
+        if not self.ended_by:
+            return "a task that ended in another way"
+        wanted = {after.task: _WANTED.get(after.condition, "end") for after in self.depends_on}
+        text = f"the {wanted.get(self.ended_by, 'end')} of task {self.ended_by}"
+        state = next(
+            (each.state for each in self.dependencies if each.task_id == self.ended_by), None
+        )
+        if state == TaskState.CANCELLED and wanted.get(self.ended_by) == _WANTED["not_completed"]:
+            return f"{text}, which was skipped"
+        ended = {TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED}
+        return f"{text}, which is {state}" if state in ended else f"{text}, which ended otherwise"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +217,40 @@ class Cancellation:
         """Read it from a broker's answer."""
         at = _instant(message.cancelled_at) if message.HasField("cancelled_at") else None
         return cls(state=TaskState(message.state), cancelled_at=at, message=message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redrive:
+    """The outcome of one call that redrives dead letters."""
+
+    redriven: int
+    """How many are PENDING again."""
+    skipped_task_ids: tuple[str, ...]
+    """Those of the given ids that were left as they are."""
+    skipped: Mapping[str, TqError]
+    """The same, each with the reason: NotFoundError; InvalidArgumentError, if it is no dead letter,
+    or failed only because another task did; ConflictError, if others have started because it
+    failed (see ``force``)."""
+    next_page_token: str
+    """Of a queue: for the next call; empty at the end."""
+    message: queue_service_pb2.RedriveResponse = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletion:
+    """The outcome of one call that deletes dead letters."""
+
+    deleted: int
+    skipped_task_ids: tuple[str, ...]
+    """Those of the given ids that were left as they are."""
+    skipped: Mapping[str, TqError]
+    """The same, each with the reason: NotFoundError, InvalidArgumentError if it is no dead letter,
+    ConflictError if another task may still need it."""
+    remaining_task_ids: tuple[str, ...]
+    """Those of the given ids that were too many for one call: make another for them."""
+    next_page_token: str
+    """Of a queue: for the next call; empty at the end."""
+    message: queue_service_pb2.DeleteDeadLettersResponse = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +344,10 @@ class QueueStats:
             ),
             message=message,
         )
+
+
+_WANTED = {"completed": "success", "not_completed": "failure", "ended": "end"}
+"""What a condition waits for, as a noun."""
 
 
 def _instant(moment: Timestamp) -> datetime:

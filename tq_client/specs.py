@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias, Unpack
 
 from tq.v1.task_options import OPTIONS, TaskOptions
 from tq.v1.task_pb2 import RetryPolicy, TaskSpec
+from tq_client.dependencies import Waited, set_depends_on
 from tq_common.limits import MAX_ATTEMPTS_MAX
 from tq_common.quoting import shown
 from tq_common.task_options import Kind, TaskOption
@@ -26,6 +27,7 @@ SPAN_MAX: Final = timedelta(
 
 _OTHERS_WORDS: Final[Mapping[str, str]] = {
     "countdown": "delay",
+    **dict.fromkeys(("chain", "chord", "link_error", "wait_for"), "depends_on"),
     **{option.field: option.name for option in OPTIONS},
     **{alias: option.name for option in OPTIONS for alias in option.aliases},
 }
@@ -60,6 +62,10 @@ class SpecFields(TaskOptions, total=False):
     """How many attempts may follow the first, 0 to 999; by default 4."""
     backoff: Backoff | None
     """How long the task waits before each retry."""
+    depends_on: Collection[Waited] | None
+    """The tasks that have to end first, at most 1,000: ids, handles, or `After` for another
+    condition than success. In `submit_together`, and in the tasks of a completion, a whole number
+    is a position in the same list."""
 
 
 def task_spec(
@@ -334,4 +340,5 @@ _SETTERS: Final[Mapping[str, _Setter]] = {
     "delay": _set_delay,
     "retries": _set_retries,
     "backoff": _set_backoff,
+    "depends_on": set_depends_on,
 }

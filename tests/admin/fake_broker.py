@@ -49,6 +49,9 @@ class FakeBroker(
         self.tasks: dict[str, task_pb2.Task] = {}
         self.settings: dict[str, queue_pb.QueueSettings] = {}
         self.submits: list[task_service_pb.SubmitRequest] = []
+        self.needed: dict[str, str] = {}
+        """Why dead letters are neither deleted nor, without force, redriven: HAS_DEPENDENTS."""
+        self.redrives: list[queue_pb.RedriveRequest] = []
         self.purges = 0
         self.masks: list[list[str]] = []
         """The field mask of each ConfigureQueue."""
@@ -191,14 +194,22 @@ class FakeBroker(
     def Redrive(
         self, request: queue_pb.RedriveRequest, context: grpc.ServicerContext
     ) -> queue_pb.RedriveResponse:
+        self.redrives.append(request)
         self.before(context)
-        dead = {task.spec.task_id: task for task in self._dead(request.queue)}
+        needed = {} if request.force else self.needed
+        dead = {
+            task.spec.task_id: task
+            for task in self._dead(request.queue)
+            if task.spec.task_id not in needed
+        }
         chosen = list(request.task_ids) or list(dead)[: request.max_tasks]
         for task_id in set(chosen) & set(dead):
             dead[task_id].state = task_pb2.TASK_STATE_PENDING
+        skipped = [task_id for task_id in chosen if task_id not in dead]
         return queue_pb.RedriveResponse(
             redriven=len(set(chosen) & set(dead)),
-            skipped_task_ids=[task_id for task_id in chosen if task_id not in dead],
+            skipped_task_ids=skipped,
+            skipped=map(self._why_skipped, skipped),
             next_page_token="" if request.task_ids or len(chosen) == len(dead) else "more",
         )
 
@@ -208,12 +219,16 @@ class FakeBroker(
         """Delete two at a time, as if they were large."""
         self.before(context)
         dead = [task.spec.task_id for task in self._dead(request.queue)]
+        dead = [task_id for task_id in dead if task_id not in self.needed]
         chosen = list(request.task_ids)[:2] or dead[: min(2, request.max_tasks)]
+        skipped = [task_id for task_id in chosen if task_id not in dead]
+        reasons = [self._why_skipped(task_id) for task_id in skipped]
         for task_id in set(chosen) & set(dead):
             del self.tasks[task_id]
         return queue_pb.DeleteDeadLettersResponse(
             deleted=len(set(chosen) & set(dead)),
-            skipped_task_ids=[task_id for task_id in chosen if task_id not in dead],
+            skipped_task_ids=skipped,
+            skipped=reasons,
             remaining_task_ids=request.task_ids[2:],
             next_page_token="" if request.task_ids or len(chosen) == len(dead) else "more",
         )
@@ -227,7 +242,8 @@ class FakeBroker(
         waiting = [
             task
             for task in self.tasks.values()
-            if task.spec.queue == request.queue and task.state == task_pb2.TASK_STATE_PENDING
+            if task.spec.queue == request.queue
+            and task.state in {task_pb2.TASK_STATE_PENDING, task_pb2.TASK_STATE_BLOCKED}
         ]
         for task in waiting[:2]:
             task.state = task_pb2.TASK_STATE_CANCELLED
@@ -302,6 +318,17 @@ class FakeBroker(
             refuse(context, grpc.StatusCode.NOT_FOUND, "NOT_FOUND", f"no task {task_id}")
         return self.tasks[task_id]
 
+    def _why_skipped(self, task_id: str) -> errors_pb2.ItemError:
+        if task_id in self.needed:
+            reason = errors_pb2.ERROR_REASON_HAS_DEPENDENTS
+            return errors_pb2.ItemError(reason=reason, message=self.needed[task_id])
+        if task_id not in self.tasks:
+            message = f"there is no task {task_id!r}"
+            return errors_pb2.ItemError(reason=errors_pb2.ERROR_REASON_NOT_FOUND, message=message)
+        return errors_pb2.ItemError(
+            reason=errors_pb2.ERROR_REASON_INVALID_ARGUMENT, message="only dead letters are taken"
+        )
+
     def _dead(self, queue: str) -> list[task_pb2.Task]:
         return [
             task
@@ -317,6 +344,7 @@ class FakeBroker(
         return queue_pb.QueueStats(
             queue=queue,
             pending=states.count(task_pb2.TASK_STATE_PENDING),
+            blocked=states.count(task_pb2.TASK_STATE_BLOCKED),
             failed=states.count(task_pb2.TASK_STATE_FAILED),
             settings=self.settings.get(queue),
             totals=queue_pb.QueueTotals(submitted=self.submitted_a_reading * self.readings),

@@ -105,13 +105,14 @@ def test_when_all_nodes_go_what_was_last_seen_stays(broker: FakeBroker) -> None:
     assert "no broker answered" in lines[1]
 
 
+@pytest.mark.parametrize("blocked", [0, 1_234_567])
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (140, 45), (200, 60)])
-def test_the_screen_fits_the_terminal(width: int, height: int) -> None:
+def test_the_screen_fits_the_terminal(width: int, height: int, blocked: int) -> None:
     workers = ListWorkersResponse()
     for number in range(50):
         workers.workers.add(worker_id=f"w{number}", queues=["queue-1"])
     queues = tuple(
-        QueueStats.of(queue_service_pb2.QueueStats(queue=f"queue-{n}", pending=n))
+        QueueStats.of(queue_service_pb2.QueueStats(queue=f"queue-{n}", pending=n, blocked=blocked))
         for n in range(50)
     )
     seen = Observation(cluster=cluster(leader="n2"), reading=Reading(0, queues), workers=workers)
@@ -122,6 +123,9 @@ def test_the_screen_fits_the_terminal(width: int, height: int) -> None:
     assert any(line.startswith("queue-49") for line in lines)
     assert any(line.startswith("w1") for line in lines)
     assert all(len(line) <= width for line in lines)
+    shown = blocked > 0 and width > 100
+    assert any("BLOCKED" in line for line in lines) == shown
+    assert any("1,234,567" in line for line in lines) == shown
 
 
 def test_a_sparkline_rises_to_its_highest_value() -> None:

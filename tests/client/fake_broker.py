@@ -76,6 +76,7 @@ class FakeBroker:
 
     def __post_init__(self) -> None:
         self.answers.setdefault("Submit", self._submit)
+        self.answers.setdefault("SubmitTogether", self._submit_together)
 
     def of(self, method: str) -> list[Any]:
         """List the requests of one method, as they arrived."""
@@ -104,6 +105,14 @@ class FakeBroker:
                     result.task.state = TaskState.TASK_STATE_PENDING
             self.submits[request.request_id] = response
         return self.submits[request.request_id]
+
+    def _submit_together(self, request: task_service_pb2.SubmitTogetherRequest) -> Message:
+        response = task_service_pb2.SubmitTogetherResponse()
+        for position, spec in enumerate(request.tasks):
+            task = response.tasks.add(task_id=spec.task_id or f"{request.request_id}-{position}")
+            waits = bool(spec.depends_on)
+            task.state = TaskState.TASK_STATE_BLOCKED if waits else TaskState.TASK_STATE_PENDING
+        return response
 
     async def handle(self, call: Call, context: Context) -> Message:
         self.calls.append(call)

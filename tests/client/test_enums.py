@@ -8,7 +8,14 @@ import pytest
 from google.protobuf.descriptor import EnumDescriptor
 
 from tq.v1.queue_service_pb2 import QueueSettings
-from tq.v1.task_pb2 import Attempt, FailureReason, Task, TaskState
+from tq.v1.task_pb2 import (
+    Attempt,
+    CancelReason,
+    DependencyStatus,
+    FailureReason,
+    Task,
+    TaskState,
+)
 from tq.v1.task_service_pb2 import ReadLevel
 from tq_client import enums
 
@@ -18,6 +25,8 @@ from tq_client import enums
     [
         (enums.TaskState, TaskState.DESCRIPTOR, "TASK_STATE_"),
         (enums.FailureReason, FailureReason.DESCRIPTOR, "FAILURE_REASON_"),
+        (enums.CancelReason, CancelReason.DESCRIPTOR, "CANCEL_REASON_"),
+        (enums.DependencyOutcome, DependencyStatus.Status.DESCRIPTOR, "STATUS_"),
         (enums.AttemptEnd, Attempt.End.DESCRIPTOR, "END_"),
         (enums.Ordering, QueueSettings.Ordering.DESCRIPTOR, "ORDERING_"),
         (enums.ReadLevel, ReadLevel.DESCRIPTOR, "READ_LEVEL_"),

@@ -13,17 +13,23 @@ from tests.client.fake_broker import FakeBroker, serving
 from tq.v1 import queue_service_pb2, task_pb2, task_service_pb2
 from tq.v1.task_options import OPTIONS, TaskFields
 from tq_client import (
+    After,
     AsyncClient,
     Attempt,
     AttemptEnd,
     Backoff,
     Cancellation,
+    CancelReason,
+    Deletion,
+    DependencyOutcome,
+    DependencyStatus,
     FailureReason,
     Ordering,
     QueueSettings,
     QueueStats,
     QueueTotals,
     ReadLevel,
+    Redrive,
     Task,
     TaskState,
     task_spec,
@@ -50,6 +56,8 @@ def a_dead_letter() -> task_pb2.Task:
             labels={"team": "a"},
             retention=timedelta(days=2),
             traceparent="00-ab",
+            depends_on=["t0", After("t2", "not_completed", "fail")],
+            need=1,
         ),
         state=task_pb2.TASK_STATE_FAILED,
         failure_reason=task_pb2.FAILURE_REASON_PERMANENT_ERROR,
@@ -59,7 +67,15 @@ def a_dead_letter() -> task_pb2.Task:
         result_content_type="text/plain",
         cancel_requested=True,
         redrives=3,
+        cancel_reason=task_pb2.CANCEL_REASON_SKIPPED,
+        ended_by="t0",
     )
+    task.dependencies.add(
+        task_id="t0",
+        status=task_pb2.DependencyStatus.STATUS_BROKEN,
+        state=task_pb2.TASK_STATE_FAILED,
+    )
+    task.dependencies.add(task_id="t2")
     attempt = task.attempts.add(
         number=1,
         token=9,
@@ -99,6 +115,8 @@ def test_a_task_is_told_in_pythons_types() -> None:
             first=timedelta(seconds=1), factor=3, most=timedelta(minutes=1), jitter=False
         ),
         retention=timedelta(days=2),
+        depends_on=(After("t0"), After("t2", "not_completed", "fail")),
+        need=1,
         due_at=AT,
         finished_at=LATER,
         attempts_made=1,
@@ -114,6 +132,12 @@ def test_a_task_is_told_in_pythons_types() -> None:
             ),
         ),
         failure_reason=FailureReason.PERMANENT_ERROR,
+        cancel_reason=CancelReason.SKIPPED,
+        ended_by="t0",
+        dependencies=(
+            DependencyStatus(task_id="t0", status=DependencyOutcome.BROKEN, state=TaskState.FAILED),
+            DependencyStatus(task_id="t2", status=None, state=None),
+        ),
         last_error="550 no such mailbox",
         result=b"r",
         result_content_type="text/plain",
@@ -130,7 +154,7 @@ def test_what_is_not_there_is_none() -> None:
     absent = {each.name for each in fields(task) if getattr(task, each.name) is None}
     assert absent == {
         *(each.name for each in fields(TaskFields) if "None" in str(each.type)),
-        *("retries", "backoff", "due_at", "finished_at", "failure_reason"),
+        *("retries", "backoff", "due_at", "finished_at", "failure_reason", "cancel_reason"),
     }
 
 
@@ -143,6 +167,9 @@ NOT_OF_A_TASK_THAT_IS = {each.field for each in OPTIONS if each.submit_only}
     [
         (Task, [task_pb2.Task, task_pb2.TaskSpec]),
         (Attempt, [task_pb2.Attempt]),
+        (DependencyStatus, [task_pb2.DependencyStatus]),
+        (Redrive, [queue_service_pb2.RedriveResponse]),
+        (Deletion, [queue_service_pb2.DeleteDeadLettersResponse]),
         (Cancellation, [task_service_pb2.CancelTaskResponse]),
         (QueueSettings, [queue_service_pb2.QueueSettings]),
         (QueueStats, [queue_service_pb2.QueueStats]),

@@ -42,6 +42,7 @@ CALLS: dict[str, Callable[[AsyncClient], Awaitable[Any] | AsyncIterator[Any]]] =
     "server_info": lambda client: client.server_info(),
     "submit": lambda client: client.submit("q", "t"),
     "submit_many": lambda client: client.submit_many([task_spec("q", "t")]),
+    "submit_together": lambda client: client.submit_together([task_spec("q", "t")]),
     "transfer_leadership": lambda client: client.transfer_leadership(),
     "verify_state": lambda client: client.verify_state(),
     "wait": lambda client: client.wait("t"),

@@ -244,6 +244,7 @@ async def test_the_blocking_client_does_what_the_other_does() -> None:
         with Client(addresses) as client:
             assert client.submit("mail", "send", task_id="t1") == "t1"
             assert client.submit_many([task_spec("mail", "send", task_id="t2")]) == ["t2"]
+            assert client.submit_together([task_spec("mail", "send", task_id="t3")]) == ["t3"]
             assert client.wait("t1").state == TaskState.COMPLETED
             assert [each.task_id for each in client.list_tasks()] == ["a", "b", "c"]
 
@@ -275,7 +276,9 @@ def test_a_spec_carries_every_field_in_its_own_unit() -> None:
     options |= {"run_at": noon, "timeout": timedelta(seconds=1.5)}
     options |= {"expire_at": noon + timedelta(hours=1)}
 
-    spec = task_spec("mail", "send", b"hello", retries=2, backoff=Backoff(factor=3), **options)
+    options |= {"retries": 2, "backoff": Backoff(factor=3), "depends_on": ["t0"]}
+
+    spec = task_spec("mail", "send", b"hello", **options)
 
     assert {field.name for field, _ in spec.ListFields()} == set(TaskSpec.DESCRIPTOR.fields_by_name)
     assert spec.run_at.ToDatetime(UTC) == noon

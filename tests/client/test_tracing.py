@@ -72,6 +72,21 @@ async def test_the_blocking_client_takes_the_span_of_the_thread_that_calls_it(
     ]
 
 
+async def test_tasks_that_are_submitted_together_have_one_span(spans: Spans) -> None:
+    broker = FakeBroker()
+    graph = [task_spec("mail", "write"), task_spec("mail", "send", depends_on=[0])]
+    async with serving(broker) as addresses, AsyncClient(addresses) as client:
+        with spans.tracer.start_as_current_span("order"):
+            await client.submit_together(graph)
+
+    [submit] = spans.named("tq submit")
+    [request] = broker.of("SubmitTogether")
+    assert [each.traceparent for each in request.tasks] == [traceparent(submit)] * 2
+    assert headers(broker, "SubmitTogether") == [traceparent(submit)]
+    assert attributes(submit)["messaging.batch.message_count"] == 2
+    assert not graph[0].traceparent
+
+
 async def test_submits_that_share_a_call_keep_each_its_own_trace(spans: Spans) -> None:
     release = asyncio.Event()
     broker = FakeBroker(steps=[hold_until(release)])

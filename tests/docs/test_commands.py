@@ -53,6 +53,19 @@ ON_THE_CLUSTER = {
     "tq-admin dead-letters list": "tq-admin dead-letters list",
     "tq-admin dead-letters show TASK_ID": "tq-admin dead-letters show dead-3",
     "tq-admin dead-letters redrive": "tq-admin dead-letters redrive dead-4",
+    "tq-admin dead-letters redrive --force TASK_ID": (
+        "tq-admin dead-letters redrive --force dead-5"
+    ),
+    "tq-admin retry TASK_ID": "tq-admin retry dead-6",
+    "tq-admin submit shop charge --id charge-7": "tq-admin submit shop charge --id charge-7",
+    "tq-admin submit shop refund --id refund-7 --after charge-7:not-completed": (
+        "tq-admin submit shop refund --id refund-7 --after charge-7:not-completed"
+    ),
+    "tq-admin submit shop close --id close-7 --after charge-7:ended --after refund-7:ended": (
+        "tq-admin submit shop close --id close-7 --after charge-7:ended --after refund-7:ended"
+    ),
+    "tq-admin status close-7": "tq-admin status close-7",
+    "tq-admin list --state blocked": "tq-admin list --state blocked",
     "tq-admin dead-letters delete": "tq-admin dead-letters delete --queue mail --yes",
     "tq-admin dead-letters list --reason UNCERTAIN": (
         "tq-admin dead-letters list --reason UNCERTAIN"
@@ -141,6 +154,9 @@ BY_THE_READER = {
     "tq-worker run --handlers images --queues images",
     "tq-worker check --handlers images --queues images",
     "tq-worker run --handlers sums --queues sums",
+    "tq-worker run --handlers shop --queues shop",
+    "python order.py 7",
+    "python order.py 107",
     "tq-cluster serve --config FILE",
     "tq-cluster health",
     "python caller.py",
@@ -371,7 +387,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 def client(reader: Reader) -> Iterator[Client]:
     """Tasks for the commands to work on: some that wait, some that were given up."""
     with Client(reader.environment["TQ_ADDRESS"], timeout_s=60) as client:
-        dead = [f"dead-{number}" for number in range(1, 6)]
+        dead = [f"dead-{number}" for number in range(1, 7)]
         for task_id in dead:
             client.submit("mail", "letter", task_id=task_id)
         claimed = client.claim(
@@ -475,6 +491,36 @@ def test_tasks_are_cancelled_as_the_page_says(reader: Reader, client: Client) ->
     ], worker.said()
     assert list(reader.folder.glob("follow-*")) == []
     assert stopped.stdout == "CANCELLED\n", stopped.stderr
+    assert worker.stop() == 0, worker.said()
+
+
+@pytest.mark.cluster
+def test_tasks_wait_for_others_as_the_page_says(reader: Reader, client: Client) -> None:
+    for name, text in files("docs/dependencies.md").items():
+        (reader.folder / name).write_text(text)
+    worker = reader.leave_running(
+        "tq-worker run --handlers shop --queues shop", until="worker ready"
+    )
+
+    album = reader.type("python album.py")
+    sent = reader.type("python order.py 7")
+    paid_back = reader.type("python order.py 107")
+    stubs = reader.type("python stubs.py")
+
+    assert album.stdout == "summer is online\n", album.stderr
+    assert sent.stdout.splitlines() == [
+        "charge: COMPLETED",
+        "ship: COMPLETED",
+        "refund: CANCELLED",
+        "close: COMPLETED",
+    ], sent.stderr
+    assert paid_back.stdout.splitlines() == [
+        "charge: COMPLETED",
+        "ship: FAILED",
+        "refund: COMPLETED",
+        "close: COMPLETED",
+    ], paid_back.stderr
+    assert stubs.stdout == "2 tasks\n", stubs.stderr
     assert worker.stop() == 0, worker.said()
 
 

@@ -15,7 +15,7 @@ import grpc
 from grpc import aio
 
 from tests.patience import PATIENCE_S
-from tq.v1.task_pb2 import TaskSpec, TaskState
+from tq.v1.task_pb2 import Dependency, TaskSpec, TaskState
 from tq.v1.worker_service_pb2 import (
     ClaimedTask,
     ClaimRequest,
@@ -64,6 +64,8 @@ class FakeTask:
     """The error of each reported attempt."""
     outcomes: dict[int, str] = field(default_factory=dict)
     """Recorded ends by token."""
+    ended_by: str = ""
+    """The task that it depended on, if that ended otherwise."""
 
 
 class FakeBroker(WorkerServiceServicer):
@@ -154,6 +156,15 @@ class FakeBroker(WorkerServiceServicer):
             ids.append(spec.task_id)
         await self.notify()
         return ids
+
+    async def admit(self, *specs: TaskSpec) -> None:
+        """Add tasks that have ids; one with dependencies waits for them."""
+        for spec in specs:
+            self.tasks[spec.task_id] = FakeTask(spec, "BLOCKED" if spec.depends_on else "PENDING")
+            if not spec.depends_on:
+                self.ready.append(spec.task_id)
+        self._let_go()
+        await self.notify()
 
     async def offer(self, task_id: str) -> None:
         """End the pause after which an unfit task may be claimed again."""
@@ -273,6 +284,7 @@ class FakeBroker(WorkerServiceServicer):
         for report in request.reports:
             self.reports.append(report)
             response.results.append(self._record(report))
+        self._let_go()
         await self.notify()
         return response
 
@@ -327,6 +339,29 @@ class FakeBroker(WorkerServiceServicer):
     def _free(self, task: FakeTask) -> None:
         task.state, task.token = "PENDING", 0
         self.ready.append(task.spec.task_id)
+
+    def _let_go(self) -> None:
+        """Free or end the tasks whose dependencies have ended; all of these have to hold."""
+        changed = True
+        while changed:
+            blocked = [task for task in self.tasks.values() if task.state == "BLOCKED"]
+            changed = any([self._has_let_go(task) for task in blocked])  # noqa: C419 - each is looked at
+
+    def _has_let_go(self, task: FakeTask) -> bool:
+        ended = 0
+        for each in task.spec.depends_on:
+            state = self.tasks[each.task_id].state
+            if state not in TERMINAL:
+                continue
+            ended += 1
+            wanted = each.condition != Dependency.CONDITION_NOT_COMPLETED
+            if each.condition != Dependency.CONDITION_ENDED and (state == "COMPLETED") != wanted:
+                task.state, task.ended_by = "FAILED" if wanted else "CANCELLED", each.task_id
+                return True
+        if ended < len(task.spec.depends_on):
+            return False
+        self._free(task)
+        return True
 
     def _record(self, report: TaskReport) -> ReportResult:
         result = ReportResult(task_id=report.task_id)

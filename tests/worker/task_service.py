@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Never
-
 from grpc import aio
 
-from tests.worker.fake_broker import TERMINAL, Context, FakeBroker, FakeTask
-from tq.v1.task_pb2 import TaskState
+from tests.worker.fake_broker import TERMINAL, Context, FakeBroker
+from tq.v1.task_pb2 import CancelReason, FailureReason, TaskState
 from tq.v1.task_service_pb2 import (
     CancelTaskRequest,
     CancelTaskResponse,
@@ -17,6 +15,8 @@ from tq.v1.task_service_pb2 import (
     ListTasksResponse,
     SubmitRequest,
     SubmitResponse,
+    SubmitTogetherRequest,
+    SubmitTogetherResponse,
     WaitTaskRequest,
     WaitTaskResponse,
 )
@@ -42,8 +42,21 @@ class FakeTaskService(TaskServiceServicer):
     async def stop(self) -> None:
         await self._server.stop(None)
 
-    async def SubmitTogether(self, request: object, context: object) -> Never:
-        raise NotImplementedError
+    async def SubmitTogether(
+        self,
+        request: SubmitTogetherRequest,
+        _context: Context[SubmitTogetherRequest, SubmitTogetherResponse],
+    ) -> SubmitTogetherResponse:
+        response = SubmitTogetherResponse()
+        for at, spec in enumerate(request.tasks):
+            spec.task_id = spec.task_id or f"{request.request_id}-{at}"
+            response.tasks.add(task_id=spec.task_id)
+        for spec in request.tasks:
+            for each in spec.depends_on:
+                if each.WhichOneof("on") == "item":
+                    each.task_id = request.tasks[each.item].task_id
+        await self._broker.admit(*request.tasks)
+        return response
 
     async def Submit(
         self, request: SubmitRequest, _context: Context[SubmitRequest, SubmitResponse]
@@ -51,10 +64,8 @@ class FakeTaskService(TaskServiceServicer):
         response = SubmitResponse()
         for at, spec in enumerate(request.tasks):
             spec.task_id = spec.task_id or f"{request.request_id}-{at}"
-            self._broker.tasks[spec.task_id] = FakeTask(spec)
-            self._broker.ready.append(spec.task_id)
             response.results.add().task.task_id = spec.task_id
-        await self._broker.notify()
+        await self._broker.admit(*request.tasks)
         return response
 
     async def WaitTask(
@@ -67,6 +78,12 @@ class FakeTaskService(TaskServiceServicer):
         response.task.state = TaskState.Value(f"TASK_STATE_{task.state}")
         response.task.result = task.result
         response.task.last_error = task.error
+        if task.ended_by:
+            response.task.ended_by = task.ended_by
+            if task.state == "FAILED":
+                response.task.failure_reason = FailureReason.FAILURE_REASON_DEPENDENCY
+            else:
+                response.task.cancel_reason = CancelReason.CANCEL_REASON_SKIPPED
         return response
 
     async def GetTask(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -20,7 +21,7 @@ from tests.worker.task_service import FakeTaskService
 from tests.worker.typed_handlers import add, measure, measure_async, place, wrong
 from tq.v1.task_pb2 import IfExists
 from tq.v1.worker_service_pb2 import ClaimedTask
-from tq_client import AsyncClient, Client
+from tq_client import After, AsyncClient, CancelReason, Client
 from tq_worker import Handle, Result, TaskContext, TaskFailedError, TypedTask, UnfitTaskError, task
 from tq_worker.api import registry
 from tq_worker.api.signatures import Signature
@@ -92,21 +93,69 @@ async def test_the_example_prints_what_its_handlers_return(
     )
 
 
+def an_image(width: int, height: int) -> bytes:
+    """A picture in which each pixel is its own place."""
+    pixels = bytes(part for y in range(height) for x in range(width) for part in (x, y, 0))
+    return b"P6\n%d %d\n255\n" % (width, height) + pixels
+
+
+async def test_the_example_of_tasks_that_wait_makes_its_album_and_cleans_up(
+    tasks: FakeTaskService,
+    start_worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{EXAMPLES}")
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("b.ppm", "a.ppm"):
+        (images / name).write_bytes(an_image(10, 6))
+    await start_worker(["gallery"], queues=["gallery"])
+
+    async def submit(album: str) -> list[str]:
+        command = ("submit_gallery.py", str(images), str(tmp_path / album))
+        ended = await asyncio.to_thread(run, *command, TQ_ADDRESS=tasks.address)
+        assert ended.stderr == ""
+        return ended.stdout.splitlines()
+
+    made = await submit("album")
+    (images / "c.ppm").write_bytes(b"a letter")
+    failed = await submit("other")
+
+    assert made == ["2 images in album", "album.work is removed"]
+    assert (tmp_path / "album" / "index.txt").read_text() == "a.ppm\nb.ppm\n"
+    small = (tmp_path / "album" / "a.ppm").read_bytes()
+    assert small == b"P6\n3 2\n255\n" + bytes(
+        [0, 0, 0, 4, 0, 0, 8, 0, 0, 0, 4, 0, 4, 4, 0, 8, 4, 0]
+    )
+    assert re.fullmatch(
+        r"no album: task \w+-3 \(build-index\) is FAILED: it never ran, as it depends on the"
+        r" success of task \w+-2, which ended otherwise",
+        failed[0],
+    ), failed
+    assert failed[1:] == ["other.work is removed"]
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.slow
 def test_mypy_knows_what_submit_takes_and_what_comes_back(tmp_path: Path) -> None:
     calls = tmp_path / "calls.py"
     calls.write_text(
         "from images import album, resize\n"
+        "from tq_client import After\n"
         "resize.submit('a.png', size='large')\n"
         "resize.submit('a.png', sise=200)\n"
         "resize.map(['a.png'], size='large')\n"
         "text: str = resize.submit('a.png').result()\n"
         "album.submit([], context=None)\n"
+        "resize.options(depends_on=[resize.submit('a.png'), 'id', 0, After('id', 'ended')])\n"
+        "resize.options(depends_on=[After('id', 'done')])\n"
+        "resize.options(depends_on=[1.5])\n"
     )
 
     told = run(
         *("-m", "mypy", "--strict", "--no-error-summary", f"--cache-dir={tmp_path}/cache"),
-        *("images.py", "submit_images.py", str(calls)),
+        *("images.py", "submit_images.py", "gallery.py", "submit_gallery.py", str(calls)),
     )
 
     said = [line.split("error: ")[1] for line in told.stdout.splitlines() if "error: " in line]
@@ -119,8 +168,14 @@ def test_mypy_knows_what_submit_takes_and_what_comes_back(tmp_path: Path) -> Non
         f'Argument "size" to "map" {wrong_size}',
         said[3],
         f'Unexpected keyword argument "context" {unexpected}',
+        *said[5:],
     ], told.stdout + told.stderr
     assert 'expression has type "Thumbnail", variable has type "str"' in said[3]
+    words = re.compile(r'has incompatible type "([^"]+)"; expected "(.+)"  \[')
+    assert [found.groups() for each in said[5:] if (found := words.search(each))] == [
+        ("Literal['done']", "Literal['completed', 'not_completed', 'ended']"),
+        ("float", "str | int | HasTaskId | After"),
+    ], told.stdout
 
 
 async def test_a_call_becomes_json_by_name_and_its_result_comes_back_typed(
@@ -237,6 +292,62 @@ def test_more_tasks_than_a_completion_submits_are_refused() -> None:
     report = task_reports.returned("t", 7, Result(b"", submit=[add.spec(1)]), context.submits)
     assert report.fail.permanent
     assert "it submits 101 tasks; at most 100 are taken" in report.fail.error
+
+
+async def test_a_task_waits_for_those_whose_handles_it_is_given(
+    broker: FakeBroker, client: AsyncClient, start_worker: StartWorker
+) -> None:
+    await start_worker(TYPED)
+    mine = add.options(client=client)
+
+    first = await mine.submit_async(1)
+    others = await mine.map_async([2, 3])
+    last = await mine.options(depends_on=[first, After(others[0], "ended")]).submit_async(4)
+    never = await mine.options(depends_on=[After(first, "not_completed")]).submit_async(5)
+
+    assert await last.result_async() == 5
+    waited_for = [After.of(each) for each in broker.tasks[last.task_id].spec.depends_on]
+    assert waited_for == [After(first.task_id), After(others[0].task_id, "ended")]
+    with pytest.raises(
+        TaskFailedError,
+        match=rf"is CANCELLED: it was skipped, as it depends on .+ of task {first.task_id}, which",
+    ) as refused:
+        await never.result_async()
+    assert refused.value.task.cancel_reason == CancelReason.SKIPPED
+    assert broker.tasks[never.task_id].ends == []
+
+
+async def test_a_task_that_failed_with_another_names_it(
+    client: AsyncClient, start_worker: StartWorker
+) -> None:
+    await start_worker(TYPED)
+    failing = await add.options(client=client, retries=0).submit_async(-1)
+    behind = await add.options(client=client, depends_on=[failing]).submit_async(1)
+
+    with pytest.raises(
+        TaskFailedError,
+        match=rf"\(add\) is FAILED: it never ran, as it depends on .+ of task {failing.task_id}",
+    ) as refused:
+        await behind.result_async()
+
+    assert refused.value.task.ended_by == failing.task_id
+
+
+def test_positions_in_a_completion_count_in_the_list_in_which_they_are_given() -> None:
+    claimed = ClaimedTask()
+    claimed.spec.task_id = "own"
+    context = TaskContext(claimed, 0.0)
+    behind = add.options(depends_on=[0])
+
+    context.submit_on_success(add.spec(1), behind.spec(2))
+    context.submit_on_success(add.spec(3), behind.spec(4))
+    returned = Result(b"", submit=[add.spec(5), behind.spec(6), behind.spec(7)])
+    returned.submit[2].depends_on.extend(add.options(depends_on=[context]).spec(8).depends_on)
+    report = task_reports.returned("own", 7, returned, context.submits)
+
+    found = [[After.of(one).task for one in each.depends_on] for each in report.complete.submit]
+    assert found == [[], [0], [], [2], [], [4], [4, "own"]]
+    assert [After.of(one).task for one in returned.submit[1].depends_on] == [0]
 
 
 async def test_a_blocking_client_may_be_given(

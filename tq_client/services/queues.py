@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
+from tq.v1.errors_pb2 import ItemError
 from tq.v1.queue_service_pb2 import (
     ConfigureQueueRequest,
     DeleteDeadLettersRequest,
-    DeleteDeadLettersResponse,
     DeleteQueueRequest,
     GetQueueStatsRequest,
     ListDeadLettersRequest,
     ListQueuesRequest,
     PurgeQueueRequest,
     RedriveRequest,
-    RedriveResponse,
 )
-from tq_client import methods
+from tq_client import errors, methods
 from tq_client.enums import ReadLevel
-from tq_client.model import QueueSettings, QueueStats, Task
+from tq_client.errors import Reason, TqError
+from tq_client.model import Deletion, QueueSettings, QueueStats, Redrive, Task
 from tq_client.services.base import Service, copy, level
 
 
@@ -114,20 +114,30 @@ class QueueCalls(Service):
         queue: str = "",
         max_tasks: int = 0,
         page_token: str = "",
+        force: bool = False,
         timeout_s: float | None = None,
-    ) -> RedriveResponse:
+    ) -> Redrive:
         """Make dead letters pending again: those of ``task_ids``, or the oldest of ``queue``.
 
-        ``page_token`` is the next_page_token of the previous reply. `redrive_queue` makes all
-        calls.
+        Tasks that failed through one of them wait for it again; they are not redriven themselves.
+        A task is skipped if others have started because it failed; with ``force`` it is redriven,
+        and those are left as they are. ``page_token`` is the next_page_token of the previous reply.
+        `redrive_queue` makes all calls.
         """
         request = RedriveRequest(
-            task_ids=task_ids, queue=queue, max_tasks=max_tasks, page_token=page_token
+            task_ids=task_ids, queue=queue, max_tasks=max_tasks, page_token=page_token, force=force
         )
         answer = await self._caller.call(
             methods.REDRIVE, request, timeout_s=self._within(timeout_s)
         )
-        return answer.reply
+        reply = answer.reply
+        return Redrive(
+            redriven=reply.redriven,
+            skipped_task_ids=tuple(reply.skipped_task_ids),
+            skipped=_skipped(reply.skipped_task_ids, reply.skipped),
+            next_page_token=reply.next_page_token,
+            message=reply,
+        )
 
     async def delete_dead_letters(
         self,
@@ -137,11 +147,11 @@ class QueueCalls(Service):
         max_tasks: int = 0,
         page_token: str = "",
         timeout_s: float | None = None,
-    ) -> DeleteDeadLettersResponse:
+    ) -> Deletion:
         """Delete dead letters for good: those of ``task_ids``, or the oldest of ``queue``.
 
-        ``page_token`` is the next_page_token of the previous reply. `clear_dead_letters` makes all
-        calls.
+        A task that others may still need is skipped. ``page_token`` is the next_page_token of the
+        previous reply. `clear_dead_letters` makes all calls.
         """
         request = DeleteDeadLettersRequest(
             task_ids=task_ids, queue=queue, max_tasks=max_tasks, page_token=page_token
@@ -149,16 +159,30 @@ class QueueCalls(Service):
         answer = await self._caller.call(
             methods.DELETE_DEAD_LETTERS, request, timeout_s=self._within(timeout_s)
         )
-        return answer.reply
+        reply = answer.reply
+        return Deletion(
+            deleted=reply.deleted,
+            skipped_task_ids=tuple(reply.skipped_task_ids),
+            skipped=_skipped(reply.skipped_task_ids, reply.skipped),
+            remaining_task_ids=tuple(reply.remaining_task_ids),
+            next_page_token=reply.next_page_token,
+            message=reply,
+        )
 
-    async def redrive_queue(self, queue: str, *, max_tasks: int = 0) -> AsyncIterator[int]:
+    async def redrive_queue(
+        self, queue: str, *, max_tasks: int = 0, force: bool = False
+    ) -> AsyncIterator[int]:
         """Make all of a queue's dead letters pending again; yields the number in each slice.
 
-        Tasks that become dead letters after it began, even again, are left alone.
+        Tasks that become dead letters after it began, even again, are left alone. So are those that
+        failed only because another task did, and, without ``force``, those of which others have
+        started because they failed.
         """
         page_token = ""
         while True:
-            reply = await self.redrive(queue=queue, max_tasks=max_tasks, page_token=page_token)
+            reply = await self.redrive(
+                queue=queue, max_tasks=max_tasks, page_token=page_token, force=force
+            )
             yield reply.redriven
             page_token = reply.next_page_token
             if not page_token:
@@ -167,7 +191,7 @@ class QueueCalls(Service):
     async def clear_dead_letters(self, queue: str, *, max_tasks: int = 0) -> AsyncIterator[int]:
         """Delete all of a queue's dead letters for good; yields the number in each slice.
 
-        Tasks that become dead letters after it began stay.
+        Tasks that become dead letters after it began stay, and those that others may still need.
         """
         page_token = ""
         while True:
@@ -193,3 +217,15 @@ class QueueCalls(Service):
             request.page_token = answer.reply.next_page_token
             if not request.page_token:
                 return
+
+
+_NO_REASON = "it is no dead letter, or there is no such task"
+
+
+def _skipped(task_ids: Sequence[str], reasons: Sequence[ItemError]) -> dict[str, TqError]:
+    """Pair the tasks that were skipped with the reasons, which older brokers do not give."""
+    found = map(errors.of_item, reasons)
+    return {
+        task_id: next(found, None) or errors.of_reason(Reason.INVALID_ARGUMENT, _NO_REASON)
+        for task_id in task_ids
+    }

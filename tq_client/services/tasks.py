@@ -15,6 +15,7 @@ from tq.v1.task_service_pb2 import (
     ListTasksRequest,
     SubmitRequest,
     SubmitResponse,
+    SubmitTogetherRequest,
     WaitTaskRequest,
 )
 from tq.v1.worker_service_pb2 import (
@@ -24,10 +25,11 @@ from tq.v1.worker_service_pb2 import (
 from tq_client import errors, methods, offenders, tracing
 from tq_client.coalescer import BATCH_BYTES_MAX, Coalescer
 from tq_client.enums import ReadLevel, TaskState
+from tq_client.errors import Reason
 from tq_client.model import Cancellation, Task
 from tq_client.services.base import Service, copy, level
 from tq_client.specs import SpecFields, make_spec
-from tq_common.limits import PAGE_SIZE_MAX, SUBMIT_TASKS_MAX
+from tq_common.limits import CALL_DEPENDENCIES_MAX, PAGE_SIZE_MAX, SUBMIT_TASKS_MAX
 
 if TYPE_CHECKING:
     from tq.v1 import task_pb2
@@ -83,7 +85,7 @@ class TaskCalls(Service):
         """Submit many tasks; returns, in their order, the id of each, or its error.
 
         They are sent in calls of up to 1,000 tasks, one after the other. The refusal of one task
-        does not affect the others.
+        does not affect the others; `submit_together` creates all tasks or none.
         """
         deadline_s = asyncio.get_running_loop().time() + self._within(timeout_s)
         outcomes: list[str | errors.TqError] = []
@@ -92,6 +94,47 @@ class TaskCalls(Service):
                 outcomes.extend(await self._submit_each(batch, deadline_s))
             submission.answered(outcomes)
         return outcomes
+
+    async def submit_together(
+        self, specs: Iterable[TaskSpec], *, timeout_s: float | None = None
+    ) -> list[str]:
+        """Submit tasks that wait for each other, all or none; returns their ids, in their order.
+
+        A whole number in ``depends_on`` names another task of the call by its position, from 0;
+        the order is free. One call has at most 1,000 tasks, 10,000 dependencies, and 10 MiB of
+        payloads. ``field`` of an error names the task: "tasks[3].depends_on[0].item".
+
+        Raises:
+            InvalidArgumentError: a value out of range, or too many; reason CYCLE if tasks wait for
+                each other in a circle.
+            NotFoundError: a task of ``depends_on`` does not exist.
+            ConflictError: a task with one of the ids exists, and the new one does not say
+                if_exists="keep".
+            UnsupportedError: the brokers, or some of them, are too old.
+        """
+        with tracing.submission() as submission:
+            request = SubmitTogetherRequest(tasks=submission.stamp_all(specs))
+            count = len(request.tasks)
+            if count > SUBMIT_TASKS_MAX:
+                raise errors.of_reason(
+                    Reason.INVALID_ARGUMENT,
+                    f"submit_together has {count:,} tasks; at most {SUBMIT_TASKS_MAX:,} are"
+                    " created together. Submit the first ones, and name them by their ids in the"
+                    " depends_on of the others",
+                    field="tasks",
+                    metadata={"limit": str(SUBMIT_TASKS_MAX), "actual": str(count)},
+                )
+            task_ids: list[str] = []
+            if count:
+                answer = await self._caller.call(
+                    methods.SUBMIT_TOGETHER,
+                    request,
+                    timeout_s=self._within(timeout_s),
+                    traceparent=tracing.traceparent_in(request.tasks[0]),
+                )
+                task_ids = [task.task_id for task in answer.reply.tasks]
+            submission.answered(task_ids)
+        return task_ids
 
     async def _submit_each(
         self, batch: Sequence[TaskSpec], deadline_s: float
@@ -141,7 +184,8 @@ class TaskCalls(Service):
     ) -> Task:
         """Wait until a task is COMPLETED, FAILED or CANCELLED, and return it.
 
-        Raises TimeoutError after ``timeout_s``; the task goes on.
+        Raises TimeoutError after ``timeout_s``; the task goes on. The error says what a BLOCKED
+        task waits for, and if no live worker claims such a task.
         """
         loop = asyncio.get_running_loop()
         within_s = self._within(timeout_s)
@@ -163,9 +207,9 @@ class TaskCalls(Service):
                 raise TimeoutError(f"task {task_id} is {task.state} after {within_s:g} s{why}")
 
     async def _why_it_waits(self, task: Task) -> str:
-        """Say that no live worker claims such a task; empty unless that is certain."""
+        """Say what a task waits for, or that no live worker claims it; empty unless certain."""
         if task.state not in _CLAIMABLE:
-            return ""
+            return f": {note}" if (note := task.dependency_note) else ""
         try:
             found = await self._live_workers()
         except errors.TqError:
@@ -249,13 +293,18 @@ class TaskCalls(Service):
 def _batches(specs: Iterable[TaskSpec]) -> Iterable[list[TaskSpec]]:
     """Split specs into batches for one call each: at least one task, however large."""
     batch: list[TaskSpec] = []
-    batch_bytes = 0
+    batch_bytes = batch_dependencies = 0
     for spec in specs:
-        spec_bytes = spec.ByteSize()
-        if batch and (len(batch) == SUBMIT_TASKS_MAX or batch_bytes + spec_bytes > BATCH_BYTES_MAX):
+        spec_bytes, dependencies = spec.ByteSize(), len(spec.depends_on)
+        if batch and (
+            len(batch) == SUBMIT_TASKS_MAX
+            or batch_bytes + spec_bytes > BATCH_BYTES_MAX
+            or batch_dependencies + dependencies > CALL_DEPENDENCIES_MAX
+        ):
             yield batch
-            batch, batch_bytes = [], 0
+            batch, batch_bytes, batch_dependencies = [], 0, 0
         batch.append(spec)
         batch_bytes += spec_bytes
+        batch_dependencies += dependencies
     if batch:
         yield batch

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Generic
 
+from tq_client.dependencies import moved
 from tq_common.clock import boottime_s
 from tq_common.limits import COMPLETION_TASKS_MAX, MAX_ATTEMPTS_DEFAULT
 from tq_worker.api.errors import TaskCancelledError
@@ -43,7 +44,8 @@ class Result(Generic[B_co]):
     """Only for a handler of bytes."""
     submit: Sequence[TaskSpec] = ()
     """Tasks that are created if and only if this attempt's completion is recorded; at most 100,
-    including those of `TaskContext.submit_on_success`."""
+    including those of `TaskContext.submit_on_success`. A whole number in ``depends_on`` is a
+    position in this list."""
 
 
 class Cancellation:
@@ -104,7 +106,7 @@ class TaskContext:
         check this.
         """
         self.submits: list[TaskSpec] = []
-        """The tasks given to `submit_on_success`."""
+        """The tasks given to `submit_on_success`; positions in ``depends_on`` are those in here."""
         self._claimed = claimed
         self._lease_until_s = lease_until_s
         self._started_s = boottime_s()
@@ -188,13 +190,14 @@ class TaskContext:
     def submit_on_success(self, *specs: TaskSpec) -> None:
         """Have tasks created if and only if this attempt's completion is recorded.
 
-        `task_spec(...)` and a typed task's `spec(...)` make them. Raises ValueError for more than
-        100. If a task with the same id exists, the completion fails, unless the new task was made
-        with if_exists="keep".
+        `task_spec(...)` and a typed task's `spec(...)` make them. A whole number in ``depends_on``
+        is a position among the tasks of this call; the context itself stands for its own task.
+        Raises ValueError for more than 100. If a task with the same id exists, the completion
+        fails, unless the new task was made with if_exists="keep".
         """
         if len(self.submits) + len(specs) > COMPLETION_TASKS_MAX:
             raise ValueError(f"a completion submits at most {COMPLETION_TASKS_MAX} tasks")
-        self.submits.extend(specs)
+        self.submits.extend(moved(specs, len(self.submits)))
 
     def raise_if_cancelled(self) -> None:
         """Raise TaskCancelledError if the handler must stop; for loops in sync handlers."""

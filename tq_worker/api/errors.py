@@ -41,13 +41,18 @@ class TaskCancelledError(Exception):
 
 
 class TaskFailedError(Exception):
-    """Raised by `Handle.result`: the task is FAILED or CANCELLED, so it has no result."""
+    """Raised by `Handle.result`: the task is FAILED or CANCELLED, so it has no result.
+
+    If it ended without having run because a task that it depends on ended otherwise, the message
+    names that task, and so does ``task.ended_by``.
+    """
 
     def __init__(self, task: Task) -> None:
         self.task = task
         """The task, with its last error and the history of its attempts."""
         text = f"task {task.task_id} ({task.type}) is {task.state}"
-        super().__init__(f"{text}: {task.last_error}" if task.last_error else text)
+        why = task.dependency_note or task.last_error
+        super().__init__(f"{text}: {why}" if why else text)
 
     def __reduce__(self) -> tuple[Callable[[bytes], TaskFailedError], tuple[bytes]]:
         return _task_failed, (self.task.message.SerializeToString(),)

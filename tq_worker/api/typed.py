@@ -40,6 +40,7 @@ class Handle(Generic[R]):
     def result(self, timeout_s: float | None = None) -> R:
         """Wait for the result; raises TaskFailedError if the task is FAILED or CANCELLED.
 
+        The error names the other task if the task ended because that one did (``depends_on``).
         Raises TimeoutError after ``timeout_s``, by default the client's; the task goes on.
         """
         return self._read(self._task.blocking().wait(self.task_id, timeout_s=timeout_s))
@@ -135,8 +136,9 @@ class TypedTask(Generic[P, R]):
                 `submit_async`. By default, the whole program shares one client for both, made on
                 first use, of the brokers at TQ_ADDRESS.
             queue: the queue to submit to.
-            fields: as for `Client.submit`: delay, priority, labels, a task_id and so on
-                (`tq_client.SpecFields`). Raises TypeError for an unknown field.
+            fields: as for `Client.submit`: delay, priority, labels, a task_id, the handles of
+                tasks to wait for (``depends_on``) and so on (`tq_client.SpecFields`). Raises
+                TypeError for an unknown field.
         """
         from tq_client import specs  # noqa: PLC0415 - as above
 

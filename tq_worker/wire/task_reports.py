@@ -9,6 +9,7 @@ from types import TracebackType
 
 from tq.v1.task_pb2 import TaskSpec
 from tq.v1.worker_service_pb2 import TaskReport
+from tq_client.dependencies import moved
 from tq_common.limits import (
     COMPLETION_TASKS_MAX,
     ERROR_BYTES_MAX,
@@ -136,7 +137,7 @@ def _completion(task_id: str, token: int, value: object, submits: Sequence[TaskS
     report.complete.result = bytes(body)
     if isinstance(value, Result):
         report.complete.content_type = value.content_type
-        report.complete.submit.extend(value.submit)
+        report.complete.submit.extend(moved(value.submit, len(submits)))
     if len(report.complete.submit) > COMPLETION_TASKS_MAX:
         count, most = len(report.complete.submit), COMPLETION_TASKS_MAX
         raise ValueError(f"it submits {count} tasks; at most {most} are taken")
