@@ -27,7 +27,6 @@ SPAN_MAX: Final = timedelta(
 
 _OTHERS_WORDS: Final[Mapping[str, str]] = {
     "countdown": "delay",
-    **dict.fromkeys(("chain", "chord", "link_error", "wait_for"), "depends_on"),
     **{option.field: option.name for option in OPTIONS},
     **{alias: option.name for option in OPTIONS for alias in option.aliases},
 }

@@ -104,6 +104,7 @@ OPTIONS = {
     ("Report", "reports"): limits.REPORTS_MAX,
     ("Report", "reports.complete.submit"): limits.COMPLETION_TASKS_MAX,
     ("Report", "reports.complete.submit.labels"): limits.LABELS_MAX,
+    ("Report", "reports.complete.submit.depends_on"): limits.DEPENDENCIES_MAX,
 }
 """The limit of each field that several processes look at, by method and path."""
 

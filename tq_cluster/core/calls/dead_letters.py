@@ -20,7 +20,6 @@ from tq_cluster.core.model import states
 from tq_cluster.core.model.operations import Refused
 from tq_cluster.core.reads import pages
 from tq_cluster.core.rows import rows, tables
-from tq_common.quoting import quoted
 
 Choice = queue_service_pb2.RedriveRequest | queue_service_pb2.DeleteDeadLettersRequest
 
@@ -120,16 +119,26 @@ def left_alone(
         found = rows.find_task(space.workspace, space.prefix, task_id)
         fault = no_such_task(task_id) if found is None else keeps(space, request, *found)
         if fault is None:
-            fault = invalid("task_ids", f"has {quoted(task_id)}, which is no dead letter by now")
+            fault = _not_that_one("was no dead letter when the call was made")
         errors.append(item_error(fault))
     return errors
+
+
+def _not_that_one(why: str) -> Refused:
+    """Return the refusal of one task of a call; its id stands beside it."""
+    return Refused(
+        reason=errors_pb2.ERROR_REASON_INVALID_ARGUMENT,
+        message=why,
+        field="task_ids",
+        metadata={"field": "task_ids"},
+    )
 
 
 def keeps(space: Space, request: Choice, number: int, row: state_pb2.TaskRow) -> Refused | None:
     """Return why a task is not to be redriven or deleted."""
     if row.state != states.FAILED:
         state = task_pb2.TaskState.Name(row.state).removeprefix("TASK_STATE_")
-        return invalid("task_ids", f"has a task that is {state}; only dead letters are taken")
+        return _not_that_one(f"is {state}; only dead letters are taken")
     if isinstance(request, queue_service_pb2.DeleteDeadLettersRequest):
         hold = holds.keeps_from_removal(space, number, row, is_dead=True)
         return None if hold is None else hold.why
@@ -137,10 +146,10 @@ def keeps(space: Space, request: Choice, number: int, row: state_pb2.TaskRow) ->
         parent = holds.failed_through(space, number, row)
         if parent is not None:
             state = task_pb2.TaskState.Name(parent[1]).removeprefix("TASK_STATE_")
-            why = f"has a task that failed because task {parent[0]} is {state}: redrive that one"
-            return invalid("task_ids", why)
+            why = f"failed because task {parent[0]} is {state}: redrive that one"
+            return _not_that_one(why)
         if not request.task_ids:
-            return invalid("queue", "has a task that failed with another: that one is redriven")
+            return _not_that_one("failed with another task: that one is redriven")
     return None if request.force else holds.keeps_from_redrive(space, row)
 
 
