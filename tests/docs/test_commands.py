@@ -59,12 +59,12 @@ ON_THE_CLUSTER = {
     "tq-admin retry TASK_ID": "tq-admin retry dead-6",
     "tq-admin submit shop charge --id charge-7": "tq-admin submit shop charge --id charge-7",
     "tq-admin submit shop refund --id refund-7 --after charge-7:not-completed": (
-        "tq-admin submit shop refund --id refund-7 --after charge-7:not-completed"
+        "tq-admin submit shop refund --id refund-7 --after charge-0:not-completed"
     ),
     "tq-admin submit shop close --id close-7 --after charge-7:ended --after refund-7:ended": (
-        "tq-admin submit shop close --id close-7 --after charge-7:ended --after refund-7:ended"
+        "tq-admin submit shop close --id close-7 --after charge-0:ended --after close-0:ended"
     ),
-    "tq-admin status close-7": "tq-admin status close-7",
+    "tq-admin status close-7": "tq-admin status close-0",
     "tq-admin list --state blocked": "tq-admin list --state blocked",
     "tq-admin dead-letters delete": "tq-admin dead-letters delete --queue mail --yes",
     "tq-admin dead-letters list --reason UNCERTAIN": (
@@ -401,6 +401,8 @@ def client(reader: Reader) -> Iterator[Client]:
         for task_id in ("waits-1", "waits-2"):
             client.submit("mail", "letter", task_id=task_id)
         client.submit("full", "letter")
+        client.submit("shop", "charge", task_id="charge-0")
+        client.submit("shop", "close", task_id="close-0", depends_on=["charge-0"])
         client.configure_queue("unused", QueueSettings())
         yield client
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.simulation.play.graphs import drawn_graph, graph_history, submit_graph
@@ -12,8 +14,10 @@ from tests.simulation.test_killed_at_each_entry import led, watch
 SEEDS = 40
 SEEDS_A_TEST = 5
 NODES = 12
-ENTRIES = 25
-"""More than a graph takes without a kill."""
+DONE_S = 5.0
+"""Longer than a graph takes, also with a kill."""
+ENTRIES = 12
+"""As many as the graph takes without a kill."""
 
 
 @pytest.mark.slow
@@ -33,7 +37,9 @@ def test_a_leader_killed_at_an_entry_of_a_graph_changes_no_end(at: int) -> None:
         watch(stack, at)
         story = Story(7, whole_stack=True)
         await submit_graph(stack, *drawn_graph(story.draw("graph"), "g", NODES))
+        await asyncio.sleep(DONE_S)
 
     history = whole_stack_history(Story(at, whole_stack=True), drive=drive)
 
     assert history.failure == ""
+    assert any(" is killed at entry " in line for line in history.trace)
