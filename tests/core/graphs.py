@@ -106,7 +106,7 @@ class Run:
         assert bool(reply.deleted) == allowed, f"deletion of {name}: {reply}"
         if allowed:
             assert task is not None
-            self.naive.tasks.remove(task)
+            self.naive.remove(task)
         self.compare()
 
     def compare(self) -> None:

@@ -56,6 +56,7 @@ from tq_cluster.storage.memory import MemoryStore
 from tq_cluster.storage.store import Store
 
 START_MS = 1_760_000_000_000
+GO_ON_MAX = 2_000
 
 Claimed = worker_service_pb2.ClaimedTask
 ReportResult = worker_service_pb2.ReportResult
@@ -347,11 +348,12 @@ class LoneQueue:
 
     def go_on(self, items_max: int = 200) -> None:
         """Do what earlier operations set off and left."""
-        more = True
-        while more:
+        for _ in range(GO_ON_MAX):
             outcome = self.outcome(Continue(items_max=items_max, caller=self.caller))
             assert isinstance(outcome, Done)
-            more = outcome.more
+            if not outcome.more:
+                return
+        raise AssertionError("what goes on has no end")
 
     def forget_requests(self, rows_max: int = 200) -> None:
         while (forgotten_ms := queries.next_forgotten_ms(self.scope())) is not None:

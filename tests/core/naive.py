@@ -12,7 +12,7 @@ GIVE_UP_AFTER_MS = 1_000
 
 TERMINAL = ("COMPLETED", "FAILED", "CANCELLED")
 WAITING = ("BLOCKED", "SCHEDULED", "PENDING", "RETRYING")
-PUT_OFF_MS = 60_000
+PUT_OFF_MS = 3_600_000
 """How long a task that another needs is kept beyond its retention, each time it is looked at."""
 
 
@@ -84,8 +84,9 @@ class NaiveQueue:
         self.submitted = 0
         self.entries: Counter[str] = Counter()
         """How often a task entered each state."""
-        self.changed: list[NaiveTask] = []
-        """Tasks that have ended or were redriven, whose dependents were not told yet."""
+        self.changed: list[tuple[NaiveTask, int]] = []
+        """Tasks that have ended or were redriven, whose dependents were not told yet, and how often
+        they had been redriven by then."""
         self.paused = False
         self.aging_ms: int | None = None
 
@@ -108,9 +109,9 @@ class NaiveQueue:
         if self.holding(task) < task.need:
             task.state = "BLOCKED"
         if task.state == "BLOCKED" and self.hopeless(task):
-            broken = [edge for edge in task.edges if edge.status == "BROKEN"]
-            broken.sort(key=lambda edge: (edge.parent.finished_ms, edge.parent.place))
-            self.give_up(task, broken[len(task.edges) - task.need])
+            broken = self.what_broke_it(task)
+            assert broken is not None
+            self.give_up(task, broken)
         self.mark_parents(task)
         return True
 
@@ -141,32 +142,93 @@ class NaiveQueue:
     def tell_dependents(self) -> None:
         """Bring all tasks in line with those that they depend on, one change after the other."""
         while self.changed:
-            parent = self.changed.pop(0)
+            parent, redrives = self.changed.pop(0)
+            if parent.redrives != redrives or parent not in self.tasks:
+                continue
+            returning = self.returning(parent)
+            if returning is not None and self.take_back(returning):
+                self.changed.append((parent, redrives))
+                continue
             for task, edge in self.dependents(parent):
                 if task.state == "BLOCKED":
                     edge.status, edge.redrives = edge.found(), parent.redrives
-                    self.go_on(task, edge)
+                    self.go_on(task)
                 elif (
                     task.failure == "DEPENDENCY"
-                    and task.ended_by == parent.id
+                    and (task.ended_by == parent.id or task.need < len(task.edges))
                     and edge.found() != "BROKEN"
                     and not task.let_go
                 ):
                     self.take_back(task)
 
-    def go_on(self, task: NaiveTask, edge: NaiveEdge) -> None:
+    def returning(self, task: NaiveTask) -> NaiveTask | None:
+        """The task at or above this one that is taken back soon with its parent."""
+        while task.failure == "DEPENDENCY" and not task.let_go:
+            above = self.find(task.ended_by)
+            if above is None:
+                return None
+            if above.state not in ("FAILED", "CANCELLED"):
+                return task
+            task = above
+        return None
+
+    def go_on(self, task: NaiveTask) -> None:
         """Let a BLOCKED task start, end, or wait on."""
-        if self.holding(task) >= task.need:
-            task.state = "SCHEDULED" if task.due_ms > self.now_ms else "PENDING"
-            task.due_ms = max(task.due_ms, self.now_ms)
-        elif self.hopeless(task):
-            self.give_up(task, edge)
+        if self.holding(task) >= task.need and not any(edge.after_failure for edge in task.edges):
+            self.release(task)
+        elif self.holding(task) >= task.need or self.hopeless(task):
+            self.look_at_all(task)
+            if self.holding(task) >= task.need:
+                self.release(task)
+            elif self.hopeless(task):
+                broken = self.what_broke_it(task)
+                if broken is not None:
+                    self.give_up(task, broken)
         self.mark_parents(task)
+
+    def release(self, task: NaiveTask) -> None:
+        task.state = "SCHEDULED" if task.due_ms > self.now_ms else "PENDING"
+        task.due_ms = max(task.due_ms, self.now_ms)
+
+    def look_at_all(self, task: NaiveTask) -> None:
+        for edge in task.edges:
+            if edge.parent in self.tasks:
+                edge.status, edge.redrives = edge.found(), edge.parent.redrives
+            else:
+                edge.status = "BROKEN" if edge.condition == "COMPLETED" else "HOLDS"
+
+    def what_broke_it(self, task: NaiveTask) -> NaiveEdge | None:
+        """The end after which too few were left."""
+        broken = [edge for edge in task.edges if edge.found() == "BROKEN"]
+        broken = [edge for edge in broken if edge.parent in self.tasks]
+        broken.sort(key=lambda edge: (edge.parent.finished_ms, edge.parent.place))
+        gone = [edge for edge in task.edges if edge.parent not in self.tasks]
+        gone = [edge for edge in gone if edge.condition == "COMPLETED"]
+        spare = max(0, len(task.edges) - task.need - len(gone))
+        return broken[spare] if len(broken) > spare else None
+
+    def take_back(self, task: NaiveTask) -> bool:
+        """Let a failed task wait again, if it would not fail through the same parent."""
+        before = [(edge.status, edge.redrives) for edge in task.edges]
+        self.look_at_all(task)
+        broken = self.what_broke_it(task) if self.hopeless(task) else None
+        if self.hopeless(task) and (broken is None or broken.parent.id == task.ended_by):
+            for edge, (status, redrives) in zip(task.edges, before, strict=True):
+                edge.status, edge.redrives = status, redrives
+            return False
+        self.reopen(task, "BLOCKED")
+        if broken is not None:
+            self.give_up(task, broken)
+        elif self.holding(task) >= task.need:
+            self.release(task)
+        self.mark_parents(task)
+        return True
 
     def mark_parents(self, task: NaiveTask) -> None:
         """Note which failures have started or skipped a task."""
         skipped = task.why == "SKIPPED"
-        for edge in task.edges if task.state != "BLOCKED" else ():
+        started = task.state not in ("BLOCKED", *TERMINAL)
+        for edge in task.edges if skipped or started else ():
             cause = "BROKEN" if skipped else "HOLDS"
             if edge.found() == cause and (skipped or edge.condition != "COMPLETED"):
                 self.mark(edge.parent)
@@ -179,31 +241,14 @@ class NaiveQueue:
                 return
             failed = above
 
-    def take_back(self, task: NaiveTask) -> None:
-        for edge in task.edges:
-            if edge.parent in self.tasks:
-                edge.status, edge.redrives = edge.found(), edge.parent.redrives
-            else:
-                edge.status = "BROKEN" if edge.condition == "COMPLETED" else "HOLDS"
-        if self.hopeless(task):
-            broken = [edge for edge in task.edges if edge.found() == "BROKEN"]
-            broken = [edge for edge in broken if edge.parent in self.tasks]
-            broken.sort(key=lambda edge: (edge.parent.finished_ms, edge.parent.place))
-            spare = len(task.edges) - task.need
-            if len(broken) > spare:
-                self.reopen(task, "BLOCKED")
-                self.give_up(task, broken[spare])
-            return
-        self.reopen(task, "BLOCKED")
-        if self.holding(task) >= task.need:
-            task.state = "SCHEDULED" if task.due_ms > self.now_ms else "PENDING"
-            task.due_ms = max(task.due_ms, self.now_ms)
-        self.mark_parents(task)
-
     def may_be_redriven(self, task: NaiveTask, *, force: bool = False) -> bool:
         if task.failure == "DEPENDENCY":
-            edge = next((edge for edge in task.edges if edge.parent.id == task.ended_by), None)
-            if edge is not None and edge.parent in self.tasks and edge.found() == "BROKEN":
+            edges = [(edge.status, edge.redrives) for edge in task.edges]
+            self.look_at_all(task)
+            fails_again = self.hopeless(task)
+            for edge, (status, redrives) in zip(task.edges, edges, strict=True):
+                edge.status, edge.redrives = status, redrives
+            if fails_again:
                 return False
         return force or not task.let_go
 
@@ -346,12 +391,12 @@ class NaiveQueue:
         task.redrives += 1
         if task.expire_ms is not None and task.expire_ms <= self.now_ms:
             task.expire_ms = None
-        self.changed.append(task)
+        self.changed.append((task, task.redrives))
 
     def finish(
         self, task: NaiveTask, state: str, failure: str = "", why: str = "REQUESTED"
     ) -> None:
-        self.changed.append(task)
+        self.changed.append((task, task.redrives))
         task.why = why if state == "CANCELLED" else ""
         task.retire_ms = self.now_ms + task.retention_ms
         task.state = state
@@ -369,11 +414,21 @@ class NaiveQueue:
                 elif task.due_ms <= self.now_ms and task.state != "BLOCKED":
                     task.state = "PENDING"
         self.tell_dependents()
-        ended = [task for task in self.tasks if task.state in TERMINAL]
-        for task in sorted(ended, key=lambda each: (each.retire_ms, each.place)):
-            if task.retire_ms > self.now_ms:
-                continue
-            if self.needed(task):
-                task.retire_ms = self.now_ms + PUT_OFF_MS
+        while (due := self.first_retired()) is not None:
+            if self.needed(due):
+                due.retire_ms = self.now_ms + PUT_OFF_MS
             else:
-                self.tasks.remove(task)
+                self.remove(due)
+
+    def first_retired(self) -> NaiveTask | None:
+        ended = [task for task in self.tasks if task.state in TERMINAL]
+        due = [task for task in ended if task.retire_ms <= self.now_ms]
+        return min(due, key=lambda task: (task.retire_ms, task.place), default=None)
+
+    def remove(self, task: NaiveTask) -> None:
+        """Remove a task; those that it needed are looked at again, if they are past their time."""
+        self.tasks.remove(task)
+        for edge in task.edges:
+            parent = edge.parent
+            if parent.state in TERMINAL and parent.finished_ms + parent.retention_ms <= self.now_ms:
+                parent.retire_ms = min(parent.retire_ms, self.now_ms)

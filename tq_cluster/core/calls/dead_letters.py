@@ -117,7 +117,10 @@ def left_alone(
         yield
         task_id = request.task_ids[item]
         found = rows.find_task(space.workspace, space.prefix, task_id)
-        fault = no_such_task(task_id) if found is None else keeps(space, request, *found)
+        if found is None:
+            fault: Refused | None = no_such_task(task_id)
+        else:
+            fault = yield from keeps(space, request, *found)
         if fault is None:
             fault = _not_that_one("was no dead letter when the call was made")
         errors.append(item_error(fault))
@@ -134,7 +137,9 @@ def _not_that_one(why: str) -> Refused:
     )
 
 
-def keeps(space: Space, request: Choice, number: int, row: state_pb2.TaskRow) -> Refused | None:
+def keeps(
+    space: Space, request: Choice, number: int, row: state_pb2.TaskRow
+) -> Generator[None, None, Refused | None]:
     """Return why a task is not to be redriven or deleted."""
     if row.state != states.FAILED:
         state = task_pb2.TaskState.Name(row.state).removeprefix("TASK_STATE_")
@@ -143,13 +148,11 @@ def keeps(space: Space, request: Choice, number: int, row: state_pb2.TaskRow) ->
         hold = holds.keeps_from_removal(space, number, row, is_dead=True)
         return None if hold is None else hold.why
     if row.failure_reason == task_pb2.FAILURE_REASON_DEPENDENCY:
-        parent = holds.failed_through(space, number, row)
-        if parent is not None:
-            state = task_pb2.TaskState.Name(parent[1]).removeprefix("TASK_STATE_")
-            why = f"failed because task {parent[0]} is {state}: redrive that one"
-            return _not_that_one(why)
         if not request.task_ids:
             return _not_that_one("failed with another task: that one is redriven")
+        why = yield from holds.fails_again(space, number, row)
+        if why is not None:
+            return _not_that_one(why)
     return None if request.force else holds.keeps_from_redrive(space, row)
 
 

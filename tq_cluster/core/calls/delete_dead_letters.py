@@ -18,6 +18,7 @@ from tq_cluster.core.calls.dead_letters import (
 )
 from tq_cluster.core.kernel import request_ids
 from tq_cluster.core.kernel.batch import Space
+from tq_cluster.core.kernel.dependencies import holds
 from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.refusals import no_such_queue
 from tq_cluster.core.kernel.removal import remove
@@ -25,6 +26,8 @@ from tq_cluster.core.model.operations import DeleteDeadLetters, Refused, Replied
 from tq_cluster.core.rows import rows
 
 _Request = queue_service_pb2.DeleteDeadLettersRequest
+LOOK_ROWS: Final = holds.DEPENDENTS_LOOKED_AT
+"""How many rows a look at a task's dependents counts as."""
 
 
 def decide_deletion(space: Space, operation: DeleteDeadLetters) -> Steps:
@@ -63,7 +66,9 @@ def _delete_named(space: Space, request: _Request, memory: state_pb2.RequestRow)
             return
         memory.reached = item + 1
         found = rows.find_task(space.workspace, space.prefix, task_id)
-        if found is None or keeps(space, request, *found) is not None:
+        if found is not None and found[1].has_dependents:
+            left -= LOOK_ROWS
+        if found is None or (yield from keeps(space, request, *found)) is not None:
             memory.skipped.append(item)
         else:
             left -= yield from remove(space, *found, task_id.encode())
@@ -82,7 +87,9 @@ def _delete_oldest(
             memory.next_page_token = token_of(request, place)
             return
         looked_at += 1
-        if keeps(space, request, number, row) is not None:
+        if row.has_dependents:
+            left -= LOOK_ROWS
+        if (yield from keeps(space, request, number, row)) is not None:
             place = place._replace(finished_at_ms=row.finished_at_ms, number=number)
             continue
         task_id = rows.read_spec(space.workspace, space.prefix, number).task_id

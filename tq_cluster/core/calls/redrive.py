@@ -58,7 +58,7 @@ def decide_redrive(space: Space, operation: Redrive) -> Steps:
             if looked_at == limit:
                 row.next_page_token = token_of(request, place)
                 break
-            if keeps(space, request, number, task) is None:
+            if (yield from keeps(space, request, number, task)) is None:
                 yield from _redrive(space, number, task)
                 row.changed += 1
             else:
@@ -72,29 +72,40 @@ def decide_redrive(space: Space, operation: Redrive) -> Steps:
 def _redrive_named(
     space: Space, request: queue_service_pb2.RedriveRequest, memory: state_pb2.RequestRow
 ) -> Generator[None]:
+    items = 0
     for item, task_id in enumerate(request.task_ids):
         yield
+        if items >= ITEMS_MAX:
+            return
+        memory.reached = item + 1
         found = rows.find_task(space.workspace, space.prefix, task_id)
-        if found is None or keeps(space, request, *found) is not None:
+        if found is None or (yield from keeps(space, request, *found)) is not None:
             memory.skipped.append(item)
         else:
-            yield from _redrive(space, *found)
+            items += yield from _redrive(space, *found)
             memory.changed += 1
 
 
-def _redrive(space: Space, number: int, row: state_pb2.TaskRow) -> Generator[None]:
+def _redrive(space: Space, number: int, row: state_pb2.TaskRow) -> Generator[None, None, int]:
     """Make a dead letter PENDING with no attempts made, at the back of its priority.
 
-    One that failed with another task, which no longer stands in its way, waits again.
+    One that failed with another task, which no longer stands in its way, waits again. Returns how
+    many items that cost.
     """
     if row.failure_reason == task_pb2.FAILURE_REASON_DEPENDENCY:
-        yield from ends.take_back(space, number, row)
-        return
+        return (yield from ends.take_back(space, number, row))
     row.due_at_ms = space.now_ms
     transitions.reopen(space, space.queue(row.queue_id), number, row, states.PENDING)
     space.put_task(number, row)
     if row.has_dependents:
         ends.changed(space, number, row)
+    return 1
+
+
+ITEMS_MAX: Final = 2_000
+"""How many items one call by ids costs at most: a task redriven is one, and for a task that waits
+again, each dependency is two.
+"""
 
 
 def _reply(
@@ -106,6 +117,7 @@ def _reply(
             redriven=memory.changed,
             skipped_task_ids=[request.task_ids[item] for item in memory.skipped],
             skipped=skipped,
+            remaining_task_ids=request.task_ids[memory.reached :],
             next_page_token=memory.next_page_token,
         )
     )

@@ -71,8 +71,11 @@ def decide_submit(space: Space, operation: Submit) -> Steps:
             kept.state = _state_of(space, task_id)
             memory.skipped.append(item)
         else:
-            reply.results.add().error.CopyFrom(item_error(fault))
+            error = item_error(fault)
+            reply.results.add().error.CopyFrom(error)
             memory.refused.append(item)
+            if isinstance(parents, Refused):
+                memory.refusals.add(item=item, error=error)
         yield
     if len(memory.refused) < len(request.tasks):
         request_ids.remember(space, recalled, memory)
@@ -262,7 +265,7 @@ def create(
         yield from attaching.attach(space, spec, number, row, *parents)
     transitions.arrive(space, queue, number, row)
     if parents.numbers:
-        attaching.settle_new(space, queue, number, row)
+        yield from attaching.settle_new(space, queue, number, row)
     space.put_task(number, row)
     if parents.numbers:
         yield from marking.mark_parents(space, number, row)
@@ -409,10 +412,14 @@ def _replay(space: Space, operation: Submit, row: state_pb2.RequestRow) -> Steps
     """Answer a repeated call with the same ids and refusals, and with the present states."""
     reply = task_service_pb2.SubmitResponse()
     refused, kept = set(row.refused), set(row.skipped)
+    told = {each.item: each.error for each in row.refusals}
     for item, spec in enumerate(operation.request.tasks):
         yield
         result = reply.results.add()
         task_id = TaskId(spec.task_id) or derived_id(operation.id_seed, item)
+        if item in told:
+            result.error.CopyFrom(told[item])
+            continue
         if item in refused:
             fault = check_spec(spec, space.limits, row.at_ms) or _taken(task_id)
             result.error.CopyFrom(item_error(fault))

@@ -12,6 +12,7 @@ from tq_cluster.core.kernel.dependencies import holds
 from tq_cluster.core.kernel.feature import Feature, Instants, Slice, TimedWork, decides
 from tq_cluster.core.kernel.removal import ROWS_A_TASK_MIN, remove
 from tq_cluster.core.model import states
+from tq_cluster.core.model.limits import HOUR_MS
 from tq_cluster.core.model.operations import Done, RemoveRetired, Steps
 from tq_cluster.core.reads import queries
 from tq_cluster.core.rows import rows, tables
@@ -44,8 +45,13 @@ def decide_retired(space: Space, operation: RemoveRetired) -> Steps:
         if row.has_dependents:
             left -= holds.DEPENDENTS_LOOKED_AT
             hold = holds.keeps_from_removal(space, number, row)
+            if hold is None or hold.ended:
+                holds.forget_dependents(space, number)
             if hold is not None:
-                transitions.put_off_removal(space, number, row, task_id, hold.again_in_ms)
+                # The removal of the last one that needs it has it looked at before.
+                transitions.put_off_removal(
+                    space, number, row, task_id, 0 if hold.ended else HOUR_MS
+                )
                 yield
                 continue
         left -= yield from remove(space, number, row, task_id)

@@ -57,22 +57,25 @@ def go_on_inline(batch: Batch) -> Generator[None, None, None]:
 def decide_continue(space: Space, operation: Continue) -> Steps:
     """Do a slice of each of the first continuations, about ``items_max`` items in all."""
     items = 0
-    found = _in_turn(space.workspace, space.prefix, operation.passed_over, operation.items_max + 1)
-    for key, value in found[: operation.items_max]:
-        left = operation.items_max - items
-        if left <= 0:
+    while items < operation.items_max:
+        first = _in_turn(space.workspace, space.prefix, operation.passed_over, 1)
+        if not first:
             break
+        [(key, value)] = first
         row = state_pb2.ContinuationRow.FromString(value)
-        slice_ = min(left, SLICE_ITEMS)
+        slice_ = min(operation.items_max - items, SLICE_ITEMS)
         progress = yield from space.batch.continuations[row.kind](space, row, slice_)
         items += max(1, progress.items)
         space.workspace.delete(tables.CONTINUATIONS, key)
         space.batch.changed = True
         if not progress.complete:
             _put(space, row)
+        # Written down, not gone on with: so a row at fault fails in its own turn, alone.
+        while space.batch.begun:
+            _put(*space.batch.begun.popleft())
         yield
     more = bool(_in_turn(space.workspace, space.prefix, operation.passed_over, 1))
-    return Done(more=operation.more or more or bool(space.batch.begun), items=items)
+    return Done(more=operation.more or more, items=items)
 
 
 def _put(space: Space, row: state_pb2.ContinuationRow) -> None:

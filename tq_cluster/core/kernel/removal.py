@@ -8,7 +8,7 @@ from typing import Final
 from tq.internal.v1 import state_pb2
 from tq_cluster.core.kernel import transitions
 from tq_cluster.core.kernel.batch import Space
-from tq_cluster.core.kernel.dependencies import attaching
+from tq_cluster.core.kernel.dependencies import attaching, holds
 from tq_cluster.core.model import states
 from tq_cluster.core.rows import rows, tables
 
@@ -31,6 +31,8 @@ def remove(
     transitions.unlist(space, queue, number, row.state)
     key = tables.number_key(prefix, number)
     count = ROWS_A_TASK_MIN + (ROWS_A_DEAD_LETTER if row.state == states.FAILED else 0)
+    if row.has_dependents:
+        holds.forget_dependents(space, number)
     if row.has_dependencies:
         count += yield from attaching.forget(space, number)
     workspace.delete(tables.TASK_IDS, prefix + task_id)

@@ -19,7 +19,7 @@ from tq_cluster.core.model.events import What
 from tq_cluster.core.model.limits import DAY_MS
 from tq_cluster.core.model.operations import Lease
 from tq_cluster.core.model.types import DurationMs, TaskId, TaskNumber
-from tq_cluster.core.rows import tables
+from tq_cluster.core.rows import rows, tables
 
 AttemptEnd: TypeAlias = task_pb2.Attempt.End.ValueType
 
@@ -199,6 +199,21 @@ def reopen(
     row.ended_by = row.let_go = 0
     _move(space, queue, number, row, state)
     space.note(What.REDRIVEN, queue, number, row)
+
+
+def retire_now(space: Space, number: int) -> None:
+    """Have a task looked at again that is past its retention, if its removal was put off."""
+    key = tables.number_key(space.prefix, number)
+    found = space.workspace.get(tables.TASKS, key)
+    if found is None:
+        return
+    row = state_pb2.TaskRow.FromString(found)
+    if row.state not in states.TERMINAL or row.retire_at_ms <= space.now_ms:
+        return
+    kept_ms = row.retention_ms if row.HasField("retention_ms") else RETENTION_MS[row.state]
+    if row.finished_at_ms + kept_ms <= space.now_ms:
+        task_id = rows.read_spec(space.workspace, space.prefix, number).task_id.encode()
+        put_off_removal(space, number, row, task_id, 0)
 
 
 def put_off_removal(

@@ -85,7 +85,7 @@ class Submit(Operation):
     """The request's digest for request ids, if it was computed before."""
 
     def weight(self) -> Weight:
-        return Weight(1 + len(self.request.tasks), self.request.ByteSize())
+        return _weight_of(self.request)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,18 @@ class SubmitTogether(Operation):
     body_digest: bytes = b""
 
     def weight(self) -> Weight:
-        return Weight(1 + len(self.request.tasks), self.request.ByteSize())
+        return _weight_of(self.request)
+
+
+def _weight_of(
+    request: task_service_pb2.SubmitRequest | task_service_pb2.SubmitTogetherRequest,
+) -> Weight:
+    """A dependency is about five rows."""
+    tasks = request.tasks
+    if len(tasks) > DEFAULT_LIMITS.submit_tasks_max:
+        return Weight(1, 0)  # it will be refused, so its tasks are not walked
+    dependencies = sum(len(spec.depends_on) for spec in tasks)
+    return Weight(1 + len(tasks) + dependencies // 2, request.ByteSize())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

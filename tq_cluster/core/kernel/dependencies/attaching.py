@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2
+from tq_cluster.core.kernel import transitions
 from tq_cluster.core.kernel.batch import Space
 from tq_cluster.core.kernel.dependencies.edges import (
     count,
@@ -15,7 +16,8 @@ from tq_cluster.core.kernel.dependencies.edges import (
     read_dependencies,
     status_of,
 )
-from tq_cluster.core.kernel.dependencies.giving_up import first_that_broke_it, give_up
+from tq_cluster.core.kernel.dependencies.giving_up import give_up
+from tq_cluster.core.kernel.dependencies.looking import look_at_all
 from tq_cluster.core.kernel.queue import Queue
 from tq_cluster.core.model import states
 from tq_cluster.core.rows import rows, tables
@@ -65,12 +67,15 @@ def attach(
     )
 
 
-def settle_new(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
+def settle_new(
+    space: Space, queue: Queue, number: int, row: state_pb2.TaskRow
+) -> Generator[None, None, None]:
     """End a task that has just arrived, if its parents have ended so that it can never start."""
     if row.state == states.BLOCKED and is_hopeless(row):
-        broken = first_that_broke_it(space, number, row)
-        assert broken is not None
-        give_up(space, queue, number, row, *broken)
+        standing = yield from look_at_all(space, number)
+        broken = standing.what_broke_it(row.dependencies_needed)
+        assert broken is not None, "its parents are there"
+        give_up(space, queue, number, row, standing, broken)
 
 
 def forget(space: Space, number: int) -> Generator[None, None, int]:
@@ -80,5 +85,6 @@ def forget(space: Space, number: int) -> Generator[None, None, int]:
         yield
         key = tables.dependent_key(space.prefix, parent_number, group_of(dependency), number)
         space.workspace.delete(tables.DEPENDENTS, key)
+        transitions.retire_now(space, parent_number)
     space.workspace.delete(tables.DEPENDENCIES, tables.number_key(space.prefix, number))
     return len(all_of_it.on) + 1

@@ -26,14 +26,13 @@ from tq_cluster.core.kernel.dependencies.edges import (
     BROKEN,
     count,
     edges_from,
-    group_of,
     is_hopeless,
     put_edge,
     read_dependencies,
     status_of,
-    status_of_deleted,
 )
-from tq_cluster.core.kernel.dependencies.giving_up import first_that_broke_it, give_up
+from tq_cluster.core.kernel.dependencies.giving_up import give_up
+from tq_cluster.core.kernel.dependencies.looking import look_at_all
 from tq_cluster.core.kernel.dependencies.marking import mark_parents
 from tq_cluster.core.kernel.feature import Feature
 from tq_cluster.core.kernel.queue import Queue
@@ -57,12 +56,15 @@ def _align_all(
 ) -> Generator[None, None, Progress]:
     """Bring the next dependents of a task in line with how it stands."""
     owner = job.owner
-    found = space.workspace.get(tables.TASKS, tables.number_key(space.prefix, owner))
-    if found is None:
-        return Progress(0, complete=True)
-    parent = state_pb2.TaskRow.FromString(found)
-    if parent.redrives != job.generation:
+    parent = _find(space, owner)
+    if parent is None or parent.redrives != job.generation:
         return Progress(0, complete=True)  # a later continuation does all of it
+    returning = _returning(space, owner, parent)
+    if returning is not None:
+        # It failed with a task that is redriven by now: its dependents are told once it is back.
+        items = yield from take_back(space, *returning)
+        if items:
+            return Progress(items, complete=False)
     start = job.cursor + b"\0" if job.cursor else tables.number_key(space.prefix, owner)
     edges = edges_from(space, start, owner, items_max + 1)
     items = 0
@@ -77,14 +79,37 @@ def _align_all(
     return Progress(items, complete=not edges or job.cursor == edges[-1][0])
 
 
+def _find(space: Space, number: int) -> state_pb2.TaskRow | None:
+    found = space.workspace.get(tables.TASKS, tables.number_key(space.prefix, number))
+    return None if found is None else state_pb2.TaskRow.FromString(found)
+
+
+def _returning(
+    space: Space, number: int, row: state_pb2.TaskRow
+) -> tuple[int, state_pb2.TaskRow] | None:
+    """Return the task above a failed one that is about to be taken back with its parent."""
+    for _ in range(LEVELS_MAX):
+        if row.failure_reason != task_pb2.FAILURE_REASON_DEPENDENCY or row.let_go:
+            return None
+        above = _find(space, row.ended_by)
+        if above is None:
+            return None
+        if above.state not in (states.FAILED, states.CANCELLED):
+            return number, row
+        number, row = row.ended_by, above
+    return None
+
+
+LEVELS_MAX: Final = 16
+
+
 def _align(
     space: Space, owner: int, parent: state_pb2.TaskRow, key: bytes, edge: state_pb2.DependentRow
 ) -> Generator[None, None, int]:
     """Bring one dependent in line; return how many further items that cost."""
     number = tables.split_number(key)
-    found = space.workspace.get(tables.TASKS, tables.number_key(space.prefix, number))
-    assert found is not None, f"task {number} depends on task {owner}, and is gone"
-    row = state_pb2.TaskRow.FromString(found)
+    row = _find(space, number)
+    assert row is not None, f"task {number} depends on task {owner}, and is gone"
     status = status_of(edge.condition, parent)
     if row.state == states.BLOCKED:
         if (edge.status, edge.redrives) == (status, parent.redrives):
@@ -93,62 +118,67 @@ def _align(
         count(row, status, 1)
         edge.status, edge.redrives = status, parent.redrives
         put_edge(space, key, edge)
-        queue = space.queue(row.queue_id)
-        if row.dependencies_held >= row.dependencies_needed:
-            transitions.unblock(space, queue, number, row)
-        elif is_hopeless(row):
-            give_up(space, queue, number, row, owner, edge, parent)
+        items = yield from _go_on(space, number, row)
         space.put_task(number, row)
-        return (yield from mark_parents(space, number, row))
-    # What has let others go stays as it is.
-    if _failed_through(row, owner) and status != BROKEN and not row.let_go:
+        return items + (yield from mark_parents(space, number, row))
+    if status != BROKEN and not row.let_go and _failed_through(space, number, row, owner):
         return (yield from take_back(space, number, row))
     return 0
 
 
-def _failed_through(row: state_pb2.TaskRow, owner: int) -> bool:
-    by_a_parent = row.failure_reason == task_pb2.FAILURE_REASON_DEPENDENCY
-    return by_a_parent and row.ended_by == owner
+def _go_on(space: Space, number: int, row: state_pb2.TaskRow) -> Generator[None, None, int]:
+    """Let a BLOCKED task start, end, or wait on; return how many items that cost."""
+    queue = space.queue(row.queue_id)
+    enough = row.dependencies_held >= row.dependencies_needed
+    if enough and not row.after_failure:
+        # What completed stays so: the counts are right.
+        transitions.unblock(space, queue, number, row)
+        return 0
+    if not (enough or is_hopeless(row)):
+        return 0
+    standing = yield from look_at_all(space, number, row)
+    if row.dependencies_held >= row.dependencies_needed:
+        transitions.unblock(space, queue, number, row)
+    elif is_hopeless(row):
+        broken = standing.what_broke_it(row.dependencies_needed)
+        if broken is not None:
+            give_up(space, queue, number, row, standing, broken)
+    return standing.items
+
+
+def _failed_through(space: Space, number: int, row: state_pb2.TaskRow, owner: int) -> bool:
+    """Whether a task failed through this parent, or needs only some of several."""
+    if row.failure_reason != task_pb2.FAILURE_REASON_DEPENDENCY:
+        return False
+    if row.ended_by == owner:
+        return True
+    all_of_it = read_dependencies(space.workspace, space.prefix, number)
+    return row.dependencies_needed < len(all_of_it.on)
 
 
 def take_back(space: Space, number: int, row: state_pb2.TaskRow) -> Generator[None, None, int]:
     """Let a task that failed through a parent wait again; return how many items that cost.
 
-    Other parents may have ended meanwhile: all its dependencies are looked at again.
+    Other parents may have ended meanwhile: all its dependencies are looked at again. 0 items: it
+    stays as it is, since a parent that it needs is gone, or it would fail through the same one.
     """
-    all_of_it = read_dependencies(space.workspace, space.prefix, number)
-    row.dependencies_open = row.dependencies_held = 0
-    for parent_number, dependency in zip(all_of_it.on, all_of_it.depends_on, strict=True):
-        yield
-        found = space.workspace.get(tables.TASKS, tables.number_key(space.prefix, parent_number))
-        if found is None:
-            count(row, status_of_deleted(dependency), 1)
-            continue
-        parent = state_pb2.TaskRow.FromString(found)
-        status = status_of(dependency.condition, parent)
-        count(row, status, 1)
-        edge = state_pb2.DependentRow(
-            condition=dependency.condition,
-            otherwise=dependency.otherwise,
-            status=status,
-            redrives=parent.redrives,
-        )
-        group = group_of(dependency)
-        put_edge(space, tables.dependent_key(space.prefix, parent_number, group, number), edge)
+    failed_through = row.ended_by
+    standing = yield from look_at_all(space, number)
+    needed = row.dependencies_needed
+    broken = standing.what_broke_it(needed) if standing.is_hopeless(needed) else None
+    if standing.is_hopeless(needed) and (broken is None or broken.parent_number == failed_through):
+        return 0
+    yield from look_at_all(space, number, row)
     queue = space.queue(row.queue_id)
-    broken = first_that_broke_it(space, number, row) if is_hopeless(row) else None
-    if is_hopeless(row) and broken is None:
-        space.put_task(number, row)  # through parents that are gone: it stays as it is
-        return len(all_of_it.on)
     transitions.reopen(space, queue, number, row, states.BLOCKED)
     if broken is not None:
-        give_up(space, queue, number, row, *broken)  # as another parent's end asks
-    elif row.dependencies_held >= row.dependencies_needed:
+        give_up(space, queue, number, row, standing, broken)  # as another parent's end asks
+    elif row.dependencies_held >= needed:
         transitions.unblock(space, queue, number, row)
     space.put_task(number, row)
     if row.has_dependents:
         changed(space, number, row)
-    return len(all_of_it.on) + (yield from mark_parents(space, number, row))
+    return 2 * standing.items + (yield from mark_parents(space, number, row))
 
 
 FEATURE: Final = Feature(

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Final, NamedTuple
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import errors_pb2, task_pb2
 from tq_cluster.core.kernel.batch import Space
-from tq_cluster.core.kernel.dependencies.edges import (
-    BROKEN,
-    edges_from,
-    read_dependencies,
-    status_of,
-)
+from tq_cluster.core.kernel.dependencies.edges import edges_from
+from tq_cluster.core.kernel.dependencies.looking import look_at_all
 from tq_cluster.core.model import states
-from tq_cluster.core.model.limits import MINUTE_MS
 from tq_cluster.core.model.operations import Refused
 from tq_cluster.core.rows import rows, tables
 
@@ -38,37 +34,35 @@ def keeps_from_redrive(space: Space, row: state_pb2.TaskRow) -> Refused | None:
     )
 
 
-def failed_through(
+def fails_again(
     space: Space, number: int, row: state_pb2.TaskRow
-) -> tuple[str, task_pb2.TaskState.ValueType] | None:
-    """Return id and state of the parent through which a task failed and would fail again."""
-    parent_number = row.ended_by
-    found = space.workspace.get(tables.TASKS, tables.number_key(space.prefix, parent_number))
-    if found is None:
+) -> Generator[None, None, str | None]:
+    """Return why a task that failed through a parent would fail again; None if it could wait."""
+    standing = yield from look_at_all(space, number)
+    if not standing.is_hopeless(row.dependencies_needed):
         return None
-    parent = state_pb2.TaskRow.FromString(found)
-    all_of_it = read_dependencies(space.workspace, space.prefix, number)
-    dependency = all_of_it.depends_on[list(all_of_it.on).index(parent_number)]
-    if status_of(dependency.condition, parent) != BROKEN:
-        return None
-    return dependency.task_id, parent.state
+    broken = standing.what_broke_it(row.dependencies_needed)
+    if broken is None:
+        return "failed because of a task that was deleted meanwhile: it cannot run any more"
+    parent = rows.read_task(space.workspace, space.prefix, broken.parent_number)
+    name = standing.all_of_it.depends_on[broken.place].task_id
+    state = task_pb2.TaskState.Name(parent.state).removeprefix("TASK_STATE_")
+    advice = ": redrive that one" if parent.state == states.FAILED else ""
+    return f"failed because task {name} is {state}{advice}"
 
 
 class Hold(NamedTuple):
     """Why a task is not removed yet."""
 
     why: Refused
-    again_in_ms: int
-    """When its dependents are worth another look."""
-
-
-_PUT_OFF_MS: Final = MINUTE_MS
+    ended: bool = False
+    """Whether those looked at have ended, and there are more."""
 
 
 def keeps_from_removal(
     space: Space, number: int, row: state_pb2.TaskRow, *, is_dead: bool = False
 ) -> Hold | None:
-    """Return why a terminal task is not to be removed; if there is nothing, forget its dependents.
+    """Return why a terminal task is not to be removed yet; None: it may be.
 
     ``is_dead``: an operator deletes this dead letter, and with it the way back of the tasks that
     failed through it.
@@ -83,16 +77,18 @@ def keeps_from_removal(
         may_wait_again = found.failure_reason == task_pb2.FAILURE_REASON_DEPENDENCY and not is_dead
         if found.state not in states.TERMINAL or may_wait_again:
             name = rows.read_spec(space.workspace, space.prefix, dependent).task_id
-            why = _has_dependents(name, f"task {name} depends on it, and may still need it")
-            return Hold(why, _PUT_OFF_MS)
-    over = len(edges) > DEPENDENTS_LOOKED_AT
-    if over and is_dead:
-        return Hold(_has_dependents("", "it has over 100 dependents: it goes after them"), 0)
-    for key, _ in edges[:DEPENDENTS_LOOKED_AT]:
-        space.workspace.delete(tables.DEPENDENTS, key)
-    if over:
-        return Hold(_has_dependents("", "it has over 100 dependents: they go first"), 0)
+            return Hold(_has_dependents(name, f"task {name} depends on it, and may still need it"))
+    if len(edges) > DEPENDENTS_LOOKED_AT:
+        why = _has_dependents("", "it has over 100 dependents: it goes after them")
+        return Hold(why, ended=True)
     return None
+
+
+def forget_dependents(space: Space, number: int) -> None:
+    """Forget the first dependents of a task past its retention: they have ended, too."""
+    start = tables.number_key(space.prefix, number)
+    for key, _ in edges_from(space, start, number, DEPENDENTS_LOOKED_AT):
+        space.workspace.delete(tables.DEPENDENTS, key)
 
 
 def _has_dependents(task_id: str, message: str) -> Refused:

@@ -8,6 +8,7 @@ take the charge back. The mark names the task that was let go.
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Final
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2
@@ -22,6 +23,9 @@ from tq_cluster.core.kernel.dependencies.edges import (
 from tq_cluster.core.model import states
 from tq_cluster.core.rows import tables
 
+LEVELS_MAX: Final = 100
+"""How far up one mark goes."""
+
 
 def mark_parents(space: Space, number: int, row: state_pb2.TaskRow) -> Generator[None, None, int]:
     """Mark the failed parents that have let a task go, or had it skipped; return how many items.
@@ -29,11 +33,12 @@ def mark_parents(space: Space, number: int, row: state_pb2.TaskRow) -> Generator
     To be called once the task has left BLOCKED, or has arrived in another state.
     """
     skipped = is_skipped(row)
-    if row.state == states.BLOCKED or not (skipped or row.after_failure):
+    started = row.after_failure and row.state not in (states.BLOCKED, *states.TERMINAL)
+    if not (skipped or started):
         return 0
-    items = 0
     cause = BROKEN if skipped else HOLDS
     all_of_it = read_dependencies(space.workspace, space.prefix, number)
+    items = len(all_of_it.on)
     for parent_number, dependency in zip(all_of_it.on, all_of_it.depends_on, strict=True):
         yield
         parent = _find(space, parent_number)
@@ -45,10 +50,16 @@ def mark_parents(space: Space, number: int, row: state_pb2.TaskRow) -> Generator
 
 
 def _mark(space: Space, number: int, let_go: int) -> Generator[None, None, int]:
-    """Mark a failed task, and what it failed through."""
+    """Mark a failed task, and what it failed through.
+
+    A redrive from further above than ``LEVELS_MAX`` is not refused; it takes back nothing that is
+    marked.
+    """
     items = 0
     row = _find(space, number)
     while row is not None and row.state == states.FAILED and not row.let_go:
+        if items == LEVELS_MAX:
+            break
         row.let_go = let_go
         space.put_task(number, row)
         items += 1
