@@ -258,11 +258,13 @@ def _tell_of_others(session: Session, queue: str) -> None:
 def _redrive_tasks(session: Session, task_ids: Iterable[str], *, force: bool) -> _Redriven:
     redriven = _Redriven()
     ids = iter(task_ids)
-    while some := list(islice(ids, CALL_MAX)):
+    left: list[str] = []
+    while some := [*left, *islice(ids, CALL_MAX - len(left))]:
         with doing(_what("redrive", redriven.count)):
             response = session.client.redrive(some, force=force)
         redriven.count += response.redriven
         redriven.skipped.update(response.skipped)
+        left = list(response.remaining_task_ids)
     return redriven
 
 

@@ -231,6 +231,8 @@ class Redrive:
     """The same, each with the reason: NotFoundError; InvalidArgumentError, if it is no dead letter,
     or failed only because another task did; ConflictError, if others have started because it
     failed (see ``force``)."""
+    remaining_task_ids: tuple[str, ...]
+    """Those of the given ids that were too many for one call: redrive them by another."""
     next_page_token: str
     """Of a queue: for the next call; empty at the end."""
     message: queue_service_pb2.RedriveResponse = field(repr=False, compare=False)

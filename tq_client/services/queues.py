@@ -135,6 +135,7 @@ class QueueCalls(Service):
             redriven=reply.redriven,
             skipped_task_ids=tuple(reply.skipped_task_ids),
             skipped=_skipped(reply.skipped_task_ids, reply.skipped),
+            remaining_task_ids=tuple(reply.remaining_task_ids),
             next_page_token=reply.next_page_token,
             message=reply,
         )

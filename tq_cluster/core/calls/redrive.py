@@ -117,7 +117,8 @@ def _reply(
             redriven=memory.changed,
             skipped_task_ids=[request.task_ids[item] for item in memory.skipped],
             skipped=skipped,
-            remaining_task_ids=request.task_ids[memory.reached :],
+            # Versions before this one came to all of them, and did not note it.
+            remaining_task_ids=request.task_ids[memory.reached or len(request.task_ids) :],
             next_page_token=memory.next_page_token,
         )
     )
