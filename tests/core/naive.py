@@ -167,7 +167,7 @@ class NaiveQueue:
             above = self.find(task.ended_by)
             if above is None:
                 return None
-            if above.state not in ("FAILED", "CANCELLED"):
+            if any(edge.parent is above and edge.found() != "BROKEN" for edge in task.edges):
                 return task
             task = above
         return None

@@ -620,6 +620,22 @@ def test_what_failed_below_a_redriven_task_lets_nothing_go_before_it_is_taken_ba
     assert states(queue, "b", "r") == ["PENDING", "BLOCKED"]
 
 
+def test_a_task_that_failed_by_a_success_stays_as_it_ended() -> None:
+    """Both its parents end in one millisecond; the later one would have skipped it."""
+    queue = LoneQueue()
+    queue.submitted(spec(task_id="a"), spec(task_id="b"))
+    ways = [*after("a", otherwise=SKIP), *after("b", condition=NOT_COMPLETED, otherwise=FAIL)]
+    queue.submitted(spec(task_id="t", depends_on=ways))
+    queue.submitted(*(spec(task_id=f"x{each}", depends_on=after("t")) for each in range(40)))
+    a, b = queue.claimed(2)
+    queue.complete(b)
+    queue.fail(a, permanent=True)
+    queue.go_on()
+
+    assert states(queue, "t", "x0", "x39") == ["FAILED"] * 3
+    assert queue.task("t").ended_by == "b"
+
+
 def test_a_task_that_never_ran_forbids_no_redrive() -> None:
     queue = LoneQueue()
     queue.submitted_together(

@@ -94,7 +94,9 @@ def _returning(
         above = _find(space, row.ended_by)
         if above is None:
             return None
-        if above.state not in (states.FAILED, states.CANCELLED):
+        all_of_it = read_dependencies(space.workspace, space.prefix, number)
+        dependency = all_of_it.depends_on[list(all_of_it.on).index(row.ended_by)]
+        if status_of(dependency.condition, above) != BROKEN:
             return number, row
         number, row = row.ended_by, above
     return None
