@@ -22,6 +22,7 @@ from tq_cluster.core.model.operations import Refused
 from tq_cluster.errors import OverloadedError
 from tq_cluster.service import errors
 from tq_cluster.service.admission import caller_of
+from tq_cluster.service.arrivals import read_spread
 from tq_cluster.service.call import ConversationMethod, Header, Method
 from tq_cluster.service.endings import at_end
 from tq_cluster.service.entrance import Arrival, Context
@@ -268,7 +269,7 @@ class _Conversation:
     async def _listen(self) -> None:
         try:
             while True:
-                raw: object = await self._context.read()
+                raw: object = await read_spread(self._context.read)
                 if not isinstance(raw, bytes):
                     break  # the caller has closed its side
                 if len(raw) > self._all.request_bytes_max:

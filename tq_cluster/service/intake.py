@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from tq_cluster.service.arrivals import read_spread
 from tq_cluster.service.shares import Shared
 
 READS_MAX = 8
-"""With 12 MiB each they are 96 MiB at most. An address alone has five of the places: as many large
-requests may come at the same instant, and gRPC copies all of them in one turn of the loop.
+"""With 12 MiB each they are 96 MiB at most. An address alone has five of the places.
 """
 READ_S = 30.0
 """A request has to be complete after this time."""
@@ -106,7 +106,7 @@ class Intake:
         try:
             async with place.limit:
                 place.limit.reschedule(min(until_s, place.taken_s + READ_S))
-                return await receive()
+                return await read_spread(receive)
         except TimeoutError:
             if not place.limit.expired():
                 raise

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
+from tq_cluster.service.arrivals import read_spread
 from tq_cluster.service.limits import CHANNEL_OPTIONS
 
 LARGE_REPLIES_MAX = 3
@@ -49,7 +50,7 @@ class _Fetched:
         try:
             await self._sent.initial_metadata()  # comes with the reply, or with the failure
             async with self._places:
-                reply = await self._sent.read()
+                reply = await read_spread(self._sent.read)
         except asyncio.CancelledError:
             await self._abort()
             raise
