@@ -93,6 +93,16 @@ async def test_a_peer_that_is_away_counts_as_one_without_room(bench: Bench) -> N
     assert await bench.tick()
 
 
+async def test_a_leader_that_is_connected_to_no_majority_does_not_blame_the_disks(
+    bench: Bench,
+) -> None:
+    bench.lost_peers = {"n2", "n3"}
+    assert not await bench.tick()
+
+    bench.free = 99 * MIB
+    assert await bench.tick()
+
+
 async def test_a_leader_without_room_has_the_best_of_those_that_have_some_lead(
     bench: Bench,
 ) -> None:

@@ -67,10 +67,12 @@ class DiskWatch:
         if self.headroom.wants_ballast and self._laying is None:
             self._laying = self._loop.run_in_executor(None, self.headroom.lay_ballast)
             self._laying.add_done_callback(self._laid)
-        roomy = [
-            name for name, peer in status.peers.items() if peer.connected and not peer.disk_low
-        ]
-        self.pressure = len(roomy) + (not low) < self._majority
+        near = [name for name, peer in status.peers.items() if peer.connected]
+        roomy = [name for name in near if not status.peers[name].disk_low]
+        # Without a majority nothing is committed, and its disks are not known: a leader that has
+        # just begun would refuse tasks though every disk has room.
+        known = low or 1 + len(near) >= self._majority
+        self.pressure = known and len(roomy) + (not low) < self._majority
         if status.role is not Role.LEADER:
             return
         if self._is_slower(status, fsync_running_s):
