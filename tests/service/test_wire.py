@@ -78,6 +78,21 @@ def test_what_is_inside_a_large_item_is_counted_of_each_by_itself() -> None:
     assert refused(within + one(3, payload + one(11, b"") * 3)).refused.field == "tasks.labels"
 
 
+def test_items_whose_tag_has_two_bytes_are_walked_one_by_one() -> None:
+    # The first byte of the tag of field 16, depends_on, is the tag itself: 130, and 130 1.
+    rules = rules_of(
+        task_service_pb2.SubmitRequest.DESCRIPTOR, {"tasks": 3, "tasks.depends_on": 1_000}
+    )
+    on = [task_pb2.Dependency(task_id=f"{number}".ljust(200, "i")) for number in range(1_000)]
+    request = task_service_pb2.SubmitRequest(tasks=[task_pb2.TaskSpec(depends_on=on)])
+    assert len(request.tasks[0].SerializeToString()) > wire.INSIDE_BYTES
+
+    walked(request.SerializeToString(), rules)
+    request.tasks[0].depends_on.add(task_id="one too many")
+
+    assert refused(request.SerializeToString(), rules).refused.field == "tasks.depends_on"
+
+
 def test_children_of_a_large_completion_are_counted() -> None:
     result = one(1, bytes(wire.INSIDE_BYTES))
     walked(one(2, one(3, result + one(3, b"") * 2)), REPORT)

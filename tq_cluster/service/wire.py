@@ -224,7 +224,7 @@ def _walk(raw: bytes, at: int, end: int, rules: MessageRules, cuts: list[int] | 
         if rule is not None and rule.inside is not None and kind == _BYTES:
             if at - begin >= INSIDE_BYTES:
                 walked += yield from _walk(raw, begin, at, rule.inside, None)
-            elif rule.items_max is not None and at < end and raw[at] == tag:
+            elif rule.items_max is not None and tag < _CONTINUES and at < end and raw[at] == tag:
                 most = rule.items_max + 1 - seen[number]
                 at, more = _run(raw, at, min(end, cut_at), tag, most)
                 seen[number] += more
@@ -234,7 +234,7 @@ def _walk(raw: bytes, at: int, end: int, rules: MessageRules, cuts: list[int] | 
 
 
 def _run(raw: bytes, at: int, end: int, tag: int, most: int) -> tuple[int, int]:
-    """Walk over small fields of one tag, most of a large request; return how many."""
+    """Walk over small fields of one tag of one byte, most of a large request; return how many."""
     count = 0
     last = end - 2
     while count < most and at < last and raw[at] == tag:
