@@ -143,8 +143,7 @@ async def _deaf(target: Target, address: str, task_id: str) -> None:
     wait = task_service_pb2.WaitTaskRequest(task_id=task_id)
     get = task_service_pb2.GetTaskRequest(task_id=task_id)
     while True:
-        way = await Clogged(address).start()
-        async with connection(way) as channel:
+        async with Clogged(address) as way, connection(way) as channel:
             stub: Any = ConversationServiceStub(channel)
             stream = stub.Converse()
             with suppress(aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):

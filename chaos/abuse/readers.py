@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 from contextlib import suppress
 
@@ -24,30 +25,48 @@ class Clogged:
     def __init__(self, upstream: str) -> None:
         host, _, port = upstream.rpartition(":")
         self._upstream = (host, int(port))
+        self._server: asyncio.Server
+        # Nothing else refers to a connection that is not read: it would be garbage, and be closed.
+        self._serving: set[asyncio.Task[None]] = set()
 
-    async def start(self) -> str:
+    async def __aenter__(self) -> str:
         """Listen, and return the address to connect to."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close every connection."""
+        self._server.close()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            there, back = await asyncio.open_connection(*self._upstream)
-            pumping = asyncio.create_task(_pump(reader, back))
-            taken = 0
+        try:
             with suppress(OSError):
-                while taken < READ_BYTES and (data := await there.read(16 << 10)):
-                    taken += len(data)
-                    writer.write(data)
-                    await writer.drain()
-                await pumping
-            back.transport.abort()
-        writer.transport.abort()
+                there, back = await asyncio.open_connection(*self._upstream)
+                try:
+                    async with asyncio.TaskGroup() as both:
+                        both.create_task(_pump(reader, back))
+                        both.create_task(_pump(there, writer, READ_BYTES))
+                finally:
+                    back.transport.abort()
+        finally:
+            writer.transport.abort()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: float = math.inf
+) -> None:
+    """Pass on about as many bytes as ``most``, then read no more."""
     with suppress(OSError):
-        while data := await reader.read(64 << 10):
+        while most > 0 and (data := await reader.read(16 << 10)):
+            most -= len(data)
             writer.write(data)
             await writer.drain()
 
@@ -62,8 +81,7 @@ async def slow(target: Target) -> None:
     async def ask(address: str, path: str, raw: bytes) -> None:
         while True:
             # The deadline ends a round; the next one begins on a connection of its own.
-            way = await Clogged(address).start()
-            async with connection(way) as channel:
+            async with Clogged(address) as way, connection(way) as channel:
                 calls = [raw_call(channel, path, raw, CALL_S) for _ in range(STREAMS)]
                 await asyncio.gather(*calls, return_exceptions=True)
             await asyncio.sleep(0.2)
