@@ -370,6 +370,25 @@ async def test_a_node_short_of_memory_holds_no_conversation() -> None:
             await talk.answers(1)
 
 
+async def test_memory_that_grows_is_looked_at_again_before_the_next_beat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    beats = iter([0.0])
+    monkeypatch.setattr(
+        conversations, "next_beat_s", lambda now_s: now_s + next(beats, 10 * PATIENCE_S)
+    )
+    before = 50 << 20
+    held = iter([before, before + conversations.GROWTH_BYTES + 1])
+    short = conversations.HELD_BYTES_MAX + 1
+    async with node_that(
+        lambda parts: replace(parts, held_bytes=lambda: next(held, short))
+    ) as node:
+        node.leader.answer = forever
+        async with talk_with(node) as talk:
+            await talk.say(claim(1))
+            assert reason_of(details_of(await talk.end())) == "OUTCOME_UNKNOWN"
+
+
 async def test_a_node_that_stops_answers_its_calls_and_ends_idle_conversations_at_once() -> None:
     async with one_node() as (_, node), talk_with(node) as idle, talk_with(node) as busy:
         release = asyncio.Event()

@@ -61,6 +61,11 @@ shows it only once all of it is here. Calls by themselves are read a few at a ti
 always waits for its caller's next message. So callers that each send most of a large message
 could fill the memory.
 """
+GROWTH_BYTES: Final = 8 << 20
+"""If the process holds so much more than at the last look, the next look is soon: callers can send
+over a hundred megabytes between two beats.
+"""
+SOON_S: Final = 0.01
 CUT_AFTER_S: Final = 0.5
 """How long a caller may take to take the end of a conversation."""
 _ANSWERS: Final = RawAnswers.DESCRIPTOR.fields_by_name["answers"].number
@@ -95,6 +100,9 @@ class Conversations:
         self._open: set[_Conversation] = set()
         self._loop = asyncio.get_running_loop()
         self._look: asyncio.TimerHandle | None = None
+        self._held_before = held_bytes()
+        self._grows = False
+        """Whether memory has grown since the last look, or is nearly short."""
         self._short = False
         """Whether the process is short of memory."""
         self._stopping = False
@@ -162,12 +170,15 @@ class Conversations:
 
     def _watch(self) -> None:
         if self._look is None and (self._open or self._short):
-            at_s = next_beat_s(self._loop.time())
+            now_s = self._loop.time()
+            at_s = now_s + SOON_S if self._grows else next_beat_s(now_s)
             self._look = self._loop.call_at(at_s, self._look_at_memory)
 
     def _look_at_memory(self) -> None:
         self._look = None
         held = self._held_bytes()
+        self._grows = held > self._held_before + GROWTH_BYTES or held > HELD_BYTES_AGAIN
+        self._held_before = held
         if held > HELD_BYTES_MAX:
             self._short = True
             for conversation in tuple(self._open):
