@@ -484,7 +484,9 @@ def test_the_command_writes_three_plots_and_their_numbers_and_draws_them_again(
         for options in (sizes, ["--redraw"])
     ]
 
-    assert [each.returncode for each in answers] == [0, 0], answers
+    assert [each.returncode for each in answers] == [0, 0], "\n".join(
+        each.stdout[-2_000:] + each.stderr[-2_000:] for each in answers
+    )
     names = {path.name for path in out.iterdir()}
     assert names == {f"{plot}.{kind}" for plot in command.PLOTS for kind in ("svg", "json")}
     rates, depths, kills = (

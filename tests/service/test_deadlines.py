@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.patience import PATIENCE_S
-from tests.service.fakes import cluster_of, fails, stubs_of, until
+from tests.service.fakes import answered_after, cluster_of, fails, stubs_of, until
 from tq.v1 import task_service_pb2, worker_service_pb2
 from tq_cluster.core.model.operations import Outcome, Submit
 from tq_cluster.service.call import certain_s, margin_s
@@ -101,8 +101,8 @@ async def test_a_write_that_no_majority_answers_is_unknown_before_its_deadline()
         cluster.elect("n1", 1)
         cluster["n1"].leader.answer = never
 
-        with fails() as failure:
-            await stubs.tasks.Submit(SUBMIT, timeout=2)
+        with answered_after(1.0) as timeout_s, fails() as failure:
+            await stubs.tasks.Submit(SUBMIT, timeout=timeout_s)
 
     assert failure.reason == "OUTCOME_UNKNOWN"
 
@@ -113,8 +113,9 @@ async def test_a_read_that_no_majority_answers_had_no_leader() -> None:
         cluster.elect("n1", 1)
         cluster["n1"].leader.answer = never
 
-        with fails() as failure:
-            await stubs.tasks.WaitTask(task_service_pb2.WaitTaskRequest(task_id="t"), timeout=2)
+        request = task_service_pb2.WaitTaskRequest(task_id="t")
+        with answered_after(1.0) as timeout_s, fails() as failure:
+            await stubs.tasks.WaitTask(request, timeout=timeout_s)
 
     assert failure.reason == "NO_LEADER"
 

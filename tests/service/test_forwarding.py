@@ -10,7 +10,15 @@ import grpc
 import pytest
 
 from tests.patience import PATIENCE_S
-from tests.service.fakes import Cluster, Stubs, cluster_of, fails, stubs_of, until
+from tests.service.fakes import (
+    Cluster,
+    Stubs,
+    answered_after,
+    cluster_of,
+    fails,
+    stubs_of,
+    until,
+)
 from tq.v1 import queue_service_pb2, task_service_pb2, worker_service_pb2
 from tq_cluster.core.model.operations import Caller, Claim, ConfigureQueue, Outcome, Replied, Submit
 from tq_cluster.core.model.types import Principal
@@ -71,8 +79,8 @@ async def test_a_call_without_a_leader_waits_for_one_and_is_then_answered() -> N
 @pytest.mark.slow
 async def test_no_leader_within_the_deadline_is_said_before_the_deadline() -> None:
     async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:
-        with fails() as failure:
-            await stubs.tasks.Submit(SUBMIT, timeout=2)
+        with answered_after(1.0) as timeout_s, fails() as failure:
+            await stubs.tasks.Submit(SUBMIT, timeout=timeout_s)
 
     assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "NO_LEADER")
     assert failure.trailing["tq-term"] == "1"
@@ -84,8 +92,8 @@ async def test_a_leader_that_cannot_be_reached_was_certainly_not_asked() -> None
     async with cluster_of("n1", absent=("n2",)) as cluster, stubs_of(cluster["n1"]) as stubs:
         cluster.elect("n2", 2)
 
-        with fails() as failure:
-            await stubs.tasks.Submit(UNNAMED, timeout=2)
+        with answered_after(1.0) as timeout_s, fails() as failure:
+            await stubs.tasks.Submit(UNNAMED, timeout=timeout_s)
 
     assert failure.reason == "NO_LEADER"
 
@@ -111,7 +119,8 @@ async def test_a_forwarded_call_is_never_forwarded_again() -> None:
         with fails() as failure:
             await stubs.tasks.Submit(SUBMIT, timeout=2)
 
-    assert failure.reason == "NO_LEADER"
+    # Unknown if the last of several attempts was under way at the deadline.
+    assert failure.reason in {"NO_LEADER", "OUTCOME_UNKNOWN"}
     assert cluster["n1"].leader.asked == cluster["n2"].leader.asked == []
 
 
@@ -254,8 +263,8 @@ async def test_a_call_that_may_have_been_applied_is_unknown_when_no_leader_is_fo
             raise OutcomeUnknownError("leadership ended")
 
         cluster["n1"].leader.answer = lose_it
-        with fails() as failure:
-            await stubs.tasks.Submit(SUBMIT, timeout=2)
+        with answered_after(1.0) as timeout_s, fails() as failure:
+            await stubs.tasks.Submit(SUBMIT, timeout=timeout_s)
 
     assert failure.reason == "OUTCOME_UNKNOWN"
 
@@ -374,8 +383,8 @@ async def test_calls_wait_here_while_the_leader_is_behind_but_long_polls_and_rep
         cluster["n1"].leader.answer = decide
         sent = stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S)
         await until(lambda: len(asked) == 2, "one is under way")
-        with fails() as failure:
-            await stubs.tasks.Submit(SUBMIT, timeout=0.3)
+        with answered_after(0.3) as timeout_s, fails() as failure:
+            await stubs.tasks.Submit(SUBMIT, timeout=timeout_s)
         waits = stubs.tasks.Submit(SUBMIT, timeout=20)
         await until(lambda: cluster["n2"].service.calls == 2, "one waits")
         claim = stubs.worker.Claim(worker_service_pb2.ClaimRequest(), timeout=PATIENCE_S)

@@ -49,8 +49,8 @@ async def test_a_call_reaches_a_leader_whose_api_is_full_of_idle_connections() -
                 stack.enter_context(socket.create_connection((host, int(port))))
             await connected(cluster, "n2")
 
-            await stubs.tasks.Submit(SUBMIT, timeout=2)
-            status = await stubs.cluster.GetClusterStatus(STATUS, timeout=2)
+            await stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S)
+            status = await stubs.cluster.GetClusterStatus(STATUS, timeout=PATIENCE_S)
 
     assert len(cluster["n1"].leader.asked) == 2
     assert [node.reachable for node in status.nodes] == [True, True]
@@ -74,7 +74,7 @@ async def test_strangers_at_the_listener_for_nodes_take_no_connection_from_a_nod
 
             for number in range(20):
                 named = task_service_pb2.SubmitRequest(request_id=f"r{number}")
-                await stubs.tasks.Submit(named, timeout=2)
+                await stubs.tasks.Submit(named, timeout=PATIENCE_S)
 
     assert len(cluster["n1"].leader.asked) == 20
 
@@ -119,7 +119,7 @@ async def test_a_node_whose_proofs_the_leader_does_not_know_yet_is_answered_at_i
         cluster["n1"].membership = ("c1", {"n1": "inc-n1", "n2": "another disk"})
 
         await stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S)
-        status = await stubs.cluster.GetClusterStatus(STATUS, timeout=2)
+        status = await stubs.cluster.GetClusterStatus(STATUS, timeout=PATIENCE_S)
 
     assert len(cluster["n1"].leader.asked) == 1
     assert [node.reachable for node in status.nodes] == [True, True]
