@@ -197,6 +197,7 @@ async def test_a_node_serves_what_it_leads_holds_and_has_on_its_disk(tmp_path: P
         value = one.metrics.registry.get_sample_value
         labels = {"queue": "q", "state": "pending", "priority": "64-127"}
         await until(lambda: value("tq_queue_tasks", labels) == 1, "the queues are looked through")
+        await until(lambda: bool(value("tq_disk_free_bytes")), "the disk is looked at")
         text = await asyncio.to_thread(read)
     finally:
         await one.stop()
