@@ -62,10 +62,13 @@ always waits for its caller's next message. So callers that each send most of a 
 could fill the memory.
 """
 GROWTH_BYTES: Final = 8 << 20
-"""If the process holds so much more than at the last look, the next look is soon: callers can send
-over a hundred megabytes between two beats.
+"""Once the memory of the process has grown by so much, it is looked at more often than at each beat
+for a while: callers can send over a hundred megabytes between two beats.
 """
-SOON_S: Final = 0.01
+LOOK_S: Final = 0.01
+"""How often it is looked at then."""
+CLOSELY_S: Final = 0.3
+"""For how long after the last such growth."""
 CUT_AFTER_S: Final = 0.5
 """How long a caller may take to take the end of a conversation."""
 _ANSWERS: Final = RawAnswers.DESCRIPTOR.fields_by_name["answers"].number
@@ -101,8 +104,8 @@ class Conversations:
         self._loop = asyncio.get_running_loop()
         self._look: asyncio.TimerHandle | None = None
         self._held_before = held_bytes()
-        self._grows = False
-        """Whether memory has grown since the last look, or is nearly short."""
+        """What the process held when it had last grown, or the least since."""
+        self._closely_until_s = 0.0
         self._short = False
         """Whether the process is short of memory."""
         self._stopping = False
@@ -171,14 +174,17 @@ class Conversations:
     def _watch(self) -> None:
         if self._look is None and (self._open or self._short):
             now_s = self._loop.time()
-            at_s = now_s + SOON_S if self._grows else next_beat_s(now_s)
+            closely = now_s < self._closely_until_s
+            at_s = now_s + LOOK_S if closely else next_beat_s(now_s)
             self._look = self._loop.call_at(at_s, self._look_at_memory)
 
     def _look_at_memory(self) -> None:
         self._look = None
         held = self._held_bytes()
-        self._grows = held > self._held_before + GROWTH_BYTES or held > HELD_BYTES_AGAIN
-        self._held_before = held
+        if held > self._held_before + GROWTH_BYTES:
+            self._held_before = held
+            self._closely_until_s = self._loop.time() + CLOSELY_S
+        self._held_before = min(self._held_before, held)
         if held > HELD_BYTES_MAX:
             self._short = True
             for conversation in tuple(self._open):
