@@ -26,7 +26,7 @@ class Clogged:
         host, _, port = upstream.rpartition(":")
         self._upstream = (host, int(port))
         self._server: asyncio.Server
-        # Nothing else refers to a connection that is not read: it would be garbage, and be closed.
+        # Once its caller has gone, nothing else refers to a task that waits for the broker.
         self._serving: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> str:
