@@ -117,6 +117,12 @@ class FakeLog:
         for listener in self._listeners:
             listener(self.status())
 
+    def be_stranger(self) -> None:
+        """Learn that the node is not a member of its peers' cluster."""
+        self.role, self.leader_id = Role.STRANGER, None
+        for listener in self._listeners:
+            listener(self.status())
+
     def decidable(self) -> AppliedAt | None:
         return None
 

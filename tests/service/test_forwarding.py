@@ -76,6 +76,24 @@ async def test_a_call_without_a_leader_waits_for_one_and_is_then_answered() -> N
     assert len(cluster["n1"].leader.asked) == 1
 
 
+@pytest.mark.parametrize("since", ["before the call", "during the call"])
+async def test_a_node_that_is_no_member_has_its_callers_ask_another_at_once(since: str) -> None:
+    async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
+        if since == "before the call":
+            cluster["n2"].log.be_stranger()
+        calling = stubs.tasks.Submit(SUBMIT, timeout=PATIENCE_S)
+        if since == "during the call":
+            await until(lambda: cluster["n2"].service.calls == 1, "the call arrives")
+            cluster["n2"].log.be_stranger()
+
+        with fails() as failure:
+            await calling
+
+    assert failure.reason == "NO_LEADER"
+    assert "not a member of its peers' cluster" in failure.message
+    assert failure.retry_after_ms is not None
+
+
 @pytest.mark.slow
 async def test_no_leader_within_the_deadline_is_said_before_the_deadline() -> None:
     async with cluster_of("n1") as cluster, stubs_of(cluster["n1"]) as stubs:

@@ -68,6 +68,7 @@ HEAVY_BYTES = 16 << 10
 BROKEN_OVER_HEAVY_MAX = 1
 """The same for a larger call, which may be the reason why the leader broke."""
 UNDO_S = 5.0
+NO_MEMBER = "this node is not a member of its peers' cluster; ask another"
 ANSWERS_A_TURN = 40
 """Each takes a tenth of a millisecond."""
 ANSWER_KEPT_BYTES = 64 << 10
@@ -434,6 +435,8 @@ class Router:
         """Wait for another leader, or for a moment if one is known that did not answer."""
         if self._draining:
             raise self._given_up(method, attempts, "this node is stopping", raw)
+        if self._roles.apart:
+            raise self._given_up(method, attempts, NO_MEMBER, raw)
         left_s = call.answer_by_s - self._loop.time()
         if left_s <= 0:
             raise self._given_up(method, attempts, attempts.last, raw)
@@ -448,7 +451,7 @@ class Router:
             return errors.outcome_unknown(
                 attempts.maybe_applied + then, named=method.repeatable(raw)
             )
-        return errors.no_leader(f"{method.name} found no leader in time: {why}")
+        return errors.no_leader(f"{method.name} was answered by no leader: {why}")
 
     def _trailing(self, call: Call | None, request_id: str) -> list[tuple[str, str | bytes]]:
         leader = self._roles.leader()
