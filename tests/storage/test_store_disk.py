@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -185,6 +186,16 @@ def test_flipped_bits_are_never_read_as_something_else(tmp_path: Path) -> None:
 
 PAGE_BYTES, FLAGS_AT, LEAF = 4_096, 10, 0x02
 """Where LMDB says what a page is, and what it says of one that holds rows."""
+LOWER_AT, PLACES_AT, KEY_BYTES_AT, KEY_AT = 12, 16, 6, 8
+"""Where the places of its rows end, and begin; where a row has its key's length, and its key."""
+
+
+def keys_in(page: bytes) -> Iterator[bytes]:
+    """Yield the keys of a leaf; what else it has in it is what the memory held before."""
+    (places_end,) = struct.unpack_from("<H", page, LOWER_AT)
+    for (at,) in struct.iter_unpack("<H", page[PLACES_AT:places_end]):
+        (length,) = struct.unpack_from("<H", page, at + KEY_BYTES_AT)
+        yield page[at + KEY_AT : at + KEY_AT + length]
 
 
 @pytest.fixture
@@ -196,10 +207,15 @@ def with_a_rotten_page(tmp_path: Path) -> Iterator[Store]:
     store.commit()
     store.close()
     content = bytearray((path / "data.mdb").read_bytes())
-    # Every leaf with a copy: a page that was split may keep one in space that it no longer uses.
-    for page in range(0, len(content), PAGE_BYTES):
-        if content[page + FLAGS_AT] == LEAF and b"row 250" in content[page : page + PAGE_BYTES]:
-            content[page + FLAGS_AT] ^= 0x03
+    rotten = [
+        at
+        for at in range(0, len(content), PAGE_BYTES)
+        if content[at + FLAGS_AT] == LEAF
+        and b"row 250" in keys_in(bytes(content[at : at + PAGE_BYTES]))
+    ]
+    for at in rotten:
+        content[at + FLAGS_AT] ^= 0x03
+    assert rotten
     (path / "data.mdb").write_bytes(content)
     store = Store(path)
     yield store
