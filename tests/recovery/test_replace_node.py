@@ -9,7 +9,7 @@ import pytest
 
 from tests.patience import PATIENCE_S
 from tests.recovery.test_backup_and_restore import admin, submit
-from tests.service.fakes import until
+from tests.service.fakes import fails, until
 from tests.service.trio import Trio, trio
 from tq.v1 import task_service_pb2
 from tq_cluster.raft.log_api import Role
@@ -42,6 +42,10 @@ async def test_a_node_that_lost_its_disk_is_replaced_and_another_may_die_then(
             await submit(stubs, "before", *TASKS[:20])
             await lose_disk(nodes, lost)
             await submit(stubs, "between", *TASKS[20:])
+        async with nodes.stubs(lost) as stubs:
+            with fails() as refused:
+                await submit(stubs, "outside", "for another node")
+        assert refused.reason == "NO_LEADER"
 
         ran = await admin(nodes, "replace-node", lost, "--yes", "-o", "json")
 

@@ -77,7 +77,7 @@ async def test_a_call_without_a_leader_waits_for_one_and_is_then_answered() -> N
 
 
 @pytest.mark.parametrize("since", ["before the call", "during the call"])
-async def test_a_node_that_is_no_member_has_its_callers_ask_another_at_once(since: str) -> None:
+async def test_a_node_that_is_not_a_member_has_its_callers_ask_another_at_once(since: str) -> None:
     async with cluster_of("n1", "n2") as cluster, stubs_of(cluster["n2"]) as stubs:
         if since == "before the call":
             cluster["n2"].log.be_stranger()

@@ -32,21 +32,22 @@ class Roles:
         self._listeners: list[Callable[[KnownLeader | None], None]] = []
         self.version = 0
         """Rises with every change."""
-        self._apart = False
-        self._term = 0
-        self._known: KnownLeader | None = None
-        self._take(log.status())
+        self._status = log.status()
+        self._known = self._read(self._status)
         log.on_role_change(self._changed)
 
     @property
     def term(self) -> int:
         """The term this node is in."""
-        return self._term
+        return self._status.term
 
     @property
-    def apart(self) -> bool:
-        """Whether the node knows that it is no member of its peers' cluster: no leader comes."""
-        return self._apart
+    def is_stranger(self) -> bool:
+        """Whether this node knows that it is not a member of its peers' cluster.
+
+        Then no leader becomes known to it until it is put in a member's place.
+        """
+        return self._status.role is Role.STRANGER
 
     def leader(self, min_term: int = 0) -> KnownLeader | None:
         """Return the leader; None if none is known, or only one of a term below ``min_term``."""
@@ -69,15 +70,11 @@ class Roles:
         woken.set_result(None)
 
     def _changed(self, status: LogStatus) -> None:
-        self._take(status)
+        self._status = status
+        self._known = self._read(status)
         self.nudge()
         for listener in self._listeners:
             listener(self._known)
-
-    def _take(self, status: LogStatus) -> None:
-        self._known = self._read(status)
-        self._term = status.term
-        self._apart = status.role is Role.STRANGER
 
     def _read(self, status: LogStatus) -> KnownLeader | None:
         here = status.role is Role.LEADER

@@ -68,7 +68,7 @@ HEAVY_BYTES = 16 << 10
 BROKEN_OVER_HEAVY_MAX = 1
 """The same for a larger call, which may be the reason why the leader broke."""
 UNDO_S = 5.0
-NO_MEMBER = "this node is not a member of its peers' cluster; ask another"
+NOT_A_MEMBER = "this node is not a member of its peers' cluster; ask another"
 ANSWERS_A_TURN = 40
 """Each takes a tenth of a millisecond."""
 ANSWER_KEPT_BYTES = 64 << 10
@@ -435,8 +435,8 @@ class Router:
         """Wait for another leader, or for a moment if one is known that did not answer."""
         if self._draining:
             raise self._given_up(method, attempts, "this node is stopping", raw)
-        if self._roles.apart:
-            raise self._given_up(method, attempts, NO_MEMBER, raw)
+        if self._roles.is_stranger:
+            raise self._given_up(method, attempts, NOT_A_MEMBER, raw)
         left_s = call.answer_by_s - self._loop.time()
         if left_s <= 0:
             raise self._given_up(method, attempts, attempts.last, raw)
