@@ -437,7 +437,6 @@ async def test_bad_input_is_told_by_reason_and_field_and_nothing_is_lost(
         channel, "QueueService/GetQueueStats", queue_service_pb2.GetQueueStatsRequest(queue="bad")
     )
     assert stats.stats.totals.submitted == 1, "only the one whose request id was used again"
-    assert (await cluster.await_leader(within_s=PATIENCE_S)).term == leader.term
     assert all(broker.exited() is None for broker in cluster.brokers.values())
 
 
