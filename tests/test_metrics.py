@@ -107,6 +107,7 @@ def test_a_queue_that_is_idle_makes_room_for_another_and_takes_its_series_with_i
             unfinished={("junk0", "pending", 1): 3},
             finished={("junk0", "failed"): 1},
             head_age_s={"junk0": 1.0},
+            purging={"junk0": 1},
             paused={"junk0"},
             queue_workers={"junk0": 1},
         )

@@ -117,13 +117,14 @@ def delete(session: Session, queue: QueueArgument) -> None:
 def purge(session: Session, queue: QueueArgument, yes: YesOption = False) -> None:
     """Cancel every task that waits in a queue: pending, scheduled, retrying and blocked ones.
 
-    Running tasks are left to finish, and tasks submitted meanwhile stay.
+    None of them starts any more; that all of them are listed as cancelled may take a while. Running
+    tasks are left to finish, and tasks submitted meanwhile stay.
     """
     with doing(f"cannot purge queue {queue}"):
         stats = session.client.queue_stats(queue)
     waiting = stats.pending + stats.scheduled + stats.retrying + stats.blocked
-    cancelled = 0
-    if waiting:
+    cancelled = purging = 0
+    if waiting > stats.purging:
         confirm(
             f"Cancel the {waiting:,} tasks that wait in queue {queue} "
             f"({stats.pending:,} pending, {stats.scheduled:,} scheduled, "
@@ -131,8 +132,15 @@ def purge(session: Session, queue: QueueArgument, yes: YesOption = False) -> Non
             yes=yes,
         )
         cancelled = _purge(session, queue)
-    data = {"queue": queue, "cancelled": cancelled}
+    with doing(f"purged queue {queue}, but cannot tell how far it is"):
+        purging = session.client.queue_stats(queue).purging
+    data = {"queue": queue, "cancelled": cancelled, "purging": purging}
     session.output.show(data, lambda: details([("queue", queue), ("cancelled", cancelled)]))
+    if purging:
+        session.output.remark(
+            f"None of them starts any more. {purging:,} are still listed as waiting: see purging in"
+            f" tq-admin queues show {queue}"
+        )
 
 
 def _purge(session: Session, queue: str) -> int:
@@ -202,6 +210,7 @@ def _details(data: Plain) -> RenderableType:
         [
             ("queue", data["queue"]),
             *((count, data[count]) for count in COUNTS),
+            *((("purging", data["purging"]),) if data["purging"] else ()),
             ("oldest pending", instant(data["oldest_pending_at"])),
             *_settings_pairs(data),
         ]

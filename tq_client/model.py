@@ -314,6 +314,8 @@ class QueueStats:
     completed: int
     failed: int
     cancelled: int
+    purging: int
+    """How many of the waiting ones are purged: they never start, and become cancelled soon."""
     oldest_pending_at: datetime | None
     settings: QueueSettings
     totals: QueueTotals
@@ -334,6 +336,7 @@ class QueueStats:
             completed=message.completed,
             failed=message.failed,
             cancelled=message.cancelled,
+            purging=message.purging,
             oldest_pending_at=None if oldest is None else _instant(oldest),
             settings=QueueSettings.of(message.settings),
             totals=QueueTotals(

@@ -85,17 +85,23 @@ class StubOperator(StubCaller):
             lambda: self.ledger.delete(self.actor, request_id, task_id=task_id), send
         )
 
-    async def purge(self, queue: str) -> None:
-        """Cancel a slice of a queue's waiting tasks."""
+    async def purge(self, queue: str, *, at_once: bool = False) -> None:
+        """Cancel a slice of a queue's waiting tasks, or all of them."""
         request_id = str(uuid.uuid4())
 
         async def send(broker: Broker, age: Duration) -> int:
             request = queue_service_pb2.PurgeQueueRequest(
-                queue=queue, max_tasks=SLICE, request_id=request_id, retry_age=age
+                queue=queue,
+                max_tasks=0 if at_once else SLICE,
+                at_once=at_once,
+                request_id=request_id,
+                retry_age=age,
             )
             return (await broker.queues.PurgeQueue(request, timeout=SEND_S)).cancelled
 
-        await self._change(lambda: self.ledger.purge(self.actor, request_id, queue), send)
+        await self._change(
+            lambda: self.ledger.purge(self.actor, request_id, queue, at_once=at_once), send
+        )
 
     async def pause(self, queue: str, *, paused: bool) -> None:
         """Pause or resume a queue."""

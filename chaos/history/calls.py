@@ -170,6 +170,8 @@ class PurgeCall(Call):
     request_id: str
     queue: str
     count: int = 0
+    at_once: bool = False
+    """Of the whole queue: its tasks may be shown as waiting for a while after the answer."""
 
 
 @dataclass(slots=True, kw_only=True)

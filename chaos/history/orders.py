@@ -276,7 +276,11 @@ def _sweeps(facts: Facts, task: TaskFacts) -> Iterator[ops.Operation]:
             sent[call.request_id].append(call)
     for request_id, calls in sent.items():
         kind = _SWEEPS[type(calls[0])]
-        answered = [call.known_by_s for call in calls if call.answer is Answer.APPLIED]
+        answered = [
+            call.known_by_s
+            for call in calls
+            if call.answer is Answer.APPLIED and not (isinstance(call, PurgeCall) and call.at_once)
+        ]
         yield ops.Sweep(
             began_s=min(call.began_s for call in calls),
             known_by_s=min(answered, default=FOREVER),

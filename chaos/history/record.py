@@ -198,10 +198,16 @@ class Ledger:
             )
         )
 
-    def purge(self, actor: str, request_id: str, queue: str) -> PurgeCall:
-        """Write down that a slice of a queue's waiting tasks is about to be cancelled."""
+    def purge(self, actor: str, request_id: str, queue: str, *, at_once: bool = False) -> PurgeCall:
+        """Write down that waiting tasks of a queue are about to be cancelled: a slice, or all."""
         return self._begin(
-            PurgeCall(actor=actor, began_s=self.now_s(), request_id=request_id, queue=queue)
+            PurgeCall(
+                actor=actor,
+                began_s=self.now_s(),
+                request_id=request_id,
+                queue=queue,
+                at_once=at_once,
+            )
         )
 
     def changed(self, call: RedriveCall | DeleteCall | PurgeCall, count: int) -> None:

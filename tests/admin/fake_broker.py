@@ -53,6 +53,10 @@ class FakeBroker(
         """Why dead letters are neither deleted nor, without force, redriven: HAS_DEPENDENTS."""
         self.redrives: list[queue_pb.RedriveRequest] = []
         self.purges = 0
+        self.is_old = False
+        """Whether it knows no purge at once."""
+        self.purging = 0
+        """How many tasks a purge at once leaves for later."""
         self.masks: list[list[str]] = []
         """The field mask of each ConfigureQueue."""
         self.submitted_a_reading = 0
@@ -236,8 +240,11 @@ class FakeBroker(
     def PurgeQueue(
         self, request: queue_pb.PurgeQueueRequest, context: grpc.ServicerContext
     ) -> queue_pb.PurgeQueueResponse:
-        """Cancel two tasks at a time."""
+        """Cancel all tasks at once, or, if it is old, two at a time."""
         self.purges += 1
+        if request.at_once and self.is_old:
+            message = "at_once needs cluster version 5"
+            refuse(context, grpc.StatusCode.UNIMPLEMENTED, "UNSUPPORTED", message)
         self.before(context)
         waiting = [
             task
@@ -245,6 +252,10 @@ class FakeBroker(
             if task.spec.queue == request.queue
             and task.state in {task_pb2.TASK_STATE_PENDING, task_pb2.TASK_STATE_BLOCKED}
         ]
+        if request.at_once:
+            for task in waiting[: len(waiting) - self.purging]:
+                task.state = task_pb2.TASK_STATE_CANCELLED
+            return queue_pb.PurgeQueueResponse(cancelled=len(waiting))
         for task in waiting[:2]:
             task.state = task_pb2.TASK_STATE_CANCELLED
         return queue_pb.PurgeQueueResponse(
@@ -346,6 +357,7 @@ class FakeBroker(
             pending=states.count(task_pb2.TASK_STATE_PENDING),
             blocked=states.count(task_pb2.TASK_STATE_BLOCKED),
             failed=states.count(task_pb2.TASK_STATE_FAILED),
+            purging=self.purging if self.purges else 0,
             settings=self.settings.get(queue),
             totals=queue_pb.QueueTotals(submitted=self.submitted_a_reading * self.readings),
         )

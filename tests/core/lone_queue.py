@@ -318,9 +318,14 @@ class LoneQueue:
         max_tasks: int = 0,
         page_token: str = "",
         request_id: str = "",
+        at_once: bool = False,
     ) -> Outcome:
         request = queue_service_pb2.PurgeQueueRequest(
-            queue=queue, max_tasks=max_tasks, page_token=page_token, request_id=request_id
+            queue=queue,
+            max_tasks=max_tasks,
+            page_token=page_token,
+            request_id=request_id,
+            at_once=at_once,
         )
         return self.outcome(PurgeQueue(request=request, caller=self.caller))
 

@@ -233,6 +233,12 @@ class QueueAgainstNaiveQueue(RuleBasedStateMachine):
         self.purges = (self.naive.submitted, "")
         self._purge_on(most)
 
+    @rule()
+    def purge_at_once(self) -> None:
+        expected = self.naive.purge(self.naive.submitted, self.naive.submitted)
+        outcome = self.queue.purge(at_once=True)
+        assert replied(outcome, queue_service_pb2.PurgeQueueResponse).cancelled == expected
+
     @precondition(lambda self: self.purges[1])
     @rule(most=st.integers(1, 3))
     def purge_on(self, most: int) -> None:

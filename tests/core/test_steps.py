@@ -155,6 +155,12 @@ def with_much_to_go_on_with(queue: LoneQueue) -> Operation:
     return Continue(items_max=1_000)
 
 
+def with_a_purge_to_go_on_with(queue: LoneQueue) -> Operation:
+    queue.submitted(*[spec() for _ in range(1_000)])
+    queue.purge(at_once=True)
+    return Continue(items_max=1_000)
+
+
 def with_a_failure_to_take_back(queue: LoneQueue) -> Operation:
     """A task waits for 1,000 others: one of them fails, and is redriven."""
     tasks = claimed(queue, 1_000)
@@ -222,6 +228,7 @@ def steps_of(
         with_tasks_that_others_wait_for,
         with_much_to_go_on_with,
         with_a_failure_to_take_back,
+        with_a_purge_to_go_on_with,
         with_tasks_that_failed_with_another,
         with_retired_tasks,
     ],

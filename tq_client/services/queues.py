@@ -205,10 +205,26 @@ class QueueCalls(Service):
                 return
 
     async def purge_queue(self, queue: str, *, max_tasks: int = 0) -> AsyncIterator[int]:
-        """Cancel all of a queue's waiting tasks; yields the number in each slice.
+        """Cancel all of a queue's waiting tasks; yields their number.
 
-        Tasks submitted after the purge began stay, and running tasks are left to finish.
+        Once the number is there, none of them starts any more; they become cancelled one after the
+        other (`QueueStats.purging`). Tasks submitted after the purge began stay, and running tasks
+        are left to finish, and to be retried.
+
+        With ``max_tasks``, or while brokers of version 4 or older are in the cluster, it purges in
+        slices of up to so many tasks, yields the number in each, and holds from its last one on.
         """
+        if not max_tasks:
+            request = PurgeQueueRequest(queue=queue, at_once=True)
+            try:
+                answer = await self._caller.call(
+                    methods.PURGE_QUEUE, request, timeout_s=self._timeout_s
+                )
+            except errors.UnsupportedError:
+                pass
+            else:
+                yield answer.reply.cancelled
+                return
         request = PurgeQueueRequest(queue=queue, max_tasks=max_tasks)
         while True:
             answer = await self._caller.call(

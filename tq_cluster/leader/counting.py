@@ -103,6 +103,8 @@ class Counting:
             if depth.head_due_ms is not None:
                 age_s = max(0, sample.now_ms - depth.head_due_ms) / 1000
                 found.head_age_s[queue] = max(found.head_age_s.get(queue, 0.0), age_s)
+            if depth.purging:
+                _add(found.purging, queue, depth.purging)
             if depth.paused:
                 found.paused.add(queue)
             if workers:

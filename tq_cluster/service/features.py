@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from tq_cluster.core.calls.purge_queue import PURGE_VERSION
 from tq_cluster.core.cluster.replacement import CLUSTER_VERSION_REPLACING
 from tq_cluster.core.cluster.scrubbing import SCRUB_VERSION
 from tq_cluster.core.kernel.batch import CLUSTER_VERSION_FIRST
@@ -19,6 +20,7 @@ FEATURES: Final[Mapping[str, int]] = MappingProxyType(
         "conversations": _ANY,
         "dependencies": CONTINUATIONS_VERSION,
         "if-exists": _ANY,
+        "purge-at-once": PURGE_VERSION,
         "queue-etag": _ANY,
         "release-give-up-after": _ANY,
         "replace-node": CLUSTER_VERSION_REPLACING,

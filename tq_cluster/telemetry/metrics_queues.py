@@ -25,6 +25,7 @@ class Found:
     finished: dict[tuple[str, str], int] = field(default_factory=dict)
     """Tasks by queue and state."""
     head_age_s: dict[str, float] = field(default_factory=dict)
+    purging: dict[str, int] = field(default_factory=dict)
     paused: set[str] = field(default_factory=set)
     ever_paused: set[str] = field(default_factory=set)
     queue_workers: dict[str, int] = field(default_factory=dict)
@@ -63,11 +64,13 @@ class QueueMetrics(Collector):
             shown.unfinished = dict.fromkeys(before.unfinished, 0)
             shown.finished = dict.fromkeys(before.finished, 0)
             shown.head_age_s = dict.fromkeys(before.head_age_s, 0.0)
+            shown.purging = dict.fromkeys(before.purging, 0)
             shown.queue_workers = dict.fromkeys(before.queue_workers, 0)
             shown.ever_paused = before.ever_paused.copy()
         shown.unfinished |= {key: count for key, count in found.unfinished.items() if count}
         shown.finished |= {key: count for key, count in found.finished.items() if count}
         shown.head_age_s |= found.head_age_s
+        shown.purging |= found.purging
         shown.queue_workers |= found.queue_workers
         shown.paused = found.paused - {OTHER}
         shown.ever_paused |= shown.paused
@@ -82,6 +85,7 @@ class QueueMetrics(Collector):
             unfinished={key: n for key, n in found.unfinished.items() if key[0] != queue},
             finished={key: n for key, n in found.finished.items() if key[0] != queue},
             head_age_s={key: age for key, age in found.head_age_s.items() if key != queue},
+            purging={key: n for key, n in found.purging.items() if key != queue},
             paused=found.paused - {queue},
             ever_paused=found.ever_paused - {queue},
             queue_workers={key: n for key, n in found.queue_workers.items() if key != queue},
@@ -102,6 +106,8 @@ class QueueMetrics(Collector):
                 families["finished"].add_metric(key, count)
             for queue, age_s in found.head_age_s.items():
                 families["head_age"].add_metric([queue], age_s)
+            for queue, count in found.purging.items():
+                families["purging"].add_metric([queue], count)
             for queue in found.ever_paused:
                 families["paused"].add_metric([queue], queue in found.paused)
             for queue, count in found.queue_workers.items():
@@ -131,6 +137,11 @@ class QueueMetrics(Collector):
                 "tq_queue_head_age_seconds",
                 "For how long the task that is claimed next has been due; 0 with none pending."
                 f" Under {OTHER} the longest.",
+                "queue",
+            ),
+            "purging": family(
+                "tq_queue_purging_tasks",
+                "Waiting tasks that are purged: they never start, and are cancelled soon.",
                 "queue",
             ),
             "paused": family("tq_queue_paused", "1 while a queue hands nothing out.", "queue"),

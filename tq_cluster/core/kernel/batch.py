@@ -219,6 +219,14 @@ class Space:
             return None
         return self.queue(queue_id)
 
+    def find_queue_by_id(self, queue_id: int) -> Queue | None:
+        """Return the queue with this id, unless it has been removed."""
+        found = self._by_id.get(queue_id)
+        key = tables.queue_key(self.prefix, queue_id)
+        if found is None and self.workspace.get(tables.QUEUES, key) is not None:
+            return self.queue(queue_id)
+        return found
+
     def queue_or_new(self, name: str) -> Queue:
         """Return the queue of this valid name; create it if there is none."""
         queue = self.find_queue(name)

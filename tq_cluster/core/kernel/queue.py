@@ -35,6 +35,10 @@ class Queue:
         "name",
         "ordering",
         "paused",
+        "purge_left",
+        "purged_at_ms",
+        "purged_to",
+        "purges",
         "queue_id",
         "tally",
     )
@@ -49,6 +53,11 @@ class Queue:
         # Older rows lack these counts: count from here on.
         self.entries = list(row.entries_by_state) or [0] * len(states.ALL)
         self._upper = list(row.upper_bands_by_state)
+        self.purged_to = row.purged_to
+        """0 while no purge is under way; see `kernel.purged`."""
+        self.purged_at_ms = row.purged_at_ms
+        self.purges = row.purges
+        self.purge_left = row.purge_left
         self.changed = False
         self.tally = Tally(namespace, row.name)
         self.left_before_meeting: dict[int, int] | None = None
@@ -93,6 +102,10 @@ class Queue:
             tasks_by_state=self.counts,
             entries_by_state=self.entries,
             upper_bands_by_state=self._upper,
+            purged_to=self.purged_to,
+            purged_at_ms=self.purged_at_ms,
+            purges=self.purges,
+            purge_left=self.purge_left,
         )
 
 

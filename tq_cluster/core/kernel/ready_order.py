@@ -228,7 +228,7 @@ class Search:
 
     def _fronts_max(self, queue: Queue) -> int:
         """Return the most sorted runs that a queue may have."""
-        priorities = _PRIORITIES if _ages(queue) else 1
+        priorities = _PRIORITIES if _by_priority(queue) else 1
         most: int = queue.counts[states.PENDING]
         if self._appetite.is_for_all:
             return min(most, priorities)
@@ -243,7 +243,7 @@ class Search:
                 yield from self._lane(tables.READY, queue, LANE, limit)
             return
         types = list(islice(self._types(queue), TYPES_MERGED_MAX))
-        if len(types) == TYPES_MERGED_MAX and not _ages(queue):
+        if len(types) == TYPES_MERGED_MAX and not _by_priority(queue):
             start = tables.ready_key(self._prefix, queue.queue_id, LANE, 255, 0, 0)
             stop = tables.lane_end(self._prefix, queue.queue_id, LANE)
             most = limit + self._rows_left // 2
@@ -278,7 +278,7 @@ class Search:
         """Yield the sorted runs of a lane or of a type; ``first`` is its first row, if known."""
         start = tables.ready_key(self._prefix, queue.queue_id, lane, 255, 0, 0)
         stop = tables.lane_end(self._prefix, queue.queue_id, lane)
-        if not _ages(queue):
+        if not _by_priority(queue):
             yield self._run(table, queue, first, start, stop, limit)
             return
         if first is None:
@@ -286,7 +286,12 @@ class Search:
         while first is not None:
             priority, _, _ = tables.split_ready(first[0])
             following = tables.priority_end(self._prefix, queue.queue_id, lane, priority)
-            yield self._run(table, queue, first, start, following, limit)
+            begin = start
+            if queue.purged_to:
+                behind = (priority, queue.purged_at_ms, queue.purged_to + 1)
+                begin = tables.ready_key(self._prefix, queue.queue_id, lane, *behind)
+            head = first if first[0] >= begin else None
+            yield self._run(table, queue, head, begin, following, limit)
             first = self._seek(table, following, stop)
 
     def _run(
@@ -343,6 +348,11 @@ def head_due_ms(view: View, prefix: bytes, queue: Queue) -> int | None:
 
 def _ages(queue: Queue) -> bool:
     return queue.ordering == queue_service_pb2.QueueSettings.ORDERING_AGING
+
+
+def _by_priority(queue: Queue) -> bool:
+    """Return whether each priority has a front of its own, rather than the queue one in all."""
+    return _ages(queue) or queue.purged_to > 0
 
 
 def _urgency(ready: Ready) -> tuple[int, int]:

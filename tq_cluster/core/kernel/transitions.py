@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import task_pb2
+from tq_cluster.core.kernel import purged
 from tq_cluster.core.kernel.batch import Space
 from tq_cluster.core.kernel.indexes import INDEX_OF, NOTHING
 from tq_cluster.core.kernel.queue import Queue
@@ -39,6 +40,8 @@ def arrive(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> N
     row.state = states.SCHEDULED if row.due_at_ms > space.now_ms else states.PENDING
     if row.dependencies_held < row.dependencies_needed:
         row.state = states.BLOCKED
+    if queue.purged_to:
+        purged.note_arrival(queue, row)
     if row.state == states.PENDING:
         for step in space.moments.ready:
             step(space, queue, number, row)
@@ -52,6 +55,9 @@ def arrive(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> N
 
 def unblock(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
     """Let a BLOCKED task go on: SCHEDULED until its run_at, if that lies ahead, else PENDING."""
+    if queue.purged_to and purged.covers(queue, number, row):
+        purge(space, queue, number, row)
+        return
     later = row.due_at_ms > space.now_ms
     row.due_at_ms = max(row.due_at_ms, space.now_ms)
     _move(space, queue, number, row, states.SCHEDULED if later else states.PENDING)
@@ -59,6 +65,9 @@ def unblock(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> 
 
 def make_pending(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
     """Make a task PENDING; its ``due_at_ms`` sets its place in the ready order."""
+    if queue.purged_to and purged.covers(queue, number, row):
+        purge(space, queue, number, row)
+        return
     _move(space, queue, number, row, states.PENDING)
 
 
@@ -82,7 +91,8 @@ def start(
 ) -> None:
     """Begin an attempt: grant a lease under the next token."""
     token = space.next_token()
-    queue.tally.waited_ms.append(space.now_ms - row.due_at_ms)
+    # What comes beside a purge, in the same millisecond, is due in one of the next.
+    queue.tally.waited_ms.append(max(0, space.now_ms - row.due_at_ms))
     listing = state_pb2.LeaseRow(token=token, task_id=task_id, lease_ms=lease_ms)
     _move(space, queue, number, row, states.RUNNING, listing.SerializeToString())
     row.token = token
@@ -154,8 +164,10 @@ def finish(
     task_id: str,
     state: states.State,
 ) -> None:
-    """Make a task terminal, to be kept for its retention."""
+    """Make a task terminal, to be kept for its retention; one that is purged becomes CANCELLED."""
     now_ms = space.now_ms
+    if queue.purged_to and purged.covers(queue, number, row):
+        state = purged.as_cancelled(row)
     if state == states.CANCELLED and not row.cancel_reason:
         row.cancel_reason = task_pb2.CANCEL_REASON_REQUESTED
     _move(space, queue, number, row, state)
@@ -169,6 +181,12 @@ def finish(
     space.wakeups.finished.add((space.namespace, TaskId(task_id)))
     for step in space.moments.end:
         step(space, queue, number, row)
+
+
+def purge(space: Space, queue: Queue, number: int, row: state_pb2.TaskRow) -> None:
+    """Cancel a task that the purge of its queue covers."""
+    task_id = rows.read_spec(space.workspace, space.prefix, number).task_id
+    finish(space, queue, number, row, task_id, states.CANCELLED)
 
 
 def fail(
@@ -264,6 +282,8 @@ def _move(
 ) -> None:
     before = row.state
     assert state in states.TRANSITIONS[before], f"task {number}: {before} to {state}"
+    if queue.purged_to:
+        purged.note_move(queue, number, row, state)
     if state == states.PENDING:
         for step in space.moments.ready:
             step(space, queue, number, row)

@@ -29,6 +29,8 @@ class Depth(NamedTuple):
     finished: dict[states.State, int]
     """By state, the tasks that are kept until their retention ends."""
     paused: bool
+    purging: int
+    """How many of the waiting tasks are purged."""
     head_due_ms: int | None
     """When the next task to be claimed became due, in ms. None: none is pending."""
 
@@ -61,4 +63,4 @@ def _depth(view: View, prefix: bytes, queue: Queue) -> Depth:
     if queue.counts[states.PENDING]:
         head_due_ms = ready_order.head_due_ms(view, prefix, queue)
     finished = {state: queue.counts[state] for state in sorted(states.TERMINAL)}
-    return Depth(queue.name, unfinished, finished, queue.paused, head_due_ms)
+    return Depth(queue.name, unfinished, finished, queue.paused, queue.purge_left, head_due_ms)

@@ -195,6 +195,7 @@ def queue_stats(view: View, prefix: bytes, queue: Queue) -> queue_service_pb2.Qu
         blocked=counts[task_pb2.TASK_STATE_BLOCKED],
         settings=settings_of(queue),
         totals=totals_of(queue),
+        purging=queue.purge_left,
     )
     head_due_ms = ready_order.head_due_ms(view, prefix, queue)
     if head_due_ms is not None:

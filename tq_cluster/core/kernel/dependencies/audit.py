@@ -28,6 +28,7 @@ def audit(state: Audited) -> Iterator[str]:
         for job in map(
             state_pb2.ContinuationRow.FromString, state.rows(tables.CONTINUATIONS).values()
         )
+        if job.kind == state_pb2.ContinuationRow.KIND_DEPENDENTS
     }
     found = state.rows(tables.DEPENDENTS)
     expected: Rows = {}
