@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from grpc import aio
 
 from chaos.cluster.stubs import reason_of, seconds
-from chaos.history.calls import Call, CancelCall, ReadCall, RedriveCall, SubmitCall
+from chaos.history.calls import Call, CancelCall, PurgeCall, ReadCall, RedriveCall, SubmitCall
 from chaos.history.record import LEDGER_LABEL, Ledger, ledger_label
 from tests.simulation.world.calls import ModelledCalls
 from tests.simulation.world.checker import Violation
@@ -261,6 +261,34 @@ class Client(Caller):
 
         await self.until_answered(
             lambda: self.world.ledger.redrive(self.name, request_id, queue=queue), send
+        )
+
+    async def purge(self, queue: str) -> int:
+        """Purge a queue at once; return how many tasks waited."""
+        request_id = self.next_request_id()
+
+        async def send(address: str, age: Duration, call: PurgeCall) -> int:
+            request = queue_service_pb2.PurgeQueueRequest(
+                queue=queue, at_once=True, request_id=request_id, retry_age=age
+            )
+            try:
+                reply = await self.ask(
+                    address,
+                    "/tq.v1.QueueService/PurgeQueue",
+                    request,
+                    queue_service_pb2.PurgeQueueResponse,
+                    within_s=SEND_S,
+                )
+            except aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.NOT_FOUND:
+                    raise
+                self.world.ledger.refused(call, "no such queue yet")
+                return 0
+            self.world.ledger.changed(call, reply.cancelled)
+            return reply.cancelled
+
+        return await self.until_answered(
+            lambda: self.world.ledger.purge(self.name, request_id, queue, at_once=True), send
         )
 
     async def list_all(self, address: str) -> list[task_pb2.Task]:
