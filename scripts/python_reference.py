@@ -88,6 +88,7 @@ PARTS: Sequence[Part] = (
         (
             Entry(_MODEL, "Task", inherited=((_OPTIONS, "TaskFields"),)),
             *(Entry(_MODEL, name) for name in ("Attempt", "DependencyStatus", "Cancellation")),
+            Entry("tq_client/dead_letters.py", "DeadLetterFilter"),
             *(Entry(_MODEL, name) for name in ("Redrive", "Deletion")),
             *(Entry(_MODEL, name) for name in ("QueueStats", "QueueTotals", "QueueSettings")),
             *(Entry(_ENUMS, name) for name in ("TaskState", "FailureReason", "CancelReason")),

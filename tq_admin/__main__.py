@@ -7,6 +7,7 @@ import typer
 from tq_admin import (
     backup,
     cluster,
+    dead_letter_groups,
     dead_letters,
     members,
     monitor,
@@ -74,6 +75,7 @@ command(queues_app, "delete")(queues.delete)
 dead_letters_app = typer.Typer(no_args_is_help=True, help="Tasks that were given up.")
 app.add_typer(dead_letters_app, name="dead-letters")
 command(dead_letters_app, "list", watchable=True)(dead_letters.list_dead_letters)
+command(dead_letters_app, "groups")(dead_letter_groups.groups)
 command(dead_letters_app, "show")(dead_letters.show)
 command(dead_letters_app, "redrive")(dead_letters.redrive)
 command(dead_letters_app, "delete")(dead_letters.delete)

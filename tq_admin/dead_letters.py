@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,13 +13,23 @@ from rich.padding import Padding
 from rich.text import Text
 
 from tq_admin.confirm import YesOption, confirm
+from tq_admin.dead_letter_filter import (
+    DryRunOption,
+    ErrorOption,
+    Reason,
+    ReasonOption,
+    SinceOption,
+    TypeOption,
+    UntilOption,
+    chosen,
+)
 from tq_admin.failures import Failure, doing
 from tq_admin.output import cell, details, distance, grid, prose
 from tq_admin.plain import Plain, plain
 from tq_admin.session import Session
 from tq_admin.tasks import first, page_size, show_task
 from tq_admin.values import LIMIT_MAX
-from tq_client import FailureReason, Task, TaskState, TqError
+from tq_client import DeadLetterFilter, FailureReason, Task, TaskState, TqError
 from tq_client import Reason as Refusal
 from tq_common.limits import DELETE_TASKS_MAX, PAGE_SIZE_MAX, REDRIVE_TASKS_MAX
 
@@ -30,20 +39,6 @@ SKIPPED_SHOWN = 20
 """How many skipped tasks a table shows; JSON and YAML show all."""
 
 
-class Reason(enum.StrEnum):
-    """Why a task was given up."""
-
-    ATTEMPTS_EXHAUSTED = enum.auto()
-    PERMANENT_ERROR = enum.auto()
-    EXPIRED = enum.auto()
-    DEPENDENCY = enum.auto()
-    UNCERTAIN = enum.auto()
-
-
-ReasonOption = Annotated[
-    Reason | None,
-    typer.Option("--reason", help="Only those given up for this reason.", case_sensitive=False),
-]
 ForceOption = Annotated[
     bool,
     typer.Option(
@@ -59,13 +54,18 @@ TaskIdsArgument = Annotated[
 def list_dead_letters(
     session: Session,
     queue: Annotated[str, typer.Option(help="Only this queue's.")] = "",
+    task_type: TypeOption = "",
+    error: ErrorOption = "",
     reason: ReasonOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     limit: Annotated[
         int, typer.Option(min=1, max=LIMIT_MAX, help="How many to show at most.")
     ] = 50,
 ) -> None:
     """List tasks that were given up, the newest first."""
-    found, more = _found(session, queue, reason, limit)
+    meant = chosen(task_type, error, since, until)
+    found, more = _found(session, queue, meant, reason, limit)
     data = [plain(task.message) for task in found]
     session.output.show(data, lambda: _table(data))
     if more:
@@ -73,13 +73,20 @@ def list_dead_letters(
 
 
 def _found(
-    session: Session, queue: str, reason: Reason | None, limit: int
+    session: Session,
+    queue: str,
+    meant: DeadLetterFilter | None,
+    reason: Reason | None,
+    limit: int,
 ) -> tuple[list[Task], bool]:
-    """The newest dead letters, and whether there are more."""
+    """The newest dead letters, and whether there are more.
+
+    The reason is looked at here: brokers of version 4 and older have no filter.
+    """
     pages = PAGE_SIZE_MAX if reason is not None else page_size(limit)
     wanted = FailureReason[reason.name] if reason is not None else None
     with doing("cannot list dead letters"):
-        letters = session.client.dead_letters(queue=queue, page_size=pages)
+        letters = session.client.dead_letters(queue=queue, filter=meant, page_size=pages)
         return first((task for task in letters if wanted in {None, task.failure_reason}), limit)
 
 
@@ -115,14 +122,17 @@ def redrive(
     session: Session,
     task_ids: TaskIdsArgument = None,
     queue: Annotated[str, typer.Option(help="Those of this queue, the oldest first.")] = "",
+    task_type: TypeOption = "",
+    error: ErrorOption = "",
     reason: ReasonOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     limit: Annotated[
         int | None,
-        typer.Option(
-            min=1, max=LIMIT_MAX, help="With --queue or --reason: how many at most, else all."
-        ),
+        typer.Option(min=1, max=LIMIT_MAX, help="Without ids: how many at most, else all."),
     ] = None,
     force: ForceOption = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Make dead letters pending again with a fresh count of attempts.
 
@@ -136,14 +146,24 @@ def redrive(
             " (tq-admin status TASK_ID names the other task)",
             param_hint="--reason",
         )
-    if reason is not None and not task_ids:
-        _show_redriven(session, _redrive_reason(session, queue, reason, limit, force=force))
-    elif _chosen_by_id(task_ids, queue or (reason or "")):
+    meant = chosen(task_type, error, since, until, reason)
+    if _chosen_by_id(task_ids, queue or bool(meant), dry_run=dry_run):
         _show_redriven(session, _redrive_tasks(session, task_ids or [], force=force))
+        return
+    if dry_run:
+        if not queue:
+            raise typer.BadParameter("needs --queue", param_hint="--dry-run")
+        with doing(f"cannot count the dead letters of queue {queue}"):
+            slices = session.client.redrive_queue(queue, filter=meant, force=force, dry_run=True)
+            _show_counted(session, "would be redriven", sum(slices))
+    elif meant is not None and (reason is not None or not queue):
+        by_server = chosen(task_type, error, since, until)
+        found = _found(session, queue, by_server, reason, limit or LIMIT_MAX)
+        _show_redriven(session, _redrive_found(session, *found, force=force))
     else:
-        redriven = _redrive_queue(session, queue, limit, force=force)
+        redriven = _redrive_queue(session, queue, meant, limit, force=force)
         _show_redriven(session, redriven)
-        if not redriven.more:
+        if not redriven.more and meant is None:
             _tell_of_others(session, queue)
 
 
@@ -151,21 +171,33 @@ def delete(
     session: Session,
     task_ids: TaskIdsArgument = None,
     queue: Annotated[str, typer.Option(help="All dead letters of this queue.")] = "",
+    task_type: TypeOption = "",
+    error: ErrorOption = "",
+    reason: ReasonOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     yes: YesOption = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Delete dead letters for good: payload, history and all."""
     deleted = 0
     skipped: dict[str, TqError] = {}
-    if _chosen_by_id(task_ids, queue):
+    meant = chosen(task_type, error, since, until, reason)
+    if meant is not None and not queue:
+        raise typer.BadParameter("name the queue of the dead letters", param_hint="--queue")
+    if _chosen_by_id(task_ids, queue, dry_run=dry_run):
         ids = task_ids or []
         confirm(f"Delete {len(ids):,} dead letters for good?", yes=yes)
         deleted, skipped = _delete_tasks(session, ids)
     else:
-        with doing(f"cannot count the dead letters of queue {queue}"):
-            count = session.client.queue_stats(queue).failed
+        count = _count_to_delete(session, queue, meant, dry_run=dry_run)
+        if dry_run:
+            _show_counted(session, "would be deleted", count)
+            return
         if count:
-            confirm(f"Delete all {count:,} dead letters of queue {queue} for good?", yes=yes)
-            deleted = _delete_queue(session, queue, count)
+            which = "all" if meant is None else "these"
+            confirm(f"Delete {which} {count:,} dead letters of queue {queue} for good?", yes=yes)
+            deleted = _delete_queue(session, queue, meant, count)
             if deleted < count:
                 session.output.remark(
                     f"{count - deleted:,} are left, or were gone. Run it again; one that stays is"
@@ -178,9 +210,27 @@ def delete(
     )
 
 
-def _chosen_by_id(task_ids: list[str] | None, queue: str) -> bool:
-    if bool(task_ids) == bool(queue):
+def _count_to_delete(
+    session: Session, queue: str, meant: DeadLetterFilter | None, *, dry_run: bool
+) -> int:
+    """Count a queue's dead letters: all, or those that a deletion would take."""
+    with doing(f"cannot count the dead letters of queue {queue}"):
+        if meant is None and not dry_run:
+            return session.client.queue_stats(queue).failed
+        return sum(session.client.clear_dead_letters(queue, filter=meant, dry_run=True))
+
+
+def _show_counted(session: Session, what: str, count: int) -> None:
+    data = {"dry_run": True, "dead_letters": count}
+    session.output.show(data, lambda: details([(what, count)]))
+
+
+def _chosen_by_id(task_ids: list[str] | None, others: str | bool, *, dry_run: bool = False) -> bool:
+    """Return whether tasks are named one by one; ``others``: the queue, or whether there is one."""
+    if bool(task_ids) == bool(others):
         raise typer.BadParameter("name task ids, or a queue with --queue")
+    if task_ids and dry_run:
+        raise typer.BadParameter("takes a queue, not ids", param_hint="--dry-run")
     return bool(task_ids)
 
 
@@ -268,11 +318,8 @@ def _redrive_tasks(session: Session, task_ids: Iterable[str], *, force: bool) ->
     return redriven
 
 
-def _redrive_reason(
-    session: Session, queue: str, reason: Reason, limit: int | None, *, force: bool
-) -> _Redriven:
+def _redrive_found(session: Session, found: list[Task], more: bool, *, force: bool) -> _Redriven:
     """Redrive by id: new dead letters come before the listing's place, and are left alone."""
-    found, more = _found(session, queue, reason, limit or LIMIT_MAX)
     redriven = _redrive_tasks(session, (task.task_id for task in found), force=force)
     # Another redrive, or retention, was faster: they are no longer dead letters, as requested.
     redriven.skipped = {
@@ -284,14 +331,21 @@ def _redrive_reason(
     return redriven
 
 
-def _redrive_queue(session: Session, queue: str, limit: int | None, *, force: bool) -> _Redriven:
+def _redrive_queue(
+    session: Session,
+    queue: str,
+    meant: DeadLetterFilter | None,
+    limit: int | None,
+    *,
+    force: bool,
+) -> _Redriven:
     redriven = _Redriven()
     page_token = ""
     while True:
         most = CALL_MAX if limit is None else min(limit - redriven.count, CALL_MAX)
         with doing(_what("redrive", redriven.count)):
             response = session.client.redrive(
-                queue=queue, max_tasks=most, page_token=page_token, force=force
+                queue=queue, max_tasks=most, page_token=page_token, force=force, filter=meant
             )
         redriven.count += response.redriven
         page_token = response.next_page_token
@@ -318,14 +372,17 @@ def _delete_tasks(session: Session, task_ids: list[str]) -> tuple[int, dict[str,
     return deleted, skipped
 
 
-def _delete_queue(session: Session, queue: str, count: int) -> int:
+def _delete_queue(session: Session, queue: str, meant: DeadLetterFilter | None, count: int) -> int:
     """Delete as many as were counted: deleting later ones was not confirmed."""
     deleted = 0
     page_token = ""
     while deleted < count:
         with doing(_what("delete", deleted)):
             response = session.client.delete_dead_letters(
-                queue=queue, max_tasks=min(count - deleted, CALL_MAX), page_token=page_token
+                queue=queue,
+                max_tasks=min(count - deleted, CALL_MAX),
+                page_token=page_token,
+                filter=meant,
             )
         deleted += response.deleted
         page_token = response.next_page_token

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tq_client.async_client import AsyncClient
     from tq_client.calls import Answer
     from tq_client.client import Client
+    from tq_client.dead_letters import DeadLetterFilter
     from tq_client.enums import (
         AttemptEnd,
         CancelReason,
@@ -51,6 +52,7 @@ __all__ = [
     "CancelReason",
     "Cancellation",
     "Client",
+    "DeadLetterFilter",
     "Deletion",
     "DependencyOutcome",
     "DependencyStatus",
@@ -79,6 +81,7 @@ _MODULES = {
     "tq_client.async_client": ("AsyncClient",),
     "tq_client.calls": ("Answer",),
     "tq_client.client": ("Client",),
+    "tq_client.dead_letters": ("DeadLetterFilter",),
     "tq_client.enums": (
         *("AttemptEnd", "CancelReason", "DependencyOutcome", "FailureReason"),
         *("Ordering", "ReadLevel", "TaskState"),

@@ -47,6 +47,8 @@ PAGE_SIZE_MAX: Final = 1_000
 REDRIVE_TASKS_MAX: Final = 1_000
 DELETE_TASKS_MAX: Final = 1_000
 PURGE_TASKS_MAX: Final = 1_000
+FILTER_ERROR_BYTES_MAX: Final = 1 << 10
+"""Of the text that a filter looks for in the errors of dead letters."""
 WAIT_S_MAX: Final = _MINUTE_S
 """How long a Claim or a WaitTask waits at a broker."""
 

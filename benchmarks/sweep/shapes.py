@@ -481,6 +481,18 @@ async def _(ground: Ground) -> Message:
     return queues.PurgeQueueRequest(queue=name, max_tasks=1_000, request_id=ground.fresh("sweep"))
 
 
+@_shape(QUEUES_OF + "PurgeQueue", "10,000 ready tasks at once", together=2)
+async def _(ground: Ground) -> Message:
+    name = await ground.waiting(10_000)
+    return queues.PurgeQueueRequest(queue=name, at_once=True, request_id=ground.fresh("sweep"))
+
+
+@_shape(QUEUES_OF + "PurgeQueue", "10,000 scheduled tasks at once")
+async def _(ground: Ground) -> Message:
+    name = await ground.waiting(10_000, scheduled=True)
+    return queues.PurgeQueueRequest(queue=name, at_once=True, request_id=ground.fresh("sweep"))
+
+
 # -------------------------------------------------------------------- ClusterService
 
 _fixed(CLUSTER + "GetServerInfo", "plain", cluster.GetServerInfoRequest(), together=64)

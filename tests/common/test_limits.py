@@ -64,6 +64,7 @@ COMMENTS = {
     "RedriveRequest.max_tasks": "1 to {REDRIVE_TASKS_MAX} a call;",
     "DeleteDeadLettersRequest.task_ids": "at most {DELETE_TASKS_MAX};",
     "DeleteDeadLettersRequest.max_tasks": "1 to {DELETE_TASKS_MAX} a call;",
+    "DeadLetterFilter.error": "of at most {FILTER_ERROR_BYTES_MAX}, anywhere",
     "PurgeQueueRequest.max_tasks": "1 to {PURGE_TASKS_MAX} a call;",
     "ClaimRequest.worker_id": "1 to {WORKER_ID_CHARS_MAX} characters",
     "ClaimRequest.queues": "1 to {CLAIM_QUEUES_MAX} queues",

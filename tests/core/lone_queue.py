@@ -283,6 +283,8 @@ class LoneQueue:
         request_id: str = "",
         page_token: str = "",
         force: bool = False,
+        chosen: queue_service_pb2.DeadLetterFilter | None = None,
+        dry_run: bool = False,
     ) -> Outcome:
         request = queue_service_pb2.RedriveRequest(
             force=force,
@@ -291,6 +293,8 @@ class LoneQueue:
             max_tasks=max_tasks,
             request_id=request_id,
             page_token=page_token,
+            filter=chosen,
+            dry_run=dry_run,
         )
         return self.outcome(Redrive(request=request, caller=self.caller))
 
@@ -301,6 +305,8 @@ class LoneQueue:
         max_tasks: int = 0,
         request_id: str = "",
         page_token: str = "",
+        chosen: queue_service_pb2.DeadLetterFilter | None = None,
+        dry_run: bool = False,
     ) -> Outcome:
         request = queue_service_pb2.DeleteDeadLettersRequest(
             task_ids=task_ids,
@@ -308,6 +314,8 @@ class LoneQueue:
             max_tasks=max_tasks,
             request_id=request_id,
             page_token=page_token,
+            filter=chosen,
+            dry_run=dry_run,
         )
         return self.outcome(DeleteDeadLetters(request=request, caller=self.caller))
 

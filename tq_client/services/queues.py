@@ -15,7 +15,11 @@ from tq.v1.queue_service_pb2 import (
     PurgeQueueRequest,
     RedriveRequest,
 )
+from tq.v1.queue_service_pb2 import (
+    DeadLetterFilter as DeadLetterFilterMessage,
+)
 from tq_client import errors, methods
+from tq_client.dead_letters import DeadLetterFilter
 from tq_client.enums import ReadLevel
 from tq_client.errors import Reason, TqError
 from tq_client.model import Deletion, QueueSettings, QueueStats, Redrive, Task
@@ -90,12 +94,16 @@ class QueueCalls(Service):
         self,
         *,
         queue: str = "",
+        filter: DeadLetterFilter | None = None,  # noqa: A002  # the API's word
         page_size: int = 0,
         read_level: ReadLevel = ReadLevel.LINEARIZABLE,
     ) -> AsyncIterator[Task]:
         """Iterate over the FAILED tasks, newest first, with the history of their attempts."""
         request = ListDeadLettersRequest(
-            queue=queue, page_size=page_size, read_level=level(read_level)
+            queue=queue,
+            filter=_message(filter),
+            page_size=page_size,
+            read_level=level(read_level),
         )
         while True:
             answer = await self._caller.call(
@@ -115,6 +123,8 @@ class QueueCalls(Service):
         max_tasks: int = 0,
         page_token: str = "",
         force: bool = False,
+        filter: DeadLetterFilter | None = None,  # noqa: A002  # the API's word
+        dry_run: bool = False,
         timeout_s: float | None = None,
     ) -> Redrive:
         """Make dead letters pending again: those of ``task_ids``, or the oldest of ``queue``.
@@ -122,10 +132,17 @@ class QueueCalls(Service):
         Tasks that failed through one of them wait for it again; they are not redriven themselves.
         A task is skipped if others have started because it failed; with ``force`` it is redriven,
         and those are left as they are. ``page_token`` is the next_page_token of the previous reply.
+        With ``queue``, ``filter`` says which are meant, and ``dry_run`` only counts them.
         `redrive_queue` makes all calls.
         """
         request = RedriveRequest(
-            task_ids=task_ids, queue=queue, max_tasks=max_tasks, page_token=page_token, force=force
+            task_ids=task_ids,
+            queue=queue,
+            max_tasks=max_tasks,
+            page_token=page_token,
+            force=force,
+            filter=_message(filter),
+            dry_run=dry_run,
         )
         answer = await self._caller.call(
             methods.REDRIVE, request, timeout_s=self._within(timeout_s)
@@ -147,15 +164,23 @@ class QueueCalls(Service):
         queue: str = "",
         max_tasks: int = 0,
         page_token: str = "",
+        filter: DeadLetterFilter | None = None,  # noqa: A002  # the API's word
+        dry_run: bool = False,
         timeout_s: float | None = None,
     ) -> Deletion:
         """Delete dead letters for good: those of ``task_ids``, or the oldest of ``queue``.
 
         A task that others may still need is skipped. ``page_token`` is the next_page_token of the
-        previous reply. `clear_dead_letters` makes all calls.
+        previous reply. With ``queue``, ``filter`` says which are meant, and ``dry_run`` only
+        counts them. `clear_dead_letters` makes all calls.
         """
         request = DeleteDeadLettersRequest(
-            task_ids=task_ids, queue=queue, max_tasks=max_tasks, page_token=page_token
+            task_ids=task_ids,
+            queue=queue,
+            max_tasks=max_tasks,
+            page_token=page_token,
+            filter=_message(filter),
+            dry_run=dry_run,
         )
         answer = await self._caller.call(
             methods.DELETE_DEAD_LETTERS, request, timeout_s=self._within(timeout_s)
@@ -171,9 +196,17 @@ class QueueCalls(Service):
         )
 
     async def redrive_queue(
-        self, queue: str, *, max_tasks: int = 0, force: bool = False
+        self,
+        queue: str,
+        *,
+        filter: DeadLetterFilter | None = None,  # noqa: A002  # the API's word
+        max_tasks: int = 0,
+        force: bool = False,
+        dry_run: bool = False,
     ) -> AsyncIterator[int]:
         """Make all of a queue's dead letters pending again; yields the number in each slice.
+
+        With ``filter`` those that it takes; with ``dry_run`` it only counts them.
 
         Tasks that become dead letters after it began, even again, are left alone. So are those that
         failed only because another task did, and, without ``force``, those of which others have
@@ -182,22 +215,40 @@ class QueueCalls(Service):
         page_token = ""
         while True:
             reply = await self.redrive(
-                queue=queue, max_tasks=max_tasks, page_token=page_token, force=force
+                queue=queue,
+                max_tasks=max_tasks,
+                page_token=page_token,
+                force=force,
+                filter=filter,
+                dry_run=dry_run,
             )
             yield reply.redriven
             page_token = reply.next_page_token
             if not page_token:
                 return
 
-    async def clear_dead_letters(self, queue: str, *, max_tasks: int = 0) -> AsyncIterator[int]:
+    async def clear_dead_letters(
+        self,
+        queue: str,
+        *,
+        filter: DeadLetterFilter | None = None,  # noqa: A002  # the API's word
+        max_tasks: int = 0,
+        dry_run: bool = False,
+    ) -> AsyncIterator[int]:
         """Delete all of a queue's dead letters for good; yields the number in each slice.
+
+        With ``filter`` those that it takes; with ``dry_run`` it only counts them.
 
         Tasks that become dead letters after it began stay, and those that others may still need.
         """
         page_token = ""
         while True:
             reply = await self.delete_dead_letters(
-                queue=queue, max_tasks=max_tasks, page_token=page_token
+                queue=queue,
+                max_tasks=max_tasks,
+                page_token=page_token,
+                filter=filter,
+                dry_run=dry_run,
             )
             yield reply.deleted
             page_token = reply.next_page_token
@@ -237,6 +288,10 @@ class QueueCalls(Service):
 
 
 _NO_REASON = "it is no dead letter, or there is no such task"
+
+
+def _message(chosen: DeadLetterFilter | None) -> DeadLetterFilterMessage | None:
+    return None if chosen is None else chosen.message
 
 
 def _skipped(task_ids: Sequence[str], reasons: Sequence[ItemError]) -> dict[str, TqError]:

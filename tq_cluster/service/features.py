@@ -18,6 +18,7 @@ FEATURES: Final[Mapping[str, int]] = MappingProxyType(
     {
         "backup": _ANY,
         "conversations": _ANY,
+        "dead-letter-filter": PURGE_VERSION,
         "dependencies": CONTINUATIONS_VERSION,
         "if-exists": _ANY,
         "purge-at-once": PURGE_VERSION,

@@ -19,6 +19,7 @@ from tq_cluster.core.kernel.validation import check_count, check_queue_name, inv
 from tq_cluster.core.model import states
 from tq_cluster.core.model.operations import Refused
 from tq_cluster.core.reads import pages
+from tq_cluster.core.reads.dead_letter_filter import DeadLetterFilter
 from tq_cluster.core.rows import rows, tables
 
 Choice = queue_service_pb2.RedriveRequest | queue_service_pb2.DeleteDeadLettersRequest
@@ -31,9 +32,11 @@ _PLACE: Final = Struct(">QQQ")
 def check_choice(request: Choice, tasks_max: int) -> Refused | None:
     """Check a call's selection of dead letters: by their ids or by their queue."""
     if request.task_ids:
-        for name in ("queue", "page_token"):
+        for name in ("queue", "page_token", "dry_run"):
             if getattr(request, name):
                 return invalid(name, "is given beside task_ids; it takes one or the other")
+        if request.HasField("filter"):
+            return invalid("filter", "is given beside task_ids; it takes one or the other")
         return check_count("task_ids", len(request.task_ids), tasks_max)
     if not request.queue:
         return invalid("task_ids", "is empty, and so is queue; it takes one or the other")
@@ -78,21 +81,26 @@ def token_of(request: Choice, place: Place) -> str:
 
 def _of_queue(request: Choice) -> Choice:
     """Return the request that a page token belongs to."""
-    return type(request)(queue=request.queue)
+    chosen = type(request)(queue=request.queue)
+    if request.HasField("filter"):
+        chosen.filter.CopyFrom(request.filter)
+    return chosen
 
 
 def dead_letters(
-    space: Space, queue_id: int, place: Place, limit: int
+    space: Space, queue_id: int, place: Place, chosen: DeadLetterFilter, limit: int
 ) -> Iterator[tuple[int, state_pb2.TaskRow]]:
     """Yield a queue's dead letters that failed up to the beginning of a series, the oldest first.
 
-    It yields up to ``limit`` + 1.
+    It yields up to ``limit`` + 1, and none that failed outside the time that was chosen.
     """
     began_ms = place.began_ms
     start = tables.dead_letter_key(space.prefix, queue_id, place.finished_at_ms, place.number)
     if place.number:
         start += b"\0"
-    stop = tables.dead_letter_key(space.prefix, queue_id, began_ms + 1, 0)
+    start = max(start, tables.dead_letter_key(space.prefix, queue_id, chosen.from_ms, 0))
+    end_ms = min(began_ms + 1, chosen.until_ms)
+    stop = tables.dead_letter_key(space.prefix, queue_id, end_ms, 0)
     left = limit + 1
     while left > 0:
         found = list(space.workspace.scan(tables.DEAD_LETTERS, start, stop, limit=left))
@@ -135,6 +143,17 @@ def _not_that_one(why: str) -> Refused:
         field="task_ids",
         metadata={"field": "task_ids"},
     )
+
+
+def looked_at_max(request: Choice, tasks_max: int) -> int:
+    """Return how many of a queue's dead letters a call looks at.
+
+    With a filter, or if it is only to count them, it looks at as many as it may; else it ends after
+    ``max_tasks``, whether it takes them or passes them over.
+    """
+    if request.HasField("filter") or request.dry_run:
+        return tasks_max
+    return request.max_tasks or tasks_max
 
 
 def keeps(

@@ -13,6 +13,7 @@ from tq_cluster.core.calls.dead_letters import (
     dead_letters,
     keeps,
     left_alone,
+    looked_at_max,
     place_of,
     token_of,
 )
@@ -23,6 +24,7 @@ from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.refusals import no_such_queue
 from tq_cluster.core.kernel.removal import remove
 from tq_cluster.core.model.operations import DeleteDeadLetters, Refused, Replied, Steps
+from tq_cluster.core.reads.dead_letter_filter import DeadLetterFilter, filter_of
 from tq_cluster.core.rows import rows
 
 _Request = queue_service_pb2.DeleteDeadLettersRequest
@@ -39,6 +41,9 @@ def decide_deletion(space: Space, operation: DeleteDeadLetters) -> Steps:
     place = place_of(space, request)
     if isinstance(place, Refused):
         return place
+    chosen = filter_of(request)
+    if isinstance(chosen, Refused):
+        return chosen
     method = state_pb2.RequestRow.METHOD_DELETE_DEAD_LETTERS
     recalled = request_ids.recall(space, operation.caller, method, request)
     if isinstance(recalled, Refused):
@@ -52,8 +57,8 @@ def decide_deletion(space: Space, operation: DeleteDeadLetters) -> Steps:
         queue = space.find_queue(request.queue)
         if queue is None:
             return no_such_queue(request.queue)
-        yield from _delete_oldest(space, queue.queue_id, place, request, row)
-    if row.changed:
+        yield from _delete_oldest(space, queue.queue_id, place, chosen, request, row)
+    if row.changed and not request.dry_run:
         request_ids.remember(space, recalled, row)
     return (yield from _reply(space, request, row))
 
@@ -76,25 +81,32 @@ def _delete_named(space: Space, request: _Request, memory: state_pb2.RequestRow)
 
 
 def _delete_oldest(
-    space: Space, queue_id: int, place: Place, request: _Request, memory: state_pb2.RequestRow
+    space: Space,
+    queue_id: int,
+    place: Place,
+    chosen: DeadLetterFilter,
+    request: _Request,
+    memory: state_pb2.RequestRow,
 ) -> Generator[None]:
     left = space.limits.delete_rows_max
-    limit = request.max_tasks or space.limits.delete_tasks_max
-    looked_at = 0
-    for number, row in dead_letters(space, queue_id, place, limit):
+    most = request.max_tasks or space.limits.delete_tasks_max
+    looked_at_most = looked_at_max(request, space.limits.delete_tasks_max)
+    found = dead_letters(space, queue_id, place, chosen, looked_at_most)
+    for looked_at, (number, row) in enumerate(found):
         yield
-        if left <= 0 or looked_at == limit:
+        if left <= 0 or looked_at == looked_at_most or memory.changed == most:
             memory.next_page_token = token_of(request, place)
             return
-        looked_at += 1
-        if row.has_dependents:
+        taken = chosen.takes(space.workspace, space.prefix, number, row)
+        if taken and row.has_dependents:
             left -= LOOK_ROWS
-        if (yield from keeps(space, request, number, row)) is not None:
+        taken = taken and (yield from keeps(space, request, number, row)) is None
+        memory.changed += taken
+        if request.dry_run or not taken:
             place = place._replace(finished_at_ms=row.finished_at_ms, number=number)
             continue
         task_id = rows.read_spec(space.workspace, space.prefix, number).task_id
         left -= yield from remove(space, number, row, task_id.encode())
-        memory.changed += 1
 
 
 def _reply(

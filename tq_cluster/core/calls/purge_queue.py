@@ -5,8 +5,7 @@ submission, and the page token, or the queue's row, carries the highest one: so 
 the queue is filled faster than it is purged.
 
 Of a purge at once `kernel.purged` has the rule, and this module the continuation that cancels what
-is covered. It goes through the waiting states in the order in which tasks move through them, so
-that none gets past it.
+is covered, state by state: none gets past it, since a covered task moves to no other waiting state.
 """
 
 from __future__ import annotations
@@ -32,9 +31,6 @@ PURGE_VERSION: Final = 5
 """The cluster version from which on a purge may hold at once."""
 
 _WAITING: Final = sorted(states.WAITING)
-_ALONG: Final = (states.BLOCKED, states.SCHEDULED, states.RETRYING, states.PENDING)
-"""The waiting states; tasks move from one to a later one only."""
-assert set(_ALONG) == states.WAITING
 _NUMBER_BYTES: Final = 8
 
 
@@ -143,8 +139,8 @@ def _purge_on(
     if queue is None or not queue.purged_to or queue.purges != job.generation:
         return Progress(0, complete=True)  # no longer wanted, or a later purge does all of it
     items = 0
-    for place in range(job.cursor[0] if job.cursor else 0, len(_ALONG)):
-        found = _listed(space, queue, _ALONG[place], job, place, items_max - items)
+    for place in range(job.cursor[0] if job.cursor else 0, len(_WAITING)):
+        found = _listed(space, queue, _WAITING[place], job, place, items_max - items)
         for number in found:
             row = rows.read_task(space.workspace, space.prefix, number)
             if purged.covers(queue, number, row):

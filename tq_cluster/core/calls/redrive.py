@@ -1,8 +1,9 @@
 """Redrive dead letters: make them PENDING again.
 
 A redrive of a queue covers the dead letters that it held when the redrive began: the page token
-carries that instant, so that a task that dies again meanwhile is not redriven without end. Tasks
-that failed only because another one did, and those whose failure let others start, are passed over.
+carries that instant, so that a task that dies again meanwhile is not redriven without end. A filter
+says which of them are meant. Tasks that failed only because another one did, and those whose
+failure let others start, are passed over.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from typing import Final
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2, task_pb2
 from tq_cluster.core.calls.dead_letters import (
+    Place,
     check_choice,
     dead_letters,
     keeps,
     left_alone,
+    looked_at_max,
     place_of,
     token_of,
 )
@@ -27,6 +30,7 @@ from tq_cluster.core.kernel.feature import Feature, decides
 from tq_cluster.core.kernel.refusals import no_such_queue
 from tq_cluster.core.model import states
 from tq_cluster.core.model.operations import Redrive, Refused, Replied, Steps
+from tq_cluster.core.reads.dead_letter_filter import DeadLetterFilter, filter_of
 from tq_cluster.core.rows import rows
 
 
@@ -39,6 +43,9 @@ def decide_redrive(space: Space, operation: Redrive) -> Steps:
     place = place_of(space, request)
     if isinstance(place, Refused):
         return place
+    chosen = filter_of(request)
+    if isinstance(chosen, Refused):
+        return chosen
     method = state_pb2.RequestRow.METHOD_REDRIVE
     recalled = request_ids.recall(space, operation.caller, method, request)
     if isinstance(recalled, Refused):
@@ -52,19 +59,8 @@ def decide_redrive(space: Space, operation: Redrive) -> Steps:
         queue = space.find_queue(request.queue)
         if queue is None:
             return no_such_queue(request.queue)
-        limit = request.max_tasks or space.limits.redrive_tasks_max
-        found = dead_letters(space, queue.queue_id, place, limit)
-        for looked_at, (number, task) in enumerate(found):
-            if looked_at == limit:
-                row.next_page_token = token_of(request, place)
-                break
-            if (yield from keeps(space, request, number, task)) is None:
-                yield from _redrive(space, number, task)
-                row.changed += 1
-            else:
-                place = place._replace(finished_at_ms=task.finished_at_ms, number=number)
-            yield
-    if row.changed:
+        yield from _redrive_oldest(space, queue.queue_id, place, chosen, request, row)
+    if row.changed and not request.dry_run:
         request_ids.remember(space, recalled, row)
     return (yield from _reply(space, request, row))
 
@@ -84,6 +80,31 @@ def _redrive_named(
         else:
             items += yield from _redrive(space, *found)
             memory.changed += 1
+
+
+def _redrive_oldest(
+    space: Space,
+    queue_id: int,
+    place: Place,
+    chosen: DeadLetterFilter,
+    request: queue_service_pb2.RedriveRequest,
+    memory: state_pb2.RequestRow,
+) -> Generator[None]:
+    most = request.max_tasks or space.limits.redrive_tasks_max
+    looked_at_most = looked_at_max(request, space.limits.redrive_tasks_max)
+    found = dead_letters(space, queue_id, place, chosen, looked_at_most)
+    for looked_at, (number, task) in enumerate(found):
+        yield
+        if looked_at == looked_at_most or memory.changed == most:
+            memory.next_page_token = token_of(request, place)
+            return
+        taken = chosen.takes(space.workspace, space.prefix, number, task)
+        taken = taken and (yield from keeps(space, request, number, task)) is None
+        if taken and not request.dry_run:
+            yield from _redrive(space, number, task)
+        else:
+            place = place._replace(finished_at_ms=task.finished_at_ms, number=number)
+        memory.changed += taken
 
 
 def _redrive(space: Space, number: int, row: state_pb2.TaskRow) -> Generator[None, None, int]:

@@ -188,7 +188,7 @@ class _OptionChecks:
 
     def instant(self, option: TaskOption, value: Timestamp, now_ms: int) -> Refused | None:
         latest_ms = None if option.most is None else now_ms + option.most
-        return _check_instant(option.field, value, latest_ms)
+        return check_instant(option.field, value, latest_ms)
 
     def choice(self, option: TaskOption, value: int) -> Refused | None:
         if value in option.choices.values():
@@ -280,7 +280,8 @@ def _shown_span(span: Duration) -> str:
     return f"no length ({span.seconds} seconds with {span.nanos} nanos)"
 
 
-def _check_instant(field: str, instant: Timestamp, latest_ms: int | None) -> Refused | None:
+def check_instant(field: str, instant: Timestamp, latest_ms: int | None = None) -> Refused | None:
+    """Check an instant, which may be limited to a year from now."""
     if not 0 <= instant.nanos < _NANOS_A_SECOND or not 0 <= instant.seconds <= _SECONDS_MAX:
         return invalid(field, "is no instant; it takes the years 1970 to 9999")
     if latest_ms is not None and to_ms(instant) > latest_ms:

@@ -23,6 +23,7 @@ from tq_cluster.core.model import states
 from tq_cluster.core.model.limits import DEFAULT_LIMITS, Limits
 from tq_cluster.core.model.operations import Refused, Replied
 from tq_cluster.core.reads import describe, pages
+from tq_cluster.core.reads.dead_letter_filter import DeadLetterFilter, filter_of
 from tq_cluster.core.reads.steps import Reader, Steps
 from tq_cluster.core.rows import rows, tables
 from tq_cluster.core.rows.scope import Scope
@@ -104,37 +105,42 @@ def list_dead_letters(
     view, prefix = scope.view, scope.prefix
     size = pages.size_of(request.page_size, limits)
     position = pages.position_of(request, request.page_token, _DEAD_LETTER_BYTES)
-    for refused in (size, position):
+    chosen = filter_of(request)
+    for refused in (size, position, chosen):
         if isinstance(refused, Refused):
             return refused
     assert isinstance(size, int)
     assert isinstance(position, bytes)
+    assert isinstance(chosen, DeadLetterFilter)
     reply = queue_service_pb2.ListDeadLettersResponse()
     queue_id: int | None = tables.ALL_QUEUES
     if request.queue:
         queue_id = rows.read_queue_id(view, prefix, request.queue)
     if queue_id is None:
         return Replied(reply=reply)
-    start = tables.dead_letter_key(prefix, queue_id, 0, 0)
+    start = tables.dead_letter_key(prefix, queue_id, chosen.from_ms, 0)
     stop = tables.queue_key(prefix, queue_id) + position
     if not position:
-        stop = tables.queue_key(prefix, queue_id + 1)
+        stop = tables.dead_letter_key(prefix, queue_id, chosen.until_ms, 0)
     room = min(PAGE_BYTES_MAX, limits.reply_bytes_max)
     while True:
+        before = stop
         for key, _ in view.scan(tables.DEAD_LETTERS, start, stop, limit=size, reverse=True):
             stop = key
             number = tables.split_number(key)
             row = rows.read_task(view, prefix, number)
-            task = describe.whole_task(view, prefix, number, row)
-            room -= task.ByteSize()
-            reply.tasks.append(task)
+            if chosen.takes(view, prefix, number, row):
+                task = describe.whole_task(view, prefix, number, row)
+                room -= task.ByteSize()
+                reply.tasks.append(task)
             if len(reply.tasks) == size or room <= 0 or view.is_spent:
                 reply.next_page_token = pages.token_of(request, key[-_DEAD_LETTER_BYTES:])
                 return Replied(reply=reply)
             if view.step_is_over:
                 break
         else:
-            return Replied(reply=reply)
+            if stop == before:
+                return Replied(reply=reply)
         yield
 
 
