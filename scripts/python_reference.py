@@ -122,7 +122,7 @@ PARTS: Sequence[Part] = (
             *(
                 Entry("tq_worker/api/errors.py", name)
                 for name in (
-                    *("PermanentError", "RetryableError", "UnfitTaskError"),
+                    *("PermanentError", "RetryableError", "Snooze", "UnfitTaskError"),
                     *("TaskCancelledError", "TaskFailedError"),
                 )
             ),

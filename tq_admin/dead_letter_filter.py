@@ -34,10 +34,10 @@ ErrorOption = Annotated[
 ]
 SinceOption = Annotated[
     str | None,
-    typer.Option(metavar="WHEN", help="Only those that failed since then: 2h ago, or an instant."),
+    typer.Option(metavar="WHEN", help="Only those that failed since: 4h (ago), or an instant."),
 ]
 UntilOption = Annotated[
-    str | None, typer.Option(metavar="WHEN", help="Only those that failed before: 2h ago, ...")
+    str | None, typer.Option(metavar="WHEN", help="Only those that failed before then.")
 ]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Change nothing, and tell how many it would be.")

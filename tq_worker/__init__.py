@@ -25,7 +25,7 @@ What an attempt can count on:
   `execution="process"` has a process to itself: if that process dies, no other task is affected.
 - The returned value is the task's result; a `Result` also carries a content type, and tasks that
   are created if and only if this completion is recorded. `PermanentError` makes the task a dead
-  letter.
+  letter; `Snooze` runs it again later, and is no failure.
   Any other exception is a failure that is retried; so are a timeout and a process that died (every
   handler that had started in it fails with it).
 - Tasks of a type that this worker has no handler for are left to other workers. A task whose
@@ -46,6 +46,7 @@ from tq_worker.api.decorator import task
 from tq_worker.api.errors import (
     PermanentError,
     RetryableError,
+    Snooze,
     TaskCancelledError,
     TaskFailedError,
     UnfitTaskError,
@@ -61,6 +62,7 @@ __all__ = [
     "PermanentError",
     "Result",
     "RetryableError",
+    "Snooze",
     "TaskCancelledError",
     "TaskContext",
     "TaskFailedError",

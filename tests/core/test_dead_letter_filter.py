@@ -157,6 +157,19 @@ def test_a_deletion_counts_first_and_takes_the_chosen_ones(choice: str, max_task
     assert {name for name in names if not queue.exists(name)} == wanted
 
 
+def test_a_call_takes_no_more_than_it_was_told_to() -> None:
+    queue = LoneQueue()
+    of_all_kinds(queue)
+    chosen = Filter(error="Connection")
+
+    deleted = replied(queue.delete(queue="default", max_tasks=2, chosen=chosen), Deleted)
+    redriven = replied(queue.redrive(queue="default", max_tasks=3, chosen=chosen), Redriven)
+
+    assert (deleted.deleted, redriven.redriven) == (2, 3)
+    assert deleted.next_page_token
+    assert redriven.next_page_token
+
+
 def test_a_call_looks_at_a_thousand_and_goes_on_behind_them() -> None:
     queue = LoneQueue(audited=False)
     for _ in range(3):

@@ -30,6 +30,7 @@ from tq_client import AttemptEnd, Client, QueueSettings, TaskState
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("commands")]
 
+THOSE_OF_AN_HOUR = "tq-admin dead-letters redrive --queue mail --error ConnectionError --since 4h"
 ON_THE_CLUSTER = {
     "tq-admin cluster-status": "tq-admin cluster-status",
     "tq-admin submit default echo --payload hello --wait": (
@@ -51,6 +52,15 @@ ON_THE_CLUSTER = {
     "tq-admin stats": "tq-admin stats --interval 10ms",
     "tq-admin workers": "tq-admin workers",
     "tq-admin dead-letters list": "tq-admin dead-letters list",
+    "tq-admin dead-letters groups": "tq-admin dead-letters groups",
+    **{
+        command: command
+        for command in (
+            f"{THOSE_OF_AN_HOUR} --dry-run",
+            THOSE_OF_AN_HOUR,
+            "tq-admin dead-letters delete --queue mail --error mailbox --dry-run",
+        )
+    },
     "tq-admin dead-letters show TASK_ID": "tq-admin dead-letters show dead-3",
     "tq-admin dead-letters redrive": "tq-admin dead-letters redrive dead-4",
     "tq-admin dead-letters redrive --force TASK_ID": (
@@ -443,7 +453,7 @@ def test_a_broker_is_asked_for_its_health(reader: Reader) -> None:
 
 @pytest.mark.cluster
 def test_typed_tasks_are_checked_run_and_called_as_the_document_says(reader: Reader) -> None:
-    module, caller, hooks = python_blocks("docs/worker.md")
+    module, caller, _, hooks = python_blocks("docs/worker.md")
     (reader.folder / "images.py").write_text(f"{module}\n{hooks}")
     (reader.folder / "calls.py").write_text(
         f"from images import *\n{caller}\n"
@@ -462,6 +472,28 @@ def test_typed_tasks_are_checked_run_and_called_as_the_document_says(reader: Rea
         "Thumbnail(path='a.png.200', width=200) ['b.png.50', 'c.png.50'] 100\n"
     ), called.stderr
     assert ended == 0
+
+
+@pytest.mark.cluster
+def test_a_task_is_run_again_later_as_the_page_says(reader: Reader, client: Client) -> None:
+    _, _, snooze, _ = python_blocks("docs/worker.md")
+    (reader.folder / "reports.py").write_text(snooze)
+    worker = reader.leave_running(
+        "tq-worker run --handlers reports --queues reports", until="worker ready"
+    )
+    ready = client.submit("reports", "fetch-report", b'{"name": "a-ready"}')
+    early = client.submit("reports", "fetch-report", b'{"name": "b"}')
+
+    ended = client.wait(ready)
+    await_state(client, early, TaskState.RETRYING)
+    task = client.get(early)
+
+    assert ended.result == b'"fetched a-ready"', worker.said()
+    assert task.attempts_made == 0
+    assert [(each.end, each.error) for each in task.attempts] == [
+        (AttemptEnd.RELEASED, "Snooze: the report is not ready")
+    ]
+    assert worker.stop() == 0, worker.said()
 
 
 @pytest.mark.cluster

@@ -56,9 +56,11 @@ class FakeTask:
     result: bytes = b""
     error: str = ""
     ends: list[str] = field(default_factory=list)
-    """How each attempt ended: completed, failed, permanent, released, unfit, expired, cancelled.
+    """How each attempt ended.
 
-    An unfit task is released for a while: here until a test calls `offer`.
+    It is one of completed, failed, permanent, released, unfit, snoozed, expired, cancelled.
+
+    An unfit or snoozed task is released for a while: here until a test calls `offer`.
     """
     errors: list[str] = field(default_factory=list)
     """The error of each reported attempt."""
@@ -167,7 +169,7 @@ class FakeBroker(WorkerServiceServicer):
         await self.notify()
 
     async def offer(self, task_id: str) -> None:
-        """End the pause after which an unfit task may be claimed again."""
+        """End the pause after which an unfit or snoozed task may be claimed again."""
         self._free(self.tasks[task_id])
         await self.notify()
 
@@ -391,7 +393,8 @@ class FakeBroker(WorkerServiceServicer):
         elif task.cancel_requested:
             task.state, end = "CANCELLED", "cancelled"
         elif report.HasField("release") and report.release.HasField("pause"):
-            task.state, task.error, end = "RETRYING", report.release.reason, "unfit"
+            task.state, task.error = "RETRYING", report.release.reason
+            end = "unfit" if report.release.HasField("give_up_after") else "snoozed"
             task.attempts -= 1
         elif report.HasField("release"):
             task.error, end = report.release.reason, "released"

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from tq_common.clock import boottime_s
-from tq_worker import PermanentError, Result, RetryableError, TaskContext, task
+from tq_worker import PermanentError, Result, RetryableError, Snooze, TaskContext, task
 
 
 def note(payload: bytes, line: str) -> None:
@@ -116,6 +116,17 @@ async def retry_after(_payload: bytes, context: TaskContext) -> bytes:
     if context.attempt == 1:
         raise RetryableError("later", retry_after_s=7.5)
     return b"ok"
+
+
+@task("snooze")
+def snooze(_payload: bytes, context: TaskContext) -> bytes:
+    if not _snoozed:
+        _snoozed.append(context.task_id)
+        raise Snooze(7.5, "not ready")
+    return b"%d" % context.attempt
+
+
+_snoozed: list[str] = []
 
 
 @task("flaky")

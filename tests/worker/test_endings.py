@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,8 +13,13 @@ from hypothesis import strategies as st
 from tq.v1.worker_service_pb2 import TaskReport
 from tq_cluster.core.kernel.validation import check_outcome
 from tq_cluster.core.model.limits import DEFAULT_LIMITS
-from tq_common.limits import ERROR_BYTES_MAX, PAYLOAD_BYTES_MAX, RETRY_AFTER_S_MAX
-from tq_worker import PermanentError, Result, RetryableError
+from tq_common.limits import (
+    ERROR_BYTES_MAX,
+    PAUSE_S_MAX,
+    PAYLOAD_BYTES_MAX,
+    RETRY_AFTER_S_MAX,
+)
+from tq_worker import PermanentError, Result, RetryableError, Snooze
 from tq_worker.wire import task_reports
 
 Deed = Callable[[], Any]
@@ -128,6 +134,44 @@ def test_the_longest_wait_that_a_handler_may_ask_for_is_one_that_the_brokers_gra
     assert check_outcome(report, DEFAULT_LIMITS) is None
     with pytest.raises(ValueError, match="is not from 0 to 7 days"):
         RetryableError(retry_after_s=RETRY_AFTER_S_MAX + 1)
+
+
+def test_a_snooze_is_a_release_for_a_while_that_brokers_grant() -> None:
+    for delay, ms in (
+        (0.001, 1),
+        (timedelta(minutes=5), 300_000),
+        (PAUSE_S_MAX, PAUSE_S_MAX * 1000),
+    ):
+        report = task_reports.raised("t", 7, Snooze(delay, "not ready"))
+
+        assert report.release.pause.ToMilliseconds() == ms
+        assert report.release.reason == "Snooze: not ready"
+        assert not task_reports.is_unfit(report)
+        assert check_outcome(report, DEFAULT_LIMITS) is None
+
+
+@pytest.mark.parametrize("delay", [0, -1, PAUSE_S_MAX + 1, float("nan"), timedelta(days=2)])
+def test_a_snooze_of_no_time_or_too_long_is_refused(delay: float | timedelta) -> None:
+    with pytest.raises(ValueError, match="delay="):
+        Snooze(delay)
+
+
+@pytest.mark.parametrize("delay", ["5m", None, True])
+def test_a_snooze_takes_a_length_of_time(delay: object) -> None:
+    with pytest.raises(TypeError, match="delay="):
+        Snooze(delay)  # type: ignore[arg-type]  # what is wrong is the point
+
+
+def test_a_snooze_whose_delay_cannot_be_read_is_a_failure_that_says_so() -> None:
+    class LaterError(Snooze):
+        def __init__(self) -> None:
+            self.delay = "30"  # type: ignore[assignment]
+
+    report = task_reports.raised("t", 7, LaterError())
+
+    assert report.fail.error == (
+        "LaterError: \n(its delay is not used: TypeError: it is str, not a timedelta)"
+    )
 
 
 @pytest.mark.parametrize("size", [PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MAX + 1])

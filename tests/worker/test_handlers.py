@@ -86,6 +86,23 @@ async def test_a_handler_may_say_when_to_retry(
     assert broker.reports[0].fail.retry_after.ToMilliseconds() == 7500
 
 
+async def test_a_handler_may_say_that_it_is_not_yet_time(
+    broker: FakeBroker, start_worker: StartWorker
+) -> None:
+    await start_worker()
+
+    [sent] = await broker.submit("snooze", max_attempts=1)
+    task = broker.tasks[sent]
+    await broker.until(lambda: task.ends == ["snoozed"], "its end")
+    await broker.offer(sent)
+    await broker.until_ended([sent])
+
+    assert broker.reports[0].release.pause.ToMilliseconds() == 7500
+    assert not broker.reports[0].release.HasField("give_up_after")
+    assert (task.state, task.result) == ("COMPLETED", b"1")
+    assert not any(report.HasField("fail") for report in broker.reports)
+
+
 async def test_a_result_may_carry_a_content_type(
     broker: FakeBroker, start_worker: StartWorker
 ) -> None:

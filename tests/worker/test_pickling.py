@@ -11,7 +11,14 @@ import tq_client as client
 from tests.worker.typed_handlers import add, place
 from tq.v1.task_pb2 import Task, TaskSpec, TaskState
 from tq_client import Backoff, errors
-from tq_worker import Handle, PermanentError, RetryableError, TaskCancelledError, TaskFailedError
+from tq_worker import (
+    Handle,
+    PermanentError,
+    RetryableError,
+    Snooze,
+    TaskCancelledError,
+    TaskFailedError,
+)
 from tq_worker.api.errors import UsageError
 
 
@@ -48,6 +55,7 @@ def test_every_error_of_the_client_comes_through_a_pickle(kind: type[errors.TqEr
     [
         PermanentError("never"),
         RetryableError("later", retry_after_s=3),
+        Snooze(30, "not ready"),
         TaskCancelledError("it was cancelled"),
         UsageError(["one", "two"]),
     ],

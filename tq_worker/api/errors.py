@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 from tq.v1 import task_pb2
 from tq_client.model import Task
-from tq_common.limits import RETRY_AFTER_S_MAX
+from tq_client.specs import Span, span
+from tq_common.limits import PAUSE_S_MAX, RETRY_AFTER_S_MAX
 
 
 class PermanentError(Exception):
@@ -34,6 +36,25 @@ class RetryableError(Exception):
             raise ValueError(f"retry_after_s: {retry_after_s!r} is not from 0 to {most} days")
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Snooze(Exception):  # noqa: N818  # it is no error
+    """Not yet: run this task again after ``delay``, more than 0 and up to 24 hours.
+
+    The attempt is not counted, and no failure: it says ``reason`` in the task's history. A task may
+    be snoozed any number of times; its ``expire_at`` still holds.
+    """
+
+    def __init__(self, delay: Span, reason: str = "") -> None:
+        """``delay``: a timedelta, or seconds; raises TypeError or ValueError for any other."""
+        self.delay = span("delay", delay)
+        if not timedelta() < self.delay <= timedelta(seconds=PAUSE_S_MAX):
+            most = PAUSE_S_MAX // 3_600
+            raise ValueError(f"delay={delay!r}: more than 0 and up to {most} hours are allowed")
+        super().__init__(delay, reason)
+
+    def __str__(self) -> str:
+        return str(self.args[1]) if len(self.args) > 1 else ""
 
 
 class TaskCancelledError(Exception):

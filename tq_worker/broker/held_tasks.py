@@ -225,7 +225,7 @@ class HeldTasks:
         if report.HasField("fail") and not told:
             error = report.fail.error.partition("\n")[0]
             _logger.warning(What.FAILED.value, extra={**_facts(lease), "error": error})
-        elif report.release.HasField("pause"):
+        elif task_reports.is_unfit(report):
             self._unfit(lease, report.release)
         if self._tracing is not None and lease.reporting is None:
             lease.reporting = self._tracing.report(lease)

@@ -19,7 +19,7 @@ from tq.v1.worker_service_pb2 import ClaimedTask, TaskReport
 from tq_common.clock import boottime_s
 from tq_worker.api import signatures, typed
 from tq_worker.api.context import RUNNING, TaskContext
-from tq_worker.api.errors import PermanentError
+from tq_worker.api.errors import PermanentError, Snooze
 from tq_worker.api.hooks import HOOKS, Ended, Outcome, call_async, call_in_thread, calls_of
 from tq_worker.api.registry import Handler, Registry
 from tq_worker.child.outbox import Outbox
@@ -317,7 +317,7 @@ class Runner:
     ) -> TaskReport:
         if attempt.stop and issubclass(type(error), asyncio.CancelledError):
             return task_reports.released(attempt.task_id, attempt.token, STOPPED)
-        if span is not None:
+        if span is not None and not issubclass(type(error), Snooze):
             _told_of(lambda: span.failed(error))
         return task_reports.raised(attempt.task_id, attempt.token, error, skip_files=_OURS)
 

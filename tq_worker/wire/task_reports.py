@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Collection, Sequence
+from datetime import timedelta
 from types import TracebackType
 
 from tq.v1.task_pb2 import TaskSpec
@@ -13,11 +14,12 @@ from tq_client.dependencies import moved
 from tq_common.limits import (
     COMPLETION_TASKS_MAX,
     ERROR_BYTES_MAX,
+    PAUSE_S_MAX,
     PAYLOAD_BYTES_MAX,
     RETRY_AFTER_S_MAX,
 )
 from tq_worker.api.context import Result
-from tq_worker.api.errors import PermanentError, RetryableError, UnfitTaskError
+from tq_worker.api.errors import PermanentError, RetryableError, Snooze, UnfitTaskError
 
 UNFIT_PAUSE_S = 15.0
 """How long a task waits for a worker that can run it, before it is offered again."""
@@ -48,6 +50,8 @@ def raised(
     """
     if issubclass(type(error), UnfitTaskError):
         return unfit(task_id, token, _head(error))
+    if issubclass(type(error), Snooze):
+        return _snoozed(task_id, token, error)
     report = TaskReport(task_id=task_id, token=token)
     report.fail.permanent = issubclass(type(error), PermanentError)
     text = describe(error, skip_files)
@@ -79,9 +83,29 @@ def released(task_id: str, token: int, reason: str) -> TaskReport:
 
 
 def unfit(task_id: str, token: int, reason: str) -> TaskReport:
-    """Give back, for a while, a task that this worker cannot run and another may."""
+    """Give back, for a while, a task that this worker cannot run and another may.
+
+    The worker sets when it is to be given up.
+    """
     report = released(task_id, token, shorten(reason))
     report.release.pause.FromMilliseconds(round(UNFIT_PAUSE_S * 1000))
+    report.release.give_up_after.SetInParent()
+    return report
+
+
+def is_unfit(report: TaskReport) -> bool:
+    """Whether a report is one of `unfit`."""
+    return report.release.HasField("give_up_after")
+
+
+def _snoozed(task_id: str, token: int, error: BaseException) -> TaskReport:
+    """Give a task back until its delay has passed; if that cannot be read, the attempt failed."""
+    try:
+        delay_ms = _delay_ms(error)
+    except BaseException as broken:  # noqa: BLE001 - user code: an attribute may be anything
+        return failed(task_id, token, f"{_head(error)}\n(its delay is not used: {_head(broken)})")
+    report = released(task_id, token, shorten(_head(error)))
+    report.release.pause.FromMilliseconds(delay_ms)
     return report
 
 
@@ -153,6 +177,15 @@ def _retry_after_ms(error: BaseException) -> int | None:
     if not 0 <= seconds <= RETRY_AFTER_S_MAX:
         raise ValueError(f"{seconds!r} is not from 0 to {RETRY_AFTER_S_MAX // 86_400} days")
     return round(seconds * 1000)
+
+
+def _delay_ms(error: BaseException) -> int:
+    delay: object = getattr(error, "delay", None)
+    if not isinstance(delay, timedelta):
+        raise TypeError(f"it is {type(delay).__name__}, not a timedelta")
+    if not timedelta() < delay <= timedelta(seconds=PAUSE_S_MAX):
+        raise ValueError(f"{delay} is not more than 0 and up to {PAUSE_S_MAX // 3_600} hours")
+    return max(1, round(delay.total_seconds() * 1000))
 
 
 def _head(error: BaseException) -> str:

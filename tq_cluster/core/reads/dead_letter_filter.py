@@ -40,10 +40,8 @@ class DeadLetterFilter:
         """Those that failed before this instant."""
 
     def takes(self, view: View, prefix: bytes, number: int, row: state_pb2.TaskRow) -> bool:
-        """Return whether it is about this dead letter: one or two rows, if the task's own fits."""
+        """Return whether it is about a dead letter from its time, by a few rows more at most."""
         if self._reason and row.failure_reason != self._reason:
-            return False
-        if not self.from_ms <= row.finished_at_ms < self.until_ms:
             return False
         if self._type:
             # Rows of older versions have no digest.
