@@ -232,6 +232,19 @@ def test_a_purge_of_nothing_changes_nothing() -> None:
     assert len(queue.entries) == before
 
 
+def test_a_purge_that_does_not_go_on_is_begun_again_by_the_next() -> None:
+    queue = LoneQueue(audited=False)
+    of_many(queue)
+    purge(queue)
+    [(turn, _)] = list(queue.store.view().scan(tables.CONTINUATIONS, b"", b"\xff", limit=2))
+    queue.overwrite(tables.CONTINUATIONS, turn, state_pb2.ContinuationRow().SerializeToString())
+
+    assert purge(queue) == 0
+    queue.decide(Continue(items_max=MANY, passed_over=frozenset({1}), caller=queue.caller))
+
+    assert queue.stats().cancelled == MANY
+
+
 def test_a_repeated_purge_answers_alike_and_covers_nothing_that_came_after() -> None:
     queue = LoneQueue()
     of_many(queue)

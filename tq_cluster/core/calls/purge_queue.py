@@ -124,7 +124,7 @@ def _reply(memory: state_pb2.RequestRow) -> Replied:
 def _purge_at_once(space: Space, queue: Queue) -> int:
     """Begin to purge all that waits in a queue; return how many tasks no purge covered before."""
     newly = purged.begin(queue, space.counters.task_number, space.now_ms)
-    if newly:
+    if queue.purged_to:
         space.batch.changed = True
         kind = state_pb2.ContinuationRow.KIND_PURGE
         continuations.begin(space, kind, queue.queue_id, queue.purges)

@@ -51,10 +51,13 @@ def note_arrival(queue: Queue, row: state_pb2.TaskRow) -> None:
 
 
 def begin(queue: Queue, newest: int, now_ms: int) -> int:
-    """Cover all tasks that wait now; return how many of them no purge covered before."""
+    """Cover all tasks that wait now; return how many of them no purge covered before.
+
+    Also if it covers no more than the last one, whose continuation may be damaged: it begins again.
+    """
     waiting = sum(queue.counts[state] for state in states.WAITING)
     newly = waiting - queue.purge_left
-    if newly:
+    if waiting:
         queue.purged_to, queue.purge_left = newest, waiting
         queue.purged_at_ms = max(now_ms, queue.purged_at_ms + 1)
         queue.purges += 1
