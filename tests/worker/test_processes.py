@@ -116,7 +116,9 @@ async def test_a_task_that_found_no_process_alive_is_given_back_by_a_worker_that
     broker: FakeBroker, start_worker: StartWorker, module: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tq_worker.pool.pool.PATIENCE_S", 1000.0)
-    run = await start_worker(["changing"])
+    # Without a process it makes no other claim: this one must not end before there is a task.
+    monkeypatch.setattr("tq_worker.worker.WAIT_S", 1000.0)
+    run = await start_worker(["changing"], deaf_after_s=3000.0)
     await broker.until(lambda: broker.claimants == 1, "a claim that waits")
     [pid] = run.pids()
     module.spoil()
