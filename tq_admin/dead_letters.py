@@ -352,7 +352,7 @@ def _redrive_queue(
         if not page_token or redriven.count == limit:
             redriven.more = bool(page_token)
             break
-    if not redriven.more and response.redriven == CALL_MAX:
+    if not redriven.more and meant is None and response.redriven == CALL_MAX:
         # Older brokers, without page tokens, stop here even if there are more.
         with doing(f"cannot count the dead letters of queue {queue}"):
             redriven.more = session.client.queue_stats(queue).failed > 0
