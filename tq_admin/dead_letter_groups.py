@@ -32,8 +32,12 @@ READ_MAX: Final = 100_000
 GROUPS_MAX: Final = 1_000
 """The most groups that are told apart; the tasks of further ones are counted together."""
 ERROR_CHARS: Final = 200
-_VARIES: Final = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F-]{16,}|\d+")
-"""What differs from task to task in an error that is the same: numbers and ids."""
+_VARIES: Final = re.compile(
+    r"0x[0-9a-fA-F]+|(?=[a-fA-F-]*\d)[0-9a-fA-F-]{16,}|\d+(?:\.\d+){3}(?::\d+)?|\d+\.\d+|\d{4,}"
+)
+"""What differs from task to task in an error that is the same: ids, addresses, measured values and
+long numbers. Short numbers stay: 404 is no 500.
+"""
 
 Kind = tuple[str, str, str, str]
 """Queue, type, reason, and the first line of the last error, without what varies."""
@@ -62,7 +66,7 @@ def groups(
 ) -> None:
     """Count dead letters by queue, type, reason and error, the largest group first.
 
-    Errors count as one if they differ in numbers and ids alone.
+    Errors count as one if they differ only in ids, addresses, fractions and long numbers.
     """
     letters = iter(
         session.client.dead_letters(

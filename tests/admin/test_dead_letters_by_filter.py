@@ -51,7 +51,7 @@ async def test_dead_letters_are_counted_listed_redriven_and_deleted_by_what_went
     groups = await told("groups", "--queue", "mail")
     assert isinstance(groups, list)
     assert [(group["count"], group["type"], group["error"]) for group in groups] == [
-        (2, "ConnectionError", "ConnectionError: N.N.N.N refused"),
+        (2, "ConnectionError", "ConnectionError: N refused"),
         (1, "ValueError", "ValueError: no such mailbox"),
     ]
     listed = await told("list", "--error", "refused", "--since", "1h ago")
@@ -106,14 +106,18 @@ def letter(number: int, error: str) -> Task:
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
-        ("timeout after 3 s", "timeout after 1200 s", True),
+        ("timeout after 3.2 s", "timeout after 12.07 s", True),
+        ("no order 12345", "no order 1700000001", True),
+        ("10.0.0.1:25 refused", "10.0.0.2:2525 refused", True),
+        ("HTTP 404", "HTTP 500", False),
+        ("a-defaced-facade-added-bed", "a-decade-effaced-deed-fade", False),
         ("no user 4d4171ebc30b42ff84480e348cfeaaae", "no user 579ca5b13d3d43c3b1456450", True),
         ("<Lock at 0x7f31>", "<Lock at 0x7f99aa>", True),
         ("first\nsecond", "first\nother", True),
         ("no such mailbox", "no such user", False),
     ],
 )
-def test_errors_are_of_one_kind_if_they_differ_in_numbers_and_ids_alone(
+def test_errors_are_of_one_kind_if_they_differ_in_ids_and_long_numbers_alone(
     one: str, other: str, same: bool
 ) -> None:
     assert (kind_of(letter(1, one)) == kind_of(letter(2, other))) is same
