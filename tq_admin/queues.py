@@ -114,12 +114,25 @@ def delete(session: Session, queue: QueueArgument) -> None:
     session.output.show({"deleted": queue}, lambda: details([("deleted", queue)]))
 
 
-def purge(session: Session, queue: QueueArgument, yes: YesOption = False) -> None:
+def purge(
+    session: Session,
+    queue: QueueArgument,
+    yes: YesOption = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="End a purge that is under way: the rest waits again.")
+    ] = False,
+) -> None:
     """Cancel every task that waits in a queue: pending, scheduled, retrying and blocked ones.
 
     None of them starts any more; that all of them are listed as cancelled may take a while. Running
     tasks are left to finish, and tasks submitted meanwhile stay.
     """
+    if stop:
+        with doing(f"cannot stop the purge of queue {queue}"):
+            spared = session.client.stop_purge(queue)
+        data = {"queue": queue, "spared": spared}
+        session.output.show(data, lambda: details([("queue", queue), ("spared", spared)]))
+        return
     with doing(f"cannot purge queue {queue}"):
         stats = session.client.queue_stats(queue)
     waiting = stats.pending + stats.scheduled + stats.retrying + stats.blocked
@@ -139,7 +152,7 @@ def purge(session: Session, queue: QueueArgument, yes: YesOption = False) -> Non
     if purging:
         session.output.remark(
             f"None of them starts any more. {purging:,} are still listed as waiting: see purging in"
-            f" tq-admin queues show {queue}"
+            f" tq-admin queues show {queue}. To keep those: tq-admin purge {queue} --stop"
         )
 
 

@@ -103,6 +103,7 @@ class Client:
     configure_queue = _blocking(AsyncClient.configure_queue)
     delete_queue = _blocking(AsyncClient.delete_queue)
     purge_queue = _iterating(AsyncClient.purge_queue)
+    stop_purge = _blocking(AsyncClient.stop_purge)
     dead_letters = _iterating(AsyncClient.dead_letters)
     redrive = _blocking(AsyncClient.redrive)
     redrive_queue = _iterating(AsyncClient.redrive_queue)

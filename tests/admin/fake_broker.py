@@ -246,6 +246,9 @@ class FakeBroker(
             message = "at_once needs cluster version 5"
             refuse(context, grpc.StatusCode.UNIMPLEMENTED, "UNSUPPORTED", message)
         self.before(context)
+        if request.stop:
+            spared, self.purging = self.purging, 0
+            return queue_pb.PurgeQueueResponse(spared=spared)
         waiting = [
             task
             for task in self.tasks.values()

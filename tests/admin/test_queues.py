@@ -288,6 +288,8 @@ def test_a_purge_tells_how_many_tasks_are_still_to_be_cancelled(
         ran.stderr.split()
     )
     assert "purging" in admin("queues", "show", "q").stdout
+    assert admin("purge", "q", "--stop", "-o", "json").json == {"queue": "q", "spared": 2}
+    assert "purging" not in admin("queues", "show", "q").stdout
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ CALLS: dict[str, Callable[[AsyncClient], Awaitable[Any] | AsyncIterator[Any]]] =
     "list_tasks": lambda client: client.list_tasks(),
     "list_workers": lambda client: client.list_workers(),
     "purge_queue": lambda client: client.purge_queue("q"),
+    "stop_purge": lambda client: client.stop_purge("q"),
     "queue_stats": lambda client: client.queue_stats("q"),
     "redrive": lambda client: client.redrive(["t"]),
     "redrive_queue": lambda client: client.redrive_queue("q"),

@@ -327,6 +327,7 @@ class LoneQueue:
         page_token: str = "",
         request_id: str = "",
         at_once: bool = False,
+        stop: bool = False,
     ) -> Outcome:
         request = queue_service_pb2.PurgeQueueRequest(
             queue=queue,
@@ -334,6 +335,7 @@ class LoneQueue:
             page_token=page_token,
             request_id=request_id,
             at_once=at_once,
+            stop=stop,
         )
         return self.outcome(PurgeQueue(request=request, caller=self.caller))
 

@@ -283,13 +283,40 @@ def test_a_purge_at_once_takes_no_part_of_a_purge_in_slices() -> None:
     of_many(queue, 3)
     token = replied(queue.purge(max_tasks=1), queue_service_pb2.PurgeQueueResponse).next_page_token
 
-    outcomes = {
-        "max_tasks": queue.purge(at_once=True, max_tasks=1),
-        "page_token": queue.purge(at_once=True, page_token=token),
-    }
-    for field, outcome in outcomes.items():
+    outcomes = (
+        ("max_tasks", queue.purge(at_once=True, max_tasks=1)),
+        ("max_tasks", queue.purge(stop=True, max_tasks=1)),
+        ("page_token", queue.purge(at_once=True, page_token=token)),
+        ("page_token", queue.purge(stop=True, page_token=token)),
+        ("stop", queue.purge(at_once=True, stop=True)),
+    )
+    for field, outcome in outcomes:
         assert isinstance(outcome, Refused)
         assert (reason(outcome), outcome.field) == ("INVALID_ARGUMENT", field)
+
+
+def test_a_purge_that_is_stopped_leaves_the_rest_as_if_it_had_never_begun() -> None:
+    queue = LoneQueue()
+    names = of_many(queue)
+    purge(queue)
+    queue.now_ms += 1
+    queue.submitted(spec(task_id="new"))
+    request = queue_service_pb2.PurgeQueueRequest(queue="default", stop=True, request_id="s")
+    stop = PurgeQueue(request=request, caller=queue.caller)
+
+    decision = queue.decide(stop)
+
+    left = MANY - INLINE_ITEMS
+    reply = replied(decision.outcomes[0], queue_service_pb2.PurgeQueueResponse)
+    assert (reply.spared, reply.cancelled) == (left, 0)
+    [ready] = decision.wakeups.ready
+    assert ready.pending == left + 1, "claims that wait are woken for them"
+    assert queue.outcome(stop) == decision.outcomes[0]
+    queue.go_on()
+    assert queue.stats().cancelled == INLINE_ITEMS
+    assert queue.claimed_ids(MANY) == [*names[INLINE_ITEMS:], "new"]
+    assert replied(queue.purge(stop=True), queue_service_pb2.PurgeQueueResponse).spared == 0
+    assert reason(queue.purge("nobody-named-it", stop=True)) == "NOT_FOUND"
 
 
 def test_the_audit_sees_a_purge_that_counts_wrong_or_is_not_gone_on_with() -> None:

@@ -13,6 +13,8 @@ from tq_cluster.core.model.operations import Continue, MakeDue
 
 SEEDS: Final = 120
 MOVES: Final = 60
+STOPS: Final = 0.05
+"""How often a purge may be stopped."""
 WAITING: Final = ("BLOCKED", "SCHEDULED", "PENDING", "RETRYING")
 Settings = queue_service_pb2.QueueSettings
 Dependency = task_pb2.Dependency
@@ -108,6 +110,12 @@ class History:
         assert replied(outcome, queue_service_pb2.PurgeQueueResponse).cancelled == len(newly)
         self.purged |= newly
 
+    def stop(self) -> None:
+        left = self.waiting() & self.purged
+        outcome = self.queue.purge(stop=True)
+        assert replied(outcome, queue_service_pb2.PurgeQueueResponse).spared == len(left)
+        self.purged -= left
+
     def pass_time(self) -> None:
         self.queue.now_ms += self.draw.choice([0, 1, 35, 100])
         self.queue.decide(MakeDue(tasks_max=3, caller=self.queue.caller))
@@ -117,6 +125,8 @@ class History:
 
     def move(self) -> None:
         moves = [self.submit, self.claim, self.claim, self.report, self.redrive, self.cancel]
+        if self.draw.random() < STOPS:
+            moves = [self.stop]
         self.draw.choice([*moves, self.purge, self.pass_time, self.go_on])()
         if self.queue.stats().purging:
             self.met.add("under way")

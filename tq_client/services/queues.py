@@ -286,6 +286,18 @@ class QueueCalls(Service):
             if not request.page_token:
                 return
 
+    async def stop_purge(self, queue: str, *, timeout_s: float | None = None) -> int:
+        """End a purge that is under way; returns how many tasks it had not cancelled yet.
+
+        They are as if it had never begun. 0 if none is under way. Raises UnsupportedError while
+        brokers of version 4 or older are in the cluster.
+        """
+        request = PurgeQueueRequest(queue=queue, stop=True)
+        answer = await self._caller.call(
+            methods.PURGE_QUEUE, request, timeout_s=self._within(timeout_s)
+        )
+        return answer.reply.spared
+
 
 _NO_REASON = "it is no dead letter, or there is no such task"
 

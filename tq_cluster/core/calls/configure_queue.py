@@ -59,9 +59,7 @@ def decide_configure(space: Space, operation: ConfigureQueue) -> Outcome:
     if wanted != before:
         queue.ordering, queue.aging_ms, queue.paused = wanted
         queue.changed = space.batch.changed = True
-        if not queue.paused and (pending := queue.counts[states.PENDING]):
-            types = _ready_types(space, queue)
-            space.wakeups.ready.append(Ready(space.namespace, queue.name, types, pending))
+        wake_for_all(space, queue)
     reply = queue_service_pb2.ConfigureQueueResponse(settings=settings_of(queue))
     return Replied(reply=reply)
 
@@ -79,6 +77,13 @@ def _wanted(
         return wanted
     fields = [_FIELD_OF[path] for path in request.update_mask.paths]
     return before._replace(**{field: getattr(wanted, field) for field in fields})
+
+
+def wake_for_all(space: Space, queue: Queue) -> None:
+    """Wake the claims that wait for any of a queue's ready tasks: all can be claimed now."""
+    if not queue.paused and (pending := queue.counts[states.PENDING]):
+        types = _ready_types(space, queue)
+        space.wakeups.ready.append(Ready(space.namespace, queue.name, types, pending))
 
 
 def _ready_types(space: Space, queue: Queue) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""Purge a queue: cancel its waiting tasks, all with one call or one slice per call.
+"""Purge a queue: cancel its waiting tasks, all with one call or one slice per call; or stop that.
 
 A purge covers the tasks that were in the queue when it began. Task numbers rise in the order of
 submission, and the page token, or the queue's row, carries the highest one: so a purge ends even if
@@ -15,6 +15,7 @@ from typing import Final
 
 from tq.internal.v1 import state_pb2
 from tq.v1 import queue_service_pb2
+from tq_cluster.core.calls.configure_queue import wake_for_all
 from tq_cluster.core.kernel import continuations, purged, request_ids, transitions
 from tq_cluster.core.kernel.audit import Audited
 from tq_cluster.core.kernel.batch import Progress, Space
@@ -48,15 +49,16 @@ def decide_purge(space: Space, operation: PurgeQueue) -> Steps:
     if isinstance(recalled, Refused):
         return recalled
     if isinstance(recalled, state_pb2.RequestRow):
-        return _reply(recalled)
+        return _reply(request, recalled)
     queue = space.find_queue(request.queue)
     if queue is None:
         return no_such_queue(request.queue)
-    if request.at_once:
-        memory = state_pb2.RequestRow(changed=_purge_at_once(space, queue))
+    if request.at_once or request.stop:
+        change = _purge_at_once if request.at_once else _stop
+        memory = state_pb2.RequestRow(changed=change(space, queue))
         if memory.changed:
             request_ids.remember(space, recalled, memory)
-        return _reply(memory)
+        return _reply(request, memory)
     limit = request.max_tasks or space.limits.purge_tasks_default
     # One more than are cancelled, to recognise the last slice.
     found = _waiting(space, queue.queue_id, newest, limit + 1)
@@ -72,16 +74,17 @@ def decide_purge(space: Space, operation: PurgeQueue) -> Steps:
         memory.next_page_token = pages.token_of(_purged(request), position)
     if memory.changed:
         request_ids.remember(space, recalled, memory)
-    return _reply(memory)
+    return _reply(request, memory)
 
 
 def _check(request: queue_service_pb2.PurgeQueueRequest, tasks_max: int) -> Refused | None:
     if request.max_tasks > tasks_max:
         return invalid("max_tasks", f"is {request.max_tasks}; it takes 0 to {tasks_max}")
-    if request.at_once and request.max_tasks:
-        return invalid("max_tasks", "must be left out: with at_once all waiting tasks are purged")
-    if request.at_once and request.page_token:
-        return invalid("page_token", "must be left out: a purge at once is a single call")
+    if request.at_once and request.stop:
+        return invalid("stop", "is given beside at_once; it takes one or the other")
+    for name in ("max_tasks", "page_token"):
+        if (request.at_once or request.stop) and getattr(request, name):
+            return invalid(name, "must be left out: at_once and stop are about the whole queue")
     return check_queue_name("queue", request.queue)
 
 
@@ -113,12 +116,13 @@ def _waiting(space: Space, queue_id: int, newest: int, limit: int) -> list[int]:
     return found
 
 
-def _reply(memory: state_pb2.RequestRow) -> Replied:
-    return Replied(
-        reply=queue_service_pb2.PurgeQueueResponse(
-            cancelled=memory.changed, next_page_token=memory.next_page_token
-        )
-    )
+def _reply(request: queue_service_pb2.PurgeQueueRequest, memory: state_pb2.RequestRow) -> Replied:
+    reply = queue_service_pb2.PurgeQueueResponse(next_page_token=memory.next_page_token)
+    if request.stop:
+        reply.spared = memory.changed
+    else:
+        reply.cancelled = memory.changed
+    return Replied(reply=reply)
 
 
 def _purge_at_once(space: Space, queue: Queue) -> int:
@@ -129,6 +133,16 @@ def _purge_at_once(space: Space, queue: Queue) -> int:
         kind = state_pb2.ContinuationRow.KIND_PURGE
         continuations.begin(space, kind, queue.queue_id, queue.purges)
     return newly
+
+
+def _stop(space: Space, queue: Queue) -> int:
+    """Cover no task any more; return how many were covered. Claims wake for them."""
+    spared = queue.purge_left
+    if spared:
+        purged.end(queue)
+        queue.changed = space.batch.changed = True
+        wake_for_all(space, queue)
+    return spared
 
 
 def _purge_on(
