@@ -42,6 +42,7 @@ ON_THE_CLUSTER = {
     "tq-admin cancel TASK_ID...": "tq-admin cancel waits-1 waits-2",
     "tq-admin retry TASK_ID...": "tq-admin retry dead-1 dead-2",
     "tq-admin purge QUEUE": "tq-admin purge full --yes",
+    "tq-admin purge QUEUE --stop": "tq-admin purge full --stop",
     "tq-admin queues list": "tq-admin queues list",
     "tq-admin queues show QUEUE": "tq-admin queues show mail",
     "tq-admin queues configure QUEUE": "tq-admin queues configure mail --ordering aging",
