@@ -38,6 +38,8 @@ LEASES_A_HEARTBEAT = 10_000
 QUEUES_A_CLAIM = TYPES_A_CLAIM = 64
 QUEUES = 8
 AT_ONCE = 8
+PURGES_WHOLE = 0.3
+"""The share of purges that are of the whole queue."""
 CALL_S = 30.0
 BETWEEN_S = 0.3
 RETENTION = Duration(seconds=1)
@@ -133,11 +135,12 @@ async def heartbeats(broker: _Broker) -> None:
 
 
 async def purges(broker: _Broker) -> None:
-    """Purge, redrive and delete as many tasks as one call may name."""
+    """Purge, redrive and delete as many tasks as one call may name, or purge all at once."""
     queue = broker.draw.choice([f"{QUEUE}-children", f"{QUEUE}-{broker.draw.randrange(QUEUES)}"])
-    await broker.queues.PurgeQueue(
-        queue_service_pb2.PurgeQueueRequest(queue=queue, max_tasks=TASKS_A_CALL), timeout=CALL_S
-    )
+    purge = queue_service_pb2.PurgeQueueRequest(queue=queue, max_tasks=TASKS_A_CALL)
+    if broker.draw.random() < PURGES_WHOLE:
+        purge = queue_service_pb2.PurgeQueueRequest(queue=queue, at_once=True)
+    await broker.queues.PurgeQueue(purge, timeout=CALL_S)
     await broker.queues.Redrive(
         queue_service_pb2.RedriveRequest(queue=queue, max_tasks=TASKS_A_CALL), timeout=CALL_S
     )
