@@ -90,7 +90,8 @@ async def test_a_worker_that_leaves_claims_no_more(
 
     assert await run.task == 0
     assert broker.tasks[late].state == "PENDING"
-    assert broker.tasks[late].ends == []
+    # The last claim is repeated for a moment: what that brings is given back.
+    assert broker.tasks[late].ends in ([], ["released"])
 
 
 @pytest.mark.slow
