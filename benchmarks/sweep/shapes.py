@@ -455,6 +455,24 @@ async def _(ground: Ground) -> Message:
     return queues.RedriveRequest(task_ids=ids, request_id=ground.fresh("sweep"))
 
 
+@_shape(QUEUES_OF + "Redrive", "1,000 that its filter passes over", together=2)
+async def _(ground: Ground) -> Message:
+    name = await ground.dead_letters(1_000)
+    return queues.RedriveRequest(
+        queue=name,
+        filter=queues.DeadLetterFilter(error="no such error"),
+        request_id=ground.fresh("sweep"),
+    )
+
+
+@_shape(QUEUES_OF + "ListDeadLetters", "1,000 that its filter passes over", together=2)
+async def _(ground: Ground) -> Message:
+    name = await ground.dead_letters(1_000)
+    return queues.ListDeadLettersRequest(
+        queue=name, filter=queues.DeadLetterFilter(error="no such error"), page_size=1_000
+    )
+
+
 @_shape(QUEUES_OF + "DeleteDeadLetters", "1,000 of a queue", together=2)
 async def _(ground: Ground) -> Message:
     name = await ground.dead_letters(1_000)

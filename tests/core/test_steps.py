@@ -161,6 +161,13 @@ def with_a_purge_to_go_on_with(queue: LoneQueue) -> Operation:
     return Continue(items_max=1_000)
 
 
+def with_dead_letters_that_a_filter_passes_over(queue: LoneQueue) -> Operation:
+    for task in claimed(queue, 1_000):
+        queue.fail(task, "e" * 1_000, permanent=True)
+    chosen = queue_service_pb2.DeadLetterFilter(type="work", error="no such error")
+    return Redrive(request=queue_service_pb2.RedriveRequest(queue="default", filter=chosen))
+
+
 def with_a_failure_to_take_back(queue: LoneQueue) -> Operation:
     """A task waits for 1,000 others: one of them fails, and is redriven."""
     tasks = claimed(queue, 1_000)
@@ -229,6 +236,7 @@ def steps_of(
         with_much_to_go_on_with,
         with_a_failure_to_take_back,
         with_a_purge_to_go_on_with,
+        with_dead_letters_that_a_filter_passes_over,
         with_tasks_that_failed_with_another,
         with_retired_tasks,
     ],
