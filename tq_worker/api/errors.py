@@ -41,8 +41,8 @@ class RetryableError(Exception):
 class Snooze(Exception):  # noqa: N818  # it is no error
     """Not yet: run this task again after ``delay``, more than 0 and up to 24 hours.
 
-    The attempt is not counted, and no failure: it says ``reason`` in the task's history. A task may
-    be snoozed any number of times; its ``expire_at`` still holds.
+    The attempt is not counted and is no failure; the task's history shows ``reason``. A task may be
+    snoozed any number of times; its ``expire_at`` still holds.
     """
 
     def __init__(self, delay: Span, reason: str = "") -> None:
